@@ -1,0 +1,87 @@
+/**
+ * Events as interchange.md defines them: what one process did, in its program order.
+ *
+ * Invariants that hold for every `Event` behind a gateway (`src/format/interchange.ts` for JSON Lines,
+ * `src/format/block.ts` for log blocks): names are non-empty and within limits, offsets are integers with
+ * 0 ≤ begin ≤ end ≤ MAX_OFFSET, checkpoint indices are integers ≥ 1. Nothing after the gateway doubts them.
+ */
+
+/** Offsets per channel at one instant, read while the process was frozen. A channel not named stands at 0. */
+export interface Cut {
+  readonly sent: ReadonlyMap<string, number>;
+  readonly received: ReadonlyMap<string, number>;
+}
+
+interface Common {
+  readonly process: string;
+  /** Nanoseconds, any epoch. For pictures only: no decision rests on a clock. */
+  readonly time?: number;
+  readonly node?: string;
+}
+
+interface Range {
+  readonly channel: string;
+  /** First offset of the half-open range [begin, end): bytes or whole messages. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+export type PageName = string | number;
+export type PageRole = "source" | "destination";
+
+export interface SendEvent extends Common, Range {
+  readonly type: "send";
+}
+export interface ReceiveEvent extends Common, Range {
+  readonly type: "receive";
+}
+export interface PageFaultEvent extends Common {
+  readonly type: "page-fault";
+  readonly page: PageName;
+  readonly access: "read" | "write";
+}
+export interface PageCopyEvent extends Common, Range {
+  readonly type: "page-copy";
+  readonly page: PageName;
+  readonly role: PageRole;
+}
+export interface PageInvalidateEvent extends Common, Range {
+  readonly type: "page-invalidate";
+  readonly page: PageName;
+  readonly role: PageRole;
+}
+export interface CheckpointEvent extends Common {
+  readonly type: "checkpoint";
+  /** Index, ≥ 1, rising along the process's effective (not undone) history. */
+  readonly checkpoint: number;
+  /** False: its image can't be restored. */
+  readonly usable: boolean;
+  readonly image?: string;
+  readonly cut?: Cut;
+}
+export interface StableEvent extends Common {
+  readonly type: "stable";
+}
+export interface GapEvent extends Common {
+  readonly type: "gap";
+  /** How many events are known to be missing; absent when nobody knows. */
+  readonly lost?: number;
+}
+export interface RollbackEvent extends Common {
+  readonly type: "rollback";
+  /** Restarted from this checkpoint; 0 = initial state. */
+  readonly checkpoint: number;
+}
+
+export type Event =
+  | SendEvent
+  | ReceiveEvent
+  | PageFaultEvent
+  | PageCopyEvent
+  | PageInvalidateEvent
+  | CheckpointEvent
+  | StableEvent
+  | GapEvent
+  | RollbackEvent;
+
+export type EventType = Event["type"];

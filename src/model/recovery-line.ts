@@ -1,0 +1,62 @@
+/** The answer of `compute`, exactly as interchange.md prints it. */
+
+export type Outcome = "clean" | "tainted";
+export type Action = "continue" | "restore" | "replay" | "initial";
+
+export interface LineEntry {
+  readonly process: string;
+  /** Index of the base checkpoint (0 = initial state); null with `continue`. */
+  readonly checkpoint: number | null;
+  /** The state after the first `position` lines of the process (undone ones not counted). */
+  readonly position: number;
+  readonly action: Action;
+}
+
+/** A maximal range sent inside the line and not received inside it. */
+export interface InTransitRange {
+  readonly channel: string;
+  readonly from: string;
+  /** Null if no receiver is known. */
+  readonly to: string | null;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** One link of a witness chain: why the next process must undo what it did. */
+export interface WitnessLink {
+  /**
+   * failed: the chain starts here · orphan: received what `from` no longer sent · never-sent: nobody sent it ·
+   * unreplayable: sent, would be in transit, payload not in any log · gap: events missing, no certain point after it
+   */
+  readonly rule: "failed" | "orphan" | "never-sent" | "unreplayable" | "gap";
+  readonly process: string;
+  readonly from?: string;
+  readonly channel?: string;
+  readonly begin?: number;
+  readonly end?: number;
+  /** Position (1-based line number in the effective history) of the event that is undone, where one event is known. */
+  readonly position?: number;
+}
+
+export interface Witness {
+  readonly process: string;
+  readonly because: readonly WitnessLink[];
+}
+
+export interface Evidence {
+  readonly gaps: number;
+  readonly lost: number;
+}
+
+export interface RecoveryLine {
+  readonly outcome: Outcome;
+  readonly line: readonly LineEntry[];
+  readonly inTransit: readonly InTransitRange[];
+  readonly witnesses: readonly Witness[];
+  readonly evidence: Evidence;
+}
+
+/** How DSM page traffic counts (theory.md, DSM). */
+export type DsmModel = "sequential" | "transfers";
+/** Which messages may be left in transit (interchange.md, compute). */
+export type InTransitPolicy = "any" | "logged";

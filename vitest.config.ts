@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/exhaustive/**"],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // Two cores, and the kernel-capture tests share one set of pinned programs.
+    fileParallelism: false,
+    pool: "forks",
+  },
+});
