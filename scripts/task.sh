@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The commands of package.json: each does all its own set-up first, then its work.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+task=${1:?usage: scripts/task.sh demo|test|check|bench [ARGUMENT…]}
+shift
+
+run_test() {
+    bash scripts/setup.sh test
+    local report=.stamps/vitest.json status=0
+    rm -f "$report"
+    npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$report" "$@" || status=$?
+    node scripts/test-summary.mjs "$report" || status=1
+    return "$status"
+}
+
+run_check() {
+    bash scripts/setup.sh check
+    npx --no-install tsc --noEmit -p tsconfig.json
+    npx --no-install biome check --error-on-warnings .
+    npx --no-install knip
+    git ls-files 'native/*.c' 'native/*.h' 'test/*.c' 'test/*.h' | grep -v '\.skel\.h$' | xargs -r clang-format --dry-run -Werror
+    make -s -C native check-skeleton
+    echo "check: types, Biome, knip, clang-format, generated files: all current"
+}
+
+case $task in
+demo)
+    bash scripts/setup.sh demo
+    exec node dist/cli/main.js demo "$@"
+    ;;
+test) run_test "$@" ;;
+check) run_check ;;
+bench)
+    bash scripts/setup.sh test
+    exec bash scripts/bench.sh "$@"
+    ;;
+*)
+    echo "unknown task '$task': demo, test, check or bench" >&2
+    exit 2
+    ;;
+esac
