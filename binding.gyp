@@ -1,0 +1,19 @@
+{
+  "targets": [
+    {
+      "target_name": "recovery_line",
+      "sources": [
+        "native/addon/glue.c",
+        "native/addon/capture_glue.c",
+        "native/addon/ring_glue.c",
+        "native/addon/wake.c",
+        "native/addon/lock.c",
+        "native/ring/ring_map.c",
+        "native/ring/ring_read.c",
+        "native/loader/capture.c"
+      ],
+      "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
+      "cflags!": ["-O3"]
+    }
+  ]
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* native/loader/capture.h for JavaScript. */
+#include "glue.h"
+
+#include <errno.h>
+#include <linux/bpf.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PATH_BYTES 4096
+#define MAX_CAPABILITIES 64
+
+static struct source *new_source(napi_env env) {
+    struct source *source = calloc(1, sizeof(*source));
+    if (source == NULL)
+        glue_throw(env, -ENOMEM, "out of memory");
+    else
+        source->open = true;
+    return source;
+}
+
+/* Maps the ring and hands the source to JavaScript; on failure frees it and throws. */
+static napi_value finish_source(napi_env env, struct source *source, uint64_t ring_bytes) {
+    const int error = ring_map_open(&source->map, source->ring_fd, ring_bytes);
+    if (error != 0) {
+        glue_close_source(source);
+        free(source);
+        return glue_throw(env, error, "the kernel ring cannot be mapped");
+    }
+    ring_reader_init(&source->reader, &source->map);
+    return glue_wrap_source(env, source);
+}
+
+/* open(pinDir, ringBytes, cgroupLevel) -> handle */
+static napi_value open_capture(napi_env env, napi_callback_info info) {
+    char pin_dir[PATH_BYTES], error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_options options = {.pin_dir = pin_dir};
+    uint64_t ring_bytes, level;
+    uint32_t actual_bytes = 0;
+    int created = 0;
+    napi_value arguments[3];
+
+    if (!glue_arguments(env, info, 3, arguments) ||
+        !glue_string(env, arguments[0], pin_dir, sizeof(pin_dir)) ||
+        !glue_u64(env, arguments[1], &ring_bytes) || !glue_u64(env, arguments[2], &level))
+        return NULL;
+    if (ring_bytes > UINT32_MAX || level > UINT32_MAX)
+        return glue_throw(env, -EINVAL, "ring size or cgroup level is out of range");
+    options.ring_bytes = (uint32_t)ring_bytes;
+    options.cgroup_level = (uint32_t)level;
+    struct source *source = new_source(env);
+    if (source == NULL)
+        return NULL;
+    int status = capture_open(&options, &source->capture, &created, error);
+    if (status == 0)
+        status = capture_ring(source->capture, &source->ring_fd, &actual_bytes);
+    if (status != 0) {
+        glue_close_source(source);
+        free(source);
+        return glue_throw(env, status, error);
+    }
+    source->created = created != 0;
+    return finish_source(env, source, actual_bytes);
+}
+
+/* attach(pinnedRingPath, ringBytes) -> handle that only reads: needs no rights but those on the pin. */
+static napi_value attach_ring(napi_env env, napi_callback_info info) {
+    char path[PATH_BYTES];
+    uint64_t ring_bytes;
+    union bpf_attr attributes;
+    napi_value arguments[2];
+
+    if (!glue_arguments(env, info, 2, arguments) || !glue_string(env, arguments[0], path, sizeof(path)) ||
+        !glue_u64(env, arguments[1], &ring_bytes))
+        return NULL;
+    struct source *source = new_source(env);
+    if (source == NULL)
+        return NULL;
+    memset(&attributes, 0, sizeof(attributes));
+    attributes.pathname = (uint64_t)(uintptr_t)path;
+    source->ring_fd = (int)syscall(SYS_bpf, BPF_OBJ_GET, &attributes, sizeof(attributes));
+    source->owns_fd = source->ring_fd >= 0;
+    if (!source->owns_fd) {
+        const int error = -errno;
+        free(source);
+        return glue_throw(env, error, "the pinned ring cannot be opened");
+    }
+    return finish_source(env, source, ring_bytes);
+}
+
+static napi_value close_capture(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct source *source;
+
+    if (glue_arguments(env, info, 1, arguments) && (source = glue_source(env, arguments[0])) != NULL)
+        glue_close_source(source);
+    return NULL;
+}
+
+static napi_value unpin(napi_env env, napi_callback_info info) {
+    char pin_dir[PATH_BYTES], error[CAPTURE_ERROR_BYTES] = "";
+    napi_value arguments[1];
+
+    if (!glue_arguments(env, info, 1, arguments) || !glue_string(env, arguments[0], pin_dir, sizeof(pin_dir)))
+        return NULL;
+    const int status = capture_unpin(pin_dir, error);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
+/* The source of argument 0 if it has programs behind it, and the cgroup id of argument 1. */
+static struct source *capture_and_cgroup(napi_env env, napi_value *arguments, uint64_t *cgroup) {
+    struct source *source = glue_source(env, arguments[0]);
+
+    if (source == NULL || !glue_u64(env, arguments[1], cgroup))
+        return NULL;
+    if (source->capture == NULL)
+        glue_throw(env, -ENOTSUP, "this handle only reads a ring");
+    return source->capture == NULL ? NULL : source;
+}
+
+/* select(handle, cgroupId, on) */
+static napi_value select_cgroup(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    uint64_t cgroup;
+    bool on;
+    napi_value arguments[3];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 3, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
+        napi_get_value_bool(env, arguments[2], &on) != napi_ok)
+        return NULL;
+    const int status = capture_select(source->capture, cgroup, on, error);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
+/* takeLost(handle, cgroupId) -> number */
+static napi_value take_lost(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    uint64_t cgroup, lost = 0;
+    napi_value arguments[2];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 2, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
+        return NULL;
+    const int status = capture_take_lost(source->capture, cgroup, &lost, error);
+    return status == 0 ? glue_number(env, (double)lost) : glue_throw(env, status, error);
+}
+
+static void set_kinds(napi_env env, napi_value object, const char *name, const uint64_t *kinds) {
+    napi_value array;
+
+    napi_create_array_with_length(env, CAPTURE_KINDS, &array);
+    for (uint32_t kind = 0; kind < CAPTURE_KINDS; kind++)
+        napi_set_element(env, array, kind, glue_number(env, (double)kinds[kind]));
+    napi_set_named_property(env, object, name, array);
+}
+
+/* counters(handle) -> { committed: number[8], lost: number[8], recursionMisses, naive } */
+static napi_value counters(napi_env env, napi_callback_info info) {
+    static const struct capture_counters zero;
+    char error[CAPTURE_ERROR_BYTES] = "";
+    uint64_t lost[CAPTURE_KINDS] = {0}, ignored;
+    napi_value arguments[2], object;
+    struct source *source;
+
+    if (!glue_arguments(env, info, 1, arguments))
+        return NULL;
+    arguments[1] = glue_number(env, 0);
+    if ((source = capture_and_cgroup(env, arguments, &ignored)) == NULL)
+        return NULL;
+    struct capture_counters *values = malloc(sizeof(*values));
+    if (values == NULL)
+        return glue_throw(env, -ENOMEM, "out of memory");
+    *values = zero;
+    const int status = capture_counters(source->capture, values, error);
+    if (status != 0) {
+        free(values);
+        return glue_throw(env, status, error);
+    }
+    for (uint32_t cpu = 0; cpu < values->cpus && cpu < CAPTURE_MAX_CPUS; cpu++)
+        for (int kind = 0; kind < CAPTURE_KINDS; kind++)
+            lost[kind] += values->lost[cpu][kind];
+    napi_create_object(env, &object);
+    set_kinds(env, object, "committed", values->committed);
+    set_kinds(env, object, "lost", lost);
+    glue_set_number(env, object, "recursionMisses", (double)values->recursion_misses);
+    glue_set_number(env, object, "naive", values->naive);
+    free(values);
+    return object;
+}
+
+static napi_value cut_entry(napi_env env, const struct capture_cut_entry *entry) {
+    napi_value object;
+
+    napi_create_object(env, &object);
+    glue_set_number(env, object, "flags", entry->flags);
+    glue_set_number(env, object, "live", entry->live);
+    glue_set_number(env, object, "local", (double)entry->local);
+    glue_set_number(env, object, "remote", (double)entry->remote);
+    glue_set_number(env, object, "sent", (double)entry->sent);
+    glue_set_number(env, object, "received", (double)entry->received);
+    glue_set_number(env, object, "unacknowledged", (double)entry->unacknowledged);
+    glue_set_number(env, object, "queued", (double)entry->queued);
+    return object;
+}
+
+/* cut(handle, cgroupId) -> { complete, entries } */
+static napi_value cut(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_cut_entry *entries = NULL;
+    size_t count = 0;
+    int complete = 0;
+    uint64_t cgroup;
+    napi_value arguments[2], object, array;
+    struct source *source;
+
+    if (!glue_arguments(env, info, 2, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
+        return NULL;
+    const int status = capture_cut(source->capture, cgroup, &entries, &count, &complete, error);
+    if (status != 0)
+        return glue_throw(env, status, error);
+    napi_create_object(env, &object);
+    napi_create_array_with_length(env, count, &array);
+    for (size_t i = 0; i < count; i++)
+        napi_set_element(env, array, (uint32_t)i, cut_entry(env, &entries[i]));
+    free(entries);
+    napi_set_named_property(env, object, "entries", array);
+    glue_set_number(env, object, "complete", complete);
+    return object;
+}
+
+/* probe() -> [{ name, supported, reason }] */
+static napi_value probe(napi_env env, napi_callback_info info) {
+    struct capture_capability *found = calloc(MAX_CAPABILITIES, sizeof(*found));
+    napi_value array, object, text;
+
+    (void)info;
+    if (found == NULL)
+        return glue_throw(env, -ENOMEM, "out of memory");
+    const int count = capture_probe(found, MAX_CAPABILITIES);
+    napi_create_array(env, &array);
+    for (int i = 0; i < count && i < MAX_CAPABILITIES; i++) {
+        napi_create_object(env, &object);
+        napi_create_string_utf8(env, found[i].name, NAPI_AUTO_LENGTH, &text);
+        napi_set_named_property(env, object, "name", text);
+        glue_set_number(env, object, "supported", found[i].supported);
+        napi_create_string_utf8(env, found[i].reason, NAPI_AUTO_LENGTH, &text);
+        napi_set_named_property(env, object, "reason", text);
+        napi_set_element(env, array, (uint32_t)i, object);
+    }
+    free(found);
+    return array;
+}
+
+void capture_glue_init(napi_env env, napi_value exports) {
+    glue_define(env, exports, "open", open_capture);
+    glue_define(env, exports, "attach", attach_ring);
+    glue_define(env, exports, "close", close_capture);
+    glue_define(env, exports, "unpin", unpin);
+    glue_define(env, exports, "select", select_cgroup);
+    glue_define(env, exports, "takeLost", take_lost);
+    glue_define(env, exports, "counters", counters);
+    glue_define(env, exports, "cut", cut);
+    glue_define(env, exports, "probe", probe);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the N-API files share. Glue only: no decision is taken here.
+ *
+ * Lifetime of a source handle:
+ *   1. JavaScript holds an external with our type tag; anything else throws a TypeError.
+ *   2. `close` frees the mappings, the capture and the wake-up at once; every call is synchronous, so none is
+ * running. After it every call on the handle throws.
+ *   3. The garbage collector closes what was forgotten.
+ *   4. The wake-up outlives the handle until libuv has let go of it (wake.c).
+ */
+#ifndef RECOVERY_GLUE_H
+#define RECOVERY_GLUE_H
+
+#define NAPI_VERSION 8
+#include <node_api.h>
+#include <stdbool.h>
+
+#include "../loader/capture.h"
+#include "../ring/ring_read.h"
+
+struct wake;
+
+struct source {
+    bool open;
+    struct capture *capture; /* NULL: only a ring was attached */
+    int ring_fd;
+    bool owns_fd;
+    bool created;
+    struct ring_map map;
+    struct ring_reader reader;
+    struct wake *wake;
+};
+
+/* Throws an Error with `errno` (positive number) and `message`; returns NULL, so that `return glue_throw(…)`
+ * reads well. */
+napi_value glue_throw(napi_env env, int negative_errno, const char *message);
+/* Reads `count` arguments; throws and returns false where one is missing. */
+bool glue_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values);
+/* The open source behind an argument; throws and returns NULL. */
+struct source *glue_source(napi_env env, napi_value value);
+napi_value glue_wrap_source(napi_env env, struct source *source);
+void glue_close_source(struct source *source);
+
+bool glue_u64(napi_env env, napi_value value, uint64_t *out);
+bool glue_string(napi_env env, napi_value value, char *out, size_t size);
+void glue_set_number(napi_env env, napi_value object, const char *name, double value);
+napi_value glue_number(napi_env env, double value);
+napi_value glue_undefined(napi_env env);
+void glue_define(napi_env env, napi_value exports, const char *name, napi_callback function);
+
+void wake_stop(struct wake *wake);
+
+void capture_glue_init(napi_env env, napi_value exports);
+void ring_glue_init(napi_env env, napi_value exports);
+void wake_glue_init(napi_env env, napi_value exports);
+void lock_glue_init(napi_env env, napi_value exports);
+
+#endif /* RECOVERY_GLUE_H */
