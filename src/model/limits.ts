@@ -16,3 +16,30 @@ export const MAX_BLOCK_BYTES = 256 * 1024;
 export const MAX_BLOCK_EVENTS = 65_536;
 /** Processes of one application, count. */
 export const MAX_PROCESSES = 4_194_304;
+
+/** Records the collector drains with one call, count (256 KiB of slots). */
+export const DRAIN_BATCH_RECORDS = 4096;
+/** A group commit is due at this many pending bytes of slots. */
+export const COMMIT_BYTES = 256 * 1024;
+/** Events the collector holds uncommitted before it stops draining and commits, count. */
+export const MAX_PENDING_EVENTS = 65_536;
+/** Longest time from reading a record to its group commit, in ms, unless told otherwise. */
+export const COMMIT_INTERVAL_MS = 50;
+/** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
+export const MIN_POLL_MS = 2;
+export const MAX_POLL_MS = 20;
+/** How often losses that no record has told yet are looked for, in ms. */
+export const LOSS_POLL_MS = 100;
+/** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
+export const CHANNEL_CACHE_ENTRIES = 65_536;
+/** Processes recorded at one time over all applications, count. */
+export const MAX_LIVE_PROCESSES = 16_384;
+/** Checkpoints of one process that can still be named in a rollback, count; the oldest are forgotten. */
+export const MAX_KNOWN_CHECKPOINTS = 65_536;
+/** Wait between two tries to write a log that failed, in ms: first, and after doubling at most. */
+export const LOG_RETRY_MIN_MS = 50;
+export const LOG_RETRY_MAX_MS = 5_000;
+/** Tries after which a caller that waits for a failing log is told so, count; collection itself goes on trying. */
+export const LOG_RETRY_CALLER = 4;
+/** Longest wait for a producer that reserved a slot and has not finished it, in ms. */
+export const BUSY_SLOT_MS = 10_000;

@@ -1,0 +1,78 @@
+/**
+ * native/include/recovery_ring.h for TypeScript: same names, same numbers, little endian.
+ * test/native/ring-layout.test.ts compiles the header and proves both equal.
+ *
+ * What the reader hands over is not the raw slot: the kernel's 8-byte slot header is replaced by the
+ * record's position in the ring (u64), so that 64 bytes a record are: position, then the record.
+ */
+
+export const RING_LAYOUT_VERSION = 1;
+/** Size of struct recovery_record, in bytes. */
+export const RECORD_BYTES = 56;
+/** One drained record: 8 bytes ring position and the record, in bytes. */
+export const SLOT_BYTES = 64;
+/** Where the record starts in a drained slot, in bytes. */
+export const RECORD_OFFSET = SLOT_BYTES - RECORD_BYTES;
+
+/** Offsets inside struct recovery_record, in bytes. */
+export const RECORD_FIELDS = {
+  kind: 0,
+  flags: 1,
+  cpu: 2,
+  lost_before: 4,
+  process: 8,
+  local: 16,
+  remote: 24,
+  begin: 32,
+  time_ns: 40,
+  length: 48,
+  thread: 52,
+} as const;
+
+/** enum recovery_kind. */
+export const RingKind = {
+  SEND: 1,
+  RECEIVE: 2,
+  PAGE_FAULT: 3,
+  PAGE_COPY: 4,
+  PAGE_INVALIDATE: 5,
+  GAP: 6,
+  UNMATCHED: 7,
+} as const;
+export const RING_KIND_COUNT = 8;
+
+/** enum recovery_flag. */
+export const RingFlag = { UNIX: 1, NAIVE: 2, WRITE: 4 } as const;
+
+/** enum recovery_unmatched. */
+export const RingUnmatched = {
+  UDP: 1,
+  MPTCP: 2,
+  KTLS: 3,
+  UNIX_DGRAM: 4,
+  OLD_CONNECTION: 5,
+  OTHER_SOCKET: 6,
+} as const;
+
+/** Why communication could not be matched, by its number: the words of `--trust` and of reports. */
+export const UNMATCHED_REASONS: readonly string[] = [
+  "unknown",
+  "udp",
+  "mptcp",
+  "ktls",
+  "unix-dgram",
+  "old-connection",
+  "other-socket",
+];
+
+/** Names of the kinds by number, for metrics. */
+export const RING_KIND_NAMES: readonly string[] = [
+  "none",
+  "send",
+  "receive",
+  "page-fault",
+  "page-copy",
+  "page-invalidate",
+  "gap",
+  "unmatched",
+];

@@ -1,0 +1,106 @@
+/** The native addon, typed. Everything above it goes through `kernel-source.ts` and `kernel-support.ts`. */
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
+import type { CaptureCounters, CutEntry } from "./event-source.ts";
+
+/** A tagged native handle; opaque. */
+export type NativeHandle = { readonly __native: unique symbol };
+
+export interface NativeState {
+  readonly fd: number;
+  readonly ringBytes: number;
+  /** 1: the programs were loaded and pinned by this very call. */
+  readonly created: number;
+  readonly consumer: number;
+  readonly position: number;
+  readonly fill: number;
+}
+
+/** The addon as it is: throws Errors with a positive `errno`; `call` turns them into ours. */
+export interface NativeAddon {
+  open(pinDir: string, ringBytes: number, cgroupLevel: number): NativeHandle;
+  attach(pinnedRing: string, ringBytes: number): NativeHandle;
+  close(handle: NativeHandle): void;
+  unpin(pinDir: string): void;
+  select(handle: NativeHandle, cgroupId: number, on: boolean): void;
+  counters(handle: NativeHandle): CaptureCounters;
+  takeLost(handle: NativeHandle, cgroupId: number): number;
+  cut(handle: NativeHandle, cgroupId: number): { complete: number; entries: CutEntry[] };
+  probe(): { name: string; supported: number; reason: string }[];
+  /** Fills `out`; `status` receives position, foreign slots, busy. Returns the number of records. */
+  drain(handle: NativeHandle, out: Uint8Array, status: Float64Array): number;
+  commit(handle: NativeHandle, position: number): void;
+  rewind(handle: NativeHandle): void;
+  state(handle: NativeHandle): NativeState;
+  fill(handle: NativeHandle): number;
+  onWake(handle: NativeHandle, callback: () => void): void;
+  bootTime(): number;
+  lock(path: string): number;
+  unlock(fd: number): void;
+}
+
+/** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "binding.gyp")) && folder !== dirname(folder)) folder = dirname(folder);
+  return folder;
+}
+
+let loaded: NativeAddon | undefined;
+
+/** Loads the addon once. Throws RL_NOT_SUPPORTED where it was not built or does not load. */
+export function native(): NativeAddon {
+  if (loaded !== undefined) return loaded;
+  try {
+    const load = createRequire(import.meta.url)("node-gyp-build") as (root: string) => NativeAddon;
+    loaded = load(packageRoot());
+    return loaded;
+  } catch (cause) {
+    throw new RecoveryLineError(
+      "RL_NOT_SUPPORTED",
+      "the native addon is not built for this machine, so nothing can be captured here",
+      "Linux on x64 with a C compiler: run scripts/setup.sh. Importing, exporting and computing need no addon.",
+      cause,
+    );
+  }
+}
+
+const EPERM = 1;
+const EACCES = 13;
+const EBUSY = 16;
+const EBADMSG = 74;
+const EWOULDBLOCK = 11;
+const E2BIG = 7;
+const ENOSPC = 28;
+/** ENOSYS, ENOTSUP, ENODEV, EINVAL of the bpf call on old kernels arrive as these. */
+const NOT_SUPPORTED = new Set([38, 95, 19, 524]);
+
+function codeOf(errno: number): ErrorCode {
+  if (errno === EPERM || errno === EACCES) return "RL_NO_RIGHTS";
+  if (NOT_SUPPORTED.has(errno)) return "RL_NOT_SUPPORTED";
+  if (errno === EBADMSG) return "RL_BAD_RECORD";
+  if (errno === EWOULDBLOCK || errno === EBUSY) return "RL_LOCKED";
+  if (errno === E2BIG || errno === ENOSPC) return "RL_LIMIT";
+  return "RL_NOT_SUPPORTED";
+}
+
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  RL_NO_RIGHTS: "Run as root, or with CAP_BPF and CAP_PERFMON and a writable bpffs.",
+  RL_NOT_SUPPORTED: "`recovery-line doctor` lists what this kernel offers.",
+  RL_LIMIT: "A kernel map is full: fewer processes, or a larger bound.",
+};
+
+/** Runs a native call; an Error that carries an errno becomes a `RecoveryLineError`, misuse stays a `TypeError`. */
+export function call<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const errno = (error as { errno?: unknown }).errno;
+    if (typeof errno !== "number") throw error;
+    const code = codeOf(errno);
+    throw new RecoveryLineError(code, `${what}: ${(error as Error).message}`, ADVICE[code] ?? "", error);
+  }
+}

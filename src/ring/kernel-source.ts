@@ -1,0 +1,152 @@
+/** The capture programs and their ring as an `EventSource`. */
+import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { RecoveryLineError } from "../model/errors.ts";
+import { call, type NativeAddon, type NativeHandle, native } from "./binding.ts";
+import type { CaptureCounters, CutEntry, DrainResult, EventSource } from "./event-source.ts";
+import { lockReader } from "./reader-lock.ts";
+import { RingReader } from "./ring-reader.ts";
+
+export interface KernelSourceOptions {
+  /** Directory on a bpffs, e.g. /sys/fs/bpf/recovery-line. */
+  readonly pinDir: string;
+  /** Size of the ring in bytes, a power of two; used only when it is created. */
+  readonly ringBytes: number;
+  /** Depth of the process cgroups below the cgroup2 root (root = 0). */
+  readonly cgroupLevel: number;
+}
+
+const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0, naive: 0 };
+
+/** The kernel's number of the map behind a descriptor: never used twice in one boot. */
+function mapId(fd: number): string {
+  const id = /^map_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1];
+  if (id === undefined)
+    throw new RecoveryLineError("RL_NOT_SUPPORTED", "the kernel does not tell the ring's map id");
+  return id;
+}
+
+/** Random identifier of this boot, 36 characters. */
+export function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+}
+
+export class KernelSource implements EventSource {
+  readonly ringId: string;
+  readonly bootId = bootId();
+  readonly ringBytes: number;
+  /** True if the programs were loaded by this call: what was selected before is forgotten. */
+  readonly created: boolean;
+  readonly #native: NativeAddon;
+  readonly #handle: NativeHandle;
+  readonly #reader: RingReader;
+  readonly #unlock: () => void;
+  readonly #captures: boolean;
+  #closed = false;
+
+  private constructor(addon: NativeAddon, handle: NativeHandle, lockPath: string, captures: boolean) {
+    this.#native = addon;
+    this.#handle = handle;
+    this.#captures = captures;
+    this.#reader = new RingReader(addon, handle);
+    const state = this.#reader.state();
+    this.ringBytes = state.ringBytes;
+    this.created = state.created !== 0;
+    this.ringId = `${this.bootId}:${mapId(state.fd)}`;
+    this.#unlock = lockReader(lockPath);
+    this.#reader.rewind();
+  }
+
+  /**
+   * Opens what is pinned in `pinDir`, or loads and pins it, and becomes its only reader.
+   * Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED, RL_LOCKED.
+   */
+  static open(options: KernelSourceOptions): KernelSource {
+    const { pinDir, ringBytes, cgroupLevel } = options;
+    const addon = native();
+    const handle = call(`capture in ${pinDir}`, () => addon.open(pinDir, ringBytes, cgroupLevel));
+    return KernelSource.#over(addon, handle, pinDir, true);
+  }
+
+  /** Reads a pinned ring that somebody else fills; it selects nothing and counts nothing. Locks the pin's directory. */
+  static attach(pinnedRing: string, ringBytes: number): KernelSource {
+    const addon = native();
+    const handle = call(`ring ${pinnedRing}`, () => addon.attach(pinnedRing, ringBytes));
+    return KernelSource.#over(addon, handle, dirname(pinnedRing), false);
+  }
+
+  static #over(addon: NativeAddon, handle: NativeHandle, lockPath: string, captures: boolean): KernelSource {
+    try {
+      return new KernelSource(addon, handle, lockPath, captures);
+    } catch (error) {
+      addon.close(handle);
+      throw error;
+    }
+  }
+
+  /** Detaches and unpins everything in `pinDir`; records not yet read are gone. */
+  static unpin(pinDir: string): void {
+    call(`unpin ${pinDir}`, () => native().unpin(pinDir));
+  }
+
+  drain(buffer: Uint8Array): DrainResult {
+    return this.#reader.drain(buffer);
+  }
+
+  commit(position: number): void {
+    this.#reader.commit(position);
+  }
+
+  rewind(): void {
+    this.#reader.rewind();
+  }
+
+  readPosition(): number {
+    return this.#reader.state().position;
+  }
+
+  producerPosition(): number {
+    const { consumer, fill } = this.#reader.state();
+    return consumer + fill;
+  }
+
+  fillBytes(): number {
+    return this.#reader.fillBytes();
+  }
+
+  onWake(callback: () => void): void {
+    this.#reader.onWake(callback);
+  }
+
+  now(): number {
+    return this.#native.bootTime();
+  }
+
+  select(cgroupId: number, on: boolean): void {
+    if (this.#captures)
+      call(`select cgroup ${cgroupId}`, () => this.#native.select(this.#handle, cgroupId, on));
+  }
+
+  counters(): CaptureCounters {
+    return this.#captures ? call("counters", () => this.#native.counters(this.#handle)) : NO_COUNTERS;
+  }
+
+  takeLost(cgroupId: number): number {
+    return this.#captures ? call("losses", () => this.#native.takeLost(this.#handle, cgroupId)) : 0;
+  }
+
+  cut(cgroupId: number): { complete: boolean; entries: readonly CutEntry[] } {
+    const { complete, entries } = call(`cut of cgroup ${cgroupId}`, () =>
+      this.#native.cut(this.#handle, cgroupId),
+    );
+    return { complete: complete !== 0, entries };
+  }
+
+  /** Everything pinned stays and goes on recording. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#native.close(this.#handle);
+    this.#unlock();
+  }
+}

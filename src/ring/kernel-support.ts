@@ -1,0 +1,40 @@
+/** What this machine can capture: a typed answer with reasons, never a crash. */
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { native } from "./binding.ts";
+
+export interface Capability {
+  /** "btf", "ring-buffer", "tcp-exact", "tcp-naive", "socket-iterator", "cgroup2", "unix", … */
+  readonly name: string;
+  readonly supported: boolean;
+  /** One sentence. */
+  readonly reason: string;
+}
+
+/** Probes the kernel without leaving anything behind. Without the addon: one capability, "addon", not supported. */
+export function kernelSupport(): readonly Capability[] {
+  try {
+    return [
+      { name: "addon", supported: true, reason: "The native addon is loaded." },
+      ...native()
+        .probe()
+        .map(({ name, supported, reason }) => ({ name, supported: supported !== 0, reason })),
+    ];
+  } catch (error) {
+    if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
+    return [{ name: "addon", supported: false, reason: error.message }];
+  }
+}
+
+/** Throws RL_NOT_SUPPORTED naming the first missing capability and its reason. */
+export function requireSupport(...names: string[]): void {
+  const found = kernelSupport();
+  for (const name of ["addon", ...names]) {
+    const capability = found.find((one) => one.name === name);
+    if (capability?.supported) continue;
+    throw new RecoveryLineError(
+      "RL_NOT_SUPPORTED",
+      `this machine lacks ${name}: ${capability?.reason ?? "not probed"}`,
+      "Capture needs Linux 6.3 with BTF and BPF rights; import, export and compute work without.",
+    );
+  }
+}

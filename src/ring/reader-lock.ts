@@ -1,0 +1,34 @@
+/** One reader a ring: an flock that the kernel drops when its holder dies, however it dies. */
+import { readFileSync, statSync } from "node:fs";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { call, native } from "./binding.ts";
+
+/** The pid that holds an flock on `path`, from /proc/locks; undefined if it is gone or not visible. */
+function holder(path: string): number | undefined {
+  const inode = String(statSync(path).ino);
+  for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
+    const [, kind, , , pid, file] = line.trim().split(/\s+/);
+    if (kind === "FLOCK" && file?.split(":")[2] === inode) return Number(pid);
+  }
+  return undefined;
+}
+
+/**
+ * Locks a file or directory (a bpffs directory works, and is the ring's own). Returns the function that lets go.
+ * Throws RL_LOCKED, naming the pid, if another process reads already.
+ */
+export function lockReader(path: string): () => void {
+  const addon = native();
+  try {
+    const fd = call(path, () => addon.lock(path));
+    return () => addon.unlock(fd);
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `${path} is being read by process ${holder(path) ?? "unknown"}`,
+      "One collector reads a ring. Stop the other one, or use another pin directory.",
+      error,
+    );
+  }
+}
