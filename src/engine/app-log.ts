@@ -1,0 +1,265 @@
+/**
+ * One application: its log, its processes, and how far of the ring is in it.
+ *
+ * Every fact that must survive is state of the log, durable atomically with the blocks it belongs to:
+ *   "processes"           names ever registered
+ *   "process/<name>"      `StoredProcess`
+ *   "checkpoints/<name>"  `StoredCheckpoints`
+ *   "ring"                `StoredRing`: records before `position` are in the log
+ * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
+ */
+import { mkdir } from "node:fs/promises";
+import { RING_KIND_COUNT } from "../format/ring-layout.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
+import type { AppendLog, OpenLog } from "./append-log.ts";
+import { ProcessBuffer } from "./process-buffer.ts";
+import { ProcessState, type StoredCheckpoints, type StoredProcess } from "./process-state.ts";
+
+export interface StoredRing {
+  readonly ringId: string;
+  readonly bootId: string;
+  /** Records whose slot lies before it are in the log, or were not this application's. */
+  readonly position: number;
+  /** The programs' recursion misses that are declared. */
+  readonly misses: number;
+  /** True while losses are being taken from the kernel, which forgets them: whoever finds it declares unknown ones. */
+  readonly taking: boolean;
+  /** The last collector session this application took part in. */
+  readonly session: number;
+}
+
+/** The ring as it is now, to compare with what is stored. */
+export type RingFacts = Omit<StoredRing, "position" | "taking">;
+
+/** Rows and bytes taken since the last commit; they count only once they are durable. */
+export class Pending {
+  events = 0;
+  gaps = 0;
+  lost = 0;
+  readonly byKind = new Float64Array(RING_KIND_COUNT);
+  readonly bytesByKind = new Float64Array(RING_KIND_COUNT);
+  /** Time of the oldest record, ns of the records' clock; 0 = none. */
+  since = 0;
+}
+
+export class AppLog {
+  readonly name: string;
+  readonly processes = new Map<string, ProcessBuffer>();
+  pending = new Pending();
+  /** Records before this ring position are in the log already. */
+  skipBefore = 0;
+  /** Losses are being taken: stored with the next commit (see `StoredRing.taking`). */
+  taking = false;
+  /** Why the log can't be written now; then its records stay in the ring. */
+  broken: RecoveryLineError | undefined;
+  retryAtMs = 0;
+  #retryMs = LOG_RETRY_MIN_MS;
+  #log: AppendLog | undefined;
+  readonly #folder: string;
+  readonly #openLog: OpenLog;
+  readonly #bootId: string;
+  #stored: StoredRing | undefined;
+  #namesChanged = false;
+  #touched = false;
+
+  constructor(name: string, folder: string, openLog: OpenLog, bootId: string) {
+    this.name = name;
+    this.#folder = folder;
+    this.#openLog = openLog;
+    this.#bootId = bootId;
+  }
+
+  /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
+  get holdsAt(): number {
+    const waiting = this.broken !== undefined && this.#stored !== undefined && this.hasLive;
+    return waiting ? this.#stored!.position : Number.POSITIVE_INFINITY;
+  }
+
+  get hasLive(): boolean {
+    for (const { state } of this.processes.values()) if (state.live) return true;
+    return false;
+  }
+
+  /** Opens the log and reads its state. Throws what opening throws. */
+  async open(create: boolean): Promise<void> {
+    if (create) await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    const log = await this.#openLog(this.#folder, { create });
+    try {
+      await this.#load(log);
+    } catch (error) {
+      await log.close().catch(() => undefined);
+      throw error;
+    }
+    this.#log = log;
+    this.broken = undefined;
+  }
+
+  async #load(log: AppendLog): Promise<void> {
+    const names = ((await log.getState("processes")) ?? []) as readonly string[];
+    this.processes.clear();
+    for (const name of names) {
+      const stored = (await log.getState(`process/${name}`)) as StoredProcess | undefined;
+      const checkpoints = (await log.getState(`checkpoints/${name}`)) as StoredCheckpoints | undefined;
+      this.#add(name, new ProcessState(stored, checkpoints));
+    }
+    this.#stored = (await log.getState("ring")) as StoredRing | undefined;
+    this.pending = new Pending();
+    this.taking = this.#stored?.taking ?? false;
+  }
+
+  #add(name: string, state: ProcessState): ProcessBuffer {
+    const process = new ProcessBuffer(name, this, state, this.#bootId);
+    this.processes.set(name, process);
+    return process;
+  }
+
+  /** The process, made if it is new. */
+  process(name: string): ProcessBuffer {
+    const known = this.processes.get(name);
+    if (known !== undefined) return known;
+    this.#namesChanged = true;
+    const process = this.#add(name, new ProcessState());
+    process.state.changed = true;
+    return process;
+  }
+
+  /**
+   * Compares the stored ring with the real one and declares what may be missing. `lastSession`: the newest one that
+   * began; who did not take part in it missed records that others let go.
+   */
+  reconcile(ring: RingFacts, lastSession: number): void {
+    const stored = this.#stored;
+    if (stored === undefined) return;
+    const sameRing = stored.ringId === ring.ringId;
+    this.skipBefore = sameRing ? stored.position : 0;
+    const whole =
+      sameRing && !stored.taking && stored.misses === ring.misses && stored.session >= lastSession;
+    if (!whole) this.gapForLive();
+    this.taking = false;
+    if (stored.bootId === ring.bootId) return;
+    for (const { state } of this.processes.values()) {
+      state.changed ||= state.live;
+      state.live = false; // its cgroup went with the boot
+    }
+  }
+
+  /** Something is missing and nobody knows of which process. */
+  gapForLive(): void {
+    for (const process of this.processes.values()) if (process.state.live) this.gap(process, 0);
+  }
+
+  gap(process: ProcessBuffer, lost: number): void {
+    process.gap(lost);
+    this.pending.events += 1;
+    this.pending.gaps += 1;
+    this.pending.lost += lost;
+  }
+
+  /** The next commit writes even if only the position is new. */
+  touch(): void {
+    this.#touched = true;
+  }
+
+  /** True if a commit would write anything but the position. */
+  get dirty(): boolean {
+    if (this.#touched) return true;
+    if (this.pending.events > 0 || this.#namesChanged || this.taking !== this.#stored?.taking) return true;
+    for (const { state } of this.processes.values()) if (state.changed) return true;
+    return false;
+  }
+
+  /**
+   * Makes everything taken so far durable together with the position. Returns the number of column batches.
+   * On failure the log is closed, `broken` says why, all that was pending is forgotten (the ring still has it), and
+   * the error is thrown as RL_LOG_WRITE.
+   */
+  async commit(ring: RingFacts, position: number): Promise<number> {
+    const log = this.#log;
+    if (log === undefined) throw this.broken ?? this.#error(undefined);
+    try {
+      const batches = await this.#append(log);
+      // While the ring is read again for another application, the reader stands before what is stored here.
+      const stored: StoredRing = {
+        ...ring,
+        position: Math.max(position, this.skipBefore),
+        taking: this.taking,
+      };
+      log.putState("ring", stored);
+      await log.commit();
+      this.#stored = stored;
+      this.pending = new Pending();
+      this.#touched = false;
+      this.#retryMs = LOG_RETRY_MIN_MS; // only a write proves that it can be written
+      return batches;
+    } catch (error) {
+      await this.#fail(error);
+      throw this.broken;
+    }
+  }
+
+  async #append(log: AppendLog): Promise<number> {
+    let batches = 0;
+    if (this.#namesChanged) log.putState("processes", [...this.processes.keys()]);
+    this.#namesChanged = false;
+    for (const process of this.processes.values()) {
+      process.settle();
+      if (process.columns.count > 0) {
+        await log.append(process.columns);
+        process.flushed();
+        batches += 1;
+      }
+      this.#putProcess(log, process);
+    }
+    return batches;
+  }
+
+  #putProcess(log: AppendLog, { name, state }: ProcessBuffer): void {
+    if (state.changed) log.putState(`process/${name}`, state.stored());
+    if (state.checkpointsChanged) log.putState(`checkpoints/${name}`, state.storedCheckpoints());
+    state.changed = false;
+    state.checkpointsChanged = false;
+  }
+
+  async #fail(cause: unknown): Promise<void> {
+    const log = this.#log;
+    this.#log = undefined;
+    this.pending = new Pending();
+    this.broken = this.#error(cause);
+    this.retryAtMs = Date.now() + this.#retryMs;
+    this.#retryMs = Math.min(this.#retryMs * 2, LOG_RETRY_MAX_MS);
+    await log?.close().catch(() => undefined);
+  }
+
+  #error(cause: unknown): RecoveryLineError {
+    const why = cause instanceof Error ? cause.message : "it is not open";
+    return new RecoveryLineError(
+      "RL_LOG_WRITE",
+      `the log of ${this.name} cannot be written: ${why}`,
+      "Its records wait in the kernel ring; free space or repair the disk. Losses are declared as gaps.",
+      cause,
+    );
+  }
+
+  /** One try to open a broken log again. False, with a longer wait before the next try, if that failed too. */
+  async retry(): Promise<boolean> {
+    try {
+      await this.open(false);
+      return true;
+    } catch (error) {
+      await this.#fail(error);
+      return false;
+    }
+  }
+
+  readBlocks(): AsyncIterable<Uint8Array> {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    return this.#log.readBlocks();
+  }
+
+  async close(): Promise<void> {
+    const log = this.#log;
+    this.#log = undefined;
+    await log?.close();
+  }
+}

@@ -1,0 +1,18 @@
+/** What the collector needs of an application's log; `log/event-log.ts` is one, tests bring failing ones. */
+import type { EventColumns } from "../format/event-columns.ts";
+
+export interface AppendLog {
+  /** Buffered until `commit`. The columns may be reused afterwards. */
+  append(columns: EventColumns): void | Promise<void>;
+  /** Durable with the next commit, atomically with its blocks. */
+  putState(key: string, value: unknown): void;
+  /** What is stored, or undefined. */
+  getState(key: string): unknown;
+  /** On return everything is synced and covered by the anchor. Any failure: the log must be closed and opened anew. */
+  commit(): Promise<void>;
+  /** Committed blocks in chain order: a consistent prefix. */
+  readBlocks(): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export type OpenLog = (folder: string, options: { create: boolean }) => Promise<AppendLog>;

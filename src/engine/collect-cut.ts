@@ -1,0 +1,34 @@
+/** Cut vectors: connections at one instant → offsets per channel. */
+import { RingFlag } from "../format/ring-layout.ts";
+import type { Cut } from "../model/event.ts";
+import type { CutEntry } from "../ring/event-source.ts";
+import { channelName } from "./channel-names.ts";
+
+/** One connection with the names of its two directions; what a restart driver needs of it. */
+export interface CutDetail extends CutEntry {
+  readonly sends: string;
+  readonly receives: string;
+}
+
+/** Both directions of every connection; a channel at 0 is not named (model/event.ts). */
+export function cutOf(
+  entries: readonly CutEntry[],
+  bootId: string,
+): { readonly cut: Cut; readonly details: readonly CutDetail[] } {
+  const sent = new Map<string, number>();
+  const received = new Map<string, number>();
+  const details = entries.map((entry) => {
+    const unix = (entry.flags & RingFlag.UNIX) !== 0;
+    const sends = channelName(unix, bootId, entry.local, entry.remote);
+    const receives = channelName(unix, bootId, entry.remote, entry.local);
+    raise(sent, sends, entry.sent);
+    raise(received, receives, entry.received);
+    return { ...entry, sends, receives };
+  });
+  return { cut: { sent, received }, details };
+}
+
+/** A connection may be told twice, live and closed: offsets only rise. */
+function raise(offsets: Map<string, number>, channel: string, offset: number): void {
+  if (offset > (offsets.get(channel) ?? 0)) offsets.set(channel, offset);
+}

@@ -1,0 +1,68 @@
+/** What a collector is told and what it tells. */
+import type { EventSource } from "../ring/event-source.ts";
+import type { OpenLog } from "./append-log.ts";
+
+export interface CollectorOptions {
+  /** Log directory; made with mode 0700. */
+  readonly home: string;
+  /** Directory on a bpffs, e.g. /sys/fs/bpf/recovery-line. */
+  readonly pinDir: string;
+  /** Size of the kernel ring in bytes, a power of two; used only when it is created. */
+  readonly ringBytes: number;
+  /** Depth of the process cgroups below the cgroup2 root (root = 0). */
+  readonly cgroupLevel: number;
+  /** Longest time from reading a record to its group commit, in ms. Default 50. */
+  readonly commitIntervalMs?: number;
+  /** Called once, with the reason, when collection cannot go on (a damaged ring, a bug). Everything then rejects with it. */
+  readonly onFatal?: (error: unknown) => void;
+}
+
+/** For tests and other rings: where records come from and where they go. */
+export interface CollectorParts {
+  readonly source: EventSource;
+  readonly openLog: OpenLog;
+  readonly home: string;
+  readonly commitIntervalMs?: number;
+  readonly onFatal?: (error: unknown) => void;
+}
+
+export interface Registration {
+  /** Names of `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. */
+  readonly app: string;
+  readonly process: string;
+  readonly cgroupId: number;
+  /** Reasons of `UNMATCHED_REASONS` ("udp", …) that the user vouches for: no gap, and cuts stay. */
+  readonly trust?: readonly string[];
+}
+
+/** Counters since the start of this collector, for metrics; arrays are indexed by `RingKind`. */
+export interface CollectorStats {
+  /** Records that are in a log and acknowledged. */
+  readonly events: readonly number[];
+  /** Bytes of the ranges of those records, by kind. */
+  readonly bytes: readonly number[];
+  /** Losses counted by the kernel since the programs were loaded. */
+  readonly lost: readonly number[];
+  /** Losses declared as gaps in the logs, count of records. */
+  readonly lostDeclared: number;
+  /** Gap events written. */
+  readonly gaps: number;
+  readonly recursionMisses: number;
+  /** Records of cgroups nobody registered; records at or before a log's stored position. */
+  readonly unknown: number;
+  readonly skipped: number;
+  /** Records that broke the layout, and slots of a foreign length. */
+  readonly bad: number;
+  readonly ringBytes: number;
+  /** Bytes held by the ring: not yet committed. */
+  readonly ringFillBytes: number;
+  /** Age of the oldest record of the last commit when that commit returned, in ms. */
+  readonly lagMs: number;
+  readonly commits: number;
+  /** Column batches handed to the logs. */
+  readonly batches: number;
+  readonly logErrors: number;
+  readonly liveProcesses: number;
+  /** Applications whose log cannot be written now, and why; the ring holds their records. */
+  readonly brokenApps: readonly { readonly app: string; readonly code: string; readonly message: string }[];
+}

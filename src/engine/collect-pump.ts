@@ -1,0 +1,230 @@
+/**
+ * The way from the ring to the logs; synchronous steps that `Collector` runs one at a time.
+ *
+ *   read       ring → columns of each process (nothing durable yet)
+ *   commit     columns and position → logs, then the ring lets go
+ *   recover    a failed log is opened again, and the ring read once more from where it let go
+ *
+ * Order that makes it exactly once: an application's blocks and its ring position are one atomic write; the ring lets
+ * go only after all logs have committed; records before an application's stored position are skipped.
+ */
+
+import { SLOT_BYTES } from "../format/ring-layout.ts";
+import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/ring-record.ts";
+import { hasCode } from "../model/errors.ts";
+import { COMMIT_BYTES, DRAIN_BATCH_RECORDS, MAX_PENDING_EVENTS } from "../model/limits.ts";
+import type { EventSource } from "../ring/event-source.ts";
+import type { AppLog, RingFacts } from "./app-log.ts";
+import { CollectCounts } from "./collect-counts.ts";
+import type { ProcessBuffer } from "./process-buffer.ts";
+
+const COMMIT_RECORDS = COMMIT_BYTES / SLOT_BYTES;
+
+export class CollectPump {
+  readonly apps = new Map<string, AppLog>();
+  readonly counts = new CollectCounts();
+  readonly source: EventSource;
+  readonly #session: number;
+  readonly #byCgroup = new Map<number, ProcessBuffer>();
+  readonly #bytes = new Uint8Array(DRAIN_BATCH_RECORDS * SLOT_BYTES);
+  readonly #words = new Uint32Array(this.#bytes.buffer);
+  readonly #records: RecordColumns = makeRecordColumns(DRAIN_BATCH_RECORDS);
+  /** Recursion misses that are declared, or about to be with the next commit. */
+  #misses: number;
+  /** Losses counted by the kernel when they were last taken; -1: never. */
+  #lostSeen = -1;
+  /** Records taken since the last commit, and when the first was, ms; 0 = none. */
+  #pending = 0;
+  #pendingSinceMs = 0;
+
+  constructor(source: EventSource, session: number) {
+    this.source = source;
+    this.#session = session;
+    this.#misses = source.counters().recursionMisses;
+  }
+
+  get ringFacts(): RingFacts {
+    const { ringId, bootId } = this.source;
+    return { ringId, bootId, misses: this.#misses, session: this.#session };
+  }
+
+  get liveProcesses(): number {
+    return this.#byCgroup.size;
+  }
+
+  byCgroup(cgroupId: number): ProcessBuffer | undefined {
+    return this.#byCgroup.get(cgroupId);
+  }
+
+  /** The cgroups of an application as its state says now; after registering, loading, reloading. */
+  mapCgroups(app: AppLog): void {
+    for (const [cgroup, process] of this.#byCgroup) if (process.app === app) this.#byCgroup.delete(cgroup);
+    for (const process of app.processes.values()) {
+      if (process.state.live) this.#byCgroup.set(process.state.cgroupId, process);
+    }
+  }
+
+  /** Drains one batch into the columns. Returns the number of records. Throws RL_BAD_RECORD for a damaged ring. */
+  readBatch(): number {
+    const { records, foreign } = this.source.drain(this.#bytes);
+    if (foreign > 0) this.#unreadable(foreign);
+    for (let from = 0; from < records; ) {
+      const bad = this.#decode(from, records);
+      this.#takeAll();
+      from += this.#records.count;
+      if (bad) {
+        this.#unreadable(1);
+        from += 1;
+      }
+    }
+    if (records > 0 && this.#pending === 0) this.#pendingSinceMs = Date.now();
+    this.#pending += records;
+    return records;
+  }
+
+  #decode(from: number, records: number): boolean {
+    try {
+      decodeRecords(this.#words, from, records, this.#records);
+      return false;
+    } catch (error) {
+      if (hasCode(error, "RL_BAD_RECORD")) return true;
+      throw error;
+    }
+  }
+
+  /** A record nobody can read belonged to nobody knows whom. */
+  #unreadable(count: number): void {
+    this.counts.bad += count;
+    for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
+  }
+
+  /** The hot loop: no object a record. */
+  #takeAll(): void {
+    const records = this.#records;
+    const { process, position, kind, length, time } = records;
+    let cgroup = -1;
+    let buffer: ProcessBuffer | undefined;
+    for (let row = 0; row < records.count; row += 1) {
+      if (process[row] !== cgroup) {
+        cgroup = process[row]!;
+        buffer = this.#byCgroup.get(cgroup);
+      }
+      if (buffer === undefined) {
+        this.counts.unknown += 1;
+        continue;
+      }
+      const app = buffer.app;
+      if (app.broken !== undefined) continue; // it reads them again when its log is back
+      if (position[row]! < app.skipBefore) {
+        this.counts.skipped += 1;
+        continue;
+      }
+      const pending = app.pending;
+      const recordKind = kind[row]!;
+      if (pending.since === 0) pending.since = time[row]!;
+      pending.events += 1;
+      pending.byKind[recordKind]! += 1;
+      pending.bytesByKind[recordKind]! += length[row]!;
+      const gaps = buffer.take(records, row);
+      if (gaps > 0) {
+        pending.gaps += gaps;
+        pending.lost += records.lostBefore[row]!;
+      }
+    }
+  }
+
+  /** Reads until the ring is empty, a slot is busy, or enough is pending. True if more may be there. */
+  read(): boolean {
+    while (this.#pending < MAX_PENDING_EVENTS) {
+      if (this.readBatch() < DRAIN_BATCH_RECORDS) return false;
+    }
+    return true;
+  }
+
+  /** True once 256 KiB of slots or the oldest record's age ask for a group commit. */
+  commitDue(intervalMs: number): boolean {
+    if (this.#pending === 0) return false;
+    return this.#pending >= COMMIT_RECORDS || Date.now() - this.#pendingSinceMs >= intervalMs;
+  }
+
+  /** Commits every application that has something, then lets the ring go. A failed log stays behind, `broken`. */
+  async commit(): Promise<void> {
+    const position = this.source.readPosition();
+    await Promise.all([...this.apps.values()].map((app) => this.commitApp(app, position)));
+    this.#pending = 0;
+    let free = position;
+    for (const app of this.apps.values()) free = Math.min(free, app.holdsAt);
+    const consumer = this.source.producerPosition() - this.source.fillBytes();
+    if (free > consumer) this.source.commit(free);
+  }
+
+  /** Never throws for a failing log: `app.broken` tells. */
+  async commitApp(app: AppLog, position: number = this.source.readPosition()): Promise<void> {
+    if (app.broken !== undefined || !app.dirty) return;
+    const pending = app.pending;
+    try {
+      const batches = await app.commit(this.ringFacts, position);
+      this.counts.add(pending, batches, this.source.now());
+    } catch (error) {
+      if (!hasCode(error, "RL_LOG_WRITE")) throw error;
+      this.counts.logErrors += 1;
+    }
+  }
+
+  /**
+   * Declares losses that no record tells: of silent processes, and events the programs missed by interrupting
+   * themselves. `takeLost` makes the kernel forget, so the logs first say durably that it is about to happen.
+   */
+  async declareLosses(): Promise<void> {
+    const { lost, recursionMisses } = this.source.counters();
+    if (recursionMisses !== this.#misses) {
+      // A program that did not run knows no process: whoever is alive may have lost an event.
+      this.#misses = recursionMisses;
+      for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
+    }
+    const total = lost.reduce((sum, one) => sum + one, 0);
+    if (total === this.#lostSeen || this.#byCgroup.size === 0) return;
+    await this.#markTaking(true);
+    for (const [cgroup, process] of this.#byCgroup) {
+      if (process.app.broken !== undefined) continue;
+      const count = this.source.takeLost(cgroup);
+      if (count > 0) process.app.gap(process, count);
+    }
+    await this.#markTaking(false);
+    this.#lostSeen = total;
+  }
+
+  /** With `true` it is durable on return; `false` goes with the gaps' own commit. */
+  async #markTaking(taking: boolean): Promise<void> {
+    for (const app of this.apps.values()) if (app.hasLive && app.broken === undefined) app.taking = taking;
+    if (taking) await this.commit();
+  }
+
+  /** Tries to open the failed logs whose wait is over. True if one came back: then the ring is read again. */
+  async recover(): Promise<boolean> {
+    const due = [...this.apps.values()].filter(
+      (app) => app.broken !== undefined && app.retryAtMs <= Date.now(),
+    );
+    let back = false;
+    for (const app of due) {
+      if (!(await app.retry())) {
+        this.counts.logErrors += 1;
+        continue;
+      }
+      if (!back) await this.#rewind();
+      back = true;
+      app.reconcile(this.ringFacts, this.#session);
+      this.mapCgroups(app);
+    }
+    return back;
+  }
+
+  /** Goes back to what the ring still holds; logs that are well skip what they have. */
+  async #rewind(): Promise<void> {
+    await this.commit();
+    const read = this.source.readPosition();
+    for (const app of this.apps.values()) app.skipBefore = read;
+    this.source.rewind();
+    this.#lostSeen = -1;
+  }
+}

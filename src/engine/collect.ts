@@ -1,0 +1,414 @@
+/**
+ * The collector: ring → columns per process → logs of the applications → ring position.
+ *
+ * Promises: *acknowledged* (a returned `drain`, `appendControl`, or a group commit) is never lost and never doubled,
+ * across crashes of this process at any moment; whatever is missing stands in the log as a `gap`.
+ * While a log can't be written, its records wait in the kernel ring and the other applications go on.
+ */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Cut, Event } from "../model/event.ts";
+import {
+  BUSY_SLOT_MS,
+  COMMIT_INTERVAL_MS,
+  LOG_RETRY_CALLER,
+  LOSS_POLL_MS,
+  MAX_LIVE_PROCESSES,
+  MAX_POLL_MS,
+  MIN_POLL_MS,
+} from "../model/limits.ts";
+import type { CutEntry } from "../ring/event-source.ts";
+import { KernelSource } from "../ring/kernel-source.ts";
+import { AppLog } from "./app-log.ts";
+import { openEventLog } from "./append-log.ts";
+import { type CutDetail, cutOf } from "./collect-cut.ts";
+import type { CollectorOptions, CollectorParts, CollectorStats, Registration } from "./collect-options.ts";
+import { CollectPump } from "./collect-pump.ts";
+import { beginSession, lastSession } from "./collect-session.ts";
+import { Pause } from "./pause.ts";
+import type { ProcessBuffer } from "./process-buffer.ts";
+import { Serial } from "./serial.ts";
+
+export type { CutDetail } from "./collect-cut.ts";
+export type { CollectorOptions, CollectorParts, CollectorStats, Registration } from "./collect-options.ts";
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** One cut vector, read from the kernel. */
+export interface CutAnswer {
+  /** What a checkpoint event carries. */
+  readonly cut: Cut;
+  readonly details: readonly CutDetail[];
+  /** False: the kernel forgot closed connections; the cut must not be used. */
+  readonly complete: boolean;
+  /** Reasons of communication that no cut covers; not empty: the checkpoint must carry no cut (`appendControl` sees to it). */
+  readonly uncaptured: readonly string[];
+}
+
+export class Collector {
+  readonly #pump: CollectPump;
+  readonly #parts: CollectorParts;
+  readonly #serial = new Serial();
+  readonly #pause = new Pause();
+  readonly #intervalMs: number;
+  readonly #session: number;
+  #running: Promise<void> = Promise.resolve();
+  #stopping = false;
+  #fatal: unknown;
+  #nextLossPollMs = 0;
+
+  private constructor(parts: CollectorParts, session: number) {
+    this.#parts = parts;
+    this.#session = session;
+    this.#intervalMs = parts.commitIntervalMs ?? COMMIT_INTERVAL_MS;
+    this.#pump = new CollectPump(parts.source, session);
+  }
+
+  /**
+   * Opens the capture, becomes the ring's only reader, opens the logs of all applications that have live processes,
+   * and collects. Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED, RL_LOCKED, and what opening a log throws.
+   */
+  static async start(options: CollectorOptions): Promise<Collector> {
+    const source = KernelSource.open(options);
+    try {
+      return await Collector.over({ ...options, source, openLog: openEventLog });
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  }
+
+  /** The same over any source and any log. The caller closes the source if this throws. */
+  static async over(parts: CollectorParts): Promise<Collector> {
+    const last = await lastSession(parts.home);
+    const collector = new Collector(parts, last + 1);
+    try {
+      await collector.#openKnown(last);
+    } catch (error) {
+      await collector.#closeLogs();
+      throw error;
+    }
+    parts.source.onWake(() => collector.#pause.end());
+    collector.#running = collector.#run();
+    return collector;
+  }
+
+  async #openKnown(last: number): Promise<void> {
+    for (const entry of await readdir(this.#parts.home, { withFileTypes: true })) {
+      if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
+      const app = this.#newApp(entry.name);
+      await app.open(false);
+      const wasLive = app.hasLive;
+      app.reconcile(this.#pump.ringFacts, last);
+      if (wasLive) this.#pump.apps.set(app.name, app);
+      else await app.close();
+    }
+    await this.#resume();
+    await beginSession(this.#parts.home, this.#session);
+  }
+
+  /** The reopened applications go on: recorded again where the programs are new, and part of this session. */
+  async #resume(): Promise<void> {
+    const { source } = this.#parts;
+    for (const app of this.#pump.apps.values()) {
+      for (const { state } of app.processes.values()) if (state.live) source.select(state.cgroupId, true);
+      this.#pump.mapCgroups(app);
+      app.touch();
+      await this.#pump.commitApp(app);
+      if (app.broken !== undefined) throw app.broken;
+    }
+  }
+
+  #newApp(name: string): AppLog {
+    const { home, openLog, source } = this.#parts;
+    return new AppLog(name, join(home, name), openLog, source.bootId);
+  }
+
+  // ---- the loop
+
+  async #run(): Promise<void> {
+    let waitMs = MIN_POLL_MS;
+    while (!this.#stopping) {
+      try {
+        const busy = await this.#serial.run(() => this.#cycle());
+        waitMs = busy === "idle" ? Math.min(waitMs * 2, MAX_POLL_MS) : MIN_POLL_MS;
+        await this.#pause.wait(busy === "more" ? 0 : waitMs);
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+  }
+
+  async #cycle(): Promise<"idle" | "some" | "more"> {
+    if (this.#stopping) return "idle";
+    await this.#pump.recover();
+    const position = this.#pump.source.readPosition();
+    const more = this.#pump.read();
+    if (Date.now() >= this.#nextLossPollMs) {
+      this.#nextLossPollMs = Date.now() + LOSS_POLL_MS;
+      await this.#pump.declareLosses();
+    }
+    if (more || this.#pump.commitDue(this.#intervalMs)) await this.#pump.commit();
+    if (more) return "more";
+    return this.#pump.source.readPosition() === position ? "idle" : "some";
+  }
+
+  #fail(error: unknown): void {
+    this.#stopping = true;
+    this.#fatal = error;
+    this.#parts.onFatal?.(error);
+  }
+
+  /** Work that must not meet the loop half way. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return this.#serial.run(() => {
+      if (this.#fatal !== undefined) throw this.#fatal;
+      if (this.#stopping) throw new TypeError("the collector is closed");
+      return work();
+    });
+  }
+
+  // ---- drain
+
+  /**
+   * On return every record that was in the ring at call time, and every loss counted by then, is in the logs.
+   * Throws RL_LOG_WRITE where a log stays unwritable, RL_TIMEOUT where a producer never finishes its slot.
+   */
+  drain(): Promise<void> {
+    return this.#exclusive(async () => {
+      await this.#drainInto([...this.#pump.apps.values()]);
+    });
+  }
+
+  /** Drains; the listed applications must have committed at the end. */
+  async #drainInto(apps: readonly AppLog[]): Promise<void> {
+    const target = this.#pump.source.producerPosition();
+    for (let attempt = 0; ; attempt += 1) {
+      await this.#pump.recover();
+      await this.#readTo(target);
+      await this.#pump.declareLosses();
+      await this.#pump.commit();
+      const broken = apps.find((app) => app.broken !== undefined);
+      if (broken?.broken === undefined) return;
+      if (attempt >= LOG_RETRY_CALLER) throw broken.broken;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(1, broken.retryAtMs - Date.now())));
+    }
+  }
+
+  async #readTo(target: number): Promise<void> {
+    const deadlineMs = Date.now() + BUSY_SLOT_MS;
+    while (this.#pump.source.readPosition() < target) {
+      if (this.#pump.read()) await this.#pump.commit();
+      else if (this.#pump.source.readPosition() < target)
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      if (Date.now() > deadlineMs && this.#pump.source.readPosition() < target) {
+        throw new RecoveryLineError(
+          "RL_TIMEOUT",
+          "a producer reserved a slot of the ring and never finished it",
+        );
+      }
+    }
+  }
+
+  // ---- registrations
+
+  /**
+   * From now on everything in the cgroup is recorded as `process` of `app`; durable before the first record.
+   * Each call begins a new incarnation. Throws RL_USAGE, RL_LIMIT, RL_LOG_WRITE and what selecting throws.
+   */
+  register(registration: Registration): Promise<{ incarnation: number }> {
+    return this.#exclusive(async () => {
+      this.#check(registration);
+      const app = await this.#openApp(registration.app, true);
+      const process = app.process(registration.process);
+      if (process.state.live) await this.#stop(process);
+      // What stands in the ring already was not recorded for it.
+      process.state.live = true;
+      process.state.cgroupId = registration.cgroupId;
+      process.state.incarnation += 1;
+      process.state.trust = new Set(registration.trust ?? []);
+      process.state.uncaptured.clear();
+      process.state.changed = true;
+      await this.#commitOrThrow(app);
+      this.#pump.mapCgroups(app);
+      await this.#select(process);
+      return { incarnation: process.state.incarnation };
+    });
+  }
+
+  #check({ app, process, cgroupId }: Registration): void {
+    for (const name of [app, process]) {
+      if (!NAME.test(name))
+        throw new RecoveryLineError(
+          "RL_USAGE",
+          `"${name}" is not a name: letters, digits, . _ -, at most 64`,
+        );
+    }
+    if (!Number.isSafeInteger(cgroupId) || cgroupId < 1) throw new TypeError("cgroupId is an integer ≥ 1");
+    const other = this.#pump.byCgroup(cgroupId);
+    if (other !== undefined && (other.name !== process || other.app.name !== app))
+      throw new RecoveryLineError(
+        "RL_USAGE",
+        `cgroup ${cgroupId} is process ${other.name} of ${other.app.name} already`,
+      );
+    if (this.#pump.liveProcesses >= MAX_LIVE_PROCESSES)
+      throw new RecoveryLineError("RL_LIMIT", `${MAX_LIVE_PROCESSES} processes are recorded already`);
+  }
+
+  async #select(process: ProcessBuffer): Promise<void> {
+    try {
+      this.#parts.source.select(process.state.cgroupId, true);
+    } catch (error) {
+      await this.#forget(process);
+      throw error;
+    }
+  }
+
+  /** The cgroup is recorded no longer; what it did so far is in the log on return. */
+  unregister(app: string, process: string): Promise<void> {
+    return this.#exclusive(async () => {
+      const found = await this.#process(app, process);
+      if (found.state.live) await this.#stop(found);
+    });
+  }
+
+  async #stop(process: ProcessBuffer): Promise<void> {
+    this.#parts.source.select(process.state.cgroupId, false);
+    await this.#drainInto([process.app]);
+    await this.#forget(this.#pump.apps.get(process.app.name)!.process(process.name));
+  }
+
+  async #forget(process: ProcessBuffer): Promise<void> {
+    process.state.live = false;
+    process.state.changed = true;
+    this.#pump.mapCgroups(process.app);
+    await this.#commitOrThrow(process.app);
+  }
+
+  async #commitOrThrow(app: AppLog): Promise<void> {
+    app.touch();
+    await this.#pump.commitApp(app);
+    if (app.broken !== undefined) throw app.broken;
+  }
+
+  /** The application, its log open. Throws RL_UNKNOWN_APP where it has none. */
+  async #openApp(name: string, create: boolean): Promise<AppLog> {
+    const known = this.#pump.apps.get(name);
+    if (known !== undefined) return known;
+    if (!NAME.test(name) || (!create && !(await this.#hasLog(name))))
+      throw new RecoveryLineError(
+        "RL_UNKNOWN_APP",
+        `there is no application "${name}" in ${this.#parts.home}`,
+      );
+    const app = this.#newApp(name);
+    await app.open(create);
+    app.reconcile(this.#pump.ringFacts, 0);
+    app.skipBefore = this.#pump.source.readPosition(); // nothing of it was live
+    this.#pump.apps.set(name, app);
+    return app;
+  }
+
+  async #hasLog(name: string): Promise<boolean> {
+    return (await readdir(this.#parts.home)).includes(name);
+  }
+
+  async #process(appName: string, name: string): Promise<ProcessBuffer> {
+    const app = await this.#openApp(appName, false);
+    const process = app.processes.get(name);
+    if (process !== undefined) return process;
+    throw new RecoveryLineError("RL_UNKNOWN_PROCESS", `${appName} has no process "${name}"`);
+  }
+
+  // ---- the reliable path
+
+  /**
+   * Drains, then appends the event, then commits: on return it is durable, and so is all its process did before.
+   * `position` as src/README.md, semantics 1. A checkpoint of a process with uncaptured communication loses its `cut`.
+   * Throws RL_CONTRADICTION (index that does not rise, rollback to nowhere), RL_UNKNOWN_PROCESS, RL_LOG_WRITE (then
+   * it may or may not be in the log: `nextCheckpoint` and the log tell).
+   */
+  appendControl(appName: string, event: Event): Promise<{ position: number }> {
+    return this.#exclusive(async () => {
+      const { app } = await this.#process(appName, event.process);
+      await this.#drainInto([app]);
+      const process = await this.#process(appName, event.process); // a failed log's processes are new objects
+      const position = process.control(withoutUnsafeCut(event, process));
+      process.app.pending.events += 1;
+      await this.#pump.commit();
+      if (process.app.broken !== undefined) throw process.app.broken;
+      return { position };
+    });
+  }
+
+  /** A checkpoint index never handed out before, rising, also after rollbacks. */
+  nextCheckpoint(appName: string, name: string): Promise<number> {
+    return this.#exclusive(async () => {
+      const { state } = await this.#process(appName, name);
+      state.lastCheckpoint += 1;
+      state.changed = true;
+      return state.lastCheckpoint;
+    });
+  }
+
+  /** Reads the cut vector of a registered process, which should be frozen. */
+  cut(cgroupId: number): CutAnswer {
+    const { complete, entries } = this.#parts.source.cut(cgroupId);
+    const uncaptured = [...(this.#pump.byCgroup(cgroupId)?.state.uncaptured ?? [])];
+    return { ...cutOf(entries as readonly CutEntry[], this.#parts.source.bootId), complete, uncaptured };
+  }
+
+  /** Reasons of uncaptured, untrusted communication of a process since it was registered. */
+  async uncaptured(appName: string, name: string): Promise<readonly string[]> {
+    return this.#exclusive(async () => [...(await this.#process(appName, name)).state.uncaptured]);
+  }
+
+  /** Committed blocks in chain order: a consistent prefix of the log, also while it grows. */
+  async *readBlocks(appName: string): AsyncGenerator<Uint8Array> {
+    const app = await this.#exclusive(() => this.#openApp(appName, false));
+    yield* app.readBlocks();
+  }
+
+  stats(): CollectorStats {
+    const { counts, source } = this.#pump;
+    const { lost, recursionMisses } = source.counters();
+    const { events, bytes, ...rest } = counts;
+    return {
+      ...rest,
+      events: [...events],
+      bytes: [...bytes],
+      lost,
+      recursionMisses,
+      ringBytes: source.ringBytes,
+      ringFillBytes: source.fillBytes(),
+      liveProcesses: this.#pump.liveProcesses,
+      brokenApps: [...this.#pump.apps.values()].flatMap(({ name, broken }) =>
+        broken === undefined ? [] : [{ app: name, code: broken.code, message: broken.message }],
+      ),
+    };
+  }
+
+  /** Commits what was read, closes the logs and lets the ring go; the capture goes on recording into it. */
+  async close(): Promise<void> {
+    if (this.#stopping && this.#fatal === undefined) return;
+    this.#stopping = true;
+    this.#pause.end();
+    await this.#running;
+    await this.#serial.run(async () => {
+      if (this.#fatal === undefined) await this.#pump.commit();
+      await this.#closeLogs();
+      this.#parts.source.close();
+    });
+  }
+
+  async #closeLogs(): Promise<void> {
+    for (const app of this.#pump.apps.values()) await app.close();
+  }
+}
+
+/** A cut that does not cover all communication would heal gaps it must not heal (semantics 11). */
+function withoutUnsafeCut(event: Event, process: ProcessBuffer): Event {
+  if (event.type !== "checkpoint" || process.state.uncaptured.size === 0) return event;
+  const { cut: _, ...rest } = event;
+  return rest;
+}

@@ -1,0 +1,111 @@
+/**
+ * What the collector must remember of one process across restarts; it lives in the application's log.
+ *
+ * Invariants: `lines` counts the process's lines that are not undone (src/README.md, semantics 1); `checkpoints` holds
+ * those of its effective history, indices and positions both rising; `lastCheckpoint` never falls.
+ */
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
+import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
+
+/** The stored form: plain values for msgpackr. */
+export interface StoredProcess {
+  readonly cgroupId: number;
+  /** True while it is recorded. */
+  readonly live: boolean;
+  readonly incarnation: number;
+  /** Reasons of uncaptured communication that the user vouches for. */
+  readonly trust: readonly string[];
+  /** Reasons seen and not vouched for: its checkpoints carry no cut. */
+  readonly uncaptured: readonly string[];
+  readonly lines: number;
+  readonly lastCheckpoint: number;
+}
+
+/** [checkpoint index, position] of the effective history, oldest first. */
+export type StoredCheckpoints = readonly (readonly [number, number])[];
+
+const NEW: StoredProcess = {
+  cgroupId: 0,
+  live: false,
+  incarnation: 0,
+  trust: [],
+  uncaptured: [],
+  lines: 0,
+  lastCheckpoint: 0,
+};
+
+export class ProcessState {
+  cgroupId: number;
+  live: boolean;
+  incarnation: number;
+  trust: ReadonlySet<string>;
+  readonly uncaptured: Set<string>;
+  lines: number;
+  /** Greatest index ever handed out or logged, undone ones included. */
+  lastCheckpoint: number;
+  /** Something above or in `checkpoints` changed since the last commit. */
+  changed = false;
+  checkpointsChanged = false;
+  #checkpoints: (readonly [number, number])[];
+
+  constructor(stored: StoredProcess = NEW, checkpoints: StoredCheckpoints = []) {
+    this.cgroupId = stored.cgroupId;
+    this.live = stored.live;
+    this.incarnation = stored.incarnation;
+    this.trust = new Set(stored.trust);
+    this.uncaptured = new Set(stored.uncaptured);
+    this.lines = stored.lines;
+    this.lastCheckpoint = stored.lastCheckpoint;
+    this.#checkpoints = [...checkpoints];
+  }
+
+  stored(): StoredProcess {
+    const { cgroupId, live, incarnation, lines, lastCheckpoint } = this;
+    const [trust, uncaptured] = [[...this.trust], [...this.uncaptured]];
+    return { cgroupId, live, incarnation, trust, uncaptured, lines, lastCheckpoint };
+  }
+
+  storedCheckpoints(): StoredCheckpoints {
+    return this.#checkpoints;
+  }
+
+  /**
+   * Counts one event of the reliable path and returns its position.
+   * Throws RL_CONTRADICTION for a checkpoint index that does not rise or a rollback to a checkpoint that is not there.
+   */
+  apply(event: Event): number {
+    if (event.type === "rollback") return this.#rollback(event.checkpoint);
+    if (event.type === "checkpoint") this.#checkpoint(event.checkpoint);
+    this.lines += 1;
+    this.changed = true;
+    return this.lines;
+  }
+
+  #checkpoint(index: number): void {
+    const newest = this.#checkpoints.at(-1)?.[0] ?? 0;
+    if (index <= newest)
+      throw contradiction(`checkpoint ${index} does not exceed ${newest}, the newest one in effect`);
+    this.#checkpoints.push([index, this.lines + 1]);
+    if (this.#checkpoints.length > MAX_KNOWN_CHECKPOINTS) this.#checkpoints.shift();
+    this.lastCheckpoint = Math.max(this.lastCheckpoint, index);
+    this.checkpointsChanged = true;
+  }
+
+  /** Everything after the checkpoint is undone; the rollback line itself is the next one (semantics 1 and 2). */
+  #rollback(index: number): number {
+    const kept = this.#checkpoints.filter(([known]) => known <= index);
+    const base = kept.at(-1);
+    if (index !== 0 && base?.[0] !== index)
+      throw contradiction(`there is no checkpoint ${index} to go back to`);
+    this.#checkpoints = kept;
+    this.checkpointsChanged = true;
+    this.changed = true;
+    this.lines = (base?.[1] ?? 0) + 1;
+    return this.lines;
+  }
+}
+
+function contradiction(message: string): RecoveryLineError {
+  return new RecoveryLineError("RL_CONTRADICTION", message, "Take indices from nextCheckpoint.");
+}
