@@ -23,6 +23,8 @@ export interface StoredRing {
   readonly position: number;
   /** The programs' recursion misses that are declared. */
   readonly misses: number;
+  /** The kernel's count of losses when they were last taken and declared; -1: unknown. */
+  readonly lost: number;
   /** True while losses are being taken from the kernel, which forgets them: whoever finds it declares unknown ones. */
   readonly taking: boolean;
   /** The last collector session this application took part in. */
@@ -74,6 +76,11 @@ export class AppLog {
   get holdsAt(): number {
     const waiting = this.broken !== undefined && this.#stored !== undefined && this.hasLive;
     return waiting ? this.#stored!.position : Number.POSITIVE_INFINITY;
+  }
+
+  /** The kernel's count of losses that the log has declared; -1: unknown. */
+  get lostDeclared(): number {
+    return this.#stored?.lost ?? -1;
   }
 
   get hasLive(): boolean {

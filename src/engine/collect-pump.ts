@@ -31,8 +31,8 @@ export class CollectPump {
   readonly #records: RecordColumns = makeRecordColumns(DRAIN_BATCH_RECORDS);
   /** Recursion misses that are declared, or about to be with the next commit. */
   #misses: number;
-  /** Losses counted by the kernel when they were last taken; -1: never. */
-  #lostSeen = -1;
+  /** The kernel's count of losses when they were last taken; -1: they must be taken. */
+  #lostSeen: number;
   /** Records taken since the last commit, and when the first was, ms; 0 = none. */
   #pending = 0;
   #pendingSinceMs = 0;
@@ -40,12 +40,14 @@ export class CollectPump {
   constructor(source: EventSource, session: number) {
     this.source = source;
     this.#session = session;
-    this.#misses = source.counters().recursionMisses;
+    const { lost, recursionMisses } = source.counters();
+    this.#misses = recursionMisses;
+    this.#lostSeen = sum(lost);
   }
 
   get ringFacts(): RingFacts {
     const { ringId, bootId } = this.source;
-    return { ringId, bootId, misses: this.#misses, session: this.#session };
+    return { ringId, bootId, misses: this.#misses, lost: this.#lostSeen, session: this.#session };
   }
 
   get liveProcesses(): number {
@@ -62,6 +64,13 @@ export class CollectPump {
     for (const process of app.processes.values()) {
       if (process.state.live) this.#byCgroup.set(process.state.cgroupId, process);
     }
+  }
+
+  /** A log comes in as it was stored. `lastSession` as `AppLog.reconcile`. */
+  admit(app: AppLog, lastSession: number): void {
+    if (app.lostDeclared !== this.#lostSeen) this.#lostSeen = -1;
+    app.reconcile(this.ringFacts, lastSession);
+    this.mapCgroups(app);
   }
 
   /** Drains one batch into the columns. Returns the number of records. Throws RL_BAD_RECORD for a damaged ring. */
@@ -182,7 +191,7 @@ export class CollectPump {
       this.#misses = recursionMisses;
       for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
     }
-    const total = lost.reduce((sum, one) => sum + one, 0);
+    const total = sum(lost);
     if (total === this.#lostSeen || this.#byCgroup.size === 0) return;
     await this.#markTaking(true);
     for (const [cgroup, process] of this.#byCgroup) {
@@ -205,26 +214,26 @@ export class CollectPump {
     const due = [...this.apps.values()].filter(
       (app) => app.broken !== undefined && app.retryAtMs <= Date.now(),
     );
-    let back = false;
+    if (due.length === 0) return false;
+    await this.commit(); // while those that are due are still broken: theirs is not in their logs
+    const back: AppLog[] = [];
     for (const app of due) {
-      if (!(await app.retry())) {
-        this.counts.logErrors += 1;
-        continue;
-      }
-      if (!back) await this.#rewind();
-      back = true;
-      app.reconcile(this.ringFacts, this.#session);
-      this.mapCgroups(app);
+      if (await app.retry()) back.push(app);
+      else this.counts.logErrors += 1;
     }
-    return back;
+    if (back.length > 0) this.#readAgain(back);
+    return back.length > 0;
   }
 
-  /** Goes back to what the ring still holds; logs that are well skip what they have. */
-  async #rewind(): Promise<void> {
-    await this.commit();
+  /** Goes back to what the ring still holds; logs that were well skip what they have. */
+  #readAgain(back: readonly AppLog[]): void {
     const read = this.source.readPosition();
     for (const app of this.apps.values()) app.skipBefore = read;
     this.source.rewind();
-    this.#lostSeen = -1;
+    for (const app of back) this.admit(app, this.#session);
   }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, one) => total + one, 0);
 }

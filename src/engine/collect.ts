@@ -99,10 +99,10 @@ export class Collector {
       if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
       const app = this.#newApp(entry.name);
       await app.open(false);
-      const wasLive = app.hasLive;
-      app.reconcile(this.#pump.ringFacts, last);
-      if (wasLive) this.#pump.apps.set(app.name, app);
-      else await app.close();
+      if (app.hasLive) {
+        this.#pump.apps.set(app.name, app);
+        this.#pump.admit(app, last);
+      } else await app.close();
     }
     await this.#resume();
     await beginSession(this.#parts.home, this.#session);
@@ -113,7 +113,6 @@ export class Collector {
     const { source } = this.#parts;
     for (const app of this.#pump.apps.values()) {
       for (const { state } of app.processes.values()) if (state.live) source.select(state.cgroupId, true);
-      this.#pump.mapCgroups(app);
       app.touch();
       await this.#pump.commitApp(app);
       if (app.broken !== undefined) throw app.broken;
@@ -303,7 +302,7 @@ export class Collector {
       );
     const app = this.#newApp(name);
     await app.open(create);
-    app.reconcile(this.#pump.ringFacts, 0);
+    app.reconcile(this.#pump.ringFacts, 0); // also after a boot or on a new ring
     app.skipBefore = this.#pump.source.readPosition(); // nothing of it was live
     this.#pump.apps.set(name, app);
     return app;

@@ -43,7 +43,7 @@ export interface NativeAddon {
 }
 
 /** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */
-function packageRoot(): string {
+export function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "binding.gyp")) && folder !== dirname(folder)) folder = dirname(folder);
   return folder;

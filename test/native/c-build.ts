@@ -1,10 +1,10 @@
-/** Compiles small C programs for tests, into build/test. */
+/** Compiles small C programs for tests and benches, into build/test. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { packageRoot } from "../../src/ring/binding.ts";
 
 /** The checkout. */
-export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const ROOT = `${packageRoot()}/`;
 const OUT = `${ROOT}build/test`;
 
 /** Compiles with gcc (or clang for BPF objects); paths are relative to the checkout. Returns the program's path. */

@@ -1,0 +1,122 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Collector } from "../../src/engine/collect.ts";
+import { RingKind } from "../../src/format/ring-layout.ts";
+import { hasCode } from "../../src/model/errors.ts";
+import { type Failure, FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
+
+const seed = Date.now() % 1_000_000_000;
+const APPS = ["a", "b"] as const;
+
+type Step =
+  | { do: "put"; app: number; process: number; count: number }
+  | { do: "lose"; app: number; process: number }
+  | { do: "drain" }
+  | { do: "pause" }
+  | { do: "crash" }
+  | { do: "fail"; app: number; how: Failure[] };
+
+const app = fc.nat(1);
+const process = fc.nat(1);
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: fc.record({ do: fc.constant("put" as const), app, process, count: fc.nat(40) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("lose" as const), app, process }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("drain" as const) }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("pause" as const) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("crash" as const) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("fail" as const),
+      app,
+      how: fc.array(fc.constantFrom<Failure>("before", "after"), { minLength: 1, maxLength: 2 }),
+    }),
+  },
+);
+
+/** Runs the steps and returns per process what was produced, how many losses, and what the log says. */
+async function run(home: string, steps: readonly Step[]) {
+  const ring = new FakeRing();
+  const disk = new FakeDisk();
+  const produced = new Map<number, number>();
+  const lost = new Map<number, number>();
+  let kill = () => {};
+  let collector!: Collector;
+  const start = async () => {
+    const source = new FakeSource(ring);
+    let alive = true;
+    kill = () => {
+      alive = false;
+      source.kill();
+    };
+    for (;;) {
+      try {
+        const openLog = disk.opener(() => alive);
+        collector = await Collector.over({ source, home, openLog, commitIntervalMs: 1 });
+        return;
+      } catch (error) {
+        if (!hasCode(error, "RL_LOG_WRITE")) throw error; // a start that meets a full disk is tried again
+        source.rewind();
+      }
+    }
+  };
+  await start();
+  const cgroup = (app: number, process: number) => 1 + app * 2 + process;
+  for (const app of [0, 1]) {
+    for (const process of [0, 1])
+      await collector.register({ app: APPS[app]!, process: `p${process}`, cgroupId: cgroup(app, process) });
+  }
+  for (const one of steps) {
+    if (one.do === "put") {
+      const id = cgroup(one.app, one.process);
+      for (let i = 0; i < one.count; i += 1) {
+        const begin = produced.get(id) ?? 0;
+        produced.set(id, begin + 1);
+        ring.put({ process: id, kind: RingKind.SEND, local: id, remote: begin % 3, begin, length: 1 });
+      }
+    } else if (one.do === "lose") {
+      const id = cgroup(one.app, one.process);
+      ring.lose(id, 1);
+      lost.set(id, (lost.get(id) ?? 0) + 1);
+    } else if (one.do === "drain") {
+      await collector.drain();
+    } else if (one.do === "pause") {
+      await new Promise((resolve) => setTimeout(resolve, 3));
+    } else if (one.do === "crash") {
+      kill();
+      await start();
+    } else {
+      disk.failures.set(join(home, APPS[one.app]!), [...one.how]);
+    }
+  }
+  await collector.drain();
+  await collector.close();
+  return { ring, disk, produced, lost };
+}
+
+test(`whatever crashes and fails, every record is in the log once, in order, and losses are declared (seed ${seed})`, async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (steps) => {
+      const home = mkdtempSync(join(tmpdir(), "collect-crash-"));
+      try {
+        const { ring, disk, produced, lost } = await run(home, steps);
+        expect(ring.consumer).toBe(ring.producer);
+        const anyLoss = lost.size > 0;
+        for (let id = 1; id <= 4; id += 1) {
+          const events = disk.events(join(home, APPS[id > 2 ? 1 : 0]!), `p${(id - 1) % 2}`);
+          const begins = events.flatMap((event) => (event.type === "send" ? [event.begin] : []));
+          expect(begins).toEqual(Array.from({ length: produced.get(id) ?? 0 }, (_, begin) => begin));
+          const gaps = events.filter((event) => event.type === "gap").length;
+          if (lost.has(id)) expect(gaps).toBeGreaterThan(0);
+          if (!anyLoss) expect(gaps).toBe(0);
+        }
+      } finally {
+        rmSync(home, { recursive: true, force: true });
+      }
+    }),
+    { seed, numRuns: 150, endOnFailure: true },
+  );
+});

@@ -1,0 +1,221 @@
+/** A ring and a disk in memory that outlive the collector using them, and that fail and die on command. */
+
+import type { AppendLog, OpenLog } from "../../src/engine/append-log.ts";
+import type { EventColumns } from "../../src/format/event-columns.ts";
+import { SLOT_BYTES } from "../../src/format/ring-layout.ts";
+import type { Event } from "../../src/model/event.ts";
+import type { CutEntry, DrainResult, EventSource } from "../../src/ring/event-source.ts";
+import { encodeSlots, type Slot } from "./ring-slots.ts";
+
+/** The kernel's side: what goes on while no collector lives. */
+export class FakeRing {
+  id = "boot-1:7";
+  bootId = "boot-1";
+  consumer = 0;
+  readonly slots: Partial<Slot>[] = [];
+  readonly selected = new Set<number>();
+  readonly untold = new Map<number, number>();
+  lostTotal = 0;
+  misses = 0;
+  capacity = 1_000_000;
+  /** Index of a slot that its producer has not finished; -1 = none. */
+  busyAt = -1;
+  cutEntries: CutEntry[] = [];
+
+  get producer(): number {
+    return this.slots.length * SLOT_BYTES;
+  }
+
+  /** Appends a record, or counts it lost where the ring is full. */
+  put(slot: Partial<Slot> & { process: number }): boolean {
+    if (this.producer - this.consumer >= this.capacity * SLOT_BYTES) {
+      this.lose(slot.process, 1);
+      return false;
+    }
+    const lostBefore = this.untold.get(slot.process) ?? 0;
+    this.untold.delete(slot.process);
+    this.slots.push({ position: this.producer, lostBefore, time: 1000 + this.slots.length, ...slot });
+    return true;
+  }
+
+  lose(process: number, count: number): void {
+    this.untold.set(process, (this.untold.get(process) ?? 0) + count);
+    this.lostTotal += count;
+  }
+}
+
+/** A collector's handle on the ring. After `kill` every call throws, as nothing of a dead process goes on. */
+export class FakeSource implements EventSource {
+  readonly ringId: string;
+  readonly bootId: string;
+  readonly ringBytes: number;
+  readonly #ring: FakeRing;
+  #read: number;
+  #dead = false;
+
+  constructor(ring: FakeRing) {
+    this.#ring = ring;
+    this.ringId = ring.id;
+    this.bootId = ring.bootId;
+    this.ringBytes = ring.capacity * SLOT_BYTES;
+    this.#read = ring.consumer;
+  }
+
+  kill(): void {
+    this.#dead = true;
+  }
+
+  #alive(): FakeRing {
+    if (this.#dead) throw new Error("killed");
+    return this.#ring;
+  }
+
+  drain(buffer: Uint8Array): DrainResult {
+    const ring = this.#alive();
+    const first = this.#read / SLOT_BYTES;
+    let last = Math.min(ring.slots.length, first + Math.floor(buffer.length / SLOT_BYTES));
+    const busy = ring.busyAt >= first && ring.busyAt < last;
+    if (busy) last = ring.busyAt;
+    buffer.set(encodeSlots(ring.slots.slice(first, last)));
+    this.#read = last * SLOT_BYTES;
+    return { records: last - first, position: this.#read, foreign: 0, busy };
+  }
+
+  commit(position: number): void {
+    const ring = this.#alive();
+    if (position < ring.consumer || position > this.#read) throw new Error(`bad commit ${position}`);
+    ring.consumer = position;
+  }
+
+  rewind(): void {
+    this.#read = this.#alive().consumer;
+  }
+
+  readPosition(): number {
+    return this.#alive() && this.#read;
+  }
+
+  producerPosition(): number {
+    return this.#alive().producer;
+  }
+
+  fillBytes(): number {
+    const ring = this.#alive();
+    return ring.producer - ring.consumer;
+  }
+
+  onWake(): void {}
+
+  now(): number {
+    return 1e9;
+  }
+
+  select(cgroupId: number, on: boolean): void {
+    const { selected } = this.#alive();
+    if (on) selected.add(cgroupId);
+    else selected.delete(cgroupId);
+  }
+
+  counters() {
+    const { lostTotal, misses } = this.#alive();
+    return { committed: [], lost: [lostTotal], recursionMisses: misses, naive: 0 };
+  }
+
+  takeLost(cgroupId: number): number {
+    const { untold } = this.#alive();
+    const lost = untold.get(cgroupId) ?? 0;
+    untold.delete(cgroupId);
+    return lost;
+  }
+
+  cut() {
+    return { complete: true, entries: this.#alive().cutEntries };
+  }
+
+  close(): void {}
+}
+
+/** How the next commit goes wrong: nothing written, or written and not said so. */
+export type Failure = "before" | "after";
+
+interface Stored {
+  events: Event[];
+  state: Map<string, unknown>;
+}
+
+/** The disk: one stored log a folder. */
+export class FakeDisk {
+  readonly logs = new Map<string, Stored>();
+  /** Failures of the next commits of a folder, in order; undefined entries pass. */
+  readonly failures = new Map<string, (Failure | undefined)[]>();
+  openFails = 0;
+
+  /** Events of one application's process, in log order. */
+  events(folder: string, process?: string): Event[] {
+    const all = this.logs.get(folder)?.events ?? [];
+    return process === undefined ? all : all.filter((event) => event.process === process);
+  }
+
+  /** `alive` says whether the process that opens still lives. */
+  opener(alive: () => boolean): OpenLog {
+    return async (folder, { create }) => {
+      if (this.openFails-- > 0) throw new Error("cannot open");
+      this.openFails = Math.max(0, this.openFails);
+      let stored = this.logs.get(folder);
+      if (stored === undefined && !create) throw new Error(`no log ${folder}`);
+      stored ??= { events: [], state: new Map() };
+      this.logs.set(folder, stored);
+      return new FakeLog(stored, () => this.failures.get(folder)?.shift(), alive);
+    };
+  }
+}
+
+class FakeLog implements AppendLog {
+  readonly #stored: Stored;
+  readonly #nextFailure: () => Failure | undefined;
+  readonly #alive: () => boolean;
+  #events: Event[] = [];
+  #state = new Map<string, unknown>();
+  #broken = false;
+
+  constructor(stored: Stored, nextFailure: () => Failure | undefined, alive: () => boolean) {
+    this.#stored = stored;
+    this.#nextFailure = nextFailure;
+    this.#alive = alive;
+  }
+
+  append(columns: EventColumns): void {
+    for (const event of columns.events()) this.#events.push(event);
+  }
+
+  putState(key: string, value: unknown): void {
+    this.#state.set(key, structuredClone(value));
+  }
+
+  getState(key: string): unknown {
+    return structuredClone(this.#stored.state.get(key));
+  }
+
+  async commit(): Promise<void> {
+    await Promise.resolve();
+    if (!this.#alive() || this.#broken) throw new Error("dead");
+    const failure = this.#nextFailure();
+    if (failure !== "before") {
+      for (const event of this.#events) this.#stored.events.push(event);
+      for (const [key, value] of this.#state) this.#stored.state.set(key, value);
+    }
+    this.#events = [];
+    this.#state = new Map();
+    if (failure === undefined) return;
+    this.#broken = true;
+    throw new Error("no space left on device");
+  }
+
+  async *readBlocks(): AsyncGenerator<Uint8Array> {
+    yield new Uint8Array();
+  }
+
+  async close(): Promise<void> {
+    this.#broken = true;
+  }
+}

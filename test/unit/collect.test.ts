@@ -1,0 +1,236 @@
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Collector } from "../../src/engine/collect.ts";
+import { RingKind, RingUnmatched } from "../../src/format/ring-layout.ts";
+import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
+
+const { SEND, RECEIVE, UNMATCHED, GAP } = RingKind;
+let home: string;
+let ring: FakeRing;
+let disk: FakeDisk;
+let source: FakeSource;
+let living: Collector | undefined;
+
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), "collect-"));
+  ring = new FakeRing();
+  disk = new FakeDisk();
+});
+afterEach(async () => {
+  await living?.close().catch(() => undefined);
+  rmSync(home, { recursive: true, force: true });
+});
+
+/** A collector process; the folder of an application exists because a real log would have made it. */
+async function start(): Promise<Collector> {
+  source = new FakeSource(ring);
+  let alive = true;
+  const mine = source;
+  const kill = mine.kill.bind(mine);
+  mine.kill = () => {
+    alive = false;
+    kill();
+  };
+  living = await Collector.over({ source, home, openLog: disk.opener(() => alive), commitIntervalMs: 5 });
+  return living;
+}
+
+/** The process dies; nothing is closed. */
+function kill(): void {
+  source.kill();
+}
+
+const folder = (app: string) => join(home, app);
+const brief = (app: string, process: string) =>
+  disk.events(folder(app), process).map((event) => {
+    if (event.type === "send" || event.type === "receive")
+      return `${event.type} ${event.channel} ${event.begin}-${event.end}`;
+    if (event.type === "gap") return event.lost === undefined ? "gap" : `gap ${event.lost}`;
+    return event.type;
+  });
+
+test("records become events of their process, on channels that both ends name alike", async () => {
+  const collector = await start();
+  await collector.register({ app: "heat", process: "p0", cgroupId: 11 });
+  await collector.register({ app: "heat", process: "p1", cgroupId: 12 });
+  const [a, b] = [0xabc, 0xffffffff];
+  ring.put({ process: 11, kind: SEND, local: a, remote: b, begin: 0, length: 10 });
+  ring.put({ process: 12, kind: RECEIVE, local: b, remote: a, begin: 0, length: 10 });
+  ring.put({ process: 12, kind: SEND, local: b, remote: a, begin: 5, length: 1 });
+  ring.put({ process: 11, kind: SEND, flags: 1, local: 2 ** 40, remote: 9, begin: 0, length: 3 });
+  ring.put({ process: 99, kind: SEND, local: 1, remote: 2 });
+  await collector.drain();
+  expect(brief("heat", "p0")).toEqual([
+    "send tcp:00000abc-ffffffff 0-10",
+    `send unix:boot-1:${2 ** 40}-9 0-3`,
+  ]);
+  expect(brief("heat", "p1")).toEqual([
+    "receive tcp:00000abc-ffffffff 0-10",
+    "send tcp:ffffffff-00000abc 5-6",
+  ]);
+  expect(ring.consumer).toBe(ring.producer);
+  const stats = collector.stats();
+  expect(stats).toMatchObject({ unknown: 1, gaps: 0, liveProcesses: 2, brokenApps: [] });
+  expect([stats.events[SEND], stats.events[RECEIVE], stats.bytes[SEND]]).toEqual([3, 1, 14]);
+});
+
+test("losses stand before the record that tells them, and silent processes' losses are asked for", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  ring.lose(1, 3);
+  ring.put({ process: 1, kind: SEND, local: 1, remote: 2, begin: 7, length: 1 });
+  ring.lose(1, 2);
+  await collector.drain();
+  ring.put({ process: 1, kind: GAP, lostBefore: 4 });
+  ring.put({ process: 1, kind: GAP });
+  await collector.drain();
+  expect(brief("a", "p")).toEqual(["gap 3", "send tcp:00000001-00000002 7-8", "gap 2", "gap 4", "gap"]);
+  expect(collector.stats()).toMatchObject({ gaps: 4, lostDeclared: 9 });
+});
+
+test("recursion misses and unreadable records are gaps of every live process", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.register({ app: "b", process: "q", cgroupId: 2 });
+  ring.misses = 1;
+  await collector.drain();
+  ring.put({ process: 1, kind: 200 });
+  ring.put({ process: 1, kind: SEND, local: 1, remote: 2, length: 1 });
+  await collector.drain();
+  expect(brief("a", "p")).toEqual(["gap", "gap", "send tcp:00000001-00000002 0-1"]);
+  expect(brief("b", "q")).toEqual(["gap", "gap"]);
+  expect(collector.stats().bad).toBe(1);
+});
+
+test("uncaptured communication: a gap, and checkpoints carry no cut, unless the user vouches for it", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.register({ app: "a", process: "q", cgroupId: 2, trust: ["udp"] });
+  for (const process of [1, 2]) ring.put({ process, kind: UNMATCHED, local: RingUnmatched.UDP });
+  const cut = { sent: new Map([["c", 1]]), received: new Map() };
+  for (const process of ["p", "q"]) {
+    await collector.appendControl("a", { type: "checkpoint", process, checkpoint: 1, usable: true, cut });
+  }
+  expect(brief("a", "p")).toEqual(["gap", "checkpoint"]);
+  expect(brief("a", "q")).toEqual(["checkpoint"]);
+  const cuts = disk.events(folder("a")).map((event) => event.type === "checkpoint" && "cut" in event);
+  expect(cuts).toEqual([false, false, true]);
+  expect(await collector.uncaptured("a", "p")).toEqual(["udp"]);
+  kill();
+  expect(await (await start()).uncaptured("a", "p")).toEqual(["udp"]);
+});
+
+test("positions count lines that are not undone; checkpoint indices never return", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  const send = () => ring.put({ process: 1, kind: SEND, local: 1, remote: 2, length: 1 });
+  const checkpoint = async (at: Collector) => {
+    const index = await at.nextCheckpoint("a", "p");
+    const event = { type: "checkpoint", process: "p", checkpoint: index, usable: true } as const;
+    return [index, (await at.appendControl("a", event)).position];
+  };
+  send();
+  expect(await checkpoint(collector)).toEqual([1, 2]);
+  send();
+  send();
+  expect(await checkpoint(collector)).toEqual([2, 5]);
+  send();
+  kill();
+  const next = await start();
+  expect(await next.appendControl("a", { type: "rollback", process: "p", checkpoint: 1 })).toEqual({
+    position: 3,
+  });
+  send();
+  expect(await checkpoint(next)).toEqual([3, 5]);
+  const back = (index: number) =>
+    next.appendControl("a", { type: "rollback", process: "p", checkpoint: index });
+  await expect(back(2)).rejects.toMatchObject({ code: "RL_CONTRADICTION" });
+  expect(await back(0)).toEqual({ position: 1 });
+  expect(await next.register({ app: "a", process: "p", cgroupId: 5 })).toEqual({ incarnation: 2 });
+  expect(brief("a", "p").filter((line) => line === "gap")).toEqual([]);
+});
+
+test("a log that cannot be written: its records wait in the ring, the other application goes on", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.register({ app: "b", process: "q", cgroupId: 2 });
+  const held = ring.producer;
+  disk.failures.set(folder("a"), ["before", "after", "before"]);
+  for (let i = 0; i < 50; i += 1)
+    for (const process of [1, 2]) ring.put({ process, kind: SEND, local: 1, remote: 2, begin: i, length: 1 });
+  await expect.poll(() => brief("b", "q").length).toBe(50);
+  expect(ring.consumer).toBe(held);
+  expect(collector.stats().brokenApps).toMatchObject([{ app: "a", code: "RL_LOG_WRITE" }]);
+  await collector.drain();
+  const all = Array.from({ length: 50 }, (_, i) => `send tcp:00000001-00000002 ${i}-${i + 1}`);
+  expect([brief("a", "p"), brief("b", "q")]).toEqual([all, all]);
+  expect(ring.consumer).toBe(ring.producer);
+  expect(collector.stats().brokenApps).toEqual([]);
+});
+
+test("a new ring or a new boot may have swallowed events: declared", async () => {
+  await (await start()).register({ app: "a", process: "p", cgroupId: 1 });
+  kill();
+  ring = new FakeRing();
+  ring.id = "boot-1:8";
+  await (await start()).drain();
+  expect(brief("a", "p")).toEqual(["gap"]);
+  expect(ring.selected).toEqual(new Set([1]));
+  kill();
+  ring = new FakeRing();
+  ring.id = "boot-2:8";
+  ring.bootId = "boot-2";
+  const rebooted = await start();
+  await rebooted.drain();
+  expect(brief("a", "p")).toEqual(["gap", "gap"]);
+  expect(rebooted.stats().liveProcesses).toBe(0);
+});
+
+test("a log that was away while a session ran says so when it is back", async () => {
+  await (await start()).register({ app: "a", process: "p", cgroupId: 1 });
+  kill();
+  rmSync(folder("a"), { recursive: true });
+  await start(); // the folder is not there: moved away
+  ring.put({ process: 1, kind: SEND, local: 1, remote: 2, length: 1 });
+  await living!.drain();
+  kill();
+  mkdirSync(folder("a"), { recursive: true });
+  await (await start()).drain();
+  expect(brief("a", "p")).toEqual(["gap"]);
+});
+
+test("misuse is refused with its own code", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  const register = (app: string, process: string, cgroupId: number) =>
+    collector.register({ app, process, cgroupId });
+  await expect(register("../a", "p", 2)).rejects.toMatchObject({ code: "RL_USAGE" });
+  await expect(register("a", "q", 1)).rejects.toMatchObject({ code: "RL_USAGE" });
+  await expect(register("a", "q", 0.5)).rejects.toThrow(TypeError);
+  await expect(collector.nextCheckpoint("b", "p")).rejects.toMatchObject({ code: "RL_UNKNOWN_APP" });
+  await expect(collector.unregister("a", "q")).rejects.toMatchObject({ code: "RL_UNKNOWN_PROCESS" });
+  await collector.close();
+  await expect(collector.drain()).rejects.toThrow(TypeError);
+});
+
+test("a frozen connection becomes a cut with both directions", async () => {
+  const collector = await start();
+  const entry = {
+    flags: 0,
+    live: 1,
+    local: 1,
+    remote: 2,
+    sent: 10,
+    received: 0,
+    unacknowledged: 3,
+    queued: 0,
+  };
+  ring.cutEntries = [entry, { ...entry, live: 0, sent: 9, received: 4 }];
+  const { cut, details, complete } = collector.cut(1);
+  expect([...cut.sent]).toEqual([["tcp:00000001-00000002", 10]]);
+  expect([...cut.received]).toEqual([["tcp:00000002-00000001", 4]]);
+  expect(complete).toBe(true);
+  expect(details[0]).toMatchObject({ sends: "tcp:00000001-00000002", unacknowledged: 3 });
+});
