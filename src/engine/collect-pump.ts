@@ -203,6 +203,11 @@ export class CollectPump {
     this.#lostSeen = total;
   }
 
+  /** True if the kernel counted losses since they were last declared. */
+  lossesUntold(): boolean {
+    return sum(this.source.counters().lost) !== this.#lostSeen;
+  }
+
   /** With `true` it is durable on return; `false` goes with the gaps' own commit. */
   async #markTaking(taking: boolean): Promise<void> {
     for (const app of this.apps.values()) if (app.hasLive && app.broken === undefined) app.taking = taking;

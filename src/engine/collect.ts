@@ -222,18 +222,28 @@ export class Collector {
       const app = await this.#openApp(registration.app, true);
       const process = app.process(registration.process);
       if (process.state.live) await this.#stop(process);
-      // What stands in the ring already was not recorded for it.
-      process.state.live = true;
-      process.state.cgroupId = registration.cgroupId;
-      process.state.incarnation += 1;
-      process.state.trust = new Set(registration.trust ?? []);
-      process.state.uncaptured.clear();
-      process.state.changed = true;
-      await this.#commitOrThrow(app);
-      this.#pump.mapCgroups(app);
-      await this.#select(process);
-      return { incarnation: process.state.incarnation };
+      await this.#begin(app.process(registration.process), registration);
+      return { incarnation: app.process(registration.process).state.incarnation };
     });
+  }
+
+  /** Durable first, then selected: no record of the cgroup comes before its registration. */
+  async #begin(process: ProcessBuffer, { cgroupId, trust }: Registration): Promise<void> {
+    const { state, app } = process;
+    state.live = true;
+    state.cgroupId = cgroupId;
+    state.incarnation += 1;
+    state.trust = new Set(trust ?? []);
+    state.uncaptured.clear();
+    state.changed = true;
+    await this.#commitOrThrow(app);
+    this.#pump.mapCgroups(app);
+    try {
+      this.#parts.source.select(cgroupId, true);
+    } catch (error) {
+      await this.#forget(process);
+      throw error;
+    }
   }
 
   #check({ app, process, cgroupId }: Registration): void {
@@ -255,15 +265,6 @@ export class Collector {
       throw new RecoveryLineError("RL_LIMIT", `${MAX_LIVE_PROCESSES} processes are recorded already`);
   }
 
-  async #select(process: ProcessBuffer): Promise<void> {
-    try {
-      this.#parts.source.select(process.state.cgroupId, true);
-    } catch (error) {
-      await this.#forget(process);
-      throw error;
-    }
-  }
-
   /** The cgroup is recorded no longer; what it did so far is in the log on return. */
   unregister(app: string, process: string): Promise<void> {
     return this.#exclusive(async () => {
@@ -272,10 +273,18 @@ export class Collector {
     });
   }
 
+  /** Deselecting makes the kernel forget losses it has not told: that stands in the log before it happens. */
   async #stop(process: ProcessBuffer): Promise<void> {
+    const { app, name } = process;
+    await this.#drainInto([app]);
+    app.taking = true;
+    await this.#commitOrThrow(app);
     this.#parts.source.select(process.state.cgroupId, false);
-    await this.#drainInto([process.app]);
-    await this.#forget(this.#pump.apps.get(process.app.name)!.process(process.name));
+    const still = app.process(name); // a log that failed and came back has new objects
+    if (this.#pump.lossesUntold()) app.gap(still, 0);
+    app.taking = false;
+    await this.#drainInto([app]);
+    await this.#forget(app.process(name));
   }
 
   async #forget(process: ProcessBuffer): Promise<void> {

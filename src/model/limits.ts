@@ -32,8 +32,8 @@ export const MAX_POLL_MS = 20;
 export const LOSS_POLL_MS = 100;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
 export const CHANNEL_CACHE_ENTRIES = 65_536;
-/** Processes recorded at one time over all applications, count. */
-export const MAX_LIVE_PROCESSES = 16_384;
+/** Processes recorded at one time over all applications, count (as many as the kernel map `processes` holds). */
+export const MAX_LIVE_PROCESSES = 4096;
 /** Checkpoints of one process that can still be named in a rollback, count; the oldest are forgotten. */
 export const MAX_KNOWN_CHECKPOINTS = 65_536;
 /** Wait between two tries to write a log that failed, in ms: first, and after doubling at most. */

@@ -1,0 +1,122 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { expect, test } from "vitest";
+import { decodeBlock } from "../../src/format/block.ts";
+import { readLog } from "../../src/log/segment-reader.ts";
+import type { Event } from "../../src/model/event.ts";
+import { packageRoot } from "../../src/ring/binding.ts";
+import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { kernelSupport } from "../../src/ring/kernel-support.ts";
+import { compile } from "./c-build.ts";
+import { TestCgroups } from "./cgroups.ts";
+import { ensureBpffs } from "./ring-rig.ts";
+import { tile } from "./tiling.ts";
+
+const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 100);
+const RING_BYTES = 16 << 20;
+const PORT = "39417";
+const missing = kernelSupport().find((one) => ["addon", "tcp-exact"].includes(one.name) && !one.supported);
+
+interface Life {
+  readonly acks: number[];
+  readonly stats: string | undefined;
+}
+
+/** One collector process; it is killed `afterMs` after its start, or stopped in peace if undefined. */
+async function live(options: string, afterMs: number | undefined): Promise<Life> {
+  const child = spawn(
+    process.execPath,
+    [join(packageRoot(), "test/native/collector-child.mjs"), join(packageRoot(), "dist"), options],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const acks: number[] = [];
+  let stats: string | undefined;
+  createInterface({ input: child.stdout! }).on("line", (line) => {
+    const [word, rest] = [line.slice(0, line.indexOf(" ")), line.slice(line.indexOf(" ") + 1)];
+    if (word === "ack") acks.push(Number(rest));
+    else if (word === "stats") stats = rest;
+    if (afterMs === undefined && acks.length === 3) child.kill("SIGTERM");
+  });
+  const timer = afterMs === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), afterMs);
+  await once(child, "close");
+  clearTimeout(timer);
+  if (afterMs === undefined) expect(child.exitCode).toBe(0);
+  return { acks, stats };
+}
+
+async function stop(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  const closed = once(child, "close");
+  child.kill(signal);
+  await closed;
+}
+
+async function readEvents(folder: string): Promise<Event[]> {
+  const events: Event[] = [];
+  for await (const block of readLog(folder))
+    for (const event of decodeBlock(block).columns.events()) events.push(event);
+  return events;
+}
+
+test.skipIf(missing !== undefined)(
+  `a collector killed ${KILLS} times under TCP load loses nothing acknowledged and doubles nothing`,
+  async () => {
+    ensureBpffs();
+    execFileSync("npx", ["tsc", "-p", "tsconfig.build.json"], { cwd: packageRoot() });
+    const program = compile("tcp_load", ["test/native/c/tcp_load.c"]);
+    const cgroups = new TestCgroups("rl-ring-crash");
+    const home = mkdtempSync(join(tmpdir(), "ring-crash-"));
+    const pinDir = `/sys/fs/bpf/rl-ring-crash-${process.pid}`;
+    const registrations = ["server", "client"].map((name) => ({
+      app: "load",
+      process: name,
+      cgroupId: cgroups.make(name),
+    }));
+    const options = JSON.stringify({
+      home,
+      pinDir,
+      ringBytes: RING_BYTES,
+      cgroupLevel: cgroups.level,
+      registrations,
+    });
+    const acks: number[] = [];
+    try {
+      acks.push(...(await live(options, undefined)).acks); // selected before the first connection
+      const server = cgroups.spawn("server", program, ["server", PORT]);
+      await once(server.stdout!, "data");
+      const client = cgroups.spawn("client", program, ["client", PORT, "8", "30"]);
+      for (let kill = 0; kill < KILLS; kill += 1)
+        acks.push(...(await live(options, 150 + Math.random() * 450)).acks);
+      await stop(client, "SIGTERM");
+      await stop(server, "SIGKILL");
+      const { acks: last, stats } = await live(options, undefined);
+      acks.push(...last);
+      const events = await readEvents(join(home, "load"));
+      const { covered, faults } = tile(events);
+      const lost = JSON.parse(stats!).lost.reduce((sum: number, one: number) => sum + one, 0);
+      console.log(
+        `${events.length} events, ${covered.size / 2} channels, ${acks.length} acknowledgements, lost ${lost}`,
+      );
+      expect(lost, "the ring was large enough").toBe(0);
+      expect(faults.slice(0, 5)).toEqual([]);
+      for (const [key, bytes] of covered) {
+        const other = key.startsWith("send")
+          ? key.replace("send", "receive")
+          : key.replace("receive", "send");
+        expect([key, covered.get(other)]).toEqual([key, bytes]);
+      }
+      const server0 = events.filter((event) => event.process === "server");
+      for (const position of acks) expect(server0[position - 1]?.type).toBe("stable");
+      expect(new Set(acks).size).toBe(acks.length);
+      expect(acks.length).toBeGreaterThan(KILLS);
+    } finally {
+      KernelSource.unpin(pinDir);
+      rmSync(home, { recursive: true, force: true });
+      await cgroups.remove();
+    }
+  },
+  180_000,
+);
