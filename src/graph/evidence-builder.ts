@@ -1,0 +1,234 @@
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CheckpointEvent, Event, GapEvent, RollbackEvent } from "../model/event.ts";
+import { assembleEvidence } from "./assemble-evidence.ts";
+import { type Evidence, HAS_CUT, RECEIVER, SENDER, USABLE } from "./evidence-layout.ts";
+import { AMBIGUOUS, NOBODY, RawEvidence } from "./raw-evidence.ts";
+
+/**
+ * Collects events into `Evidence`. Lines of one process must come in its program order; processes may interleave anyhow.
+ *
+ * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver (undone lines count: ends never change), and
+ * `RL_BAD_INPUT` where a checkpoint index does not rise or a rollback names a checkpoint its history does not hold.
+ */
+export class EvidenceBuilder {
+  readonly #raw = new RawEvidence();
+  readonly #processIds = new Map<string, number>();
+  readonly #channelIds = new Map<string, number>();
+
+  /** Makes a process known even if it did nothing. Returns its number in order of arrival. */
+  addProcess(name: string): number {
+    const known = this.#processIds.get(name);
+    if (known !== undefined) return known;
+    const raw = this.#raw;
+    const id = raw.processes.push(name) - 1;
+    this.#processIds.set(name, id);
+    raw.length.push(0);
+    raw.top.push(raw.segmentLine.length);
+    this.#pushSegment(0, 0, USABLE, raw.segmentLine.length);
+    return id;
+  }
+
+  addEvent(event: Event): void {
+    const process = this.addProcess(event.process);
+    switch (event.type) {
+      case "send":
+        this.#range(process, event.channel, SENDER, event.begin, event.end, 0);
+        break;
+      case "receive":
+        this.#range(process, event.channel, RECEIVER, event.begin, event.end, 0);
+        break;
+      case "page-copy":
+      case "page-invalidate": {
+        const side = event.role === "source" ? SENDER : RECEIVER;
+        const invalidate = event.type === "page-invalidate" ? 1 : 0;
+        this.#range(process, event.channel, side, event.begin, event.end, invalidate);
+        break;
+      }
+      case "page-fault":
+        this.#nextLine(process);
+        break;
+      case "checkpoint":
+        this.#checkpoint(process, event);
+        break;
+      case "stable":
+        this.#stable(process);
+        break;
+      case "gap":
+        this.#gap(process, event);
+        break;
+      case "rollback":
+        this.#rollback(process, event);
+        break;
+    }
+  }
+
+  /** The evidence so far; the builder may go on afterwards. */
+  build(): Evidence {
+    return assembleEvidence(this.#raw);
+  }
+
+  #nextLine(process: number): number {
+    const line = this.#raw.length.at(process) + 1;
+    this.#raw.length.data[process] = line;
+    return line;
+  }
+
+  #channel(name: string): number {
+    const known = this.#channelIds.get(name);
+    if (known !== undefined) return known;
+    const raw = this.#raw;
+    const id = raw.channels.push(name) - 1;
+    this.#channelIds.set(name, id);
+    for (let side = 0; side < 2; side += 1) {
+      raw.processAt.push(NOBODY);
+      raw.weak.push(0);
+    }
+    return id;
+  }
+
+  #range(
+    process: number,
+    channel: string,
+    side: number,
+    begin: number,
+    end: number,
+    invalidate: number,
+  ): void {
+    this.#rangeOn(process, begin < end ? this.#channel(channel) : 0, side, begin, end, invalidate);
+  }
+
+  #rangeOn(
+    process: number,
+    channel: number,
+    side: number,
+    begin: number,
+    end: number,
+    invalidate: number,
+  ): void {
+    const line = this.#nextLine(process);
+    if (begin >= end) return;
+    const raw = this.#raw;
+    const channelEnd = channel * 2 + side;
+    if (raw.processAt.at(channelEnd) !== process || raw.weak.at(channelEnd) === 1)
+      this.#claim(process, channelEnd, begin, end);
+    raw.rowTag.push(channelEnd * 2 + invalidate);
+    raw.rowLine.push(line);
+    raw.rowBegin.push(begin);
+    raw.rowEnd.push(end);
+  }
+
+  /** `process` stands at this channel end. At offset 0 (begin = end) the claim is weak: any other process's wins over it. */
+  #claim(process: number, channelEnd: number, begin: number, end: number): void {
+    const raw = this.#raw;
+    const holder = raw.processAt.at(channelEnd);
+    const holderIsWeak = raw.weak.at(channelEnd) === 1;
+    if (begin === end) {
+      if (holder === NOBODY) {
+        raw.processAt.data[channelEnd] = process;
+        raw.weak.data[channelEnd] = 1;
+      } else if (holderIsWeak && holder !== process) raw.processAt.data[channelEnd] = AMBIGUOUS;
+      return;
+    }
+    if (holder !== NOBODY && !holderIsWeak && holder !== process)
+      throw twoEnds(raw, process, holder, channelEnd, begin, end);
+    raw.processAt.data[channelEnd] = process;
+    raw.weak.data[channelEnd] = 0;
+  }
+
+  #checkpoint(process: number, event: CheckpointEvent): void {
+    const raw = this.#raw;
+    const below = raw.top.at(process);
+    const line = this.#nextLine(process);
+    const newest = raw.segmentIndex.at(below);
+    if (!(event.checkpoint > newest))
+      throw badInput(event.process, line, "checkpoint", `${event.checkpoint} does not rise above ${newest}`);
+    const segment = raw.segmentLine.length;
+    const flags = (event.usable ? USABLE : 0) | (event.cut === undefined ? 0 : HAS_CUT);
+    raw.top.data[process] = segment;
+    this.#pushSegment(line, event.checkpoint, flags, below);
+    if (event.cut === undefined) return;
+    for (const [channel, offset] of event.cut.sent) this.#cut(process, segment, channel, SENDER, offset);
+    for (const [channel, offset] of event.cut.received)
+      this.#cut(process, segment, channel, RECEIVER, offset);
+  }
+
+  #cut(process: number, segment: number, channel: string, side: number, offset: number): void {
+    const raw = this.#raw;
+    const channelEnd = this.#channel(channel) * 2 + side;
+    this.#claim(process, channelEnd, 0, offset);
+    if (offset === 0) return;
+    raw.cutSegment.push(segment);
+    raw.cutEnd.push(channelEnd);
+    raw.cutOffset.push(offset);
+  }
+
+  #stable(process: number): void {
+    const line = this.#nextLine(process);
+    this.#raw.segmentStable.data[this.#raw.top.at(process)] = line;
+  }
+
+  #gap(process: number, event: GapEvent): void {
+    const raw = this.#raw;
+    const line = this.#nextLine(process);
+    const segment = raw.top.at(process);
+    if (raw.segmentGap.at(segment) === 0) raw.segmentGap.data[segment] = line;
+    raw.segmentGapCount.data[segment] = raw.segmentGapCount.at(segment) + 1;
+    raw.segmentLost.data[segment] = raw.segmentLost.at(segment) + (event.lost ?? 0);
+  }
+
+  #rollback(process: number, event: RollbackEvent): void {
+    const raw = this.#raw;
+    let segment = raw.top.at(process);
+    while (raw.segmentIndex.at(segment) > event.checkpoint) segment = raw.segmentBelow.at(segment);
+    if (raw.segmentIndex.at(segment) !== event.checkpoint) {
+      const line = raw.length.at(process) + 1;
+      throw badInput(event.process, line, "checkpoint", `no checkpoint ${event.checkpoint} to roll back to`);
+    }
+    const kept = raw.segmentLine.at(segment);
+    raw.rollbackRow.push(raw.rowTag.length);
+    raw.rollbackProcess.push(process);
+    raw.rollbackKept.push(kept);
+    raw.top.data[process] = segment;
+    raw.length.data[process] = kept + 1;
+    raw.segmentStable.data[segment] = 0;
+    raw.segmentGap.data[segment] = 0;
+    raw.segmentGapCount.data[segment] = 0;
+    raw.segmentLost.data[segment] = 0;
+  }
+
+  #pushSegment(line: number, index: number, flags: number, below: number): void {
+    const raw = this.#raw;
+    raw.segmentLine.push(line);
+    raw.segmentIndex.push(index);
+    raw.segmentFlags.push(flags);
+    raw.segmentStable.push(0);
+    raw.segmentGap.push(0);
+    raw.segmentGapCount.push(0);
+    raw.segmentLost.push(0);
+    raw.segmentBelow.push(below);
+  }
+}
+
+function twoEnds(
+  raw: RawEvidence,
+  process: number,
+  holder: number,
+  channelEnd: number,
+  begin: number,
+  end: number,
+): RecoveryLineError {
+  const does = channelEnd % 2 === SENDER ? "sends" : "receives";
+  const channel = raw.channels[Math.floor(channelEnd / 2)];
+  return new RecoveryLineError(
+    "RL_CONTRADICTION",
+    `process "${raw.processes[process]}" ${does} [${begin}, ${end}) on channel "${channel}", but process "${raw.processes[holder]}" ${does} on it too`,
+    "A channel is one direction between two processes: give each pair of ends its own channel name.",
+  );
+}
+
+function badInput(process: string, line: number, field: string, what: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_BAD_INPUT",
+    `process "${process}", position ${line}, field "${field}": ${what}`,
+  );
+}

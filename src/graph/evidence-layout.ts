@@ -1,0 +1,63 @@
+/**
+ * What the engine computes from: every process's effective history (what a `rollback` line undid is gone), as typed arrays.
+ *
+ * Units. A *line* is a position in an effective history, 1-based; *position n* is the state after line n; 0 in an array of lines
+ * means "none". Processes and channels are numbered in plain `<` order of their names, so no answer depends on arrival order.
+ * A *channel end* is `2 * channel + SENDER` or `2 * channel + RECEIVER`.
+ *
+ * Invariants (written by `EvidenceBuilder.build`): all `start` arrays are CSR offsets; the rows and cuts of one end stand in rising
+ * line order; ranges are not empty; the segments of one process stand in rising line order, the first is the initial state.
+ */
+export const SENDER = 0;
+export const RECEIVER = 1;
+
+/** Segment flags. */
+export const USABLE = 1;
+export const HAS_CUT = 2;
+
+/** One row a non-empty range sent or received, by channel end. */
+export interface RangeRows {
+  readonly start: Uint32Array;
+  readonly line: Uint32Array;
+  readonly begin: Float64Array;
+  readonly end: Float64Array;
+  /** 1: the row is a page-invalidate. */
+  readonly invalidate: Uint8Array;
+}
+
+/** A checkpoint (or the initial state: line 0, index 0, usable) and what stands between it and the next one. */
+export interface Segments {
+  readonly start: Uint32Array;
+  readonly line: Uint32Array;
+  readonly index: Float64Array;
+  readonly flags: Uint8Array;
+  /** Line of the last `stable` in the segment, 0 = none. */
+  readonly stable: Uint32Array;
+  /** Line of the first `gap` in the segment, 0 = none. */
+  readonly gap: Uint32Array;
+  readonly gapCount: Uint32Array;
+  /** Events known to be missing, summed. */
+  readonly lost: Float64Array;
+}
+
+/** Cut vectors by channel end: `segment` (global index) is the checkpoint that carries it. */
+export interface CutRows {
+  readonly start: Uint32Array;
+  readonly segment: Uint32Array;
+  readonly offset: Float64Array;
+}
+
+export interface Evidence {
+  readonly processes: readonly string[];
+  /** Lines of each effective history. */
+  readonly length: Uint32Array;
+  readonly channels: readonly string[];
+  /** Process at each channel end, -1 = unknown. */
+  readonly processAt: Int32Array;
+  readonly rows: RangeRows;
+  readonly segments: Segments;
+  readonly cuts: CutRows;
+  /** `gap` lines in effective histories, and the sum of their `lost`. */
+  readonly gaps: number;
+  readonly lost: number;
+}

@@ -1,0 +1,146 @@
+/**
+ * Small random inputs for the laws of theory.md. `chaos` breaks every rule that evidence may break: ranges out of order, repeated,
+ * never sent, cuts that fall, gaps, rollbacks. `execution` is a true run over FIFO byte channels, from which evidence can be lost.
+ */
+import fc from "fast-check";
+import { type Evidence, EvidenceBuilder } from "../../src/graph/evidence.ts";
+import type { Cut, Event } from "../../src/model/event.ts";
+
+export const PROCESSES = ["a", "b", "c"] as const;
+
+/** One choice of the generator, turned into an event by `toEvents`; numbers are reduced to what is possible there. */
+interface Step {
+  readonly process: number;
+  readonly peer: number;
+  readonly kind: number;
+  readonly x: number;
+  readonly y: number;
+}
+
+const step: fc.Arbitrary<Step> = fc.record({
+  process: fc.nat(PROCESSES.length - 1),
+  peer: fc.nat(PROCESSES.length - 1),
+  kind: fc.nat(99),
+  x: fc.nat(9),
+  y: fc.nat(4),
+});
+
+/** Channel "ab" goes from a to b. */
+function channelName(from: string, to: string): string {
+  return `${from}${to}`;
+}
+
+/** Any events that the gateway lets through: one sender and one receiver a channel, checkpoint indices rise, rollbacks have a target. */
+export function chaos(maxLength = 24): fc.Arbitrary<Event[]> {
+  return fc.array(step, { maxLength }).map((steps) => {
+    const checkpoints = new Map<string, number[]>();
+    return steps.map((s) => chaoticEvent(s, checkpoints));
+  });
+}
+
+function chaoticEvent({ process: p, peer: q, kind, x, y }: Step, checkpoints: Map<string, number[]>): Event {
+  const process = PROCESSES[p] as string;
+  const peer = PROCESSES[q] as string;
+  const held = checkpoints.get(process) ?? [];
+  checkpoints.set(process, held);
+  const sends = { process, channel: channelName(process, peer), begin: x, end: x + y };
+  const receives = { process, channel: channelName(peer, process), begin: x, end: x + y };
+  if (kind < 28) return { type: "send", ...sends };
+  if (kind < 56) return { type: "receive", ...receives };
+  if (kind < 59) return { type: "page-copy", role: "source", page: x, ...sends };
+  if (kind < 62) return { type: "page-copy", role: "destination", page: x, ...receives };
+  if (kind < 65) return { type: "page-invalidate", role: "source", page: x, ...sends };
+  if (kind < 68) return { type: "page-invalidate", role: "destination", page: x, ...receives };
+  if (kind < 70) return { type: "page-fault", process, page: x, access: "read" };
+  if (kind < 85) {
+    const checkpoint = (held.at(-1) ?? 0) + 1 + (y > 2 ? 1 : 0);
+    held.push(checkpoint);
+    const cut: Cut = {
+      sent: new Map([[channelName(process, peer), x]]),
+      received: new Map([[channelName(peer, process), x > 5 ? x - y : y]]),
+    };
+    const usable = x !== 3;
+    return kind < 78
+      ? { type: "checkpoint", process, checkpoint, usable }
+      : { type: "checkpoint", process, checkpoint, usable, cut };
+  }
+  if (kind < 93) return { type: "stable", process };
+  if (kind < 96) return { type: "gap", process, lost: x };
+  const keep = x % (held.length + 1);
+  held.length = keep;
+  return { type: "rollback", process, checkpoint: held.at(-1) ?? 0 };
+}
+
+export interface Mixture {
+  readonly stable: boolean;
+  readonly cuts: boolean;
+}
+
+/** A true run: bytes are received only after they were sent, in order; a checkpoint's cut is what happened. */
+export function execution(
+  maxLength = 40,
+  mixture: Mixture = { stable: true, cuts: true },
+): fc.Arbitrary<Event[]> {
+  return fc.array(step, { maxLength }).map((steps) => {
+    const run = new Run(mixture);
+    return steps.flatMap((s) => run.next(s));
+  });
+}
+
+/** The state of a true run: offsets sent and received per channel, checkpoints per process. */
+class Run {
+  readonly #sent = new Map<string, number>();
+  readonly #received = new Map<string, number>();
+  readonly #checkpoints = new Map<string, number>();
+  readonly #mixture: Mixture;
+
+  constructor(mixture: Mixture) {
+    this.#mixture = mixture;
+  }
+
+  next({ process: p, peer: q, kind, x, y }: Step): Event[] {
+    const process = PROCESSES[p] as string;
+    const peer = PROCESSES[q] as string;
+    if (kind < 40 && p !== q) {
+      const channel = channelName(process, peer);
+      const begin = this.#sent.get(channel) ?? 0;
+      this.#sent.set(channel, begin + y + 1);
+      return [{ type: "send", process, channel, begin, end: begin + y + 1 }];
+    }
+    if (kind < 75 && p !== q) {
+      const channel = channelName(peer, process);
+      const begin = this.#received.get(channel) ?? 0;
+      const end = Math.min(this.#sent.get(channel) ?? 0, begin + x + 1);
+      if (begin === end) return [];
+      this.#received.set(channel, end);
+      return [{ type: "receive", process, channel, begin, end }];
+    }
+    if (kind < 92 || !this.#mixture.stable) {
+      const checkpoint = (this.#checkpoints.get(process) ?? 0) + 1;
+      this.#checkpoints.set(process, checkpoint);
+      const base = { type: "checkpoint", process, checkpoint, usable: true } as const;
+      return [this.#mixture.cuts ? { ...base, cut: this.#cut(process) } : base];
+    }
+    return [{ type: "stable", process }];
+  }
+
+  #cut(process: string): Cut {
+    const own = (offsets: Map<string, number>, place: number) =>
+      new Map([...offsets].filter(([channel]) => channel[place] === process));
+    return { sent: own(this.#sent, 0), received: own(this.#received, 1) };
+  }
+}
+
+export function evidenceOf(events: Iterable<Event>, alsoKnown: readonly string[] = PROCESSES): Evidence {
+  const builder = new EvidenceBuilder();
+  for (const process of alsoKnown) builder.addProcess(process);
+  for (const event of events) builder.addEvent(event);
+  return builder.build();
+}
+
+export const failures: fc.Arbitrary<string[]> = fc.subarray([...PROCESSES]);
+
+export const rules = fc.record({
+  dsm: fc.constantFrom("sequential" as const, "transfers" as const),
+  inTransit: fc.constantFrom("any" as const, "logged" as const),
+});
