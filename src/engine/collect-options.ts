@@ -35,6 +35,18 @@ export interface Registration {
   readonly trust?: readonly string[];
 }
 
+/** A process the collector knows. */
+export interface CollectedProcess {
+  readonly app: string;
+  readonly process: string;
+  readonly cgroupId: number;
+  /** True while it is recorded. */
+  readonly live: boolean;
+  readonly incarnation: number;
+  /** Reasons of uncaptured, untrusted communication since it was registered. */
+  readonly uncaptured: readonly string[];
+}
+
 /** Counters since the start of this collector, for metrics; arrays are indexed by `RingKind`. */
 export interface CollectorStats {
   /** Records that are in a log and acknowledged. */

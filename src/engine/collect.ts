@@ -23,7 +23,13 @@ import { KernelSource } from "../ring/kernel-source.ts";
 import { AppLog } from "./app-log.ts";
 import { openEventLog } from "./append-log.ts";
 import { type CutDetail, cutOf } from "./collect-cut.ts";
-import type { CollectorOptions, CollectorParts, CollectorStats, Registration } from "./collect-options.ts";
+import type {
+  CollectedProcess,
+  CollectorOptions,
+  CollectorParts,
+  CollectorStats,
+  Registration,
+} from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
 import { Pause } from "./pause.ts";
@@ -31,7 +37,13 @@ import type { ProcessBuffer } from "./process-buffer.ts";
 import { Serial } from "./serial.ts";
 
 export type { CutDetail } from "./collect-cut.ts";
-export type { CollectorOptions, CollectorParts, CollectorStats, Registration } from "./collect-options.ts";
+export type {
+  CollectedProcess,
+  CollectorOptions,
+  CollectorParts,
+  CollectorStats,
+  Registration,
+} from "./collect-options.ts";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -377,6 +389,21 @@ export class Collector {
     yield* app.readBlocks();
   }
 
+  /** Every process of the open applications: those that are recorded, and those that were. */
+  processes(): readonly CollectedProcess[] {
+    return [...this.#pump.apps.values()].flatMap((app) =>
+      [...app.processes.values()].map(({ name, state }) => ({
+        app: app.name,
+        process: name,
+        cgroupId: state.cgroupId,
+        live: state.live,
+        incarnation: state.incarnation,
+        uncaptured: [...state.uncaptured],
+      })),
+    );
+  }
+
+  /** Counters for metrics. Throws a TypeError after `close`. */
   stats(): CollectorStats {
     const { counts, source } = this.#pump;
     const { lost, recursionMisses } = source.counters();

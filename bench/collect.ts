@@ -1,0 +1,147 @@
+// bench: the kernel ring into the logs, beside a bare LevelDB loop; memory at a steady rate
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Level } from "level";
+import { openEventLog } from "../src/engine/append-log.ts";
+import { Collector } from "../src/engine/collect.ts";
+import { RingKind } from "../src/format/ring-layout.ts";
+import { KernelSource } from "../src/ring/kernel-source.ts";
+import { RingRig } from "../test/native/ring-rig.ts";
+import { type Figure, median, report } from "./report.ts";
+
+const SLOT = 64;
+const VALUE_BYTES = 256 * 1024;
+const PROCESS = 77;
+const CONNECTIONS = 64;
+/** On the disk the logs live on, not in memory. */
+const scratch = mkdtempSync(join(process.cwd(), "build", "bench-collect-"));
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+
+interface Setup {
+  readonly rig: RingRig;
+  readonly collector: Collector;
+  readonly end: () => Promise<void>;
+}
+
+async function setUp(name: string, ringBytes: number): Promise<Setup> {
+  const rig = new RingRig(`bench-${name}`, ringBytes);
+  const source = KernelSource.attach(rig.ringPath, ringBytes);
+  const collector = await Collector.over({ source, openLog: openEventLog, home: join(scratch, name) });
+  await collector.register({ app: "bench", process: "p0", cgroupId: PROCESS });
+  const end = async () => {
+    await collector.close();
+    rig.remove();
+  };
+  return { rig, collector, end };
+}
+
+function events(collector: Collector): number {
+  const counted = collector.stats().events;
+  return (counted[RingKind.SEND] ?? 0) + (counted[RingKind.RECEIVE] ?? 0);
+}
+
+let runs = 0;
+
+/** The floor: raw slots, 4096 a value, each put synced before the next. Events per second. */
+async function bareLoop(count: number): Promise<number> {
+  const db = new Level<string, Uint8Array>(join(scratch, `bare-${runs++}`), { valueEncoding: "view" });
+  await db.open();
+  const value = new Uint8Array(VALUE_BYTES);
+  for (let at = 0; at < value.length; at += 4) value[at] = Math.random() * 256;
+  const values = Math.floor((count * SLOT) / VALUE_BYTES);
+  const start = performance.now();
+  for (let i = 0; i < values; i += 1) await db.put(String(i).padStart(9, "0"), value, { sync: true });
+  const seconds = (performance.now() - start) / 1000;
+  await db.close();
+  return (values * VALUE_BYTES) / SLOT / seconds;
+}
+
+/** A producer at its own speed beside the collector: events per second until the last one is durable. */
+async function live(count: number, perSecond?: number): Promise<{ rate: number; lost: number }> {
+  const { rig, collector, end } = await setUp(`live-${runs++}`, 64 << 20);
+  const start = performance.now();
+  const { emitted, lost } = await rig.produce(count, PROCESS, CONNECTIONS, perSecond);
+  await collector.drain();
+  const rate = emitted / ((performance.now() - start) / 1000);
+  if (events(collector) !== emitted) throw new Error(`logged ${events(collector)} of ${emitted}`);
+  await end();
+  return { rate, lost };
+}
+
+/** How fast a backlog of `count` records gets durable: the ring is filled while nobody reads. */
+async function backlog(count: number): Promise<number> {
+  const name = `backlog-${runs++}`;
+  const rig = new RingRig(`bench-${name}`, 64 << 20);
+  const home = join(scratch, name);
+  const open = async () => {
+    const source = KernelSource.attach(rig.ringPath, 64 << 20);
+    return Collector.over({ source, openLog: openEventLog, home });
+  };
+  const first = await open();
+  await first.register({ app: "bench", process: "p0", cgroupId: PROCESS });
+  await first.close();
+  const { emitted } = await rig.produce(count, PROCESS, CONNECTIONS);
+  const second = await open();
+  const start = performance.now();
+  await second.drain();
+  const rate = emitted / ((performance.now() - start) / 1000);
+  if (events(second) !== emitted) throw new Error(`logged ${events(second)} of ${emitted}`);
+  await second.close();
+  rig.remove();
+  return rate;
+}
+
+/** In a process of its own: prints the peak resident memory in MiB and the losses after `seconds` at `perSecond`. */
+async function steady(perSecond: number, seconds: number): Promise<void> {
+  const { rig, collector, end } = await setUp("steady", 16 << 20);
+  const before = process.cpuUsage();
+  const { emitted, lost } = await rig.produce(perSecond * seconds, PROCESS, CONNECTIONS, perSecond);
+  await collector.drain();
+  const { user, system } = process.cpuUsage(before);
+  const peakKib = Number(/VmHWM:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
+  console.log(
+    JSON.stringify({ peakMib: peakKib / 1024, lost, cpu: (user + system) / 1e6 / seconds, emitted }),
+  );
+  await end();
+}
+
+async function main(): Promise<void> {
+  const COUNT = 1_000_000;
+  const bare = await median(3, () => bareLoop(COUNT));
+  const drained = await median(3, () => backlog(COUNT));
+  const { rate: atOnce, lost: dropped } = await live(4_000_000, 1_000_000);
+  const self = fileURLToPath(import.meta.url);
+  const { peakMib, lost, cpu } = JSON.parse(
+    execFileSync(process.execPath, [self, "steady"], { encoding: "utf8" }),
+  );
+  const floor = { name: "bare 256 KiB synced put loop", value: bare / 1e6 };
+  const figures: Figure[] = [
+    {
+      name: "ring to LevelDB, durable",
+      value: drained / 1e6,
+      unit: "M events/s",
+      floor,
+      goal: "≥ 70 % of the bare loop",
+      met: drained >= 0.7 * bare,
+    },
+    {
+      name: `live at 1 M events/s, ${dropped} dropped`,
+      value: atOnce / 1e6,
+      unit: "M events/s",
+      goal: "none dropped",
+      met: dropped === 0,
+    },
+    {
+      name: `peak memory at 200 000 events/s for 20 s, ${lost} dropped, ${(cpu * 100).toFixed(0)} % of a core`,
+      value: peakMib,
+      unit: "MiB",
+      goal: "≤ 150 MiB",
+      met: peakMib <= 150 && lost === 0,
+    },
+  ];
+  report("collector: kernel ring to the log", figures);
+}
+
+await (process.argv[2] === "steady" ? steady(200_000, 20) : main());
