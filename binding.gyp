@@ -10,7 +10,11 @@
         "native/addon/lock.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
-        "native/loader/capture.c"
+        "native/loader/capture.c",
+        "native/loader/cgroup.c",
+        "native/loader/cut.c",
+        "native/loader/probe.c",
+        "native/loader/programs.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags!": ["-O3"]

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The kernel's structures, only the fields we read. The loader relocates every access to the running kernel's
+ * layout (CO-RE), so order and size here mean nothing, names and types everything.
+ */
+#ifndef RECOVERY_KERNEL_H
+#define RECOVERY_KERNEL_H
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+
+typedef __u8 uint8_t;
+typedef __u16 uint16_t;
+typedef __u32 uint32_t;
+typedef __u64 uint64_t;
+typedef __s32 int32_t;
+typedef __s64 int64_t;
+
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_NETLINK 16
+#define AF_ALG 38
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_SEQPACKET 5
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_MPTCP 262
+#define MSG_PEEK 2
+#define RCV_SHUTDOWN 1
+
+enum { /* include/net/tcp_states.h, a user-visible ABI */
+       TCP_ESTABLISHED = 1,
+       TCP_SYN_SENT = 2,
+       TCP_SYN_RECV = 3,
+       TCP_FIN_WAIT1 = 4,
+       TCP_FIN_WAIT2 = 5,
+       TCP_TIME_WAIT = 6,
+       TCP_CLOSE = 7,
+       TCP_CLOSE_WAIT = 8,
+       TCP_LAST_ACK = 9,
+       TCP_LISTEN = 10,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+enum sock_flags { SOCK_DEAD, SOCK_DONE };
+
+struct sock_common {
+    unsigned short skc_family;
+    volatile unsigned char skc_state;
+    unsigned long skc_flags;
+};
+struct socket;
+struct sock {
+    struct sock_common __sk_common;
+    struct socket *sk_socket;
+    uint16_t sk_protocol;
+    uint16_t sk_type;
+    uint8_t sk_kern_sock : 1;
+    uint8_t sk_shutdown;
+};
+struct socket {
+    struct sock *sk;
+};
+struct tcp_ulp_ops;
+struct inet_connection_sock {
+    const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+struct tcp_sock {
+    struct inet_connection_sock inet_conn;
+    uint8_t repair : 1;
+    uint32_t copied_seq;
+    uint32_t write_seq;
+    uint32_t rcv_nxt;
+    uint32_t snd_una;
+    uint64_t bytes_received;
+    uint64_t bytes_acked;
+};
+struct unix_sock {
+    struct sock *peer;
+    int inq_len;
+};
+struct iov_iter {
+    unsigned long count;
+};
+struct msghdr {
+    struct iov_iter msg_iter;
+};
+struct task_struct {
+    int tgid;
+};
+struct file {
+    unsigned int f_flags;
+};
+struct seq_file;
+struct bpf_iter_meta {
+    struct seq_file *seq;
+};
+struct bpf_iter__task_file {
+    struct bpf_iter_meta *meta;
+    struct task_struct *task;
+    uint32_t fd;
+    struct file *file;
+};
+struct bpf_map;
+struct bpf_iter__bpf_sk_storage_map {
+    struct bpf_iter_meta *meta;
+    struct bpf_map *map;
+    struct sock *sk;
+    void *value;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Life of a capture instance. Everything it owns is pinned in one bpffs directory:
+ *
+ *   ring processes counters closed connections unix_ends restored    maps
+ *   prog_*   link_*                                                   programs, and what keeps them attached
+ *   config                                                            pinned last: the instance is complete
+ *
+ * An instance without `config` is what a killed creator left: it is removed and made anew. A flock on the
+ * directory keeps two creators apart.
+ */
+#define _GNU_SOURCE
+#include "bpf_call.h"
+#include "internal.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#define BPFFS "/sys/fs/bpf"
+#define MIN_RING_BYTES 4096u
+#define MAX_RING_BYTES (1u << 30)
+
+static const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "counters", "closed",
+                                                 "connections", "unix_ends", "restored"};
+static const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
+    "tcp_state",   "tcp_destroyed", "sock_sent", "sock_received",   "tcp_receiving",
+    "tcp_sending", "take_lost",     "cut_files", "cut_connections", "cut_unix_ends"};
+
+int capture_fail(char *error, int status, const char *format, ...) {
+    va_list arguments;
+
+    if (error != NULL) {
+        va_start(arguments, format);
+        vsnprintf(error, CAPTURE_ERROR_BYTES, format, arguments);
+        va_end(arguments);
+    }
+    return status;
+}
+
+/* ---- the pin directory
+ * --------------------------------------------------------------------------------------- */
+
+static const char *in_dir(char *path, const char *dir, const char *prefix, const char *name) {
+    snprintf(path, PATH_MAX, "%s/%s%s", dir, prefix, name);
+    return path;
+}
+
+static bool is_bpffs(const char *path) {
+    struct statfs status;
+    return statfs(path, &status) == 0 && (uint32_t)status.f_type == BPF_FS_MAGIC;
+}
+
+/* The default place is mounted on demand; any other must be a bpffs already. */
+static int ensure_bpffs(const char *pin_dir, char *error) {
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof(path), "%s", pin_dir);
+    while (access(path, F_OK) != 0) {
+        char *slash = strrchr(path, '/');
+        if (slash == NULL || slash == path)
+            break;
+        *slash = '\0';
+    }
+    if (is_bpffs(path))
+        return 0;
+    if (strncmp(pin_dir, BPFFS "/", sizeof(BPFFS)) != 0)
+        return capture_fail(error, -EINVAL, "%.180s is not on a bpf file system", pin_dir);
+    if (mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0)
+        return capture_fail(error, -errno, "a bpf file system cannot be mounted at " BPFFS ": %s",
+                            strerror(errno));
+    return 0;
+}
+
+static int make_directories(const char *path) {
+    char part[PATH_MAX];
+
+    if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
+        return -ENAMETOOLONG;
+    for (char *at = part + 1; *at != '\0'; at++) {
+        if (*at != '/')
+            continue;
+        *at = '\0';
+        if (mkdir(part, 0700) != 0 && errno != EEXIST)
+            return -errno;
+        *at = '/';
+    }
+    return mkdir(part, 0700) != 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* A descriptor that holds the lock of the directory, which still exists. */
+static int lock_directory(const char *path) {
+    struct stat opened, named;
+
+    for (;;) {
+        const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+        if (flock(fd, LOCK_EX) != 0) {
+            const int status = -errno;
+            close(fd);
+            return status;
+        }
+        if (fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_ino == named.st_ino)
+            return fd;
+        close(fd); /* unpinned while we waited */
+        if (access(path, F_OK) != 0)
+            return -ENOENT;
+    }
+}
+
+/* Links first: nothing may be recorded into maps that are going away; config before all: an interrupted
+ * removal is an incomplete instance. */
+static int remove_pins(const char *dir) {
+    char path[PATH_MAX];
+    int status = 0;
+
+#define REMOVE(prefix, name)                                                                                 \
+    if (unlink(in_dir(path, dir, prefix, name)) != 0 && errno != ENOENT && status == 0)                      \
+    status = -errno
+    REMOVE("", "config");
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        REMOVE("link_", PROGRAM_NAMES[i]);
+        REMOVE("prog_", PROGRAM_NAMES[i]);
+    }
+    for (int i = 0; i < MAP_COUNT; i++)
+        REMOVE("", MAP_NAMES[i]);
+#undef REMOVE
+    return status;
+}
+
+/* ---- create
+ * -------------------------------------------------------------------------------------------------- */
+
+static int pin_one(int fd, const char *dir, const char *prefix, const char *name) {
+    char path[PATH_MAX];
+    return fd < 0 ? 0 : bpf_pin(fd, in_dir(path, dir, prefix, name));
+}
+
+static int pin_objects(const struct objects *objects, const char *dir) {
+    int status = 0;
+
+    for (int i = 0; status == 0 && i < MAP_COUNT; i++)
+        status = pin_one(objects->maps[i], dir, "", MAP_NAMES[i]);
+    for (int i = 0; status == 0 && i < PROGRAM_COUNT; i++)
+        status = pin_one(objects->programs[i], dir, "prog_", PROGRAM_NAMES[i]);
+    for (int i = 0; status == 0 && i < PROGRAM_ATTACHED; i++)
+        status = pin_one(objects->links[i], dir, "link_", PROGRAM_NAMES[i]);
+    return status;
+}
+
+static int pin_config(const struct capture_config *config, const char *dir) {
+    const uint32_t zero = 0;
+    const int fd = bpf_map_make(BPF_MAP_TYPE_ARRAY, sizeof(zero), sizeof(*config), 1);
+    if (fd < 0)
+        return fd;
+    int status = bpf_map_put(fd, &zero, config, BPF_ANY);
+    if (status == 0)
+        status = pin_one(fd, dir, "", "config");
+    close(fd);
+    return status;
+}
+
+static int create(struct capture *capture, const struct capture_options *options, char *error) {
+    const uint32_t bytes = options->ring_bytes;
+
+    if (bytes < MIN_RING_BYTES || bytes > MAX_RING_BYTES || (bytes & (bytes - 1)) != 0 ||
+        bytes % (uint32_t)sysconf(_SC_PAGESIZE) != 0)
+        return capture_fail(error, -EINVAL,
+                            "a ring of %u bytes is no power of two and multiple of the page size", bytes);
+    int status = probe_required(error);
+    if (status != 0)
+        return status;
+    capture->config = (struct capture_config){.magic = CAPTURE_MAGIC,
+                                              .map_version = CAPTURE_MAP_VERSION,
+                                              .ring_layout_version = RECOVERY_RING_LAYOUT_VERSION,
+                                              .ring_bytes = bytes,
+                                              .cgroup_level = options->cgroup_level,
+                                              .naive = options->force_naive || !probe_exact()};
+    status = remove_pins(options->pin_dir);
+    if (status == 0)
+        status = programs_load(&capture->objects, bytes, options->cgroup_level, capture->config.naive, error);
+    if (status != 0)
+        return status;
+    status = pin_objects(&capture->objects, options->pin_dir);
+    if (status == 0)
+        status = pin_config(&capture->config, options->pin_dir);
+    if (status != 0) {
+        remove_pins(options->pin_dir);
+        objects_close(&capture->objects);
+        return capture_fail(error, status, "the capture programs cannot be pinned in %.128s: %s",
+                            options->pin_dir, strerror(-status));
+    }
+    for (int i = 0; i < PROGRAM_ATTACHED; i++) { /* the pins hold them */
+        if (capture->objects.links[i] >= 0)
+            close(capture->objects.links[i]);
+        capture->objects.links[i] = -1;
+    }
+    return 0;
+}
+
+/* ---- reopen
+ * -------------------------------------------------------------------------------------------------- */
+
+static int check_config(const struct capture_config *config, const struct capture_options *options,
+                        char *error) {
+    if (config->magic != CAPTURE_MAGIC || config->map_version != CAPTURE_MAP_VERSION ||
+        config->ring_layout_version != RECOVERY_RING_LAYOUT_VERSION)
+        return capture_fail(error, -ESTALE,
+                            "%.128s was pinned by another version (maps %u, ring layout %u; this is %u, %u); "
+                            "unpin it first",
+                            options->pin_dir, config->map_version, config->ring_layout_version,
+                            (unsigned int)CAPTURE_MAP_VERSION, (unsigned int)RECOVERY_RING_LAYOUT_VERSION);
+    if (config->cgroup_level != options->cgroup_level)
+        return capture_fail(error, -ESTALE, "%.128s records cgroups of level %u, not %u; unpin it first",
+                            options->pin_dir, config->cgroup_level, options->cgroup_level);
+    return 0;
+}
+
+static int read_config(int fd, struct capture_config *config) {
+    struct bpf_map_info info = {0};
+    const uint32_t zero = 0;
+    const int status = bpf_info(fd, &info, sizeof(info));
+
+    if (status != 0)
+        return status;
+    memset(config, 0, sizeof(*config));
+    if (info.type != BPF_MAP_TYPE_ARRAY || info.value_size != sizeof(*config))
+        return 0; /* all zero: fails check_config */
+    return bpf_map_get(fd, &zero, config);
+}
+
+static int reopen_objects(struct objects *objects, const char *dir, bool naive) {
+    char path[PATH_MAX];
+
+    objects_clear(objects);
+    for (int i = 0; i < MAP_COUNT; i++) {
+        objects->maps[i] = bpf_pinned(in_dir(path, dir, "", MAP_NAMES[i]));
+        if (objects->maps[i] < 0)
+            return objects->maps[i];
+    }
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        if (naive && i == PROGRAM_TCP_SENDING)
+            continue;
+        objects->programs[i] = bpf_pinned(in_dir(path, dir, "prog_", PROGRAM_NAMES[i]));
+        if (objects->programs[i] < 0)
+            return objects->programs[i];
+    }
+    return 0;
+}
+
+/* -ENOENT: there is no complete instance. */
+static int reopen(struct capture *capture, const struct capture_options *options, char *error) {
+    char path[PATH_MAX];
+    const int config = bpf_pinned(in_dir(path, options->pin_dir, "", "config"));
+    if (config == -ENOENT)
+        return config;
+    if (config < 0)
+        return capture_fail(error, config, "%.160s cannot be opened: %s", path, strerror(-config));
+    int status = read_config(config, &capture->config);
+    close(config);
+    if (status != 0)
+        return capture_fail(error, status, "%.160s cannot be read: %s", path, strerror(-status));
+    status = check_config(&capture->config, options, error);
+    if (status != 0)
+        return status;
+    status = reopen_objects(&capture->objects, options->pin_dir, capture->config.naive);
+    if (status == 0)
+        return 0;
+    objects_close(&capture->objects);
+    return capture_fail(error, -ESTALE, "the instance pinned in %.128s is damaged (%s); unpin it first",
+                        options->pin_dir, strerror(-status));
+}
+
+static int open_locked(struct capture *capture, const struct capture_options *options, int *created,
+                       char *error) {
+    const int status = reopen(capture, options, error);
+
+    *created = status == -ENOENT;
+    return *created ? create(capture, options, error) : status;
+}
+
+static int open_directory(const char *pin_dir, char *error) {
+    int status = ensure_bpffs(pin_dir, error);
+    if (status != 0)
+        return status;
+    status = make_directories(pin_dir);
+    if (status == 0)
+        status = lock_directory(pin_dir);
+    if (status < 0)
+        return capture_fail(error, status, "the directory %.160s cannot be used: %s", pin_dir,
+                            strerror(-status));
+    return status;
+}
+
+int capture_open(const struct capture_options *options, struct capture **out, int *created, char *error) {
+    int anew = 0, status = probe_rights(error);
+
+    *out = NULL;
+    if (status != 0)
+        return status;
+    const int directory = open_directory(options->pin_dir, error);
+    if (directory < 0)
+        return directory;
+    struct capture *capture = calloc(1, sizeof(*capture));
+    if (capture == NULL) {
+        close(directory);
+        return capture_fail(error, -ENOMEM, "out of memory");
+    }
+    objects_clear(&capture->objects);
+    status = open_locked(capture, options, &anew, error);
+    close(directory);
+    if (status != 0) {
+        capture_close(capture);
+        if (status == -EPERM || status == -EACCES)
+            return capture_fail(error, -EPERM, "Capturing needs CAP_BPF and CAP_PERFMON (or root): %s",
+                                strerror(-status));
+        return status;
+    }
+    if (created != NULL)
+        *created = anew;
+    *out = capture;
+    return 0;
+}
+
+void capture_close(struct capture *capture) {
+    if (capture == NULL)
+        return;
+    objects_close(&capture->objects);
+    free(capture);
+}
+
+int capture_unpin(const char *pin_dir, char *error) {
+    if (access(pin_dir, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        return 0;
+    const int directory = lock_directory(pin_dir);
+    if (directory == -ENOENT)
+        return 0;
+    if (directory < 0)
+        return capture_fail(error, directory, "%.160s cannot be locked: %s", pin_dir, strerror(-directory));
+    const int status = remove_pins(pin_dir);
+    rmdir(pin_dir);
+    close(directory);
+    if (status != 0)
+        return capture_fail(error, status, "%.160s cannot be unpinned: %s", pin_dir, strerror(-status));
+    return 0;
+}
+
+/* ---- use
+ * ----------------------------------------------------------------------------------------------------- */
+
+int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes) {
+    *fd = capture->objects.maps[MAP_RING];
+    *ring_bytes = capture->config.ring_bytes;
+    return 0;
+}
+
+static int check_level(const struct capture *capture, uint64_t cgroup_id, char *error) {
+    const int directory = cgroup_open(cgroup_id);
+    if (directory < 0)
+        return capture_fail(error, -ENOENT, "there is no cgroup with id %llu", (unsigned long long)cgroup_id);
+    const int depth = cgroup_depth(directory);
+    close(directory);
+    if (depth >= 0 && (uint32_t)depth != capture->config.cgroup_level)
+        return capture_fail(error, -EINVAL, "the cgroup is at level %d, but cgroups of level %u are recorded",
+                            depth, capture->config.cgroup_level);
+    return 0;
+}
+
+static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
+    const int status = bpf_map_remove(capture->objects.maps[MAP_PROCESSES], &cgroup_id);
+    struct capture_cut_entry *closed = NULL;
+    size_t count = 0;
+
+    if (status == -ENOENT)
+        return 0;
+    if (status != 0)
+        return capture_fail(error, status, "the process cannot be deselected: %s", strerror(-status));
+    int result = cut_closed(capture, cgroup_id, &closed, &count, error);
+    if (result == 0)
+        result = capture_forget_closed(capture, cgroup_id, closed, count, error);
+    free(closed);
+    return result;
+}
+
+int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error) {
+    const struct process_state fresh = {0};
+
+    if (!on)
+        return deselect(capture, cgroup_id, error);
+    int status = check_level(capture, cgroup_id, error);
+    if (status != 0)
+        return status;
+    status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
+    if (status == 0 || status == -EEXIST)
+        return 0;
+    if (status == -E2BIG)
+        return capture_fail(error, status, "too many processes are recorded at once");
+    return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
+}
+
+/* Highest CPU number + 1 that per-CPU maps have values for. */
+static int possible_cpus(void) {
+    FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+    char list[256] = "";
+    int last = -1;
+
+    if (file == NULL)
+        return -errno;
+    if (fgets(list, sizeof(list), file) != NULL) { /* "0-63" or "0,2-5": the last number counts */
+        const char *at = list + strcspn(list, "\n");
+        while (at > list && at[-1] >= '0' && at[-1] <= '9')
+            at--;
+        last = atoi(at);
+    }
+    fclose(file);
+    return last < 0 ? -EIO : last + 1;
+}
+
+static void add_cpu(struct capture_counters *out, const struct cpu_counters *cpu, int index) {
+    const int slot = index < CAPTURE_MAX_CPUS ? index : CAPTURE_MAX_CPUS - 1;
+
+    for (int kind = 0; kind < CAPTURE_KINDS; kind++) {
+        out->committed[kind] += cpu->committed[kind];
+        out->lost[slot][kind] += cpu->lost[kind];
+    }
+}
+
+static int sum_misses(const struct capture *capture, uint64_t *misses) {
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        struct bpf_prog_info info = {0};
+        if (capture->objects.programs[i] < 0)
+            continue;
+        const int status = bpf_info(capture->objects.programs[i], &info, sizeof(info));
+        if (status != 0)
+            return status;
+        *misses += info.recursion_misses;
+    }
+    return 0;
+}
+
+int capture_counters(struct capture *capture, struct capture_counters *out, char *error) {
+    const int cpus = possible_cpus();
+    const uint32_t zero = 0;
+    struct cpu_counters *values = cpus > 0 ? calloc((size_t)cpus, sizeof(*values)) : NULL;
+
+    memset(out, 0, sizeof(*out));
+    if (values == NULL)
+        return capture_fail(error, cpus < 0 ? cpus : -ENOMEM, "the number of CPUs is unknown");
+    int status = bpf_map_get(capture->objects.maps[MAP_COUNTERS], &zero, values);
+    if (status == 0)
+        status = sum_misses(capture, &out->recursion_misses);
+    for (int i = 0; status == 0 && i < cpus; i++)
+        add_cpu(out, &values[i], i);
+    free(values);
+    if (status != 0)
+        return capture_fail(error, status, "the counters cannot be read: %s", strerror(-status));
+    out->cpus = (uint32_t)(cpus < CAPTURE_MAX_CPUS ? cpus : CAPTURE_MAX_CPUS);
+    out->naive = (int)capture->config.naive;
+    return 0;
+}
+
+int capture_take_lost(struct capture *capture, uint64_t cgroup_id, uint64_t *lost, char *error) {
+    struct take_lost_args args = {.process = cgroup_id};
+    const int status = bpf_run(capture->objects.programs[PROGRAM_TAKE_LOST], &args, sizeof(args));
+
+    if (status < 0)
+        return capture_fail(error, status, "the losses cannot be read: %s", strerror(-status));
+    *lost = args.lost;
+    return 0;
+}
