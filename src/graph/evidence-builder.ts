@@ -1,3 +1,4 @@
+import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event, GapEvent, RollbackEvent } from "../model/event.ts";
 import { assembleEvidence } from "./assemble-evidence.ts";
@@ -59,6 +60,26 @@ export class EvidenceBuilder {
       case "rollback":
         this.#rollback(process, event);
         break;
+    }
+  }
+
+  /** All rows of one process's columns: no object an event for sends, receives and stable lines. */
+  addColumns(columns: EventColumns): void {
+    const process = this.addProcess(columns.process);
+    const { kind, channel, begin, end, channels, count } = columns;
+    /** Index in `channels` → 1 + our number, once looked up. */
+    const known = new Uint32Array(channels.length);
+    for (let row = 0; row < count; row += 1) {
+      const code = kind[row] as number;
+      if (code === EVENT_KIND.stable) this.#stable(process);
+      else if (code === EVENT_KIND.send || code === EVENT_KIND.receive) {
+        const index = channel[row] as number;
+        if (known[index] === 0 && (begin[row] as number) < (end[row] as number))
+          known[index] = this.#channel(channels[index] as string) + 1;
+        const side = code === EVENT_KIND.send ? SENDER : RECEIVER;
+        const number = (known[index] as number) - 1;
+        this.#rangeOn(process, number, side, begin[row] as number, end[row] as number, 0);
+      } else this.addEvent(columns.event(row));
     }
   }
 
