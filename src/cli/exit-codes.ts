@@ -1,0 +1,33 @@
+/** Exit codes, as interchange.md fixes them. */
+import type { ErrorCode } from "../model/errors.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Outcome } from "../model/recovery-line.ts";
+
+export const EXIT = { clean: 0, other: 1, usage: 2, tainted: 3, refused: 4, corrupt: 5 } as const;
+
+const BY_CODE: Partial<Record<ErrorCode, number>> = {
+  RL_USAGE: EXIT.usage,
+  RL_BAD_INPUT: EXIT.usage,
+  RL_CONTRADICTION: EXIT.usage,
+  RL_UNKNOWN_APP: EXIT.usage,
+  RL_UNKNOWN_PROCESS: EXIT.usage,
+  RL_REFUSED: EXIT.refused,
+  RL_CORRUPT_LOG: EXIT.corrupt,
+  RL_BAD_BLOCK: EXIT.corrupt,
+};
+
+/** The exit code of whatever an action threw. */
+export function exitCodeOf(error: unknown): number {
+  return (error instanceof RecoveryLineError && BY_CODE[error.code]) || EXIT.other;
+}
+
+/** The exit code of a line that was printed. */
+export function exitCodeOfOutcome(outcome: Outcome): number {
+  return outcome === "clean" ? EXIT.clean : EXIT.tainted;
+}
+
+/** What `--json` prints as `outcome` next to an error. */
+export function failureOutcome(exitCode: number): "refused" | "corrupt" | "error" {
+  if (exitCode === EXIT.refused) return "refused";
+  return exitCode === EXIT.corrupt ? "corrupt" : "error";
+}

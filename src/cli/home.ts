@@ -1,0 +1,30 @@
+/** Where logs live (README, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { RecoveryLineError } from "../model/errors.ts";
+
+/** The home directory of all logs, absolute. An empty variable counts as unset. */
+export function resolveHome(logOption?: string): string {
+  if (logOption !== undefined && logOption !== "") return resolve(logOption);
+  const home = process.env["RECOVERY_LINE_HOME"];
+  if (home) return resolve(home);
+  if (process.getuid?.() === 0) return "/var/lib/recovery-line";
+  return join(process.env["XDG_STATE_HOME"] || join(homedir(), ".local", "state"), "recovery-line");
+}
+
+const PATH_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** An application name becomes a directory: anything else than the pattern of README "Names" is wrong use. */
+export function checkedAppName(name: string): string {
+  if (PATH_NAME.test(name)) return name;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `${JSON.stringify(name)} is no application name`,
+    "A name starts with a letter or digit and has at most 64 letters, digits, '.', '_' or '-'.",
+  );
+}
+
+/** The log directory of one application. Throws RL_USAGE for a name that is none. */
+export function appDirectory(home: string, app: string): string {
+  return join(home, checkedAppName(app));
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env node
+/**
+ * The command line. One module a command; every module exports `register(program)`.
+ *
+ * To add a command: write `src/cli/<name>.ts`, import it here and put it into `COMMANDS`. Rules that keep it simple:
+ *   - import heavy modules (log, engine, graph, ring) inside the action with `await import(...)`: `--help` stays fast;
+ *   - throw a `RecoveryLineError`; this file prints it (one sentence on stderr; with `--json` one object on stdout) and
+ *     chooses the exit code by `exit-codes.ts`. Name the application's argument `app`: then the object names it;
+ *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { RecoveryLineError } from "../model/errors.ts";
+import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
+import { printableSentence, write, writeJson } from "./print.ts";
+
+const COMMANDS: readonly { register(program: Command): void }[] = [];
+
+/** The command whose action runs, once there is one. */
+let acting: Command | undefined;
+
+function buildProgram(): Command {
+  const program = new Command("recovery-line")
+    .description("Records what processes tell each other and computes the latest consistent restart line.")
+    .version(packageVersion(), "--version", "print the version")
+    .exitOverride()
+    .configureOutput({
+      outputError: (text, output) => output(text.split("\n").map(printableSentence).join("\n")),
+    })
+    .hook("preAction", (_, action) => {
+      acting = action;
+    });
+  for (const command of COMMANDS) command.register(program);
+  return program;
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/** Prints the failure and sets the exit code. */
+async function fail(error: unknown): Promise<void> {
+  if (error instanceof CommanderError) return failUsage(error);
+  process.exitCode = exitCodeOf(error);
+  if (acting?.opts()["json"] === true)
+    await writeFailure(process.exitCode, acting.processedArgs[appArgument(acting)], error);
+  await write(`recovery-line: ${sentences(error).map(printableSentence).join("\n")}\n`, process.stderr);
+}
+
+/** What to say about a failure, line by line: message and advice; of a bug of ours also where it is. */
+function sentences(error: unknown): string[] {
+  if (error instanceof RecoveryLineError) return [error.message, error.advice].filter((text) => text !== "");
+  if (error instanceof Error) return (error.stack ?? error.message).split("\n");
+  return [String(error)];
+}
+
+/** commander has printed its own message already; help and version are successes. */
+async function failUsage(error: CommanderError): Promise<void> {
+  process.exitCode = error.exitCode === 0 ? EXIT.clean : EXIT.usage;
+  if (error.exitCode === 0 || !process.argv.includes("--json")) return;
+  const wrong = new RecoveryLineError(
+    "RL_USAGE",
+    error.message.replace(/^error: /, ""),
+    "See --help.",
+    error,
+  );
+  await writeFailure(EXIT.usage, undefined, wrong);
+}
+
+function appArgument(command: Command): number {
+  return command.registeredArguments.findIndex((argument) => argument.name() === "app");
+}
+
+async function writeFailure(exitCode: number, application: unknown, error: unknown): Promise<void> {
+  const known = error instanceof RecoveryLineError;
+  await writeJson({
+    application: typeof application === "string" ? application : null,
+    outcome: failureOutcome(exitCode),
+    error: {
+      code: known ? error.code : "RL_INTERNAL",
+      message: error instanceof Error ? error.message : String(error),
+      advice: known ? error.advice : "This is a bug of recovery-line; please report it.",
+    },
+  });
+}
+
+/** A reader that went away (`| head`) is no failure, and nothing can be written to it any more. */
+function leaveQuietlyOnEpipe(): void {
+  for (const stream of [process.stdout, process.stderr])
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error;
+      process.exit(process.exitCode ?? EXIT.clean);
+    });
+}
+
+leaveQuietlyOnEpipe();
+await buildProgram().parseAsync().catch(fail);

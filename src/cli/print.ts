@@ -1,0 +1,64 @@
+/** What goes to the terminal: escaped text, aligned tables, one JSON object, errors. */
+import type { Writable } from "node:stream";
+
+/**
+ * Control characters, line separators, direction overrides and lone surrogates: whatever could move the cursor, colour the terminal
+ * or make a name look like another one.
+ */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
+
+/** A name from evidence, safe to show. `\` itself is doubled so that no name can look like an escape. */
+export function printable(text: string): string {
+  return text.replaceAll("\\", "\\\\").replace(UNPRINTABLE, escapeCharacter);
+}
+
+/** A sentence of ours that may hold names: like `printable`, but backslashes stay single (our sentences quote names as JSON). */
+export function printableSentence(text: string): string {
+  return text.replace(UNPRINTABLE, escapeCharacter);
+}
+
+function escapeCharacter(character: string): string {
+  if (character === "\n") return "\\n";
+  if (character === "\t") return "\\t";
+  const code = character.codePointAt(0) as number;
+  return code < 0x100
+    ? `\\x${code.toString(16).padStart(2, "0")}`
+    : `\\u${code.toString(16).padStart(4, "0")}`;
+}
+
+/** Columns padded to their widest cell; the last column is not padded. Cells must be printable already. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const width = head.map((cell, column) =>
+    rows.reduce((widest, row) => Math.max(widest, (row[column] ?? "").length), cell.length),
+  );
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, column) => (column === cells.length - 1 ? cell : cell.padEnd(width[column] as number)))
+      .join("  ")
+      .trimEnd();
+  return [line(head), ...rows.map(line)].map((text) => `${text}\n`).join("");
+}
+
+/** "1 process", "2 processes". */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** Writes and waits until a full pipe has room again, so that no output piles up in memory. */
+export async function write(text: string, stream: Writable = process.stdout): Promise<void> {
+  if (text === "" || stream.write(text)) return;
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      stream.off("drain", done);
+      stream.off("close", done);
+      resolve();
+    };
+    stream.on("drain", done);
+    stream.on("close", done);
+  });
+}
+
+/** Exactly one JSON object, on stdout. */
+export async function writeJson(value: unknown): Promise<void> {
+  await write(`${JSON.stringify(value, null, 2)}\n`);
+}
