@@ -1,10 +1,10 @@
 /** The capture programs and their ring as an `EventSource`. */
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 import { call, type NativeAddon, type NativeHandle, native } from "./binding.ts";
 import type { CaptureCounters, CutEntry, DrainResult, EventSource } from "./event-source.ts";
-import { lockReader } from "./reader-lock.ts";
+import { lockReader, readerFolder } from "./reader-lock.ts";
 import { RingReader } from "./ring-reader.ts";
 
 export interface KernelSourceOptions {
@@ -44,7 +44,7 @@ export class KernelSource implements EventSource {
   readonly #captures: boolean;
   #closed = false;
 
-  private constructor(addon: NativeAddon, handle: NativeHandle, lockPath: string, captures: boolean) {
+  private constructor(addon: NativeAddon, handle: NativeHandle, pinDir: string, captures: boolean) {
     this.#native = addon;
     this.#handle = handle;
     this.#captures = captures;
@@ -53,7 +53,7 @@ export class KernelSource implements EventSource {
     this.ringBytes = state.ringBytes;
     this.created = state.created !== 0;
     this.ringId = `${this.bootId}:${mapId(state.fd)}`;
-    this.#unlock = lockReader(lockPath);
+    this.#unlock = lockReader(pinDir);
     this.#reader.rewind();
   }
 
@@ -68,16 +68,16 @@ export class KernelSource implements EventSource {
     return KernelSource.#over(addon, handle, pinDir, true);
   }
 
-  /** Reads a pinned ring that somebody else fills; it selects nothing and counts nothing. Locks the pin's directory. */
+  /** Reads a pinned ring that somebody else fills; it selects nothing and counts nothing. */
   static attach(pinnedRing: string, ringBytes: number): KernelSource {
     const addon = native();
     const handle = call(`ring ${pinnedRing}`, () => addon.attach(pinnedRing, ringBytes));
     return KernelSource.#over(addon, handle, dirname(pinnedRing), false);
   }
 
-  static #over(addon: NativeAddon, handle: NativeHandle, lockPath: string, captures: boolean): KernelSource {
+  static #over(addon: NativeAddon, handle: NativeHandle, pinDir: string, captures: boolean): KernelSource {
     try {
-      return new KernelSource(addon, handle, lockPath, captures);
+      return new KernelSource(addon, handle, pinDir, captures);
     } catch (error) {
       addon.close(handle);
       throw error;
@@ -86,6 +86,7 @@ export class KernelSource implements EventSource {
 
   /** Detaches and unpins everything in `pinDir`; records not yet read are gone. */
   static unpin(pinDir: string): void {
+    rmSync(readerFolder(pinDir), { recursive: true, force: true });
     call(`unpin ${pinDir}`, () => native().unpin(pinDir));
   }
 

@@ -1,5 +1,6 @@
 /** One reader a ring: an flock that the kernel drops when its holder dies, however it dies. */
-import { readFileSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, native } from "./binding.ts";
 
@@ -13,20 +14,27 @@ function holder(path: string): number | undefined {
   return undefined;
 }
 
+/** The folder beside a pinned ring that stands for the right to read it (the loader locks the pin directory itself). */
+export function readerFolder(pinDir: string): string {
+  return join(pinDir, "reader");
+}
+
 /**
- * Locks a file or directory (a bpffs directory works, and is the ring's own). Returns the function that lets go.
+ * Becomes the only reader of the ring pinned in `pinDir`. Returns the function that lets go.
  * Throws RL_LOCKED, naming the pid, if another process reads already.
  */
-export function lockReader(path: string): () => void {
+export function lockReader(pinDir: string): () => void {
   const addon = native();
+  const path = readerFolder(pinDir);
   try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     const fd = call(path, () => addon.lock(path));
     return () => addon.unlock(fd);
   } catch (error) {
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
       "RL_LOCKED",
-      `${path} is being read by process ${holder(path) ?? "unknown"}`,
+      `the ring in ${pinDir} is being read by process ${holder(path) ?? "unknown"}`,
       "One collector reads a ring. Stop the other one, or use another pin directory.",
       error,
     );

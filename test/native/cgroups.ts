@@ -29,6 +29,10 @@ export class TestCgroups {
     return statSync(path).ino;
   }
 
+  path(process: string): string {
+    return `${this.#folder}/${process}`;
+  }
+
   /** Starts a program inside the cgroup of a process: it is there before its first instruction. */
   spawn(process: string, command: string, args: readonly string[]): ChildProcess {
     const script = 'echo $$ > "$0" && exec "$@"';

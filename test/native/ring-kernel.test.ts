@@ -80,7 +80,7 @@ test("above half full the kernel's wake-up reaches JavaScript, once a rise and n
 test("a second reader is told who reads; a closed or foreign handle is misuse", () => {
   const child = `
     const addon = require("node-gyp-build")(${JSON.stringify(process.cwd())});
-    try { addon.lock(${JSON.stringify(dirname(rig.ringPath))}); } catch (error) { console.log(error.errno); }`;
+    try { addon.lock(${JSON.stringify(`${dirname(rig.ringPath)}/reader`)}); } catch (error) { console.log(error.errno); }`;
   expect(execFileSync(process.execPath, ["-e", child], { encoding: "utf8" })).toBe("11\n");
   const locked = () => lockReader(dirname(rig.ringPath));
   expect(locked).toThrow(

@@ -27,8 +27,8 @@ export class RingRig {
 
   constructor(name: string, ringBytes: number) {
     ensureBpffs();
-    this.#producer = compile("ring_producer", ["test/native/c/ring_producer.c"], ["-O2", "-lbpf"]);
-    this.#object = compileBpf("ring_producer.bpf.o", "test/native/c/ring_producer.bpf.c");
+    this.#producer = compile("ring_producer", ["test/native/c/ring_producer_helper.c"], ["-O2", "-lbpf"]);
+    this.#object = compileBpf("ring_producer.bpf.o", "test/native/c/ring_producer.bpf_helper.c");
     this.#folder = `${BPFFS}/${name}-${process.pid}`;
     this.ringPath = `${this.#folder}/ring`;
     this.ringBytes = ringBytes;

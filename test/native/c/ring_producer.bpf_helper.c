@@ -15,7 +15,7 @@ struct {
     __uint(max_entries, 4096);
 } ring SEC(".maps");
 
-/* Shared with ring_producer.c: process, connections, serial, emitted, lost, pending, ring bytes. */
+/* Shared with ring_producer_helper.c: process, connections, serial, emitted, lost, pending, ring bytes. */
 struct state {
     __u64 process, connections, serial, emitted, lost, pending, ring_bytes;
 };
