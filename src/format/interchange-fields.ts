@@ -1,0 +1,121 @@
+/** Single fields of an event line: each function returns a value that holds its invariant, or throws RL_BAD_INPUT. */
+import type { Cut, PageName } from "../model/event.ts";
+import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
+import { badInput, type Place, quoted } from "./interchange-error.ts";
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Own fields only: a line can't inherit what it does not say. */
+export function fieldOf(line: JsonObject, field: string, place: Place): unknown {
+  if (!Object.hasOwn(line, field)) throw badInput(place, field, "is missing");
+  return line[field];
+}
+
+/** A non-empty string that UTF-8 can hold, within `maxBytes`. */
+export function nameField(line: JsonObject, field: string, maxBytes: number, place: Place): string {
+  const value = fieldOf(line, field, place);
+  if (typeof value !== "string" || value === "")
+    throw badInput(place, field, `must be a non-empty string, is ${quoted(value)}`);
+  checkName(value, field, maxBytes, place);
+  return value;
+}
+
+export function processField(line: JsonObject, place: Place): string {
+  return nameField(line, "process", MAX_PROCESS_NAME_BYTES, place);
+}
+
+export function channelField(line: JsonObject, place: Place): string {
+  return nameField(line, "channel", MAX_CHANNEL_NAME_BYTES, place);
+}
+
+function checkName(name: string, field: string, maxBytes: number, place: Place): void {
+  // A UTF-16 unit makes at most 3 bytes: short names need no counting.
+  if (name.length * 3 > maxBytes && Buffer.byteLength(name) > maxBytes)
+    throw badInput(place, field, `is longer than ${maxBytes} bytes in UTF-8: ${quoted(name)}`);
+  if (LONE_SURROGATE.test(name))
+    throw badInput(place, field, `has half a surrogate pair, which UTF-8 can't hold: ${quoted(name)}`);
+}
+
+/** An integer least ≤ n ≤ 2^53-1. */
+export function integerField(line: JsonObject, field: string, least: number, place: Place): number {
+  return checkedInteger(fieldOf(line, field, place), field, least, place);
+}
+
+function checkedInteger(value: unknown, field: string, least: number, place: Place): number {
+  if (!Number.isSafeInteger(value) || (value as number) < least)
+    throw badInput(place, field, `must be an integer from ${least} to 2^53-1, is ${quoted(value)}`);
+  return (value as number) + 0; // -0 becomes 0
+}
+
+/** One of a few words. */
+export function wordField<T extends string>(
+  line: JsonObject,
+  field: string,
+  words: readonly T[],
+  place: Place,
+): T {
+  const value = fieldOf(line, field, place);
+  if (!words.includes(value as T))
+    throw badInput(place, field, `must be ${words.map(quoted).join(" or ")}, is ${quoted(value)}`);
+  return value as T;
+}
+
+/** A page's name: a non-empty string or an integer. */
+export function pageField(line: JsonObject, place: Place): PageName {
+  const value = fieldOf(line, "page", place);
+  if (typeof value === "string") return nameField(line, "page", MAX_CHANNEL_NAME_BYTES, place);
+  if (Number.isSafeInteger(value)) return (value as number) + 0;
+  throw badInput(place, "page", `must be a non-empty string or an integer, is ${quoted(value)}`);
+}
+
+export function optionalString(line: JsonObject, field: string, place: Place): string | undefined {
+  if (!Object.hasOwn(line, field)) return undefined;
+  const value = line[field];
+  if (typeof value !== "string") throw badInput(place, field, `must be a string, is ${quoted(value)}`);
+  checkName(value, field, MAX_CHANNEL_NAME_BYTES, place);
+  return value;
+}
+
+export function optionalBoolean(line: JsonObject, field: string, otherwise: boolean, place: Place): boolean {
+  if (!Object.hasOwn(line, field)) return otherwise;
+  const value = line[field];
+  if (typeof value !== "boolean") throw badInput(place, field, `must be true or false, is ${quoted(value)}`);
+  return value;
+}
+
+export function optionalNumber(line: JsonObject, field: string, place: Place): number | undefined {
+  if (!Object.hasOwn(line, field)) return undefined;
+  const value = line[field];
+  if (typeof value !== "number" || !Number.isFinite(value))
+    throw badInput(place, field, `must be a number, is ${quoted(value)}`);
+  return value + 0;
+}
+
+/** `cut`: two maps of channel → offset; a map that is not there is empty. */
+export function optionalCut(line: JsonObject, place: Place): Cut | undefined {
+  if (!Object.hasOwn(line, "cut")) return undefined;
+  const cut = line["cut"];
+  if (!isObject(cut)) throw badInput(place, "cut", `must be an object, is ${quoted(cut)}`);
+  return { sent: offsets(cut, "sent", place), received: offsets(cut, "received", place) };
+}
+
+function offsets(cut: JsonObject, side: "sent" | "received", place: Place): ReadonlyMap<string, number> {
+  if (!Object.hasOwn(cut, side)) return new Map();
+  const field = `cut.${side}`;
+  const value = cut[side];
+  if (!isObject(value))
+    throw badInput(place, field, `must be an object of channel: offset, is ${quoted(value)}`);
+  const result = new Map<string, number>();
+  for (const [channel, offset] of Object.entries(value)) {
+    if (channel === "") throw badInput(place, field, "has a channel without a name");
+    checkName(channel, field, MAX_CHANNEL_NAME_BYTES, place);
+    result.set(channel, checkedInteger(offset, `${field}.${channel}`, 0, place));
+  }
+  return result;
+}

@@ -1,0 +1,140 @@
+/**
+ * What single lines can't show: checkpoint indices rise along each effective history, a rollback names a checkpoint of it, and a
+ * channel has one sender and one receiver.
+ *
+ * Memory: the checkpoints in effect and one entry a channel. A rollback drops checkpoints for good, so all of them together cost
+ * no more than the checkpoints did.
+ */
+import type { CheckpointEvent, Event, RollbackEvent } from "../model/event.ts";
+import { badInput, type Place, quoted } from "./interchange-error.ts";
+
+interface History {
+  readonly process: string;
+  /** Checkpoint indices in effect, rising. */
+  readonly checkpoints: number[];
+}
+
+/** Who first sent and received, and the lines where they did. */
+interface ChannelEnds {
+  send: End | undefined;
+  receive: End | undefined;
+}
+
+interface End {
+  readonly history: History;
+  readonly place: Place;
+}
+
+export class HistoryCheck {
+  readonly #histories = new Map<string, History>();
+  readonly #channels = new Map<string, ChannelEnds>();
+
+  get processCount(): number {
+    return this.#histories.size;
+  }
+
+  get channelCount(): number {
+    return this.#channels.size;
+  }
+
+  hasProcess(name: string): boolean {
+    return this.#histories.has(name);
+  }
+
+  /** Takes one event. Throws RL_BAD_INPUT or RL_CONTRADICTION; what was taken before still stands. */
+  add(event: Event, place: Place): void {
+    const history = this.#history(event.process);
+    switch (event.type) {
+      case "send":
+      case "receive":
+        this.#claim(history, event.channel, event.type, event.begin, event.end, place);
+        break;
+      case "page-copy":
+      case "page-invalidate": {
+        const side = event.role === "source" ? "send" : "receive";
+        this.#claim(history, event.channel, side, event.begin, event.end, place);
+        break;
+      }
+      case "checkpoint":
+        this.#checkpoint(history, event, place);
+        break;
+      case "rollback":
+        rollBack(history, event, place);
+        break;
+    }
+  }
+
+  #history(process: string): History {
+    let history = this.#histories.get(process);
+    if (history === undefined) {
+      history = { process, checkpoints: [] };
+      this.#histories.set(process, history);
+    }
+    return history;
+  }
+
+  #checkpoint(history: History, event: CheckpointEvent, place: Place): void {
+    const newest = history.checkpoints.at(-1) ?? 0;
+    if (event.checkpoint <= newest)
+      throw badInput(
+        place,
+        "checkpoint",
+        `${event.checkpoint} does not rise above ${newest}, the newest of process ${quoted(history.process)}`,
+      );
+    history.checkpoints.push(event.checkpoint);
+    for (const [channel, offset] of event.cut?.sent ?? [])
+      this.#claim(history, channel, "send", 0, offset, place);
+    for (const [channel, offset] of event.cut?.received ?? [])
+      this.#claim(history, channel, "receive", 0, offset, place);
+  }
+
+  /** Empty ranges mean nothing: they claim nothing. */
+  #claim(
+    history: History,
+    channel: string,
+    side: "send" | "receive",
+    begin: number,
+    end: number,
+    place: Place,
+  ): void {
+    if (begin === end) return;
+    let ends = this.#channels.get(channel);
+    if (ends === undefined) {
+      ends = { send: undefined, receive: undefined };
+      this.#channels.set(channel, ends);
+    }
+    const holder = ends[side];
+    if (holder === undefined) ends[side] = { history, place };
+    else if (holder.history !== history) throw secondEnd(holder, history, channel, side, begin, end, place);
+  }
+}
+
+function secondEnd(
+  holder: End,
+  history: History,
+  channel: string,
+  side: "send" | "receive",
+  begin: number,
+  end: number,
+  place: Place,
+): Error {
+  const first = holder.place.line === 0 ? holder.place.file : `line ${holder.place.line}`;
+  return badInput(
+    place,
+    "channel",
+    `process ${quoted(history.process)} ${side}s [${begin}, ${end}) on channel ${quoted(channel)}, ` +
+      `but process ${quoted(holder.history.process)} ${side}s on it too (${first}): one channel has one ${side === "send" ? "sender" : "receiver"}`,
+    "RL_CONTRADICTION",
+  );
+}
+
+function rollBack(history: History, event: RollbackEvent, place: Place): void {
+  const { checkpoints } = history;
+  while ((checkpoints.at(-1) ?? 0) > event.checkpoint) checkpoints.pop();
+  if (event.checkpoint !== 0 && checkpoints.at(-1) !== event.checkpoint)
+    throw badInput(
+      place,
+      "checkpoint",
+      `process ${quoted(history.process)} has no checkpoint ${event.checkpoint} in effect to roll back to`,
+    );
+}
