@@ -31,7 +31,13 @@ static struct sockaddr_in address(const char *port) {
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
+static void no_delay(int fd) {
+    const int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
 static void echo(int fd) {
+    no_delay(fd);
     for (;;) {
         const ssize_t got = recv(fd, buffer, 1 + (size_t)rand() % sizeof(buffer), 0);
         if (got <= 0)
@@ -64,14 +70,14 @@ static int serve(const char *port) {
 }
 
 static int dial(const char *port) {
-    const int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in there = address(port);
 
     if (connect(fd, (struct sockaddr *)&there, sizeof(there)) != 0) {
         perror("tcp_load");
         exit(1);
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    no_delay(fd);
     return fd;
 }
 
