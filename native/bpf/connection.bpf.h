@@ -67,9 +67,10 @@ static __always_inline uint64_t received_offset(const struct tcp_sock *tcp, cons
     return recovery_offset(near, taken - c->remote - 1);
 }
 
+/* `seq` may be acknowledged by now, or lie ahead: a signed distance. */
 static __always_inline uint64_t offset_of_sequence(const struct tcp_sock *tcp, const struct connection *c,
                                                    uint32_t seq) {
-    return recovery_offset(c->sent_base + tcp->bytes_acked + (uint32_t)(seq - tcp->snd_una),
+    return recovery_offset(c->sent_base + tcp->bytes_acked + (int64_t)(int32_t)(seq - tcp->snd_una),
                            seq - c->local - 1);
 }
 

@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Capture tests with real system calls. A program holds named cases; `program CASE` runs one, `program
+ * --list` names them. Exit code 0 passed, 1 failed, 77 skipped; the last line says why.
+ *
+ * The test process itself is never recorded. It starts *actors*: children in a cgroup of their own that play
+ * one end of a conversation, say what they did in shared memory, and wait to be released. Orders go over
+ * pipes and shared memory, which raise no event.
+ */
+#ifndef RECOVERY_TEST_HARNESS_H
+#define RECOVERY_TEST_HARNESS_H
+
+#define _GNU_SOURCE
+#include "loader/capture.h"
+#include "include/recovery_ring.h"
+#include "ring/ring_map.h"
+#include "ring/ring_read.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_ACTORS 8
+#define SKIPPED 77
+#define MAX_TOLD 8
+
+struct test_case {
+    const char *name;
+    void (*run)(void);
+};
+
+/* What an actor tells the test; shared memory. */
+struct told {
+    _Atomic int stage; /* steps the actor has reached */
+    _Atomic int go;    /* steps the test allows */
+    uint64_t sent, received;
+    uint64_t value[MAX_TOLD];
+    int failed; /* a check in the actor failed; it has printed why */
+};
+
+struct actor {
+    char cgroup[512];
+    uint64_t id;
+    pid_t pid;
+    struct told *told;
+};
+
+struct recorded {
+    struct recovery_record *items;
+    size_t count, room;
+};
+
+static struct {
+    char root[256], pins[256]; /* cgroup directory and pin directory of this run */
+    struct capture *capture;
+    struct ring_map map;
+    struct ring_reader reader;
+    struct recorded records;
+    struct actor actors[MAX_ACTORS];
+    int actor_count;
+    pid_t owner;
+} test;
+
+/* ---- ending
+ * -------------------------------------------------------------------------------------------------- */
+
+static inline void write_file(const char *path, const char *text) {
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        if (write(fd, text, strlen(text)) < 0 && errno != ENOENT)
+            fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        close(fd);
+    }
+}
+
+static inline void remove_cgroup(const char *path) {
+    for (int i = 0; i < 200 && rmdir(path) != 0 && errno == EBUSY; i++)
+        usleep(5000);
+}
+
+static inline void clean_up(void) {
+    char path[600];
+
+    if (getpid() != test.owner)
+        return;
+    for (int i = 0; i < test.actor_count; i++) {
+        snprintf(path, sizeof(path), "%s/cgroup.freeze", test.actors[i].cgroup);
+        write_file(path, "0");
+        snprintf(path, sizeof(path), "%s/cgroup.kill", test.actors[i].cgroup);
+        write_file(path, "1");
+        if (test.actors[i].pid > 0)
+            waitpid(test.actors[i].pid, NULL, 0);
+        snprintf(path, sizeof(path), "%s/nested", test.actors[i].cgroup);
+        remove_cgroup(path);
+        remove_cgroup(test.actors[i].cgroup);
+    }
+    ring_map_close(&test.map);
+    capture_close(test.capture);
+    if (test.pins[0] != '\0')
+        capture_unpin(test.pins, NULL);
+    if (test.root[0] != '\0')
+        remove_cgroup(test.root);
+}
+
+__attribute__((noreturn, format(printf, 2, 3))) static inline void finish_test(int code, const char *format,
+                                                                               ...) {
+    va_list arguments;
+
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n");
+    fflush(stdout);
+    clean_up();
+    _exit(code);
+}
+
+#define SKIP(...) finish_test(SKIPPED, "skipped: " __VA_ARGS__)
+#define FAIL(format, ...) finish_test(1, "%s:%d: " format, __FILE__, __LINE__ __VA_OPT__(, ) __VA_ARGS__)
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            FAIL("%s (errno: %s)", #condition, strerror(errno));                                             \
+    } while (0)
+#define EQUAL(actual, expected)                                                                              \
+    do {                                                                                                     \
+        const long long actual_ = (long long)(actual), expected_ = (long long)(expected);                    \
+        if (actual_ != expected_)                                                                            \
+            FAIL("%s is %lld, expected %s = %lld", #actual, actual_, #expected, expected_);                  \
+    } while (0)
+
+/* ---- set-up
+ * -------------------------------------------------------------------------------------------------- */
+
+static inline void find_cgroup2(char *path, size_t bytes) {
+    char line[1024], mount[200];
+    FILE *file = fopen("/proc/self/mountinfo", "r");
+
+    path[0] = '\0';
+    CHECK(file != NULL);
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (strstr(line, " - cgroup2 ") != NULL && sscanf(line, "%*s %*s %*s %*s %199s", mount) == 1)
+            snprintf(path, bytes, "%s", mount);
+    fclose(file);
+    if (path[0] == '\0')
+        SKIP("no cgroup2 hierarchy is mounted");
+}
+
+static inline void open_capture(uint32_t ring_bytes, int naive) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    const struct capture_options options = {
+        .pin_dir = test.pins, .ring_bytes = ring_bytes, .cgroup_level = 2, .force_naive = naive};
+    const int status = capture_open(&options, &test.capture, NULL, error);
+    int fd;
+    uint32_t bytes;
+
+    if (status == -EPERM || status == -ENOTSUP)
+        SKIP("%s", error);
+    if (status != 0)
+        FAIL("capture_open: %d %s", status, error);
+    capture_ring(test.capture, &fd, &bytes);
+    EQUAL(ring_map_open(&test.map, fd, bytes), 0);
+    ring_reader_init(&test.reader, &test.map);
+}
+
+static inline void set_up_with(uint32_t ring_bytes, int naive) {
+    char mount[200];
+
+    test.owner = getpid();
+    signal(SIGPIPE, SIG_IGN);
+    find_cgroup2(mount, sizeof(mount));
+    snprintf(test.pins, sizeof(test.pins), "/sys/fs/bpf/recovery-line-test-%d", getpid());
+    open_capture(ring_bytes, naive);
+    snprintf(test.root, sizeof(test.root), "%s/recovery-line-test-%d", mount, getpid());
+    CHECK(mkdir(test.root, 0755) == 0);
+}
+
+static inline void set_up(void) {
+    set_up_with(4 << 20, 0);
+}
+
+/* ---- actors
+ * -------------------------------------------------------------------------------------------------- */
+
+static inline struct told *shared_told(void) {
+    void *memory = mmap(NULL, sizeof(struct told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    return memory;
+}
+
+static inline void select_actor(struct actor *actor, int on) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    const int status = capture_select(test.capture, actor->id, on, error);
+    if (status != 0)
+        FAIL("capture_select: %d %s", status, error);
+}
+
+/* A cgroup with nobody in it yet, recorded or not. */
+static inline struct actor *new_actor(int selected) {
+    struct actor *actor = &test.actors[test.actor_count];
+    const char *root = strdup(test.root);
+    struct stat status;
+
+    CHECK(test.actor_count < MAX_ACTORS);
+    snprintf(actor->cgroup, sizeof(actor->cgroup), "%.256s/p%d", root, test.actor_count);
+    CHECK(mkdir(actor->cgroup, 0755) == 0);
+    test.actor_count++;
+    CHECK(stat(actor->cgroup, &status) == 0);
+    actor->id = status.st_ino;
+    actor->told = shared_told();
+    if (selected)
+        select_actor(actor, 1);
+    return actor;
+}
+
+static inline void enter_cgroup(const char *cgroup) {
+    char path[600];
+    snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+    write_file(path, "0");
+}
+
+/* The actor has reached a step and waits until the test lets it go on. */
+static inline void step(struct told *told) {
+    const int reached = atomic_fetch_add(&told->stage, 1) + 1;
+    while (atomic_load(&told->go) < reached)
+        usleep(200);
+}
+
+typedef void actor_function(int fd, struct told *told);
+
+/* Starts the actor; fd goes to its function and is closed here. */
+static inline void start(struct actor *actor, actor_function *function, int fd) {
+    actor->pid = fork();
+    CHECK(actor->pid >= 0);
+    if (actor->pid == 0) {
+        enter_cgroup(actor->cgroup);
+        function(fd, actor->told);
+        step(actor->told);
+        _exit(0);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+static inline void drain(void);
+
+/* Waits until the actor has reached its next step, keeping the ring empty. */
+static inline void reached(struct actor *actor, int stage) {
+    for (int i = 0; atomic_load(&actor->told->stage) < stage; i++) {
+        int status;
+        drain();
+        if (i > 100000 || (i % 50 == 49 && waitpid(actor->pid, &status, WNOHANG) == actor->pid)) {
+            if (atomic_load(&actor->told->stage) >= stage)
+                break;
+            actor->pid = 0;
+            FAIL("actor %s ended or hangs before step %d", actor->cgroup, stage);
+        }
+        usleep(200);
+    }
+    drain();
+}
+
+static inline void release(struct actor *actor, int stage) {
+    atomic_store(&actor->told->go, stage);
+}
+
+static inline void ended(struct actor *actor) {
+    int status = 0;
+    CHECK(waitpid(actor->pid, &status, 0) == actor->pid);
+    actor->pid = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        FAIL("actor %s ended with status %#x", actor->cgroup, status);
+    drain();
+}
+
+static inline void freeze(struct actor *actor, int on) {
+    char path[600], text[256] = "";
+
+    snprintf(path, sizeof(path), "%s/cgroup.freeze", actor->cgroup);
+    write_file(path, on ? "1" : "0");
+    snprintf(path, sizeof(path), "%s/cgroup.events", actor->cgroup);
+    for (int i = 0; i < 2000; i++) {
+        const int fd = open(path, O_RDONLY);
+        const ssize_t got = read(fd, text, sizeof(text) - 1);
+        close(fd);
+        text[got > 0 ? got : 0] = '\0';
+        if (strstr(text, on ? "frozen 1" : "frozen 0") != NULL)
+            return;
+        usleep(500);
+    }
+    FAIL("%s does not freeze", actor->cgroup);
+}
+
+/* ---- records
+ * ------------------------------------------------------------------------------------------------- */
+
+static inline void keep_record(const struct recovery_record *record) {
+    struct recorded *all = &test.records;
+    if (all->count == all->room) {
+        all->room = all->room == 0 ? 4096 : all->room * 2;
+        all->items = realloc(all->items, all->room * sizeof(*all->items));
+        CHECK(all->items != NULL);
+    }
+    all->items[all->count++] = *record;
+}
+
+static inline void drain(void) {
+    static uint8_t slots[1024 * RECOVERY_SLOT_BYTES];
+    struct ring_batch batch;
+
+    do {
+        EQUAL(ring_drain(&test.reader, slots, sizeof(slots), &batch), 0);
+        EQUAL(batch.foreign, 0);
+        for (size_t i = 0; i < batch.records; i++)
+            keep_record((const void *)(slots + i * RECOVERY_SLOT_BYTES + 8));
+        EQUAL(ring_commit(&test.reader, batch.position), 0);
+    } while (batch.records > 0);
+}
+
+static inline size_t count_records(const struct actor *actor, int kind) {
+    size_t count = 0;
+    for (size_t i = 0; i < test.records.count; i++)
+        count += test.records.items[i].process == actor->id && test.records.items[i].kind == kind;
+    return count;
+}
+
+static inline bool has_unmatched(const struct actor *actor, uint64_t reason) {
+    for (size_t i = 0; i < test.records.count; i++)
+        if (test.records.items[i].process == actor->id && test.records.items[i].kind == RECOVERY_UNMATCHED &&
+            test.records.items[i].local == reason)
+            return true;
+    return false;
+}
+
+static inline int by_begin(const void *left, const void *right) {
+    const struct recovery_record *a = left, *b = right;
+    return a->begin < b->begin ? -1 : a->begin > b->begin;
+}
+
+/* Asserts that the ranges of one kind on one connection tile [from, to). Returns how many there are. */
+static inline size_t tiles(const struct actor *actor, int kind, uint64_t local, uint64_t remote,
+                           uint64_t from, uint64_t to) {
+    struct recovery_record *mine = calloc(test.records.count + 1, sizeof(*mine));
+    size_t count = 0;
+    uint64_t end = from;
+
+    for (size_t i = 0; i < test.records.count; i++) {
+        const struct recovery_record *record = &test.records.items[i];
+        if (record->process == actor->id && record->kind == kind && record->local == local &&
+            record->remote == remote)
+            mine[count++] = *record;
+    }
+    qsort(mine, count, sizeof(*mine), by_begin);
+    for (size_t i = 0; i < count; i++) {
+        if (mine[i].begin != end)
+            FAIL("kind %d of %s: range %zu begins at %llu, expected %llu", kind, actor->cgroup, i,
+                 (unsigned long long)mine[i].begin, (unsigned long long)end);
+        if (mine[i].length == 0)
+            FAIL("an empty range at %llu", (unsigned long long)end);
+        end += mine[i].length;
+    }
+    free(mine);
+    if (end != to)
+        FAIL("kind %d of %s: ranges end at %llu, expected %llu", kind, actor->cgroup, (unsigned long long)end,
+             (unsigned long long)to);
+    return count;
+}
+
+/* ---- cuts
+ * ---------------------------------------------------------------------------------------------------- */
+
+struct cut {
+    struct capture_cut_entry *entries;
+    size_t count;
+    int complete;
+};
+
+static inline struct cut take_cut(const struct actor *actor) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct cut cut;
+    const int status = capture_cut(test.capture, actor->id, &cut.entries, &cut.count, &cut.complete, error);
+    if (status != 0)
+        FAIL("capture_cut: %d %s", status, error);
+    return cut;
+}
+
+static inline struct cut frozen_cut(struct actor *actor) {
+    freeze(actor, 1);
+    const struct cut cut = take_cut(actor);
+    freeze(actor, 0);
+    return cut;
+}
+
+/* The entry of the only connection. */
+static inline struct capture_cut_entry only(struct cut cut) {
+    EQUAL(cut.count, 1);
+    EQUAL(cut.complete, 1);
+    const struct capture_cut_entry entry = cut.entries[0];
+    free(cut.entries);
+    return entry;
+}
+
+static inline void same_offsets(struct capture_cut_entry a, struct capture_cut_entry b) {
+    EQUAL(a.local, b.local);
+    EQUAL(a.remote, b.remote);
+    EQUAL(a.sent, b.sent);
+    EQUAL(a.received, b.received);
+}
+
+/* ---- sockets
+ * ------------------------------------------------------------------------------------------------- */
+
+static inline struct sockaddr_in loopback(uint16_t port) {
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static inline int listen_tcp(uint16_t *port) {
+    struct sockaddr_in address = loopback(0);
+    socklen_t length = sizeof(address);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    CHECK(fd >= 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(listen(fd, 64) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
+static inline int connect_tcp(uint16_t port) {
+    const struct sockaddr_in address = loopback(port);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    CHECK(fd >= 0);
+    CHECK(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+    return fd;
+}
+
+static inline int accept_one(int listener) {
+    const int fd = accept(listener, NULL, NULL);
+    CHECK(fd >= 0);
+    close(listener);
+    return fd;
+}
+
+static inline void send_all(int fd, const void *bytes, size_t count, struct told *told) {
+    for (size_t done = 0; done < count;) {
+        const ssize_t sent = send(fd, (const char *)bytes + done, count - done, MSG_NOSIGNAL);
+        CHECK(sent > 0);
+        done += (size_t)sent;
+        told->sent += (uint64_t)sent;
+    }
+}
+
+static inline void receive_all(int fd, void *bytes, size_t count, struct told *told) {
+    for (size_t done = 0; done < count;) {
+        const ssize_t got = recv(fd, (char *)bytes + done, count - done, 0);
+        CHECK(got > 0);
+        done += (size_t)got;
+        told->received += (uint64_t)got;
+    }
+}
+
+/* Until the end of file. */
+static inline void receive_rest(int fd, struct told *told) {
+    static char bytes[65536];
+    ssize_t got;
+
+    while ((got = recv(fd, bytes, sizeof(bytes), 0)) > 0)
+        told->received += (uint64_t)got;
+    CHECK(got == 0);
+}
+
+static inline uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- a conversation of two
+ * ----------------------------------------------------------------------------------- */
+
+static uint16_t pair_port;
+static actor_function *client_part, *server_part;
+
+static inline void play_client(int fd, struct told *told) {
+    (void)fd;
+    client_part(connect_tcp(pair_port), told);
+}
+
+static inline void play_server(int fd, struct told *told) {
+    server_part(accept_one(fd), told);
+}
+
+struct pair {
+    struct actor *client, *server;
+    struct capture_cut_entry client_cut, server_cut;
+};
+
+/* Both ends play their part to the end; then ranges, names and cuts (alive, and after exit) must agree with
+ * what the actors counted themselves. */
+static inline struct pair run_pair(actor_function *client, actor_function *server) {
+    struct pair pair = {.client = new_actor(1), .server = new_actor(1)};
+    const int listener = listen_tcp(&pair_port);
+
+    client_part = client;
+    server_part = server;
+    start(pair.server, play_server, listener);
+    start(pair.client, play_client, -1);
+    reached(pair.client, 1);
+    reached(pair.server, 1);
+    pair.client_cut = only(frozen_cut(pair.client));
+    pair.server_cut = only(frozen_cut(pair.server));
+    EQUAL(pair.client_cut.local, pair.server_cut.remote);
+    EQUAL(pair.client_cut.remote, pair.server_cut.local);
+    EQUAL(pair.client_cut.sent, pair.client->told->sent);
+    EQUAL(pair.client_cut.received, pair.client->told->received);
+    EQUAL(pair.server_cut.sent, pair.server->told->sent);
+    EQUAL(pair.server_cut.received, pair.server->told->received);
+    const uint64_t local = pair.client_cut.local, remote = pair.client_cut.remote;
+    tiles(pair.client, RECOVERY_SEND, local, remote, 0, pair.client_cut.sent);
+    tiles(pair.client, RECOVERY_RECEIVE, local, remote, 0, pair.client_cut.received);
+    tiles(pair.server, RECOVERY_SEND, remote, local, 0, pair.server_cut.sent);
+    tiles(pair.server, RECOVERY_RECEIVE, remote, local, 0, pair.server_cut.received);
+    EQUAL(count_records(pair.client, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    release(pair.client, 1);
+    ended(pair.client);
+    same_offsets(only(take_cut(pair.client)), pair.client_cut);
+    release(pair.server, 1);
+    ended(pair.server);
+    same_offsets(only(take_cut(pair.server)), pair.server_cut);
+    return pair;
+}
+
+/* ---- main
+ * ---------------------------------------------------------------------------------------------------- */
+
+static inline int run_cases(const struct test_case *cases, size_t count, int argc, char **argv) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (size_t i = 0; i < count; i++) {
+        if (argc > 1 && strcmp(argv[1], "--list") == 0) {
+            printf("%s\n", cases[i].name);
+        } else if (argc > 1 && strcmp(argv[1], cases[i].name) == 0) {
+            cases[i].run();
+            finish_test(0, "passed");
+        }
+    }
+    if (argc > 1 && strcmp(argv[1], "--list") == 0)
+        return 0;
+    printf("usage: %s --list | CASE\n", argv[0]);
+    return 2;
+}
+
+#endif
