@@ -12,6 +12,8 @@ export const MAX_LINE_BYTES = 16 * 1024 * 1024;
 export const RING_SLOT_BYTES = 64;
 /** A log block is closed at this size, in bytes (facts.md: larger values halve LevelDB's throughput). */
 export const MAX_BLOCK_BYTES = 256 * 1024;
+/** A log block of one enormous event (a checkpoint with a very long cut vector) may grow to this size, in bytes. */
+export const MAX_EVENT_BLOCK_BYTES = 32 * 1024 * 1024;
 /** Events in one log block, count. */
 export const MAX_BLOCK_EVENTS = 65_536;
 /** Processes of one application, count. */

@@ -1,0 +1,178 @@
+/**
+ * The judge: the recovery line by definition, for executions small enough to try every vector of restore points.
+ *
+ * Every byte is one element of a plain Set, every set is written down as src/README.md words it, nothing is
+ * shared between positions, nothing is clever. It also asserts what the theory promises: the component-wise
+ * maximum (and minimum) of the consistent vectors is consistent.
+ */
+import { assert } from "../../src/model/assert.ts";
+import type { Event } from "../../src/model/event.ts";
+import type { DsmModel, InTransitRange } from "../../src/model/recovery-line.ts";
+import type { Answer, Options } from "./answer.ts";
+import { evidenceOf, isFailed, lineEntry } from "./answer.ts";
+import type { Bytes } from "./byte-sets.ts";
+import { difference, isSubset, maximalRanges, NONE, range, union } from "./byte-sets.ts";
+import { channelEnds, isSend } from "./channel-ends.ts";
+import type { History } from "./history.ts";
+import { effectiveHistories } from "./history.ts";
+import { isVolatileEnd, lastStable, restorePoints } from "./restore-points.ts";
+
+type Side = "sent" | "received";
+
+function isMessage(event: Event, dsm: DsmModel): boolean {
+  if (event.type === "page-invalidate") return dsm === "sequential";
+  return event.type === "send" || event.type === "receive" || event.type === "page-copy";
+}
+
+/** What the events among the first n lines say was sent (received) on the channel. */
+function fromEvents(history: History, n: number, channel: string, side: Side, dsm: DsmModel): Bytes {
+  let bytes = NONE;
+  for (const event of history.slice(0, n))
+    if (isMessage(event, dsm) && "channel" in event && event.channel === channel)
+      if (isSend(event) === (side === "sent")) bytes = union(bytes, range(event.begin, event.end));
+  return bytes;
+}
+
+/** Bytes that are no messages under `transfers`: what page-invalidate rows of the channel cover. */
+function ignoredBytes(histories: Iterable<History>, channel: string, dsm: DsmModel): Bytes {
+  let bytes = NONE;
+  if (dsm === "transfers")
+    for (const history of histories)
+      for (const event of history)
+        if (event.type === "page-invalidate" && event.channel === channel)
+          bytes = union(bytes, range(event.begin, event.end));
+  return bytes;
+}
+
+/** [0, cut) of the cut on line m for the channel, without the ignored bytes; empty if line m carries no cut. */
+function fromCut(history: History, m: number, channel: string, side: Side, ignored: Bytes): Bytes {
+  const event = history[m - 1]!;
+  if (event.type !== "checkpoint" || event.cut === undefined) return NONE;
+  return difference(range(0, event.cut[side].get(channel) ?? 0), ignored);
+}
+
+/** The line of the previous checkpoint with a cut, 0 if there is none. */
+function previousCut(history: History, m: number): number {
+  for (let line = m - 1; line > 0; line--) {
+    const event = history[line - 1]!;
+    if (event.type === "checkpoint" && event.cut !== undefined) return line;
+  }
+  return 0;
+}
+
+/** Rule 4 for sends: events and cuts among the first n lines. */
+function sentAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
+  let bytes = fromEvents(history, n, channel, "sent", dsm);
+  for (let m = 1; m <= n; m++) bytes = union(bytes, fromCut(history, m, channel, "sent", ignored));
+  return bytes;
+}
+
+/** Rule 4 for receives: as for sends, and what only a later cut knows counts from the cut before it on. */
+function receivedAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
+  let bytes = fromEvents(history, n, channel, "received", dsm);
+  for (let m = 1; m <= history.length; m++) {
+    const cut = fromCut(history, m, channel, "received", ignored);
+    if (m <= n) bytes = union(bytes, cut);
+    else if (previousCut(history, m) < n)
+      bytes = union(bytes, difference(cut, fromEvents(history, m, channel, "received", dsm)));
+  }
+  return bytes;
+}
+
+/** Rule 6: the bytes sent by position n whose payload is in the message log. */
+function loggedAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
+  const stable = lastStable(history);
+  const logged = new Set<number>();
+  for (let s = 1; s <= Math.min(n, stable); s++) {
+    const before = sentAt(history, s - 1, channel, dsm, ignored);
+    const byEvent = fromEvents(history, s, channel, "sent", dsm);
+    const gap = history.slice(previousCut(history, s), s).some((event) => event.type === "gap");
+    for (const byte of sentAt(history, s, channel, dsm, ignored))
+      if (!before.has(byte) && (byEvent.has(byte) || !gap)) logged.add(byte);
+  }
+  return logged;
+}
+
+interface Candidate {
+  readonly position: number;
+  /** Not rolled back: what is in its kernel's buffers is not lost. */
+  readonly continues: boolean;
+  readonly sent: Map<string, Bytes>;
+  readonly received: Map<string, Bytes>;
+  readonly unlogged: Map<string, Bytes>;
+}
+
+/** Every vector with one entry of each list. */
+function* vectors<T>(lists: readonly (readonly T[])[]): Generator<T[]> {
+  if (lists.length === 0) yield [];
+  else
+    for (const rest of vectors(lists.slice(0, -1))) for (const last of lists.at(-1)!) yield [...rest, last];
+}
+
+export function bruteForce(events: readonly Event[], options: Options): Answer {
+  const histories = effectiveHistories(events);
+  const ends = channelEnds(events);
+  const names = [...histories.keys()];
+  const channels = [...new Set([...ends.sender.keys(), ...ends.receiver.keys()])].sort();
+
+  const candidates = names.map((name) => {
+    const history = histories.get(name)!;
+    const failed = isFailed(options, name);
+    return restorePoints(history, failed).map((position): Candidate => {
+      const sent = new Map<string, Bytes>();
+      const received = new Map<string, Bytes>();
+      const unlogged = new Map<string, Bytes>();
+      for (const channel of channels) {
+        const ignored = ignoredBytes(histories.values(), channel, options.dsm);
+        const out = sentAt(history, position, channel, options.dsm, ignored);
+        sent.set(channel, out);
+        received.set(channel, receivedAt(history, position, channel, options.dsm, ignored));
+        unlogged.set(channel, difference(out, loggedAt(history, position, channel, options.dsm, ignored)));
+      }
+      return { position, continues: !failed && isVolatileEnd(history, position), sent, received, unlogged };
+    });
+  });
+
+  const at = (vector: readonly Candidate[], process: string | undefined) =>
+    process === undefined ? undefined : vector[names.indexOf(process)];
+  const consistent = (vector: readonly Candidate[]) =>
+    channels.every((channel) => {
+      const sender = at(vector, ends.sender.get(channel));
+      const receiver = at(vector, ends.receiver.get(channel));
+      const received = receiver?.received.get(channel) ?? NONE;
+      if (!isSubset(received, sender?.sent.get(channel) ?? NONE)) return false;
+      if (options.inTransit === "any" || receiver?.continues) return true;
+      return isSubset(sender?.unlogged.get(channel) ?? NONE, received);
+    });
+
+  let maximum: Candidate[] | undefined;
+  let minimum: Candidate[] | undefined;
+  for (const vector of vectors(candidates))
+    if (consistent(vector)) {
+      maximum = vector.map((point, i) =>
+        maximum && maximum[i]!.position > point.position ? maximum[i]! : point,
+      );
+      minimum = vector.map((point, i) =>
+        minimum && minimum[i]!.position < point.position ? minimum[i]! : point,
+      );
+    }
+  assert(maximum !== undefined && minimum !== undefined, "the initial states are consistent");
+  assert(consistent(maximum), "the maximum of consistent vectors is consistent");
+  assert(consistent(minimum), "the minimum of consistent vectors is consistent");
+
+  const line = maximum;
+  const inTransit: InTransitRange[] = channels.flatMap((channel) => {
+    const from = ends.sender.get(channel);
+    const to = ends.receiver.get(channel) ?? null;
+    const sent = at(line, from)?.sent.get(channel) ?? NONE;
+    const lost = difference(sent, at(line, to ?? undefined)?.received.get(channel) ?? NONE);
+    return maximalRanges(lost).map(([begin, end]) => ({ channel, from: from!, to, begin, end }));
+  });
+  return {
+    ...evidenceOf(histories.values()),
+    line: names.map((name, i) =>
+      lineEntry(name, histories.get(name)!, line[i]!.position, isFailed(options, name)),
+    ),
+    inTransit,
+  };
+}

@@ -1,0 +1,53 @@
+/**
+ * Effective histories: what a process did and has not undone (interchange.md, `rollback`).
+ * Part of the judge: written from the contracts, shares no code with the engine.
+ */
+import { RecoveryLineError } from "../../src/model/errors.ts";
+import type { Event } from "../../src/model/event.ts";
+
+export type History = readonly Event[];
+
+function bad(event: Event, what: string): never {
+  throw new RecoveryLineError("RL_BAD_INPUT", `${event.process}: ${what}`);
+}
+
+function greatestCheckpoint(history: History): number {
+  for (let n = history.length; n > 0; n--) {
+    const line = history[n - 1]!;
+    if (line.type === "checkpoint") return line.checkpoint;
+  }
+  return 0;
+}
+
+/** Position of c(index) in a history: the number of lines up to and with it. 0 for the initial state. */
+export function positionOfCheckpoint(history: History, index: number): number | undefined {
+  if (index === 0) return 0;
+  for (let n = history.length; n > 0; n--) {
+    const line = history[n - 1]!;
+    if (line.type === "checkpoint" && line.checkpoint === index) return n;
+  }
+  return undefined;
+}
+
+/** Appends one line to a history, undoing what a `rollback` undoes. The rollback line itself stays. */
+export function appendLine(history: Event[], event: Event): void {
+  if (event.type === "checkpoint" && event.checkpoint <= greatestCheckpoint(history))
+    bad(event, `checkpoint ${event.checkpoint} does not rise`);
+  if (event.type === "rollback") {
+    const position = positionOfCheckpoint(history, event.checkpoint);
+    if (position === undefined) bad(event, `rollback to unknown checkpoint ${event.checkpoint}`);
+    history.length = position;
+  }
+  history.push(event);
+}
+
+/** The effective history of every process, processes sorted by name. */
+export function effectiveHistories(events: readonly Event[]): Map<string, Event[]> {
+  const histories = new Map<string, Event[]>();
+  for (const event of events) {
+    const history = histories.get(event.process) ?? [];
+    histories.set(event.process, history);
+    appendLine(history, event);
+  }
+  return new Map([...histories].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
+}
