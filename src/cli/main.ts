@@ -11,10 +11,11 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
+import * as compute from "./compute.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 
-const COMMANDS: readonly { register(program: Command): void }[] = [];
+const COMMANDS: readonly { register(program: Command): void }[] = [compute];
 
 /** The command whose action runs, once there is one. */
 let acting: Command | undefined;

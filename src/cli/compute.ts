@@ -1,0 +1,113 @@
+/** `recovery-line compute`: the latest line that the evidence proves safe (interchange.md). */
+import type { Command } from "commander";
+import { Option } from "commander";
+import type { Evidence } from "../graph/evidence.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+import { exitCodeOfOutcome } from "./exit-codes.ts";
+import { failedNames, repeated } from "./failed-names.ts";
+import { lineReport } from "./line-report.ts";
+import { inputBaseName, inputName, readInput } from "./open-input.ts";
+import { printable, write, writeJson } from "./print.ts";
+
+interface ComputeFlags {
+  readonly log?: readonly string[];
+  readonly failed?: readonly string[];
+  readonly dsm: DsmModel;
+  readonly inTransit: InTransitPolicy;
+  readonly from?: string;
+  readonly json?: boolean;
+  readonly diagram?: boolean;
+}
+
+const HELP = `
+Without --failed the whole application restarts. Positions count the lines of a process that are not undone.
+
+Exit codes: 0 clean, 3 tainted (events are missing; a safe line was printed), 2 wrong use or bad input,
+4 refused (no safe answer exists), 5 the log is corrupt, 1 anything else.
+
+Examples:
+  recovery-line compute heat --failed p0,p1
+  recovery-line compute --from events.jsonl --in-transit logged --json
+  recovery-line export heat | recovery-line compute --from - --diagram`;
+
+export function register(program: Command): void {
+  program
+    .command("compute")
+    .summary("print the recovery line of an application")
+    .description("Computes the latest consistent recovery line, with the evidence for it.")
+    .argument("[app]", "application; may be left out with --from")
+    .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
+    .option("--failed <names>", "processes that failed, P,Q; repeatable (default: all of them)", repeated)
+    .addOption(
+      new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
+        .choices(["sequential", "transfers"])
+        .default("sequential"),
+    )
+    .addOption(
+      new Option("--in-transit <policy>", "which messages may be left in transit: any, or only logged ones")
+        .choices(["any", "logged"])
+        .default("any"),
+    )
+    .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
+    .option("--diagram", "draw an ASCII space-time diagram, too")
+    .option("--json", "print one JSON object (interchange.md)")
+    .addHelpText("after", HELP)
+    .action(compute);
+}
+
+async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
+  const { computeLine } = await import("../engine/compute.ts");
+  const evidence = await evidenceFor(app, flags);
+  // Without any process it is the engine's part to refuse.
+  const failed = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+  const answer = computeLine(evidence, {
+    ...(failed === undefined ? {} : { failed }),
+    dsm: flags.dsm,
+    inTransit: flags.inTransit,
+  });
+  const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
+  await print(app ?? inputBaseName(flags.from ?? ""), answer, diagram, flags);
+  process.exitCode = exitCodeOfOutcome(answer.outcome);
+}
+
+async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promise<Evidence> {
+  if (flags.from !== undefined) {
+    if (flags.log !== undefined)
+      throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
+    return evidenceOfFile(flags.from);
+  }
+  if (app === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "no application and no events file",
+      "Write recovery-line compute APP, or recovery-line compute --from FILE.",
+    );
+  throw new RecoveryLineError("RL_USAGE", "logs are not read yet");
+}
+
+async function evidenceOfFile(file: string): Promise<Evidence> {
+  const { readEventBatches } = await import("../format/interchange.ts");
+  const { readEventEvidence } = await import("../engine/read-evidence.ts");
+  return readEventEvidence(readEventBatches(readInput(file), inputName(file)));
+}
+
+async function draw(
+  evidence: Evidence,
+  answer: RecoveryLine,
+  failed: readonly string[] | undefined,
+  dsm: DsmModel,
+): Promise<string> {
+  const { spaceTimeDiagram } = await import("../analysis/space-time-diagram.ts");
+  return spaceTimeDiagram(evidence, answer, { failed, dsm, show: printable });
+}
+
+async function print(
+  application: string,
+  answer: RecoveryLine,
+  diagram: string | undefined,
+  flags: ComputeFlags,
+): Promise<void> {
+  if (flags.json) await writeJson({ application, ...answer, ...(diagram === undefined ? {} : { diagram }) });
+  else await write(lineReport(application, answer) + (diagram === undefined ? "" : `\n${diagram}`));
+}

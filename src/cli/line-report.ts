@@ -1,0 +1,100 @@
+/** A recovery line for people: who restarts where, what is in transit, and why. All names are escaped. */
+import type {
+  InTransitRange,
+  LineEntry,
+  RecoveryLine,
+  Witness,
+  WitnessLink,
+} from "../model/recovery-line.ts";
+import { counted, printable, table } from "./print.ts";
+
+/** Rows of a table and witnesses printed, count; --json prints all. */
+const MAX_ROWS = 1000;
+/** Links of one chain printed, count. */
+const MAX_LINKS = 20;
+
+export function lineReport(application: string, answer: RecoveryLine): string {
+  return [
+    `${printable(application)}: ${headline(answer)}\n`,
+    entryTable(answer.line),
+    inTransitTable(answer.inTransit),
+    witnessList(answer.witnesses),
+  ]
+    .filter((part) => part !== "")
+    .join("\n");
+}
+
+function headline({ outcome, line, evidence }: RecoveryLine): string {
+  const back = line.filter(({ action }) => action !== "continue").length;
+  const said = `${outcome}, ${back} of ${counted(line.length, "process", "processes")} rolled back`;
+  if (outcome === "clean") return said;
+  const lost = evidence.lost > 0 ? `, ${counted(evidence.lost, "event")} known to be lost` : "";
+  return `${said}; ${counted(evidence.gaps, "gap")} in the evidence${lost}: the line is safe, maybe earlier than needed`;
+}
+
+function entryTable(line: readonly LineEntry[]): string {
+  const rows = line
+    .slice(0, MAX_ROWS)
+    .map(({ process, action, checkpoint, position }) => [
+      printable(process),
+      action,
+      checkpoint === null ? "-" : String(checkpoint),
+      String(position),
+    ]);
+  return table(["PROCESS", "ACTION", "CHECKPOINT", "POSITION"], rows) + more(line.length, "processes");
+}
+
+function inTransitTable(ranges: readonly InTransitRange[]): string {
+  if (ranges.length === 0) return "Nothing is in transit.\n";
+  const rows = ranges
+    .slice(0, MAX_ROWS)
+    .map(({ channel, from, to, begin, end }) => [
+      printable(from),
+      to === null ? "?" : printable(to),
+      String(begin),
+      String(end),
+      printable(channel),
+    ]);
+  const head = "In transit: sent inside the line, not received inside it; must be replayed.\n";
+  return head + table(["FROM", "TO", "BEGIN", "END", "CHANNEL"], rows) + more(ranges.length, "ranges");
+}
+
+function witnessList(witnesses: readonly Witness[]): string {
+  if (witnesses.length === 0) return "";
+  const paragraphs = witnesses.slice(0, MAX_ROWS).map(witnessText);
+  return `Why:\n${paragraphs.join("")}${more(witnesses.length, "processes")}`;
+}
+
+/** One rolled-back process and its chain, a line a link. */
+export function witnessText({ process, because }: Witness): string {
+  const links = because.map((link) => `    ${linkText(link)}\n`);
+  const hidden = links.length - MAX_LINKS;
+  if (hidden > 0) links.splice(MAX_LINKS / 2, hidden, `    ... ${counted(hidden, "more link")} ...\n`);
+  return `  ${printable(process)}\n${links.join("")}`;
+}
+
+/** One link in words. */
+function linkText(link: WitnessLink): string {
+  const process = printable(link.process);
+  const from = link.from === undefined ? "" : printable(link.from);
+  const range = `[${link.begin}, ${link.end}) of ${printable(link.channel ?? "")}`;
+  const at = link.position === undefined ? "" : ` (at position ${link.position})`;
+  switch (link.rule) {
+    case "failed":
+      return `${process} failed`;
+    case "gap":
+      return `events of ${process} are missing${at}: no position after that is certain`;
+    case "orphan":
+      return `${process} received ${range}${at}, which ${from} has then not sent`;
+    case "never-sent":
+      return `${process} received ${range}${at}, which nobody sent`;
+    case "unreplayable":
+      return from === ""
+        ? `${process} sent ${range}${at}: no log can replay it and no receiver is known`
+        : `${process} sent ${range}${at}, which ${from} has then not received and no log can replay`;
+  }
+}
+
+function more(count: number, what: string): string {
+  return count > MAX_ROWS ? `... and ${count - MAX_ROWS} more ${what}; --json prints all\n` : "";
+}
