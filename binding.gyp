@@ -8,6 +8,7 @@
         "native/addon/ring_glue.c",
         "native/addon/wake.c",
         "native/addon/lock.c",
+        "native/addon/peer.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
         "native/loader/capture.c",

@@ -55,5 +55,6 @@ void capture_glue_init(napi_env env, napi_value exports);
 void ring_glue_init(napi_env env, napi_value exports);
 void wake_glue_init(napi_env env, napi_value exports);
 void lock_glue_init(napi_env env, napi_value exports);
+void peer_glue_init(napi_env env, napi_value exports);
 
 #endif /* RECOVERY_GLUE_H */

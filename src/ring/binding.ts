@@ -40,6 +40,8 @@ export interface NativeAddon {
   bootTime(): number;
   lock(path: string): number;
   unlock(fd: number): void;
+  /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
+  peer(fd: number): { pid: number; uid: number; gid: number };
 }
 
 /** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */
