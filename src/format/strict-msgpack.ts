@@ -1,11 +1,17 @@
 /**
  * MessagePack without its surprises: nil, booleans, numbers, strings, binary, arrays, and maps where asked for.
- * No extension types, so no RegExp, no records, no functions, no shared structures; every length is checked against
+ * Strings are well-formed UTF-8. No extension types, so no RegExp, no records, no functions, no shared structures; every length is checked against
  * the bytes that are there BEFORE msgpackr sees them, so that no claimed length can allocate.
  */
+import { isUtf8 } from "node:buffer";
 import { Packr, Unpackr } from "msgpackr";
 
-const OPTIONS = { useRecords: false, moreTypes: false, encodeUndefinedAsNil: true, int64AsType: "number" } as const;
+const OPTIONS = {
+  useRecords: false,
+  moreTypes: false,
+  encodeUndefinedAsNil: true,
+  int64AsType: "number",
+} as const;
 const packr = new Packr({ ...OPTIONS, variableMapSize: true });
 const unpackr = new Unpackr({ ...OPTIONS, mapsAsObjects: true });
 
@@ -35,19 +41,19 @@ function findFault(bytes: Uint8Array, maps: boolean): string | undefined {
 
 /** Bytes that follow a head byte of fixed size: 0xca f32 … 0xd3 i64. */
 const FIXED: Readonly<Record<number, number>> = {
-  0xc0: 0,
-  0xc2: 0,
-  0xc3: 0,
-  0xca: 4,
-  0xcb: 8,
-  0xcc: 1,
-  0xcd: 2,
-  0xce: 4,
-  0xcf: 8,
-  0xd0: 1,
-  0xd1: 2,
-  0xd2: 4,
-  0xd3: 8,
+  192: 0,
+  194: 0,
+  195: 0,
+  202: 4,
+  203: 8,
+  204: 1,
+  205: 2,
+  206: 4,
+  207: 8,
+  208: 1,
+  209: 2,
+  210: 4,
+  211: 8,
 };
 
 class Scan {
@@ -71,9 +77,9 @@ class Scan {
     if (head < 0x80 || head >= 0xe0) return;
     if (head < 0x90) this.#map(head & 0x0f, depth);
     else if (head < 0xa0) this.#items(head & 0x0f, depth);
-    else if (head < 0xc0) this.#skip(head & 0x1f);
+    else if (head < 0xc0) this.#string(head & 0x1f);
     else if (head >= 0xc4 && head <= 0xc6) this.#skip(this.#length(1 << (head - 0xc4)));
-    else if (head >= 0xd9 && head <= 0xdb) this.#skip(this.#length(1 << (head - 0xd9)));
+    else if (head >= 0xd9 && head <= 0xdb) this.#string(this.#length(1 << (head - 0xd9)));
     else if (head === 0xdc || head === 0xdd) this.#items(this.#length(head === 0xdc ? 2 : 4), depth);
     else if (head === 0xde || head === 0xdf) this.#map(this.#length(head === 0xde ? 2 : 4), depth);
     else this.#fixed(head);
@@ -88,6 +94,13 @@ class Scan {
   #skip(size: number): void {
     this.at += size;
     if (this.at > this.#bytes.length) this.fault ??= "ends too early";
+  }
+
+  #string(size: number): void {
+    const from = this.at;
+    this.#skip(size);
+    if (this.fault === undefined && !isUtf8(this.#bytes.subarray(from, this.at)))
+      this.fault = "a string is not UTF-8";
   }
 
   #length(size: number): number {

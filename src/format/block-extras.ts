@@ -1,0 +1,152 @@
+/**
+ * What the columns of a block can't hold, as one strict msgpack array (logs-format.md, "Extras"):
+ * [[row, node | nil, …what the kind adds], …], rows rising. Kind, channel, range and time stand in the columns.
+ */
+import type { Cut, Event, PageName } from "../model/event.ts";
+import { MAX_CHANNEL_NAME_BYTES } from "../model/limits.ts";
+import { badBlock } from "./block-header.ts";
+import { EVENT_KIND, type EventColumns } from "./event-columns.ts";
+import { packStrict, unpackStrict } from "./strict-msgpack.ts";
+
+const ROLES = ["source", "destination"] as const;
+const ACCESSES = ["read", "write"] as const;
+type Entry = readonly unknown[];
+
+/** The extras of rows [from, to), or nothing. Throws `TypeError` for values that are no events. */
+export function packExtras(columns: EventColumns, from: number, to: number): Uint8Array {
+  if (columns.extras.size === 0) return new Uint8Array(0);
+  const rows = [...columns.extras.keys()].filter((row) => row >= from && row < to).sort((a, b) => a - b);
+  if (rows.length === 0) return new Uint8Array(0);
+  return packStrict(rows.map((row) => entryOf(row - from, columns.extras.get(row)!)));
+}
+
+function entryOf(row: number, event: Event): Entry {
+  const node = event.node ?? null;
+  switch (event.type) {
+    case "page-fault":
+      return [row, node, event.page, ACCESSES.indexOf(event.access)];
+    case "page-copy":
+    case "page-invalidate":
+      return [row, node, event.page, ROLES.indexOf(event.role)];
+    case "checkpoint":
+      return [row, node, event.checkpoint, event.usable, event.image ?? null, ...cutEntry(event.cut)];
+    case "gap":
+      return [row, node, event.lost ?? null];
+    case "rollback":
+      return [row, node, event.checkpoint];
+    default:
+      return [row, node];
+  }
+}
+
+function cutEntry(cut: Cut | undefined): Entry {
+  return cut === undefined ? [null, null] : [[...cut.sent].flat(), [...cut.received].flat()];
+}
+
+/** Fields of an entry by kind, count; the smallest and largest kinds differ only in them. */
+const FIELDS: Readonly<Record<number, number>> = {
+  [EVENT_KIND.send]: 2,
+  [EVENT_KIND.receive]: 2,
+  [EVENT_KIND["page-fault"]]: 4,
+  [EVENT_KIND["page-copy"]]: 4,
+  [EVENT_KIND["page-invalidate"]]: 4,
+  [EVENT_KIND.checkpoint]: 7,
+  [EVENT_KIND.stable]: 2,
+  [EVENT_KIND.gap]: 3,
+  [EVENT_KIND.rollback]: 3,
+};
+
+/** Fills `columns.extras`, whose columns are checked already. Throws only RL_BAD_BLOCK. */
+export function unpackExtras(bytes: Uint8Array, columns: EventColumns): void {
+  let last = -1;
+  for (const entry of entriesOf(bytes)) {
+    const row = integer(entry[0], last + 1, "an extra's row");
+    if (row >= columns.count) throw badBlock("an extra's row is beyond the block");
+    last = row;
+    columns.extras.set(row, eventOf(columns, row, entry));
+  }
+}
+
+function entriesOf(bytes: Uint8Array): readonly Entry[] {
+  if (bytes.length === 0) return [];
+  let list: unknown;
+  try {
+    list = unpackStrict(bytes);
+  } catch (cause) {
+    throw badBlock(`extras: ${(cause as Error).message}`, cause);
+  }
+  if (!Array.isArray(list) || !list.every(Array.isArray)) throw badBlock("extras are no list of lists");
+  return list as readonly Entry[];
+}
+
+function eventOf(columns: EventColumns, row: number, entry: Entry): Event {
+  const kind = columns.kind[row]!;
+  if (entry.length !== FIELDS[kind]) throw badBlock(`an extra of ${entry.length} fields`);
+  const event = { ...columns.event(row) } as Event & Record<string, unknown>;
+  const node = entry[1] === null ? undefined : string(entry[1], "node", true);
+  Object.assign(event, addition(kind, entry), node === undefined ? {} : { node });
+  return event;
+}
+
+function addition(kind: number, entry: Entry): object {
+  switch (kind) {
+    case EVENT_KIND["page-fault"]:
+      return { page: pageName(entry[2]), access: word(ACCESSES, entry[3]) };
+    case EVENT_KIND["page-copy"]:
+    case EVENT_KIND["page-invalidate"]:
+      return { page: pageName(entry[2]), role: word(ROLES, entry[3]) };
+    case EVENT_KIND.checkpoint:
+      return checkpoint(entry);
+    case EVENT_KIND.gap:
+      return entry[2] === null ? {} : { lost: integer(entry[2], 0, "lost") };
+    case EVENT_KIND.rollback:
+      return { checkpoint: integer(entry[2], 0, "a rollback's checkpoint") };
+    default:
+      return {};
+  }
+}
+
+function checkpoint(entry: Entry): object {
+  const [, , index, usable, image, sent, received] = entry;
+  if (typeof usable !== "boolean") throw badBlock("usable is no boolean");
+  if ((sent === null) !== (received === null)) throw badBlock("half a cut");
+  return {
+    checkpoint: integer(index, 1, "a checkpoint's index"),
+    usable,
+    ...(image === null ? {} : { image: string(image, "image", true) }),
+    ...(sent === null ? {} : { cut: { sent: offsets(sent), received: offsets(received) } }),
+  };
+}
+
+function offsets(value: unknown): ReadonlyMap<string, number> {
+  if (!Array.isArray(value) || value.length % 2 !== 0) throw badBlock("a cut is no list of pairs");
+  const map = new Map<string, number>();
+  for (let at = 0; at < value.length; at += 2)
+    map.set(string(value[at], "a cut's channel", false), integer(value[at + 1], 0, "a cut's offset"));
+  if (map.size * 2 !== value.length) throw badBlock("a cut names a channel twice");
+  return map;
+}
+
+function integer(value: unknown, least: number, what: string): number {
+  if (!Number.isSafeInteger(value) || (value as number) < least) throw badBlock(`${what} is out of range`);
+  return (value as number) + 0;
+}
+
+function string(value: unknown, what: string, mayBeEmpty: boolean): string {
+  if (typeof value !== "string" || (value === "" && !mayBeEmpty)) throw badBlock(`${what} is no name`);
+  if (value.length * 3 > MAX_CHANNEL_NAME_BYTES && Buffer.byteLength(value) > MAX_CHANNEL_NAME_BYTES)
+    throw badBlock(`${what} is too long`);
+  return value;
+}
+
+function pageName(value: unknown): PageName {
+  return typeof value === "string"
+    ? string(value, "page", false)
+    : integer(value, Number.MIN_SAFE_INTEGER, "page");
+}
+
+function word<T>(words: readonly T[], value: unknown): T {
+  const found = typeof value === "number" ? words[value] : undefined;
+  if (found === undefined) throw badBlock("an unknown word");
+  return found;
+}

@@ -1,0 +1,104 @@
+/** Random events of one process, as wild as the gateways let them in. */
+import fc from "fast-check";
+import type { BlockPlace } from "../../src/format/block-header.ts";
+import { EventColumns } from "../../src/format/event-columns.ts";
+import type { Cut, Event } from "../../src/model/event.ts";
+
+const name = fc.oneof(
+  fc.constantFrom(
+    "a",
+    "tcp:0a0b0c0d-01020304",
+    "ключ",
+    "\u{feff}mark",
+    `\u{feff}${"long".repeat(50)}é`,
+    "__proto__",
+    "\0",
+  ),
+  fc.string({ minLength: 1, maxLength: 40, unit: "binary" }),
+);
+const offset = fc.oneof(
+  fc.integer({ min: 0, max: 1000 }),
+  fc.maxSafeNat(),
+  fc.constantFrom(2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER),
+);
+const range = fc
+  .record({ channel: name, one: offset, other: offset })
+  .map(({ channel, one, other }) => ({ channel, begin: Math.min(one, other), end: Math.max(one, other) }));
+const time = fc.oneof(
+  fc.constant(undefined),
+  fc.integer({ min: 1_000_000, max: 1_000_300 }),
+  fc.maxSafeInteger(),
+  fc.double({ noNaN: true, noDefaultInfinity: true }).map((value) => value + 0),
+);
+const page = fc.oneof(
+  name,
+  fc.maxSafeInteger().map((value) => value + 0),
+);
+const offsets = fc.array(fc.tuple(name, offset), { maxLength: 5 }).map((pairs) => new Map(pairs));
+const cut: fc.Arbitrary<Cut> = fc.record({ sent: offsets, received: offsets });
+const role = fc.constantFrom("source" as const, "destination" as const);
+
+const body: fc.Arbitrary<object> = fc.oneof(
+  { weight: 6, arbitrary: range.map((at) => ({ type: "send", ...at })) },
+  { weight: 6, arbitrary: range.map((at) => ({ type: "receive", ...at })) },
+  fc.record({
+    type: fc.constant("page-fault"),
+    page,
+    access: fc.constantFrom("read" as const, "write" as const),
+  }),
+  fc.tuple(range, page, role).map(([at, named, as]) => ({ type: "page-copy", ...at, page: named, role: as })),
+  fc
+    .tuple(range, page, role)
+    .map(([at, named, as]) => ({ type: "page-invalidate", ...at, page: named, role: as })),
+  fc.constant({ type: "stable" }),
+  fc.oneof(fc.constant({ type: "gap" }), fc.record({ type: fc.constant("gap"), lost: offset })),
+  fc.record(
+    {
+      type: fc.constant("checkpoint"),
+      checkpoint: fc.integer({ min: 1, max: 2 ** 40 }),
+      usable: fc.boolean(),
+      image: name,
+      cut,
+    },
+    { requiredKeys: ["type", "checkpoint", "usable"] },
+  ),
+);
+
+/** Events without rollbacks: what a rollback undoes depends on what is there. */
+export const anyEvents: fc.Arbitrary<Event[]> = fc
+  .tuple(name, fc.array(fc.tuple(body, time, fc.option(name)), { minLength: 1, maxLength: 60 }))
+  .map(([process, list]) =>
+    list.map(
+      ([fields, at, node]) =>
+        ({
+          process,
+          ...fields,
+          ...(at === undefined ? {} : { time: at }),
+          ...(node === null ? {} : { node }),
+        }) as Event,
+    ),
+  );
+
+export function columnsOf(events: readonly Event[], threads: readonly number[] = [0]): EventColumns {
+  const columns = new EventColumns(events[0]!.process);
+  for (const [row, event] of events.entries()) columns.push(event, threads[row % threads.length]);
+  return columns;
+}
+
+/** The first block of a log. */
+export function firstPlace(columns: EventColumns): BlockPlace {
+  let greatestCheckpoint = 0;
+  for (const event of columns.extras.values())
+    if (event.type === "checkpoint") greatestCheckpoint = Math.max(greatestCheckpoint, event.checkpoint);
+  return {
+    application: "app",
+    chain: 1,
+    previousHash: new Uint8Array(32),
+    sequence: 1,
+    previousBlock: 0,
+    previousControl: 0,
+    position: 0,
+    positionAfter: columns.count,
+    greatestCheckpoint,
+  };
+}
