@@ -2,7 +2,8 @@
  * At which line of its process a byte counts as sent (or received), for one channel end (README "Semantics decided" 4).
  *
  * An event counts at its line. A byte that no event up to a cut's checkpoint names is known only from that cut: a send counts at the
- * checkpoint (latest), a receive from the first line after the previous checkpoint with a cut (earliest). The least line wins.
+ * checkpoint (latest), a receive from the earliest line that may hold it: the first gap after the previous checkpoint with a cut or,
+ * where nothing is declared missing, the first line after that checkpoint. The least line wins.
  */
 import { type Evidence, HAS_CUT, RECEIVER } from "./evidence-layout.ts";
 import { Float64List, Uint32List } from "./growable.ts";
@@ -49,7 +50,10 @@ export class LineRanges {
   }
 }
 
-/** Per segment that carries a cut: the first line its cut alone may stand for, and whether a gap stands in that window. */
+/**
+ * Per segment that carries a cut: the first line its cut alone may stand for, and whether a gap stands in that window. All events before
+ * the first gap are known, so what only the cut knows came at that gap or after it; were it counted earlier, it would not be replayed.
+ */
 export interface CutWindows {
   readonly first: Uint32Array;
   readonly gap: Uint8Array;
@@ -60,15 +64,15 @@ export function cutWindows(evidence: Evidence): CutWindows {
   const windows = { first: new Uint32Array(line.length), gap: new Uint8Array(line.length) };
   for (let process = 0; process + 1 < start.length; process += 1) {
     let first = 1;
-    let sawGap = 0;
+    let firstGap = 0;
     for (let s = start[process] as number; s < (start[process + 1] as number); s += 1) {
       if ((flags[s] as number) & HAS_CUT) {
-        windows.first[s] = first;
-        windows.gap[s] = sawGap;
+        windows.first[s] = firstGap === 0 ? first : firstGap;
+        windows.gap[s] = firstGap === 0 ? 0 : 1;
         first = (line[s] as number) + 1;
-        sawGap = 0;
+        firstGap = 0;
       }
-      if (gap[s] !== 0) sawGap = 1;
+      if (firstGap === 0) firstGap = gap[s] as number;
     }
   }
   return windows;

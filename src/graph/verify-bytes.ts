@@ -84,7 +84,7 @@ export class ByteLookup {
         sure = !this.#histories.gapBefore(sentCut);
       }
       if (receivedCut !== undefined && receivedLine > (lines[receivedCut] as number))
-        receivedLine = this.#histories.cutBefore(receivedCut) + 1;
+        receivedLine = this.#histories.cutFrom(receivedCut);
       this.#facts[step] = {
         sender,
         receiver,

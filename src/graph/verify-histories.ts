@@ -13,8 +13,8 @@ export class Histories {
   readonly #replayTo: Float64Array;
   readonly #uncertainEnd: Uint8Array;
   readonly #lastStable: Uint32Array;
-  /** For a checkpoint with a cut: the line of the one before it (0 = start), and whether a gap stands between. */
-  readonly #cutBefore: Uint32Array;
+  /** For a checkpoint with a cut: the earliest line of what only the cut knows, and whether a gap stands since the cut before it. */
+  readonly #cutFrom: Uint32Array;
   readonly #gapBefore: Uint8Array;
 
   constructor(evidence: Evidence) {
@@ -25,7 +25,7 @@ export class Histories {
     this.#replayTo = new Float64Array(segments).fill(NO_REPLAY);
     this.#uncertainEnd = new Uint8Array(processes);
     this.#lastStable = new Uint32Array(processes);
-    this.#cutBefore = new Uint32Array(segments);
+    this.#cutFrom = new Uint32Array(segments);
     this.#gapBefore = new Uint8Array(segments);
     for (let process = 0; process < processes; process += 1) this.#read(process);
   }
@@ -40,16 +40,16 @@ export class Histories {
     let certain = true;
     let replaying = true;
     let cutLine = 0;
-    let gapSinceCut = false;
+    let gapSinceCut = 0;
     for (let s = from; s < to; s += 1) {
       const checkpoint = line[s] as number;
       const usable = ((flags[s] as number) & 1) !== 0;
       const hasCut = ((flags[s] as number) & 2) !== 0;
       if (hasCut) {
-        this.#cutBefore[s] = cutLine;
-        this.#gapBefore[s] = gapSinceCut ? 1 : 0;
+        this.#cutFrom[s] = gapSinceCut > 0 ? gapSinceCut : cutLine + 1;
+        this.#gapBefore[s] = gapSinceCut > 0 ? 1 : 0;
         cutLine = checkpoint;
-        gapSinceCut = false;
+        gapSinceCut = 0;
         certain = true;
       }
       if (usable && certain) {
@@ -66,7 +66,7 @@ export class Histories {
       if (firstGap > 0) {
         certain = false;
         replaying = false;
-        gapSinceCut = true;
+        if (gapSinceCut === 0) gapSinceCut = firstGap;
       }
     }
     this.#uncertainEnd[process] = certain ? 0 : 1;
@@ -80,9 +80,9 @@ export class Histories {
     return this.#lastStable[process] as number;
   }
 
-  /** The line of the cut before that of segment `s`, 0 = none. */
-  cutBefore(s: number): number {
-    return this.#cutBefore[s] as number;
+  /** The earliest line at which bytes may have come that only the cut of segment `s` knows. */
+  cutFrom(s: number): number {
+    return this.#cutFrom[s] as number;
   }
 
   gapBefore(s: number): boolean {

@@ -122,7 +122,7 @@ export class OffsetSets {
       const s = segment[cut] as number;
       const line = lines[s] as number;
       if (line <= position) continue;
-      if (this.#histories.cutBefore(s) >= position) return [];
+      if (this.#histories.cutFrom(s) > position) return [];
       const named = setOf(this.#rows(end, line));
       return subtract(this.#withoutInvalidates(channel, offset[cut] as number), named);
     }

@@ -67,13 +67,20 @@ function sentAt(history: History, n: number, channel: string, dsm: DsmModel, ign
   return bytes;
 }
 
-/** Rule 4 for receives: as for sends, and what only a later cut knows counts from the cut before it on. */
+/** The earliest line of what only the cut on line m knows: the first gap since the cut before it, else the line after that cut. */
+function earliestLine(history: History, m: number): number {
+  const before = previousCut(history, m);
+  for (let line = before + 1; line < m; line++) if (history[line - 1]!.type === "gap") return line;
+  return before + 1;
+}
+
+/** Rule 4 for receives: as for sends, and what only a later cut knows counts from the earliest line that may hold it. */
 function receivedAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
   let bytes = fromEvents(history, n, channel, "received", dsm);
   for (let m = 1; m <= history.length; m++) {
     const cut = fromCut(history, m, channel, "received", ignored);
     if (m <= n) bytes = union(bytes, cut);
-    else if (previousCut(history, m) < n)
+    else if (earliestLine(history, m) <= n)
       bytes = union(bytes, difference(cut, fromEvents(history, m, channel, "received", dsm)));
   }
   return bytes;

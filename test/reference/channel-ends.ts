@@ -1,6 +1,7 @@
 /**
- * Who sends and who receives on a channel. A fact about the channel, so undone lines tell it too; an empty range
- * or a cut at offset 0 means nothing (interchange.md) and tells nothing.
+ * Who sends and who receives on a channel. A fact about the channel, so undone lines tell it too. An empty range means
+ * nothing (interchange.md) and tells nothing. A cut at offset 0 names a process that holds the end and moved no byte yet:
+ * it counts as long as nobody else is named.
  */
 import { RecoveryLineError } from "../../src/model/errors.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -24,6 +25,19 @@ export function isSend(event: Event): boolean {
   );
 }
 
+/** Ends that hold a channel at offset 0, where no event and no other cut names an end. */
+function idleEnds(events: readonly Event[], side: "sent" | "received", known: Map<string, string>): void {
+  const holders = new Map<string, Set<string>>();
+  for (const event of events)
+    if (event.type === "checkpoint")
+      for (const channel of event.cut?.[side].keys() ?? [])
+        holders.set(channel, (holders.get(channel) ?? new Set()).add(event.process));
+  for (const [channel, processes] of holders) {
+    const [only] = processes;
+    if (!known.has(channel) && processes.size === 1) known.set(channel, only!);
+  }
+}
+
 export function channelEnds(events: readonly Event[]): ChannelEnds {
   const sender = new Map<string, string>();
   const receiver = new Map<string, string>();
@@ -44,5 +58,7 @@ export function channelEnds(events: readonly Event[]): ChannelEnds {
           if (end > 0) claim(receiver, channel, event.process, "receivers");
     }
   }
+  idleEnds(events, "sent", sender);
+  idleEnds(events, "received", receiver);
   return { sender, receiver };
 }

@@ -11,7 +11,7 @@ import { evidenceOf, isFailed, lineEntry } from "./answer.ts";
 import { channelEnds, isSend } from "./channel-ends.ts";
 import type { History } from "./history.ts";
 import { effectiveHistories } from "./history.ts";
-import { gapBetween, isVolatileEnd, lastStable, restorePoints } from "./restore-points.ts";
+import { isVolatileEnd, lastStable, restorePoints } from "./restore-points.ts";
 
 /** "On no line": later than every position. */
 export const NEVER = Number.POSITIVE_INFINITY;
@@ -72,17 +72,21 @@ function collect(histories: readonly History[], options: Options): Map<string, C
   };
   for (const history of histories) {
     let previousCut = 0;
+    let firstGap = 0;
     for (let line = 1; line <= history.length; line++) {
       const event = history[line - 1]!;
       if (event.type === "page-invalidate" && options.dsm === "transfers") {
         of(event.channel).ignored.push([event.begin, event.end]);
       } else if (event.type === "checkpoint" && event.cut !== undefined) {
         const { sent, received } = event.cut;
-        const common = { begin: 0, unlessBy: line, acrossGap: gapBetween(history, previousCut, line) };
+        const common = { begin: 0, unlessBy: line, acrossGap: firstGap > 0 };
+        const earliest = firstGap > 0 ? firstGap : previousCut + 1;
         for (const [channel, end] of sent) of(channel).sent.push({ ...common, end, from: line });
-        for (const [channel, end] of received)
-          of(channel).received.push({ ...common, end, from: previousCut + 1 });
+        for (const [channel, end] of received) of(channel).received.push({ ...common, end, from: earliest });
         previousCut = line;
+        firstGap = 0;
+      } else if (event.type === "gap") {
+        if (firstGap === 0) firstGap = line;
       } else if ("channel" in event && event.begin < event.end) {
         const { begin, end } = event;
         const facts = of(event.channel);

@@ -35,7 +35,7 @@ export function lastStable(history: History): number {
 }
 
 /** True if a gap line lies in (after, to]. */
-export function gapBetween(history: History, after: number, to: number): boolean {
+function gapBetween(history: History, after: number, to: number): boolean {
   for (let line = after + 1; line <= to; line++) if (history[line - 1]!.type === "gap") return true;
   return false;
 }

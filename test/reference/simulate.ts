@@ -12,7 +12,7 @@ import { basePosition } from "./restore-points.ts";
 export interface Setting {
   readonly processes: number;
   readonly steps: number;
-  /** Message channels that lose and reorder. A cut vector says nothing about them. */
+  /** Message channels that lose and reorder. */
   readonly datagrams: boolean;
   readonly pages: boolean;
   readonly cuts: boolean;
@@ -130,15 +130,22 @@ class Simulation {
     for (const event of history) if (event.type === "checkpoint") checkpoint = event.checkpoint + 1;
     checkpoint += random.oneIn(4) ? 1 : 0;
     const usable = !random.oneIn(5);
-    const cut = this.#setting.cuts && random.oneIn(2) ? { cut: this.#cut(process) } : {};
+    const covered = this.#setting.cuts && !this.#usedDatagrams(process);
+    const cut = covered && random.oneIn(2) ? { cut: this.#cut(process) } : {};
     this.#happen({ type: "checkpoint", process, checkpoint, usable, ...cut });
+  }
+
+  /** Since no cut covers datagrams, a process that used them carries none (src/README.md 11). */
+  #usedDatagrams(process: string): boolean {
+    const { sent, datagrams } = this.#counters.get(process)!;
+    return datagrams.size > 0 || [...sent.keys()].some((channel) => channel.includes("~"));
   }
 
   /** The offsets of all FIFO channels; some that stand at 0 are named, some are not. */
   #cut(process: string): Cut {
     const { sent, received } = this.#counters.get(process)!;
     const fifo = (offsets: Map<string, number>, make: (peer: string) => string) => {
-      const result = new Map([...offsets].filter(([channel]) => !channel.includes("~")));
+      const result = new Map(offsets);
       for (const peer of this.#names)
         if (this.#random.oneIn(3) && !result.has(make(peer))) result.set(make(peer), 0);
       return result;

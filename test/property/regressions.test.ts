@@ -1,0 +1,46 @@
+/** Bugs that the laws found, one named case each. */
+import { expect, test } from "vitest";
+import type { Event } from "../../src/model/event.ts";
+import { canonical } from "../reference/answer.ts";
+import { bruteForce } from "../reference/brute-force.ts";
+import { lineOf } from "./cases.ts";
+
+test("what only a cut after a gap knows came at the gap: a position before it still needs those bytes replayed", () => {
+  const events: Event[] = [
+    { type: "send", process: "p", channel: "c", begin: 0, end: 8 },
+    { type: "receive", process: "q", channel: "c", begin: 0, end: 3 },
+    { type: "stable", process: "q" },
+    { type: "gap", process: "q" },
+    {
+      type: "checkpoint",
+      process: "q",
+      checkpoint: 1,
+      usable: false,
+      cut: { sent: new Map(), received: new Map([["c", 8]]) },
+    },
+  ];
+  const options = { failed: ["q"], dsm: "sequential", inTransit: "any" } as const;
+  const answer = lineOf(events, options);
+  expect(answer.line.map(({ position }) => position)).toEqual([1, 3]);
+  expect(answer.inTransit).toEqual([{ channel: "c", from: "p", to: "q", begin: 3, end: 8 }]);
+  expect(canonical(answer)).toBe(canonical(bruteForce(events, options)));
+});
+
+test("what only a cut after a gap knows came at the gap: a position before it is no orphan of a send undone", () => {
+  const events: Event[] = [
+    { type: "checkpoint", process: "p", checkpoint: 1, usable: true },
+    { type: "send", process: "p", channel: "c", begin: 0, end: 8 },
+    { type: "page-fault", process: "q", page: 1, access: "read" },
+    { type: "stable", process: "q" },
+    { type: "gap", process: "q" },
+    {
+      type: "checkpoint",
+      process: "q",
+      checkpoint: 1,
+      usable: true,
+      cut: { sent: new Map(), received: new Map([["c", 8]]) },
+    },
+  ];
+  const options = { failed: ["p"], dsm: "sequential", inTransit: "any" } as const;
+  expect(lineOf(events, options).line.map(({ position }) => position)).toEqual([1, 2]);
+});
