@@ -137,10 +137,3 @@ export function evidenceOf(events: Iterable<Event>, alsoKnown: readonly string[]
   for (const event of events) builder.addEvent(event);
   return builder.build();
 }
-
-export const failures: fc.Arbitrary<string[]> = fc.subarray([...PROCESSES]);
-
-export const rules = fc.record({
-  dsm: fc.constantFrom("sequential" as const, "transfers" as const),
-  inTransit: fc.constantFrom("any" as const, "logged" as const),
-});
