@@ -27,6 +27,17 @@
  *   The byte direction "local to remote" is one channel, "remote to local" the other.
  * begin: offset 0 is the first byte of data (SYN not counted). The range is [begin, begin + length).
  * lost_before: records of the SAME process that found no room since its previous committed record.
+ *
+ * Records of a DSM runtime (RECOVERY_PAGE_*, and any kind with RECOVERY_FLAG_DSM). Its communicating parties
+ * are entities: number 2r is the application process of rank r ("p<r>"), 2r + 1 the home in the same OS
+ * process ("h<r>"). The channel from entity A to entity B is named dsm:A-B, e.g. dsm:p0-h1, and counts whole
+ * messages. process  number of the entity that this happened to; the reader of the ring knows which OS
+ * process wrote it cpu      enum recovery_dsm_message: what the message was for local    own entity number
+ * (16 bits) | page version << 16 (37 bits: at most 2^53-1 in all) remote   other entity number (16 bits) |
+ * entity number of the version's last writer << 16 (16 bits) | checkpoint interval in which it wrote << 32
+ * (21 bits) begin    sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a
+ * fault length   page number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE) flags
+ * RECOVERY_FLAG_SOURCE: this end is the source of the copy or invalidation; else its destination
  */
 #ifndef RECOVERY_RING_H
 #define RECOVERY_RING_H
@@ -42,18 +53,36 @@
 enum recovery_kind {
     RECOVERY_SEND = 1,            /* [begin, begin+length) handed to the kernel */
     RECOVERY_RECEIVE = 2,         /* [begin, begin+length) taken from the kernel */
-    RECOVERY_PAGE_FAULT = 3,      /* reserved for the DSM producers */
-    RECOVERY_PAGE_COPY = 4,       /* reserved */
-    RECOVERY_PAGE_INVALIDATE = 5, /* reserved */
+    RECOVERY_PAGE_FAULT = 3,      /* of a DSM runtime: a request for a page, no dependency */
+    RECOVERY_PAGE_COPY = 4,       /* the data of a page moves */
+    RECOVERY_PAGE_INVALIDATE = 5, /* the destination drops its copy, and retains it while it is the newest */
     RECOVERY_GAP = 6,             /* lost_before records are missing and nothing else is known */
-    RECOVERY_UNMATCHED = 7,       /* the process communicated in a way we cannot match; local = enum recovery_unmatched */
+    RECOVERY_UNMATCHED =
+        7, /* the process communicated in a way we cannot match; local = enum recovery_unmatched */
     RECOVERY_KIND_COUNT = 8
 };
 
 enum recovery_flag {
-    RECOVERY_FLAG_UNIX = 1,   /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
-    RECOVERY_FLAG_NAIVE = 2,  /* offsets by the naive rule (no tcp_sendmsg_locked): may be wrong under concurrent threads */
-    RECOVERY_FLAG_WRITE = 4   /* page fault: write access */
+    RECOVERY_FLAG_UNIX = 1, /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
+    RECOVERY_FLAG_NAIVE =
+        2, /* offsets by the naive rule (no tcp_sendmsg_locked): may be wrong under concurrent threads */
+    RECOVERY_FLAG_WRITE = 4,  /* page fault: write access; page copy: ownership moves with it */
+    RECOVERY_FLAG_SOURCE = 8, /* page copy, page invalidate: this end is the source */
+    RECOVERY_FLAG_DSM = 16    /* local and remote name entities of a DSM runtime */
+};
+
+/* What a message of a DSM runtime was for (field `cpu` of its records). */
+enum recovery_dsm_message {
+    RECOVERY_DSM_NONE = 0,
+    RECOVERY_DSM_DATA = 1,  /* home to process: a copy of the page */
+    RECOVERY_DSM_GRANT = 2, /* home to process: ownership without data */
+    RECOVERY_DSM_INVALIDATE = 3,
+    RECOVERY_DSM_WRITEBACK = 4, /* owner to home: the newest copy */
+    RECOVERY_DSM_LOCK_ACQUIRE = 5,
+    RECOVERY_DSM_LOCK_GRANT = 6,
+    RECOVERY_DSM_LOCK_RELEASE = 7,
+    RECOVERY_DSM_BARRIER_ARRIVE = 8,
+    RECOVERY_DSM_BARRIER_RELEASE = 9
 };
 
 /* Why communication could not be matched (RECOVERY_UNMATCHED). */

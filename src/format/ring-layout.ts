@@ -42,7 +42,7 @@ export const RingKind = {
 export const RING_KIND_COUNT = 8;
 
 /** enum recovery_flag. */
-export const RingFlag = { UNIX: 1, NAIVE: 2, WRITE: 4 } as const;
+export const RingFlag = { UNIX: 1, NAIVE: 2, WRITE: 4, SOURCE: 8, DSM: 16 } as const;
 
 /** enum recovery_unmatched. */
 export const RingUnmatched = {
