@@ -74,6 +74,24 @@ static __always_inline uint64_t offset_of_sequence(const struct tcp_sock *tcp, c
                            seq - c->local - 1);
 }
 
+/* Bytes that the other end of a stream handed over, as far as they are counted yet; 0 if nobody counts. */
+static __always_inline uint64_t unix_peer_sent(struct sock *sk) {
+    struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
+    struct sock *peer = unix ? unix->peer : 0;
+    struct unix_end *other = peer ? bpf_sk_storage_get(&unix_ends, peer, 0, 0) : 0;
+
+    return other ? *(volatile uint64_t *)&other->sent : 0;
+}
+
+/* Bytes in the receive queue of a stream; `unknown` where the kernel does not keep their number. */
+static __always_inline uint64_t unix_queued(struct sock *sk, uint64_t unknown) {
+    struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
+
+    if (!unix || !bpf_core_field_exists(unix->inq_len))
+        return unknown;
+    return (uint32_t) * (volatile int *)&unix->inq_len;
+}
+
 /* Only before a FIN is queued. */
 static __always_inline uint64_t sent_offset(const struct tcp_sock *tcp, const struct connection *c) {
     return offset_of_sequence(tcp, c, tcp->write_seq);

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 1
+#define CAPTURE_MAP_VERSION 2
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* Pinned last: its presence says that the instance is complete. Map `config`, one element. */
@@ -26,6 +26,7 @@ struct process_state {
     uint64_t lost;       /* records without room, not yet reported in a lost_before */
     uint32_t unmatched;  /* bit per enum recovery_unmatched already reported */
     uint32_t incomplete; /* 1: a connection's last offsets could not be kept; cuts are partial from now on */
+    uint64_t selection;  /* when it was selected, CLOCK_BOOTTIME ns: tells one selection from the next */
 };
 
 /* Map `counters`, one element per CPU. */
@@ -60,7 +61,8 @@ struct restored_value {
 };
 
 enum cut_flag {
-    CUT_UNNAMED = 1 /* a TCP connection from before the capture: it can't be named, so the cut is partial */
+    CUT_UNNAMED = 1, /* a TCP connection from before the capture: it can't be named, so the cut is partial */
+    CUT_UNSEEN = 2 /* the process took bytes that raised no event: `received` is too small, the cut partial */
 };
 
 /* What the iterators print. */

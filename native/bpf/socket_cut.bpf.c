@@ -39,7 +39,7 @@ static __always_inline void read_tcp(const struct tcp_sock *tcp, const struct co
 }
 
 static __always_inline void read_unix(struct sock *sk, const struct unix_end *end, struct cut_record *out) {
-    struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
+    uint64_t peer_sent = unix_peer_sent(sk);
 
     out->flags = RECOVERY_FLAG_UNIX;
     out->process = end->owner;
@@ -47,8 +47,11 @@ static __always_inline void read_unix(struct sock *sk, const struct unix_end *en
     out->remote = end->remote;
     out->sent = end->sent;
     out->received = end->received;
-    if (unix && sk->sk_type == SOCK_STREAM && bpf_core_field_exists(unix->inq_len))
-        out->queued = unix->inq_len;
+    if (sk->sk_type != SOCK_STREAM)
+        return;
+    out->queued = unix_queued(sk, 0);
+    if (peer_sent > end->received + unix_queued(sk, peer_sent))
+        out->cut_flags = CUT_UNSEEN; /* spliced out, see unix_taken_unseen */
 }
 
 /* Returns 1 if there is something to print. */

@@ -116,9 +116,11 @@ static __always_inline void emit_send(struct process_state *state, uint64_t proc
 
 #if RECOVERY_EXACT
 
-/* The send call that the current task is in. */
+/* The send call that the current task is in. `selection` tells it from a call that ended while the process
+ * was not recorded, whose end nobody noted. */
 struct sending {
-    uint64_t sk;      /* 0: none */
+    uint64_t sk; /* 0: none */
+    uint64_t selection;
     uint64_t left;    /* bytes still to come when the current part began */
     uint64_t emitted; /* bytes in parts already recorded */
     uint32_t begin;   /* sequence number at which the current part began */
@@ -159,8 +161,9 @@ int BPF_PROG(tcp_sending, const struct sock *sk, const struct msghdr *msg) {
     if (!s)
         return 0;
     left = msg->msg_iter.count;
-    if (s->sk != (uint64_t)sk) {
+    if (s->sk != (uint64_t)sk || s->selection != state->selection) {
         s->sk = (uint64_t)sk;
+        s->selection = state->selection;
         s->emitted = 0;
     } else if (s->left >= left) {
         uint64_t done = s->left - left;
@@ -180,7 +183,7 @@ static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_soc
                                      uint64_t process) {
     struct sending *s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, 0);
 
-    if (s && s->sk == (uint64_t)sk) {
+    if (s && s->sk == (uint64_t)sk && s->selection == state->selection) {
         emit_send(state, process, c, offset_of_sequence(tcp, c, s->begin), sent - s->emitted, 0);
         s->sk = 0;
         return;
@@ -220,6 +223,7 @@ static __always_inline void tcp_send_done(const struct sock *sk, int sent, struc
     if (tcp->inet_conn.icsk_ulp_ops) {
         if (sent > 0)
             unmatched(state, process, RECOVERY_UNMATCHED_KTLS);
+        forget_send(sk);
         return;
     }
     if (sent <= 0) {
@@ -239,15 +243,35 @@ static __always_inline void tcp_send_done(const struct sock *sk, int sent, struc
 /* ---- TCP receive
  * ------------------------------------------------------------------------------------------- */
 
+#define MAX_RANGE_BYTES 0xffffffffull
+#define MAX_RANGES 8 /* a run; the next run records what is left */
+
+static __always_inline void emit_receive(struct process_state *state, uint64_t process, struct connection *c,
+                                         uint64_t end) {
+    struct range range = {.kind = RECOVERY_RECEIVE};
+
+    range.local = c->local;
+    range.remote = c->remote;
+    for (int i = 0; i < MAX_RANGES && c->received < end; i++) {
+        uint64_t length = end - c->received;
+
+        if (length > MAX_RANGE_BYTES)
+            length = MAX_RANGE_BYTES;
+        range.begin = c->received;
+        range.length = length;
+        c->received += length;
+        emit(state, process, &range);
+    }
+}
+
 /*
  * After each piece that any kind of receive (recv, read, splice, zero-copy) takes; lock held. A peek leaves
- * copied_seq where it was. What an earlier run missed is part of this range.
+ * copied_seq where it was. What was received before the process was selected is part of the first range.
  */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_receiving, struct sock *sk) {
     uint64_t process, end;
     struct process_state *state = selected(&process);
-    struct range range = {.kind = RECOVERY_RECEIVE};
     const struct tcp_sock *tcp;
     struct connection *c;
 
@@ -262,12 +286,7 @@ int BPF_PROG(tcp_receiving, struct sock *sk) {
     end = received_offset(tcp, c);
     if (end <= c->received)
         return 0;
-    range.local = c->local;
-    range.remote = c->remote;
-    range.begin = c->received;
-    range.length = end - c->received;
-    c->received = end;
-    emit(state, process, &range);
+    emit_receive(state, process, c, end);
     if (c->flags & CONNECTION_SENT_FINAL)
         keep_closed(c, end);
     return 0;
@@ -371,10 +390,14 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, const struct sock *sk, int from, int to) {
     const struct tcp_sock *tcp = bpf_skc_to_tcp_sock((void *)sk);
 
-    if (!tcp || is_kernel_socket(sk))
+    if (!tcp)
         return 0;
+    /* What a kernel listener accepts may become a program's: that of MPTCP does so when a peer speaks plain
+     * TCP. */
     if (to == TCP_ESTABLISHED)
         established(sk, tcp, from);
+    else if (is_kernel_socket(sk))
+        return 0;
     else if (to == TCP_SYN_SENT)
         connecting(sk);
     else if (to == TCP_SYN_RECV && from == TCP_SYN_SENT)
@@ -477,6 +500,13 @@ static __always_inline void unix_keep(struct unix_end *end, struct process_state
     keep_last(state, &key, &value);
 }
 
+/* More has left the queue than was counted: splice takes bytes without a tracepoint. */
+static __always_inline int unix_taken_unseen(struct sock *sk, const struct unix_end *end) {
+    uint64_t sent = unix_peer_sent(sk);
+
+    return sk->sk_type == SOCK_STREAM && !end->shared_receive && sent > end->received + unix_queued(sk, sent);
+}
+
 static __always_inline void unix_done(struct sock *sk, int result, int receive, struct process_state *state,
                                       uint64_t process) {
     struct unix_step step = {.length = unix_length(sk, result, receive)};
@@ -504,6 +534,8 @@ static __always_inline void unix_done(struct sock *sk, int result, int receive, 
     range.length = step.length;
     emit(state, process, &range);
     unix_keep(end, state, process);
+    if (receive && unix_taken_unseen(sk, end))
+        unmatched(state, process, RECOVERY_UNMATCHED_OTHER_SOCKET);
 }
 
 /* A process that nobody records, on a pair whose other end somebody does. */

@@ -23,6 +23,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 
 #define BPFFS "/sys/fs/bpf"
 #define MIN_RING_BYTES 4096u
@@ -391,10 +392,13 @@ static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
 }
 
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error) {
-    const struct process_state fresh = {0};
+    struct process_state fresh = {0};
+    struct timespec now;
 
     if (!on)
         return deselect(capture, cgroup_id, error);
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    fresh.selection = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     int status = check_level(capture, cgroup_id, error);
     if (status != 0)
         return status;

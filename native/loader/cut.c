@@ -23,7 +23,7 @@ struct found {
 struct found_list {
     struct found *items;
     size_t count, room;
-    bool unnamed; /* a TCP connection without a name was seen */
+    bool partial; /* a connection without a name, or with an offset nobody knows, was seen */
 };
 
 static int add(struct found_list *list, const struct capture_cut_entry *entry, int source) {
@@ -45,13 +45,14 @@ static int add(struct found_list *list, const struct capture_cut_entry *entry, i
 static int add_record(struct found_list *list, const struct cut_record *record, uint64_t process,
                       int source) {
     if ((record->cut_flags & CUT_UNNAMED) != 0) {
-        list->unnamed = true;
+        list->partial = true;
         return 0;
     }
     /* A descriptor may be shared with another unit of recovery: the connection belongs to whoever used it
      * first. */
     if (record->process != process && (source == 2 || record->process != 0))
         return 0;
+    list->partial |= (record->cut_flags & CUT_UNSEEN) != 0;
     const struct capture_cut_entry entry = {.flags = (uint8_t)record->flags,
                                             .live = source == 1,
                                             .local = record->local,
@@ -265,7 +266,7 @@ int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_
         status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &state);
     if (status == 0)
         status = finish(&list, entries, count);
-    *complete = !list.unnamed && state.incomplete == 0;
+    *complete = !list.partial && state.incomplete == 0;
     free(list.items);
     return status == 0 ? 0 : capture_fail(error, status, "the cut cannot be read: %s", strerror(-status));
 }

@@ -234,8 +234,8 @@ static inline struct actor *new_actor(int selected) {
 }
 
 static inline void enter_cgroup(const char *cgroup) {
-    char path[600];
-    snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+    char path[700];
+    snprintf(path, sizeof(path), "%.600s/cgroup.procs", cgroup);
     write_file(path, "0");
 }
 
