@@ -143,7 +143,8 @@ function linkOf(model: RollbackModel, records: Records, record: number): Witness
   return messageLink(model, process, cause, from);
 }
 
-function messageLink(
+/** A link for the message behind a cause (`dependencies.ts`); `from` undefined: it stands at the start of a chain. */
+export function messageLink(
   { evidence, matches }: RollbackModel,
   process: string,
   cause: number,

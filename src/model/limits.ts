@@ -14,10 +14,20 @@ export const RING_SLOT_BYTES = 64;
 export const MAX_BLOCK_BYTES = 256 * 1024;
 /** A log block of one enormous event (a checkpoint with a very long cut vector) may grow to this size, in bytes. */
 export const MAX_EVENT_BLOCK_BYTES = 32 * 1024 * 1024;
+/** A log segment is sealed at this size of its blocks, in bytes (retention removes whole segments). */
+export const SEGMENT_BYTES = 256 * 1024 * 1024;
+/** LevelDB's write buffer of the open segment, in bytes; two of them may be in memory. */
+export const LEVEL_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
+/** Sealed segments kept open for readers, count. */
+export const MAX_OPEN_SEGMENTS = 8;
+/** Longest key of `putState`, in UTF-8 bytes. */
+export const MAX_STATE_KEY_BYTES = 1024;
 /** Events in one log block, count. */
 export const MAX_BLOCK_EVENTS = 65_536;
 /** Processes of one application, count. */
 export const MAX_PROCESSES = 4_194_304;
+/** Lines of one process's effective history, count: the engine keeps a line in 32 bits, and two values stand for "none". */
+export const MAX_PROCESS_LINES = 2 ** 32 - 3;
 
 /** Records the collector drains with one call, count (256 KiB of slots). */
 export const DRAIN_BATCH_RECORDS = 4096;
@@ -45,3 +55,26 @@ export const LOG_RETRY_MAX_MS = 5_000;
 export const LOG_RETRY_CALLER = 4;
 /** Longest wait for a producer that reserved a slot and has not finished it, in ms. */
 export const BUSY_SLOT_MS = 10_000;
+/** Largest JSON body the collector takes from its socket, in bytes: one event with the longest line (MAX_LINE_BYTES) and its frame. */
+export const MAX_BODY_BYTES = MAX_LINE_BYTES + 64 * 1024;
+/** Bytes of bodies that all clients of a collector together may have under way. */
+export const MAX_BODIES_BYTES = 2 * MAX_BODY_BYTES;
+/** Connections to the collector's socket, and streams of blocks among them, count. */
+export const MAX_CLIENTS = 64;
+export const MAX_BLOCK_STREAMS = 8;
+/** How long a client waits for an answer to `ping`, in ms: a collector that is alive answers at once. */
+export const PING_LIMIT_MS = 5_000;
+/** Longest wait for any other answer of the collector, in ms (a drain of a full ring into a slow disk). */
+export const REQUEST_LIMIT_MS = 120_000;
+/** How often the collector looks for processes whose cgroup has become empty, in ms. */
+export const REAP_INTERVAL_MS = 500;
+/** Longest wait for a cgroup to freeze, in ms. */
+export const FREEZE_LIMIT_MS = 10_000;
+/** Longest time a checkpoint driver may take for one image or one restore, in ms, unless told otherwise. */
+export const DRIVER_LIMIT_MS = 120_000;
+/** Processes rolled back, summed over the single-failure lines that are kept at once, count (8 bytes each). */
+export const MAX_FAILURE_INDEX_ENTRIES = 4_194_304;
+/** Dependencies and processes that `gc` visits before it settles for what is older than every line, count. */
+export const MAX_COLLECT_STEPS = 500_000_000;
+/** Dependencies that `graph` exports, count (facts.md: graphlib takes 780 bytes each). */
+export const MAX_EXPORT_DEPENDENCIES = 200_000;
