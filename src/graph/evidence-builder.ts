@@ -1,9 +1,12 @@
 import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event, GapEvent, RollbackEvent } from "../model/event.ts";
+import { MAX_PROCESS_LINES } from "../model/limits.ts";
 import { assembleEvidence } from "./assemble-evidence.ts";
 import { type Evidence, HAS_CUT, RECEIVER, SENDER, USABLE } from "./evidence-layout.ts";
+import { Uint32List } from "./growable.ts";
 import { AMBIGUOUS, NOBODY, RawEvidence } from "./raw-evidence.ts";
+import type { ReducedLines } from "./reduced-lines.ts";
 
 /**
  * Collects events into `Evidence`. Lines of one process must come in its program order; processes may interleave anyhow.
@@ -15,6 +18,9 @@ export class EvidenceBuilder {
   readonly #raw = new RawEvidence();
   readonly #processIds = new Map<string, number>();
   readonly #channelIds = new Map<string, number>();
+  /** For joins. Per tag: 1 + its newest row; per process: rows before it stand behind a checkpoint or a rollback. */
+  readonly #lastRow = new Uint32List();
+  readonly #closedRows = new Uint32List();
 
   /** Makes a process known even if it did nothing. Returns its number in order of arrival. */
   addProcess(name: string): number {
@@ -24,6 +30,7 @@ export class EvidenceBuilder {
     const id = raw.processes.push(name) - 1;
     this.#processIds.set(name, id);
     raw.length.push(0);
+    this.#closedRows.push(0);
     raw.top.push(raw.segmentLine.length);
     this.#pushSegment(0, 0, USABLE, raw.segmentLine.length);
     return id;
@@ -83,6 +90,52 @@ export class EvidenceBuilder {
     }
   }
 
+  /**
+   * A stretch that follows what is known of its process. With `join`, rows that continue the stretch before become one with its rows
+   * (see reduced-lines.ts). The answer is the same as from the events themselves, witnesses name longer ranges.
+   */
+  addReduced(stretch: ReducedLines, join: boolean): void {
+    const process = this.addProcess(stretch.process);
+    const { tag, line, begin, end, controls } = stretch;
+    const first = this.#raw.length.at(process);
+    /** Index in `channels` → 1 + our number, once looked up. */
+    const known = new Uint32Array(stretch.channels.length);
+    let next = 0;
+    /** What a rollback in the stretch took off the lines. */
+    let offset = first;
+    for (let control = 0; control <= controls.length; control += 1) {
+      const stop = controls[control]?.line ?? stretch.lines + 1;
+      for (; next < tag.length && (line[next] as number) < stop; next += 1) {
+        const index = (tag[next] as number) >>> 2;
+        if (known[index] === 0) known[index] = this.#channel(stretch.channels[index] as string) + 1;
+        const number = ((known[index] as number) - 1) * 4 + ((tag[next] as number) & 3);
+        this.#row(
+          process,
+          number,
+          offset + (line[next] as number),
+          begin[next] as number,
+          end[next] as number,
+          join,
+        );
+      }
+      this.skipTo(process, offset + stop - 1);
+      const event = controls[control]?.event;
+      if (event === undefined) break;
+      this.addEvent(event);
+      if (event.type === "rollback") offset = this.#raw.length.at(process) - stop;
+    }
+  }
+
+  /** Lines up to `line` say nothing that is needed. */
+  skipTo(process: number, line: number): void {
+    if (line > MAX_PROCESS_LINES)
+      throw new RecoveryLineError(
+        "RL_LIMIT",
+        `process "${this.#raw.processes[process]}" has more than ${MAX_PROCESS_LINES} lines`,
+      );
+    this.#raw.length.data[process] = line;
+  }
+
   /** The evidence so far; the builder may go on afterwards. */
   build(): Evidence {
     return assembleEvidence(this.#raw);
@@ -103,6 +156,8 @@ export class EvidenceBuilder {
     for (let side = 0; side < 2; side += 1) {
       raw.processAt.push(NOBODY);
       raw.weak.push(0);
+      this.#lastRow.push(0);
+      this.#lastRow.push(0);
     }
     return id;
   }
@@ -128,11 +183,24 @@ export class EvidenceBuilder {
   ): void {
     const line = this.#nextLine(process);
     if (begin >= end) return;
+    this.#row(process, (channel * 2 + side) * 2 + invalidate, line, begin, end, false);
+  }
+
+  /** A range that is not empty. `tag` as in `RawEvidence`. */
+  #row(process: number, tag: number, line: number, begin: number, end: number, join: boolean): void {
     const raw = this.#raw;
-    const channelEnd = channel * 2 + side;
+    const channelEnd = tag >>> 1;
     if (raw.processAt.at(channelEnd) !== process || raw.weak.at(channelEnd) === 1)
       this.#claim(process, channelEnd, begin, end);
-    raw.rowTag.push(channelEnd * 2 + invalidate);
+    if (join) {
+      const last = this.#lastRow.at(tag) - 1;
+      if (last >= this.#closedRows.at(process) && raw.rowEnd.at(last) === begin) {
+        raw.rowEnd.data[last] = end;
+        return;
+      }
+      this.#lastRow.data[tag] = raw.rowTag.length + 1;
+    }
+    raw.rowTag.push(tag);
     raw.rowLine.push(line);
     raw.rowBegin.push(begin);
     raw.rowEnd.push(end);
@@ -166,6 +234,7 @@ export class EvidenceBuilder {
     const segment = raw.segmentLine.length;
     const flags = (event.usable ? USABLE : 0) | (event.cut === undefined ? 0 : HAS_CUT);
     raw.top.data[process] = segment;
+    this.#closedRows.data[process] = raw.rowTag.length;
     this.#pushSegment(line, event.checkpoint, flags, below);
     if (event.cut === undefined) return;
     for (const [channel, offset] of event.cut.sent) this.#cut(process, segment, channel, SENDER, offset);
@@ -211,6 +280,7 @@ export class EvidenceBuilder {
     raw.rollbackKept.push(kept);
     raw.top.data[process] = segment;
     raw.length.data[process] = kept + 1;
+    this.#closedRows.data[process] = raw.rowTag.length;
     raw.segmentStable.data[segment] = 0;
     raw.segmentGap.data[segment] = 0;
     raw.segmentGapCount.data[segment] = 0;
