@@ -1,5 +1,6 @@
 /** What the collector needs of an application's log; `log/event-log.ts` is one, tests bring failing ones. */
 import type { EventColumns } from "../format/event-columns.ts";
+import { EventLog } from "../log/event-log.ts";
 
 export interface AppendLog {
   /** Buffered until `commit`. The columns may be reused afterwards. */
@@ -10,9 +11,14 @@ export interface AppendLog {
   getState(key: string): unknown;
   /** On return everything is synced and covered by the anchor. Any failure: the log must be closed and opened anew. */
   commit(): Promise<void>;
-  /** Committed blocks in chain order: a consistent prefix. */
-  readBlocks(): AsyncIterable<Uint8Array>;
+  /** Committed blocks behind chain number `since` (default 0: all), in chain order: a consistent prefix. */
+  readBlocks(since?: number): AsyncIterable<Uint8Array>;
+  /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
+  rotate?(): Promise<void>;
   close(): Promise<void>;
 }
 
 export type OpenLog = (folder: string, options: { create: boolean }) => Promise<AppendLog>;
+
+/** The real one. Throws what `EventLog.open` throws. */
+export const openEventLog: OpenLog = (folder, options) => EventLog.open(folder, options);

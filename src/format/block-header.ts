@@ -173,7 +173,7 @@ function checkNumbers(header: BlockHeader, flags: number): void {
   require(chain >= 1 && sequence >= 1 && previousBlock < chain, "numbers do not rise");
   require(previousControl <= previousBlock, "the control block before is not before");
   require((sequence === 1) === (previousBlock === 0), "only the first block of a process has none before");
-  require((flags & BLOCK_FLAG.control) !== 0 === header.controls > 0, "control flag and count differ");
+  require(((flags & BLOCK_FLAG.control) !== 0) === header.controls > 0, "control flag and count differ");
   require(header.endsInRollback || positionAfter === position + rows, "positions do not add up");
   require(positionAfter <= position + rows, "a rollback can't lead forward");
 }

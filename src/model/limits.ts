@@ -78,3 +78,11 @@ export const MAX_FAILURE_INDEX_ENTRIES = 4_194_304;
 export const MAX_COLLECT_STEPS = 500_000_000;
 /** Dependencies that `graph` exports, count (facts.md: graphlib takes 780 bytes each). */
 export const MAX_EXPORT_DEPENDENCIES = 200_000;
+/** Worker threads, count, and tasks that may run or wait for each of them. */
+export const MAX_WORKERS = 256;
+export const TASKS_PER_WORKER = 3;
+/** Blocks that one task of a worker holds at most, count; a task is full at this many bytes. */
+export const MAX_TASK_BLOCKS = 4096;
+export const TASK_BYTES = 2 * 1024 * 1024;
+/** JavaScript heap of one worker thread, in MiB; the typed arrays it works on are not part of it. */
+export const WORKER_HEAP_MB = 1024;

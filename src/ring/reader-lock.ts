@@ -5,7 +5,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, native } from "./binding.ts";
 
 /** The pid that holds an flock on `path`, from /proc/locks; undefined if it is gone or not visible. */
-function holder(path: string): number | undefined {
+export function lockHolder(path: string): number | undefined {
   const inode = String(statSync(path).ino);
   for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
     const [, kind, , , pid, file] = line.trim().split(/\s+/);
@@ -34,7 +34,7 @@ export function lockReader(pinDir: string): () => void {
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
       "RL_LOCKED",
-      `the ring in ${pinDir} is being read by process ${holder(path) ?? "unknown"}`,
+      `the ring in ${pinDir} is being read by process ${lockHolder(path) ?? "unknown"}`,
       "One collector reads a ring. Stop the other one, or use another pin directory.",
       error,
     );

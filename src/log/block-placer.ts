@@ -1,0 +1,126 @@
+/** Gives each new block its place: in the chain, among its process's blocks, in the process's history. */
+import { decodeBlock, writeBlock } from "../format/block.ts";
+import type { BlockPlace } from "../format/block-header.ts";
+import { HASH_BYTES } from "../format/block-layout.ts";
+import { type BlockPlan, nameBytes, planBlock } from "../format/block-measure.ts";
+import type { EventColumns } from "../format/event-columns.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { LogState } from "./log-state.ts";
+
+/** Blocks that have a place and are not committed. */
+export interface PlacedBlock {
+  readonly chain: number;
+  readonly bytes: Uint8Array;
+}
+
+const NEW_PROCESS: ProcessHead = { chain: 0, sequence: 0, control: 0, position: 0, greatestCheckpoint: 0 };
+
+export class BlockPlacer {
+  readonly #application: string;
+  readonly #state: LogState;
+  /** The block with this number, committed or not; undefined if it is kept no longer. */
+  readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
+  #chain: number;
+  #hash: Uint8Array;
+
+  constructor(
+    application: string,
+    state: LogState,
+    last: { readonly lastChain: number; readonly lastHash: Uint8Array },
+    blockAt: (chain: number) => Promise<Uint8Array | undefined>,
+  ) {
+    this.#application = application;
+    this.#state = state;
+    this.#blockAt = blockAt;
+    this.#chain = last.lastChain;
+    this.#hash = last.lastHash;
+  }
+
+  /**
+   * Hands the columns' blocks to `take`, in order. Throws RL_CONTRADICTION for a rollback to a checkpoint that is not in
+   * the process's effective history, RL_LIMIT for an event that is too large: the blocks before it stay placed.
+   */
+  async place(columns: EventColumns, take: (block: PlacedBlock) => void): Promise<void> {
+    const leading = nameBytes(this.#application).length + nameBytes(columns.process).length;
+    for (let from = 0; from < columns.count; ) {
+      const plan = planBlock(columns, from, leading);
+      const head = this.#state.heads.get(columns.process) ?? NEW_PROCESS;
+      const positionAfter =
+        plan.rollbackTo === undefined
+          ? head.position + plan.shape.rows
+          : await this.#afterRollback(columns.process, head, plan);
+      const bytes = writeBlock(this.#placeOf(head, plan, positionAfter), plan);
+      this.#advance(columns.process, head, plan, positionAfter, bytes);
+      take({ chain: this.#chain, bytes });
+      from = plan.to;
+    }
+  }
+
+  #placeOf(head: ProcessHead, plan: BlockPlan, positionAfter: number): BlockPlace {
+    return {
+      application: this.#application,
+      chain: this.#chain + 1,
+      previousHash: this.#hash,
+      sequence: head.sequence + 1,
+      previousBlock: head.chain,
+      previousControl: head.control,
+      position: head.position,
+      positionAfter,
+      greatestCheckpoint: Math.max(head.greatestCheckpoint, plan.greatestCheckpoint),
+    };
+  }
+
+  #advance(process: string, head: ProcessHead, plan: BlockPlan, position: number, bytes: Uint8Array): void {
+    this.#chain += 1;
+    this.#hash = bytes.subarray(bytes.length - HASH_BYTES);
+    this.#state.setHead(process, {
+      chain: this.#chain,
+      sequence: head.sequence + 1,
+      control: plan.controls > 0 ? this.#chain : head.control,
+      position,
+      greatestCheckpoint: Math.max(head.greatestCheckpoint, plan.greatestCheckpoint),
+    });
+  }
+
+  /** The rollback line is the first one behind the checkpoint it goes back to (src/README.md, semantics 1 and 2). */
+  async #afterRollback(process: string, head: ProcessHead, plan: BlockPlan): Promise<number> {
+    const checkpoint = plan.rollbackTo!;
+    if (checkpoint === 0) return 1;
+    const position = this.#inPlan(head, plan, checkpoint) ?? (await this.#inLog(head, checkpoint));
+    if (position === undefined)
+      throw new RecoveryLineError(
+        "RL_CONTRADICTION",
+        `process "${process}" has no checkpoint ${checkpoint} in effect to go back to`,
+        "A rollback names 0 or a checkpoint that no earlier rollback has undone.",
+      );
+    return position + 1;
+  }
+
+  #inPlan(head: ProcessHead, { columns, from, to }: BlockPlan, checkpoint: number): number | undefined {
+    for (let row = to - 1; row >= from; row -= 1) {
+      const event = columns.extras.get(row);
+      if (event?.type === "checkpoint" && event.checkpoint === checkpoint)
+        return head.position + row - from + 1;
+    }
+    return undefined;
+  }
+
+  /** Walks back over the process's control blocks; what a rollback undid lies beyond its position. */
+  async #inLog(head: ProcessHead, checkpoint: number): Promise<number | undefined> {
+    let greatest = Number.POSITIVE_INFINITY;
+    for (let chain = head.control; chain > 0; ) {
+      const bytes = await this.#blockAt(chain);
+      if (bytes === undefined) return undefined;
+      const { header, columns } = decodeBlock(bytes);
+      if (header.endsInRollback) greatest = Math.min(greatest, header.positionAfter - 1);
+      for (const [row, event] of [...columns.extras].reverse()) {
+        const position = header.position + row + 1;
+        if (event.type === "checkpoint" && event.checkpoint === checkpoint && position <= greatest)
+          return position;
+      }
+      chain = header.previousControl;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,134 @@
+/** Opening a log, for its owner and for readers: lock, anchor, newest segment, checks. */
+import { rm } from "node:fs/promises";
+import { type Anchor, NO_HASH } from "../format/log-anchor.ts";
+import { encodeCommit } from "../format/log-commit.ts";
+import { COMMIT_KEY } from "../format/log-key.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { readAnchor, writeAnchor } from "./anchor-file.ts";
+import { lockLog } from "./log-lock.ts";
+import {
+  anchorPath,
+  checkFolder,
+  corrupt,
+  makeFolder,
+  segmentNumbers,
+  segmentPath,
+  segmentsPath,
+  syncFolder,
+} from "./log-paths.ts";
+import { LogState } from "./log-state.ts";
+import { checkFolders, type Recovered, recover } from "./recover.ts";
+import type { Segment } from "./segment.ts";
+import { SegmentShelf } from "./segment-shelf.ts";
+
+export interface OpenedLog extends Recovered {
+  readonly shelf: SegmentShelf;
+  /** The newest segment, taken from the shelf; undefined only for a reader of a log that never had a commit. */
+  readonly newest: Segment | undefined;
+  readonly unlock: () => void;
+}
+
+/**
+ * Opens the log in `dir`. With `create` (the application's name) it is made where there is none.
+ * A reader changes nothing but what LevelDB itself writes; an owner removes leftovers and brings the anchor up to date.
+ * Throws RL_UNKNOWN_APP, RL_LOCKED, RL_CORRUPT_LOG, RL_LOG_WRITE, RL_NO_RIGHTS.
+ */
+export async function openLog(
+  dir: string,
+  role: "owner" | "reader",
+  create: string | undefined,
+): Promise<OpenedLog> {
+  if (!(await checkFolder(dir))) {
+    if (create === undefined) throw unknownLog(dir);
+    await makeFolder(dir);
+  }
+  if (create === undefined && !(await isLog(dir))) throw unknownLog(dir);
+  const unlock = await lockLog(dir);
+  const shelf = new SegmentShelf(dir);
+  try {
+    const anchor = (await readAnchor(dir)) ?? (await newAnchor(dir, create));
+    const opened = await openNewest(dir, anchor, role, shelf);
+    return { ...opened, shelf, unlock };
+  } catch (error) {
+    await shelf.closeAll().catch(() => undefined);
+    unlock();
+    throw error;
+  }
+}
+
+function unknownLog(dir: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_UNKNOWN_APP",
+    `there is no log in ${dir}`,
+    "Name another log directory with --log, or import or record something first.",
+  );
+}
+
+/** A folder without anchor and segments is none, whatever else is in it. */
+async function isLog(dir: string): Promise<boolean> {
+  return (await readAnchor(dir)) !== undefined || (await segmentNumbers(dir)).length > 0;
+}
+
+/** The anchor comes first: whoever finds segments and no anchor knows that it was lost. */
+async function newAnchor(dir: string, application: string | undefined): Promise<Anchor> {
+  if ((await segmentNumbers(dir)).length > 0) throw corrupt(dir, `${anchorPath(dir)} is missing`);
+  if (application === undefined) throw unknownLog(dir);
+  const anchor: Anchor = {
+    application,
+    commit: 0,
+    firstChain: 1,
+    lastChain: 0,
+    baseHash: NO_HASH,
+    lastHash: NO_HASH,
+    stateDigest: NO_HASH,
+    segments: [{ number: 1, firstChain: 1, lastChain: 0, bytes: 0, lastHash: NO_HASH }],
+  };
+  await writeAnchor(dir, anchor);
+  return anchor;
+}
+
+async function openNewest(dir: string, anchor: Anchor, role: "owner" | "reader", shelf: SegmentShelf) {
+  const { number } = anchor.segments.at(-1)!;
+  if (anchor.commit === 0 && !(await hasCommit(dir, number, shelf))) {
+    if (role === "reader") return { ...nothing(anchor), newest: undefined };
+    await begin(dir, anchor, number, shelf);
+  }
+  const newest = await shelf.take(number, false);
+  const leftovers = await checkFolders(dir, anchor, shelf);
+  const recovered = await recover(dir, anchor, newest);
+  if (role === "owner") {
+    const away = [...leftovers.dropped, ...(leftovers.begun === undefined ? [] : [leftovers.begun])];
+    for (const gone of away) await rm(segmentPath(dir, gone), { recursive: true });
+    if (recovered.anchorIsBehind) await writeAnchor(dir, recovered.anchor);
+  }
+  return { ...recovered, newest };
+}
+
+function nothing(anchor: Anchor): Recovered {
+  return { anchor, state: new LogState(), segmentBytes: 0, anchorIsBehind: false };
+}
+
+/** Nothing was ever acknowledged: a segment that is not there, or not whole, holds nothing. */
+async function hasCommit(dir: string, number: number, shelf: SegmentShelf): Promise<boolean> {
+  if (!(await segmentNumbers(dir)).includes(number)) return false;
+  return await shelf
+    .use(number, async (segment) => (await segment.commitRecord()) !== undefined)
+    .catch((error: RecoveryLineError) => {
+      if (error.code === "RL_CORRUPT_LOG") return false;
+      throw error;
+    });
+}
+
+async function begin(dir: string, anchor: Anchor, number: number, shelf: SegmentShelf): Promise<void> {
+  await shelf.retire(number);
+  await rm(segmentPath(dir, number), { recursive: true, force: true });
+  await makeFolder(segmentsPath(dir));
+  const segment = await shelf.take(number, true);
+  const { commit, lastChain, lastHash, stateDigest } = anchor;
+  await segment.write([
+    [COMMIT_KEY, encodeCommit({ commit, lastChain, lastHash, stateDigest, segmentBytes: 0 })],
+  ]);
+  await syncFolder(segmentsPath(dir));
+  await syncFolder(dir);
+  await shelf.giveBack(number);
+}

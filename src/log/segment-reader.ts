@@ -1,0 +1,77 @@
+/**
+ * Reading the log of a dead owner, or a copy of one. The lock is held meanwhile. LevelDB itself writes when it opens a
+ * folder, so the reader needs the rights of the owner; blocks and anchor stay as they are.
+ */
+import type { ParsedBlock } from "../format/block-header.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
+import { BlockStore } from "./block-store.ts";
+import { corrupt } from "./log-paths.ts";
+import { openLog } from "./open-log.ts";
+
+/** Reads a log block by block; blocks come out checked (checksum, number, application). */
+export interface LogReader {
+  readonly application: string;
+  /** Number of the first block that is kept, and of the last one (firstChain - 1 = none). */
+  readonly firstChain: number;
+  readonly lastChain: number;
+  /** Newest block of each process, its newest control block, its position. */
+  heads(): ReadonlyMap<string, ProcessHead>;
+  /** Throws `TypeError` beyond firstChain … lastChain, RL_CORRUPT_LOG where the block is missing or damaged. */
+  block(chain: number): Promise<ParsedBlock>;
+  /** Blocks of the process that hold control events, newest first; reads no others. Ends at what is kept. */
+  controlBlocks(process: string): AsyncGenerator<ParsedBlock>;
+  /** Blocks after number `since` in chain order; the chain is checked, too. */
+  blocks(since?: number): AsyncGenerator<ParsedBlock>;
+  /** A state as it was committed, or undefined. */
+  getState(key: string): unknown;
+  close(): Promise<void>;
+}
+
+/** Throws RL_UNKNOWN_APP, RL_LOCKED (its owner lives), RL_CORRUPT_LOG, RL_NO_RIGHTS. */
+export async function openLogReader(dir: string): Promise<LogReader> {
+  const { anchor, state, shelf, unlock } = await openLog(dir, "reader", undefined);
+  const store = new BlockStore(dir, shelf, () => anchor);
+  const { application, firstChain, lastChain } = anchor;
+  return {
+    application,
+    firstChain,
+    lastChain,
+    heads: () => state.heads,
+    block: (chain) => store.block(chain),
+    controlBlocks: (process) =>
+      walkBack(dir, process, state.heads.get(process)?.control ?? 0, firstChain, (chain) =>
+        store.block(chain),
+      ),
+    blocks: (since) => store.blocks(since),
+    getState: (key) => state.get(key),
+    close: () => shelf.closeAll().finally(unlock),
+  };
+}
+
+/** Along previousControl. A link that leads to another process is damage that no checksum shows. */
+async function* walkBack(
+  dir: string,
+  process: string,
+  from: number,
+  firstChain: number,
+  block: (chain: number) => Promise<ParsedBlock>,
+): AsyncGenerator<ParsedBlock> {
+  for (let chain = from; chain >= firstChain && chain > 0; ) {
+    const parsed = await block(chain);
+    const { header } = parsed;
+    if (header.process !== process || header.controls === 0)
+      throw corrupt(dir, `block ${chain} is no control block of "${process}"`);
+    yield parsed;
+    chain = header.previousControl;
+  }
+}
+
+/** All blocks of a log in chain order, checked. Throws what `openLogReader` and reading throw. */
+export async function* readLog(dir: string, since = 0): AsyncGenerator<Uint8Array> {
+  const reader = await openLogReader(dir);
+  try {
+    for await (const { bytes } of reader.blocks(since)) yield bytes;
+  } finally {
+    await reader.close();
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * The open segments of one log, shared by its readers and its writer.
+ *
+ * A segment in use stays open; idle sealed ones are kept open up to MAX_OPEN_SEGMENTS, oldest use first to go. Whoever
+ * wants a segment gone (`retire`: to remove or to seal it) is told when its last user has let go.
+ */
+import { MAX_OPEN_SEGMENTS } from "../model/limits.ts";
+import { segmentPath } from "./log-paths.ts";
+import { Segment } from "./segment.ts";
+
+interface Slot {
+  readonly segment: Promise<Segment>;
+  users: number;
+  /** Called once it is closed. */
+  retired: ((value: undefined) => void) | undefined;
+}
+
+export class SegmentShelf {
+  readonly #dir: string;
+  /** By number; in order of last use. */
+  readonly #slots = new Map<number, Slot>();
+  /** LevelDB opens a folder again only when it has closed it. */
+  readonly #closing = new Map<number, Promise<void>>();
+
+  constructor(dir: string) {
+    this.#dir = dir;
+  }
+
+  /** Runs `work` with the segment open. */
+  async use<T>(number: number, work: (segment: Segment) => Promise<T>): Promise<T> {
+    const segment = await this.take(number, false);
+    try {
+      return await work(segment);
+    } finally {
+      await this.giveBack(number);
+    }
+  }
+
+  /** The segment, open until `giveBack`. Throws what `Segment.open` throws. */
+  async take(number: number, create: boolean): Promise<Segment> {
+    while (this.#closing.has(number)) await this.#closing.get(number);
+    let slot = this.#slots.get(number);
+    if (slot === undefined) {
+      const segment = Segment.open(this.#dir, segmentPath(this.#dir, number), create);
+      slot = { segment, users: 0, retired: undefined };
+    }
+    this.#slots.delete(number); // to the end: used last
+    this.#slots.set(number, slot);
+    slot.users += 1;
+    try {
+      return await slot.segment;
+    } catch (error) {
+      slot.users -= 1;
+      this.#slots.delete(number);
+      throw error;
+    }
+  }
+
+  async giveBack(number: number): Promise<void> {
+    const slot = this.#slots.get(number);
+    if (slot === undefined) return; // all were closed
+    slot.users -= 1;
+    if (slot.users > 0) return;
+    if (slot.retired !== undefined) await this.#close(number, slot);
+    else await this.#closeIdle();
+  }
+
+  async #closeIdle(): Promise<void> {
+    const idle = [...this.#slots].filter(([, slot]) => slot.users === 0);
+    for (const [number, slot] of idle.slice(0, Math.max(0, idle.length - MAX_OPEN_SEGMENTS)))
+      await this.#close(number, slot);
+  }
+
+  async #close(number: number, slot: Slot): Promise<void> {
+    this.#slots.delete(number);
+    const closed = slot.segment.then((segment) => segment.close());
+    const forgotten = closed.catch(() => undefined).then(() => void this.#closing.delete(number));
+    this.#closing.set(number, forgotten);
+    await closed;
+    slot.retired?.(undefined);
+  }
+
+  /** Resolves when the segment is closed, at the latest when its last user has let go. */
+  async retire(number: number): Promise<void> {
+    const slot = this.#slots.get(number);
+    if (slot === undefined) return;
+    if (slot.users === 0) return this.#close(number, slot);
+    await new Promise((resolve) => {
+      slot.retired = resolve;
+    });
+  }
+
+  /** Closes all, also those in use: their users' next step fails. */
+  async closeAll(): Promise<void> {
+    const slots = [...this.#slots.values()];
+    this.#slots.clear();
+    const closed = await Promise.allSettled(slots.map(async ({ segment }) => (await segment).close()));
+    for (const { retired } of slots) retired?.(undefined);
+    const failed = closed.find((one) => one.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+  }
+}
