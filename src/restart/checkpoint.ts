@@ -1,0 +1,248 @@
+/**
+ * Checkpoints of processes: freeze, cut vector, image, record in the log, thaw.
+ *
+ * The record is appended while the process stands still: its position in the history is then exactly the cut, and the image
+ * is durable before the log names it. What fails leaves no record, no image, and a running process.
+ */
+import { readFileSync } from "node:fs";
+import type { Writable } from "node:stream";
+import type { CutAnswer } from "../engine/collect.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CheckpointEvent, Event } from "../model/event.ts";
+import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { ProcessCgroup } from "./cgroups.ts";
+import type { CheckpointDriver, DriverNotes } from "./driver.ts";
+import { whileFrozen } from "./freeze.ts";
+import { type ImageFacts, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
+import { treeRoot } from "./process-tree.ts";
+
+/** What a checkpoint needs of the collector. */
+export interface CheckpointLog {
+  cut(app: string, process: string): Promise<CutAnswer>;
+  nextCheckpoint(app: string, process: string): Promise<number>;
+  append(app: string, event: Event): Promise<{ position: number }>;
+}
+
+/** One process to checkpoint. */
+export interface CheckpointTarget {
+  readonly app: string;
+  readonly process: string;
+  readonly incarnation: number;
+  readonly cgroup: ProcessCgroup;
+}
+
+export interface CheckpointOptions {
+  readonly home: string;
+  readonly log: CheckpointLog;
+  readonly driver: CheckpointDriver;
+  /** What `usable` of the records says: false where nothing can bring the process back. */
+  readonly usable: boolean;
+  /** Longest time for one image, in ms. */
+  readonly limitMs?: number;
+}
+
+export interface CheckpointResult {
+  readonly process: string;
+  readonly checkpoint: number;
+  readonly position: number;
+  readonly usable: boolean;
+  /** Reference of the image, absent with driver none. */
+  readonly image?: string;
+  /** False: the record carries no cut, so it heals no gap. */
+  readonly cut: boolean;
+  /** Why there is no cut, or what it does not cover. */
+  readonly uncaptured: readonly string[];
+  readonly connections: number;
+  readonly imageBytes: number;
+  /** How long the process stood still, and what of it went into what, in ms. */
+  readonly frozenMs: number;
+  readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "store" | "append", number>>;
+}
+
+/** One after another, each standing still only for itself. Results are handed out as they come; the first failure ends it. */
+export async function* checkpointEach(
+  targets: readonly CheckpointTarget[],
+  options: CheckpointOptions,
+): AsyncGenerator<CheckpointResult> {
+  for (const target of targets) yield* await checkpointTogether([target], options);
+}
+
+/**
+ * All stand still at one time; records are appended once every image is there: a failure leaves none of them.
+ * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, and what the collector throws.
+ */
+export async function checkpointTogether(
+  targets: readonly CheckpointTarget[],
+  options: CheckpointOptions,
+): Promise<CheckpointResult[]> {
+  const started = performance.now();
+  const works = targets.map((target) => new Work(target, options, started));
+  const cgroups = targets.map(({ cgroup }) => cgroup);
+  try {
+    await whileFrozen(cgroups, async (guard) => {
+      for (const work of works) await work.readCut();
+      for (const work of works) await work.takeImage(guard);
+      for (const work of works) await work.record();
+    });
+  } catch (error) {
+    for (const work of works) await work.discard();
+    throw error;
+  }
+  return works.map((work) => work.result(performance.now()));
+}
+
+/** One process on its way through the phases; each phase is timed. */
+class Work {
+  readonly #target: CheckpointTarget;
+  readonly #options: CheckpointOptions;
+  readonly #startedMs: number;
+  readonly #phasesMs = { freeze: 0, cut: 0, dump: 0, store: 0, append: 0 };
+  #cut: CutAnswer | undefined;
+  #index = 0;
+  #position = 0;
+  #pids: readonly number[] = [];
+  #image: NewImage | undefined;
+  #reference: string | undefined;
+  #imageBytes = 0;
+  #appending = false;
+
+  constructor(target: CheckpointTarget, options: CheckpointOptions, startedMs: number) {
+    this.#target = target;
+    this.#options = options;
+    this.#startedMs = startedMs;
+  }
+
+  async #timed<T>(phase: keyof CheckpointResult["phasesMs"], work: () => Promise<T>): Promise<T> {
+    const from = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.#phasesMs[phase] += performance.now() - from;
+    }
+  }
+
+  async readCut(): Promise<void> {
+    const { app, process, cgroup } = this.#target;
+    this.#phasesMs.freeze = performance.now() - this.#startedMs;
+    await this.#timed("cut", async () => {
+      this.#cut = await this.#options.log.cut(app, process);
+      this.#index = await this.#options.log.nextCheckpoint(app, process);
+      this.#pids = cgroup.pids();
+    });
+  }
+
+  async takeImage(guard: Writable): Promise<void> {
+    const { home, driver } = this.#options;
+    const { app, process } = this.#target;
+    if (!driver.images) return;
+    const image = await NewImage.begin(home, app, process, this.#index);
+    this.#image = image;
+    const notes = await this.#timed("dump", () => this.#dump(image, guard));
+    await this.#timed("store", async () => {
+      const { reference, sizeBytes } = await image.seal(this.#facts(notes));
+      this.#reference = reference;
+      this.#imageBytes = sizeBytes;
+    });
+  }
+
+  async #dump(image: NewImage, guard: Writable): Promise<DriverNotes> {
+    const { driver, limitMs = DRIVER_LIMIT_MS } = this.#options;
+    const { cgroup } = this.#target;
+    const rootPid = treeRoot(this.#pids);
+    const notes = await driver.dump({
+      folder: image.files,
+      rootPid,
+      cgroupPath: cgroup.path,
+      limitMs,
+      guard,
+    });
+    await this.#sameInstant();
+    return notes;
+  }
+
+  /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
+  async #sameInstant(): Promise<void> {
+    const { app, process, cgroup } = this.#target;
+    const after = await this.#options.log.cut(app, process);
+    if (cgroup.frozen && offsets(after) === offsets(this.#cut!)) return;
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
+      "The image was thrown away; nothing was recorded.",
+    );
+  }
+
+  #facts(notes: DriverNotes): ImageFacts {
+    const { app, process, incarnation, cgroup } = this.#target;
+    const { name, version } = this.#options.driver;
+    const cut = this.#cut!;
+    return {
+      format: MANIFEST_FORMAT,
+      application: app,
+      process,
+      checkpoint: this.#index,
+      incarnation,
+      driver: { name, version, notes },
+      time: new Date().toISOString(),
+      kernel: readFileSync("/proc/sys/kernel/osrelease", "utf8").trim(),
+      pids: this.#pids,
+      cgroup: cgroup.path,
+      connections: cut.details,
+      cutComplete: cut.complete,
+      uncaptured: cut.uncaptured,
+    };
+  }
+
+  async record(): Promise<void> {
+    await this.#timed("append", async () => {
+      this.#appending = true;
+      const { position } = await this.#options.log.append(this.#target.app, this.#event());
+      this.#position = position;
+    });
+  }
+
+  #event(): CheckpointEvent {
+    return {
+      type: "checkpoint",
+      process: this.#target.process,
+      checkpoint: this.#index,
+      usable: this.#options.usable,
+      ...(this.#reference === undefined ? {} : { image: this.#reference }),
+      ...(this.#covers ? { cut: this.#cut!.cut } : {}),
+    };
+  }
+
+  /** Only a cut that holds for all channels may stand in the log (interchange.md). */
+  get #covers(): boolean {
+    return this.#cut!.complete && this.#cut!.uncaptured.length === 0;
+  }
+
+  /** A record that may be in the log keeps its image: an append whose answer got lost is such a one. */
+  async discard(): Promise<void> {
+    if (!this.#appending) await this.#image?.discard();
+  }
+
+  result(thawedMs: number): CheckpointResult {
+    const cut = this.#cut!;
+    const image = this.#reference === undefined ? {} : { image: this.#reference };
+    return {
+      process: this.#target.process,
+      checkpoint: this.#index,
+      position: this.#position,
+      usable: this.#options.usable,
+      ...image,
+      cut: this.#covers,
+      uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "forgotten or older connections"],
+      connections: cut.details.length,
+      imageBytes: this.#imageBytes,
+      frozenMs: thawedMs - this.#startedMs,
+      phasesMs: this.#phasesMs,
+    };
+  }
+}
+
+/** The cut in one string, channels in a fixed order. */
+function offsets({ cut, complete }: CutAnswer): string {
+  const list = (map: ReadonlyMap<string, number>) => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([complete, list(cut.sent), list(cut.received)]);
+}

@@ -1,0 +1,161 @@
+/**
+ * CRIU as a driver: a process tree with threads, files and live TCP connections, dumped while its cgroup stands still.
+ *
+ * Same instant: the cgroup is frozen before the cut is read. With `--freeze-cgroup` CRIU takes hold of every task, thaws the
+ * cgroup while it holds them (its own code must run inside them), and freezes it again before it lets go. Without that
+ * option a dump of a frozen cgroup hangs; killing CRIU in the middle kills the program.
+ * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Writable } from "node:stream";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
+import type { CriuCommand } from "./driver-criu-find.ts";
+import { sessionOf } from "./process-tree.ts";
+
+/** Both directions: live connections are kept and cut off from the network in the meantime. */
+const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
+/** What CRIU prints into its log: errors, warnings. */
+const VERBOSITY = "-v2";
+const CHECK_LIMIT_MS = 20_000;
+/** Of CRIU's log, in an error. */
+const TAIL_LINES = 6;
+
+interface Run {
+  readonly what: string;
+  readonly args: readonly string[];
+  /** File of CRIU's log, for the error. */
+  readonly log: string;
+  readonly limitMs: number;
+  readonly guard?: Writable;
+}
+
+export class CriuDriver implements CheckpointDriver {
+  readonly name = "criu";
+  readonly images = true;
+  readonly version: string;
+  readonly #criu: CriuCommand;
+
+  constructor(criu: CriuCommand) {
+    this.#criu = criu;
+    this.version = criu.version;
+  }
+
+  async check(): Promise<DriverCheck> {
+    const folder = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
+    try {
+      const log = join(folder, "check.log");
+      await this.#run({ what: "criu check", args: ["check", "-o", log], log, limitMs: CHECK_LIMIT_MS });
+      return { works: true, reason: `CRIU ${this.version} says that this kernel has what it needs.` };
+    } catch (error) {
+      return { works: false, reason: (error as Error).message };
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  async dump(request: DumpRequest): Promise<DriverNotes> {
+    const { folder, rootPid, cgroupPath, limitMs, guard } = request;
+    const shellJob = sessionOf(rootPid) !== rootPid;
+    const log = join(folder, "dump.log");
+    const args = [
+      "dump",
+      "-t",
+      String(rootPid),
+      "-D",
+      folder,
+      "-o",
+      "dump.log",
+      VERBOSITY,
+      "--leave-running",
+    ];
+    args.push(
+      "--freeze-cgroup",
+      cgroupPath,
+      "--file-locks",
+      ...NETWORK,
+      ...(shellJob ? ["--shell-job"] : []),
+    );
+    args.push("--timeout", String(Math.ceil(limitMs / 1000)));
+    await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
+    return { shellJob, rootPid };
+  }
+
+  async restore({ folder, notes, limitMs, sibling }: RestoreRequest): Promise<number> {
+    const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
+    try {
+      const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
+      const args = ["restore", "-D", folder, "-W", work, "-o", log, VERBOSITY, "--restore-detached"];
+      args.push("--pidfile", pidFile, "--file-locks", ...NETWORK);
+      if (notes["shellJob"] === true) args.push("--shell-job");
+      if (sibling === true) args.push("--restore-sibling");
+      await this.#run({ what: `restore from ${folder}`, args, log, limitMs });
+      return Number(readFileSync(pidFile, "utf8"));
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+  }
+
+  async #run({ what, args, log, limitMs, guard }: Run): Promise<void> {
+    const { command, prefix } = this.#criu;
+    const child = spawn(command, [...prefix, ...args], {
+      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
+      detached: true, // signals of a terminal would kill it, and the program with it
+    });
+    const { code, signal, printed, late } = await ended(child, limitMs);
+    if (late)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `criu: ${what} took longer than ${limitMs} ms and was killed${tail(log, printed)}`,
+        "The program may be damaged by it: look at it before you go on.",
+      );
+    if (code === 0) return;
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
+      "`recovery-line doctor` tells what CRIU can do here; its limits stand in the README.",
+    );
+  }
+}
+
+interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly printed: string;
+  readonly late: boolean;
+}
+
+/** Waits for the end of the program, not for its pipe: what it restored may hold that for years. */
+function ended(child: ChildProcess, limitMs: number): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    let printed = "";
+    let late = false;
+    child.stderr!.on("data", (bytes: Buffer) => {
+      printed = (printed + bytes.toString()).slice(-4096);
+    });
+    const timer = setTimeout(() => {
+      late = true;
+      child.kill("SIGKILL");
+    }, limitMs);
+    child.once("error", (error) => {
+      clearTimeout(timer);
+      reject(new RecoveryLineError("RL_DRIVER", `criu does not start: ${error.message}`, "", error));
+    });
+    child.once("exit", (code, signal) => {
+      clearTimeout(timer);
+      child.stderr!.destroy();
+      resolve({ code, signal, printed, late });
+    });
+  });
+}
+
+/** The last errors of the log; where it holds none, what was printed. */
+function tail(log: string, printed: string): string {
+  const text = existsSync(log) ? readFileSync(log, "utf8") : "";
+  const errors = text.split("\n").filter((line) => line.includes("Error") && !line.includes("RLIMIT_NOFILE"));
+  const lines = errors.length > 0 ? errors : printed.split("\n").filter((line) => line !== "");
+  return lines.length === 0 ? "" : `: ${lines.slice(-TAIL_LINES).join("; ")}`;
+}

@@ -1,0 +1,52 @@
+/**
+ * What takes a process's state and brings it back. `driver-criu.ts` and `driver-none.ts` are the drivers; `driver-choice.ts`
+ * finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
+ */
+import type { Writable } from "node:stream";
+
+export interface DumpRequest {
+  /** Empty folder for the image's files. */
+  readonly folder: string;
+  /** Root of the process tree. */
+  readonly rootPid: number;
+  /** The frozen cgroup that holds the tree. It is frozen again (or still) on return. */
+  readonly cgroupPath: string;
+  /** Longest time for the dump, in ms. */
+  readonly limitMs: number;
+  /** Whatever the driver starts holds this pipe, so that nobody thaws the process below it (freeze.ts). */
+  readonly guard: Writable;
+}
+
+/** What a driver must know again to restore; strings, numbers and booleans; stored in the manifest. */
+export type DriverNotes = Readonly<Record<string, string | number | boolean>>;
+
+export interface RestoreRequest {
+  /** Folder of the image's files; not written to. */
+  readonly folder: string;
+  /** What `dump` returned. */
+  readonly notes: DriverNotes;
+  /** Longest time for the restore, in ms. */
+  readonly limitMs: number;
+  /** True: the restored root becomes a child of the calling process; else of init. */
+  readonly sibling?: boolean;
+}
+
+export interface DriverCheck {
+  readonly works: boolean;
+  /** One sentence. */
+  readonly reason: string;
+}
+
+export interface CheckpointDriver {
+  /** "criu", "none". */
+  readonly name: string;
+  readonly version: string;
+  /** False: it stores nothing that could be restored. */
+  readonly images: boolean;
+  /** Does it work on this machine, with these rights? Never throws. */
+  check(): Promise<DriverCheck>;
+  /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
+  dump(request: DumpRequest): Promise<DriverNotes>;
+  /** Brings the tree back with its old pids, running. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_NOT_SUPPORTED. */
+  restore(request: RestoreRequest): Promise<number>;
+}

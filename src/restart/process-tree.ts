@@ -1,0 +1,38 @@
+/** Facts of /proc about the processes of a cgroup. */
+import { readFileSync } from "node:fs";
+import { RecoveryLineError } from "../model/errors.ts";
+
+/** Fields of /proc/PID/stat behind the name, which may hold anything: [0] state, [1] parent, [2] group, [3] session. */
+function statFields(pid: number): string[] | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return text.slice(text.lastIndexOf(")") + 2).split(" ");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Session of a process; undefined where it is gone. */
+export function sessionOf(pid: number): number | undefined {
+  const session = statFields(pid)?.[3];
+  return session === undefined ? undefined : Number(session);
+}
+
+/** The one process of the set that is no child of another. Throws RL_DRIVER where there is none, or more than one. */
+export function treeRoot(pids: readonly number[]): number {
+  const members = new Set(pids);
+  const roots = pids.filter((pid) => {
+    const parent = statFields(pid)?.[1];
+    return parent !== undefined && !members.has(Number(parent));
+  });
+  if (roots.length === 1) return roots[0]!;
+  throw new RecoveryLineError(
+    "RL_DRIVER",
+    roots.length === 0
+      ? "nothing runs in the process's cgroup: there is nothing to checkpoint"
+      : `the process is ${roots.length} separate trees (roots ${roots.slice(0, 8).join(", ")}): one image holds one tree`,
+    roots.length === 0
+      ? ""
+      : "A program that puts itself into the background loses its parent; run it in the foreground.",
+  );
+}
