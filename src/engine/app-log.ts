@@ -259,9 +259,15 @@ export class AppLog {
     }
   }
 
-  readBlocks(): AsyncIterable<Uint8Array> {
+  readBlocks(since = 0): AsyncIterable<Uint8Array> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    return this.#log.readBlocks();
+    return this.#log.readBlocks(since);
+  }
+
+  /** Seals what is committed. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */
+  async rotate(): Promise<void> {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    await this.#log.rotate?.();
   }
 
   async close(): Promise<void> {

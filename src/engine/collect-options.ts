@@ -45,6 +45,11 @@ export interface CollectedProcess {
   readonly incarnation: number;
   /** Reasons of uncaptured, untrusted communication since it was registered. */
   readonly uncaptured: readonly string[];
+  /** Lines that are not undone, count. */
+  readonly lines: number;
+  /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */
+  readonly checkpoints: number;
+  readonly newestCheckpoint: number;
 }
 
 /** Counters since the start of this collector, for metrics; arrays are indexed by `RingKind`. */

@@ -383,10 +383,18 @@ export class Collector {
     return this.#exclusive(async () => [...(await this.#process(appName, name)).state.uncaptured]);
   }
 
-  /** Committed blocks in chain order: a consistent prefix of the log, also while it grows. */
-  async *readBlocks(appName: string): AsyncGenerator<Uint8Array> {
+  /** Committed blocks behind chain number `since`, in chain order: a consistent prefix of the log, also while it grows. */
+  async *readBlocks(appName: string, since = 0): AsyncGenerator<Uint8Array> {
     const app = await this.#exclusive(() => this.#openApp(appName, false));
-    yield* app.readBlocks();
+    yield* app.readBlocks(since);
+  }
+
+  /** Seals the segments that hold everything drained so far: from then on they may be copied. */
+  rotate(appName: string): Promise<void> {
+    return this.#exclusive(async () => {
+      await this.#drainInto([await this.#openApp(appName, false)]);
+      await (await this.#openApp(appName, false)).rotate();
+    });
   }
 
   /** Every process of the open applications: those that are recorded, and those that were. */
@@ -399,6 +407,9 @@ export class Collector {
         live: state.live,
         incarnation: state.incarnation,
         uncaptured: [...state.uncaptured],
+        lines: state.lines,
+        checkpoints: state.storedCheckpoints().length,
+        newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,
       })),
     );
   }
