@@ -17,6 +17,9 @@ export { printEvent } from "./interchange-print.ts";
 const PIECE_BYTES = 256 * 1024;
 const BLANK = /^[ \t\r]*$/;
 
+/** Takes each event with its place and throws where it does not fit what came before. */
+export type EventCheck = Pick<HistoryCheck, "add">;
+
 /**
  * The events of one file, in file order, a batch at a time (one event at a time would cost more than parsing it). `check` may know
  * earlier history, that of a log the events go to; without it the file stands alone.
@@ -24,7 +27,7 @@ const BLANK = /^[ \t\r]*$/;
 export async function* readEventBatches(
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   file: string,
-  check: HistoryCheck = new HistoryCheck(),
+  check: EventCheck = new HistoryCheck(),
 ): AsyncGenerator<Event[]> {
   const splitter = new LineSplitter(file);
   for await (const chunk of chunks)
@@ -38,7 +41,7 @@ export async function* readEventBatches(
   if (events.length > 0) yield events;
 }
 
-function parseLines(lines: readonly string[], first: number, file: string, check: HistoryCheck): Event[] {
+function parseLines(lines: readonly string[], first: number, file: string, check: EventCheck): Event[] {
   const events: Event[] = [];
   lines.forEach((text, index) => {
     if (BLANK.test(text)) return;

@@ -1,0 +1,119 @@
+/** Runs the real compiled command line as a child process. */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+export const main = join(root, "dist", "cli", "main.js");
+
+/** Compiles `src` unless `dist` is newer than all of it. */
+export function build(): void {
+  const sources = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true });
+  const newest = Math.max(
+    ...sources.filter((f) => f.isFile()).map((f) => statSync(join(f.parentPath, f.name)).mtimeMs),
+  );
+  if (existsSync(main) && statSync(main).mtimeMs > newest) return;
+  const { stdout } = spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: root });
+  if (!existsSync(main)) throw new Error(`nothing was built:\n${stdout}`);
+}
+
+export interface Ran {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `recovery-line ARGS`. `input` goes to its standard input. */
+export function run(
+  args: readonly string[],
+  input = "",
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env } });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr += text;
+    });
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.stdin.on("error", () => undefined); // it may end before it has read all
+    child.stdin.end(input);
+  });
+}
+
+/** What `--json` prints: an answer, or an outcome with an error. */
+export interface Printed extends Omit<RecoveryLine, "outcome"> {
+  readonly application: string | null;
+  readonly outcome: string;
+  readonly diagram?: string;
+  readonly error?: { readonly code: string; readonly message: string; readonly advice: string };
+}
+
+/** One JSON object is all that stdout holds. */
+export async function runJson(
+  args: readonly string[],
+  input = "",
+): Promise<{ code: number | null; value: Printed; stderr: string }> {
+  const { code, stdout, stderr } = await run([...args, "--json"], input);
+  return { code, value: JSON.parse(stdout), stderr };
+}
+
+/** A folder that `clean` removes. */
+export function scratch(): { dir: string; clean(): void } {
+  const dir = mkdtempSync(join(tmpdir(), "recovery-line-cli-"));
+  return { dir, clean: () => rmSync(dir, { recursive: true, force: true }) };
+}
+
+/** JSON Lines. */
+export function lines(...events: readonly object[]): string {
+  return events.map((event) => `${JSON.stringify(event)}\n`).join("");
+}
+
+/** Short writing of events of one process. */
+export function does(process: string) {
+  return {
+    send: (channel: string, begin: number, end: number) => ({ type: "send", process, channel, begin, end }),
+    receive: (channel: string, begin: number, end: number) => ({
+      type: "receive",
+      process,
+      channel,
+      begin,
+      end,
+    }),
+    checkpoint: (checkpoint: number, more: object = {}) => ({
+      type: "checkpoint",
+      process,
+      checkpoint,
+      ...more,
+    }),
+    stable: () => ({ type: "stable", process }),
+    gap: (lost?: number) => ({ type: "gap", process, ...(lost === undefined ? {} : { lost }) }),
+    rollback: (checkpoint: number) => ({ type: "rollback", process, checkpoint }),
+    fault: (page: string | number = 1) => ({ type: "page-fault", process, page, access: "read" }),
+    copy: (role: "source" | "destination", channel: string, begin: number, end: number) => ({
+      type: "page-copy",
+      process,
+      page: 7,
+      role,
+      channel,
+      begin,
+      end,
+    }),
+    invalidate: (role: "source" | "destination", channel: string, begin: number, end: number) => ({
+      type: "page-invalidate",
+      process,
+      page: 7,
+      role,
+      channel,
+      begin,
+      end,
+    }),
+  };
+}
