@@ -7,7 +7,7 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut, Event } from "../model/event.ts";
 import {
   BUSY_SLOT_MS,
@@ -110,7 +110,7 @@ export class Collector {
     for (const entry of await readdir(this.#parts.home, { withFileTypes: true })) {
       if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
       const app = this.#newApp(entry.name);
-      await app.open(false);
+      if (!(await openIfThere(app))) continue;
       if (app.hasLive) {
         this.#pump.apps.set(app.name, app);
         this.#pump.admit(app, last);
@@ -449,6 +449,17 @@ export class Collector {
 
   async #closeLogs(): Promise<void> {
     for (const app of this.#pump.apps.values()) await app.close();
+  }
+}
+
+/** A folder is no log yet where its maker died before the first commit, and where it is something else. */
+async function openIfThere(app: AppLog): Promise<boolean> {
+  try {
+    await app.open(false);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "RL_UNKNOWN_APP")) return false;
+    throw error;
   }
 }
 
