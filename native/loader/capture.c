@@ -369,6 +369,10 @@ static int check_level(const struct capture *capture, uint64_t cgroup_id, char *
         return capture_fail(error, -ENOENT, "there is no cgroup with id %llu", (unsigned long long)cgroup_id);
     const int depth = cgroup_depth(directory);
     close(directory);
+    if (depth == -EXDEV)
+        return capture_fail(
+            error, -ENOTSUP,
+            "this process is in a cgroup namespace: the level of a cgroup cannot be told from here");
     if (depth >= 0 && (uint32_t)depth != capture->config.cgroup_level)
         return capture_fail(error, -EINVAL, "the cgroup is at level %d, but cgroups of level %u are recorded",
                             depth, capture->config.cgroup_level);

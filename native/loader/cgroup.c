@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define KERNFS_ROOT_INODE 1     /* of the hierarchy; the root that a cgroup namespace shows is any other */
 #define KERNFS_HANDLE_TYPE 0xfe /* FILEID_KERNFS: the handle is the 64-bit id */
 
 int cgroup_mount(char *path, size_t bytes) {
@@ -107,9 +108,14 @@ int cgroup_open(uint64_t id) {
 
 int cgroup_depth(int directory) {
     char mount[PATH_MAX], link[64], path[PATH_MAX];
+    struct stat root;
     int depth = 0, status = cgroup_mount(mount, sizeof(mount));
     if (status != 0)
         return status;
+    if (stat(mount, &root) != 0)
+        return -errno;
+    if (root.st_ino != KERNFS_ROOT_INODE)
+        return -EXDEV;
     snprintf(link, sizeof(link), "/proc/self/fd/%d", directory);
     const ssize_t length = readlink(link, path, sizeof(path) - 1);
     if (length < 0)

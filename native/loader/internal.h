@@ -66,9 +66,9 @@ int cut_closed(struct capture *capture, uint64_t cgroup_id, struct capture_cut_e
                char *error);
 
 /* cgroup.c */
-int cgroup_mount(char *path, size_t bytes);                /* where cgroup2 is mounted; -ENOENT */
-int cgroup_open(uint64_t id);                              /* descriptor of the directory; -ENOENT */
-int cgroup_depth(int directory);                           /* below the mount; negative errno if unknown */
+int cgroup_mount(char *path, size_t bytes); /* where cgroup2 is mounted; -ENOENT */
+int cgroup_open(uint64_t id);               /* descriptor of the directory; -ENOENT */
+int cgroup_depth(int directory);            /* below the root; -EXDEV: seen from a cgroup namespace */
 int cgroup_pids(int directory, int **pids, size_t *count); /* of the cgroup and all below; free(*pids) */
 
 #endif

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* AF_UNIX between two recorded processes: streams count bytes, seqpacket sockets whole messages. */
+#include "harness.h"
+
+#include <pthread.h>
+#include <sys/sendfile.h>
+
+static char block[1 << 18];
+
+static void pause_ms(int ms) {
+    usleep((useconds_t)ms * 1000);
+}
+
+/* ---- two ends of a pair
+ * ---------------------------------------------------------------------------------------- */
+
+/* Both ends play their part on a socketpair made beforehand; then ranges, names and cuts must agree. */
+static struct pair run_unix(int type, actor_function *client, actor_function *server) {
+    struct pair pair = {.client = new_actor(1), .server = new_actor(1)};
+    int ends[2];
+
+    CHECK(socketpair(AF_UNIX, type, 0, ends) == 0);
+    CHECK(fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0);
+    start(pair.server, server, dup(ends[1]));
+    close(ends[1]);
+    start(pair.client, client, dup(ends[0]));
+    close(ends[0]);
+    reached(pair.client, 1);
+    reached(pair.server, 1);
+    return pair;
+}
+
+/* fork gave each actor the other's end, too; it is not the test's own business to talk there. */
+static struct capture_cut_entry entry_of(const struct actor *actor, const struct cut *cut, uint64_t local) {
+    for (size_t i = 0; i < cut->count; i++)
+        if ((cut->entries[i].flags & RECOVERY_FLAG_UNIX) != 0 && cut->entries[i].local == local)
+            return cut->entries[i];
+    FAIL("%s has no end %llu", actor->cgroup, (unsigned long long)local);
+}
+
+/* The name of the end that the actor used, from its first record. */
+static const struct recovery_record *first_record(const struct actor *actor) {
+    for (size_t i = 0; i < test.records.count; i++)
+        if (test.records.items[i].process == actor->id)
+            return &test.records.items[i];
+    FAIL("%s has no record", actor->cgroup);
+}
+
+static void check_pair(struct pair *pair) {
+    const struct recovery_record *a = first_record(pair->client), *b = first_record(pair->server);
+    const struct cut client = frozen_cut(pair->client), server = frozen_cut(pair->server);
+
+    EQUAL(a->flags & RECOVERY_FLAG_UNIX, RECOVERY_FLAG_UNIX);
+    EQUAL(a->local, b->remote);
+    EQUAL(a->remote, b->local);
+    EQUAL(client.complete && server.complete, 1);
+    pair->client_cut = entry_of(pair->client, &client, a->local);
+    pair->server_cut = entry_of(pair->server, &server, b->local);
+    EQUAL(pair->client_cut.sent, pair->client->told->sent);
+    EQUAL(pair->client_cut.received, pair->client->told->received);
+    EQUAL(pair->server_cut.sent, pair->server->told->sent);
+    EQUAL(pair->server_cut.received, pair->server->told->received);
+    tiles(pair->client, RECOVERY_SEND, a->local, a->remote, 0, pair->client_cut.sent);
+    tiles(pair->client, RECOVERY_RECEIVE, a->local, a->remote, 0, pair->client_cut.received);
+    tiles(pair->server, RECOVERY_SEND, b->local, b->remote, 0, pair->server_cut.sent);
+    tiles(pair->server, RECOVERY_RECEIVE, b->local, b->remote, 0, pair->server_cut.received);
+    EQUAL(count_records(pair->client, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(pair->server, RECOVERY_UNMATCHED), 0);
+}
+
+/* As long as the test holds `start`'s duplicate of an end, that end is not closed by its actor's exit. */
+static struct pair agree(int type, actor_function *client, actor_function *server) {
+    struct pair pair = run_unix(type, client, server);
+
+    check_pair(&pair);
+    return pair;
+}
+
+/* ---- streams
+ * -------------------------------------------------------------------------------------------------- */
+
+static void ping(int fd, struct told *told) {
+    for (size_t size = 1; size < sizeof(block); size *= 3) {
+        send_all(fd, block, size, told);
+        receive_all(fd, block, size, told);
+    }
+}
+
+static void pong(int fd, struct told *told) {
+    for (size_t size = 1; size < sizeof(block); size *= 3) {
+        receive_all(fd, block, size, told);
+        send_all(fd, block, size, told);
+    }
+}
+
+static void case_stream(void) {
+    set_up();
+    agree(SOCK_STREAM, ping, pong);
+}
+
+static void send_many_ways(int fd, struct told *told) {
+    struct iovec parts[3] = {{block, 1}, {block, 500}, {block, 7}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
+    const int file = memfd_create("payload", 0);
+    int ends[2];
+
+    CHECK(write(fd, block, 11) == 11);
+    CHECK(writev(fd, parts, 3) == 508);
+    CHECK(sendmsg(fd, &message, 0) == 508);
+    CHECK(send(fd, block, 0, 0) == 0);
+    CHECK(send(fd, (void *)1, 100, 0) == -1 && errno == EFAULT);
+    CHECK(file >= 0 && write(file, block, 3000) == 3000 && pipe(ends) == 0);
+    CHECK(sendfile(fd, file, &(off_t){0}, 3000) == 3000);
+    CHECK(write(ends[1], block, 2000) == 2000);
+    CHECK(splice(ends[0], NULL, fd, NULL, 2000, 0) == 2000);
+    told->sent = 11 + 508 + 508 + 3000 + 2000;
+    shutdown(fd, SHUT_WR);
+    CHECK(send(fd, block, 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+}
+
+static void receive_all_ways(int fd, struct told *told) {
+    struct iovec parts[2] = {{block, 4}, {block, 7}};
+    struct mmsghdr many[2] = {{.msg_hdr = {.msg_iov = parts, .msg_iovlen = 2}},
+                              {.msg_hdr = {.msg_iov = parts, .msg_iovlen = 2}}};
+
+    CHECK(recv(fd, block, 5, MSG_PEEK | MSG_WAITALL) == 5);
+    CHECK(readv(fd, parts, 2) == 11);
+    CHECK(recv(fd, block, 508, MSG_WAITALL) == 508);
+    CHECK(recvmmsg(fd, many, 2, MSG_WAITALL, NULL) == 2);
+    CHECK(read(fd, block, 200) > 0);
+    told->received = 6027;
+    while (recv(fd, block, sizeof(block), 0) > 0)
+        continue;
+}
+
+static void case_stream_many_ways(void) {
+    set_up();
+    agree(SOCK_STREAM, send_many_ways, receive_all_ways);
+}
+
+static void fill_until_full(int fd, struct told *told) {
+    for (int full = 0; full < 3;) {
+        const ssize_t sent = send(fd, block, 77777, MSG_DONTWAIT);
+        if (sent > 0) {
+            told->sent += (uint64_t)sent;
+            continue;
+        }
+        CHECK(errno == EAGAIN);
+        full++;
+        pause_ms(30);
+    }
+    shutdown(fd, SHUT_WR);
+}
+
+static void drink_late(int fd, struct told *told) {
+    CHECK(recv(fd, block, 0, MSG_DONTWAIT) <= 0);
+    pause_ms(60);
+    receive_rest(fd, told);
+}
+
+static void case_stream_would_block(void) {
+    set_up();
+    agree(SOCK_STREAM, fill_until_full, drink_late);
+}
+
+static void send_hundred(int fd, struct told *told) {
+    send_all(fd, block, 100, told);
+    pause_ms(30);
+}
+
+static void leave_queued(int fd, struct told *told) {
+    receive_all(fd, block, 25, told);
+    pause_ms(50);
+}
+
+static void case_stream_queued(void) {
+    set_up();
+    const struct pair pair = agree(SOCK_STREAM, send_hundred, leave_queued);
+    if (pair.server_cut.queued == 0)
+        SKIP("this kernel does not keep the number of bytes queued in an AF_UNIX socket");
+    EQUAL(pair.server_cut.queued, 75);
+}
+
+static void splice_out(int fd, struct told *told) {
+    int ends[2];
+
+    CHECK(pipe(ends) == 0);
+    CHECK(recv(fd, block, 10, MSG_WAITALL) == 10);
+    CHECK(splice(fd, NULL, ends[1], NULL, 40, 0) == 40);
+    step(told);
+    CHECK(recv(fd, block, 10, MSG_WAITALL) == 10);
+}
+
+/* Splice out of an AF_UNIX socket raises nothing. The queue is shorter than what was counted: that tells. */
+static void case_stream_splice_out(void) {
+    set_up();
+    const struct pair pair = run_unix(SOCK_STREAM, send_hundred, splice_out);
+    const struct cut cut = frozen_cut(pair.server);
+    const struct capture_cut_entry entry = entry_of(pair.server, &cut, first_record(pair.server)->local);
+    if (entry.queued == 0)
+        SKIP("this kernel does not keep the number of bytes queued in an AF_UNIX socket");
+    EQUAL(entry.queued, 50);
+    EQUAL(entry.received, 10); /* wrong, and said to be: */
+    EQUAL(cut.complete, 0);
+    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    release(pair.server, 1);
+    reached(pair.server, 2);
+    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_OTHER_SOCKET));
+}
+
+static void *read_half(void *context) {
+    char bytes[100];
+    for (int left = 5000; left > 0;) {
+        const ssize_t got = recv(*(int *)context, bytes, left < 100 ? (size_t)left : 100, 0);
+        CHECK(got > 0);
+        left -= (int)got;
+    }
+    return NULL;
+}
+
+static void receive_in_two_threads(int fd, struct told *told) {
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, read_half, &fd) == 0);
+    read_half(&fd);
+    pthread_join(thread, NULL);
+    told->received = 10000;
+}
+
+static void send_ten_thousand(int fd, struct told *told) {
+    send_all(fd, block, 10000, told);
+    pause_ms(50);
+}
+
+/* Two readers: bytes are counted right, whose they are is a guess and flagged as one. */
+static void case_stream_two_readers(void) {
+    size_t flagged = 0;
+
+    set_up();
+    const struct pair pair = agree(SOCK_STREAM, send_ten_thousand, receive_in_two_threads);
+    for (size_t i = 0; i < test.records.count; i++)
+        flagged += test.records.items[i].process == pair.server->id &&
+                   (test.records.items[i].flags & RECOVERY_FLAG_NAIVE) != 0;
+    CHECK(flagged > 0);
+}
+
+/* ---- names, closing, passing
+ * ----------------------------------------------------------------------------------- */
+
+static struct sockaddr_un name;
+static socklen_t name_length;
+
+static void serve_named(int fd, struct told *told) {
+    const int one = accept_one(fd);
+    pong(one, told);
+    receive_rest(one, told);
+    close(one);
+}
+
+static void call_named(int fd, struct told *told) {
+    const int one = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)fd;
+    CHECK(connect(one, (struct sockaddr *)&name, name_length) == 0);
+    ping(one, told);
+    send_all(one, block, 17, told);
+    close(one);
+}
+
+static void talk_by_name(void) {
+    struct pair pair = {.client = new_actor(1), .server = new_actor(1)};
+    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    CHECK(bind(listener, (struct sockaddr *)&name, name_length) == 0 && listen(listener, 1) == 0);
+    start(pair.server, serve_named, listener);
+    start(pair.client, call_named, -1);
+    reached(pair.client, 1);
+    reached(pair.server, 1);
+    check_pair(&pair);
+    EQUAL(pair.client_cut.live, 0); /* closed: the last offsets are kept */
+    EQUAL(pair.server_cut.live, 0);
+    EQUAL(capture_forget_closed(test.capture, pair.client->id, &pair.client_cut, 1, NULL), 0);
+    EQUAL(take_cut(pair.client).count, 0);
+}
+
+static void case_abstract_name(void) {
+    set_up();
+    name.sun_family = AF_UNIX;
+    name_length =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+                    (size_t)snprintf(name.sun_path + 1, 90, "recovery-line-test-%d", (int)getpid()));
+    talk_by_name();
+}
+
+static void case_path_name(void) {
+    set_up();
+    name.sun_family = AF_UNIX;
+    snprintf(name.sun_path, sizeof(name.sun_path), "/tmp/recovery-line-test-%d.sock", (int)getpid());
+    name_length = sizeof(name);
+    unlink(name.sun_path);
+    talk_by_name();
+    unlink(name.sun_path);
+}
+
+static uint16_t port;
+
+static void pass_tcp(int fd, struct told *told) {
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {block, 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    const int tcp = connect_tcp(port);
+
+    CMSG_FIRSTHDR(&message)->cmsg_level = SOL_SOCKET;
+    CMSG_FIRSTHDR(&message)->cmsg_type = SCM_RIGHTS;
+    CMSG_FIRSTHDR(&message)->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &tcp, sizeof(tcp));
+    CHECK(sendmsg(fd, &message, 0) == 1);
+    close(tcp);
+    told->sent = 1;
+    pause_ms(30);
+}
+
+static void take_tcp(int fd, struct told *told) {
+    char control[CMSG_SPACE(sizeof(int))];
+    struct iovec part = {block, 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+
+    CHECK(recvmsg(fd, &message, 0) == 1 && CMSG_FIRSTHDR(&message) != NULL);
+    told->received = 1;
+}
+
+/* The message that carries a descriptor is a byte of the channel like any other. */
+static void case_passing_a_connection(void) {
+    set_up();
+    const int listener = listen_tcp(&port);
+    agree(SOCK_STREAM, pass_tcp, take_tcp);
+    close(listener);
+}
+
+static void talk_one_sided(int fd, struct told *told) {
+    for (int i = 0; i < 4; i++) {
+        send_all(fd, block, 100, told);
+        receive_all(fd, block, 50, told);
+        step(told);
+    }
+}
+
+static void answer_in_steps(int fd, struct told *told) {
+    for (int i = 0; i < 4; i++) {
+        receive_all(fd, block, 100, told);
+        send_all(fd, block, 50, told);
+    }
+    step(told);
+}
+
+/* One end is counted as soon as the other is recorded: a process selected later begins at its true offsets.
+ */
+static void case_peer_selected_later(void) {
+    int ends[2];
+
+    set_up();
+    struct actor *client = new_actor(1), *server = new_actor(0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    start(server, answer_in_steps, dup(ends[1]));
+    start(client, talk_one_sided, dup(ends[0]));
+    reached(client, 1);
+    release(client, 1);
+    reached(client, 2);
+    usleep(20000); /* the server waits in its third receive */
+    EQUAL(count_records(server, RECOVERY_RECEIVE), 0);
+    select_actor(server, 1);
+    release(client, 2);
+    reached(client, 3);
+    release(client, 3);
+    reached(server, 1);
+    const struct recovery_record *mine = first_record(client), *theirs = first_record(server);
+    EQUAL(theirs->local, mine->remote);
+    tiles(client, RECOVERY_SEND, mine->local, mine->remote, 0, 400);
+    tiles(server, RECOVERY_RECEIVE, mine->remote, mine->local, 200, 400);
+    tiles(server, RECOVERY_SEND, mine->remote, mine->local, 100, 200);
+}
+
+/* ---- whole messages
+ * --------------------------------------------------------------------------------------------- */
+
+static void receive_messages_late(int fd, struct told *told) {
+    CHECK(recv(fd, block, 10, MSG_PEEK) == 10);
+    for (int i = 0; i < 10; i++) {
+        CHECK(recv(fd, block, 700, 0) == 700);
+        told->received++;
+    }
+    CHECK(recv(fd, block, 700, 0) == 0);
+    told->received++;
+    CHECK(recv(fd, block, 700, MSG_TRUNC) == 5);
+    told->received++;
+}
+
+static void send_messages_open(int fd, struct told *told) {
+    for (size_t size = 1; size <= 10; size++) {
+        CHECK(send(fd, block, size * 1000, 0) == (ssize_t)size * 1000);
+        told->sent++;
+    }
+    CHECK(send(fd, block, 0, 0) == 0);
+    CHECK(send(fd, block, 5, 0) == 5);
+    told->sent += 2;
+    pause_ms(50);
+}
+
+static void case_seqpacket(void) {
+    set_up();
+    agree(SOCK_SEQPACKET, send_messages_open, receive_messages_late);
+}
+
+/* A 0 after the peer's shutdown is the end of file, no message. */
+static void read_end_only(int fd, struct told *told) {
+    for (int i = 0; i < 10; i++) {
+        CHECK(recv(fd, block, 700, 0) == 700);
+        told->received++;
+    }
+    for (int i = 0; i < 3; i++)
+        CHECK(recv(fd, block, 700, 0) == 0);
+}
+
+static void send_ten_and_end(int fd, struct told *told) {
+    for (int i = 0; i < 10; i++) {
+        CHECK(send(fd, block, 1000, 0) == 1000);
+        told->sent++;
+    }
+    shutdown(fd, SHUT_WR);
+}
+
+static void case_seqpacket_end_of_file(void) {
+    set_up();
+    agree(SOCK_SEQPACKET, send_ten_and_end, read_end_only);
+}
+
+static void send_datagram(int fd, struct told *told) {
+    (void)told;
+    CHECK(send(fd, block, 100, 0) == 100);
+    CHECK(send(fd, block, 100, 0) == 100);
+}
+
+static void receive_datagram(int fd, struct told *told) {
+    (void)told;
+    CHECK(recv(fd, block, 200, 0) == 100);
+}
+
+static void case_datagram(void) {
+    set_up();
+    const struct pair pair = run_unix(SOCK_DGRAM, send_datagram, receive_datagram);
+    CHECK(has_unmatched(pair.client, RECOVERY_UNMATCHED_UNIX_DGRAM));
+    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_UNIX_DGRAM));
+    EQUAL(count_records(pair.client, RECOVERY_UNMATCHED), 1); /* a verdict, not an event */
+    EQUAL(test.records.count, 2);
+}
+
+int main(int argc, char **argv) {
+    static const struct test_case cases[] = {
+        {"stream", case_stream},
+        {"stream-many-ways", case_stream_many_ways},
+        {"stream-would-block", case_stream_would_block},
+        {"stream-queued", case_stream_queued},
+        {"stream-splice-out", case_stream_splice_out},
+        {"stream-two-readers", case_stream_two_readers},
+        {"abstract-name", case_abstract_name},
+        {"path-name", case_path_name},
+        {"passing-a-connection", case_passing_a_connection},
+        {"peer-selected-later", case_peer_selected_later},
+        {"seqpacket", case_seqpacket},
+        {"seqpacket-end-of-file", case_seqpacket_end_of_file},
+        {"datagram", case_datagram},
+    };
+    return run_cases(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);
+}
