@@ -35,10 +35,16 @@ export interface BlockPlace {
   readonly positionAfter: number;
   /** Greatest checkpoint index the process ever logged, this block included; 0 = none. */
   readonly greatestCheckpoint: number;
+  /** Chain number of the newest earlier block of the process that is irregular; absent or 0 = none. */
+  readonly previousIrregular?: number;
+  /** Every cut in the block covers all that its process did before it (`log/cut-coverage.ts`). Absent: nobody knows. */
+  readonly covers?: boolean;
 }
 
-export interface BlockHeader extends BlockPlace {
+export interface BlockHeader extends Required<BlockPlace> {
   readonly process: string;
+  /** A row is no send, receive, page fault or checkpoint with a cut: such blocks are found without reading the others. */
+  readonly irregular: boolean;
   readonly rows: number;
   readonly sends: number;
   readonly receives: number;
@@ -101,7 +107,7 @@ export function parseBlock(input: Uint8Array): ParsedBlock {
 
 function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): ParsedBlock {
   const flags = view.getUint8(AT.flags);
-  const reserved = view.getUint16(AT.reserved16, true) | view.getUint32(AT.reserved32, true);
+  const reserved = view.getUint16(AT.reserved16, true);
   const reserved24 = bytes[AT.reserved24]! | bytes[AT.reserved24 + 1]! | bytes[AT.reserved24 + 2]!;
   require((flags & ~BLOCK_FLAGS_KNOWN) === 0 && reserved === 0 && reserved24 === 0, "reserved bits are set");
   const shape = readShape(view);
@@ -112,6 +118,8 @@ function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): Pa
     application,
     process,
     ...readNumbers(view),
+    irregular: (flags & BLOCK_FLAG.irregular) !== 0,
+    covers: (flags & BLOCK_FLAG.covers) !== 0,
     previousHash: bytes.slice(AT.previousHash, AT.previousHash + HASH_BYTES),
     hasCut: (flags & BLOCK_FLAG.cut) !== 0,
     endsInRollback: (flags & BLOCK_FLAG.rollback) !== 0,
@@ -153,8 +161,11 @@ function readNumbers(view: DataView) {
     require(high < 2 ** 21, "a number beyond 2^53");
     return view.getUint32(at, true) + high * 2 ** 32;
   };
+  const chain = u64(AT.chain);
+  const back = view.getUint32(AT.irregularBack, true);
   return {
-    chain: u64(AT.chain),
+    chain,
+    previousIrregular: back === 0 ? 0 : chain - back,
     sequence: u64(AT.sequence),
     previousBlock: u64(AT.previousBlock),
     previousControl: u64(AT.previousControl),
@@ -169,8 +180,20 @@ function readNumbers(view: DataView) {
 }
 
 function checkNumbers(header: BlockHeader, flags: number): void {
-  const { chain, sequence, previousBlock, previousControl, position, positionAfter, rows } = header;
+  const {
+    chain,
+    sequence,
+    previousBlock,
+    previousControl,
+    previousIrregular,
+    position,
+    positionAfter,
+    rows,
+  } = header;
   require(chain >= 1 && sequence >= 1 && previousBlock < chain, "numbers do not rise");
+  require(previousIrregular >= 0 &&
+    previousIrregular <= previousBlock, "the irregular block before is not before");
+  require(header.hasCut || !header.covers, "covering without a cut");
   require(previousControl <= previousBlock, "the control block before is not before");
   require((sequence === 1) === (previousBlock === 0), "only the first block of a process has none before");
   require(((flags & BLOCK_FLAG.control) !== 0) === header.controls > 0, "control flag and count differ");

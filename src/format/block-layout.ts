@@ -37,14 +37,14 @@ export const AT = {
   reserved24: 105, // 3 bytes, zero
   nameBytes: 108, // u32
   extraBytes: 112, // u32
-  reserved32: 116, // u32, zero
+  irregularBack: 116, // u32, chain - previousIrregular; 0 = none
   previousHash: 120, // 32 bytes
   timeBase: 152, // f64, ns
 } as const;
 
 /** Bits of `flags`: what a reader may skip a block for. */
-export const BLOCK_FLAG = { control: 1, cut: 2, extras: 4, rollback: 8 } as const;
-export const BLOCK_FLAGS_KNOWN = 15;
+export const BLOCK_FLAG = { control: 1, cut: 2, extras: 4, rollback: 8, irregular: 16, covers: 32 } as const;
+export const BLOCK_FLAGS_KNOWN = 63;
 
 /** What decides where the sections of a block stand. */
 export interface Shape {

@@ -16,6 +16,8 @@ export interface BlockPlan {
   readonly receives: number;
   readonly controls: number;
   readonly hasCut: boolean;
+  /** `BlockHeader.irregular`. */
+  readonly irregular: boolean;
   /** The checkpoint that the last row rolls back to, or undefined. */
   readonly rollbackTo: number | undefined;
   /** Greatest checkpoint index among the rows; 0 = none. */
@@ -193,11 +195,15 @@ function measureThreads(columns: EventColumns, from: number, to: number) {
 function measureControls(columns: EventColumns, from: number, to: number) {
   let [controls, greatestCheckpoint] = [0, 0];
   let hasCut = false;
+  let irregular = false;
   let rollbackTo: number | undefined;
   for (let row = from; row < to; row += 1) {
-    if (!isControlKind(columns.kind[row]!)) continue;
-    controls += 1;
+    const kind = columns.kind[row]!;
+    if (kind <= EVENT_KIND["page-fault"]) continue;
     const event = columns.extras.get(row);
+    irregular ||= event?.type !== "checkpoint" || event.cut === undefined;
+    if (!isControlKind(kind)) continue;
+    controls += 1;
     if (event?.type === "checkpoint") {
       greatestCheckpoint = Math.max(greatestCheckpoint, event.checkpoint);
       hasCut ||= event.cut !== undefined;
@@ -206,7 +212,7 @@ function measureControls(columns: EventColumns, from: number, to: number) {
       rollbackTo = event.checkpoint;
     }
   }
-  return { controls, greatestCheckpoint, hasCut, rollbackTo };
+  return { controls, greatestCheckpoint, hasCut, irregular, rollbackTo };
 }
 
 /** Rows tried first, count: at 10.6 bytes an event a block is full. */

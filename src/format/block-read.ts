@@ -152,21 +152,26 @@ function readThreads({ bytes, sections, shape }: ParsedBlock): Uint32Array {
 /** Kinds that need an extra have one, and the header's flags and greatest checkpoint say what the rows say. */
 function checkControls({ header }: ParsedBlock, columns: EventColumns): void {
   let hasCut = false;
+  let irregular = false;
   let rollback = -1;
   for (let row = 0; row < columns.count; row += 1) {
     const kind = columns.kind[row]!;
-    if (kind <= EVENT_KIND.receive || kind === EVENT_KIND.stable || kind === EVENT_KIND.gap) continue;
+    if (kind <= EVENT_KIND.receive) continue;
+    irregular ||= kind !== EVENT_KIND["page-fault"] && kind !== EVENT_KIND.checkpoint;
+    if (kind === EVENT_KIND.stable || kind === EVENT_KIND.gap) continue;
     const event = columns.extras.get(row);
     require(event !== undefined, "an event without its extra");
     if (event.type === "checkpoint") {
       require(event.checkpoint <= header.greatestCheckpoint, "a checkpoint beyond the greatest");
       hasCut ||= event.cut !== undefined;
+      irregular ||= event.cut === undefined;
     } else if (event.type === "rollback") {
       require(rollback < 0, "two rollbacks");
       rollback = row;
     }
   }
   require(hasCut === header.hasCut, "the cut flag is wrong");
+  require(irregular === header.irregular, "the irregular flag is wrong");
   require(header.endsInRollback === rollback >= 0, "the rollback flag is wrong");
   require(rollback < 0 || rollback === columns.count - 1, "a rollback before the last row");
 }

@@ -55,9 +55,12 @@ function writeHeader(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): voi
     view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
   };
   const { shape } = plan;
+  const back = place.previousIrregular ? place.chain - place.previousIrregular : 0;
+  assert(back >= 0 && back < 2 ** 32, "the irregular block before is within reach");
+  view.setUint32(AT.irregularBack, back, true);
   view.setUint32(AT.magic, BLOCK_MAGIC, true);
   view.setUint8(AT.version, BLOCK_VERSION);
-  view.setUint8(AT.flags, flagsOf(plan));
+  view.setUint8(AT.flags, flagsOf(plan) | (plan.hasCut && place.covers === true ? BLOCK_FLAG.covers : 0));
   view.setUint32(AT.size, bytes.length, true);
   for (const field of [
     "chain",
@@ -92,7 +95,8 @@ function flagsOf(plan: BlockPlan): number {
     (plan.controls > 0 ? BLOCK_FLAG.control : 0) |
     (plan.hasCut ? BLOCK_FLAG.cut : 0) |
     (plan.extras.length > 0 ? BLOCK_FLAG.extras : 0) |
-    (plan.rollbackTo !== undefined ? BLOCK_FLAG.rollback : 0)
+    (plan.rollbackTo !== undefined ? BLOCK_FLAG.rollback : 0) |
+    (plan.irregular ? BLOCK_FLAG.irregular : 0)
   );
 }
 

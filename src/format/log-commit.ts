@@ -74,15 +74,17 @@ export interface ProcessHead {
   readonly sequence: number;
   /** Chain number of the newest block with control events; 0 = none. */
   readonly control: number;
+  /** Chain number of the newest irregular block (block-header.ts); 0 = none. */
+  readonly irregular: number;
   /** Lines that are not undone, after that block. */
   readonly position: number;
   /** Greatest checkpoint index ever logged. */
   readonly greatestCheckpoint: number;
 }
 
-const HEAD_FIELDS = ["chain", "sequence", "control", "position", "greatestCheckpoint"] as const;
+const HEAD_FIELDS = ["chain", "sequence", "control", "irregular", "position", "greatestCheckpoint"] as const;
 
-/** Five u64. */
+/** Six u64. */
 export function encodeHead(head: ProcessHead): Uint8Array {
   const bytes = new Uint8Array(HEAD_FIELDS.length * 8);
   const view = viewOf(bytes);

@@ -14,7 +14,14 @@ export interface PlacedBlock {
   readonly bytes: Uint8Array;
 }
 
-const NEW_PROCESS: ProcessHead = { chain: 0, sequence: 0, control: 0, position: 0, greatestCheckpoint: 0 };
+const NEW_PROCESS: ProcessHead = {
+  chain: 0,
+  sequence: 0,
+  control: 0,
+  irregular: 0,
+  position: 0,
+  greatestCheckpoint: 0,
+};
 
 export class BlockPlacer {
   readonly #application: string;
@@ -65,6 +72,7 @@ export class BlockPlacer {
       sequence: head.sequence + 1,
       previousBlock: head.chain,
       previousControl: head.control,
+      previousIrregular: head.irregular,
       position: head.position,
       positionAfter,
       greatestCheckpoint: Math.max(head.greatestCheckpoint, plan.greatestCheckpoint),
@@ -78,6 +86,7 @@ export class BlockPlacer {
       chain: this.#chain,
       sequence: head.sequence + 1,
       control: plan.controls > 0 ? this.#chain : head.control,
+      irregular: plan.irregular ? this.#chain : head.irregular,
       position,
       greatestCheckpoint: Math.max(head.greatestCheckpoint, plan.greatestCheckpoint),
     });

@@ -35,6 +35,7 @@ test("what was committed is there after reopening: blocks in order, states, head
     chain: 3,
     sequence: 2,
     control: 0,
+    irregular: 0,
     position: 105,
     greatestCheckpoint: 0,
   });
