@@ -14,6 +14,10 @@ export function resolveHome(logOption?: string): string {
 
 const PATH_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
+export function isAppName(name: string): boolean {
+  return PATH_NAME.test(name);
+}
+
 /** An application name becomes a directory: anything else than the pattern of README "Names" is wrong use. */
 export function checkedAppName(name: string): string {
   if (PATH_NAME.test(name)) return name;

@@ -8,14 +8,26 @@
  *     chooses the exit code by `exit-codes.ts`. Name the application's argument `app`: then the object names it;
  *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`.
  */
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
+import * as checkpoint from "./checkpoint.ts";
+import * as collect from "./collect.ts";
 import * as compute from "./compute.ts";
+import * as doctor from "./doctor.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
+import * as run from "./run.ts";
+import * as status from "./status.ts";
+import { packageVersion } from "./version.ts";
 
-const COMMANDS: readonly { register(program: Command): void }[] = [compute];
+const COMMANDS: readonly { register(program: Command): void }[] = [
+  compute,
+  collect,
+  run,
+  checkpoint,
+  status,
+  doctor,
+];
 
 /** The command whose action runs, once there is one. */
 let acting: Command | undefined;
@@ -33,11 +45,6 @@ function buildProgram(): Command {
     });
   for (const command of COMMANDS) command.register(program);
   return program;
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(text) as { version: string }).version;
 }
 
 /** Prints the failure and sets the exit code. */

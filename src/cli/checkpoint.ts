@@ -1,0 +1,145 @@
+/** `recovery-line checkpoint`: checkpoints of running processes. */
+import { type Command, Option } from "commander";
+import type { ProcessInfo } from "../daemon/protocol.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../restart/checkpoint.ts";
+import type { DriverName } from "../restart/driver-choice.ts";
+import { checkedAppName, resolveHome } from "./home.ts";
+import { integerOption } from "./numbers.ts";
+import { printable, printableSentence, table, write, writeJson } from "./print.ts";
+
+interface CheckpointFlags {
+  readonly log?: string;
+  readonly driver: DriverName;
+  readonly coordinated?: boolean;
+  readonly limit: number;
+  readonly json?: boolean;
+}
+
+const MAX_LIMIT_S = 86_400;
+
+const HELP = `
+Each process stands still while its cut vector is read, its image is written and the record is durable; then it goes
+on. Without names: every running process of the application, one after another; with --coordinated all at one time.
+
+Drivers: criu   an image of the process tree, its memory, files and TCP connections
+         none   only the cut: for programs that bring their own state back. No image can be restored from it.
+         auto   criu where a working one is found (scripts/get-criu.sh fetches one), else the cut alone, recorded as
+                not usable: it restores certainty after a loss, but no process goes back to it
+
+Examples:
+  recovery-line checkpoint shop
+  recovery-line checkpoint shop db --driver none`;
+
+export function register(program: Command): void {
+  program
+    .command("checkpoint")
+    .summary("checkpoint running processes")
+    .description("Freezes processes, reads their cut vectors, stores their images, and logs the checkpoints.")
+    .argument("<app>", "application")
+    .argument("[process...]", "processes (default: every running one)")
+    .option("--log <dir>", "log directory of the collector")
+    .addOption(
+      new Option("--driver <name>", "what takes the image").choices(["auto", "criu", "none"]).default("auto"),
+    )
+    .option("--coordinated", "freeze all of them, then checkpoint all of them, then let all go on")
+    .option(
+      "--limit <seconds>",
+      "longest time for one image",
+      (text: string) => integerOption("--limit", text, 1, MAX_LIMIT_S),
+      DRIVER_LIMIT_MS / 1000,
+    )
+    .option("--json", "print one JSON object")
+    .addHelpText("after", HELP)
+    .action(checkpoint);
+}
+
+async function checkpoint(app: string, names: string[], flags: CheckpointFlags): Promise<void> {
+  checkedAppName(app);
+  const { requireCollector } = await import("../daemon/client.ts");
+  const { chooseDriver } = await import("../restart/driver-choice.ts");
+  const home = resolveHome(flags.log);
+  const log = await requireCollector(home);
+  const targets = await findTargets(app, names, await log.processes());
+  const { driver, fallback } = await chooseDriver(flags.driver, home);
+  if (fallback !== undefined)
+    await write(
+      `recovery-line: only cuts are recorded, not usable to restore: ${printableSentence(fallback)}\n`,
+      process.stderr,
+    );
+  const options = { home, log, driver, usable: fallback === undefined, limitMs: flags.limit * 1000 };
+  await take(app, targets, options, flags);
+  log.close();
+}
+
+/** What was taken before a failure is told, too. */
+async function take(
+  app: string,
+  targets: readonly CheckpointTarget[],
+  options: CheckpointOptions,
+  flags: CheckpointFlags,
+): Promise<void> {
+  const { checkpointEach, checkpointTogether } = await import("../restart/checkpoint.ts");
+  const results: CheckpointResult[] = [];
+  try {
+    if (flags.coordinated) results.push(...(await checkpointTogether(targets, options)));
+    else for await (const result of checkpointEach(targets, options)) results.push(result);
+  } finally {
+    if (!flags.json && results.length > 0) await write(resultTable(results));
+  }
+  if (flags.json) await writeJson({ application: app, driver: options.driver.name, checkpoints: results });
+}
+
+async function findTargets(
+  app: string,
+  names: readonly string[],
+  known: readonly ProcessInfo[],
+): Promise<CheckpointTarget[]> {
+  const { ProcessCgroup } = await import("../restart/cgroups.ts");
+  const ofApp = known.filter((one) => one.app === app);
+  const live = ofApp.filter((one) => one.live);
+  if (ofApp.length === 0)
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_APP",
+      `the collector records no application "${app}"`,
+      "Start its processes with `recovery-line run`.",
+    );
+  const chosen = names.length === 0 ? live : [...new Set(names)].map((name) => liveOne(app, name, ofApp));
+  if (chosen.length === 0)
+    throw new RecoveryLineError("RL_UNKNOWN_PROCESS", `no process of ${app} is running`);
+  return chosen.map(({ process, incarnation }) => ({
+    app,
+    process,
+    incarnation,
+    cgroup: new ProcessCgroup(app, process),
+  }));
+}
+
+function liveOne(app: string, name: string, known: readonly ProcessInfo[]): ProcessInfo {
+  const found = known.find((one) => one.process === name);
+  if (found?.live) return found;
+  const names = known.map((one) => one.process).join(", ");
+  throw new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    found === undefined
+      ? `${app} has no process ${JSON.stringify(name)}`
+      : `process ${name} of ${app} has ended`,
+    `Known: ${printableSentence(names)}.`,
+  );
+}
+
+function resultTable(results: readonly CheckpointResult[]): string {
+  const rows = results.map((one) => [
+    printable(one.process),
+    String(one.checkpoint),
+    one.cut ? `${one.connections} connections` : `none (${one.uncaptured.join(", ")})`,
+    one.image === undefined
+      ? one.usable
+        ? "-"
+        : "none, not usable"
+      : `${(one.imageBytes / 1e6).toFixed(1)} MB`,
+    `${one.frozenMs.toFixed(1)} ms`,
+  ]);
+  return table(["process", "checkpoint", "cut", "image", "stood still"], rows);
+}

@@ -1,0 +1,116 @@
+/** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
+import type { Command } from "commander";
+import { RecoveryLineError } from "../model/errors.ts";
+import { COMMIT_INTERVAL_MS } from "../model/limits.ts";
+import { resolveHome } from "./home.ts";
+import { integerOption } from "./numbers.ts";
+import { printableSentence, write } from "./print.ts";
+import { packageVersion } from "./version.ts";
+
+const DEFAULT_PIN_DIR = "/sys/fs/bpf/recovery-line";
+const DEFAULT_RING_MIB = 16;
+const MAX_RING_MIB = 2048;
+const MAX_COMMIT_INTERVAL_MS = 10_000;
+
+interface CollectFlags {
+  readonly log?: string;
+  readonly pinDir: string;
+  readonly ringMib: number;
+  readonly commitInterval: number;
+  readonly metricsPort?: number;
+  readonly unpin?: boolean;
+}
+
+const HELP = `
+The capture programs stay pinned and go on recording into the kernel's ring while no collector runs; the next one
+takes up where the last one ended. What finds no room is counted and stands in the log as a gap.
+--unpin takes the programs out of the kernel.
+
+Example:
+  recovery-line collect --log /var/lib/recovery-line --metrics-port 9464`;
+
+export function register(program: Command): void {
+  program
+    .command("collect")
+    .summary("record registered processes until stopped (foreground)")
+    .description(
+      "Loads the capture into the kernel and appends what it records to the logs of the applications.",
+    )
+    .option("--log <dir>", "log directory")
+    .option("--pin-dir <dir>", "directory of the pinned capture on a BPF file system", DEFAULT_PIN_DIR)
+    .option(
+      "--ring-mib <n>",
+      "size of the kernel ring, a power of two; counts when it is created",
+      ringSize,
+      DEFAULT_RING_MIB,
+    )
+    .option(
+      "--commit-interval <ms>",
+      "longest time from a record to its commit on disk",
+      (text: string) => integerOption("--commit-interval", text, 1, MAX_COMMIT_INTERVAL_MS),
+      COMMIT_INTERVAL_MS,
+    )
+    .option(
+      "--metrics-port <n>",
+      "serve Prometheus metrics on 127.0.0.1, too (0: any port)",
+      (text: string) => integerOption("--metrics-port", text, 0, 65_535),
+    )
+    .option("--unpin", "take the capture out of the kernel, and end")
+    .addHelpText("after", HELP)
+    .action(collect);
+}
+
+function ringSize(text: string): number {
+  const mib = integerOption("--ring-mib", text, 1, MAX_RING_MIB);
+  if ((mib & (mib - 1)) === 0) return mib;
+  throw new RecoveryLineError("RL_USAGE", `--ring-mib ${text}: the size of a ring is a power of two`);
+}
+
+async function collect(flags: CollectFlags): Promise<void> {
+  if (flags.unpin) return unpin(flags.pinDir);
+  const { startDaemon } = await import("../daemon/daemon.ts");
+  const { notifyManager } = await import("../daemon/notify.ts");
+  const home = resolveHome(flags.log);
+  const stop = stopRequest();
+  const daemon = await startDaemon({
+    home,
+    pinDir: flags.pinDir,
+    ringBytes: flags.ringMib * 1024 * 1024,
+    commitIntervalMs: flags.commitInterval,
+    version: packageVersion(),
+    ...(flags.metricsPort === undefined ? {} : { metricsPort: flags.metricsPort }),
+    onFatal: stop.fail,
+    onTrouble: (sentence) => process.stderr.write(`recovery-line: ${printableSentence(sentence)}\n`),
+  });
+  try {
+    await write(readyLine(home, daemon.ringBytes, daemon.metricsPort));
+    await notifyManager("READY=1");
+    await stop.requested;
+    await notifyManager("STOPPING=1");
+  } finally {
+    await daemon.close();
+  }
+}
+
+function readyLine(home: string, ringBytes: number, metricsPort: number | undefined): string {
+  const ring = `ring ${ringBytes / 1024 / 1024} MiB`;
+  const metrics = metricsPort === undefined ? "" : `, metrics http://127.0.0.1:${metricsPort}/metrics`;
+  return `recovery-line: collecting into ${printableSentence(home)} (process ${process.pid}, ${ring}${metrics})\n`;
+}
+
+/** Resolves at the first SIGTERM or SIGINT, rejects where collection fails. Further signals change nothing: it is stopping. */
+function stopRequest(): { requested: Promise<void>; fail: (error: unknown) => void } {
+  let fail: (error: unknown) => void = () => undefined;
+  const requested = new Promise<void>((resolve, reject) => {
+    fail = reject;
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => resolve());
+  });
+  requested.catch(() => undefined); // it may fail before anybody waits
+  return { requested, fail };
+}
+
+async function unpin(pinDir: string): Promise<void> {
+  const { KernelSource } = await import("../ring/kernel-source.ts");
+  KernelSource.unpin(pinDir);
+  await write(`recovery-line: nothing is captured through ${printableSentence(pinDir)} any more\n`);
+}

@@ -1,0 +1,115 @@
+/** `recovery-line run`: starts a command as a recorded process of an application. */
+import type { ChildProcess } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { constants } from "node:os";
+import type { Command } from "commander";
+import { RecoveryLineError } from "../model/errors.ts";
+import { checkedAppName, resolveHome } from "./home.ts";
+import { write } from "./print.ts";
+
+interface RunFlags {
+  readonly log?: string;
+  readonly trust?: string;
+  readonly fresh?: boolean;
+  readonly detach?: boolean;
+  readonly output?: string;
+}
+
+/** Passed on to the command; from a terminal it gets the first two by itself. */
+const FORWARDED = ["SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"] as const;
+const FROM_TERMINAL = 2;
+
+const HELP = `
+Everything that the command and its children send and receive over TCP and unix sockets is recorded, from its first
+instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
+--trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
+old-connection, other-socket): without it the process counts as having gaps there.
+
+Examples:
+  recovery-line run shop db -- redis-server --port 7001
+  recovery-line run shop web --detach --output web.log -- node web.js`;
+
+export function register(program: Command): void {
+  program
+    .command("run")
+    .summary("start a command as a recorded process of an application")
+    .description("Starts a command in a cgroup of its own and has the collector record it.")
+    .argument("<app>", "application")
+    .argument("<process>", "name of the process in it")
+    .argument("<command...>", "-- and the command with its arguments")
+    .option("--log <dir>", "log directory of the collector")
+    .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas")
+    .option("--fresh", "the process has a history: undo it and start from the initial state")
+    .option("--detach", "start it, print its process id, and end")
+    .option(
+      "--output <file>",
+      "append the command's output to a file (default: inherited; with --detach none)",
+    )
+    .addHelpText("after", HELP)
+    .action(run);
+}
+
+async function run(
+  app: string,
+  processName: string,
+  command: [string, ...string[]],
+  flags: RunFlags,
+): Promise<void> {
+  for (const name of [app, processName]) checkedAppName(name);
+  const { requireCollector } = await import("../daemon/client.ts");
+  const { startProcess } = await import("../daemon/start-process.ts");
+  const collector = await requireCollector(resolveHome(flags.log));
+  const output = flags.output === undefined ? undefined : openOutput(flags.output);
+  const terminal = process.stdin.isTTY === true && !flags.detach;
+  const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
+  const { child } = await startProcess(collector, {
+    app,
+    process: processName,
+    command,
+    trust: flags.trust?.split(",").filter((reason) => reason !== "") ?? [],
+    mode: flags.fresh ? "fresh" : "first",
+    stdio: flags.detach
+      ? ["ignore", output ?? "ignore", output ?? "ignore"]
+      : ["inherit", output ?? "inherit", output ?? "inherit"],
+    detached: !terminal,
+  });
+  if (output !== undefined) closeSync(output);
+  if (flags.detach) {
+    child.unref();
+    await write(`${child.pid}\n`);
+  } else process.exitCode = await forwarding!.untilEnd(child);
+  collector.close();
+}
+
+function openOutput(path: string): number {
+  try {
+    return openSync(path, "a");
+  } catch (cause) {
+    throw new RecoveryLineError("RL_USAGE", `--output ${path}: ${(cause as Error).message}`, "", cause);
+  }
+}
+
+/** Signals that arrive before the command is there are not lost: they are passed on once it is. */
+class Forwarding {
+  #child: ChildProcess | undefined;
+  readonly #waiting: NodeJS.Signals[] = [];
+
+  constructor(skipped: number) {
+    FORWARDED.forEach((signal, index) => {
+      process.on(signal, () => {
+        if (index < skipped) return; // the terminal has sent it to the command, too
+        if (this.#child === undefined) this.#waiting.push(signal);
+        else this.#child.kill(signal);
+      });
+    });
+  }
+
+  /** Exit status of the command, as a shell would tell it. */
+  async untilEnd(child: ChildProcess): Promise<number> {
+    this.#child = child;
+    for (const signal of this.#waiting) child.kill(signal);
+    if (child.exitCode === null && child.signalCode === null)
+      await new Promise((resolve) => child.once("exit", resolve));
+    return child.signalCode === null ? (child.exitCode ?? 1) : 128 + constants.signals[child.signalCode];
+  }
+}

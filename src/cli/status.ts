@@ -1,0 +1,143 @@
+/** `recovery-line status`: the collector and the processes it knows. */
+import { readdirSync } from "node:fs";
+import type { Command } from "commander";
+import type { CollectorClient } from "../daemon/client.ts";
+import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
+import type { CollectorStats } from "../engine/collect.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { EXIT } from "./exit-codes.ts";
+import { checkedAppName, isAppName, resolveHome } from "./home.ts";
+import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
+
+interface StatusFlags {
+  readonly log?: string;
+  readonly json?: boolean;
+}
+
+type State = "running" | "frozen" | "exited";
+
+interface ProcessStatus {
+  readonly application: string;
+  readonly process: string;
+  /** As its cgroup says now. */
+  readonly state: State;
+  readonly pids: readonly number[];
+  readonly incarnation: number;
+  readonly lines: number;
+  readonly checkpoints: number;
+  readonly newestCheckpoint: number;
+  readonly uncaptured: readonly string[];
+}
+
+export function register(program: Command): void {
+  program
+    .command("status")
+    .summary("show the collector and its processes")
+    .description("Shows whether a collector is running, what it records, and whether anything was lost.")
+    .argument("[app]", "only this application")
+    .option("--log <dir>", "log directory of the collector")
+    .option("--json", "print one JSON object")
+    .addHelpText(
+      "after",
+      "\nExit codes: 0 a collector is running, 1 none is, 2 it knows no such application.",
+    )
+    .action(status);
+}
+
+async function status(app: string | undefined, flags: StatusFlags): Promise<void> {
+  if (app !== undefined) checkedAppName(app);
+  const { connectCollector } = await import("../daemon/client.ts");
+  const home = resolveHome(flags.log);
+  const collector = await connectCollector(home);
+  if (collector === undefined) return withoutCollector(home, flags);
+  const [ping, stats] = [await collector.ping(), await collector.stats()];
+  const processes = await statusOf(collector, app);
+  collector.close();
+  if (flags.json) return writeJson({ collector: { ...ping, ...summary(stats) }, processes });
+  await write(`${headline(ping, stats)}${processTable(processes)}`);
+}
+
+/** What is on disk stays readable without one. */
+async function withoutCollector(home: string, flags: StatusFlags): Promise<void> {
+  const applications = foldersOf(home).filter(isAppName).sort();
+  process.exitCode = EXIT.other;
+  if (flags.json) return writeJson({ collector: null, home, applications, processes: [] });
+  const logs = applications.length === 0 ? "no logs" : `logs of ${applications.join(", ")}`;
+  await write(
+    `no collector is running for ${printableSentence(home)} (${logs}); start one: recovery-line collect\n`,
+  );
+}
+
+function foldersOf(home: string): string[] {
+  try {
+    const entries = readdirSync(home, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  } catch {
+    return [];
+  }
+}
+
+async function statusOf(collector: CollectorClient, app: string | undefined): Promise<ProcessStatus[]> {
+  const known = (await collector.processes()).filter((one) => app === undefined || one.app === app);
+  if (app !== undefined && known.length === 0)
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_APP",
+      `the collector has recorded nothing of an application "${app}"`,
+      "Its log, if there is one, is read by compute, export and verify.",
+    );
+  const { ProcessCgroup } = await import("../restart/cgroups.ts");
+  const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
+  known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  return known.map(({ app: application, process, cgroupId, live: _, ...rest }) => {
+    const cgroup = new ProcessCgroup(application, process);
+    const here = cgroup.id === cgroupId && cgroup.populated;
+    const state: State = !here ? "exited" : cgroup.freezing ? "frozen" : "running";
+    return { application, process, state, pids: here ? cgroup.pids() : [], ...rest };
+  });
+}
+
+function summary(stats: CollectorStats) {
+  const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+  const { ringBytes, ringFillBytes, lagMs, commits, gaps, lostDeclared, logErrors, brokenApps } = stats;
+  const [events, bytes, lost] = [sum(stats.events), sum(stats.bytes), sum(stats.lost)];
+  return {
+    events,
+    bytes,
+    lost,
+    lostDeclared,
+    gaps,
+    ringBytes,
+    ringFillBytes,
+    lagMs,
+    commits,
+    logErrors,
+    brokenApps,
+  };
+}
+
+function headline(ping: Ping, stats: CollectorStats): string {
+  const { events, bytes, lost, gaps, ringBytes, ringFillBytes, lagMs } = summary(stats);
+  const fill = ((100 * ringFillBytes) / ringBytes).toFixed(1);
+  const lines = [
+    `collector: process ${ping.pid}, version ${ping.version}, since ${ping.since}, ${printableSentence(ping.home)}`,
+    `recorded:  ${counted(events, "event")}, ${(bytes / 1e6).toFixed(1)} MB, ${counted(gaps, "gap")}, ${lost} lost; lag ${lagMs.toFixed(1)} ms`,
+    `ring:      ${fill} % of ${ringBytes / 1024 / 1024} MiB`,
+    ...stats.brokenApps.map(({ app, message }) => `broken:    ${app}: ${printableSentence(message)}`),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+function processTable(processes: readonly ProcessStatus[]): string {
+  if (processes.length === 0) return "no processes\n";
+  const rows = processes.map((one) => [
+    printable(one.application),
+    printable(one.process),
+    one.state,
+    String(one.incarnation),
+    String(one.lines),
+    one.checkpoints === 0 ? "0" : `${one.checkpoints} (newest ${one.newestCheckpoint})`,
+    one.uncaptured.join(", ") || "-",
+  ]);
+  const head = ["application", "process", "state", "incarnation", "events", "checkpoints", "not captured"];
+  return `\n${table(head, rows)}`;
+}

@@ -1,0 +1,23 @@
+/** The BPF file system that pinned programs live in. */
+import { execFileSync } from "node:child_process";
+import { statfsSync } from "node:fs";
+import { RecoveryLineError } from "../model/errors.ts";
+
+const BPFFS = "/sys/fs/bpf";
+const BPFFS_MAGIC = 0xcafe4a11;
+
+/** Mounts it where root finds none and `pinDir` lies there. Throws RL_NO_RIGHTS. */
+export function ensureBpffs(pinDir: string): void {
+  if (!pinDir.startsWith(`${BPFFS}/`) || statfsSync(BPFFS).type === BPFFS_MAGIC) return;
+  try {
+    execFileSync("mount", ["-t", "bpf", "bpf", BPFFS], { stdio: ["ignore", "ignore", "pipe"] });
+  } catch (cause) {
+    const { stderr } = cause as { stderr?: Buffer };
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      `no BPF file system is mounted on ${BPFFS}, and it cannot be mounted: ${stderr?.toString().trim() || (cause as Error).message}`,
+      `As root: mount -t bpf bpf ${BPFFS}`,
+      cause,
+    );
+  }
+}

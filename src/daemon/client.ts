@@ -1,0 +1,221 @@
+/** The other end of the collector's socket. */
+import { once } from "node:events";
+import { lstatSync } from "node:fs";
+import { Agent, type IncomingMessage, request } from "node:http";
+import type { CollectorStats, CutAnswer } from "../engine/collect.ts";
+import { printEvent } from "../format/interchange.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
+import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
+import { receiveBlocks } from "./block-stream.ts";
+import {
+  cutFromWire,
+  errorFromWire,
+  type Ping,
+  type ProcessInfo,
+  type RegisterRequest,
+  type WireCut,
+  type WireError,
+} from "./protocol.ts";
+import { socketAddress, socketFile } from "./socket-path.ts";
+
+/** An answer that is no stream of blocks, in bytes: the largest is a cut of 2^18 connections. */
+const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
+
+/**
+ * The live collector of a home; undefined where none answers. Looks before it connects: a socket that belongs to neither root nor
+ * us is somebody else's. Throws RL_NO_RIGHTS, and RL_TIMEOUT where something holds the socket and does not answer.
+ */
+export async function connectCollector(home: string): Promise<CollectorClient | undefined> {
+  if (!isSocketOfOurs(home)) return undefined;
+  const client = new CollectorClient(home);
+  try {
+    await client.ping(PING_LIMIT_MS);
+    return client;
+  } catch (error) {
+    client.close();
+    if (error instanceof RecoveryLineError && error.code === "RL_NO_COLLECTOR") return undefined;
+    throw error;
+  }
+}
+
+/** The live collector, or RL_NO_COLLECTOR with what to do. */
+export async function requireCollector(home: string): Promise<CollectorClient> {
+  const client = await connectCollector(home);
+  if (client !== undefined) return client;
+  throw new RecoveryLineError(
+    "RL_NO_COLLECTOR",
+    `no collector is running for ${home}`,
+    `Start one first, in another terminal: recovery-line collect --log ${home}`,
+  );
+}
+
+function isSocketOfOurs(home: string): boolean {
+  try {
+    const stat = lstatSync(socketFile(home));
+    return stat.isSocket() && (stat.uid === 0 || stat.uid === process.geteuid!());
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return false;
+    throw noRights(home, error);
+  }
+}
+
+function noRights(home: string, cause: unknown): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_NO_RIGHTS",
+    `the collector of ${home} is not open to this user: ${(cause as Error).message}`,
+    "Only root and the collector's own user may ask it.",
+    cause,
+  );
+}
+
+export class CollectorClient {
+  readonly #home: string;
+  readonly #address: { readonly path: string; close(): void };
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 4 });
+
+  constructor(home: string) {
+    this.#home = home;
+    this.#address = socketAddress(home);
+  }
+
+  /** Nothing of the client keeps the program alive, but a long path costs a descriptor. */
+  close(): void {
+    this.#agent.destroy();
+    this.#address.close();
+  }
+
+  ping(limitMs = PING_LIMIT_MS): Promise<Ping> {
+    return this.#json("GET", "/v1/ping", undefined, limitMs);
+  }
+
+  processes(): Promise<ProcessInfo[]> {
+    return this.#json("GET", "/v1/processes");
+  }
+
+  stats(): Promise<CollectorStats> {
+    return this.#json("GET", "/v1/stats");
+  }
+
+  /** Prometheus text. */
+  async metrics(): Promise<string> {
+    return (await this.#text("GET", "/metrics")).toString();
+  }
+
+  register(body: RegisterRequest): Promise<{ incarnation: number }> {
+    return this.#json("POST", "/v1/register", body);
+  }
+
+  async unregister(app: string, process: string): Promise<void> {
+    await this.#json("POST", "/v1/unregister", { app, process });
+  }
+
+  async cut(app: string, process: string): Promise<CutAnswer> {
+    return cutFromWire(await this.#json<WireCut>("POST", "/v1/cut", { app, process }));
+  }
+
+  append(app: string, event: Event): Promise<{ position: number }> {
+    return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
+  }
+
+  async nextCheckpoint(app: string, process: string): Promise<number> {
+    return (await this.#json<{ checkpoint: number }>("POST", "/v1/next-checkpoint", { app, process }))
+      .checkpoint;
+  }
+
+  async drain(): Promise<void> {
+    await this.#json("POST", "/v1/drain", {});
+  }
+
+  async rotate(app: string): Promise<void> {
+    await this.#json("POST", "/v1/rotate", { app });
+  }
+
+  /** Committed blocks of the application behind chain number `since`, in chain order. Throws RL_UNKNOWN_APP, RL_CORRUPT_LOG, RL_NO_COLLECTOR. */
+  async *blocks(app: string, since = 0): AsyncGenerator<Uint8Array> {
+    const path = `/v1/apps/${encodeURIComponent(app)}/blocks?since=${since}`;
+    const response = await this.#send("GET", path, undefined, REQUEST_LIMIT_MS);
+    try {
+      if (response.statusCode !== 200) throw wireErrorOf(await readAll(response));
+      yield* receiveBlocks(response);
+    } finally {
+      response.destroy(); // a reader that stops early stops the collector's reading, too
+    }
+  }
+
+  async #json<T>(method: string, path: string, body?: unknown, limitMs = REQUEST_LIMIT_MS): Promise<T> {
+    return JSON.parse((await this.#text(method, path, body, limitMs)).toString()) as T;
+  }
+
+  async #text(method: string, path: string, body?: unknown, limitMs = REQUEST_LIMIT_MS): Promise<Buffer> {
+    const response = await this.#send(method, path, body, limitMs);
+    const bytes = await readAll(response).catch((error: unknown) => {
+      throw this.#unreachable(error);
+    });
+    if (response.statusCode !== 200) throw wireErrorOf(bytes);
+    return bytes;
+  }
+
+  async #send(method: string, path: string, body: unknown, limitMs: number): Promise<IncomingMessage> {
+    const text = body === undefined ? "" : JSON.stringify(body);
+    const outgoing = request({
+      socketPath: this.#address.path,
+      agent: this.#agent,
+      method,
+      path,
+      headers: { "content-length": Buffer.byteLength(text) },
+    });
+    const timer = setTimeout(() => outgoing.destroy(slow(this.#home, limitMs)), limitMs);
+    try {
+      outgoing.end(text);
+      const [response] = (await once(outgoing, "response")) as [IncomingMessage];
+      outgoing.on("error", () => undefined); // the response tells
+      return response;
+    } catch (error) {
+      throw this.#unreachable(error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #unreachable(error: unknown): unknown {
+    if (error instanceof RecoveryLineError) return error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EACCES" || code === "EPERM") return noRights(this.#home, error);
+    return new RecoveryLineError(
+      "RL_NO_COLLECTOR",
+      `the collector of ${this.#home} does not answer: ${(error as Error).message}`,
+      "Look at what it printed; start it again if it ended: nothing that it acknowledged is lost.",
+      error,
+    );
+  }
+}
+
+function slow(home: string, limitMs: number): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_TIMEOUT",
+    `the collector of ${home} did not answer within ${limitMs} ms`,
+    "It may be waiting for a slow or full disk.",
+  );
+}
+
+async function readAll(response: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > MAX_ANSWER_BYTES)
+      throw new RecoveryLineError("RL_LIMIT", "the collector's answer is too long");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function wireErrorOf(bytes: Buffer): Error {
+  try {
+    return errorFromWire(JSON.parse(bytes.toString()) as WireError);
+  } catch {
+    return new Error(`the collector answered: ${bytes.toString().slice(0, 200)}`);
+  }
+}

@@ -1,0 +1,123 @@
+/** One collector of one home: lock, capture, logs, socket, metrics, watch over processes; started in this order, ended in the reverse. */
+import { Collector } from "../engine/collect.ts";
+import { REAP_INTERVAL_MS } from "../model/limits.ts";
+import { processCgroupLevel } from "../restart/cgroups.ts";
+import { ensureBpffs } from "./bpffs.ts";
+import { lockHome, prepareHome } from "./home-lock.ts";
+import { Membership } from "./membership.ts";
+import { collectorMetrics } from "./metrics.ts";
+import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
+import { CollectorServer } from "./server.ts";
+
+export interface DaemonOptions {
+  readonly home: string;
+  readonly pinDir: string;
+  /** Size of the kernel ring in bytes, a power of two; used only when it is created. */
+  readonly ringBytes: number;
+  /** Longest time from reading a record to its commit, in ms. */
+  readonly commitIntervalMs: number;
+  /** TCP port on 127.0.0.1 for metrics, 0 = any; absent: none. */
+  readonly metricsPort?: number;
+  readonly version: string;
+  /** Called once when collection cannot go on. */
+  readonly onFatal: (error: unknown) => void;
+  /** Something that goes on by itself but should be seen; one sentence. */
+  readonly onTrouble: (sentence: string) => void;
+}
+
+export interface Daemon {
+  readonly ringBytes: number;
+  readonly metricsPort: number | undefined;
+  /** Everything that was captured is in the logs on return, unless that throws (RL_LOG_WRITE): then it waits in the ring. */
+  close(): Promise<void>;
+}
+
+type Undo = () => void | Promise<void>;
+
+/** Throws RL_LOCKED, RL_NO_RIGHTS, RL_NOT_SUPPORTED, RL_USAGE and what opening a log throws; nothing is left behind then. */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const undo: Undo[] = [];
+  try {
+    return await start(options, undo);
+  } catch (error) {
+    await undoAll(undo).catch(() => undefined);
+    throw error;
+  }
+}
+
+async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
+  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, version } = options;
+  prepareHome(home);
+  undo.push(lockHome(home));
+  ensureBpffs(pinDir);
+  const cgroupLevel = processCgroupLevel();
+  const collector = await Collector.start({
+    home,
+    pinDir,
+    ringBytes,
+    cgroupLevel,
+    commitIntervalMs,
+    onFatal,
+  });
+  undo.push(() => collector.close());
+  undo.push(() => collector.drain());
+  const membership = new Membership(collector);
+  const metrics = collectorMetrics(() => collector.stats());
+  const metricsPort = await openMetrics(options, metrics, undo);
+  const since = new Date().toISOString();
+  const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since };
+  const server = await CollectorServer.listen(
+    { collector, membership, ping, metrics: () => metrics.text() },
+    home,
+  );
+  undo.push(() => server.close());
+  undo.push(watchProcesses(membership, options));
+  const actualBytes = collector.stats().ringBytes;
+  return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
+}
+
+async function openMetrics(
+  { metricsPort }: DaemonOptions,
+  metrics: { text(): Promise<string> },
+  undo: Undo[],
+): Promise<MetricsPort | undefined> {
+  if (metricsPort === undefined) return undefined;
+  const opened = await openMetricsPort(metrics, metricsPort);
+  undo.push(() => opened.close());
+  return opened;
+}
+
+/** Looks for ended processes at once and then again and again; a log that can't be written now is tried again. */
+function watchProcesses(membership: Membership, { onTrouble }: DaemonOptions): Undo {
+  let running: Promise<void> = Promise.resolve();
+  let busy = false;
+  const look = (): void => {
+    if (busy) return;
+    busy = true;
+    running = membership
+      .reap()
+      .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
+      .finally(() => {
+        busy = false;
+      });
+  };
+  const timer = setInterval(look, REAP_INTERVAL_MS);
+  look();
+  return () => {
+    clearInterval(timer);
+    return running;
+  };
+}
+
+/** Newest first; every step runs, the first failure is thrown at the end. */
+async function undoAll(undo: Undo[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (let step = undo.pop(); step !== undefined; step = undo.pop()) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}

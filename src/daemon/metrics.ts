@@ -1,0 +1,93 @@
+/** What a running collector tells Prometheus; values are read when they are asked for. */
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import type { CollectorStats } from "../engine/collect.ts";
+import { RING_KIND_NAMES } from "../format/ring-layout.ts";
+
+interface Metric<T> {
+  readonly help: string;
+  readonly of: (stats: CollectorStats) => T;
+}
+
+/** Since the collector's start (lost: since the capture programs were loaded), by kind of record. */
+const BY_KIND: Readonly<Record<string, Metric<readonly number[]>>> = {
+  events_total: { help: "Records that are in a log and acknowledged.", of: (s) => s.events },
+  bytes_total: { help: "Bytes of the ranges of acknowledged records.", of: (s) => s.bytes },
+  lost_total: { help: "Records the kernel had no room for.", of: (s) => s.lost },
+};
+
+const COUNTERS: Readonly<Record<string, Metric<number>>> = {
+  lost_declared_total: { help: "Lost records that stand in the logs as gaps.", of: (s) => s.lostDeclared },
+  gaps_total: { help: "Gap events written.", of: (s) => s.gaps },
+  unknown_total: { help: "Records of cgroups that nobody registered.", of: (s) => s.unknown },
+  skipped_total: { help: "Records that a log held already.", of: (s) => s.skipped },
+  bad_total: { help: "Records that broke the layout.", of: (s) => s.bad },
+  recursion_misses_total: {
+    help: "Times a capture program interrupted itself.",
+    of: (s) => s.recursionMisses,
+  },
+  commits_total: { help: "Group commits of all logs.", of: (s) => s.commits },
+  log_errors_total: { help: "Failed writes of a log.", of: (s) => s.logErrors },
+};
+
+const GAUGES: Readonly<Record<string, Metric<number>>> = {
+  ring_size_bytes: { help: "Size of the kernel ring.", of: (s) => s.ringBytes },
+  ring_fill_bytes: { help: "Bytes of the ring that are not yet committed.", of: (s) => s.ringFillBytes },
+  lag_milliseconds: {
+    help: "Age of the oldest record of the last commit when it returned.",
+    of: (s) => s.lagMs,
+  },
+  live_processes: { help: "Processes that are recorded.", of: (s) => s.liveProcesses },
+  broken_logs: { help: "Applications whose log cannot be written now.", of: (s) => s.brokenApps.length },
+};
+
+export interface CollectorMetrics {
+  /** Prometheus text, all values of one instant. */
+  text(): Promise<string>;
+}
+
+/** A registry of its own: two collectors in one program do not meet. */
+export function collectorMetrics(read: () => CollectorStats): CollectorMetrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  let stats: CollectorStats | undefined;
+  const define = (name: string, help: string) => ({
+    name: `recovery_line_${name}`,
+    help,
+    registers: [registry],
+  });
+  for (const [name, { help, of }] of Object.entries(BY_KIND)) {
+    new Counter({
+      ...define(name, help),
+      labelNames: ["kind"],
+      collect() {
+        this.reset();
+        of(stats!).forEach((value, kind) => {
+          if (kind > 0) this.inc({ kind: RING_KIND_NAMES[kind] ?? String(kind) }, value);
+        });
+      },
+    });
+  }
+  for (const [name, { help, of }] of Object.entries(COUNTERS)) {
+    new Counter({
+      ...define(name, help),
+      collect() {
+        this.reset();
+        this.inc(of(stats!));
+      },
+    });
+  }
+  for (const [name, { help, of }] of Object.entries(GAUGES)) {
+    new Gauge({
+      ...define(name, help),
+      collect() {
+        this.set(of(stats!));
+      },
+    });
+  }
+  return {
+    text() {
+      stats = read();
+      return registry.metrics();
+    },
+  };
+}

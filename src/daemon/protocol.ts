@@ -1,0 +1,107 @@
+/**
+ * What goes over `<home>/collector.sock`: HTTP with JSON bodies both ways, blocks as frames.
+ *
+ *   GET  /v1/ping                             → Ping
+ *   GET  /v1/processes                        → ProcessInfo[]
+ *   GET  /v1/stats                            → CollectorStats
+ *   POST /v1/register         RegisterRequest → { incarnation }
+ *   POST /v1/unregister       ProcessRequest  → {}
+ *   POST /v1/cut              ProcessRequest  → WireCut
+ *   POST /v1/append           AppendRequest   → { position }
+ *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
+ *   POST /v1/drain            {}              → {}
+ *   POST /v1/rotate           { app }         → {}
+ *   GET  /v1/apps/<app>/blocks?since=<chain>  → frames: u32 LE length, block; ended by length 0. `since`: chain number of the
+ *        last block the reader has; only later ones are sent. A stream without its end is truncated, whatever HTTP says; if the
+ *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded.
+ *   GET  /metrics                             → Prometheus text
+ *
+ * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
+ */
+import type { CollectedProcess, CutAnswer, CutDetail, Registration } from "../engine/collect.ts";
+import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
+import type { Cut } from "../model/event.ts";
+
+export const ERROR_TRAILER = "x-recovery-line-error";
+export const FRAME_HEADER_BYTES = 4;
+
+export interface Ping {
+  readonly pid: number;
+  readonly version: string;
+  readonly home: string;
+  /** Depth of the process cgroups below the cgroup2 root. */
+  readonly cgroupLevel: number;
+  readonly pinDir: string;
+  /** When collection began, ISO 8601. */
+  readonly since: string;
+}
+
+export type ProcessInfo = CollectedProcess;
+
+/**
+ * `first`: the process must be new to the application. `fresh`: it starts again from its initial state; a rollback to 0 is logged,
+ * which undoes all it did before. `resume`: the caller restores it and logs the rollback itself.
+ */
+export type RegisterMode = "first" | "fresh" | "resume";
+
+export interface RegisterRequest extends Registration {
+  readonly mode?: RegisterMode;
+}
+
+export interface ProcessRequest {
+  readonly app: string;
+  readonly process: string;
+}
+
+export interface AppendRequest {
+  readonly app: string;
+  /** A line of interchange.md. */
+  readonly event: string;
+}
+
+export interface WireCut {
+  readonly sent: readonly (readonly [string, number])[];
+  readonly received: readonly (readonly [string, number])[];
+  readonly details: readonly CutDetail[];
+  readonly complete: boolean;
+  readonly uncaptured: readonly string[];
+}
+
+export interface WireError {
+  readonly code: string;
+  readonly message: string;
+  readonly advice: string;
+}
+
+export function wireCut({ cut, details, complete, uncaptured }: CutAnswer): WireCut {
+  return { sent: [...cut.sent], received: [...cut.received], details, complete, uncaptured };
+}
+
+export function cutFromWire({ sent, received, ...rest }: WireCut): CutAnswer {
+  const cut: Cut = { sent: new Map(sent), received: new Map(received) };
+  return { cut, ...rest };
+}
+
+/** Our errors keep their code; a bug of the collector is told as one. */
+export function wireError(error: unknown): WireError {
+  if (error instanceof RecoveryLineError)
+    return { code: error.code, message: error.message, advice: error.advice };
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: error instanceof TypeError ? "RL_USAGE" : "RL_INTERNAL", message, advice: "" };
+}
+
+export function errorFromWire({ code, message, advice }: WireError): Error {
+  if (code === "RL_INTERNAL") return new Error(`the collector failed: ${message}`);
+  return new RecoveryLineError(code as ErrorCode, message, advice);
+}
+
+/** HTTP status of an error; the code in the body is what counts. */
+export function statusOf(code: string): number {
+  if (code === "RL_UNKNOWN_APP" || code === "RL_UNKNOWN_PROCESS") return 404;
+  if (code === "RL_LOCKED" || code === "RL_CONTRADICTION") return 409;
+  if (code === "RL_LIMIT") return 429;
+  if (code === "RL_NO_RIGHTS") return 403;
+  if (code === "RL_USAGE" || code === "RL_BAD_INPUT") return 400;
+  if (code === "RL_NOT_SUPPORTED") return 501;
+  return 500;
+}

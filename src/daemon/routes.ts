@@ -1,0 +1,89 @@
+/** The collector's endpoints (protocol.ts): each checks what it was sent and makes one call. */
+
+import type { Collector, Registration } from "../engine/collect.ts";
+import { parseEvent, printEvent } from "../format/interchange.ts";
+import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { stringField, wordField } from "./body.ts";
+import type { Membership } from "./membership.ts";
+import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
+
+export interface Service {
+  readonly collector: Collector;
+  readonly membership: Membership;
+  readonly ping: Ping;
+  /** Prometheus text. */
+  metrics(): Promise<string>;
+}
+
+type Body = Readonly<Record<string, unknown>>;
+export type Route = (service: Service, body: Body) => unknown;
+
+/** "METHOD path" → what it does; the answer goes out as JSON. */
+export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
+  ["GET /v1/ping", ({ ping }) => ping],
+  ["GET /v1/processes", ({ collector }) => collector.processes()],
+  ["GET /v1/stats", ({ collector }) => collector.stats()],
+  [
+    "POST /v1/register",
+    ({ membership }, body) =>
+      membership.register(registration(body), wordField(body, "mode", ["first", "fresh", "resume"])),
+  ],
+  ["POST /v1/unregister", (service, body) => unregister(service, processOf(body))],
+  ["POST /v1/cut", (service, body) => cut(service, processOf(body))],
+  ["POST /v1/append", ({ collector }, body) => append(collector, body)],
+  [
+    "POST /v1/next-checkpoint",
+    async ({ collector }, body) => {
+      const { app, process } = processOf(body);
+      return { checkpoint: await collector.nextCheckpoint(app, process) };
+    },
+  ],
+  ["POST /v1/drain", ({ collector }) => collector.drain().then(() => ({}))],
+  ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
+]);
+
+function processOf(body: Body): ProcessRequest {
+  return { app: stringField(body, "app"), process: stringField(body, "process") };
+}
+
+function registration(body: Body): Registration {
+  const { cgroupId, trust = [] } = body;
+  if (!Number.isSafeInteger(cgroupId))
+    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
+  if (!Array.isArray(trust) || !trust.every((reason) => UNMATCHED_REASONS.includes(reason as string)))
+    throw new RecoveryLineError("RL_USAGE", `"trust" may name ${UNMATCHED_REASONS.slice(1).join(", ")}`);
+  return { ...processOf(body), cgroupId: cgroupId as number, trust: trust as string[] };
+}
+
+async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {
+  await collector.unregister(app, process);
+  return {};
+}
+
+function cut({ collector }: Service, { app, process }: ProcessRequest): unknown {
+  const found = collector.processes().find((one) => one.app === app && one.process === process);
+  if (found === undefined)
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_PROCESS",
+      `the collector records no process ${process} of ${app}`,
+    );
+  if (!found.live) throw new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
+  return wireCut(collector.cut(found.cgroupId));
+}
+
+/** The event passes the same gateway as an imported one. */
+function append(collector: Collector, body: Body): Promise<{ position: number }> {
+  const event = parseEvent(stringField(body, "event"), { file: "request", line: 1 });
+  if (!["checkpoint", "stable", "rollback", "gap"].includes(event.type))
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
+    );
+  return collector.appendControl(stringField(body, "app"), event);
+}
+
+async function rotate(collector: Collector, app: string): Promise<object> {
+  await collector.rotate(app);
+  return {};
+}

@@ -1,0 +1,110 @@
+/**
+ * A command as a recorded process: in its cgroup, and known to the collector, before its first instruction.
+ *
+ * The cgroup is frozen before anything is in it. A shell's first act is to enter it, where it stands still; then the process is
+ * registered; then it thaws, and the shell becomes the command. Nothing of the command can run unrecorded, and no pipe or
+ * socket of ours stands in its history.
+ */
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import { accessSync, constants, statSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { RecoveryLineError } from "../model/errors.ts";
+import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import { ProcessCgroup } from "../restart/cgroups.ts";
+import { standsStill } from "../restart/freeze.ts";
+import type { CollectorClient } from "./client.ts";
+import type { RegisterMode } from "./protocol.ts";
+
+export interface ProcessStart {
+  readonly app: string;
+  readonly process: string;
+  readonly command: readonly [string, ...string[]];
+  readonly trust: readonly string[];
+  readonly mode: RegisterMode;
+  readonly stdio: StdioOptions;
+  /** A session of its own: signals of the terminal do not reach it. */
+  readonly detached: boolean;
+}
+
+export interface StartedProcess {
+  readonly child: ChildProcess;
+  readonly cgroup: ProcessCgroup;
+  readonly incarnation: number;
+}
+
+/** Enters the cgroup, becomes the command; 126 and 127 are the shell's words for what can't be executed. */
+const ENTER = 'echo $$ >"$0" && exec "$@"';
+
+/** Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already, and what registering throws. */
+export async function startProcess(collector: CollectorClient, start: ProcessStart): Promise<StartedProcess> {
+  requireCommand(start.command[0]);
+  const cgroup = new ProcessCgroup(start.app, start.process);
+  cgroup.create();
+  if (cgroup.populated)
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `process ${start.process} of ${start.app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
+      "End it first, or take another name.",
+    );
+  cgroup.setFreeze(true);
+  const child = enter(cgroup, start);
+  try {
+    await stands(child, cgroup);
+    const { app, process, trust, mode } = start;
+    const { incarnation } = await collector.register({ app, process, trust, mode, cgroupId: cgroup.id! });
+    cgroup.setFreeze(false);
+    return { child, cgroup, incarnation };
+  } catch (error) {
+    cgroup.kill();
+    cgroup.setFreeze(false);
+    throw error;
+  }
+}
+
+function enter(cgroup: ProcessCgroup, { command, stdio, detached }: ProcessStart): ChildProcess {
+  const child = spawn("/bin/sh", ["-c", ENTER, join(cgroup.path, "cgroup.procs"), ...command], {
+    stdio,
+    detached,
+  });
+  child.on("error", () => undefined); // told by `stands`
+  return child;
+}
+
+/** Waits until the shell stands still inside. Throws RL_NO_RIGHTS where it could not enter. */
+async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void> {
+  const deadlineMs = Date.now() + FREEZE_LIMIT_MS;
+  while (!cgroup.populated) {
+    if (child.exitCode !== null || child.pid === undefined)
+      throw new RecoveryLineError(
+        "RL_NO_RIGHTS",
+        `the command cannot be brought into the cgroup ${cgroup.path}`,
+        "Moving a process takes root, or a delegated cgroup that holds both places.",
+      );
+    if (Date.now() > deadlineMs)
+      throw new RecoveryLineError("RL_TIMEOUT", `the command did not enter ${cgroup.path} in time`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await standsStill(cgroup, deadlineMs);
+}
+
+/** The same search as execvp's, so that a mistyped name is told before anything is registered. */
+function requireCommand(name: string): void {
+  const places = name.includes("/")
+    ? [name]
+    : (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, name));
+  if (places.some(isProgram)) return;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `there is no program ${JSON.stringify(name)} to run`,
+    "Check its name and the PATH.",
+  );
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
