@@ -4,8 +4,10 @@ import { Option } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+import { appBlocks } from "./app-blocks.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { resolveHome } from "./home.ts";
 import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
@@ -83,7 +85,13 @@ async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promis
       "no application and no events file",
       "Write recovery-line compute APP, or recovery-line compute --from FILE.",
     );
-  throw new RecoveryLineError("RL_USAGE", "logs are not read yet");
+  return evidenceOfLogs(app, flags.log);
+}
+
+/** The seam to the faster ways of reading a log. */
+async function evidenceOfLogs(app: string, homes: readonly string[] | undefined): Promise<Evidence> {
+  const { readEvidence } = await import("../engine/read-evidence.ts");
+  return readEvidence(appBlocks(resolveHome(homes?.[0]), app));
 }
 
 async function evidenceOfFile(file: string): Promise<Evidence> {

@@ -1,6 +1,7 @@
 /** What the collector needs of an application's log; `log/event-log.ts` is one, tests bring failing ones. */
 import type { EventColumns } from "../format/event-columns.ts";
 import { EventLog } from "../log/event-log.ts";
+import { finishImport } from "./import-journal.ts";
 
 export interface AppendLog {
   /** Buffered until `commit`. The columns may be reused afterwards. */
@@ -20,5 +21,14 @@ export interface AppendLog {
 
 export type OpenLog = (folder: string, options: { create: boolean }) => Promise<AppendLog>;
 
-/** The real one. Throws what `EventLog.open` throws. */
-export const openEventLog: OpenLog = (folder, options) => EventLog.open(folder, options);
+/** The real one; an import that a crash cut off is completed first. Throws what `EventLog.open` throws. */
+export const openEventLog: OpenLog = async (folder, options) => {
+  const log = await EventLog.open(folder, options);
+  try {
+    await finishImport(folder, log);
+    return log;
+  } catch (error) {
+    await log.close();
+    throw error;
+  }
+};

@@ -86,3 +86,6 @@ export const MAX_TASK_BLOCKS = 4096;
 export const TASK_BYTES = 2 * 1024 * 1024;
 /** JavaScript heap of one worker thread, in MiB; the typed arrays it works on are not part of it. */
 export const WORKER_HEAP_MB = 1024;
+/** One commit of an import: events, count, and bytes of their lines. What fits needs no journal. */
+export const IMPORT_BATCH_EVENTS = 262_144;
+export const IMPORT_BATCH_BYTES = 48 * 1024 * 1024;

@@ -1,0 +1,112 @@
+/** `recovery-line export`: a log as JSON Lines (interchange.md). */
+import { constants } from "node:fs";
+import { type FileHandle, open, rename, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Command } from "commander";
+import { RecoveryLineError } from "../model/errors.ts";
+import { appBlocks } from "./app-blocks.ts";
+import { resolveHome } from "./home.ts";
+import { counted, printable, write, writeJson } from "./print.ts";
+
+interface ExportFlags {
+  readonly log?: string;
+  readonly to?: string;
+  readonly json?: boolean;
+}
+
+const HELP = `
+Everything is written, lines that a rollback undid and the rollback itself included, so that import gives the same log again.
+Lines of one process stand in its program order. With --to the file appears whole or not at all.
+
+Examples:
+  recovery-line export heat --to heat.jsonl
+  recovery-line export heat | grep '"checkpoint"'`;
+
+/** Text collected before it is written, characters. */
+const WRITE_CHARACTERS = 256 * 1024;
+
+export function register(program: Command): void {
+  program
+    .command("export")
+    .summary("write a log as JSON Lines")
+    .description("Writes all events of an application's log as JSON Lines (interchange.md).")
+    .argument("<app>", "application")
+    .option("--log <dir>", "log directory")
+    .option("--to <file>", "file to write; - or nothing is standard output")
+    .option("--json", "with --to FILE: print what was written as one JSON object")
+    .addHelpText("after", HELP)
+    .action(exportApp);
+}
+
+async function exportApp(app: string, flags: ExportFlags): Promise<void> {
+  const blocks = appBlocks(resolveHome(flags.log), app);
+  if (flags.to === undefined || flags.to === "-") {
+    if (flags.json)
+      throw new RecoveryLineError(
+        "RL_USAGE",
+        "--json needs --to FILE: the events themselves go to standard output",
+      );
+    await writeEvents(blocks, (text) => write(text));
+    return;
+  }
+  const events = await writeFile(flags.to, blocks);
+  if (flags.json) await writeJson({ application: app, events, file: flags.to });
+  else await write(`exported ${counted(events, "event")} of ${app} to ${printable(flags.to)}\n`);
+}
+
+async function writeEvents(
+  blocks: AsyncIterable<Uint8Array>,
+  put: (text: string) => Promise<void>,
+): Promise<number> {
+  const { decodeBlock } = await import("../format/block.ts");
+  const { printEvent } = await import("../format/interchange.ts");
+  let events = 0;
+  let text = "";
+  for await (const bytes of blocks)
+    for (const event of decodeBlock(bytes).columns.events()) {
+      text += `${printEvent(event)}\n`;
+      events += 1;
+      if (text.length < WRITE_CHARACTERS) continue;
+      await put(text);
+      text = "";
+    }
+  await put(text);
+  return events;
+}
+
+/** Under another name until it is whole and synced. */
+async function writeFile(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
+  const part = `${path}.part-${process.pid}`;
+  try {
+    const file = await open(part, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o666);
+    const events = await fill(file, blocks);
+    await rename(part, path);
+    const folder = await open(dirname(path), "r");
+    await folder.sync().finally(() => folder.close());
+    return events;
+  } catch (error) {
+    await unlink(part).catch(() => undefined);
+    throw cantWrite(path, error);
+  }
+}
+
+async function fill(file: FileHandle, blocks: AsyncIterable<Uint8Array>): Promise<number> {
+  try {
+    const events = await writeEvents(blocks, (text) => file.writeFile(text));
+    await file.sync();
+    return events;
+  } finally {
+    await file.close();
+  }
+}
+
+function cantWrite(path: string, error: unknown): unknown {
+  const { syscall, message } = error as NodeJS.ErrnoException;
+  if (syscall === undefined || error instanceof RecoveryLineError) return error;
+  return new RecoveryLineError(
+    "RL_USAGE",
+    `can't write ${path}: ${message}`,
+    "Name a file in a folder that you may write to and that has room.",
+    error,
+  );
+}
