@@ -15,6 +15,8 @@ import * as collect from "./collect.ts";
 import * as compute from "./compute.ts";
 import * as doctor from "./doctor.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
+import * as exportCommand from "./export.ts";
+import * as importCommand from "./import.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 import * as run from "./run.ts";
 import * as status from "./status.ts";
@@ -22,6 +24,8 @@ import { packageVersion } from "./version.ts";
 
 const COMMANDS: readonly { register(program: Command): void }[] = [
   compute,
+  importCommand,
+  exportCommand,
   collect,
   run,
   checkpoint,
