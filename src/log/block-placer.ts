@@ -6,6 +6,7 @@ import { type BlockPlan, nameBytes, planBlock } from "../format/block-measure.ts
 import type { EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { CutCoverage } from "./cut-coverage.ts";
 import type { LogState } from "./log-state.ts";
 
 /** Blocks that have a place and are not committed. */
@@ -28,6 +29,7 @@ export class BlockPlacer {
   readonly #state: LogState;
   /** The block with this number, committed or not; undefined if it is kept no longer. */
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
+  readonly #coverage: CutCoverage;
   #chain: number;
   #hash: Uint8Array;
 
@@ -40,6 +42,7 @@ export class BlockPlacer {
     this.#application = application;
     this.#state = state;
     this.#blockAt = blockAt;
+    this.#coverage = new CutCoverage(blockAt);
     this.#chain = last.lastChain;
     this.#hash = last.lastHash;
   }
@@ -57,7 +60,8 @@ export class BlockPlacer {
         plan.rollbackTo === undefined
           ? head.position + plan.shape.rows
           : await this.#afterRollback(columns.process, head, plan);
-      const bytes = writeBlock(this.#placeOf(head, plan, positionAfter), plan);
+      const covers = await this.#coverage.take(columns, plan.from, plan.to, plan.hasCut, head);
+      const bytes = writeBlock({ ...this.#placeOf(head, plan, positionAfter), covers }, plan);
       this.#advance(columns.process, head, plan, positionAfter, bytes);
       take({ chain: this.#chain, bytes });
       from = plan.to;

@@ -20,6 +20,8 @@ export const SEGMENT_BYTES = 256 * 1024 * 1024;
 export const LEVEL_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
 /** Sealed segments kept open for readers, count. */
 export const MAX_OPEN_SEGMENTS = 8;
+/** Damaged places and overlaps that `verify` lists; more are counted. */
+export const MAX_FINDINGS = 1000;
 /** Longest key of `putState`, in UTF-8 bytes. */
 export const MAX_STATE_KEY_BYTES = 1024;
 /** Events in one log block, count. */
@@ -89,3 +91,5 @@ export const WORKER_HEAP_MB = 1024;
 /** One commit of an import: events, count, and bytes of their lines. What fits needs no journal. */
 export const IMPORT_BATCH_EVENTS = 262_144;
 export const IMPORT_BATCH_BYTES = 48 * 1024 * 1024;
+/** Blocks of one process that a log reads back to tell whether a cut covers its history, count. */
+export const MAX_COVERAGE_BLOCKS = 64;
