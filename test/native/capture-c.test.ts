@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/ring/binding.ts";
 
 const SKIPPED = 77;
@@ -11,6 +11,14 @@ const native = join(packageRoot(), "native");
 const programs = readdirSync(join(packageRoot(), "test/native/c"))
   .filter((name) => name.startsWith("capture_") && name.endsWith(".c"))
   .map((name) => name.slice(0, -2));
+
+/** Those that exercise every part of the loader run once more under the sanitizers. */
+const sanitized = {
+  capture_loss: ["full-ring", "descriptors", "half-made-instance", "records-while-closed"],
+  capture_tcp: ["bulk", "many-connections"],
+  capture_restore: ["restarted-end"],
+};
+const SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all";
 
 execFileSync("make", ["-s", "-C", native, ...programs.map((name) => `build/${name}`)], { stdio: "inherit" });
 
@@ -24,10 +32,10 @@ function cases(program: string): string[] {
 const scratch = mkdtempSync(join(tmpdir(), "capture-c-"));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
-function run(program: string, name: string): { status: number | null; said: string } {
+function run(build: string, program: string, name: string): { status: number | null; said: string } {
   const path = join(scratch, `${program}-${name}`);
   const out = openSync(path, "w");
-  const { status } = spawnSync(join(native, "build", program), [name], {
+  const { status } = spawnSync(join(native, build, program), [name], {
     stdio: ["ignore", out, out],
     timeout: 50_000,
   });
@@ -35,10 +43,26 @@ function run(program: string, name: string): { status: number | null; said: stri
   return { status, said: readFileSync(path, "utf8").trim() };
 }
 
+function passes(
+  build: string,
+  program: string,
+  name: string,
+  skip: (when: boolean, why: string) => void,
+): void {
+  const { status, said } = run(build, program, name);
+  skip(status === SKIPPED, `RL_NOT_SUPPORTED: ${said}`);
+  expect([status, said.split("\n").at(-1)], said).toEqual([0, "passed"]);
+}
+
 describe.each(programs)("%s", (program) => {
-  test.for(cases(program))("%s", (name, { skip }) => {
-    const { status, said } = run(program, name);
-    skip(status === SKIPPED, said);
-    expect([status, said.split("\n").at(-1)], said).toEqual([0, "passed"]);
+  test.for(cases(program))("%s", (name, { skip }) => passes("build", program, name, skip));
+});
+
+describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (program, names) => {
+  beforeAll(() => {
+    const env = { ...process.env, CFLAGS: `-O1 -g ${SANITIZERS}` };
+    const target = `build/sanitized/${program}`;
+    execFileSync("make", ["-s", "-C", native, "BUILD=build/sanitized", target], { env, stdio: "inherit" });
   });
+  test.for(names)("%s", (name, { skip }) => passes("build/sanitized", program, name, skip));
 });

@@ -308,6 +308,7 @@ static void case_descriptors(void) {
             CHECK(error[0] != '\0');
     }
     EQUAL(open_descriptors(), before);
+    nothing_leaked();
 }
 
 /* What a creator left that was killed half way (no `config`) is made anew. */
