@@ -79,7 +79,15 @@ struct tcp_sock {
     uint64_t bytes_received;
     uint64_t bytes_acked;
 };
+struct sockaddr_un {
+    char sun_path[108];
+};
+struct unix_address {
+    int len;
+    struct sockaddr_un name[];
+};
 struct unix_sock {
+    struct unix_address *addr;
     struct sock *peer;
     int inq_len;
 };
