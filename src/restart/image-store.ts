@@ -84,12 +84,8 @@ export class NewImage {
 
   /** Durable under its name on return. `reference` is what the checkpoint event carries as `image`. */
   async seal(facts: ImageFacts): Promise<{ reference: string; sizeBytes: number }> {
-    const files: ImageFile[] = [];
-    for (const path of await filesBelow(this.files)) {
-      const file = join(this.files, path);
-      await syncPath(file);
-      files.push({ path, ...(await digest(file)) });
-    }
+    const paths = await filesBelow(this.files);
+    const files = await Promise.all(paths.map((path) => this.#sealFile(path)));
     const text = `${JSON.stringify({ ...facts, files } satisfies ImageManifest, null, 1)}\n`;
     await writeSynced(join(this.#partial, MANIFEST), text);
     for (const folder of [this.files, this.#partial]) await syncPath(folder);
@@ -99,6 +95,13 @@ export class NewImage {
     const name = `images/${facts.process}/${facts.checkpoint}`;
     const reference = `${name}#${createHash("sha256").update(text).digest("hex")}`;
     return { reference, sizeBytes: files.reduce((sum, file) => sum + file.sizeBytes, 0) };
+  }
+
+  /** Many at once: one commit of the file system's journal then serves several of them. */
+  async #sealFile(path: string): Promise<ImageFile> {
+    const file = join(this.files, path);
+    const [stored] = await Promise.all([digest(file), syncPath(file)]);
+    return { path, ...stored };
   }
 
   async discard(): Promise<void> {
