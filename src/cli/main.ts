@@ -13,19 +13,31 @@ import { RecoveryLineError } from "../model/errors.ts";
 import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
 import * as compute from "./compute.ts";
+import * as cut from "./cut.ts";
 import * as doctor from "./doctor.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
+import * as explain from "./explain.ts";
 import * as exportCommand from "./export.ts";
+import * as failures from "./failures.ts";
+import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 import * as run from "./run.ts";
 import * as status from "./status.ts";
+import * as verify from "./verify.ts";
 import { packageVersion } from "./version.ts";
+import * as zcycles from "./zcycles.ts";
 
 const COMMANDS: readonly { register(program: Command): void }[] = [
   compute,
   importCommand,
   exportCommand,
+  verify,
+  explain,
+  failures,
+  cut,
+  zcycles,
+  graph,
   collect,
   run,
   checkpoint,

@@ -2,13 +2,12 @@
 
 import type { Evidence } from "../graph/evidence.ts";
 import { inTransitRanges } from "../graph/in-transit.ts";
-import { NOTHING_UNDONE } from "../graph/propagate-rollback.ts";
-import { baseSegment } from "../graph/restore-points.ts";
+import { lineEntry } from "../graph/line-entry.ts";
 import { keptPositions, type RollbackModel, rollbackModel, undoneBy } from "../graph/rollback-model.ts";
 import { verifyLine } from "../graph/verify-line.ts";
 import { proofOf, witnesses } from "../graph/witness.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { DsmModel, InTransitPolicy, LineEntry, RecoveryLine } from "../model/recovery-line.ts";
+import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 
 export interface ComputeOptions {
   /** Names of the failed processes; absent: everybody failed. */
@@ -73,7 +72,7 @@ function answer(
   const proof = proofOf(model, numbers, undone);
   const line: RecoveryLine = {
     outcome: evidence.gaps > 0 ? "tainted" : "clean",
-    line: entries(evidence, undone, kept),
+    line: evidence.processes.map((_, process) => lineEntry(evidence, process, undone[process] as number)),
     inTransit: inTransitRanges(evidence, model.matches, kept),
     witnesses: witnesses(evidence.processes, proof),
     evidence: { gaps: evidence.gaps, lost: evidence.lost },
@@ -98,20 +97,4 @@ function refuseReleased(
         "The output can't be undone by a rollback: a message log, or a checkpoint before each output, prevents this.",
       );
   }
-}
-
-function entries(evidence: Evidence, undone: Uint32Array, kept: Uint32Array): LineEntry[] {
-  const line: LineEntry[] = [];
-  const { line: lines, index } = evidence.segments;
-  evidence.processes.forEach((process, number) => {
-    const position = kept[number] as number;
-    if (undone[number] === NOTHING_UNDONE) {
-      line.push({ process, checkpoint: null, position, action: "continue" });
-      return;
-    }
-    const s = baseSegment(evidence, number, position);
-    const action = position === 0 ? "initial" : lines[s] === position ? "restore" : "replay";
-    line.push({ process, checkpoint: index[s] as number, position, action });
-  });
-  return line;
 }

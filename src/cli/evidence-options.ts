@@ -1,0 +1,84 @@
+/** What every command that computes from evidence takes: `<app> [--log DIR]...` or `--from FILE`, and the rules. */
+import { type Command, Option } from "commander";
+import type { Evidence } from "../graph/evidence.ts";
+import type { Rules } from "../graph/rollback-model.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
+import { repeated } from "./failed-names.ts";
+import { resolveHome } from "./home.ts";
+import { inputBaseName, inputName, readInput } from "./open-input.ts";
+
+export interface EvidenceFlags {
+  readonly log?: readonly string[];
+  readonly from?: string;
+  readonly dsm: DsmModel;
+  readonly inTransit: InTransitPolicy;
+  readonly json?: boolean;
+}
+
+/** A command on evidence. Its further arguments and options are the caller's. */
+export function evidenceCommand(program: Command, name: string, summary: string): Command {
+  return program
+    .command(name)
+    .summary(summary)
+    .argument("[app]", "application; may be left out with --from")
+    .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
+    .option("--from <file>", "take an events file (JSON Lines) instead of a log; - is standard input")
+    .addOption(
+      new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
+        .choices(["sequential", "transfers"])
+        .default("sequential"),
+    )
+    .addOption(
+      new Option("--in-transit <policy>", "which messages may be left in transit: any, or only logged ones")
+        .choices(["any", "logged"])
+        .default("any"),
+    )
+    .option("--json", "print one JSON object");
+}
+
+export function rulesOf({ dsm, inTransit }: EvidenceFlags): Rules {
+  return { dsm, inTransit };
+}
+
+export interface Source {
+  readonly application: string;
+  readonly evidence: Evidence;
+}
+
+/** Reads the evidence that the flags name. Throws RL_USAGE without a source or with two, and what reading throws. */
+export async function loadEvidence(
+  app: string | undefined,
+  flags: Pick<EvidenceFlags, "from" | "log">,
+): Promise<Source> {
+  if (flags.from !== undefined) {
+    if (flags.log !== undefined)
+      throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
+    const { readEventBatches } = await import("../format/interchange.ts");
+    const { readEventEvidence } = await import("../engine/read-evidence.ts");
+    const batches = readEventBatches(readInput(flags.from), inputName(flags.from));
+    return { application: app ?? inputBaseName(flags.from), evidence: await readEventEvidence(batches) };
+  }
+  if (app === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "no application and no events file",
+      "Name an application, or an events file with --from.",
+    );
+  return { application: app, evidence: await evidenceOfLogs(homesOf(flags.log), app) };
+}
+
+function homesOf(log: readonly string[] | undefined): string[] {
+  return log === undefined ? [resolveHome()] : log.map((dir) => resolveHome(dir));
+}
+
+async function evidenceOfLogs(homes: readonly string[], app: string): Promise<Evidence> {
+  const { readEvidence } = await import("../engine/read-evidence.ts");
+  return readEvidence(blocksOf(homes, app));
+}
+
+/** One log after another: processes of different nodes may come in any order. */
+async function* blocksOf(homes: readonly string[], app: string): AsyncGenerator<Uint8Array> {
+  const { appBlocks } = await import("./app-blocks.ts");
+  for (const home of homes) yield* appBlocks(home, app);
+}

@@ -1,0 +1,141 @@
+/** `recovery-line failures`: what each single failure would roll back now, and what several together would. */
+import type { Command } from "commander";
+import type { Loss, LossReport } from "../engine/losses.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
+import { exitCodeOfOutcome } from "./exit-codes.ts";
+import { failedNames, repeated } from "./failed-names.ts";
+import { counted, printable, table, write } from "./print.ts";
+
+interface FailuresFlags extends EvidenceFlags {
+  readonly failed?: readonly string[];
+}
+
+/** Rows printed for people; the worst ones. --json prints all. */
+const MAX_ROWS = 50;
+/** Processes up to which the whole matrix is printed. */
+const MAX_MATRIX = 12;
+
+const HELP = `
+A checkpoint or event is lost if it lies behind the place where its process would go on. Depth counts how many restore
+points the worst process loses (1: it restarts from its newest). What is undone though nobody fails (events are
+missing) is named once, and counted in every row.
+
+Example:
+  recovery-line failures heat --failed p0,p1`;
+
+export function register(program: Command): void {
+  evidenceCommand(program, "failures", "print what each single failure would roll back now")
+    .description(
+      "Computes the recovery line of every single failure, and of the failure of several processes together.",
+    )
+    .option("--failed <names>", "only these processes, and all of them together; P,Q; repeatable", repeated)
+    .addHelpText("after", HELP)
+    .action(failures);
+}
+
+async function failures(app: string | undefined, flags: FailuresFlags): Promise<void> {
+  const { LossReport } = await import("../engine/losses.ts");
+  const { rollbackModel } = await import("../graph/rollback-model.ts");
+  const { application, evidence } = await loadEvidence(app, flags);
+  if (evidence.processes.length === 0)
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      "the evidence names no process: there is nothing that could fail",
+    );
+  const failed = failedNames(flags.failed, evidence.processes);
+  const report = new LossReport(rollbackModel(evidence, rulesOf(flags)));
+  if (flags.json) await writeReport(application, report, failed);
+  else await write(failuresReport(application, report, failed));
+  process.exitCode = exitCodeOfOutcome(report.outcome);
+}
+
+/** Piece by piece: a million failures need no million rows in memory. */
+async function writeReport(
+  application: string,
+  report: LossReport,
+  failed: readonly string[] | undefined,
+): Promise<void> {
+  const head = { application, outcome: report.outcome, processes: report.processes, anyway: report.anyway() };
+  await write(`${JSON.stringify(head, null, 2).slice(0, -2)},\n  "failures": [`);
+  let separator = "\n";
+  for (const process of report.numbersOf(failed)) {
+    await write(`${separator}    ${JSON.stringify(report.single(process))}`);
+    separator = ",\n";
+  }
+  await write(`\n  ],\n  "together": ${JSON.stringify(report.together(failed))}\n}\n`);
+}
+
+/** The human answer. */
+export function failuresReport(
+  application: string,
+  report: LossReport,
+  failed: readonly string[] | undefined,
+): string {
+  const worst = worstOf(report, failed);
+  const together = report.together(failed);
+  const who = failed === undefined ? "all together" : `${failed.map(printable).join(", ")} together`;
+  const rows = [
+    ...worst.rows.map((loss) => row(printable(loss.failed[0] as string), loss, report)),
+    row(who, together, report),
+  ];
+  const head = ["FAILS", "ROLLED BACK", "EVENTS LOST", "CHECKPOINTS LOST", "DEPTH", "TO THE START"];
+  const hidden = worst.count - worst.rows.length;
+  return [
+    `${printable(application)}: what a failure would cost now (${report.outcome})\n`,
+    anywayText(report),
+    table(head, rows),
+    hidden > 0 ? `... and ${hidden} more failures that cost less; --json prints all\n` : "",
+    report.processes <= MAX_MATRIX ? matrix(report, failed) : "",
+  ]
+    .filter((part) => part !== "")
+    .join("\n");
+}
+
+function row(name: string, loss: Loss, report: LossReport): string[] {
+  const { breadth, events, checkpoints, depth, unbounded } = loss;
+  return [
+    name,
+    `${breadth} of ${report.processes}`,
+    String(events),
+    String(checkpoints),
+    String(depth),
+    String(unbounded),
+  ];
+}
+
+function anywayText(report: LossReport): string {
+  const { breadth, rolledBack } = report.anyway();
+  if (breadth === 0) return "";
+  const names = rolledBack.slice(0, MAX_MATRIX).map(({ process }) => printable(process));
+  const more = breadth > names.length ? ", ..." : "";
+  return `Though nobody fails, ${counted(breadth, "process", "processes")} can't go on from the end: ${names.join(", ")}${more}\n`;
+}
+
+/** The costliest rows by events lost, in the order of processes where equal. */
+function worstOf(report: LossReport, failed: readonly string[] | undefined): { rows: Loss[]; count: number } {
+  const rows: Loss[] = [];
+  let count = 0;
+  for (const process of report.numbersOf(failed)) {
+    count += 1;
+    const loss = { ...report.single(process), rolledBack: [] };
+    if (rows.length === MAX_ROWS && loss.events <= (rows[MAX_ROWS - 1] as Loss).events) continue;
+    let at = rows.length;
+    while (at > 0 && (rows[at - 1] as Loss).events < loss.events) at -= 1;
+    rows.splice(at, 0, loss);
+    rows.length = Math.min(rows.length, MAX_ROWS);
+  }
+  return { rows, count };
+}
+
+/** Where every process would go on, a row for each failure: "-" at its end, c3 a checkpoint, c3@41 replayed up to 41. */
+function matrix(report: LossReport, failed: readonly string[] | undefined): string {
+  const rows = [...report.numbersOf(failed)].map((process) => [
+    printable(report.name(process)),
+    ...report.lineOf(process).map(({ action, checkpoint, position }) => {
+      if (action === "continue") return "-";
+      return action === "replay" ? `c${checkpoint}@${position}` : `c${checkpoint}`;
+    }),
+  ]);
+  return table(["FAILS", ...report.names().map(printable)], rows);
+}
