@@ -4,10 +4,9 @@ import { Option } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
-import { appBlocks } from "./app-blocks.ts";
+import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { resolveHome } from "./home.ts";
 import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
@@ -20,6 +19,7 @@ interface ComputeFlags {
   readonly from?: string;
   readonly json?: boolean;
   readonly diagram?: boolean;
+  readonly assumeLost?: boolean;
 }
 
 const HELP = `
@@ -52,6 +52,7 @@ export function register(program: Command): void {
         .default("any"),
     )
     .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
+    .option("--assume-lost", "go on although one of the log directories lacks the application (tainted)")
     .option("--diagram", "draw an ASCII space-time diagram, too")
     .option("--json", "print one JSON object (interchange.md)")
     .addHelpText("after", HELP)
@@ -60,38 +61,40 @@ export function register(program: Command): void {
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
   const { computeLine } = await import("../engine/compute.ts");
-  const evidence = await evidenceFor(app, flags);
+  const { evidence, missing } = await evidenceFor(app, flags);
   // Without any process it is the engine's part to refuse.
   const failed = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-  const answer = computeLine(evidence, {
+  const known = computeLine(evidence, {
     ...(failed === undefined ? {} : { failed }),
     dsm: flags.dsm,
     inTransit: flags.inTransit,
   });
+  const answer: RecoveryLine = missing.length > 0 ? { ...known, outcome: "tainted" } : known;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
-  await print(app ?? inputBaseName(flags.from ?? ""), answer, diagram, flags);
+  const application = app ?? inputBaseName(flags.from ?? "");
+  if (flags.json)
+    await writeJson({
+      application,
+      ...answer,
+      ...(missing.length > 0 ? { missingLogs: missing } : {}),
+      ...(diagram === undefined ? {} : { diagram }),
+    });
+  else await write(lineReport(application, answer, missing) + (diagram === undefined ? "" : `\n${diagram}`));
   process.exitCode = exitCodeOfOutcome(answer.outcome);
 }
 
-async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promise<Evidence> {
+async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promise<AppEvidence> {
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    return evidenceOfFile(flags.from);
+    return { evidence: await evidenceOfFile(flags.from), missing: [] };
   }
-  if (app === undefined)
-    throw new RecoveryLineError(
-      "RL_USAGE",
-      "no application and no events file",
-      "Write recovery-line compute APP, or recovery-line compute --from FILE.",
-    );
-  return evidenceOfLogs(app, flags.log);
-}
-
-/** The seam to the faster ways of reading a log. */
-async function evidenceOfLogs(app: string, homes: readonly string[] | undefined): Promise<Evidence> {
-  const { readEvidence } = await import("../engine/read-evidence.ts");
-  return readEvidence(appBlocks(resolveHome(homes?.[0]), app));
+  if (app !== undefined) return evidenceOfLogs(homesOf(flags.log), app, flags.assumeLost);
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    "no application and no events file",
+    "Write recovery-line compute APP, or recovery-line compute --from FILE.",
+  );
 }
 
 async function evidenceOfFile(file: string): Promise<Evidence> {
@@ -108,14 +111,4 @@ async function draw(
 ): Promise<string> {
   const { spaceTimeDiagram } = await import("../analysis/space-time-diagram.ts");
   return spaceTimeDiagram(evidence, answer, { failed, dsm, show: printable });
-}
-
-async function print(
-  application: string,
-  answer: RecoveryLine,
-  diagram: string | undefined,
-  flags: ComputeFlags,
-): Promise<void> {
-  if (flags.json) await writeJson({ application, ...answer, ...(diagram === undefined ? {} : { diagram }) });
-  else await write(lineReport(application, answer) + (diagram === undefined ? "" : `\n${diagram}`));
 }

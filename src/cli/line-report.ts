@@ -13,15 +13,24 @@ const MAX_ROWS = 1000;
 /** Links of one chain printed, count. */
 const MAX_LINKS = 20;
 
-export function lineReport(application: string, answer: RecoveryLine): string {
+/** `missing`: log directories whose evidence was assumed lost. */
+export function lineReport(
+  application: string,
+  answer: RecoveryLine,
+  missing: readonly string[] = [],
+): string {
   return [
-    `${printable(application)}: ${headline(answer)}\n`,
+    `${printable(application)}: ${headline(answer)}\n${missing.map(missingText).join("")}`,
     entryTable(answer.line),
     inTransitTable(answer.inTransit),
     witnessList(answer.witnesses),
   ]
     .filter((part) => part !== "")
     .join("\n");
+}
+
+function missingText(home: string): string {
+  return `The log in ${printable(home)} is missing; what only it knows counts as lost.\n`;
 }
 
 function headline({ outcome, line, evidence }: RecoveryLine): string {

@@ -1,0 +1,73 @@
+/** An application's evidence from the logs of one node or of several. */
+import { resolve } from "node:path";
+import type { EventColumns } from "../format/event-columns.ts";
+import type { Evidence } from "../graph/evidence.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { appBlocks } from "./app-blocks.ts";
+import { resolveHome } from "./home.ts";
+
+export interface AppEvidence {
+  readonly evidence: Evidence;
+  /** Log directories that lack the application although they were named: only with `assumeLost`. */
+  readonly missing: readonly string[];
+}
+
+/** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
+export function homesOf(log: readonly string[] | undefined): string[] {
+  if (log === undefined) return [resolveHome()];
+  const homes = log.map((dir) => resolveHome(dir));
+  const twice = homes.find((home, at) => homes.indexOf(home) !== at);
+  if (twice === undefined) return homes;
+  throw new RecoveryLineError("RL_USAGE", `--log names ${resolve(twice)} twice`, "Name each directory once.");
+}
+
+/**
+ * Reads one log after the other. Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it (unless
+ * `assumeLost`), RL_CONTRADICTION for a process in two logs: its lines have no order then.
+ */
+export async function evidenceOfLogs(
+  homes: readonly string[],
+  app: string,
+  assumeLost = false,
+): Promise<AppEvidence> {
+  const { EvidenceBuilder } = await import("../graph/evidence.ts");
+  const { decodeBlock } = await import("../format/block.ts");
+  const builder = new EvidenceBuilder();
+  const owners = new Map<string, string>();
+  const missing: string[] = [];
+  let unknown: unknown;
+  for (const home of homes)
+    try {
+      for await (const bytes of appBlocks(home, app)) {
+        const { columns } = decodeBlock(bytes);
+        claim(owners, columns, home);
+        builder.addColumns(columns);
+      }
+    } catch (error) {
+      if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
+      unknown = error;
+      missing.push(home);
+    }
+  if (missing.length === homes.length) throw unknown;
+  if (missing.length > 0 && !assumeLost) throw refused(app, missing);
+  return { evidence: builder.build(), missing };
+}
+
+function claim(owners: Map<string, string>, { process }: EventColumns, home: string): void {
+  const owner = owners.get(process);
+  if (owner === undefined) owners.set(process, home);
+  else if (owner !== home)
+    throw new RecoveryLineError(
+      "RL_CONTRADICTION",
+      `process ${JSON.stringify(process)} is in the logs of ${owner} and of ${home}`,
+      "A process belongs to one node. Is one of the directories a copy of the other?",
+    );
+}
+
+function refused(app: string, missing: readonly string[]): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `no log of ${app} in ${missing.join(", ")}: the evidence of that node is missing`,
+    "Bring the node's log, or add --assume-lost: then the line is tainted, and earlier where it depends on that node.",
+  );
+}
