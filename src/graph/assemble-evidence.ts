@@ -25,6 +25,7 @@ export function assembleEvidence(raw: RawEvidence): Evidence {
     rows: placeRows(raw, channels),
     segments: placed.segments,
     cuts: placeCuts(raw, channels, placed.newSegment),
+    sawStable: raw.sawStable,
     gaps: gapCount.reduce((sum, count) => sum + count, 0),
     lost: lost.reduce((sum, count) => sum + count, 0),
   };

@@ -70,13 +70,13 @@ export class EvidenceBuilder {
     }
   }
 
-  /** All rows of one process's columns: no object an event for sends, receives and stable lines. */
-  addColumns(columns: EventColumns): void {
+  /** Rows [from, to) of one process's columns: no object an event for sends, receives and stable lines. */
+  addColumns(columns: EventColumns, from = 0, to = columns.count): void {
     const process = this.addProcess(columns.process);
-    const { kind, channel, begin, end, channels, count } = columns;
+    const { kind, channel, begin, end, channels } = columns;
     /** Index in `channels` → 1 + our number, once looked up. */
     const known = new Uint32Array(channels.length);
-    for (let row = 0; row < count; row += 1) {
+    for (let row = from; row < to; row += 1) {
       const code = kind[row] as number;
       if (code === EVENT_KIND.stable) this.#stable(process);
       else if (code === EVENT_KIND.send || code === EVENT_KIND.receive) {
@@ -124,6 +124,11 @@ export class EvidenceBuilder {
       this.addEvent(event);
       if (event.type === "rollback") offset = this.#raw.length.at(process) - stop;
     }
+  }
+
+  /** Lines of the effective history so far. */
+  lengthOf(process: number): number {
+    return this.#raw.length.at(process);
   }
 
   /** Lines up to `line` say nothing that is needed. */
@@ -254,6 +259,7 @@ export class EvidenceBuilder {
 
   #stable(process: number): void {
     const line = this.#nextLine(process);
+    this.#raw.sawStable = true;
     this.#raw.segmentStable.data[this.#raw.top.at(process)] = line;
   }
 

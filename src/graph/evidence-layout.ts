@@ -57,6 +57,8 @@ export interface Evidence {
   readonly rows: RangeRows;
   readonly segments: Segments;
   readonly cuts: CutRows;
+  /** Some process wrote a `stable` line, in effect or undone: it keeps a message log, and more of its past may become restorable. */
+  readonly sawStable: boolean;
   /** `gap` lines in effective histories, and the sum of their `lost`. */
   readonly gaps: number;
   readonly lost: number;

@@ -8,6 +8,8 @@ export const AMBIGUOUS = 0xfffffffe;
 /** Everything the builder has seen, in order of arrival; `assembleEvidence` sorts it and drops what was undone. */
 export class RawEvidence {
   readonly processes: string[] = [];
+  /** A `stable` line came, whether or not a rollback undid it. */
+  sawStable = false;
   readonly channels: string[] = [];
   /** Per process: lines of the effective history so far, and its newest segment. */
   readonly length = new Uint32List();
