@@ -89,7 +89,9 @@ export const TASK_BYTES = 2 * 1024 * 1024;
 /** JavaScript heap of one worker thread, in MiB; the typed arrays it works on are not part of it. */
 export const WORKER_HEAP_MB = 1024;
 /** One commit of an import: events, count, and bytes of their lines. What fits needs no journal. */
-export const IMPORT_BATCH_EVENTS = 262_144;
+export const IMPORT_BATCH_EVENTS = 131_072;
 export const IMPORT_BATCH_BYTES = 48 * 1024 * 1024;
 /** Blocks of one process that a log reads back to tell whether a cut covers its history, count. */
 export const MAX_COVERAGE_BLOCKS = 64;
+/** Blocks that a line from cuts may read at least, count; beyond a quarter of the log reading all of it in order is faster. */
+export const LEAST_CUT_BUDGET_BLOCKS = 256;

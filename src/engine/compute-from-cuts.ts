@@ -1,0 +1,149 @@
+/**
+ * The line from checkpoint cut vectors alone, read newest first and only as far as the rollback reaches.
+ *
+ * Read of each process: what it did since its newest cut, and its newest k checkpoints. The oldest of these stands for the beginning:
+ * everything before it counts as one interval, at whose end its cut says what had been sent and received. Why the answer is the
+ * one that all events give (numbers: src/README.md, "Semantics decided"):
+ *
+ * 1. Cuts cover: each names every channel end its process used before, at that offset or above (`log/cut-coverage.ts`). So without page
+ *    traffic, message logs and checkpoints without cuts, the events between two cuts add nothing to the sets at a restore point (4).
+ * 2. A byte known from a cut alone counts at the checkpoint (sent) or after the one before (received, or at the first gap there). Its
+ *    event stands between the same two checkpoints, and no restore point lies between them (3): both lines round to the same interval.
+ *    So the dependencies between intervals are the same.
+ * 3. Intervals before the oldest checkpoint read are merged into one, that is, their marks are joined. A mark enters the merged interval
+ *    here exactly if it enters one of its parts there. While none does, all marks are the same. If one does (a process falls below its
+ *    oldest checkpoint read), twice as many of its checkpoints are read and the question is asked again.
+ * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them. A gap before a cut is healed by it (3).
+ * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Undone lines are not read: if
+ *    there are any and a receiver is not known, the events must tell.
+ *
+ * Where one of these does not hold the answer is `undefined` with a reason, never a guess: compute-app.ts then takes the events.
+ */
+import type { ParsedBlock } from "../format/block-header.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
+import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
+import { keptPositions, rollbackModel, undoneBy } from "../graph/rollback-model.ts";
+import { LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
+import type { RecoveryLine } from "../model/recovery-line.ts";
+import { type ComputeOptions, computeLine, processNumbers } from "./compute.ts";
+import { CutHistory, NeedsEvents } from "./cut-history.ts";
+
+/** The log of one application, as `log/segment-reader.ts` opens it. */
+export interface CutSource {
+  readonly firstChain: number;
+  readonly lastChain: number;
+  heads(): ReadonlyMap<string, ProcessHead>;
+  /** Throws RL_CORRUPT_LOG. */
+  block(chain: number): Promise<ParsedBlock>;
+}
+
+export type FromCuts =
+  | { readonly line: RecoveryLine; readonly evidence: Evidence; readonly blocksRead: number }
+  | { readonly line: undefined; readonly reason: string };
+
+/** Processes whose blocks are fetched at one time: LevelDB's threads work meanwhile. */
+const FETCHES = 16;
+
+/** The line, or why it takes the events. Throws what `computeLine` and reading throw. */
+export async function computeFromCuts(
+  sources: readonly CutSource[],
+  options: ComputeOptions,
+): Promise<FromCuts> {
+  try {
+    return await fromCuts(new Reading(sources), options);
+  } catch (error) {
+    if (error instanceof NeedsEvents) return { line: undefined, reason: error.message };
+    throw error;
+  }
+}
+
+async function fromCuts(reading: Reading, options: ComputeOptions): Promise<FromCuts> {
+  if (options.inTransit === "logged") throw new NeedsEvents("which message is logged stands with the events");
+  await reading.begin();
+  for (;;) {
+    const evidence = reading.evidence();
+    const short = tooShort(reading.histories, evidence, options);
+    if (short.length > 0) {
+      await inTurns(short, (history) => history.load(history.depth * 2 + 1));
+      continue;
+    }
+    const line = computeLine(evidence, options);
+    if (reading.rolledBack && line.inTransit.some(({ to }) => to === null))
+      throw new NeedsEvents("a receiver may be known from undone lines alone");
+    return { line, evidence, blocksRead: reading.blocksRead };
+  }
+}
+
+/** The histories that the line falls off. */
+function tooShort(
+  histories: readonly CutHistory[],
+  evidence: Evidence,
+  options: ComputeOptions,
+): CutHistory[] {
+  if (histories.every(({ complete }) => complete)) return [];
+  const failed = processNumbers(evidence, options.failed ?? evidence.processes);
+  const kept = keptPositions(evidence, undoneBy(rollbackModel(evidence, options), failed));
+  const numberOf = new Map(evidence.processes.map((name, number) => [name, number]));
+  return histories.filter(
+    ({ process, knownFrom }) => (kept[numberOf.get(process) as number] as number) < knownFrom,
+  );
+}
+
+/** All processes of all logs. */
+class Reading {
+  readonly histories: readonly CutHistory[];
+  blocksRead = 0;
+  /** Reading more than that takes longer than reading everything in order. */
+  readonly #budget: number;
+
+  constructor(sources: readonly CutSource[]) {
+    const histories: CutHistory[] = [];
+    const names = new Set<string>();
+    let blocks = 0;
+    for (const source of sources) {
+      blocks += Math.max(0, source.lastChain - source.firstChain + 1);
+      for (const [process, head] of source.heads()) {
+        if (names.has(process)) throw new NeedsEvents("two logs hold the same process");
+        names.add(process);
+        histories.push(new CutHistory(process, head, (chain) => this.#read(source, chain)));
+      }
+    }
+    this.histories = histories;
+    this.#budget = Math.max(LEAST_CUT_BUDGET_BLOCKS, Math.floor(blocks / 4));
+    if (histories.length > this.#budget) throw new NeedsEvents("too few blocks a process to save any");
+  }
+
+  get rolledBack(): boolean {
+    return this.histories.some(({ rolledBack }) => rolledBack);
+  }
+
+  async #read(source: CutSource, chain: number): Promise<ParsedBlock | undefined> {
+    if (chain < source.firstChain) return undefined;
+    this.blocksRead += 1;
+    if (this.blocksRead > this.#budget)
+      throw new NeedsEvents("so many blocks are needed that reading all is faster");
+    return source.block(chain);
+  }
+
+  async begin(): Promise<void> {
+    await inTurns(this.histories, async (history) => {
+      await history.load(1);
+      await history.loadIrregular(this.#budget);
+    });
+  }
+
+  evidence(): Evidence {
+    const builder = new EvidenceBuilder();
+    for (const history of this.histories) history.feed(builder);
+    return builder.build();
+  }
+}
+
+/** `work` on all items, FETCHES at one time. */
+async function inTurns<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    while (next < items.length) await work(items[next++] as T);
+  };
+  await Promise.all(Array.from({ length: Math.min(FETCHES, items.length) }, worker));
+}

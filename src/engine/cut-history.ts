@@ -1,0 +1,175 @@
+/**
+ * One process's newest checkpoints and what it did since, read from the log newest first and only as far as asked for.
+ *
+ * Behind the newest cut only control blocks are read. They must hold nothing but checkpoints with covering cuts (and gaps, which a cut
+ * heals): everything else needs the events, and is a `NeedsEvents`.
+ */
+import type { ParsedBlock } from "../format/block-header.ts";
+import { readColumns } from "../format/block-read.ts";
+import type { EventColumns } from "../format/event-columns.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
+import type { EvidenceBuilder } from "../graph/evidence.ts";
+import { HistoryWalk } from "../log/history-walk.ts";
+import type { CheckpointEvent, Cut, Event } from "../model/event.ts";
+
+/** Why the line can't be had from cuts: not an error, the events tell. */
+export class NeedsEvents extends Error {
+  override readonly name = "NeedsEvents";
+}
+
+interface Placed<E extends Event> {
+  readonly line: number;
+  readonly event: E;
+}
+
+/** Rows [from, to) of a block; row 0 is line position + 1. */
+interface TailRows {
+  readonly columns: EventColumns;
+  readonly position: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+export type ReadBlock = (chain: number) => Promise<ParsedBlock | undefined>;
+
+export class CutHistory {
+  readonly process: string;
+  readonly #walk: HistoryWalk;
+  readonly #irregular: number;
+  readonly #lines: number;
+  readonly #read: ReadBlock;
+  /** Newest first. */
+  readonly #checkpoints: (Placed<CheckpointEvent> & { readonly cut: Cut })[] = [];
+  readonly #tail: TailRows[] = [];
+  /** Gaps before the newest cut, newest first. */
+  readonly #gaps: Placed<Event>[] = [];
+  /** A rollback stands somewhere in the log, undone lines with it. */
+  rolledBack = false;
+  /** Everything that is in effect was read. */
+  complete = false;
+
+  constructor(process: string, head: ProcessHead, read: ReadBlock) {
+    this.process = process;
+    this.#walk = new HistoryWalk(process, head, read);
+    this.#irregular = head.irregular;
+    this.#lines = head.position;
+    this.#read = read;
+  }
+
+  /** Line of the oldest checkpoint that was read: what lies before is unknown. 0 = nothing is unknown. */
+  get knownFrom(): number {
+    return this.complete ? 0 : (this.#checkpoints.at(-1) as Placed<Event>).line;
+  }
+
+  /** Checkpoints read so far, count. */
+  get depth(): number {
+    return this.#checkpoints.length;
+  }
+
+  /** Reads on until `depth` checkpoints with cuts are known, or the beginning. Throws `NeedsEvents`. */
+  async load(depth: number): Promise<void> {
+    while (!this.complete && this.depth < depth) {
+      const block = await this.#walk.next();
+      if (block === undefined) {
+        if (this.#walk.truncated) throw new NeedsEvents("the log keeps its older blocks no longer");
+        this.complete = true;
+        return;
+      }
+      this.#take(block.parsed, block.rows);
+    }
+  }
+
+  #take(parsed: ParsedBlock, rows: number): void {
+    const { header } = parsed;
+    const columns = readColumns(parsed);
+    const cuts = this.#cutsOf(columns, header.position, rows);
+    const newest = cuts[0];
+    if (cuts.length > 0 && !header.covers) throw new NeedsEvents("a cut does not name all its process did");
+    if (this.depth === 0) {
+      const from = newest === undefined ? 0 : newest.line - header.position;
+      this.#tail.push({ columns, position: header.position, from, to: rows });
+      this.#walk.controlOnly = newest !== undefined;
+    }
+    for (const one of cuts) this.#pushCheckpoint(one);
+  }
+
+  /** The checkpoints with cuts among the first `rows` rows, newest first. */
+  #cutsOf(columns: EventColumns, position: number, rows: number) {
+    const cuts: (Placed<CheckpointEvent> & { readonly cut: Cut })[] = [];
+    let oldestWithout = Number.POSITIVE_INFINITY;
+    for (const [row, event] of columns.extras) {
+      if (row >= rows || event.type !== "checkpoint") continue;
+      const line = position + row + 1;
+      if (event.cut !== undefined) cuts.push({ line, event, cut: event.cut });
+      else if (event.usable) oldestWithout = Math.min(oldestWithout, line);
+    }
+    const newest = this.depth > 0 ? Number.POSITIVE_INFINITY : (cuts.at(-1)?.line ?? 0);
+    if (oldestWithout < newest) throw new NeedsEvents("a checkpoint before one with a cut has none");
+    return cuts.reverse();
+  }
+
+  #pushCheckpoint(one: Placed<CheckpointEvent> & { readonly cut: Cut }): void {
+    const newer = this.#checkpoints.at(-1);
+    if (
+      newer !== undefined &&
+      !(within(one.cut.sent, newer.cut.sent) && within(one.cut.received, newer.cut.received))
+    )
+      throw new NeedsEvents("a cut falls behind the one before it");
+    this.#checkpoints.push(one);
+  }
+
+  /**
+   * Follows the irregular blocks through the whole history: gaps count in every answer, and lines of a message log are restore points
+   * wherever they stand. `budget` blocks at most. Call it after the first `load`. Throws `NeedsEvents`.
+   */
+  async loadIrregular(budget: number): Promise<void> {
+    let ceiling = Number.POSITIVE_INFINITY;
+    let left = budget;
+    for (let chain = this.#irregular; chain > 0; left -= 1) {
+      const parsed = left > 0 ? await this.#read(chain) : undefined;
+      if (parsed === undefined) throw new NeedsEvents("too many gaps, or older than what the log keeps");
+      const { header } = parsed;
+      if (header.endsInRollback) {
+        this.rolledBack = true;
+        ceiling = Math.min(ceiling, header.positionAfter - 1);
+      }
+      this.#takeIrregular(readColumns(parsed), header.position, ceiling);
+      chain = header.previousIrregular;
+    }
+  }
+
+  #takeIrregular(columns: EventColumns, position: number, ceiling: number): void {
+    const cut = this.#checkpoints[0]?.line ?? 0;
+    for (let row = columns.count - 1; row >= 0; row -= 1) {
+      const event = columns.event(row);
+      const line = position + row + 1;
+      if (event.type === "page-copy" || event.type === "page-invalidate")
+        throw new NeedsEvents("page traffic is not in cuts");
+      if (line > ceiling) continue;
+      if (event.type === "stable")
+        throw new NeedsEvents("a message log has restore points between checkpoints");
+      if (event.type === "gap" && line < cut) this.#gaps.push({ line, event });
+    }
+  }
+
+  /** Hands what is known on: skipped lines stay empty. */
+  feed(builder: EvidenceBuilder): void {
+    const process = builder.addProcess(this.process);
+    const known = [...this.#checkpoints, ...this.#gaps].sort((a, b) => a.line - b.line);
+    for (const { line, event } of known) {
+      builder.skipTo(process, line - 1);
+      builder.addEvent(event);
+    }
+    for (const { columns, position, from, to } of [...this.#tail].reverse()) {
+      builder.skipTo(process, position + from);
+      builder.addColumns(columns, from, to);
+    }
+    builder.skipTo(process, this.#lines);
+  }
+}
+
+/** Every channel of the older cut stands in the newer one, no lower. */
+function within(older: ReadonlyMap<string, number>, newer: ReadonlyMap<string, number>): boolean {
+  for (const [channel, offset] of older) if (!((newer.get(channel) ?? -1) >= offset)) return false;
+  return true;
+}

@@ -1,0 +1,138 @@
+/** The line from cuts is the line from all events, or it says that the events are needed. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { computeLine } from "../../src/engine/compute.ts";
+import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import type { Event } from "../../src/model/event.ts";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { anyEvents, cases, namesOf, numRuns, pick, simulated } from "../property/cases.ts";
+import { evidenceOf, execution } from "../property/laws-executions.ts";
+import { singleLosses } from "../reference/lose.ts";
+import { Random } from "../reference/random.ts";
+import { memoryLog } from "./memory-log.ts";
+
+const sizes = fc.array(fc.nat(4), { minLength: 1, maxLength: 6 });
+const withoutWitnesses = ({ line, inTransit, outcome, evidence }: RecoveryLine) => ({
+  line,
+  inTransit,
+  outcome,
+  evidence,
+});
+
+/**
+ * Processes that checkpoint between what they send and receive, so that one rollback pulls the next (Randell's domino), for some
+ * hundred checkpoints; now and then all are quiet and the domino stops there.
+ */
+function dominoes(seed: number): Event[] {
+  const random = new Random(seed);
+  const names = ["a", "b", "c"].slice(0, 2 + random.below(2));
+  const sent = new Map<string, number>();
+  const received = new Map<string, number>();
+  const checkpoints = new Map<string, number>();
+  const events: Event[] = [];
+  const checkpoint = (process: string): void => {
+    const index = (checkpoints.get(process) ?? 0) + 1 + random.below(2);
+    checkpoints.set(process, index);
+    const own = (offsets: Map<string, number>, place: number) =>
+      new Map([...offsets].filter(([channel]) => channel[place] === process));
+    const cut = { sent: own(sent, 0), received: own(received, 1) };
+    events.push({ type: "checkpoint", process, checkpoint: index, usable: !random.oneIn(6), cut });
+  };
+  const quiet = 10 + random.below(80);
+  for (let step = 0; step < 300; step += 1) {
+    const from = random.pick(names);
+    const to = random.pick(names.filter((name) => name !== from));
+    const channel = from + to;
+    const begin = sent.get(channel) ?? 0;
+    if (random.oneIn(3)) checkpoint(from);
+    sent.set(channel, begin + 1);
+    events.push({ type: "send", process: from, channel, begin, end: begin + 1 });
+    if (random.oneIn(3)) checkpoint(to);
+    if (!random.oneIn(20)) {
+      const at = received.get(channel) ?? 0;
+      events.push({ type: "receive", process: to, channel, begin: at, end: begin + 1 });
+      received.set(channel, begin + 1);
+    }
+    if (random.oneIn(200)) events.push({ type: "gap", process: to });
+    if (step % quiet === 0) for (const name of names) checkpoint(name);
+  }
+  return events;
+}
+
+/** True executions that cuts alone explain. */
+const plain = { cuts: true, stable: false, pages: false, datagrams: false } as const;
+const withCuts = fc.oneof(
+  execution(60, { stable: false, cuts: true }),
+  simulated(4, 60, { ...plain, rollbacks: false }),
+  simulated(3, 60, { ...plain, rollbacks: true }),
+);
+
+async function sameLine(events: readonly Event[], cut: readonly number[], failed: readonly string[]) {
+  const log = await memoryLog(events, cut);
+  const options = { failed, dsm: "sequential", inTransit: "any" } as const;
+  const found = await computeFromCuts([log], options);
+  if (found.line === undefined) return found.reason;
+  expect(withoutWitnesses(found.line)).toEqual(
+    withoutWitnesses(computeLine(evidenceOf(events, []), options)),
+  );
+  return "cuts";
+}
+
+test("true executions with cuts: the line from cuts is the line from events, rollbacks and all", async () => {
+  const ways = new Map<string, number>();
+  await fc.assert(
+    fc.asyncProperty(withCuts, sizes, fc.nat(15), async (events, cut, mask) => {
+      fc.pre(events.length > 0);
+      const way = await sameLine(events, cut, pick(namesOf(events), mask));
+      ways.set(way, (ways.get(way) ?? 0) + 1);
+    }),
+    { numRuns: numRuns * 2 },
+  );
+  const total = [...ways.values()].reduce((sum, count) => sum + count, 0);
+  expect((ways.get("cuts") ?? 0) / total, JSON.stringify([...ways])).toBeGreaterThan(0.5);
+});
+
+test("a domino is followed as far as it reaches, and no further", async () => {
+  let [read, blocks, rolledBack] = [0, 0, 0];
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.nat(7), async (seed, mask) => {
+      const events = dominoes(seed);
+      const log = await memoryLog(events, [3]);
+      const options = { failed: pick(["a", "b"], mask), dsm: "sequential", inTransit: "any" } as const;
+      const found = await computeFromCuts([log], options);
+      if (found.line === undefined) throw new Error(found.reason);
+      expect(withoutWitnesses(found.line)).toEqual(
+        withoutWitnesses(computeLine(evidenceOf(events, []), options)),
+      );
+      read += found.blocksRead;
+      blocks += log.lastChain;
+      if (found.line.line.some(({ checkpoint }) => checkpoint !== null && checkpoint < 100)) rolledBack += 1;
+    }),
+    { numRuns: Math.ceil(numRuns / 4) },
+  );
+  expect(rolledBack).toBeGreaterThan(0);
+  expect(read).toBeLessThan(blocks / 2);
+});
+
+test("any evidence whatever: the line from cuts is the line from events, or there is none", async () => {
+  await fc.assert(
+    fc.asyncProperty(cases(anyEvents), sizes, async ({ events, options }, cut) => {
+      const log = await memoryLog(events, cut);
+      const found = await computeFromCuts([log], options);
+      if (found.line !== undefined)
+        expect(withoutWitnesses(found.line)).toEqual(
+          withoutWitnesses(computeLine(evidenceOf(events, []), options)),
+        );
+    }),
+    { numRuns: numRuns * 2 },
+  );
+});
+
+test("every single lost event, declared by a gap: same line, same count of gaps", async () => {
+  await fc.assert(
+    fc.asyncProperty(simulated(3, 16, { ...plain, rollbacks: false }), sizes, async (truth, cut) => {
+      for (const { events } of singleLosses(truth)) await sameLine(events, cut, namesOf(events));
+    }),
+    { numRuns: Math.ceil(numRuns / 10) },
+  );
+});
