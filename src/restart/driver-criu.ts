@@ -7,20 +7,22 @@
  * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
-import { sessionOf } from "./process-tree.ts";
+import { idInUse, sessionOf } from "./process-tree.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
 /** What CRIU prints into its log: errors, warnings. */
 const VERBOSITY = "-v2";
 const CHECK_LIMIT_MS = 20_000;
+/** Longest wait for the old process ids to become free, in ms. */
+const IDS_LIMIT_MS = 10_000;
 /** Of CRIU's log, in an error. */
 const TAIL_LINES = 6;
 
@@ -85,6 +87,7 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async restore({ folder, notes, limitMs, sibling }: RestoreRequest): Promise<number> {
+    await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
     const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
     try {
       const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
@@ -118,6 +121,29 @@ export class CriuDriver implements CheckpointDriver {
       `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
       "`recovery-line doctor` tells what CRIU can do here; its limits stand in the README.",
     );
+  }
+}
+
+/**
+ * CRIU gives back the old process and thread ids, which the kernel frees only when a dead process has been waited for.
+ * Throws RL_DRIVER where one is still taken after `limitMs`.
+ */
+async function idsFree(folder: string, limitMs: number): Promise<void> {
+  const ids = readdirSync(folder).flatMap((name) => {
+    const id = /^core-(\d+)\.img$/.exec(name)?.[1];
+    return id === undefined ? [] : [Number(id)];
+  });
+  const deadlineMs = Date.now() + limitMs;
+  for (;;) {
+    const taken = idInUse(ids);
+    if (taken === undefined) return;
+    if (Date.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_DRIVER",
+        `criu: process id ${taken} is in use, and the image needs it`,
+        "End what uses it (the process itself, if it still runs), or restore after a reboot.",
+      );
+    await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 

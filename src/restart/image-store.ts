@@ -18,6 +18,8 @@ const FILES = "files";
 const PARTIAL = ".partial-";
 export const MANIFEST_FORMAT = 1;
 const CHUNK_BYTES = 1 << 20;
+/** Files that are hashed and synced at one time, count. */
+const SEALED_TOGETHER = 16;
 /** A manifest of 100 000 files. */
 const MAX_MANIFEST_BYTES = 32 * 1024 * 1024;
 
@@ -85,7 +87,11 @@ export class NewImage {
   /** Durable under its name on return. `reference` is what the checkpoint event carries as `image`. */
   async seal(facts: ImageFacts): Promise<{ reference: string; sizeBytes: number }> {
     const paths = await filesBelow(this.files);
-    const files = await Promise.all(paths.map((path) => this.#sealFile(path)));
+    const files: ImageFile[] = [];
+    for (let from = 0; from < paths.length; from += SEALED_TOGETHER)
+      files.push(
+        ...(await Promise.all(paths.slice(from, from + SEALED_TOGETHER).map((path) => this.#sealFile(path)))),
+      );
     const text = `${JSON.stringify({ ...facts, files } satisfies ImageManifest, null, 1)}\n`;
     await writeSynced(join(this.#partial, MANIFEST), text);
     for (const folder of [this.files, this.#partial]) await syncPath(folder);

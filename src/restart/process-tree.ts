@@ -1,5 +1,5 @@
 /** Facts of /proc about the processes of a cgroup. */
-import { readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
 
 /** Fields of /proc/PID/stat behind the name, which may hold anything: [0] state, [1] parent, [2] group, [3] session. */
@@ -35,4 +35,17 @@ export function treeRoot(pids: readonly number[]): number {
       ? ""
       : "A program that puts itself into the background loses its parent; run it in the foreground.",
   );
+}
+
+/**
+ * One of the ids that the kernel can't give to a new process yet: a task has it, or a process not yet waited for still counts
+ * to a group or session of that number. Undefined where all are free.
+ */
+export function idInUse(ids: readonly number[]): number | undefined {
+  const used = new Set<number>();
+  for (const name of readdirSync("/proc")) {
+    const fields = /^\d+$/.test(name) ? statFields(Number(name)) : undefined;
+    if (fields !== undefined) used.add(Number(name)).add(Number(fields[2])).add(Number(fields[3]));
+  }
+  return ids.find((id) => used.has(id) || existsSync(`/proc/${id}`)); // a thread has no name in the listing
 }
