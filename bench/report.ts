@@ -42,6 +42,11 @@ export function report(title: string, figures: readonly Figure[]): void {
 export async function median(times: number, work: () => number | Promise<number>): Promise<number> {
   const results: number[] = [];
   for (let run = 0; run < times; run += 1) results.push(await work());
-  results.sort((a, b) => a - b);
-  return results[Math.floor(results.length / 2)] ?? Number.NaN;
+  return medianOf(results);
+}
+
+/** The middle one; NaN of nothing. */
+export function medianOf(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
