@@ -215,6 +215,11 @@ function firstUndone(
   const { sender, receiver, sent, received } = byte;
   if ((before === undefined) !== (link.from === undefined)) return wrong();
   if (before !== undefined && before.link?.process !== link.from) return wrong();
+  if (
+    link.position !== undefined &&
+    link.position !== (process === sender && link.rule === "unreplayable" ? sent : received)
+  )
+    return wrong();
   const from = before === undefined ? undefined : link.from;
   const nameOf = (at: number): string | undefined => evidence.processes[at];
   if (link.rule === "never-sent")

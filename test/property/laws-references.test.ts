@@ -31,9 +31,12 @@ test("law 3: R-graph = checkpoint graph = channel-count fixpoint = enumeration, 
   );
 });
 
+/** Without message logs a rollback goes back and forth between processes many times. */
+const dominoes = simulated(4, 150, { stable: false, rollbacks: false });
+
 test("law 3: R-graph = checkpoint graph = channel-count fixpoint, larger executions", () => {
   fc.assert(
-    fc.property(cases(fc.oneof(simulated(6, 150), scribbled(80))), ({ events, options }) => {
+    fc.property(cases(fc.oneof(simulated(6, 150), dominoes, scribbled(80))), ({ events, options }) => {
       const instance = buildInstance(events, options);
       const fixpoint = fixpointLine(instance);
       expect(checkpointGraphLine(instance)).toEqual(fixpoint);

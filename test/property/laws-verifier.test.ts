@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { verifyLine } from "../../src/graph/verify-line.ts";
 import { hasCode } from "../../src/model/errors.ts";
-import type { InTransitRange, LineEntry, RecoveryLine } from "../../src/model/recovery-line.ts";
+import type { InTransitRange, LineEntry, RecoveryLine, WitnessLink } from "../../src/model/recovery-line.ts";
 import { POLICIES } from "../reference/answer.ts";
 import { type Case, cases, lineOf, numRuns, pick } from "./cases.ts";
 import { evidenceOf } from "./laws-executions.ts";
@@ -120,3 +120,24 @@ test("the verifier rejects a line without the witnesses that force it", () => {
     { numRuns },
   );
 });
+
+test("the verifier rejects a witness that names another line than the one it is about", () => {
+  fc.assert(
+    fc.property(cases(), fc.nat(), fc.constantFrom(-1, 1), (asked, which, amount) => {
+      const right = lineOf(asked.events, asked.options);
+      const told = right.witnesses.filter(({ because }) => because.some(isMessage));
+      fc.pre(told.length > 0);
+      const witness = told[which % told.length]!;
+      const at = witness.because.findIndex(isMessage);
+      const link = witness.because[at]!;
+      const because = witness.because.with(at, { ...link, position: link.position! + amount });
+      const witnesses = right.witnesses.map((w) => (w === witness ? { ...w, because } : w));
+      expect(isRejected(asked, { ...right, witnesses })).toBe(true);
+    }),
+    { numRuns },
+  );
+});
+
+function isMessage({ channel, position }: WitnessLink): boolean {
+  return channel !== undefined && position !== undefined;
+}
