@@ -14,11 +14,13 @@ import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
 import * as compute from "./compute.ts";
 import * as cut from "./cut.ts";
+import * as demo from "./demo.ts";
 import * as doctor from "./doctor.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
 import * as explain from "./explain.ts";
 import * as exportCommand from "./export.ts";
 import * as failures from "./failures.ts";
+import * as gc from "./gc.ts";
 import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
@@ -38,11 +40,13 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   cut,
   zcycles,
   graph,
+  gc,
   collect,
   run,
   checkpoint,
   status,
   doctor,
+  demo,
 ];
 
 /** The command whose action runs, once there is one. */

@@ -1,0 +1,164 @@
+/**
+ * The live demo: unmodified programs traced in the kernel, checkpointed independently at random times, one killed, the line printed.
+ * It uses nothing but the commands that everybody has, and shows each one it runs.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { RecoveryLineError } from "../model/errors.ts";
+import { ProcessCgroup } from "../restart/cgroups.ts";
+import { chooseDriver } from "../restart/driver-choice.ts";
+import { KernelSource } from "../ring/kernel-source.ts";
+import { type DemoProgram, natsPrograms, SERVER_READY } from "./demo-programs.ts";
+import { write } from "./print.ts";
+import { commandFailed, MAIN, runCommand, showCommand } from "./run-command.ts";
+
+export interface DemoOptions {
+  /** Chooses pauses, order and victim: the same seed gives the same plan, though never the same run. */
+  readonly seed: number;
+  /** How long checkpoints are taken before one process is killed, in seconds. */
+  readonly seconds: number;
+}
+
+const READY_MS = 20_000;
+/** Pause between two checkpoints, in ms: at least, and the random rest. */
+const PAUSE_MS = 20;
+const RANDOM_PAUSE_MS = 300;
+
+/** Runs it and cleans up whatever happens; the log stays. Throws what its commands fail with. */
+export async function natsDemo(options: DemoOptions): Promise<void> {
+  const demo = new NatsDemo(options);
+  const interrupted = (): void => void demo.stop().finally(() => process.exit(130));
+  process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
+  try {
+    await demo.run();
+  } finally {
+    process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
+    await demo.stop();
+  }
+  await write(
+    `\nThe log is in ${demo.home} and stays there. Ask it again:\n` +
+      `  recovery-line compute ${demo.app} --log ${demo.home} --failed nats-1,publisher\n` +
+      `  recovery-line failures ${demo.app} --log ${demo.home}\n` +
+      `  recovery-line verify ${demo.app} --log ${demo.home}\n`,
+  );
+}
+
+class NatsDemo {
+  readonly home = mkdtempSync(join(tmpdir(), "recovery-line-demo-"));
+  /** A name of its own: cgroups are shared by the whole machine. */
+  readonly app = `demo-${process.pid}`;
+  readonly #pinDir = `/sys/fs/bpf/recovery-line-${this.app}`;
+  readonly #options: DemoOptions;
+  readonly #random: (limit: number) => number;
+  readonly #started: DemoProgram[] = [];
+  #collector: ChildProcess | undefined;
+
+  constructor(options: DemoOptions) {
+    this.#options = options;
+    this.#random = seeded(options.seed);
+  }
+
+  async run(): Promise<void> {
+    await write("1. A collector records what chosen processes tell each other.\n");
+    await this.#startCollector();
+    await write(
+      "\n2. Four programs that nobody here wrote. Each runs in a cgroup and is one process of the application.\n",
+    );
+    const folder = join(this.home, "programs");
+    mkdirSync(folder);
+    for (const program of await natsPrograms(folder)) await this.#start(program);
+    const victim = this.#started[this.#random(this.#started.length)]!.process;
+    await write(`\n3. Independent checkpoints at random times (seed ${this.#options.seed}).\n`);
+    await this.#checkpoints();
+    await write(`\n4. SIGKILL for ${victim}.\n`);
+    new ProcessCgroup(this.app, victim).kill();
+    await sleep(300);
+    await this.#cli(["status", this.app]);
+    await write("\n5. From where may each process go on, so that nobody remembers what nobody sent?\n");
+    await this.#cli(["compute", this.app, "--failed", victim, "--diagram"]);
+    await write("\n6. And had the whole machine gone down?\n");
+    await this.#cli(["compute", this.app]);
+  }
+
+  async #startCollector(): Promise<void> {
+    const args = ["collect", "--log", this.home, "--pin-dir", this.#pinDir];
+    await showCommand(args);
+    const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+    this.#collector = child;
+    const ended = once(child, "exit").then(([code]) =>
+      Promise.reject(commandFailed("collect", code as number)),
+    );
+    const [ready] = (await Promise.race([once(child.stdout!, "data"), ended])) as [Buffer];
+    ended.catch(() => undefined);
+    await write(ready.toString());
+  }
+
+  async #start(program: DemoProgram): Promise<void> {
+    const where = ["run", this.app, program.process, "--log", this.home, "--detach", "--"];
+    await runCommand([...where, ...program.command], undefined, "ignore");
+    this.#started.push(program);
+    if (program.log === undefined) await sleep(300);
+    else await ready(program.process, program.log);
+  }
+
+  /** One process at a time, no two at the same instant; the first round takes each one once. */
+  async #checkpoints(): Promise<void> {
+    const { driver } = await chooseDriver("auto", this.home);
+    const names = this.#started.map((program) => program.process);
+    const endMs = Date.now() + this.#options.seconds * 1000;
+    for (let round = 0; Date.now() < endMs || round < names.length; round += 1) {
+      await sleep(PAUSE_MS + this.#random(RANDOM_PAUSE_MS));
+      const name = names[round < names.length ? round : this.#random(names.length)]!;
+      await this.#cli(["checkpoint", this.app, name, "--driver", driver.name]);
+    }
+  }
+
+  #cli(args: readonly string[]): Promise<void> {
+    return runCommand([...args, "--log", this.home]);
+  }
+
+  /** Ends everything it started, and takes the capture out of the kernel. */
+  async stop(): Promise<void> {
+    for (const { process: name } of this.#started) await removeCgroup(new ProcessCgroup(this.app, name));
+    const collector = this.#collector;
+    this.#collector = undefined;
+    if (collector === undefined) return;
+    if (collector.exitCode === null && collector.kill("SIGTERM")) await once(collector, "exit");
+    KernelSource.unpin(this.#pinDir);
+  }
+}
+
+/** Numbers below a limit from a seed (xorshift32). */
+function seeded(seed: number): (limit: number) => number {
+  let state = (seed ^ 0x9e3779b9) >>> 0 || 1;
+  return (limit) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % limit;
+  };
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+async function removeCgroup(cgroup: ProcessCgroup): Promise<void> {
+  if (cgroup.id === undefined) return;
+  cgroup.kill();
+  for (let attempt = 0; attempt < 100 && !cgroup.remove(); attempt += 1) await sleep(20);
+}
+
+/** Waits until the program's log says that it is ready: a connection to it would stand in its history. */
+async function ready(name: string, log: string): Promise<void> {
+  const deadlineMs = Date.now() + READY_MS;
+  while (!(await readFile(log, "utf8").catch(() => "")).includes(SERVER_READY)) {
+    if (Date.now() > deadlineMs)
+      throw new RecoveryLineError("RL_TIMEOUT", `${name} is not ready; see ${log}`);
+    await sleep(50);
+  }
+}

@@ -1,0 +1,35 @@
+/** Our own commands as child processes, shown as a user would type them: what the demos are made of. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { RecoveryLineError } from "../model/errors.ts";
+import { EXIT } from "./exit-codes.ts";
+import { write } from "./print.ts";
+
+/** The program itself, to be run with this process's Node. */
+export const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
+
+/** Prints the command line; words that would need quotes are left out. */
+export function showCommand(args: readonly string[]): Promise<void> {
+  return write(`$ recovery-line ${args.map((word) => (/[\s'"{]/.test(word) ? "'…'" : word)).join(" ")}\n`);
+}
+
+/** Shows and runs it, output on the terminal (or nowhere). Throws RL_DRIVER where it ends with another code than `allowed`. */
+export async function runCommand(
+  args: readonly string[],
+  allowed: readonly number[] = [EXIT.clean, EXIT.tainted],
+  output: "inherit" | "ignore" = "inherit",
+): Promise<void> {
+  await showCommand(args);
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", output, "inherit"] });
+  const [code] = (await once(child, "exit")) as [number | null];
+  if (code === null || !allowed.includes(code)) throw commandFailed(args[0]!, code);
+}
+
+export function commandFailed(command: string, code: number | null): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_DRIVER",
+    `recovery-line ${command} ended with ${code ?? "a signal"}`,
+    "What it said stands above.",
+  );
+}
