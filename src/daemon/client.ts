@@ -73,7 +73,8 @@ function noRights(home: string, cause: unknown): RecoveryLineError {
 export class CollectorClient {
   readonly #home: string;
   readonly #address: { readonly path: string; close(): void };
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: 4 });
+  /** A connection a request: one kept open could be closed by the other side just when a long dump has ended. */
+  readonly #agent = new Agent({ keepAlive: false, maxSockets: 4 });
 
   constructor(home: string) {
     this.#home = home;

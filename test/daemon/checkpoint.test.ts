@@ -1,0 +1,268 @@
+import { spawn } from "node:child_process";
+import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import type { CheckpointResult } from "../../src/restart/checkpoint.ts";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { imagesFolder, openImage } from "../../src/restart/image-store.ts";
+import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+const criu = await findCriu();
+const check = criu.found === undefined ? undefined : await new CriuDriver(criu.found).check();
+const imaged = test.skipIf(missing !== undefined || check?.works !== true);
+const measured: string[] = [];
+afterAll(() => console.log(measured.join("\n")));
+
+interface Answer {
+  readonly checkpoints: CheckpointResult[];
+}
+
+/** A server and a client of it that talk all the time. */
+async function pair(rig: Rig): Promise<void> {
+  const port = await freePort();
+  await rig.run("server", process.execPath, "-e", ECHO, String(port));
+  await until("the server listens", () => rig.output("server").includes("listening"));
+  await rig.run("client", process.execPath, "-e", ASK, String(port));
+  await until("they talk", async () => (await rig.events()).length > 20);
+}
+
+async function checkpoint(rig: Rig, ...args: string[]): Promise<CheckpointResult[]> {
+  const { checkpoints } = await rig.json<Answer>("checkpoint", rig.app, ...args);
+  for (const { process, frozenMs, phasesMs, imageBytes } of checkpoints) {
+    const phases = Object.entries(phasesMs).map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
+    measured.push(
+      `${args.join(" ")} ${process}: stood still ${frozenMs.toFixed(1)} ms (${phases.join(", ")}), ${imageBytes} bytes`,
+    );
+  }
+  return checkpoints;
+}
+
+/** What the log says at each checkpoint must be what the kernel said: sends and receives before it, not one byte more. */
+async function expectCutsAtTheirPlace(rig: Rig, names: readonly string[]): Promise<void> {
+  const events = await rig.events();
+  for (const name of names) {
+    const sent = new Map<string, number>();
+    const received = new Map<string, number>();
+    let checkpoints = 0;
+    for (const event of events.filter(({ process }) => process === name)) {
+      if (event.type === "send") sent.set(event.channel, event.end);
+      if (event.type === "receive") received.set(event.channel, event.end);
+      if (event.type !== "checkpoint") continue;
+      checkpoints += 1;
+      expect([...event.cut!.sent].sort()).toEqual([...sent].sort());
+      expect([...event.cut!.received].sort()).toEqual([...received].sort());
+    }
+    expect(checkpoints).toBeGreaterThan(0);
+  }
+}
+
+live("driver none: checkpoints of talking programs, and a line from them", () =>
+  withRig("line", async (rig) => {
+    await rig.collect();
+    await pair(rig);
+    for (let round = 0; round < 3; round += 1) {
+      expect(
+        (await checkpoint(rig, "--driver", "none")).map(({ process, checkpoint, cut }) => [
+          process,
+          checkpoint,
+          cut,
+        ]),
+      ).toEqual([
+        ["server", round + 1, true],
+        ["client", round + 1, true],
+      ]);
+    }
+    await checkpoint(rig, "--driver", "none", "--coordinated");
+    await expectCutsAtTheirPlace(rig, ["client", "server"]);
+    rig.cgroup("client").kill();
+    await rig.events();
+    const line = await rig.json<RecoveryLine>("compute", rig.app);
+    expect(line).toMatchObject({ outcome: "clean", evidence: { gaps: 0, lost: 0 } });
+    // The coordinated pair is consistent by its making, and it is the newest of all.
+    expect(line.line.map(({ process, checkpoint, action }) => [process, checkpoint, action])).toEqual([
+      ["client", 4, "restore"],
+      ["server", 4, "restore"],
+    ]);
+    expect(existsSync(imagesFolder(rig.home, rig.app, "client"))).toBe(false);
+  }),
+);
+
+imaged(
+  "driver criu: image and cut of one instant under a manifest; the programs go on; damage is refused",
+  () =>
+    withRig("image", async (rig) => {
+      await rig.collect();
+      await pair(rig);
+      const taken = [
+        ...(await checkpoint(rig, "--driver", "criu")),
+        ...(await checkpoint(rig, "--driver", "criu", "--coordinated")),
+      ];
+      await expectCutsAtTheirPlace(rig, ["client", "server"]);
+      const before = (await rig.events()).length;
+      await until("they go on talking", async () => (await rig.events()).length > before + 20);
+      expect(
+        (await rig.events()).filter(
+          (event) => event.type === "gap" || JSON.stringify(event).includes("unix:"),
+        ),
+      ).toEqual([]);
+      const images = taken.map(({ image }) => image!);
+      for (const image of images) {
+        const { manifest } = await openImage(rig.home, rig.app, image);
+        expect(manifest.files.length).toBeGreaterThan(10);
+        expect(manifest.connections.length).toBe(1);
+      }
+      const [first] = images as [string];
+      const files = join(rig.home, rig.app, first.split("#")[0]!, "files");
+      const damage: [string, () => void][] = [
+        [
+          "in the middle",
+          () => flip(join(files, readdirSync(files).find((name) => name.startsWith("pages-"))!)),
+        ],
+        ["is not in the manifest", () => writeFileSync(join(files, "foreign.img"), "")],
+        ["is missing", () => rmSync(join(files, "inventory.img"))],
+        ["longer", () => appendFileSync(join(files, "files.img"), "x")],
+        ["in the log", () => appendFileSync(join(files, "..", "manifest.json"), "\n")],
+      ];
+      for (const [, harm] of damage) {
+        harm();
+        await expect(openImage(rig.home, rig.app, first)).rejects.toMatchObject({ code: "RL_REFUSED" });
+      }
+      await expect(openImage(rig.home, rig.app, "images/../../x/1#00")).rejects.toMatchObject({
+        code: "RL_REFUSED",
+      });
+      await openImage(rig.home, rig.app, images[1]!);
+    }),
+);
+
+function flip(path: string): void {
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1]! ^= 1;
+  writeFileSync(path, bytes);
+}
+
+imaged(
+  "a checkpoint that is killed half way: the process goes on, nothing is recorded, the next one works",
+  () =>
+    withRig("killed", async (rig) => {
+      await rig.collect();
+      await pair(rig);
+      const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+      const cgroup = rig.cgroup("server");
+      for (const signal of ["SIGKILL", "SIGTERM"] as const) {
+        const tool = spawn(
+          process.execPath,
+          [cli, "checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"],
+          { stdio: "ignore" },
+        );
+        await until("it has frozen the process", () => cgroup.freezing);
+        tool.kill(signal);
+        await until("the watchdog thaws", () => !cgroup.freezing && !cgroup.frozen);
+        const before = (await rig.events()).length;
+        await until("the programs go on", async () => (await rig.events()).length > before + 20);
+      }
+      expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
+      const [taken] = await checkpoint(rig, "server", "--driver", "criu");
+      expect(taken).toMatchObject({ cut: true, usable: true });
+      expect(readdirSync(imagesFolder(rig.home, rig.app, "server"))).toEqual([String(taken!.checkpoint)]);
+    }),
+);
+
+imaged("redis-server under load: checkpoints while clients are connected, no answer lost", () =>
+  withRig("redis", async (rig) => {
+    await rig.collect();
+    const port = await freePort();
+    await rig.run(
+      "redis",
+      "redis-server",
+      "--port",
+      String(port),
+      "--bind",
+      "127.0.0.1",
+      "--save",
+      "",
+      "--dir",
+      rig.folder,
+    );
+    await until("redis is ready", () => rig.output("redis").includes("Ready to accept"));
+    await rig.run(
+      "load",
+      "redis-benchmark",
+      "-p",
+      String(port),
+      "-c",
+      "5",
+      "-n",
+      "60000",
+      "-t",
+      "incr",
+      "-q",
+    );
+    await until("load is on", async () => (await rig.events()).length > 500);
+    const taken = [
+      ...(await checkpoint(rig, "redis", "--driver", "criu")),
+      ...(await checkpoint(rig, "redis", "--driver", "criu")),
+    ];
+    expect(taken.map(({ cut, usable }) => [cut, usable])).toEqual([
+      [true, true],
+      [true, true],
+    ]);
+    await until("the load ends by itself", () => !rig.cgroup("load").populated, 30_000);
+    const [answer] = (
+      await rig.cli(
+        "run",
+        rig.app,
+        "asker",
+        "--",
+        "redis-cli",
+        "-p",
+        String(port),
+        "get",
+        "counter:__rand_int__",
+      )
+    ).out.split("\n");
+    expect(answer).toBe("60000");
+    await expectCutsAtTheirPlace(rig, ["redis"]);
+  }),
+);
+
+live("wrong use of checkpoint", () =>
+  withRig("refuse", async (rig) => {
+    await rig.collect();
+    expect(await rig.cli("checkpoint", rig.app)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("no application"),
+    });
+    await rig.run("p", "sleep", "100");
+    expect(await rig.cli("checkpoint", rig.app, "q")).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('no process "q"'),
+    });
+    rig.cgroup("p").setFreeze(true);
+    expect(await rig.cli("checkpoint", rig.app, "p", "--driver", "none")).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("frozen already"),
+    });
+    rig.cgroup("p").setFreeze(false);
+    rig.cgroup("p").kill();
+    await until("it has ended", () => !rig.cgroup("p").populated);
+    await until("the collector knows", async () =>
+      (await rig.cli("checkpoint", rig.app, "p")).err.includes("has ended"),
+    );
+  }),
+);
+
+imaged("what CRIU can't dump is told with CRIU's reason; the process goes on and nothing is recorded", () =>
+  withRig("undumpable", async (rig) => {
+    await rig.collect();
+    await rig.run("two", "sh", "-c", "(sleep 101 & ); exec sleep 100");
+    await until("the orphan is there", () => rig.cgroup("two").pids().length === 2);
+    const { code, err } = await rig.cli("checkpoint", rig.app, "two", "--driver", "criu");
+    expect([code, err]).toEqual([1, expect.stringContaining("2 separate trees")]);
+    expect(rig.cgroup("two").freezing).toBe(false);
+    expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
+    expect(readdirSync(imagesFolder(rig.home, rig.app, "two"))).toEqual([]);
+  }),
+);

@@ -1,0 +1,227 @@
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, statSync } from "node:fs";
+import { createServer, request } from "node:http";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { connectCollector } from "../../src/daemon/client.ts";
+import { MAX_BODY_BYTES } from "../../src/model/limits.ts";
+import { missing, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+const NOBODY = 65534;
+
+/** One request past our own client. */
+function raw(
+  socketPath: string,
+  method: string,
+  path: string,
+  body = "",
+): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, method, path }, (response) => {
+      let text = "";
+      response.on("data", (bytes: Buffer) => {
+        text += bytes.toString();
+      });
+      response.on("end", () => resolve({ status: response.statusCode!, text }));
+    });
+    sent.on("error", reject);
+    sent.end(body);
+  });
+}
+
+live("collect: ready line, private socket, metrics, clean end on SIGTERM", () =>
+  withRig("collect", async (rig) => {
+    const collector = await rig.collect("--metrics-port", "0", "--ring-mib", "1");
+    expect(collector.ready).toMatch(
+      /^recovery-line: collecting into .* \(process \d+, ring 1 MiB, metrics http:\S+\)\n$/,
+    );
+    const socket = join(rig.home, "collector.sock");
+    expect(statSync(socket).mode & 0o777).toBe(0o600);
+    expect(statSync(rig.home).mode & 0o777).toBe(0o700);
+    const client = await rig.client();
+    expect(await client.ping()).toMatchObject({ pid: collector.child.pid, home: rig.home, cgroupLevel: 3 });
+    const url = /http:\S+metrics/.exec(collector.ready)![0];
+    for (const text of [await (await fetch(url)).text(), await client.metrics()]) {
+      expect(text).toContain('recovery_line_events_total{kind="send"} 0');
+      expect(text).toContain("# TYPE recovery_line_lost_total counter");
+      expect(text).toContain("recovery_line_ring_size_bytes 1048576");
+      expect(text).toMatch(/process_resident_memory_bytes \d+/);
+    }
+    expect((await fetch(url.replace("metrics", "v1/ping"))).status).toBe(404);
+    client.close();
+    collector.child.kill("SIGTERM");
+    expect(await collector.ended).toMatchObject({ code: 0, err: "" });
+    expect(existsSync(socket)).toBe(false);
+    expect(await connectCollector(rig.home)).toBeUndefined();
+  }),
+);
+
+live("a second collector of the same home is refused by name and pid, also with another pin directory", () =>
+  withRig("second", async (rig) => {
+    const { child } = await rig.collect();
+    for (const pinDir of [rig.pinDir, `${rig.pinDir}-other`]) {
+      const second = await rig.cli("collect", "--pin-dir", pinDir);
+      expect(second.code).toBe(1);
+      expect(second.err).toContain(`recovery-line collect, process ${child.pid}`);
+      expect(existsSync(`${rig.pinDir}-other`)).toBe(false);
+    }
+    const otherHome = await rig.cli("collect", "--log", rig.path("other-home"), "--pin-dir", rig.pinDir);
+    expect(otherHome.code).toBe(1);
+    expect(otherHome.err).toContain(String(child.pid));
+    await expect((await rig.client()).ping()).resolves.toMatchObject({ pid: child.pid });
+  }),
+);
+
+live("the socket of a killed collector stands for nothing and is replaced", () =>
+  withRig("stale", async (rig) => {
+    const first = await rig.collect();
+    first.child.kill("SIGKILL");
+    await first.ended;
+    expect(existsSync(join(rig.home, "collector.sock"))).toBe(true);
+    expect(await connectCollector(rig.home)).toBeUndefined();
+    const status = await rig.cli("status");
+    expect([status.code, status.out]).toEqual([1, expect.stringContaining("no collector is running")]);
+    expect((await rig.cli("run", rig.app, "p", "--", "true")).err).toContain("no collector is running");
+    const second = await rig.collect();
+    expect(await (await rig.client()).ping()).toMatchObject({ pid: second.child.pid });
+  }),
+);
+
+live("wrong use is told as such and starts nothing", () =>
+  withRig("usage", async (rig) => {
+    for (const args of [
+      ["--ring-mib", "3"],
+      ["--ring-mib", "0"],
+      ["--metrics-port", "70000"],
+      ["--commit-interval", "x"],
+    ]) {
+      const { code, err } = await rig.cli("collect", "--pin-dir", rig.pinDir, ...args);
+      expect([code, err]).toEqual([2, expect.stringContaining(args[0]!)]);
+    }
+    chmodSync(rig.home, 0o755);
+    const open = await rig.cli("collect", "--pin-dir", rig.pinDir);
+    expect([open.code, open.err]).toEqual([1, expect.stringContaining("chmod 700")]);
+    expect(existsSync(rig.pinDir)).toBe(false);
+  }),
+);
+
+live("requests beyond the protocol are answered with a code, and the collector goes on", () =>
+  withRig("protocol", async (rig) => {
+    await rig.collect();
+    const socket = join(rig.home, "collector.sock");
+    const answers: [string, string, string, number, string][] = [
+      ["GET", "/v1/nothing", "", 400, "RL_USAGE"],
+      ["POST", "/v1/register", "{", 400, "RL_USAGE"],
+      ["POST", "/v1/register", "[]", 400, "RL_USAGE"],
+      ["POST", "/v1/register", '{"app":"a","process":"p","cgroupId":1.5}', 400, "RL_USAGE"],
+      ["POST", "/v1/register", '{"app":"../a","process":"p","cgroupId":7}', 400, "RL_USAGE"],
+      [
+        "POST",
+        "/v1/register",
+        '{"app":"a","process":"p","cgroupId":7,"trust":["everybody"]}',
+        400,
+        "RL_USAGE",
+      ],
+      ["POST", "/v1/cut", '{"app":"a","process":"p"}', 404, "RL_UNKNOWN_PROCESS"],
+      ["POST", "/v1/append", '{"app":"a","event":"{}"}', 400, "RL_BAD_INPUT"],
+      [
+        "POST",
+        "/v1/append",
+        JSON.stringify({ app: "a", event: '{"type":"send","process":"p","channel":"c","begin":0,"end":1}' }),
+        400,
+        "RL_USAGE",
+      ],
+      ["POST", "/v1/rotate", '{"app":"nowhere"}', 404, "RL_UNKNOWN_APP"],
+      ["GET", "/v1/apps/nowhere/blocks", "", 404, "RL_UNKNOWN_APP"],
+      ["GET", "/v1/apps/%2e%2e/blocks", "", 400, "RL_USAGE"],
+      ["GET", "/v1/apps/nowhere/blocks?since=-1", "", 400, "RL_USAGE"],
+      ["POST", "/v1/drain", " ".repeat(MAX_BODY_BYTES + 1), 429, "RL_LIMIT"],
+    ];
+    for (const [method, path, body, status, code] of answers) {
+      const answer = await raw(socket, method, path, body).catch((error: NodeJS.ErrnoException) => error);
+      if (answer instanceof Error) expect([path, answer.code]).toEqual(["/v1/drain", "EPIPE"]);
+      else expect([path, answer.status, JSON.parse(answer.text).code]).toEqual([path, status, code]);
+    }
+    expect(await (await rig.client()).processes()).toEqual([]);
+  }),
+);
+
+live("a stream of blocks without its end is an error, not a short log", () =>
+  withRig("truncated", async (rig) => {
+    const block = Buffer.concat([Buffer.from([3, 0, 0, 0]), Buffer.from("abc")]);
+    const server = createServer((incoming, response) => {
+      if (incoming.url === "/v1/ping") response.end("{}");
+      else
+        response.end(
+          incoming.url!.includes("whole")
+            ? Buffer.concat([block, block, Buffer.alloc(4)])
+            : Buffer.concat([block, block.subarray(0, 5)]),
+        );
+    });
+    await new Promise<void>((resolve) => server.listen(join(rig.home, "collector.sock"), resolve));
+    try {
+      const client = await rig.client();
+      const read = async (app: string) => {
+        const blocks: string[] = [];
+        for await (const one of client.blocks(app)) blocks.push(Buffer.from(one).toString());
+        return blocks;
+      };
+      expect(await read("whole")).toEqual(["abc", "abc"]);
+      await expect(read("short")).rejects.toMatchObject({ code: "RL_NO_COLLECTOR" });
+      client.close();
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  }),
+);
+
+/** The command as a user without any rights. */
+function asNobody(home: string, ...args: string[]): { code: number; text: string } {
+  const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+  try {
+    const command = [
+      `--reuid=${NOBODY}`,
+      `--regid=${NOBODY}`,
+      "--clear-groups",
+      process.execPath,
+      cli,
+      ...args,
+    ];
+    const text = execFileSync("setpriv", command, {
+      env: { ...process.env, RECOVERY_LINE_HOME: home },
+      stdio: "pipe",
+    });
+    return { code: 0, text: text.toString() };
+  } catch (error) {
+    const { status, stdout, stderr } = error as { status: number; stdout: Buffer; stderr: Buffer };
+    return { code: status, text: `${stdout}${stderr}` };
+  }
+}
+
+const root = test.skipIf(missing !== undefined || process.getuid!() !== 0);
+
+root("without rights: each command says which are missing", () =>
+  withRig("rights", async (rig) => {
+    await rig.collect();
+    const own = rig.path("own");
+    chmodSync(rig.folder, 0o711);
+    mkdirSync(own, { mode: 0o700 });
+    execFileSync("chown", [String(NOBODY), own]);
+    const collect = asNobody(own, "collect", "--pin-dir", `${rig.pinDir}-nobody`);
+    expect([collect.code, collect.text]).toEqual([
+      1,
+      expect.stringMatching(/CAP_BPF|as root|permitted|rights/i),
+    ]);
+    const status = asNobody(rig.home, "status");
+    expect([status.code, status.text]).toEqual([
+      1,
+      expect.stringContaining("Only root and the collector's own user"),
+    ]);
+    const doctor = asNobody(own, "doctor");
+    expect(doctor.code).toBe(1);
+    expect(doctor.text).toMatch(/rights\s+NO/);
+    expect(doctor.text).toContain("loopback self-test FAILED");
+  }),
+);

@@ -1,0 +1,191 @@
+/** One test's own world: a home, a pin directory, application names, real commands from `dist/`; all of it gone at the end. */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type CollectorClient, connectCollector } from "../../src/daemon/client.ts";
+import { decodeBlock } from "../../src/format/block.ts";
+import type { Event } from "../../src/model/event.ts";
+import { ProcessCgroup } from "../../src/restart/cgroups.ts";
+import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { kernelSupport } from "../../src/ring/kernel-support.ts";
+
+const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
+const LIMIT_MS = 30_000;
+
+/** Why nothing can be captured here; undefined where everything can. */
+export const missing = kernelSupport().find(
+  (one) => ["addon", "tcp-exact", "cgroup2"].includes(one.name) && !one.supported,
+);
+
+export interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Waits for a condition that a test relies on. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  limitMs = 10_000,
+): Promise<void> {
+  const deadlineMs = Date.now() + limitMs;
+  while (!(await condition())) {
+    if (Date.now() > deadlineMs) throw new Error(`not within ${limitMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port;
+}
+
+/** A collector's process and what it printed. */
+export interface Running {
+  readonly child: ChildProcess;
+  readonly ready: string;
+  readonly ended: Promise<Ended>;
+}
+
+export class Rig {
+  readonly folder = mkdtempSync(join(tmpdir(), "rl-daemon-"));
+  readonly home = join(this.folder, "home");
+  readonly app: string;
+  readonly pinDir: string;
+  readonly #children: ChildProcess[] = [];
+
+  constructor(name: string) {
+    this.app = `${name}-${process.pid}`;
+    this.pinDir = `/sys/fs/bpf/rl-${this.app}`;
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** Runs a command of ours to its end; its output goes to files, as Node's pipes are sockets. */
+  cli(...args: string[]): Promise<Ended> {
+    return new Promise((resolve) => {
+      const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
+      execFile(process.execPath, [CLI, ...args], { env, timeout: LIMIT_MS }, (error, out, err) => {
+        resolve({ code: error === null ? 0 : ((error.code as unknown as number) ?? null), out, err });
+      });
+    });
+  }
+
+  async json<T>(...args: string[]): Promise<T> {
+    const { code, out, err } = await this.cli(...args, "--json");
+    if (code !== 0) throw new Error(`recovery-line ${args.join(" ")}: exit code ${code}: ${out}${err}`);
+    return JSON.parse(out) as T;
+  }
+
+  /** Starts a command of ours that goes on; resolves once it printed a line. */
+  async start(...args: string[]): Promise<Running> {
+    const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
+    const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
+    this.#children.push(child);
+    let [out, err] = ["", ""];
+    child.stderr.on("data", (text: Buffer) => {
+      err += text.toString();
+    });
+    const ended = once(child, "close").then(([code]) => ({ code: code as number | null, out, err }));
+    await new Promise<void>((resolve, reject) => {
+      child.stdout.on("data", (text: Buffer) => {
+        out += text.toString();
+        if (out.includes("\n")) resolve();
+      });
+      void ended.then(() => reject(new Error(`recovery-line ${args.join(" ")} ended: ${out}${err}`)));
+    });
+    return { child, ready: out, ended };
+  }
+
+  collect(...args: string[]): Promise<Running> {
+    return this.start("collect", "--pin-dir", this.pinDir, ...args);
+  }
+
+  /** Starts a recorded process in the background; its output is in `<process>.out`. */
+  async run(name: string, ...command: string[]): Promise<number> {
+    const { code, out, err } = await this.cli(
+      "run",
+      this.app,
+      name,
+      "--detach",
+      "--output",
+      this.path(`${name}.out`),
+      "--",
+      ...command,
+    );
+    if (code !== 0) throw new Error(`run ${name}: exit code ${code}: ${err}`);
+    return Number(out);
+  }
+
+  output(name: string): string {
+    return existsSync(this.path(`${name}.out`)) ? readFileSync(this.path(`${name}.out`), "utf8") : "";
+  }
+
+  cgroup(name: string): ProcessCgroup {
+    return new ProcessCgroup(this.app, name);
+  }
+
+  async client(): Promise<CollectorClient> {
+    const client = await connectCollector(this.home);
+    if (client === undefined) throw new Error("no collector answers");
+    return client;
+  }
+
+  /** Everything committed of the application, through the live collector. */
+  async events(app = this.app): Promise<Event[]> {
+    const client = await this.client();
+    await client.drain();
+    const events: Event[] = [];
+    for await (const block of client.blocks(app)) events.push(...decodeBlock(block).columns.events());
+    client.close();
+    return events;
+  }
+
+  async remove(): Promise<void> {
+    for (const name of this.#processNames()) {
+      const cgroup = this.cgroup(name);
+      if (cgroup.freezing) cgroup.setFreeze(false);
+      if (cgroup.populated) cgroup.kill();
+      await until(`${name} is gone`, () => cgroup.remove());
+    }
+    for (const child of this.#children) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      child.kill("SIGKILL");
+      await once(child, "close");
+    }
+    KernelSource.unpin(this.pinDir);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #processNames(): string[] {
+    const folder = join(this.cgroup("x").path, "..");
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder, { withFileTypes: true }).flatMap((one) =>
+      one.isDirectory() ? [one.name] : [],
+    );
+  }
+}
+
+/** Runs `work` in a world of its own. */
+export async function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+  const rig = new Rig(name);
+  mkdirSync(rig.home, { mode: 0o700 });
+  try {
+    await work(rig);
+  } finally {
+    await rig.remove();
+  }
+}
+
+/** A line that answers every byte, and one that asks again and again; plain node programs. */
+export const ECHO = `const n=require("net");n.createServer(c=>{c.on("error",()=>{});c.on("data",d=>c.write(d))}).listen(+process.argv[1],"127.0.0.1",()=>console.log("listening"))`;
+export const ASK = `const n=require("net");const c=n.connect(+process.argv[1],"127.0.0.1");let got=0;c.on("error",()=>process.exit(1));c.on("data",d=>{got+=d.length});setInterval(()=>c.write("question "+got+"\\n"),+process.argv[2]||5)`;

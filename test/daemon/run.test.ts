@@ -1,0 +1,140 @@
+import { expect, test } from "vitest";
+import { tile } from "../native/tiling.ts";
+import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+
+interface Status {
+  readonly processes: {
+    readonly process: string;
+    readonly state: string;
+    readonly pids: number[];
+    readonly incarnation: number;
+  }[];
+}
+
+async function stateOf(rig: Rig, name: string): Promise<string | undefined> {
+  const { processes } = await rig.json<Status>("status", rig.app);
+  return processes.find(({ process }) => process === name)?.state;
+}
+
+live("the exit status is the command's; a signal to run reaches the command", () =>
+  withRig("exit", async (rig) => {
+    await rig.collect();
+    const script = async (name: string, text: string) =>
+      (await rig.cli("run", rig.app, name, "--", "sh", "-c", text)).code;
+    expect(await script("seven", "exit 7")).toBe(7);
+    expect(await script("killed", "kill -9 $$")).toBe(137);
+    expect(await script("terminated", "kill $$")).toBe(143);
+    const waiting = await rig.start(
+      "run",
+      rig.app,
+      "waits",
+      "--",
+      "sh",
+      "-c",
+      'trap "exit 9" TERM; echo ready; while :; do sleep 0.05; done',
+    );
+    waiting.child.kill("SIGTERM");
+    expect((await waiting.ended).code).toBe(9);
+    await until("the collector knows that it ended", async () => (await stateOf(rig, "waits")) === "exited");
+  }),
+);
+
+live("wrong use of run: nothing is registered, nothing is left in the cgroup", () =>
+  withRig("wrong", async (rig) => {
+    expect(await rig.cli("run", rig.app, "p", "--", "true")).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("no collector"),
+    });
+    await rig.collect();
+    const wrong: [string[], RegExp][] = [
+      [["run", rig.app, "p", "--", "no-such-program-here"], /no program/],
+      [["run", "../x", "p", "--", "true"], /\.\.\/x/],
+      [["run", rig.app, "p/q", "--", "true"], /p\/q/],
+      [["run", rig.app, "p", "--trust", "everything", "--", "true"], /trust/],
+    ];
+    for (const [args, text] of wrong)
+      expect(await rig.cli(...args)).toMatchObject({ code: 2, err: expect.stringMatching(text) });
+    expect(await (await rig.client()).processes()).toEqual([]);
+    expect(rig.cgroup("p").populated).toBe(false);
+    expect(await rig.cli("run", rig.app, "p", "--", "true")).toMatchObject({ code: 0 });
+  }),
+);
+
+live(
+  "what a command's children do is the process's, from the first byte on, and a kill leaves the process known",
+  () =>
+    withRig("forks", async (rig) => {
+      await rig.collect();
+      const port = await freePort();
+      await rig.run("server", process.execPath, "-e", ECHO, String(port));
+      await until("the server listens", () => rig.output("server").includes("listening"));
+      const asks = `"$0" -e '${ASK}' ${port} & "$0" -e '${ASK}' ${port} & wait`;
+      const root = await rig.run("client", "sh", "-c", asks, process.execPath);
+      await until("both children talk", async () => {
+        const events = await rig.events();
+        return (
+          new Set(
+            events.flatMap((event) =>
+              event.process === "client" && event.type === "send" ? [event.channel] : [],
+            ),
+          ).size === 2
+        );
+      });
+      expect(rig.cgroup("client").pids()).toContain(root);
+      expect(await rig.cli("run", rig.app, "client", "--", "true")).toMatchObject({
+        code: 1,
+        err: expect.stringContaining("runs already"),
+      });
+      rig.cgroup("client").kill();
+      await until(
+        "the collector knows that it ended",
+        async () => (await stateOf(rig, "client")) === "exited",
+      );
+      const { covered, faults } = tile(await rig.events());
+      expect(faults).toEqual([]);
+      expect(covered.size).toBe(2 * 2 * 2);
+      expect(await rig.cli("run", rig.app, "client", "--", "true")).toMatchObject({
+        code: 2,
+        err: expect.stringContaining("--fresh"),
+      });
+      expect(await rig.cli("run", rig.app, "client", "--fresh", "--", "true")).toMatchObject({ code: 0 });
+      const types = (await rig.events())
+        .filter(({ process }) => process === "client")
+        .map(({ type }) => type);
+      expect(types.at(-1)).toBe("rollback");
+    }),
+);
+
+live("kill -9 of the collector under load, again and again: no byte is missing or doubled afterwards", () =>
+  withRig("crash", async (rig) => {
+    const first = await rig.collect();
+    const port = await freePort();
+    await rig.run("server", process.execPath, "-e", ECHO, String(port));
+    await until("the server listens", () => rig.output("server").includes("listening"));
+    await rig.run("client", process.execPath, "-e", ASK, String(port), "1");
+    let collector = first;
+    for (let round = 0; round < 4; round += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 150 + 100 * round));
+      collector.child.kill("SIGKILL");
+      await collector.ended;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      collector = await rig.collect();
+    }
+    const before = (await rig.events()).length;
+    await until("it goes on", async () => (await rig.events()).length > before + 20);
+    rig.cgroup("client").kill();
+    rig.cgroup("server").kill();
+    await until(
+      "both ended",
+      async () => (await stateOf(rig, "client")) === "exited" && (await stateOf(rig, "server")) === "exited",
+    );
+    const { covered, faults } = tile(await rig.events());
+    expect(faults).toEqual([]);
+    expect(covered.size).toBe(4);
+    expect(Math.min(...covered.values())).toBeGreaterThan(0);
+    collector.child.kill("SIGTERM");
+    expect((await collector.ended).code).toBe(0);
+  }),
+);
