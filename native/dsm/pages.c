@@ -81,6 +81,9 @@ static bool is_write(const struct dsm *dsm, uint32_t page, const void *context) 
 /* A memory access can't return an error. */
 static void give_up(const struct dsm *dsm) {
     char text[320];
+
+    if (dsm->config.gave_up != NULL)
+        dsm->config.gave_up(dsm->error);
     const int length = snprintf(text, sizeof(text), "dsm: process p%u: %s\n", dsm->config.rank, dsm->error);
 
     if (write(STDERR_FILENO, text, (size_t)length) < 0)

@@ -60,6 +60,9 @@ struct dsm_config {
     const char *application;        /* name told to the collector; letters, digits, . _ - */
     size_t ring_bytes;              /* of each of the two rings, a power of two; 0: 1 MiB */
     const char *image_dir;          /* directory of checkpoint images, or NULL: no checkpoints */
+    /* Called instead of printing and exiting where a memory access can't be resolved; must not return. NULL:
+     * the latter. */
+    void (*gave_up)(const char *error);
 };
 
 struct dsm;

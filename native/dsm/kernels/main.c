@@ -2,7 +2,7 @@
 /*
  * dsm-kernels KERNEL [--processes P] [--n N] [--iterations I] [--trace DIR | --collector SOCKET]
  * [--application NAME]
- *             [--ring-bytes B] [--images DIR] [--every STEPS] [--pause-us US] [--timeout-ms MS]
+ *             [--ring-bytes B] [--images DIR] [--every STEPS] [--pause-us US] [--timeout-ms MS] [--hold]
  *
  * Starts P processes that are connected over 127.0.0.1 and prints JSON lines: one a process with its pid,
  * then the result. Exit code: 0 correct, 1 wrong result, 2 wrong use, 70 a process failed or died (the others
@@ -38,11 +38,24 @@ struct options {
 
 /* ---- what kernels.h promises */
 
+/* With --hold: the state of a survivor stays as it is, for whoever recovers the application. */
+static bool hold;
+static unsigned own_rank;
+
+static void give_up(const char *error) {
+    char text[320];
+    const int length = snprintf(text, sizeof(text), "dsm: process p%u: %s\n", own_rank, error);
+
+    while (write(STDERR_FILENO, text, (size_t)length) < 0 && errno == EINTR)
+        ;
+    while (hold)
+        pause();
+    _exit(DSM_EXIT_FAILED);
+}
+
 static void must(const struct run *run, int status) {
-    if (status >= 0)
-        return;
-    fprintf(stderr, "dsm: process p%u: %s\n", run->rank, dsm_error(run->dsm));
-    exit(DSM_EXIT_FAILED);
+    if (status < 0)
+        give_up(dsm_error(run->dsm));
 }
 
 void run_barrier(struct run *run) {
@@ -63,12 +76,12 @@ static bool due(const struct run *run, unsigned entity) {
 
 void run_step(struct run *run) {
     run->step++;
-    if (run->pause_us != 0)
-        usleep(run->pause_us);
     if (due(run, 2 * run->rank))
         must(run, dsm_checkpoint(run->dsm));
     if (due(run, 2 * run->rank + 1))
         must(run, dsm_checkpoint_home(run->dsm));
+    if (run->pause_us != 0)
+        usleep(run->pause_us);
 }
 
 void run_share(const struct run *run, size_t count, size_t *from, size_t *to) {
@@ -135,6 +148,8 @@ static int one_process(const struct options *options, struct dsm_config config) 
         snprintf(trace, sizeof(trace), "%s/rank-%u.jsonl", options->trace, config.rank);
         config.trace_path = trace;
     }
+    own_rank = config.rank;
+    config.gave_up = give_up;
     config.pages = (options->kernel->bytes(&run) + DSM_PAGE_BYTES - 1) / DSM_PAGE_BYTES;
     if (config.pages < config.size)
         config.pages = config.size;
@@ -284,8 +299,11 @@ int main(int argc, char **argv) {
         usage("unknown kernel", argc > 1 ? argv[1] : "(none)");
     options.n = options.kernel->n;
     options.iterations = options.kernel->iterations;
-    for (int i = 2; i < argc; i += 2)
-        parse_option(&options, argv[i], argv[i + 1]);
+    for (int i = 2; i < argc; i++)
+        if (strcmp(argv[i], "--hold") == 0)
+            hold = true;
+        else
+            parse_option(&options, argv[i], argv[i + 1]), i++;
     if (options.every != 0 && options.images == NULL)
         usage("--every needs", "--images DIR");
     return start(&options);
