@@ -3,6 +3,7 @@ import { Level } from "level";
 import { blockKey, COMMIT_KEY, STATE_RANGE } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LEVEL_WRITE_BUFFER_BYTES } from "../model/limits.ts";
+import { faultyTable } from "./level-tables.ts";
 import { locked } from "./log-lock.ts";
 import { checkSegment, corrupt, makeFolder } from "./log-paths.ts";
 
@@ -15,11 +16,13 @@ const READ_AHEAD_BYTES = 1024 * 1024;
 export type Write = readonly [key: Uint8Array, value: Uint8Array | undefined];
 
 export class Segment {
-  readonly folder: string;
+  readonly #dir: string;
+  readonly #folder: string;
   readonly #database: Database;
 
-  private constructor(folder: string, database: Database) {
-    this.folder = folder;
+  private constructor(dir: string, folder: string, database: Database) {
+    this.#dir = dir;
+    this.#folder = folder;
     this.#database = database;
   }
 
@@ -32,6 +35,8 @@ export class Segment {
       if (!create) throw corrupt(dir, `${folder} is missing`);
       await makeFolder(folder);
     }
+    const fault = faultyTable(folder);
+    if (fault !== undefined) throw corrupt(dir, `${folder}/${fault}`);
     const database: Database = new Level(folder, {
       keyEncoding: "view",
       valueEncoding: "view",
@@ -42,9 +47,9 @@ export class Segment {
     try {
       await database.open();
     } catch (error) {
-      throw openError(dir, folder, error);
+      throw levelError(dir, folder, error);
     }
-    return new Segment(folder, database);
+    return new Segment(dir, folder, database);
   }
 
   /** The bytes under the block's number, or undefined. */
@@ -57,22 +62,36 @@ export class Segment {
   }
 
   async #get(key: Uint8Array): Promise<Uint8Array | undefined> {
-    return (await this.#database.get(key)) as Uint8Array | undefined;
+    try {
+      return (await this.#database.get(key)) as Uint8Array | undefined;
+    } catch (error) {
+      throw levelError(this.#dir, this.#folder, error);
+    }
   }
 
   /** Blocks [first, last] that are there, as they were when the iteration began. */
-  blocks(first: number, last: number): AsyncIterable<[Uint8Array, Uint8Array]> {
-    return this.#database.iterator({
-      gte: blockKey(first),
-      lte: blockKey(last),
-      fillCache: false,
-      highWaterMarkBytes: READ_AHEAD_BYTES,
-    });
+  blocks(first: number, last: number): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    return this.#iterate({ gte: blockKey(first), lte: blockKey(last), fillCache: false });
   }
 
   /** All heads and states. */
-  stateEntries(): AsyncIterable<[Uint8Array, Uint8Array]> {
-    return this.#database.iterator({ ...STATE_RANGE, highWaterMarkBytes: READ_AHEAD_BYTES });
+  stateEntries(): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    return this.#iterate({ ...STATE_RANGE });
+  }
+
+  async *#iterate(range: object): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    const iterator = this.#database.iterator({ ...range, highWaterMarkBytes: READ_AHEAD_BYTES });
+    try {
+      for (;;) {
+        const entry = await iterator.next();
+        if (entry === undefined) return;
+        yield entry;
+      }
+    } catch (error) {
+      throw levelError(this.#dir, this.#folder, error);
+    } finally {
+      await iterator.close();
+    }
   }
 
   /** Atomic, synced. Any failure: close the segment, open it anew. */
@@ -92,15 +111,21 @@ export class Segment {
 const DISK_TROUBLE =
   /no space left|input\/output error|read-only file system|permission denied|too many open files|quota|cannot allocate/i;
 
-function openError(dir: string, folder: string, error: unknown): RecoveryLineError {
-  const cause = ((error as Error).cause ?? error) as Error & { code?: string };
-  if (cause.code === "LEVEL_LOCKED") return locked(dir, undefined, error);
-  if (DISK_TROUBLE.test(cause.message))
+/** How LevelDB's own statuses begin. */
+const STATUS = /^(Corruption|IO error|Invalid argument|NotFound|Not implemented): /;
+
+/** Errors of LevelDB as ours; what a caller throws through an iteration, and calls on a closed database, stay. */
+function levelError(dir: string, folder: string, error: unknown): unknown {
+  const cause = (error as { cause?: unknown }).cause ?? error;
+  const { code, message } = cause as { code?: string; message: string };
+  if (code === "LEVEL_LOCKED") return locked(dir, undefined, error);
+  if (!STATUS.test(message)) return error;
+  if (DISK_TROUBLE.test(message))
     return new RecoveryLineError(
       "RL_LOG_WRITE",
-      `${folder} cannot be opened: ${cause.message}`,
+      `${folder} cannot be read: ${message}`,
       "Free space or repair the disk.",
       error,
     );
-  return corrupt(dir, `LevelDB cannot open ${folder}: ${cause.message}`, error);
+  return corrupt(dir, `LevelDB cannot read ${folder}: ${message}`, error);
 }

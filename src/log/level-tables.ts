@@ -1,0 +1,155 @@
+/**
+ * LevelDB reads tables without looking at their checksums, and where a flipped bit hits a table's structure it aborts the
+ * whole process by an assertion. So before it opens a folder the structure is checked here: footers, index blocks, and
+ * the entry headers, keys and restart points of data blocks. Values are skipped: blocks, commit record and state carry
+ * checksums of their own. Reads little of a table: 10 to 50 ms for a segment of 256 MiB.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { join } from "node:path";
+import { liveTables, VarintReader } from "./level-manifest.ts";
+
+const FOOTER_BYTES = 48;
+const MAGIC = 0xdb4775248b80fb57n;
+/** Behind each block: compression type u8, CRC-32C u32. */
+const BLOCK_TRAILER_BYTES = 5;
+/** Behind a user key: sequence number and type, u64. */
+const KEY_TRAILER_BYTES = 8;
+const WINDOW_BYTES = 4096;
+const EMPTY = Buffer.alloc(0);
+
+/** Why LevelDB must not open the folder, or undefined. */
+export function faultyTable(folder: string): string | undefined {
+  for (const number of liveTables(folder) ?? []) {
+    const name = `${String(number).padStart(6, "0")}.ldb`;
+    const fault = faultOf(join(folder, name));
+    if (fault !== undefined) return `${name}: ${fault}`;
+  }
+  return undefined;
+}
+
+function faultOf(path: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ENOENT") return "missing";
+    throw error;
+  }
+  try {
+    new TableCheck(fd).run();
+    return undefined;
+  } catch (error) {
+    if (error instanceof Fault) return error.message;
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+class Fault extends Error {}
+
+function require(condition: boolean, why: string): asserts condition {
+  if (!condition) throw new Fault(why);
+}
+
+interface Handle {
+  readonly offset: number;
+  readonly size: number;
+}
+
+function handleOf(reader: VarintReader): Handle {
+  return { offset: reader.number(), size: reader.number() };
+}
+
+class TableCheck {
+  readonly #fd: number;
+  readonly #size: number;
+  #window: Buffer = EMPTY;
+  #windowAt = 0;
+  /** Of the data blocks so far; keys rise over the whole table. */
+  #lastKey: Buffer = EMPTY;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    this.#size = fstatSync(fd).size;
+  }
+
+  run(): void {
+    require(this.#size >= FOOTER_BYTES, "too short");
+    const footer = this.#bytes(this.#size - FOOTER_BYTES, FOOTER_BYTES);
+    require(footer.readBigUInt64LE(FOOTER_BYTES - 8) === MAGIC, "no table");
+    const reader = new VarintReader(footer.subarray(0, FOOTER_BYTES - 8));
+    const meta = handleOf(reader);
+    const index = handleOf(reader);
+    require(!reader.bad, "a broken footer");
+    this.#block(meta, () => undefined, 0);
+    const blocks: Handle[] = [];
+    let last: Buffer = EMPTY;
+    this.#block(index, (key, at, length) => {
+      require(last.length === 0 || compareKeys(last, key) < 0, "index keys do not rise");
+      last = key;
+      const value = new VarintReader(this.#bytes(at, length));
+      blocks.push(handleOf(value));
+      require(!value.bad, "a broken index entry");
+    });
+    for (const handle of blocks)
+      this.#block(handle, (key) => {
+        require(this.#lastKey.length === 0 || compareKeys(this.#lastKey, key) < 0, "keys do not rise");
+        this.#lastKey = key;
+      });
+  }
+
+  /** A part of the file; small parts come from a window that is read once. */
+  #bytes(offset: number, length: number): Buffer {
+    require(offset >= 0 && offset + length <= this.#size, "a block leaves the table");
+    const behind = offset - this.#windowAt;
+    if (behind >= 0 && behind + length <= this.#window.length)
+      return this.#window.subarray(behind, behind + length);
+    const window = Buffer.allocUnsafe(Math.min(Math.max(length, WINDOW_BYTES), this.#size - offset));
+    require(readSync(this.#fd, window, 0, window.length, offset) === window.length, "shorter than it was");
+    this.#window = window;
+    this.#windowAt = offset;
+    return window.subarray(0, length);
+  }
+
+  /** Entries: shared, unshared and value length as varints, rest of the key, value; then restart points. */
+  #block(
+    handle: Handle,
+    visit: (key: Buffer, at: number, length: number) => void,
+    least = KEY_TRAILER_BYTES,
+  ): void {
+    const end = handle.offset + handle.size;
+    require(handle.size >= 4 && end + BLOCK_TRAILER_BYTES <= this.#size, "a block leaves the table");
+    require(this.#bytes(end, 1)[0] === 0, "a compressed block");
+    const restarts = this.#bytes(end - 4, 4).readUInt32LE(0);
+    const entriesEnd = end - 4 - restarts * 4;
+    require(restarts >= 1 && entriesEnd >= handle.offset, "too many restart points");
+    const points = Buffer.from(this.#bytes(entriesEnd, restarts * 4));
+    let restart = 0;
+    let key: Buffer = EMPTY;
+    for (let at = handle.offset; at < entriesEnd; ) {
+      const header = new VarintReader(this.#bytes(at, Math.min(15, entriesEnd - at)));
+      const [shared, unshared, length] = [header.number(), header.number(), header.number()];
+      const keyAt = at + header.at;
+      require(!header.bad && keyAt + unshared + length <= entriesEnd, "an entry leaves its block");
+      const isPoint = restart < restarts && points.readUInt32LE(restart * 4) === at - handle.offset;
+      require(shared <= key.length && (shared === 0 || !isPoint), "a key shares too much");
+      if (isPoint) restart += 1;
+      key = Buffer.concat([key.subarray(0, shared), this.#bytes(keyAt, unshared)]);
+      require(key.length >= least, "a key is too short");
+      at = keyAt + unshared + length;
+      visit(key, keyAt + unshared, length);
+    }
+    const emptyBlock = entriesEnd === handle.offset && restarts === 1 && points.readUInt32LE(0) === 0;
+    require(restart === restarts || emptyBlock, "a restart point at no entry");
+  }
+}
+
+/** User keys rise; of one user key the newest sequence number comes first. */
+function compareKeys(one: Buffer, other: Buffer): number {
+  const [a, b] = [one.length - KEY_TRAILER_BYTES, other.length - KEY_TRAILER_BYTES];
+  const order = one.subarray(0, a).compare(other.subarray(0, b));
+  if (order !== 0) return order;
+  const [first, second] = [one.readBigUInt64LE(a), other.readBigUInt64LE(b)];
+  return first === second ? 0 : first > second ? -1 : 1;
+}
