@@ -4,8 +4,8 @@ import type { Evidence } from "../graph/evidence.ts";
 import type { Rules } from "../graph/rollback-model.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
+import { evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { repeated } from "./failed-names.ts";
-import { resolveHome } from "./home.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 
 export interface EvidenceFlags {
@@ -65,20 +65,6 @@ export async function loadEvidence(
       "no application and no events file",
       "Name an application, or an events file with --from.",
     );
-  return { application: app, evidence: await evidenceOfLogs(homesOf(flags.log), app) };
-}
-
-function homesOf(log: readonly string[] | undefined): string[] {
-  return log === undefined ? [resolveHome()] : log.map((dir) => resolveHome(dir));
-}
-
-async function evidenceOfLogs(homes: readonly string[], app: string): Promise<Evidence> {
-  const { readEvidence } = await import("../engine/read-evidence.ts");
-  return readEvidence(blocksOf(homes, app));
-}
-
-/** One log after another: processes of different nodes may come in any order. */
-async function* blocksOf(homes: readonly string[], app: string): AsyncGenerator<Uint8Array> {
-  const { appBlocks } = await import("./app-blocks.ts");
-  for (const home of homes) yield* appBlocks(home, app);
+  const { evidence } = await evidenceOfLogs(homesOf(flags.log), app);
+  return { application: app, evidence };
 }

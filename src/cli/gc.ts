@@ -1,0 +1,187 @@
+/** `recovery-line gc`: obsolete checkpoints and prunable message-log entries; with --apply it removes their images. */
+import type { Command } from "commander";
+import type { StoredImage } from "../engine/collect-images.ts";
+import type { CollectPlan } from "../engine/gc.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { homesOf } from "./app-evidence.ts";
+import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
+import { exitCodeOfOutcome } from "./exit-codes.ts";
+import { appDirectory } from "./home.ts";
+import { counted, printable, table, write, writeJson } from "./print.ts";
+
+interface GcFlags extends EvidenceFlags {
+  readonly apply?: boolean;
+}
+
+/** Rows of a table, count; --json prints all. */
+const MAX_ROWS = 200;
+
+const HELP = `
+A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
+what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
+the log will make more of the past restorable. Give --log for all nodes, as with compute.
+
+Without --apply nothing is changed. With it the images of obsolete checkpoints are removed; the log itself stays whole,
+as every computation starts from its first line. Prunable ranges are listed for whoever keeps the payloads.`;
+
+export function register(program: Command): void {
+  evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
+    .description("Finds checkpoints and message-log entries that no future recovery line can need.")
+    .option("--apply", "remove the images of obsolete checkpoints")
+    .addHelpText("after", HELP)
+    .action(gc);
+}
+
+async function gc(app: string | undefined, flags: GcFlags, command: Command): Promise<void> {
+  if (flags.apply && flags.from !== undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--apply needs a log: an events file has no images",
+      "Leave --apply out.",
+    );
+  const { removeImages } = await import("../engine/collect-images.ts");
+  const dirs =
+    flags.from === undefined && app !== undefined
+      ? homesOf(flags.log).map((home) => appDirectory(home, app))
+      : [];
+  const { finished, unlock } = await begin(flags.apply ? dirs : []);
+  try {
+    const found = await findObsolete(app, flags, dirs, command);
+    if (flags.apply)
+      for (const [at, dir] of dirs.entries())
+        await removeImages(dir, found.application, found.images[at] ?? []);
+    await print(found, { applied: flags.apply === true, finished }, flags);
+    process.exitCode = exitCodeOfOutcome(found.outcome);
+  } finally {
+    unlock();
+  }
+}
+
+/** Locks what is there to be collected and ends what an earlier run began. */
+async function begin(dirs: readonly string[]): Promise<{ finished: number; unlock: () => void }> {
+  const { finishRemoval, isFolder, lockCollection } = await import("../engine/collect-images.ts");
+  const held: (() => void)[] = [];
+  const unlock = (): void => {
+    for (const release of held) release();
+  };
+  let finished = 0;
+  try {
+    for (const dir of dirs)
+      if (await isFolder(dir)) {
+        held.push(await lockCollection(dir));
+        finished += await finishRemoval(dir);
+      }
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+  return { finished, unlock };
+}
+
+interface Found {
+  readonly application: string;
+  readonly outcome: "clean" | "tainted";
+  readonly plan: CollectPlan;
+  /** By log directory. */
+  readonly images: readonly (readonly StoredImage[])[];
+}
+
+async function findObsolete(
+  app: string | undefined,
+  flags: GcFlags,
+  dirs: readonly string[],
+  command: Command,
+): Promise<Found> {
+  const { storedImages } = await import("../engine/collect-images.ts");
+  const { planCollection, rulesToKeep } = await import("../engine/gc.ts");
+  const { application, evidence } = await loadEvidence(app, flags);
+  const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
+  const dsm = isDefault("dsm") ? undefined : flags.dsm;
+  const inTransit = isDefault("inTransit") ? undefined : flags.inTransit;
+  const plan = planCollection(evidence, rulesToKeep(evidence, dsm, inTransit));
+  const images: StoredImage[][] = [];
+  for (const dir of dirs) images.push(await storedImages(dir, plan.obsolete));
+  return { application, outcome: evidence.gaps > 0 ? "tainted" : "clean", plan, images };
+}
+
+interface Done {
+  readonly applied: boolean;
+  /** Images whose removal an earlier run had begun and this one ended, count. */
+  readonly finished: number;
+}
+
+async function print(
+  { application, outcome, plan, images }: Found,
+  done: Done,
+  { json }: GcFlags,
+): Promise<void> {
+  const stored = images.flat();
+  const bytes = stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  if (!json) return write(gcText(application, plan, stored, done));
+  const sizes = new Map(stored.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
+  const obsolete = plan.obsolete.map((checkpoint) => ({
+    ...checkpoint,
+    imageBytes: sizes.get(`${checkpoint.checkpoint} ${checkpoint.process}`) ?? null,
+  }));
+  await writeJson({
+    application,
+    outcome,
+    ...done,
+    ...plan,
+    retained: plan.checkpoints - obsolete.length,
+    obsolete,
+    bytes,
+  });
+}
+
+const WHY_NOT_EXACT = {
+  logging: "A message log will make more of the past restorable: only what lies below every line is listed.",
+  "too-large": "The graph is too large to judge each checkpoint: only what lies below every line is listed.",
+  "page-cuts":
+    "Page moves known only from cuts may still be taken back: only what lies below every line is listed.",
+};
+
+/** The human answer. */
+export function gcText(
+  application: string,
+  plan: CollectPlan,
+  images: readonly StoredImage[],
+  done: Done,
+): string {
+  const { obsolete, checkpoints, prunable, exactness } = plan;
+  const bytes = images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const sizes = new Map(images.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
+  const rows = obsolete
+    .slice(0, MAX_ROWS)
+    .map(({ process, checkpoint, position, usable }) => [
+      printable(process),
+      String(checkpoint),
+      String(position),
+      usable ? "no line needs it" : "unusable",
+      String(sizes.get(`${checkpoint} ${process}`) ?? "-"),
+    ]);
+  const ranges = prunable
+    .slice(0, MAX_ROWS)
+    .map(({ channel, begin, end }) => [String(begin), String(end), printable(channel)]);
+  const removed = done.applied ? "removed" : "to remove with --apply";
+  return [
+    `${printable(application)}: ${obsolete.length} of ${counted(checkpoints, "checkpoint")} obsolete\n`,
+    exactness === "exact" ? "" : `${WHY_NOT_EXACT[exactness]}\n`,
+    rows.length === 0 ? "" : table(["PROCESS", "CHECKPOINT", "POSITION", "WHY", "IMAGE BYTES"], rows),
+    more(obsolete.length, "checkpoints"),
+    `${counted(images.length, "image")}, ${counted(bytes, "byte")}: ${removed}\n`,
+    done.finished > 0
+      ? `${counted(done.finished, "image")} of an earlier run that was cut off: removed\n`
+      : "",
+    ranges.length === 0
+      ? ""
+      : `Message-log entries that no replay needs:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,
+    more(prunable.length, "ranges"),
+  ]
+    .filter((part) => part !== "")
+    .join("\n");
+}
+
+function more(count: number, what: string): string {
+  return count > MAX_ROWS ? `... and ${count - MAX_ROWS} more ${what}; --json prints all\n` : "";
+}

@@ -1,0 +1,180 @@
+/** `gc` on a real log with image folders: removes no more than it says, and survives being killed at any moment. */
+import { spawn } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { afterEach, beforeAll, expect, test } from "vitest";
+import type { LineEntry } from "../../src/model/recovery-line.ts";
+import { build, main, run } from "./cli.ts";
+
+const homes: string[] = [];
+beforeAll(build);
+afterEach(() => {
+  for (const home of homes.splice(0)) rmSync(home, { recursive: true });
+});
+
+const FILES = 3;
+const PROCESSES = ["a", "b"];
+
+/** Randell's ladder of domino rungs, then checkpoints that hold: everything on the ladder is obsolete. */
+function ladder(rungs: number): string {
+  const lines: object[] = [];
+  for (let k = 0; k < rungs; k += 1) {
+    const range = { begin: k, end: k + 1 };
+    lines.push(
+      { type: "send", process: "a", channel: "ab", ...range },
+      { type: "receive", process: "b", channel: "ab", ...range },
+      { type: "checkpoint", process: "b", checkpoint: k + 1 },
+      { type: "send", process: "b", channel: "ba", ...range },
+      { type: "receive", process: "a", channel: "ba", ...range },
+      { type: "checkpoint", process: "a", checkpoint: k + 1 },
+    );
+  }
+  for (const process of PROCESSES) lines.push({ type: "checkpoint", process, checkpoint: rungs + 1 });
+  return lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+}
+
+async function logOf(events: string, checkpoints: number): Promise<string> {
+  const home = mkdtempSync(join(tmpdir(), "rl-gc-"));
+  homes.push(home);
+  expect((await run(["import", "app", "--from", "-", "--log", home], events)).code).toBe(0);
+  for (const process of PROCESSES)
+    for (let index = 1; index <= checkpoints; index += 1) storeImage(home, process, index);
+  return home;
+}
+
+function imageFolder(home: string, process: string, index: number | string): string {
+  return join(home, "app", "images", process, String(index));
+}
+
+function storeImage(home: string, process: string, index: number): void {
+  mkdirSync(join(imageFolder(home, process, index), "files"), { recursive: true });
+  for (let file = 0; file < FILES; file += 1)
+    writeFileSync(join(imageFolder(home, process, index), "files", `${file}`), "pages");
+}
+
+/** Images under their names; each of them must be whole. */
+function wholeImages(home: string): string[] {
+  return PROCESSES.flatMap((process) =>
+    readdirSync(join(home, "app", "images", process))
+      .filter((name) => !name.startsWith("."))
+      .map((name) => {
+        expect(readdirSync(join(imageFolder(home, process, name), "files")).length).toBe(FILES);
+        return `${process}/${name}`;
+      }),
+  ).sort();
+}
+
+function leftovers(home: string): string[] {
+  return PROCESSES.flatMap((process) => readdirSync(join(home, "app", "images", process))).filter((name) =>
+    name.startsWith("."),
+  );
+}
+
+async function linesOf(home: string): Promise<LineEntry[][]> {
+  const lines: LineEntry[][] = [];
+  for (const failed of [["a"], ["b"], ["a,b"]]) {
+    const { stdout } = await run(["compute", "app", "--log", home, "--json", "--failed", ...failed]);
+    lines.push((JSON.parse(stdout) as { line: LineEntry[] }).line);
+  }
+  return lines;
+}
+
+test("without --apply nothing changes; with it exactly the obsolete images go, and every line stays restorable", async () => {
+  const home = await logOf(ladder(3), 4);
+  const before = await linesOf(home);
+  const all = wholeImages(home);
+  const listed = JSON.parse((await run(["gc", "app", "--log", home, "--json"])).stdout);
+  expect(wholeImages(home)).toEqual(all);
+  const gone = listed.obsolete.map(({ process, checkpoint }: LineEntry) => `${process}/${checkpoint}`);
+  expect(gone.sort()).toEqual(["a/1", "a/2", "a/3", "b/1", "b/2", "b/3"]);
+  expect(listed.bytes).toBe(6 * FILES * "pages".length);
+  expect((await run(["gc", "app", "--log", home, "--apply"])).code).toBe(0);
+  expect(wholeImages(home)).toEqual(all.filter((image) => !gone.includes(image)));
+  expect(leftovers(home)).toEqual([]);
+  expect(await linesOf(home)).toEqual(before);
+  for (const { process, checkpoint } of before.flat())
+    if (checkpoint) expect(existsSync(imageFolder(home, process, checkpoint))).toBe(true);
+  expect((await run(["verify", "app", "--log", home])).code).toBe(0);
+});
+
+test("killed at any moment it leaves whole images and a usable log, and the next run ends its work", async () => {
+  const rungs = 150;
+  const home = await logOf(ladder(rungs), rungs + 1);
+  const before = await linesOf(home);
+  const retained = [`a/${rungs + 1}`, `b/${rungs + 1}`];
+  let cutOff = 0;
+  for (const delayMs of [0, 2, 20]) {
+    for (const process of PROCESSES)
+      for (let index = 1; index <= rungs; index += 1) storeImage(home, process, index);
+    if (await killedWhileRemoving(home, delayMs)) cutOff += 1;
+    // Whoever looks now sees each image whole or not at all.
+    expect(wholeImages(home)).toEqual(expect.arrayContaining(retained));
+    const again = await run(["gc", "app", "--log", home, "--apply"]);
+    expect(again.code, again.stderr).toBe(0);
+    expect(wholeImages(home)).toEqual(retained);
+    expect(leftovers(home)).toEqual([]);
+  }
+  expect(cutOff).toBeGreaterThan(0);
+  expect(await linesOf(home)).toEqual(before);
+}, 120_000);
+
+/** Kills a run this long after its journal stands. True if it was cut off before its end. */
+async function killedWhileRemoving(home: string, delayMs: number): Promise<boolean> {
+  const journal = join(home, "app", "gc", "journal.json");
+  const child = spawn(process.execPath, [main, "gc", "app", "--log", home, "--apply"], { stdio: "ignore" });
+  let ended = false;
+  const end = new Promise<void>((resolve) => child.on("close", () => resolve())).then(() => {
+    ended = true;
+  });
+  while (!ended && !existsSync(journal)) await setTimeout(1);
+  if (delayMs > 0) await setTimeout(delayMs);
+  child.kill("SIGKILL");
+  await end;
+  return existsSync(journal);
+}
+
+test("an index that was taken again since a crash is not removed on the old journal's word", async () => {
+  const home = await logOf(ladder(1), 2);
+  expect((await run(["gc", "app", "--log", home])).code).toBe(0);
+  mkdirSync(join(home, "app", "gc"), { mode: 0o700 });
+  const images = [
+    { process: "a", checkpoint: 2 },
+    { process: "b", checkpoint: 1 },
+  ];
+  writeFileSync(
+    join(home, "app", "gc", "journal.json"),
+    JSON.stringify({ format: 1, application: "app", images }),
+  );
+  expect((await run(["gc", "app", "--log", home, "--apply"])).code).toBe(0);
+  expect(wholeImages(home)).toEqual(["a/2", "b/2"]);
+  expect(existsSync(join(home, "app", "gc", "journal.json"))).toBe(false);
+});
+
+test("a damaged journal removes nothing and is named", async () => {
+  const home = await logOf(ladder(1), 2);
+  mkdirSync(join(home, "app", "gc"), { mode: 0o700 });
+  const journal = join(home, "app", "gc", "journal.json");
+  writeFileSync(journal, '{"format":1,"images":[{"process":"../..","checkpoint":1}]}');
+  const { code, stderr } = await run(["gc", "app", "--log", home, "--apply"]);
+  expect(code).toBe(5);
+  expect(stderr).toContain(journal);
+  expect(wholeImages(home)).toEqual(["a/1", "a/2", "b/1", "b/2"]);
+  expect(readFileSync(journal, "utf8")).toContain("..");
+});
+
+test("--apply on an events file is wrong use, an unknown application leaves nothing behind", async () => {
+  expect((await run(["gc", "--from", "-", "--apply"], ladder(1))).code).toBe(2);
+  const home = await logOf(ladder(1), 1);
+  expect((await run(["gc", "other", "--log", home, "--apply"])).code).toBe(2);
+  expect(existsSync(join(home, "other"))).toBe(false);
+});
