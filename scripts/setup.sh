@@ -10,7 +10,7 @@ log=.stamps/setup.log
 # What each purpose needs from Debian, as "package:probe", where the probe is a file or a command.
 packages=(make:make g++:g++ libbpf-dev:/usr/include/bpf/bpf.h)
 case $purpose in
-demo) packages+=(nats-server:nats-server netcat-openbsd:nc) ;;
+demo) packages+=(nats-server:nats-server nftables:nft) ;;
 test) packages+=(nats-server:nats-server netcat-openbsd:nc redis-server:redis-server redis-tools:redis-benchmark
     iproute2:ip nftables:nft procps:pgrep util-linux:setpriv clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format) ;;
 check) packages+=(clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format) ;;
@@ -85,7 +85,15 @@ build_typescript() {
 }
 
 # On any machine that is not Linux nothing of the capture exists, but import, export and compute do.
+# Checkpoints need an image driver; without CRIU everything else still works, so its absence is told and no failure.
+fetch_criu() {
+    case $purpose in demo | test) ;; *) return 0 ;; esac
+    bash scripts/get-criu.sh >"$log" 2>&1 && return 0
+    echo "setup: no CRIU (images of processes can't be taken here): $(tail -n 1 "$log")" >&2
+}
+
 install_debian
 install_npm
 build_native
 build_typescript
+fetch_criu

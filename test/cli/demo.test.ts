@@ -1,0 +1,40 @@
+import { spawnSync } from "node:child_process";
+import { rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { beforeAll, expect, test } from "vitest";
+import { captureTrouble } from "../../src/cli/demo-recorded.ts";
+import { build, main, run } from "./cli.ts";
+
+const trouble = captureTrouble();
+
+beforeAll(build);
+
+function removeLog(stdout: string): void {
+  const folder = new RegExp(`${tmpdir()}/recovery-line-demo-\\w{6}`).exec(stdout)?.[0];
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+}
+
+test.skipIf(trouble !== undefined)(
+  `the live demo ends with a line for the victim and for the whole machine ${trouble ?? ""}`,
+  async () => {
+    const { code, stdout, stderr } = await run(["demo", "--seconds", "3", "--seed", "4"]);
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(stdout).toContain("4. SIGKILL for nats-2.");
+    expect(stdout).toMatch(/nats-2 +(restore|initial)/);
+    expect(stdout).toMatch(/0 gaps, 0 lost/);
+    expect(stdout).toMatch(/: clean, 4 of 4 processes rolled back/);
+    expect(stdout).toContain("The log is in ");
+    removeLog(stdout);
+  },
+  120_000,
+);
+
+test.skipIf(process.getuid?.() !== 0)("without rights the demo shows the recorded log and says so", () => {
+  const nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", process.execPath, main, "demo"];
+  const { status, stdout } = spawnSync("setpriv", nobody, { encoding: "utf8" });
+  expect(stdout).toContain("NOT LIVE: nothing can be captured here");
+  expect(stdout).toMatch(/nats-2 +restore +6 +4121/);
+  expect(stdout).toMatch(/subscriber +restore +4 +1351/);
+  expect(status).toBe(0);
+  removeLog(stdout);
+});
