@@ -61,6 +61,7 @@ export function register(program: Command): void {
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
   const { computeLine } = await import("../engine/compute.ts");
+  const { dominoOf } = await import("../graph/domino.ts");
   const { evidence, missing } = await evidenceFor(app, flags);
   // Without any process it is the engine's part to refuse.
   const failed = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
@@ -71,15 +72,20 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   });
   const answer: RecoveryLine = missing.length > 0 ? { ...known, outcome: "tainted" } : known;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
+  const domino = dominoOf(evidence, answer.line);
   const application = app ?? inputBaseName(flags.from ?? "");
   if (flags.json)
     await writeJson({
       application,
       ...answer,
+      domino,
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
       ...(diagram === undefined ? {} : { diagram }),
     });
-  else await write(lineReport(application, answer, missing) + (diagram === undefined ? "" : `\n${diagram}`));
+  else
+    await write(
+      lineReport(application, answer, domino, missing) + (diagram === undefined ? "" : `\n${diagram}`),
+    );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
 }
 

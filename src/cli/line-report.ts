@@ -1,4 +1,5 @@
 /** A recovery line for people: who restarts where, what is in transit, and why. All names are escaped. */
+import type { Domino } from "../graph/domino.ts";
 import type {
   InTransitRange,
   LineEntry,
@@ -17,16 +18,28 @@ const MAX_LINKS = 20;
 export function lineReport(
   application: string,
   answer: RecoveryLine,
+  domino: Domino,
   missing: readonly string[] = [],
 ): string {
   return [
     `${printable(application)}: ${headline(answer)}\n${missing.map(missingText).join("")}`,
     entryTable(answer.line),
+    dominoText(domino),
     inTransitTable(answer.inTransit),
     witnessList(answer.witnesses),
   ]
     .filter((part) => part !== "")
     .join("\n");
+}
+
+/** Nothing where everybody restarts from its newest restore point. */
+function dominoText({ depth, breadth, unbounded }: Domino): string {
+  if (depth <= 1) return "";
+  const start =
+    unbounded === 0
+      ? ""
+      : `; ${counted(unbounded, "process", "processes")} thrown back to the start past all checkpoints`;
+  return `Domino effect: up to ${depth} restore points lost in one of ${counted(breadth, "process", "processes")}${start}.\n`;
 }
 
 function missingText(home: string): string {
