@@ -18,13 +18,13 @@ const MAX_LINKS = 20;
 export function lineReport(
   application: string,
   answer: RecoveryLine,
-  domino: Domino,
+  domino?: Domino,
   missing: readonly string[] = [],
 ): string {
   return [
     `${printable(application)}: ${headline(answer)}\n${missing.map(missingText).join("")}`,
     entryTable(answer.line),
-    dominoText(domino),
+    domino === undefined ? "" : dominoText(domino),
     inTransitTable(answer.inTransit),
     witnessList(answer.witnesses),
   ]
