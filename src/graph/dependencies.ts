@@ -19,11 +19,11 @@ export const TOGETHER = 0xffffffff;
 
 /** Dependencies before they are sorted: four numbers each. */
 export class DependencyList {
-  readonly sourceProcess = new Uint32List(1024);
-  readonly sourceLine = new Uint32List(1024);
-  readonly targetProcess = new Uint32List(1024);
-  readonly targetLine = new Uint32List(1024);
-  readonly cause = new Uint32List(1024);
+  readonly sourceProcess = new Uint32List(64);
+  readonly sourceLine = new Uint32List(64);
+  readonly targetProcess = new Uint32List(64);
+  readonly targetLine = new Uint32List(64);
+  readonly cause = new Uint32List(64);
 
   get length(): number {
     return this.cause.length;

@@ -44,11 +44,11 @@ export function matchRanges(evidence: Evidence, dsm: DsmModel): Matches {
 }
 
 class MatchList {
-  readonly begin = new Float64List(1024);
-  readonly end = new Float64List(1024);
-  readonly sent = new Uint32List(1024);
-  readonly received = new Uint32List(1024);
-  readonly flags = new Uint32List(1024);
+  readonly begin = new Float64List(64);
+  readonly end = new Float64List(64);
+  readonly sent = new Uint32List(64);
+  readonly received = new Uint32List(64);
+  readonly flags = new Uint32List(64);
 
   push(begin: number, end: number, sent: number, received: number, flags: number): void {
     this.begin.push(begin);

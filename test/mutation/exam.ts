@@ -59,7 +59,7 @@ function eventsOf(seed: number, random: Random): readonly Event[] {
   return randomLosses(simulate(seed, setting), random, () => false).events;
 }
 
-export function evidenceFor(
+function evidenceFor(
   engine: Engine,
   events: readonly Event[],
 ): ReturnType<Engine["EvidenceBuilder"]["prototype"]["build"]> {

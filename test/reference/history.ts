@@ -20,7 +20,7 @@ function greatestCheckpoint(history: History): number {
 }
 
 /** Position of c(index) in a history: the number of lines up to and with it. 0 for the initial state. */
-export function positionOfCheckpoint(history: History, index: number): number | undefined {
+function positionOfCheckpoint(history: History, index: number): number | undefined {
   if (index === 0) return 0;
   for (let n = history.length; n > 0; n--) {
     const line = history[n - 1]!;

@@ -6,7 +6,7 @@ import type { CheckpointEvent } from "../../src/model/event.ts";
 import type { History } from "./history.ts";
 
 /** A gap among the first n lines that no later checkpoint with a cut among them has healed. */
-export function unhealedGap(history: History, n: number): boolean {
+function unhealedGap(history: History, n: number): boolean {
   let open = false;
   for (let line = 1; line <= n; line++) {
     const event = history[line - 1]!;
@@ -41,7 +41,7 @@ function gapBetween(history: History, after: number, to: number): boolean {
 }
 
 /** Restorable after the process died: the initial state, a checkpoint, or a base with a complete message log. */
-export function isRestorable(history: History, n: number): boolean {
+function isRestorable(history: History, n: number): boolean {
   if (n === 0) return true;
   if (usableCheckpoint(history, n) && !unhealedGap(history, n)) return true;
   return n <= lastStable(history) && !gapBetween(history, basePosition(history, n), n);
@@ -52,7 +52,7 @@ export function isVolatileEnd(history: History, n: number): boolean {
   return n === history.length && !unhealedGap(history, n);
 }
 
-export function isRestorePoint(history: History, n: number, failed: boolean): boolean {
+function isRestorePoint(history: History, n: number, failed: boolean): boolean {
   return isRestorable(history, n) || (!failed && isVolatileEnd(history, n));
 }
 
