@@ -9,6 +9,8 @@
         "native/addon/wake.c",
         "native/addon/lock.c",
         "native/addon/peer.c",
+        "native/addon/memory_glue.c",
+        "native/ring/memory_ring.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
         "native/loader/capture.c",

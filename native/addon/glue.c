@@ -125,6 +125,7 @@ static napi_value init(napi_env env, napi_value exports) {
     ring_glue_init(env, exports);
     wake_glue_init(env, exports);
     lock_glue_init(env, exports);
+    memory_glue_init(env, exports);
     peer_glue_init(env, exports);
     return exports;
 }

@@ -54,6 +54,7 @@ void wake_stop(struct wake *wake);
 void capture_glue_init(napi_env env, napi_value exports);
 void ring_glue_init(napi_env env, napi_value exports);
 void wake_glue_init(napi_env env, napi_value exports);
+void memory_glue_init(napi_env env, napi_value exports);
 void lock_glue_init(napi_env env, napi_value exports);
 void peer_glue_init(napi_env env, napi_value exports);
 

@@ -9,6 +9,9 @@ import type { CaptureCounters, CutEntry } from "./event-source.ts";
 /** A tagged native handle; opaque. */
 export type NativeHandle = { readonly __native: unique symbol };
 
+/** A mapped memory ring; opaque. */
+export type MemoryRingHandle = { readonly __memoryRing: unique symbol };
+
 export interface NativeState {
   readonly fd: number;
   readonly ringBytes: number;
@@ -40,6 +43,16 @@ export interface NativeAddon {
   bootTime(): number;
   lock(path: string): number;
   unlock(fd: number): void;
+  /** A socket that memory rings come in by. Returns its descriptor, as `memoryAccept` does for a connection. */
+  memoryListen(path: string): number;
+  memoryAccept(listener: number): number | undefined;
+  /** undefined: nothing is there; null: the other end has closed. */
+  memoryReceive(fd: number): { text: string; rings: MemoryRingHandle[] } | undefined | null;
+  /** Fills `out`, 64 bytes a record (sequence number, record); `position` receives what `memoryCommit` takes. */
+  memoryDrain(ring: MemoryRingHandle, out: Uint8Array, position: Float64Array): number;
+  memoryCommit(ring: MemoryRingHandle, position: number): void;
+  memoryLost(ring: MemoryRingHandle): number;
+  memoryClose(ring: MemoryRingHandle): void;
   /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
   peer(fd: number): { pid: number; uid: number; gid: number };
 }
