@@ -15,7 +15,7 @@ int ring_map_open(struct ring_map *map, int fd, uint64_t bytes) {
     void *consumer = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (consumer == MAP_FAILED)
         return -errno;
-    void *producer = mmap(NULL, page + 2 * bytes, PROT_READ, MAP_SHARED, fd, (off_t)page);
+    void *producer = mmap(NULL, page + bytes, PROT_READ, MAP_SHARED, fd, (off_t)page);
     if (producer == MAP_FAILED) {
         const int error = -errno;
         munmap(consumer, page);
@@ -33,6 +33,6 @@ void ring_map_close(struct ring_map *map) {
     if (map->consumer_position == NULL)
         return;
     munmap(map->consumer_position, map->page_bytes);
-    munmap((void *)map->producer_position, map->page_bytes + 2 * map->bytes);
+    munmap((void *)map->producer_position, map->page_bytes + map->bytes);
     memset(map, 0, sizeof(*map));
 }

@@ -4,7 +4,10 @@
  *
  *   consumer page   read-write   how far the reader has let go
  *   producer page   read-only    how far slots are reserved
- *   data            read-only    `bytes` long and mapped twice in a row: a slot that wraps reads straight on
+ *   data            read-only    `bytes` long
+ *
+ * The kernel offers the data twice in a row, so that a slot that wraps reads straight on. We take it once:
+ * each page counts to the resident memory as often as it is mapped, and only slots of foreign length wrap.
  *
  * Lifetime: 1. ring_map_open takes no ownership of the descriptor; it may be closed right after.
  *           2. No pointer of the map may be used after ring_map_close.
@@ -18,7 +21,7 @@
 struct ring_map {
     uint64_t *consumer_position;       /* bytes ever let go; written only by the one reader */
     const uint64_t *producer_position; /* bytes ever reserved */
-    const uint8_t *data;               /* 2 * bytes */
+    const uint8_t *data;               /* `bytes` of them */
     uint64_t bytes;                    /* power of two */
     size_t page_bytes;
 };

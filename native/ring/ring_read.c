@@ -42,9 +42,21 @@ static uint64_t slot_bytes(uint32_t length) {
     return ((uint64_t)length + HEADER_BYTES + 7) & ~(uint64_t)7;
 }
 
-static void copy_slot(uint8_t *to, const uint8_t *slot, uint64_t position) {
+/* Copies `count` bytes of the ring from offset `at`; they may go around its end. */
+static void copy_out(uint8_t *to, const struct ring_map *map, uint64_t at, size_t count) {
+    const uint64_t begin = at & (map->bytes - 1), straight = map->bytes - begin;
+
+    if (straight >= count) {
+        memcpy(to, map->data + begin, count);
+        return;
+    }
+    memcpy(to, map->data + begin, straight);
+    memcpy(to + straight, map->data, count - straight);
+}
+
+static void copy_slot(uint8_t *to, const struct ring_map *map, uint64_t position) {
     memcpy(to, &position, HEADER_BYTES);
-    memcpy(to + HEADER_BYTES, slot + HEADER_BYTES, RECOVERY_RECORD_BYTES);
+    copy_out(to + HEADER_BYTES, map, position + HEADER_BYTES, RECOVERY_RECORD_BYTES);
 }
 
 /* True if some order of the positions is impossible: a damaged page, or another reader. */
@@ -80,7 +92,7 @@ int ring_drain(struct ring_reader *reader, uint8_t *out, size_t capacity, struct
             return -EBADMSG;
         }
         if (length == RECOVERY_RECORD_BYTES && !(header & HEADER_DISCARD)) {
-            copy_slot(out + used, slot, position);
+            copy_slot(out + used, map, position);
             used += RECOVERY_SLOT_BYTES;
         } else if (!(header & HEADER_DISCARD)) {
             batch->foreign++;
