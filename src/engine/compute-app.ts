@@ -1,0 +1,85 @@
+/**
+ * The line of an application from the logs of its nodes: from checkpoint cuts where they prove it, else from all events. Either way
+ * `computeLine` verifies what it found.
+ */
+import { availableParallelism } from "node:os";
+import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+import { claimProcess } from "./assemble-stretches.ts";
+import { buildEvidence, type NamedBlocks } from "./build-evidence.ts";
+import { computeLine } from "./compute.ts";
+import { type CutSource, computeFromCuts } from "./compute-from-cuts.ts";
+
+/** The log of one node, open. `name` says where it is. */
+export interface AppLog extends NamedBlocks {
+  /** Its blocks by number; absent where they only come as a stream (a live collector holds it). */
+  readonly cuts?: CutSource;
+  close(): Promise<void>;
+}
+
+export interface ComputeAppOptions {
+  /** Names of the failed processes out of all; absent: everybody failed. Not asked where there is no process. */
+  readonly failed?: (processes: readonly string[]) => readonly string[] | undefined;
+  readonly dsm: DsmModel;
+  readonly inTransit: InTransitPolicy;
+  /** Read all events, also where cuts would do. */
+  readonly fromEvents?: boolean;
+  /** Worker threads for reading events, count; 0 = none. Default: one a core, at most four. */
+  readonly workers?: number;
+  readonly signal?: AbortSignal;
+  /** Told now and then while events are read: bytes of blocks so far. */
+  readonly progress?: (bytes: number) => void;
+}
+
+export interface AppAnswer {
+  readonly line: RecoveryLine;
+  /** What the line was computed from. The line is the same; witnesses of "cuts" name ranges, not single events. */
+  readonly from: "cuts" | "events";
+  /** Why cuts did not do; with "events". */
+  readonly reason?: string;
+}
+
+const DEFAULT_WORKERS = 4;
+
+/**
+ * The line of the application whose logs these are, one a node; closing them is the caller's part.
+ *
+ * Throws RL_REFUSED without any process, RL_CONTRADICTION for a process in two logs, RL_CORRUPT_LOG and RL_BAD_BLOCK, RL_WORKER,
+ * RL_REJECTED where the verifier disagrees, the signal's reason where it was aborted.
+ */
+export async function computeApp(logs: readonly AppLog[], options: ComputeAppOptions): Promise<AppAnswer> {
+  const { dsm, inTransit } = options;
+  const fast = options.fromEvents ? { reason: "told to read all events" } : await fromCuts(logs, options);
+  if ("line" in fast) return { line: fast.line, from: "cuts" };
+  const evidence = await buildEvidence(logs, {
+    workers: options.workers ?? Math.min(DEFAULT_WORKERS, availableParallelism()),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    ...(options.progress === undefined ? {} : { progress: options.progress }),
+  });
+  options.signal?.throwIfAborted();
+  const line = computeLine(evidence, { dsm, inTransit, ...failedOf(options, evidence.processes) });
+  return { line, from: "events", reason: fast.reason };
+}
+
+function failedOf(
+  { failed }: ComputeAppOptions,
+  processes: readonly string[],
+): { readonly failed?: readonly string[] } {
+  const names = processes.length === 0 ? undefined : failed?.(processes);
+  return names === undefined ? {} : { failed: names };
+}
+
+async function fromCuts(
+  logs: readonly AppLog[],
+  options: ComputeAppOptions,
+): Promise<{ readonly line: RecoveryLine } | { readonly reason: string }> {
+  const sources = logs.flatMap(({ cuts }) => (cuts === undefined ? [] : [cuts]));
+  if (sources.length < logs.length) return { reason: "the log comes as a stream, from its collector" };
+  const owners = new Map<string, string>();
+  for (const { name, cuts } of logs)
+    for (const process of cuts?.heads().keys() ?? []) claimProcess(owners, process, name);
+  if (owners.size === 0) return { reason: "there is no process" };
+  const processes = [...owners.keys()].sort();
+  const { dsm, inTransit } = options;
+  const found = await computeFromCuts(sources, { dsm, inTransit, ...failedOf(options, processes) });
+  return found.line === undefined ? { reason: found.reason } : { line: found.line };
+}
