@@ -152,6 +152,7 @@ class Work {
     const notes = await driver.dump({
       folder: image.files,
       rootPid,
+      pids: this.#pids,
       cgroupPath: cgroup.path,
       limitMs,
       guard,

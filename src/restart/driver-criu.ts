@@ -14,6 +14,7 @@ import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
+import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
 import { idInUse, sessionOf } from "./process-tree.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -25,6 +26,14 @@ const CHECK_LIMIT_MS = 20_000;
 const IDS_LIMIT_MS = 10_000;
 /** Of CRIU's log, in an error. */
 const TAIL_LINES = 6;
+
+/** What a restore must know again. */
+interface CriuNotes {
+  /** The tree's root leads no session of its own. */
+  readonly shellJob: boolean;
+  readonly rootPid: number;
+  readonly files: readonly OpenFile[];
+}
 
 interface Run {
   readonly what: string;
@@ -60,7 +69,8 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, cgroupPath, limitMs, guard } = request;
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
+    const files = writtenFiles(pids); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
     const args = [
@@ -83,17 +93,20 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    return { shellJob, rootPid };
+    return { shellJob, rootPid, files } satisfies CriuNotes;
   }
 
-  async restore({ folder, notes, limitMs, sibling }: RestoreRequest): Promise<number> {
+  async restore(request: RestoreRequest): Promise<number> {
+    const { folder, limitMs, sibling } = request;
+    const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
+    if (request.rollBackFiles === true) rollBackFiles(notes.files);
     const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
     try {
       const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
       const args = ["restore", "-D", folder, "-W", work, "-o", log, VERBOSITY, "--restore-detached"];
       args.push("--pidfile", pidFile, "--file-locks", ...NETWORK);
-      if (notes["shellJob"] === true) args.push("--shell-job");
+      if (notes.shellJob) args.push("--shell-job");
       if (sibling === true) args.push("--restore-sibling");
       await this.#run({ what: `restore from ${folder}`, args, log, limitMs });
       return Number(readFileSync(pidFile, "utf8"));

@@ -7,8 +7,9 @@ import type { Writable } from "node:stream";
 export interface DumpRequest {
   /** Empty folder for the image's files. */
   readonly folder: string;
-  /** Root of the process tree. */
+  /** Root of the process tree, and all processes of it. */
   readonly rootPid: number;
+  readonly pids: readonly number[];
   /** The frozen cgroup that holds the tree. It is frozen again (or still) on return. */
   readonly cgroupPath: string;
   /** Longest time for the dump, in ms. */
@@ -17,8 +18,8 @@ export interface DumpRequest {
   readonly guard: Writable;
 }
 
-/** What a driver must know again to restore; strings, numbers and booleans; stored in the manifest. */
-export type DriverNotes = Readonly<Record<string, string | number | boolean>>;
+/** What a driver must know again to restore: JSON values, stored in the manifest. */
+export type DriverNotes = Readonly<Record<string, unknown>>;
 
 export interface RestoreRequest {
   /** Folder of the image's files; not written to. */
@@ -29,6 +30,8 @@ export interface RestoreRequest {
   readonly limitMs: number;
   /** True: the restored root becomes a child of the calling process; else of init. */
   readonly sibling?: boolean;
+  /** True: files that the process has appended to since the checkpoint are cut back first; else they make the restore fail. */
+  readonly rollBackFiles?: boolean;
 }
 
 export interface DriverCheck {
@@ -47,6 +50,6 @@ export interface CheckpointDriver {
   check(): Promise<DriverCheck>;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
-  /** Brings the tree back with its old pids, running. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_NOT_SUPPORTED. */
+  /** Brings the tree back with its old pids, running. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */
   restore(request: RestoreRequest): Promise<number>;
 }

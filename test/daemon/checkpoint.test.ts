@@ -1,5 +1,13 @@
 import { spawn } from "node:child_process";
-import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
@@ -114,21 +122,14 @@ imaged(
         expect(manifest.files.length).toBeGreaterThan(10);
         expect(manifest.connections.length).toBe(1);
       }
-      const [first] = images as [string];
-      const files = join(rig.home, rig.app, first.split("#")[0]!, "files");
-      const damage: [string, () => void][] = [
-        [
-          "in the middle",
-          () => flip(join(files, readdirSync(files).find((name) => name.startsWith("pages-"))!)),
-        ],
-        ["is not in the manifest", () => writeFileSync(join(files, "foreign.img"), "")],
-        ["is missing", () => rmSync(join(files, "inventory.img"))],
-        ["longer", () => appendFileSync(join(files, "files.img"), "x")],
-        ["in the log", () => appendFileSync(join(files, "..", "manifest.json"), "\n")],
-      ];
-      for (const [, harm] of damage) {
-        harm();
-        await expect(openImage(rig.home, rig.app, first)).rejects.toMatchObject({ code: "RL_REFUSED" });
+      for (const [index, [what, harm]] of HARM.entries()) {
+        const [name, hash] = images[0]!.split("#");
+        const copy = `images/client/${100 + index}`;
+        cpSync(join(rig.home, rig.app, name!), join(rig.home, rig.app, copy), { recursive: true });
+        await openImage(rig.home, rig.app, `${copy}#${hash}`);
+        harm(join(rig.home, rig.app, copy, "files"));
+        const refused = { code: "RL_REFUSED", message: expect.stringContaining(what) };
+        await expect(openImage(rig.home, rig.app, `${copy}#${hash}`)).rejects.toMatchObject(refused);
       }
       await expect(openImage(rig.home, rig.app, "images/../../x/1#00")).rejects.toMatchObject({
         code: "RL_REFUSED",
@@ -137,6 +138,21 @@ imaged(
     }),
 );
 
+/** Ways to damage an image's files, and what is said of each. */
+const HARM: readonly (readonly [string, (files: string) => void])[] = [
+  [
+    "differs from its checksum",
+    (files) => flip(join(files, readdirSync(files).find((name) => name.startsWith("pages-"))!)),
+  ],
+  ["is not in the manifest", (files) => writeFileSync(join(files, "foreign.img"), "")],
+  ["is missing", (files) => rmSync(join(files, "inventory.img"))],
+  ["is not the file of", (files) => appendFileSync(join(files, "files.img"), "x")],
+  [
+    "differs from the checksum in the log",
+    (files) => appendFileSync(join(files, "..", "manifest.json"), "\n"),
+  ],
+];
+
 function flip(path: string): void {
   const bytes = readFileSync(path);
   bytes[bytes.length >> 1]! ^= 1;
@@ -144,29 +160,36 @@ function flip(path: string): void {
 }
 
 imaged(
-  "a checkpoint that is killed half way: the process goes on, nothing is recorded, the next one works",
+  "a checkpoint that is killed half way: the process goes on, a record has its whole image, the next one works",
   () =>
     withRig("killed", async (rig) => {
       await rig.collect();
       await pair(rig);
       const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+      const args = ["checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"];
       const cgroup = rig.cgroup("server");
-      for (const signal of ["SIGKILL", "SIGTERM"] as const) {
-        const tool = spawn(
-          process.execPath,
-          [cli, "checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"],
-          { stdio: "ignore" },
-        );
+      for (const [signal, delayMs] of [
+        ["SIGKILL", 0],
+        ["SIGTERM", 30],
+        ["SIGKILL", 70],
+        ["SIGKILL", 110],
+        ["SIGKILL", 160],
+      ] as const) {
+        const tool = spawn(process.execPath, [cli, ...args], { stdio: "ignore" });
         await until("it has frozen the process", () => cgroup.freezing);
+        await new Promise((resolve) => setTimeout(resolve, delayMs));
         tool.kill(signal);
         await until("the watchdog thaws", () => !cgroup.freezing && !cgroup.frozen);
         const before = (await rig.events()).length;
         await until("the programs go on", async () => (await rig.events()).length > before + 20);
       }
-      expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
+      for (const event of await rig.events())
+        if (event.type === "checkpoint") await openImage(rig.home, rig.app, event.image!);
       const [taken] = await checkpoint(rig, "server", "--driver", "criu");
       expect(taken).toMatchObject({ cut: true, usable: true });
-      expect(readdirSync(imagesFolder(rig.home, rig.app, "server"))).toEqual([String(taken!.checkpoint)]);
+      const images = readdirSync(imagesFolder(rig.home, rig.app, "server"));
+      expect(images.filter((name) => name.startsWith("."))).toEqual([]);
+      await expectCutsAtTheirPlace(rig, ["server"]);
     }),
 );
 

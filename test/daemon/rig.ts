@@ -154,8 +154,10 @@ export class Rig {
     for (const name of this.#processNames()) {
       const cgroup = this.cgroup(name);
       if (cgroup.freezing) cgroup.setFreeze(false);
-      if (cgroup.populated) cgroup.kill();
-      await until(`${name} is gone`, () => cgroup.remove());
+      await until(`${name} is gone`, () => {
+        if (cgroup.populated) cgroup.kill();
+        return cgroup.remove();
+      });
     }
     for (const child of this.#children) {
       if (child.exitCode !== null || child.signalCode !== null) continue;

@@ -1,0 +1,167 @@
+import { spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { DriverNotes } from "../../src/restart/driver.ts";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { whileFrozen } from "../../src/restart/freeze.ts";
+import { freePort, type Rig, until, withRig } from "./rig.ts";
+
+const criu = await findCriu();
+const driver = criu.found === undefined ? undefined : new CriuDriver(criu.found);
+const imaged = test.skipIf((await driver?.check())?.works !== true);
+
+/** A command in a cgroup that nobody records: here it is only about the driver. */
+function start(rig: Rig, ...command: string[]): number {
+  const cgroup = rig.cgroup("p");
+  cgroup.create();
+  const output = openSync(rig.path("out"), "w");
+  const enter = ["-c", 'echo $$ >"$0" && exec "$@"', join(cgroup.path, "cgroup.procs"), ...command];
+  const child = spawn("/bin/sh", enter, {
+    stdio: ["ignore", output, output],
+    detached: true,
+    cwd: rig.folder,
+  });
+  child.unref();
+  closeSync(output);
+  return child.pid!;
+}
+
+async function dump(rig: Rig, rootPid: number): Promise<{ folder: string; notes: DriverNotes }> {
+  const folder = rig.path("image");
+  mkdirSync(folder);
+  const cgroup = rig.cgroup("p");
+  const request = { folder, rootPid, pids: cgroup.pids(), cgroupPath: cgroup.path, limitMs: 30_000 };
+  const notes = await whileFrozen([cgroup], async (guard) => {
+    const stored = await driver!.dump({ ...request, guard });
+    expect(cgroup.frozen).toBe(true); // still, so that the record can be written
+    return stored;
+  });
+  return { folder, notes };
+}
+
+async function killAndRestore(rig: Rig, image: { folder: string; notes: DriverNotes }): Promise<number> {
+  rig.cgroup("p").kill();
+  await until("it is dead", () => !rig.cgroup("p").populated);
+  return driver!.restore({ ...image, limitMs: 30_000, rollBackFiles: true });
+}
+
+const count = (rig: Rig): number =>
+  existsSync(rig.path("count")) ? Number(readFileSync(rig.path("count"), "utf8")) : 0;
+
+imaged(
+  "a program that talks to itself over TCP comes back from its image, connection and threads included",
+  () =>
+    withRig("tcp-back", async (rig) => {
+      const script = `let n=0;const net=require("net");net.createServer(c=>c.on("data",d=>c.write(d))).listen(+process.argv[1],"127.0.0.1",()=>{
+      const c=net.connect(+process.argv[1],"127.0.0.1");c.write("x");c.on("data",d=>{n+=1;require("fs").writeFileSync("count",String(n));setTimeout(()=>c.write(d),2)})})`;
+      const pid = start(rig, process.execPath, "-e", script, String(await freePort()));
+      await until("it counts", () => count(rig) > 50);
+      const image = await dump(rig, pid);
+      const atDump = count(rig);
+      await until("it goes on after the dump", () => count(rig) > atDump + 50);
+      expect(await killAndRestore(rig, image)).toBe(pid);
+      expect(rig.cgroup("p").pids()).toContain(pid);
+      const restored = count(rig);
+      expect(Math.abs(restored - atDump)).toBeLessThan(80); // it went back, not on
+      await until("it counts again", () => count(rig) > restored + 50);
+    }),
+);
+
+imaged("a tree of processes comes back with its ids, in its cgroup", () =>
+  withRig("tree-back", async (rig) => {
+    const pid = start(
+      rig,
+      "sh",
+      "-c",
+      "(while :; do sleep 0.05; done) & n=0; while :; do n=$((n+1)); echo $n >count.new; mv count.new count; sleep 0.02; done",
+    );
+    await until("it counts", () => count(rig) > 5);
+    const image = await dump(rig, pid);
+    const atDump = count(rig);
+    await until("it goes on after the dump", () => count(rig) > atDump + 5);
+    expect(await killAndRestore(rig, image)).toBe(pid);
+    expect(rig.cgroup("p").pids().length).toBeGreaterThanOrEqual(2);
+    const restored = count(rig);
+    await until("it counts again", () => count(rig) > restored + 5);
+  }),
+);
+
+imaged("redis-server comes back with its data", () =>
+  withRig("redis-back", async (rig) => {
+    const port = String(await freePort());
+    const pid = start(
+      rig,
+      "redis-server",
+      "--port",
+      port,
+      "--bind",
+      "127.0.0.1",
+      "--save",
+      "",
+      "--logfile",
+      "",
+      "--daemonize",
+      "no",
+    );
+    const redis = async (...args: string[]) => {
+      const child = spawn("redis-cli", ["-p", port, ...args], { stdio: ["ignore", "pipe", "ignore"] });
+      let text = "";
+      for await (const chunk of child.stdout) text += chunk;
+      return text.trim();
+    };
+    await until("it answers", async () => (await redis("ping")) === "PONG");
+    await redis("set", "key", "before");
+    const image = await dump(rig, pid);
+    await redis("set", "key", "after");
+    expect(await killAndRestore(rig, image)).toBe(pid);
+    expect(await redis("get", "key")).toBe("before");
+  }),
+);
+
+imaged("a restore that can't be: CRIU's own words, and no half process", () =>
+  withRig("no-back", async (rig) => {
+    const pid = start(rig, "sleep", "1000");
+    await until("it runs", () => rig.cgroup("p").pids().length === 1);
+    const image = await dump(rig, pid);
+    await expect(driver!.restore({ ...image, limitMs: 300 })).rejects.toMatchObject({
+      code: "RL_DRIVER",
+      message: expect.stringContaining(`id ${pid} is in use`),
+    });
+    rig.cgroup("p").kill();
+    await until("it is dead", () => !rig.cgroup("p").populated);
+    const empty = { ...image, folder: rig.path("nothing") };
+    mkdirSync(empty.folder);
+    await expect(driver!.restore({ ...empty, limitMs: 30_000 })).rejects.toMatchObject({
+      code: "RL_DRIVER",
+      message: expect.stringContaining("Error"),
+    });
+    expect(rig.cgroup("p").populated).toBe(false);
+  }),
+);
+
+imaged("what a program appended after the checkpoint is undone; a file that was replaced is refused", () =>
+  withRig("append-back", async (rig) => {
+    const pid = start(rig, "sh", "-c", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done");
+    const lines = () => readFileSync(rig.path("out"), "utf8").trim().split("\n").map(Number);
+    await until("it counts", () => lines().length > 5);
+    const image = await dump(rig, pid);
+    const atDump = lines().length;
+    await until("it goes on after the dump", () => lines().length > atDump + 5);
+    rig.cgroup("p").kill();
+    await until("it is dead", () => !rig.cgroup("p").populated);
+    await expect(driver!.restore({ ...image, limitMs: 30_000 })).rejects.toMatchObject({ code: "RL_DRIVER" });
+    const grown = readFileSync(rig.path("out"));
+    renameSync(rig.path("out"), rig.path("old"));
+    writeFileSync(rig.path("out"), grown);
+    const again = { ...image, limitMs: 30_000, rollBackFiles: true };
+    await expect(driver!.restore(again)).rejects.toMatchObject({ code: "RL_REFUSED" });
+    expect(readFileSync(rig.path("out"))).toEqual(grown);
+    renameSync(rig.path("old"), rig.path("out"));
+    expect(await driver!.restore(again)).toBe(pid);
+    await until("it counts again", () => lines().length > atDump + 10);
+    const seen = lines();
+    expect(seen).toEqual(seen.map((_, index) => index + 1)); // none lost, none doubled
+  }),
+);
