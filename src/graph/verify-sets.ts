@@ -74,19 +74,31 @@ export class OffsetSets {
 
   /** Sent bytes that the sender's message log can replay (src/README.md 6). */
   logged(channel: number, sender: number): Offsets {
-    const end = channel * 2;
-    const { start, segment } = this.#evidence.cuts;
-    const stable = this.#histories.lastStable(sender);
-    const covered = this.sentAt(channel, stable);
-    const uncertain: number[] = [];
+    const covered = this.sentAt(channel, this.#histories.lastStable(sender));
+    return subtract(covered, subtract(this.#acrossGaps(channel * 2), this.#invalidates(channel)));
+  }
+
+  /** Bytes that only a cut after a gap knows. One pass over rows and cuts; rows are kept until a cut has passed them. */
+  #acrossGaps(end: number): Offsets {
+    const { start, segment, offset } = this.#evidence.cuts;
+    const rows = this.#evidence.rows;
+    const across: number[] = [];
+    let named: number[] = [];
+    let reach = 0;
+    let row = rows.start[end] as number;
     for (let cut = start[end] as number; cut < (start[end + 1] as number); cut += 1) {
       const s = segment[cut] as number;
       const line = this.#evidence.segments.line[s] as number;
-      if (!this.#histories.gapBefore(s)) continue;
-      const known = setOf([...this.#rows(end, line), ...this.#cuts(channel, end, line - 1)]);
-      uncertain.push(...subtract(this.#cuts(channel, end, line), known));
+      for (; row < (rows.start[end + 1] as number) && (rows.line[row] as number) <= line; row += 1)
+        if (!(this.#skipInvalidates && rows.invalidate[row] === 1))
+          named.push(rows.begin[row] as number, rows.end[row] as number);
+      if ((offset[cut] as number) <= reach) continue;
+      if (this.#histories.gapBefore(s))
+        across.push(...subtract([reach, offset[cut] as number], setOf(named)));
+      reach = offset[cut] as number;
+      named = subtract(setOf(named), [0, reach]);
     }
-    return subtract(covered, setOf(uncertain));
+    return setOf(across);
   }
 
   /** Ranges of the rows up to a position. */
@@ -131,11 +143,16 @@ export class OffsetSets {
 
   #withoutInvalidates(channel: number, reach: number): number[] {
     if (reach === 0) return [];
-    if (!this.#skipInvalidates) return [0, reach];
+    return subtract([0, reach], this.#invalidates(channel));
+  }
+
+  /** What page-invalidates of either end name, where those are no messages. */
+  #invalidates(channel: number): Offsets {
+    if (!this.#skipInvalidates) return [];
     const rows = this.#evidence.rows;
     const pairs: number[] = [];
     for (let row = rows.start[channel * 2] as number; row < (rows.start[channel * 2 + 2] as number); row += 1)
       if (rows.invalidate[row] === 1) pairs.push(rows.begin[row] as number, rows.end[row] as number);
-    return subtract([0, reach], setOf(pairs));
+    return setOf(pairs);
   }
 }
