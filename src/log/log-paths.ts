@@ -19,11 +19,12 @@ export function isErrno(error: unknown, code: string): boolean {
   return (error as { code?: unknown }).code === code;
 }
 
-function refused(path: string, why: string): RecoveryLineError {
+function refused(path: string, why: string, cause?: unknown): RecoveryLineError {
   return new RecoveryLineError(
     "RL_NO_RIGHTS",
     `${path} ${why}`,
     "A log belongs to the user who reads and writes it, and holds no links. Copy it, or change its owner, if you trust it.",
+    cause,
   );
 }
 
@@ -79,5 +80,22 @@ export function corrupt(dir: string, why: string, cause?: unknown): RecoveryLine
     `the log in ${dir} is damaged: ${why}`,
     "`recovery-line verify` lists the damaged places. Restore the log from a copy, or compute without this node.",
     cause,
+  );
+}
+
+/** Codes of the file system that mean: not yours, or a link where none may be. */
+const NO_RIGHTS = new Set(["EACCES", "EPERM", "ELOOP"]);
+
+/** An error of the file system as ours; our own errors and bugs stay as they are. */
+export function diskError(dir: string, error: unknown): unknown {
+  const { code, message } = error as { code?: unknown; message?: string };
+  if (error instanceof RecoveryLineError || typeof code !== "string" || !/^E[A-Z0-9]+$/.test(code))
+    return error;
+  if (NO_RIGHTS.has(code)) return refused(dir, `cannot be used: ${message}`, error);
+  return new RecoveryLineError(
+    "RL_LOG_WRITE",
+    `the log in ${dir} cannot be used: ${message}`,
+    "Nothing acknowledged is lost. Free space or repair the disk.",
+    error,
   );
 }

@@ -10,6 +10,7 @@ import {
   anchorPath,
   checkFolder,
   corrupt,
+  diskError,
   makeFolder,
   segmentNumbers,
   segmentPath,
@@ -34,6 +35,18 @@ export interface OpenedLog extends Recovered {
  * Throws RL_UNKNOWN_APP, RL_LOCKED, RL_CORRUPT_LOG, RL_LOG_WRITE, RL_NO_RIGHTS.
  */
 export async function openLog(
+  dir: string,
+  role: "owner" | "reader",
+  create: string | undefined,
+): Promise<OpenedLog> {
+  try {
+    return await openChecked(dir, role, create);
+  } catch (error) {
+    throw diskError(dir, error);
+  }
+}
+
+async function openChecked(
   dir: string,
   role: "owner" | "reader",
   create: string | undefined,

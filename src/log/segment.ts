@@ -5,7 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { LEVEL_WRITE_BUFFER_BYTES } from "../model/limits.ts";
 import { faultyTable } from "./level-tables.ts";
 import { locked } from "./log-lock.ts";
-import { checkSegment, corrupt, makeFolder } from "./log-paths.ts";
+import { checkSegment, corrupt, diskError, makeFolder } from "./log-paths.ts";
 
 type Database = Level<Uint8Array, Uint8Array>;
 
@@ -119,7 +119,8 @@ function levelError(dir: string, folder: string, error: unknown): unknown {
   const cause = (error as { cause?: unknown }).cause ?? error;
   const { code, message } = cause as { code?: string; message: string };
   if (code === "LEVEL_LOCKED") return locked(dir, undefined, error);
-  if (!STATUS.test(message)) return error;
+  const disk = diskError(dir, cause);
+  if (!STATUS.test(message)) return disk === cause ? error : disk;
   if (DISK_TROUBLE.test(message))
     return new RecoveryLineError(
       "RL_LOG_WRITE",

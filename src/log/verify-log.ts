@@ -10,7 +10,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_FINDINGS } from "../model/limits.ts";
 import { readAnchor } from "./anchor-file.ts";
 import { lockLog } from "./log-lock.ts";
-import { anchorPath, checkFolder, segmentNumbers, segmentPath } from "./log-paths.ts";
+import { anchorPath, checkFolder, diskError, segmentNumbers, segmentPath } from "./log-paths.ts";
 import { recover } from "./recover.ts";
 import type { Segment } from "./segment.ts";
 import { SegmentShelf } from "./segment-shelf.ts";
@@ -40,6 +40,14 @@ export interface LogReport {
 
 /** Throws RL_UNKNOWN_APP, RL_LOCKED, RL_NO_RIGHTS, RL_LOG_WRITE; damage is reported, not thrown. */
 export async function verifyLog(dir: string): Promise<LogReport> {
+  try {
+    return await verified(dir);
+  } catch (error) {
+    throw diskError(dir, error);
+  }
+}
+
+async function verified(dir: string): Promise<LogReport> {
   if (!(await checkFolder(dir))) throw nothingThere(dir);
   const unlock = await lockLog(dir);
   const shelf = new SegmentShelf(dir);

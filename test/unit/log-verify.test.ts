@@ -50,6 +50,7 @@ async function tamper(segment: string, change: (db: Level<Uint8Array, Uint8Array
   const db = new Level<Uint8Array, Uint8Array>(join(dir, "segments", segment), {
     keyEncoding: "view",
     valueEncoding: "view",
+    compression: false,
   });
   await db.open();
   await change(db).finally(() => db.close());
