@@ -32,6 +32,7 @@ export async function evidenceOfLogs(
 ): Promise<AppEvidence> {
   const { EvidenceBuilder } = await import("../graph/evidence.ts");
   const { decodeBlock } = await import("../format/block.ts");
+  const { addBlock } = await import("../engine/read-evidence.ts");
   const builder = new EvidenceBuilder();
   const owners = new Map<string, string>();
   const missing: string[] = [];
@@ -39,9 +40,9 @@ export async function evidenceOfLogs(
   for (const home of homes)
     try {
       for await (const bytes of appBlocks(home, app)) {
-        const { columns } = decodeBlock(bytes);
-        claim(owners, columns, home);
-        builder.addColumns(columns);
+        const block = decodeBlock(bytes);
+        claim(owners, block.columns, home);
+        addBlock(builder, block);
       }
     } catch (error) {
       if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
@@ -64,7 +65,7 @@ function claim(owners: Map<string, string>, { process }: EventColumns, home: str
     );
 }
 
-function refused(app: string, missing: readonly string[]): RecoveryLineError {
+export function refused(app: string, missing: readonly string[]): RecoveryLineError {
   return new RecoveryLineError(
     "RL_REFUSED",
     `no log of ${app} in ${missing.join(", ")}: the evidence of that node is missing`,

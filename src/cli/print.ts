@@ -58,7 +58,30 @@ export async function write(text: string, stream: Writable = process.stdout): Pr
   });
 }
 
+/** A list with more elements is written one element a line, as it is made: an answer may be longer than the longest string. */
+const INDENTED_ELEMENTS = 1000;
+const JSON_PIECE_CHARACTERS = 256 * 1024;
+
 /** Exactly one JSON object, on stdout. */
-export async function writeJson(value: unknown): Promise<void> {
-  await write(`${JSON.stringify(value, null, 2)}\n`);
+export async function writeJson(value: object): Promise<void> {
+  let separator = "{\n";
+  for (const [key, field] of Object.entries(value)) {
+    if (field === undefined) continue;
+    await write(`${separator}  ${JSON.stringify(key)}: `);
+    if (Array.isArray(field) && field.length > INDENTED_ELEMENTS) await writeList(field);
+    else await write(JSON.stringify(field, null, 2).replaceAll("\n", "\n  "));
+    separator = ",\n";
+  }
+  await write(separator === "{\n" ? "{}\n" : "\n}\n");
+}
+
+async function writeList(elements: readonly unknown[]): Promise<void> {
+  let text = "[";
+  for (const [index, element] of elements.entries()) {
+    text += `${index === 0 ? "" : ","}\n    ${JSON.stringify(element)}`;
+    if (text.length < JSON_PIECE_CHARACTERS) continue;
+    await write(text);
+    text = "";
+  }
+  await write(`${text}\n  ]`);
 }

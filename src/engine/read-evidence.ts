@@ -1,5 +1,5 @@
 /** Where evidence comes from: event batches of a file, or blocks of a log. One pass; holds nothing but the builder. */
-import { decodeBlock } from "../format/block.ts";
+import { type Block, decodeBlock } from "../format/block.ts";
 import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
 import type { Event } from "../model/event.ts";
 
@@ -13,6 +13,13 @@ export async function readEventEvidence(batches: AsyncIterable<readonly Event[]>
 /** Evidence of log blocks in chain order. Throws RL_BAD_BLOCK, and what `EvidenceBuilder` throws. */
 export async function readEvidence(blocks: AsyncIterable<Uint8Array>): Promise<Evidence> {
   const builder = new EvidenceBuilder();
-  for await (const bytes of blocks) builder.addColumns(decodeBlock(bytes).columns);
+  for await (const bytes of blocks) addBlock(builder, decodeBlock(bytes));
   return builder.build();
+}
+
+/** The log may have dropped a process's oldest blocks: positions count from its beginning all the same. */
+export function addBlock(builder: EvidenceBuilder, { header, columns }: Block): void {
+  const process = builder.addProcess(columns.process);
+  if (builder.lengthOf(process) === 0) builder.skipTo(process, header.position);
+  builder.addColumns(columns);
 }

@@ -634,6 +634,20 @@ describe("output", () => {
     expect(other).toEqual(one);
   });
 
+  test("a long list is one object, too", async () => {
+    const names = Array.from({ length: 1500 }, (_, k) => `p${k}`).sort();
+    const { code, value } = await runJson(
+      ["compute", "--from", "-"],
+      lines(...names.map((n) => does(n).fault())),
+    );
+    expect(code).toBe(0);
+    expect(value.line).toEqual(
+      names.map((process) => ({ process, checkpoint: 0, position: 0, action: "initial" })),
+    );
+    expect(value.witnesses).toHaveLength(1500);
+    expect(value.evidence).toEqual({ gaps: 0, lost: 0 });
+  });
+
   test("names can't drive the terminal", async () => {
     const evil = does("\u001b[31mred\u202e\n");
     const text = lines(

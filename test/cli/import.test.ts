@@ -98,12 +98,19 @@ test("compute from a log answers as from its file", async () => {
   writeFileSync(file, text);
   await run(["import", "heat", "--from", file, "--log", home]);
   for (const args of [[], ["--failed", "p"], ["--dsm", "transfers", "--in-transit", "logged"]]) {
-    const direct = await run(["compute", "heat", "--from", file, "--json", ...args]);
-    const logged = await run(["compute", "heat", "--log", home, "--json", ...args]);
+    const direct = await runJson(["compute", "heat", "--from", file, ...args]);
+    const logged = await runJson(["compute", "heat", "--log", home, ...args]);
     expect(direct.code).toBe(3);
-    expect(logged).toEqual(direct);
+    expect(withoutReasons(logged)).toEqual(withoutReasons(direct));
+    const events = await runJson(["compute", "heat", "--log", home, "--from-events", ...args]);
+    expect(events).toEqual(direct);
   }
 });
+
+/** Cuts tell ranges where events tell single lines: who is rolled back is the same, the witness's words may differ. */
+function withoutReasons({ code, value, stderr }: Awaited<ReturnType<typeof runJson>>): unknown {
+  return { code, stderr, ...value, witnesses: value.witnesses.map(({ process }) => process) };
+}
 
 test("importing again appends, and the history goes on", async () => {
   const home = newHome();
