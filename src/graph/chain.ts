@@ -41,7 +41,8 @@ export function shortestChain(
     parent.push(from);
     return hits(p, l);
   };
-  for (const [at, s] of starts.entries()) if (visit(s.process, s.line, START, at)) return links(0);
+  for (const [at, s] of starts.entries())
+    if (visit(s.process, s.line, START, at)) return links(process.length - 1);
   for (let record = 0; record < process.length; record += 1) {
     const p = process.at(record);
     let edge = done.get(p) ?? (graph.start[p + 1] as number);
