@@ -14,7 +14,7 @@ import type { ProcessInfo, RegisterMode } from "./protocol.ts";
 /** Is anything in the process's cgroup? A parameter for processes whose cgroups lie elsewhere (tests, benches). */
 export type IsPopulated = (process: ProcessInfo) => boolean;
 
-export const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
+const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
   const cgroup = new ProcessCgroup(app, process);
   return cgroup.id === cgroupId && cgroup.populated;
 };

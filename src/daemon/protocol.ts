@@ -7,7 +7,7 @@
  *   POST /v1/register         RegisterRequest → { incarnation }
  *   POST /v1/unregister       ProcessRequest  → {}
  *   POST /v1/cut              ProcessRequest  → WireCut
- *   POST /v1/append           AppendRequest   → { position }
+ *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
  *   POST /v1/drain            {}              → {}
  *   POST /v1/rotate           { app }         → {}
@@ -51,12 +51,6 @@ export interface RegisterRequest extends Registration {
 export interface ProcessRequest {
   readonly app: string;
   readonly process: string;
-}
-
-export interface AppendRequest {
-  readonly app: string;
-  /** A line of interchange.md. */
-  readonly event: string;
 }
 
 export interface WireCut {

@@ -17,7 +17,7 @@ import { type ImageFacts, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
 import { treeRoot } from "./process-tree.ts";
 
 /** What a checkpoint needs of the collector. */
-export interface CheckpointLog {
+interface CheckpointLog {
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
   append(app: string, event: Event): Promise<{ position: number }>;
@@ -75,27 +75,26 @@ export async function checkpointTogether(
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
 ): Promise<CheckpointResult[]> {
-  const started = performance.now();
-  const works = targets.map((target) => new Work(target, options, started));
+  const works = targets.map((target) => new Work(target, options));
   const cgroups = targets.map(({ cgroup }) => cgroup);
   try {
-    await whileFrozen(cgroups, async (guard) => {
-      for (const work of works) await work.readCut();
+    const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
+      for (const work of works) await work.readCut(sinceMs);
       for (const work of works) await work.takeImage(guard);
       for (const work of works) await work.record();
+      return performance.now() - sinceMs;
     });
+    return works.map((work) => work.result(frozenMs));
   } catch (error) {
     for (const work of works) await work.discard();
     throw error;
   }
-  return works.map((work) => work.result(performance.now()));
 }
 
 /** One process on its way through the phases; each phase is timed. */
 class Work {
   readonly #target: CheckpointTarget;
   readonly #options: CheckpointOptions;
-  readonly #startedMs: number;
   readonly #phasesMs = { freeze: 0, cut: 0, dump: 0, store: 0, append: 0 };
   #cut: CutAnswer | undefined;
   #index = 0;
@@ -106,10 +105,9 @@ class Work {
   #imageBytes = 0;
   #appending = false;
 
-  constructor(target: CheckpointTarget, options: CheckpointOptions, startedMs: number) {
+  constructor(target: CheckpointTarget, options: CheckpointOptions) {
     this.#target = target;
     this.#options = options;
-    this.#startedMs = startedMs;
   }
 
   async #timed<T>(phase: keyof CheckpointResult["phasesMs"], work: () => Promise<T>): Promise<T> {
@@ -121,9 +119,9 @@ class Work {
     }
   }
 
-  async readCut(): Promise<void> {
+  async readCut(sinceMs: number): Promise<void> {
     const { app, process, cgroup } = this.#target;
-    this.#phasesMs.freeze = performance.now() - this.#startedMs;
+    this.#phasesMs.freeze = performance.now() - sinceMs;
     await this.#timed("cut", async () => {
       this.#cut = await this.#options.log.cut(app, process);
       this.#index = await this.#options.log.nextCheckpoint(app, process);
@@ -223,7 +221,7 @@ class Work {
     if (!this.#appending) await this.#image?.discard();
   }
 
-  result(thawedMs: number): CheckpointResult {
+  result(frozenMs: number): CheckpointResult {
     const cut = this.#cut!;
     const image = this.#reference === undefined ? {} : { image: this.#reference };
     return {
@@ -236,7 +234,7 @@ class Work {
       uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "forgotten or older connections"],
       connections: cut.details.length,
       imageBytes: this.#imageBytes,
-      frozenMs: thawedMs - this.#startedMs,
+      frozenMs,
       phasesMs: this.#phasesMs,
     };
   }

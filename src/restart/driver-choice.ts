@@ -5,8 +5,7 @@ import { CriuDriver } from "./driver-criu.ts";
 import { findCriu } from "./driver-criu-find.ts";
 import { noneDriver } from "./driver-none.ts";
 
-export const DRIVER_NAMES = ["auto", "criu", "none"] as const;
-export type DriverName = (typeof DRIVER_NAMES)[number];
+export type DriverName = "auto" | "criu" | "none";
 
 export interface DriverChoice {
   readonly driver: CheckpointDriver;

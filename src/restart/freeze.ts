@@ -14,8 +14,11 @@ import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../ring/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 
-/** What runs while the cgroups stand still gets the pipe, to hand it to processes it starts. */
-export type FrozenWork<T> = (guard: Writable) => Promise<T>;
+/**
+ * What runs while the cgroups stand still gets the pipe, to hand it to processes it starts, and the `performance.now()` at which
+ * freezing began.
+ */
+type FrozenWork<T> = (guard: Writable, sinceMs: number) => Promise<T>;
 
 /**
  * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED.
@@ -31,9 +34,10 @@ export async function whileFrozen<T>(
     for (const cgroup of cgroups) locks.push(lockCgroup(cgroup));
     const watchdog = await startWatchdog(cgroups);
     try {
+      const sinceMs = performance.now();
       for (const cgroup of cgroups) cgroup.setFreeze(true);
       for (const cgroup of cgroups) await standsStill(cgroup, Date.now() + limitMs);
-      return await work(watchdog.stdin!);
+      return await work(watchdog.stdin!, sinceMs);
     } finally {
       thawAll(cgroups);
       await stopWatchdog(watchdog);

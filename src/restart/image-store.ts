@@ -50,7 +50,7 @@ export interface ImageFacts {
   readonly uncaptured: readonly string[];
 }
 
-export interface ImageManifest extends ImageFacts {
+interface ImageManifest extends ImageFacts {
   readonly files: readonly ImageFile[];
 }
 
