@@ -129,9 +129,12 @@ static napi_value select_cgroup(napi_env env, napi_callback_info info) {
     struct source *source;
 
     if (!glue_arguments(env, info, 3, arguments) ||
-        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
-        napi_get_value_bool(env, arguments[2], &on) != napi_ok)
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
         return NULL;
+    if (napi_get_value_bool(env, arguments[2], &on) != napi_ok) {
+        napi_throw_type_error(env, NULL, "expected true or false");
+        return NULL;
+    }
     const int status = capture_select(source->capture, cgroup, on, error);
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
@@ -234,6 +237,84 @@ static napi_value cut(napi_env env, napi_callback_info info) {
     return object;
 }
 
+/* One field of a cut entry; throws and returns false where it is no integer. */
+static bool entry_field(napi_env env, napi_value entry, const char *name, uint64_t *out) {
+    napi_value value;
+    return napi_get_named_property(env, entry, name, &value) == napi_ok && glue_u64(env, value, out);
+}
+
+static bool read_entry(napi_env env, napi_value object, struct capture_cut_entry *entry) {
+    uint64_t flags, live;
+
+    if (!entry_field(env, object, "flags", &flags) || !entry_field(env, object, "live", &live) ||
+        !entry_field(env, object, "local", &entry->local) ||
+        !entry_field(env, object, "remote", &entry->remote) ||
+        !entry_field(env, object, "sent", &entry->sent) ||
+        !entry_field(env, object, "received", &entry->received) ||
+        !entry_field(env, object, "unacknowledged", &entry->unacknowledged))
+        return false;
+    entry->flags = (uint8_t)flags;
+    entry->live = live != 0;
+    return true;
+}
+
+/* What `cut` returned, back again. NULL after throwing; free() it. */
+static struct capture_cut_entry *read_entries(napi_env env, napi_value array, uint32_t *count) {
+    napi_value object;
+
+    if (napi_get_array_length(env, array, count) != napi_ok) {
+        napi_throw_type_error(env, NULL, "expected an array of cut entries");
+        return NULL;
+    }
+    struct capture_cut_entry *entries = calloc((size_t)*count + 1, sizeof(*entries));
+    if (entries == NULL)
+        glue_throw(env, -ENOMEM, "out of memory");
+    for (uint32_t i = 0; entries != NULL && i < *count; i++) {
+        if (napi_get_element(env, array, i, &object) == napi_ok && read_entry(env, object, &entries[i]))
+            continue;
+        free(entries);
+        return NULL;
+    }
+    return entries;
+}
+
+/* forgetClosed(handle, cgroupId, entries) */
+static napi_value forget_closed(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_cut_entry *entries;
+    uint64_t cgroup;
+    uint32_t count;
+    napi_value arguments[3];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 3, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
+        (entries = read_entries(env, arguments[2], &count)) == NULL)
+        return NULL;
+    const int status = capture_forget_closed(source->capture, cgroup, entries, count, error);
+    free(entries);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
+/* expectRestore(handle, entries) */
+static napi_value expect_restore(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_cut_entry *entries;
+    uint32_t count;
+    napi_value arguments[2];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 2, arguments) || (source = glue_source(env, arguments[0])) == NULL)
+        return NULL;
+    if (source->capture == NULL)
+        return glue_throw(env, -ENOTSUP, "this handle only reads a ring");
+    if ((entries = read_entries(env, arguments[1], &count)) == NULL)
+        return NULL;
+    const int status = capture_expect_restore(source->capture, entries, count, error);
+    free(entries);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
 /* probe() -> [{ name, supported, reason }] */
 static napi_value probe(napi_env env, napi_callback_info info) {
     struct capture_capability *found = calloc(MAX_CAPABILITIES, sizeof(*found));
@@ -266,5 +347,7 @@ void capture_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "takeLost", take_lost);
     glue_define(env, exports, "counters", counters);
     glue_define(env, exports, "cut", cut);
+    glue_define(env, exports, "forgetClosed", forget_closed);
+    glue_define(env, exports, "expectRestore", expect_restore);
     glue_define(env, exports, "probe", probe);
 }

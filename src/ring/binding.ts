@@ -32,6 +32,8 @@ export interface NativeAddon {
   counters(handle: NativeHandle): CaptureCounters;
   takeLost(handle: NativeHandle, cgroupId: number): number;
   cut(handle: NativeHandle, cgroupId: number): { complete: number; entries: CutEntry[] };
+  forgetClosed(handle: NativeHandle, cgroupId: number, entries: readonly CutEntry[]): void;
+  expectRestore(handle: NativeHandle, entries: readonly CutEntry[]): void;
   probe(): { name: string; supported: number; reason: string }[];
   /** Fills `out`; `status` receives position, foreign slots, busy. Returns the number of records. */
   drain(handle: NativeHandle, out: Uint8Array, status: Float64Array): number;

@@ -143,6 +143,22 @@ export class KernelSource implements EventSource {
     return { complete: complete !== 0, entries };
   }
 
+  /**
+   * Closed connections (`live` 0) that the caller has stored for good; later cuts no longer name them. The kernel keeps 2^18 of all
+   * processes together; beyond that cuts are incomplete.
+   */
+  forgetClosed(cgroupId: number, entries: readonly CutEntry[]): void {
+    call("closed connections", () => this.#native.forgetClosed(this.#handle, cgroupId, entries));
+  }
+
+  /**
+   * Announces TCP connections that a restore (TCP_REPAIR) is about to make: they keep their names and go on at the offsets of this cut.
+   * Without it a restored connection is reported as uncaptured.
+   */
+  expectRestore(entries: readonly CutEntry[]): void {
+    call("restored connections", () => this.#native.expectRestore(this.#handle, entries));
+  }
+
   /** Everything pinned stays and goes on recording. */
   close(): void {
     if (this.#closed) return;
