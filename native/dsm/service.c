@@ -252,7 +252,7 @@ static bool wants_input(const struct peer *peer) {
 }
 
 static void wait_for_traffic(struct dsm *dsm, bool again) {
-    struct pollfd polled[DSM_MAX_PROCESSES + 1];
+    struct pollfd polled[DSM_MAX_PROCESSES + 2];
     const struct timespec retry = {.tv_nsec = RETRY_NS}, idle = {.tv_sec = IDLE_NS / 1000000000};
     uint64_t woken;
 
@@ -264,12 +264,15 @@ static void wait_for_traffic(struct dsm *dsm, bool again) {
         polled[rank].revents = 0;
     }
     polled[DSM_MAX_PROCESSES] = (struct pollfd){.fd = dsm->wake_service, .events = POLLIN};
+    polled[DSM_MAX_PROCESSES + 1] = (struct pollfd){.fd = dsm->status == DSM_OK ? dsm->tracer.collector : -1};
     pthread_mutex_unlock(&dsm->lock);
-    ppoll(polled, DSM_MAX_PROCESSES + 1, again ? &retry : &idle, NULL);
+    ppoll(polled, DSM_MAX_PROCESSES + 2, again ? &retry : &idle, NULL);
     if ((polled[DSM_MAX_PROCESSES].revents & POLLIN) && read(dsm->wake_service, &woken, sizeof(woken)) < 0 &&
         errno != EAGAIN)
         abort(); /* our own eventfd */
     pthread_mutex_lock(&dsm->lock);
+    if (polled[DSM_MAX_PROCESSES + 1].revents != 0) /* going on would leave a log that misses what happened */
+        dsm_fail(dsm, DSM_SYSTEM, "the collector is gone");
     for (unsigned rank = 0; rank < DSM_MAX_PROCESSES; rank++)
         if (dsm->peers[rank].fd >= 0 && (polled[rank].revents & (POLLIN | POLLERR | POLLHUP)))
             receive(dsm, rank);

@@ -92,7 +92,8 @@ static enum recovery_kind kind_of(const struct message *message, bool source) {
 
 static struct recovery_record record_of(const struct message *message, unsigned self, unsigned other,
                                         bool source) {
-    const bool ownership = message->flags & MESSAGE_WRITE;
+    const bool ownership =
+        message->type == GRANT || (message->type == DATA && message->flags & MESSAGE_WRITE);
 
     return (struct recovery_record){
         .kind = (uint8_t)kind_of(message, source),

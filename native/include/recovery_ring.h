@@ -66,7 +66,7 @@ enum recovery_flag {
     RECOVERY_FLAG_UNIX = 1, /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
     RECOVERY_FLAG_NAIVE =
         2, /* offsets by the naive rule (no tcp_sendmsg_locked): may be wrong under concurrent threads */
-    RECOVERY_FLAG_WRITE = 4,  /* page fault: write access; page copy: ownership moves with it */
+    RECOVERY_FLAG_WRITE = 4,  /* page fault: write access; else of a DSM: ownership moves */
     RECOVERY_FLAG_SOURCE = 8, /* page copy, page invalidate: this end is the source */
     RECOVERY_FLAG_DSM = 16    /* local and remote name entities of a DSM runtime */
 };

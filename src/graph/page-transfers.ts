@@ -8,7 +8,7 @@
  * Exact edges need certainty: where a history has a gap or a rollback, everything stays conservative (a cut vector that heals a gap
  * says how many messages arrived, not whose pages were in them).
  */
-import type { Event, PageCopyEvent, PageName } from "../model/event.ts";
+import type { DsmEvent, PageCopyEvent, PageName, PageVersion } from "../model/event.ts";
 import type { InTransitPolicy } from "../model/recovery-line.ts";
 import { type DependencyList, dependencies } from "./dependencies.ts";
 import { buildDependencyGraph } from "./dependency-graph.ts";
@@ -17,22 +17,6 @@ import type { Evidence } from "./evidence-layout.ts";
 import { matchRanges } from "./match-ranges.ts";
 import { IntervalFinder, type RestorePoints, restorePoints } from "./restore-points.ts";
 import type { RollbackModel } from "./rollback-model.ts";
-
-/** What a DSM runtime knows beyond interchange.md; optional fields of its page lines. */
-export interface PageVersion {
-  readonly page?: PageName;
-  /** Rises with each change of ownership; 0 = nobody has written the page. */
-  readonly version?: number;
-  /** Process that wrote this version last … */
-  readonly writer?: string;
-  /** … in this checkpoint interval of its own, ≥ 1: the one that checkpoint `interval` ends. */
-  readonly interval?: number;
-  /** Ownership comes with it: the destination writes version + 1. */
-  readonly owner?: boolean;
-}
-
-/** Without the added fields of other types, which mean nothing here. */
-export type DsmEvent = Event & PageVersion;
 
 /** The cause of a dependency on a last writer, beside the causes of `dependencies.ts`. */
 const LAST_WRITER = 0xfffffffe;

@@ -85,3 +85,19 @@ export type Event =
   | RollbackEvent;
 
 export type EventType = Event["type"];
+
+/** What a DSM runtime knows beyond interchange.md; optional fields of its page lines. */
+export interface PageVersion {
+  readonly page?: PageName;
+  /** Rises with each change of ownership; 0 = nobody has written the page. */
+  readonly version?: number;
+  /** Process that wrote this version last … */
+  readonly writer?: string;
+  /** … in this checkpoint interval of its own, ≥ 1: the one that checkpoint `interval` ends. */
+  readonly interval?: number;
+  /** Ownership comes with it: the destination writes version + 1. */
+  readonly owner?: boolean;
+}
+
+/** Without the added fields of other types, which mean nothing here. */
+export type DsmEvent = Event & PageVersion;

@@ -7,8 +7,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readDsmTraces } from "../../src/analysis/importers/dsm-trace.ts";
 import { computeLine, processNumbers } from "../../src/engine/compute.ts";
 import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { type DsmEvent, exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
+import { exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
 import { keptPositions, undoneBy } from "../../src/graph/rollback-model.ts";
+import type { DsmEvent } from "../../src/model/event.ts";
 import { compile } from "../native/c-build.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
 

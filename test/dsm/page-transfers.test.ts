@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { type DsmEvent, exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
+import { exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
 import { NOTHING_UNDONE } from "../../src/graph/propagate-rollback.ts";
 import {
   keptPositions,
@@ -8,6 +8,7 @@ import {
   rollbackModel,
   undoneBy,
 } from "../../src/graph/rollback-model.ts";
+import type { DsmEvent } from "../../src/model/event.ts";
 import type { DsmModel } from "../../src/model/recovery-line.ts";
 import { Random } from "../reference/random.ts";
 import {

@@ -5,7 +5,7 @@
  * A *moment* of a process is `2 n` for its line n and `2 n + 1` for a local step between lines n and n + 1. A cut that keeps n lines
  * keeps the moments up to `2 n`; a process that continues keeps all.
  */
-import type { DsmEvent } from "../../src/graph/page-transfers.ts";
+import type { DsmEvent } from "../../src/model/event.ts";
 import { Random } from "../reference/random.ts";
 
 export interface DsmSetting {

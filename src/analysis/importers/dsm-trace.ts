@@ -1,8 +1,7 @@
 /** Traces of native/dsm: interchange.md, and what the runtime knows about page versions beside it. */
 import { open } from "node:fs/promises";
 import { HistoryCheck, parseEvent } from "../../format/interchange.ts";
-import type { DsmEvent, PageVersion } from "../../graph/page-transfers.ts";
-import type { PageName } from "../../model/event.ts";
+import type { DsmEvent, PageName, PageVersion } from "../../model/event.ts";
 
 /**
  * All events of the files, file after file. Lines of one process must stand in one file.

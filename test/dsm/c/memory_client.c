@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * memory_client SOCKET MODE: a runtime that hands a memory ring over and misbehaves in one way; waits until
+ * it is turned away or told to end by the end of its input.
+ *
+ *   good      ten messages and a checkpoint          file      a descriptor that is no memfd
+ *   lossy     overflows its ring                     unsealed  a memfd that could shrink
+ *   untold    overflows, then dies                   hello     says something else first
+ *   scribble  an impossible header                   impostor  records of another rank
+ *   foreign   a kernel's record                      number    a message number that no double can hold
+ *   hole      a sequence number nobody wrote         control   a reliable event of another process
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../../../native/ring/ring_write.h"
+
+static struct ring_writer writer;
+static uint64_t counter;
+static int connection;
+
+static void say(const char *text, int fd) {
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = control;
+        message.msg_controllen = sizeof(control);
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(rights), &fd, sizeof(int));
+    }
+    if (sendmsg(connection, &message, MSG_NOSIGNAL) < 0)
+        perror("sendmsg");
+}
+
+static int put(unsigned entity, uint64_t number, uint8_t flags) {
+    const struct recovery_record record = {.kind = RECOVERY_SEND,
+                                           .flags = (uint8_t)(flags | RECOVERY_FLAG_SOURCE),
+                                           .cpu = RECOVERY_DSM_LOCK_ACQUIRE,
+                                           .process = entity,
+                                           .local = entity,
+                                           .remote = 1,
+                                           .begin = number,
+                                           .length = 1};
+    return ring_write(&writer, &record, &counter);
+}
+
+static int odd_descriptor(const char *mode) {
+    if (strcmp(mode, "file") == 0)
+        return open("/dev/null", O_RDWR);
+    const int fd = memfd_create("unsealed", MFD_ALLOW_SEALING);
+    return ftruncate(fd, 3 * 4096) == 0 ? fd : -1;
+}
+
+static void misbehave(const char *mode) {
+    const int lossy = strcmp(mode, "lossy") == 0 || strcmp(mode, "untold") == 0;
+    const unsigned records = lossy ? 100 : 10;
+
+    for (unsigned i = 0; i < records; i++) {
+        if (strcmp(mode, "hole") == 0 && i == 5)
+            counter++;
+        const int foreign = strcmp(mode, "foreign") == 0 && i == 5,
+                  impostor = strcmp(mode, "impostor") == 0 && i == 5;
+        const int huge = strcmp(mode, "number") == 0 && i == 5;
+        put(impostor ? 4 : 2, huge ? (uint64_t)1 << 60 : i, foreign ? 0 : RECOVERY_FLAG_DSM);
+    }
+    if (strcmp(mode, "scribble") == 0)
+        memset(writer.data + 64, 0xff, 64);
+    if (strcmp(mode, "good") == 0)
+        say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p1\",\"checkpoint\":1,"
+            "\"cut\":{\"sent\":{\"dsm:p1-h0\":5},\"received\":{}}}}",
+            -1);
+    if (strcmp(mode, "control") == 0)
+        say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p0\",\"checkpoint\":1}}", -1);
+    if (strcmp(mode, "lossy") == 0)
+        while (!put(2, 100, RECOVERY_FLAG_DSM))
+            usleep(1000);
+}
+
+int main(int argc, char **argv) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *mode = argc > 2 ? argv[2] : "";
+    int ring;
+
+    if (argc < 3 || strlen(argv[1]) >= sizeof(address.sun_path))
+        return 2;
+    strcpy(address.sun_path, argv[1]);
+    connection = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    if (connect(connection, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+        ring_writer_open(&writer, 4096, &ring) != 0)
+        return 1;
+    if (strcmp(mode, "file") == 0 || strcmp(mode, "unsealed") == 0)
+        ring = odd_descriptor(mode);
+    if (strcmp(mode, "hello") == 0)
+        say("{\"version\":1,\"application\":\"../x\",\"rank\":1}", ring);
+    else
+        say("{\"version\":1,\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}", ring);
+    misbehave(mode);
+    char end;
+    return read(STDIN_FILENO, &end, 1) < 0;
+}
