@@ -3,18 +3,20 @@
  * Their restore points are the usable checkpoints that all of them hold under the same index, and the initial state.
  */
 import { type DependencyList, TOGETHER } from "./dependencies.ts";
-import type { Evidence } from "./evidence-layout.ts";
+import { type Evidence, USABLE } from "./evidence-layout.ts";
 import { pointAtOrBefore, type RestorePoints } from "./restore-points.ts";
 
 type Groups = readonly (readonly number[])[];
 
 /** Positions of the restorable checkpoints of one process by index; the initial state is index 0. */
 function restorable(evidence: Evidence, points: RestorePoints, process: number): Map<number, number> {
-  const { start, line, index } = evidence.segments;
+  const { start, line, index, flags } = evidence.segments;
   const found = new Map<number, number>();
   for (let s = start[process] as number; s < (start[process + 1] as number); s += 1) {
     const at = line[s] as number;
-    if (pointAtOrBefore(points, process, at) === at) found.set(index[s] as number, at);
+    // An image, not a replay: each member's log knows nothing of the memory that they share.
+    if ((flags[s] as number) & USABLE && pointAtOrBefore(points, process, at) === at)
+      found.set(index[s] as number, at);
   }
   return found;
 }

@@ -1,9 +1,11 @@
 /** Bugs that the laws found, one named case each. */
 import { expect, test } from "vitest";
+import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
 import { canonical } from "../reference/answer.ts";
 import { bruteForce } from "../reference/brute-force.ts";
 import { lineOf } from "./cases.ts";
+import { evidenceOf } from "./laws-executions.ts";
 
 test("what only a cut after a gap knows came at the gap: a position before it still needs those bytes replayed", () => {
   const events: Event[] = [
@@ -43,4 +45,15 @@ test("what only a cut after a gap knows came at the gap: a position before it is
   ];
   const options = { failed: ["p"], dsm: "sequential", inTransit: "any" } as const;
   expect(lineOf(events, options).line.map(({ position }) => position)).toEqual([1, 2]);
+});
+
+test("processes checkpointed together are not restored at an unusable checkpoint that one member's log could replay to", () => {
+  const events: Event[] = [
+    { type: "checkpoint", process: "p", checkpoint: 1, usable: true },
+    { type: "checkpoint", process: "q", checkpoint: 1, usable: false },
+    { type: "stable", process: "q" },
+  ];
+  const rules = { dsm: "sequential", inTransit: "any", together: [[0, 1]] } as const;
+  const model = rollbackModel(evidenceOf(events, []), rules);
+  expect([...keptPositions(model.evidence, undoneBy(model, [0]))]).toEqual([0, 0]);
 });
