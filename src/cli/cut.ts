@@ -18,6 +18,8 @@ interface CutFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
 }
 
+/** Process, then checkpoint, `now` or position. */
+const MEMBER = /^(.+)(?::(\d+|now)|@(\d+))$/s;
 /** Links of a chain told in a refusal, count. */
 const MAX_LINKS = 20;
 
@@ -105,9 +107,13 @@ function refusal({ chain }: Extract<CutAnswer, { feasible: false }>): RecoveryLi
 export async function membersOf(model: RollbackModel, options: readonly string[]): Promise<Wanted[]> {
   const { isPlace } = await import("../graph/consistent-cuts.ts");
   const { processNumbers } = await import("../engine/compute.ts");
-  const members = options.flatMap((option) => option.split(/,(?=[^,]*[:@](?:\d+|now)(?:,|$))/));
+  const known = new Set(model.evidence.processes);
+  // A name that holds commas wins over splitting at them, as with --failed.
+  const members = options.flatMap((option) =>
+    known.has(MEMBER.exec(option)?.[1] ?? "") ? [option] : option.split(","),
+  );
   const wanted = members.map((member): Wanted => {
-    const parts = /^(.+)(?::(\d+|now)|@(\d+))$/s.exec(member);
+    const parts = MEMBER.exec(member);
     if (parts === null) throw wrong(member, "is not of the form P:CHECKPOINT, P@POSITION or P:now");
     const [, name = "", checkpoint, position] = parts;
     const [process = 0] = processNumbers(model.evidence, [name]);
