@@ -7,14 +7,14 @@ import { type RollbackModel, type Rules, rollbackModel } from "../graph/rollback
 import { MAX_COLLECT_STEPS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 
-export interface ObsoleteCheckpoint {
+interface ObsoleteCheckpoint {
   readonly process: string;
   readonly checkpoint: number;
   readonly position: number;
   readonly usable: boolean;
 }
 
-export interface Prunable {
+interface Prunable {
   readonly channel: string;
   readonly begin: number;
   readonly end: number;
