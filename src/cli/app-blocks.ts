@@ -1,4 +1,5 @@
 /** An application's log, block by block, whoever holds it: the live collector, or nobody. */
+import type { LogReader } from "../log/segment-reader.ts";
 import { hasCode } from "../model/errors.ts";
 import { appDirectory } from "./home.ts";
 
@@ -24,13 +25,23 @@ export async function* appBlocks(home: string, app: string): AsyncGenerator<Uint
   }
 }
 
-/** The blocks of a log that no collector holds. An import that a crash cut off is completed first. */
+/** The blocks of a log that no collector holds. */
 async function* logBlocks(dir: string): AsyncGenerator<Uint8Array> {
+  const reader = await openLog(dir);
+  try {
+    for await (const { bytes } of reader.blocks()) yield bytes;
+  } finally {
+    await reader.close();
+  }
+}
+
+/** A log that no collector holds. An import that a crash cut off is completed first. Throws what `openLogReader` throws. */
+export async function openLog(dir: string): Promise<LogReader> {
   const { isImportCutOff } = await import("../engine/import-journal.ts");
   if (await isImportCutOff(dir)) {
     const { openEventLog } = await import("../engine/append-log.ts");
     await (await openEventLog(dir, { create: false })).close();
   }
-  const { readLog } = await import("../log/segment-reader.ts");
-  yield* readLog(dir);
+  const { openLogReader } = await import("../log/segment-reader.ts");
+  return openLogReader(dir);
 }

@@ -3,13 +3,16 @@ import type { Command } from "commander";
 import { Option } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { MAX_WORKERS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
+import { closeLogs, openAppLogs } from "./app-logs.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
+import { Progress } from "./progress.ts";
 
 interface ComputeFlags {
   readonly log?: readonly string[];
@@ -20,6 +23,8 @@ interface ComputeFlags {
   readonly json?: boolean;
   readonly diagram?: boolean;
   readonly assumeLost?: boolean;
+  readonly fromEvents?: boolean;
+  readonly workers?: number;
 }
 
 const HELP = `
@@ -53,6 +58,12 @@ export function register(program: Command): void {
     )
     .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
     .option("--assume-lost", "go on although one of the log directories lacks the application (tainted)")
+    .option("--from-events", "read all events, also where the cuts of checkpoints would do")
+    .option(
+      "--workers <n>",
+      "threads that read events; 0 = none (default: one a core, at most 4)",
+      workerCount,
+    )
     .option("--diagram", "draw an ASCII space-time diagram, too")
     .option("--json", "print one JSON object (interchange.md)")
     .addHelpText("after", HELP)
@@ -60,17 +71,9 @@ export function register(program: Command): void {
 }
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
-  const { computeLine } = await import("../engine/compute.ts");
   const { dominoOf } = await import("../graph/domino.ts");
-  const { evidence, missing } = await evidenceFor(app, flags);
-  // Without any process it is the engine's part to refuse.
-  const failed = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-  const known = computeLine(evidence, {
-    ...(failed === undefined ? {} : { failed }),
-    dsm: flags.dsm,
-    inTransit: flags.inTransit,
-  });
-  const answer: RecoveryLine = missing.length > 0 ? { ...known, outcome: "tainted" } : known;
+  const { line, evidence, failed, missing } = await solve(app, flags);
+  const answer: RecoveryLine = missing.length > 0 ? { ...line, outcome: "tainted" } : line;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
   const domino = dominoOf(evidence, answer.line);
   const application = app ?? inputBaseName(flags.from ?? "");
@@ -87,6 +90,48 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
       lineReport(application, answer, domino, missing) + (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
+}
+
+interface Solved extends AppEvidence {
+  readonly line: RecoveryLine;
+  readonly failed: readonly string[] | undefined;
+}
+
+/** From a file, or for a diagram, which shows every message: all events in this thread. Else as `computeApp` sees fit. */
+async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
+  const { dsm, inTransit } = flags;
+  if (flags.from !== undefined || flags.diagram || app === undefined) {
+    const { computeLine } = await import("../engine/compute.ts");
+    const { evidence, missing } = await evidenceFor(app, flags);
+    // Without any process it is the engine's part to refuse.
+    const failed =
+      evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+    const line = computeLine(evidence, { dsm, inTransit, ...(failed === undefined ? {} : { failed }) });
+    return { line, evidence, failed, missing };
+  }
+  const { computeApp } = await import("../engine/compute-app.ts");
+  const { logs, missing } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost);
+  const progress = new Progress(`reading ${printable(app)}`);
+  try {
+    const { line, evidence } = await computeApp(logs, {
+      failed: (processes) => failedNames(flags.failed, processes),
+      dsm,
+      inTransit,
+      progress: (bytes) => progress.bytes(bytes),
+      ...(flags.fromEvents === undefined ? {} : { fromEvents: flags.fromEvents }),
+      ...(flags.workers === undefined ? {} : { workers: flags.workers }),
+    });
+    return { line, evidence, failed: undefined, missing };
+  } finally {
+    progress.end();
+    await closeLogs(logs);
+  }
+}
+
+function workerCount(text: string): number {
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count <= MAX_WORKERS) return count;
+  throw new RecoveryLineError("RL_USAGE", `--workers takes a number from 0 to ${MAX_WORKERS}, not ${text}`);
 }
 
 async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promise<AppEvidence> {

@@ -3,6 +3,7 @@
  * `computeLine` verifies what it found.
  */
 import { availableParallelism } from "node:os";
+import type { Evidence } from "../graph/evidence.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 import { claimProcess } from "./assemble-stretches.ts";
 import { buildEvidence, type NamedBlocks } from "./build-evidence.ts";
@@ -32,6 +33,8 @@ export interface ComputeAppOptions {
 
 export interface AppAnswer {
   readonly line: RecoveryLine;
+  /** What was read: newer checkpoints and events from "cuts", ranges joined where nothing is lost by it from "events". */
+  readonly evidence: Evidence;
   /** What the line was computed from. The line is the same; witnesses of "cuts" name ranges, not single events. */
   readonly from: "cuts" | "events";
   /** Why cuts did not do; with "events". */
@@ -49,7 +52,7 @@ const DEFAULT_WORKERS = 4;
 export async function computeApp(logs: readonly AppLog[], options: ComputeAppOptions): Promise<AppAnswer> {
   const { dsm, inTransit } = options;
   const fast = options.fromEvents ? { reason: "told to read all events" } : await fromCuts(logs, options);
-  if ("line" in fast) return { line: fast.line, from: "cuts" };
+  if ("line" in fast) return { ...fast, from: "cuts" };
   const evidence = await buildEvidence(logs, {
     workers: options.workers ?? Math.min(DEFAULT_WORKERS, availableParallelism()),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -57,7 +60,7 @@ export async function computeApp(logs: readonly AppLog[], options: ComputeAppOpt
   });
   options.signal?.throwIfAborted();
   const line = computeLine(evidence, { dsm, inTransit, ...failedOf(options, evidence.processes) });
-  return { line, from: "events", reason: fast.reason };
+  return { line, evidence, from: "events", reason: fast.reason };
 }
 
 function failedOf(
@@ -71,7 +74,7 @@ function failedOf(
 async function fromCuts(
   logs: readonly AppLog[],
   options: ComputeAppOptions,
-): Promise<{ readonly line: RecoveryLine } | { readonly reason: string }> {
+): Promise<Pick<AppAnswer, "line" | "evidence"> | { readonly reason: string }> {
   const sources = logs.flatMap(({ cuts }) => (cuts === undefined ? [] : [cuts]));
   if (sources.length < logs.length) return { reason: "the log comes as a stream, from its collector" };
   const owners = new Map<string, string>();
@@ -81,5 +84,6 @@ async function fromCuts(
   const processes = [...owners.keys()].sort();
   const { dsm, inTransit } = options;
   const found = await computeFromCuts(sources, { dsm, inTransit, ...failedOf(options, processes) });
-  return found.line === undefined ? { reason: found.reason } : { line: found.line };
+  if (found.line === undefined) return { reason: found.reason };
+  return { line: found.line, evidence: found.evidence };
 }

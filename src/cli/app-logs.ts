@@ -1,0 +1,70 @@
+/** The logs of an application on its nodes, each open until it is closed: by block, or as a stream from a live collector. */
+import type { AppLog } from "../engine/compute-app.ts";
+import { hasCode } from "../model/errors.ts";
+import { appBlocks, openLog } from "./app-blocks.ts";
+import { refused } from "./app-evidence.ts";
+import { appDirectory } from "./home.ts";
+
+export interface AppLogs {
+  readonly logs: readonly AppLog[];
+  /** Homes that lack the application although they were named: only with `assumeLost`. */
+  readonly missing: readonly string[];
+}
+
+/** Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it, and what opening throws. */
+export async function openAppLogs(
+  homes: readonly string[],
+  app: string,
+  assumeLost = false,
+): Promise<AppLogs> {
+  const logs: AppLog[] = [];
+  const missing: string[] = [];
+  let unknown: unknown;
+  try {
+    for (const home of homes)
+      try {
+        logs.push(await openAppLog(home, app));
+      } catch (error) {
+        if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
+        unknown = error;
+        missing.push(home);
+      }
+    if (logs.length === 0) throw unknown;
+    if (missing.length > 0 && !assumeLost) throw refused(app, missing);
+  } catch (error) {
+    await closeLogs(logs);
+    throw error;
+  }
+  return { logs, missing };
+}
+
+export async function closeLogs(logs: readonly AppLog[]): Promise<void> {
+  for (const log of logs) await log.close();
+}
+
+async function openAppLog(home: string, app: string): Promise<AppLog> {
+  if (await collectorHolds(home, app))
+    return { name: home, blocks: () => appBlocks(home, app), close: async () => undefined };
+  const reader = await openLog(appDirectory(home, app));
+  return { name: home, cuts: reader, blocks: () => bytesOf(reader.blocks()), close: () => reader.close() };
+}
+
+/** True if a live collector has the application's log; it alone may read it then. */
+async function collectorHolds(home: string, app: string): Promise<boolean> {
+  const { connectCollector } = await import("../daemon/client.ts");
+  const collector = await connectCollector(home);
+  if (collector === undefined) return false;
+  try {
+    await collector.blocks(app, Number.MAX_SAFE_INTEGER).next();
+    return true;
+  } catch (error) {
+    if (hasCode(error, "RL_UNKNOWN_APP")) return false;
+    throw error;
+  } finally {
+    collector.close();
+  }
+}
+
+async function* bytesOf(blocks: AsyncIterable<{ readonly bytes: Uint8Array }>): AsyncGenerator<Uint8Array> {
+  for await (const { bytes } of blocks) yield bytes;
+}
