@@ -8,7 +8,7 @@
 import type { InTransitPolicy } from "../model/recovery-line.ts";
 import { type Evidence, RECEIVER, SENDER } from "./evidence-layout.ts";
 import { Uint32List } from "./growable.ts";
-import { type Matches, SENT_ACROSS_GAP } from "./match-ranges.ts";
+import type { Matches } from "./match-ranges.ts";
 import { IntervalFinder, type RestorePoints } from "./restore-points.ts";
 
 /** Causes of dependencies and of base marks: a match and which rule made it. `2 * match + rule`. */
@@ -19,11 +19,11 @@ export const TOGETHER = 0xffffffff;
 
 /** Dependencies before they are sorted: four numbers each. */
 export class DependencyList {
-  readonly sourceProcess = new Uint32List(64);
-  readonly sourceLine = new Uint32List(64);
-  readonly targetProcess = new Uint32List(64);
-  readonly targetLine = new Uint32List(64);
-  readonly cause = new Uint32List(64);
+  readonly sourceProcess = new Uint32List();
+  readonly sourceLine = new Uint32List();
+  readonly targetProcess = new Uint32List();
+  readonly targetLine = new Uint32List();
+  readonly cause = new Uint32List();
 
   get length(): number {
     return this.cause.length;
@@ -125,8 +125,7 @@ function unreplayable(
   const stop = matches.start[channel + 1] as number;
   for (let match = matches.start[channel] as number; match < stop; match += 1) {
     const sent = matches.sent[match] as number;
-    if (sent === 0 || (sent <= stable && ((matches.flags[match] as number) & SENT_ACROSS_GAP) === 0))
-      continue;
+    if (sent === 0 || sent <= stable) continue;
     const sentFrom = sentAt.firstLine(sender, sent);
     const cause = 2 * match + UNREPLAYABLE;
     if (receiver < 0) {

@@ -10,8 +10,6 @@ import { Float64List, Uint32List } from "./growable.ts";
 
 /** The line is a bound taken from a cut, not an event's. */
 export const FROM_CUT = 1;
-/** … and events of that window are missing, so no payload log is sure to hold it. */
-export const ACROSS_GAP = 2;
 
 /** Disjoint ranges in rising offset order, each with one line and flags. */
 export class LineRanges {
@@ -51,24 +49,18 @@ export class LineRanges {
 }
 
 /**
- * Per segment that carries a cut: the first line its cut alone may stand for, and whether a gap stands in that window. All events before
- * the first gap are known, so what only the cut knows came at that gap or after it; were it counted earlier, it would not be replayed.
+ * Per segment that carries a cut: the first line its cut alone may stand for. All events before the first gap are known, so what only
+ * the cut knows came at that gap or after it; were it counted earlier, it would not be replayed.
  */
-export interface CutWindows {
-  readonly first: Uint32Array;
-  readonly gap: Uint8Array;
-}
-
-export function cutWindows(evidence: Evidence): CutWindows {
+function cutWindows(evidence: Evidence): Uint32Array {
   const { start, line, flags, gap } = evidence.segments;
-  const windows = { first: new Uint32Array(line.length), gap: new Uint8Array(line.length) };
+  const windows = new Uint32Array(line.length);
   for (let process = 0; process + 1 < start.length; process += 1) {
     let first = 1;
     let firstGap = 0;
     for (let s = start[process] as number; s < (start[process + 1] as number); s += 1) {
       if ((flags[s] as number) & HAS_CUT) {
-        windows.first[s] = firstGap === 0 ? first : firstGap;
-        windows.gap[s] = firstGap === 0 ? 0 : 1;
+        windows[s] = firstGap === 0 ? first : firstGap;
         first = (line[s] as number) + 1;
         firstGap = 0;
       }
@@ -87,7 +79,7 @@ export interface Ignored {
 /** Computes `LineRanges` for one channel end after another, with scratch space that is reused. */
 export class FirstLines {
   readonly #evidence: Evidence;
-  readonly #windows: CutWindows;
+  readonly #windows: Uint32Array;
   readonly #events = new LineRanges();
   /** The cuts' staircase: ranges whose first covering cut is that of segment `line`. */
   readonly #stairs = new LineRanges();
@@ -181,8 +173,7 @@ export class FirstLines {
       into.push(begin, end, eventLine, 0);
       return;
     }
-    const flags = FROM_CUT | (this.#windows.gap[segment] === 1 ? ACROSS_GAP : 0);
-    into.push(begin, end, receives ? (this.#windows.first[segment] as number) : checkpoint, flags);
+    into.push(begin, end, receives ? (this.#windows[segment] as number) : checkpoint, FROM_CUT);
   }
 }
 

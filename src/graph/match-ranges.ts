@@ -4,12 +4,11 @@
  */
 import type { DsmModel } from "../model/recovery-line.ts";
 import { type Evidence, RECEIVER, SENDER } from "./evidence-layout.ts";
-import { ACROSS_GAP, FirstLines, FROM_CUT, type Ignored, LineRanges } from "./first-lines.ts";
+import { FirstLines, FROM_CUT, type Ignored, LineRanges } from "./first-lines.ts";
 import { Float64List, Uint32List } from "./growable.ts";
 
 /** Flags of a match. */
 export const SENT_FROM_CUT = 1;
-export const SENT_ACROSS_GAP = 2;
 export const RECEIVED_FROM_CUT = 4;
 
 /**
@@ -44,11 +43,11 @@ export function matchRanges(evidence: Evidence, dsm: DsmModel): Matches {
 }
 
 class MatchList {
-  readonly begin = new Float64List(64);
-  readonly end = new Float64List(64);
-  readonly sent = new Uint32List(64);
-  readonly received = new Uint32List(64);
-  readonly flags = new Uint32List(64);
+  readonly begin = new Float64List();
+  readonly end = new Float64List();
+  readonly sent = new Uint32List();
+  readonly received = new Uint32List();
+  readonly flags = new Uint32List();
 
   push(begin: number, end: number, sent: number, received: number, flags: number): void {
     this.begin.push(begin);
@@ -107,15 +106,11 @@ function mergeEnds(sent: LineRanges, received: LineRanges, into: MatchList): voi
     const receiveStop = inReceive ? received.end.at(r) : receiveBegin;
     const end = Math.min(sendStop, receiveStop);
     const flags =
-      (inSend ? sentFlags(sent.flags.at(s)) : 0) |
+      (inSend ? (sent.flags.at(s) & FROM_CUT ? SENT_FROM_CUT : 0) : 0) |
       (inReceive && received.flags.at(r) & FROM_CUT ? RECEIVED_FROM_CUT : 0);
     into.push(begin, end, inSend ? sent.line.at(s) : 0, inReceive ? received.line.at(r) : 0, flags);
     at = end;
     if (inSend && sendStop === end) s += 1;
     if (inReceive && receiveStop === end) r += 1;
   }
-}
-
-function sentFlags(flags: number): number {
-  return (flags & FROM_CUT ? SENT_FROM_CUT : 0) | (flags & ACROSS_GAP ? SENT_ACROSS_GAP : 0);
 }

@@ -78,11 +78,7 @@ export class ByteLookup {
       const receivedCut = ignoreCuts ? undefined : firstCut(receivedCuts, byte);
       let sentLine = (sent[place] as FirstEvent).line;
       let receivedLine = (received[place] as FirstEvent).line;
-      let sure = true;
-      if (sentCut !== undefined && sentLine > (lines[sentCut] as number)) {
-        sentLine = lines[sentCut] as number;
-        sure = !this.#histories.gapBefore(sentCut);
-      }
+      if (sentCut !== undefined) sentLine = Math.min(sentLine, lines[sentCut] as number);
       if (receivedCut !== undefined && receivedLine > (lines[receivedCut] as number))
         receivedLine = this.#histories.cutFrom(receivedCut);
       this.#facts[step] = {
@@ -90,7 +86,7 @@ export class ByteLookup {
         receiver,
         sent: Number.isFinite(sentLine) ? sentLine : null,
         received: Number.isFinite(receivedLine) ? receivedLine : null,
-        logged: !this.#logged || (sentLine <= stable && sure),
+        logged: !this.#logged || sentLine <= stable,
       };
     });
   }

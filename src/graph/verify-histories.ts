@@ -13,9 +13,8 @@ export class Histories {
   readonly #replayTo: Float64Array;
   readonly #uncertainEnd: Uint8Array;
   readonly #lastStable: Uint32Array;
-  /** For a checkpoint with a cut: the earliest line of what only the cut knows, and whether a gap stands since the cut before it. */
+  /** For a checkpoint with a cut: the earliest line of what only the cut knows. */
   readonly #cutFrom: Uint32Array;
-  readonly #gapBefore: Uint8Array;
 
   constructor(evidence: Evidence) {
     const segments = evidence.segments.line.length;
@@ -26,7 +25,6 @@ export class Histories {
     this.#uncertainEnd = new Uint8Array(processes);
     this.#lastStable = new Uint32Array(processes);
     this.#cutFrom = new Uint32Array(segments);
-    this.#gapBefore = new Uint8Array(segments);
     for (let process = 0; process < processes; process += 1) this.#read(process);
   }
 
@@ -47,7 +45,6 @@ export class Histories {
       const hasCut = ((flags[s] as number) & 2) !== 0;
       if (hasCut) {
         this.#cutFrom[s] = gapSinceCut > 0 ? gapSinceCut : cutLine + 1;
-        this.#gapBefore[s] = gapSinceCut > 0 ? 1 : 0;
         cutLine = checkpoint;
         gapSinceCut = 0;
         certain = true;
@@ -83,10 +80,6 @@ export class Histories {
   /** The earliest line at which bytes may have come that only the cut of segment `s` knows. */
   cutFrom(s: number): number {
     return this.#cutFrom[s] as number;
-  }
-
-  gapBefore(s: number): boolean {
-    return this.#gapBefore[s] === 1;
   }
 
   /** The greatest restore point at or before `position`, the volatile end not among them. */

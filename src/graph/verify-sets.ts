@@ -74,31 +74,7 @@ export class OffsetSets {
 
   /** Sent bytes that the sender's message log can replay (src/README.md 6). */
   logged(channel: number, sender: number): Offsets {
-    const covered = this.sentAt(channel, this.#histories.lastStable(sender));
-    return subtract(covered, subtract(this.#acrossGaps(channel * 2), this.#invalidates(channel)));
-  }
-
-  /** Bytes that only a cut after a gap knows. One pass over rows and cuts; rows are kept until a cut has passed them. */
-  #acrossGaps(end: number): Offsets {
-    const { start, segment, offset } = this.#evidence.cuts;
-    const rows = this.#evidence.rows;
-    const across: number[] = [];
-    let named: number[] = [];
-    let reach = 0;
-    let row = rows.start[end] as number;
-    for (let cut = start[end] as number; cut < (start[end + 1] as number); cut += 1) {
-      const s = segment[cut] as number;
-      const line = this.#evidence.segments.line[s] as number;
-      for (; row < (rows.start[end + 1] as number) && (rows.line[row] as number) <= line; row += 1)
-        if (!(this.#skipInvalidates && rows.invalidate[row] === 1))
-          named.push(rows.begin[row] as number, rows.end[row] as number);
-      if ((offset[cut] as number) <= reach) continue;
-      if (this.#histories.gapBefore(s))
-        across.push(...subtract([reach, offset[cut] as number], setOf(named)));
-      reach = offset[cut] as number;
-      named = subtract(setOf(named), [0, reach]);
-    }
-    return setOf(across);
+    return this.sentAt(channel, this.#histories.lastStable(sender));
   }
 
   /** Ranges of the rows up to a position. */

@@ -388,6 +388,15 @@ describe("--in-transit logged", () => {
     expect(transit).toEqual(["a p>null [0,1)"]);
   });
 
+  test("a stable line covers all before it, also what a gap hides and only a cut knows", async () => {
+    const events = [p.gap(), p.checkpoint(1, { cut: { sent: { a: 9 } } }), p.stable(), p.fault(), q.fault()];
+    const { line, transit } = await answer(events, logged);
+    expect(line).toEqual(["p replay 1@3", "q initial 0@0"]);
+    expect(transit).toEqual(["a p>null [0,9)"]);
+    const uncovered = [p.gap(), p.stable(), p.checkpoint(1, { cut: { sent: { a: 9 } } }), q.fault()];
+    expect((await answer(uncovered, logged)).line).toEqual(["p initial 0@0", "q initial 0@0"]);
+  });
+
   test("never received, but the receiver goes on: it still waits in its kernel", async () => {
     const events = [p.send("a", 0, 2), q.receive("a", 0, 1), r.fault()];
     expect((await answer(events, [...logged, "--failed", "r"])).line).toEqual([

@@ -152,13 +152,10 @@ function offsets(
   return found;
 }
 
-/** What the sender's stable lines cover: sent before the last one, by an event that was recorded. */
+/** What the sender's stable lines cover: all it sent before the last one. */
 function loggedOffsets(process: Process, channel: string, dsm: string): Set<number> {
   const stable = process.lines.findLastIndex((line) => line["type"] === "stable");
-  const withoutGaps = process.lines.some((line) => line["type"] === "gap")
-    ? process.lines.map((line) => ({ ...line, cut: undefined }))
-    : process.lines;
-  return offsets({ ...process, lines: withoutGaps }, Math.max(0, stable), "sent", channel, dsm);
+  return offsets(process, Math.max(0, stable), "sent", channel, dsm);
 }
 
 function channelEnds(file: readonly Line[]): Map<string, { sender?: string; receiver?: string }> {

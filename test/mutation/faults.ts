@@ -143,20 +143,20 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "a send that only a cut knows counts early",
     file: "graph/first-lines.ts",
-    find: "receives ? (this.#windows.first[segment] as number) : checkpoint",
-    replace: "this.#windows.first[segment] as number",
+    find: "receives ? (this.#windows[segment] as number) : checkpoint",
+    replace: "this.#windows[segment] as number",
   },
   {
     what: "a receive that only a cut knows counts late",
     file: "graph/first-lines.ts",
-    find: "receives ? (this.#windows.first[segment] as number) : checkpoint",
+    find: "receives ? (this.#windows[segment] as number) : checkpoint",
     replace: "checkpoint",
   },
   {
     what: "a receive that only a cut knows counts before the gap it was lost in",
     file: "graph/first-lines.ts",
-    find: "windows.first[s] = firstGap === 0 ? first : firstGap;",
-    replace: "windows.first[s] = first;",
+    find: "windows[s] = firstGap === 0 ? first : firstGap;",
+    replace: "windows[s] = first;",
   },
   {
     what: "a gap before the last cut counts again",
@@ -210,14 +210,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "the line after the last stable line counts as logged",
     file: "graph/dependencies.ts",
-    find: "(sent <= stable && ",
-    replace: "(sent <= stable + 1 && ",
-  },
-  {
-    what: "what was sent across a gap counts as logged",
-    file: "graph/dependencies.ts",
-    find: "((matches.flags[match] as number) & SENT_ACROSS_GAP) === 0",
-    replace: "true",
+    find: "sent <= stable)",
+    replace: "sent <= stable + 1)",
   },
   {
     what: "an unlogged send to nobody known is kept",

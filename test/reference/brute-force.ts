@@ -86,18 +86,9 @@ function receivedAt(history: History, n: number, channel: string, dsm: DsmModel,
   return bytes;
 }
 
-/** Rule 6: the bytes sent by position n whose payload is in the message log. */
+/** Rule 6: the bytes sent by position n that the last stable line covers. */
 function loggedAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
-  const stable = lastStable(history);
-  const logged = new Set<number>();
-  for (let s = 1; s <= Math.min(n, stable); s++) {
-    const before = sentAt(history, s - 1, channel, dsm, ignored);
-    const byEvent = fromEvents(history, s, channel, "sent", dsm);
-    const gap = history.slice(previousCut(history, s), s).some((event) => event.type === "gap");
-    for (const byte of sentAt(history, s, channel, dsm, ignored))
-      if (!before.has(byte) && (byEvent.has(byte) || !gap)) logged.add(byte);
-  }
-  return logged;
+  return sentAt(history, Math.min(n, lastStable(history)), channel, dsm, ignored);
 }
 
 interface Candidate {

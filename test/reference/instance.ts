@@ -54,7 +54,6 @@ interface Fact {
   readonly from: number;
   /** 0 for events; the cut's line for cuts. */
   readonly unlessBy: number;
-  readonly acrossGap: boolean;
 }
 
 interface ChannelFacts {
@@ -79,7 +78,7 @@ function collect(histories: readonly History[], options: Options): Map<string, C
         of(event.channel).ignored.push([event.begin, event.end]);
       } else if (event.type === "checkpoint" && event.cut !== undefined) {
         const { sent, received } = event.cut;
-        const common = { begin: 0, unlessBy: line, acrossGap: firstGap > 0 };
+        const common = { begin: 0, unlessBy: line };
         const earliest = firstGap > 0 ? firstGap : previousCut + 1;
         for (const [channel, end] of sent) of(channel).sent.push({ ...common, end, from: line });
         for (const [channel, end] of received) of(channel).received.push({ ...common, end, from: earliest });
@@ -90,7 +89,7 @@ function collect(histories: readonly History[], options: Options): Map<string, C
       } else if ("channel" in event && event.begin < event.end) {
         const { begin, end } = event;
         const facts = of(event.channel);
-        const fact = { begin, end, from: line, unlessBy: 0, acrossGap: false };
+        const fact = { begin, end, from: line, unlessBy: 0 };
         (isSend(event) ? facts.sent : facts.received).push(fact);
       }
     }
@@ -98,25 +97,18 @@ function collect(histories: readonly History[], options: Options): Map<string, C
   return channels;
 }
 
-/** When the bytes at `offset` count, and whether only a cut across a gap says so. */
-function firstLine(
-  facts: readonly Fact[],
-  offset: number,
-  ignored: boolean,
-): { line: number; acrossGap: boolean } {
+/** The line at which the byte at `offset` counts. */
+function firstLine(facts: readonly Fact[], offset: number, ignored: boolean): number {
   let byEvent = NEVER;
   for (const fact of facts)
     if (fact.unlessBy === 0 && fact.begin <= offset && offset < fact.end)
       byEvent = Math.min(byEvent, fact.from);
   let line = byEvent;
-  let acrossGap = false;
   if (!ignored)
     for (const fact of facts)
-      if (fact.unlessBy > 0 && offset < fact.end && byEvent > fact.unlessBy && fact.from < line) {
+      if (fact.unlessBy > 0 && offset < fact.end && byEvent > fact.unlessBy && fact.from < line)
         line = fact.from;
-        acrossGap = fact.acrossGap;
-      }
-  return { line, acrossGap };
+  return line;
 }
 
 export function buildInstance(events: readonly Event[], options: Options): Instance {
@@ -156,16 +148,16 @@ export function buildInstance(events: readonly Event[], options: Options): Insta
       const skip = ignored.some(([from, to]) => from <= begin && begin < to);
       const out = firstLine(sent, begin, skip);
       const into = firstLine(received, begin, skip);
-      if (out.line === NEVER && into.line === NEVER) continue;
-      const logged = out.line !== NEVER && out.line <= stable[sender]! && !out.acrossGap;
+      if (out === NEVER && into === NEVER) continue;
+      const logged = out !== NEVER && out <= stable[sender]!;
       cells.push({
         channel,
         begin,
         end: bounds[k + 1]!,
         sender,
         receiver,
-        sent: out.line,
-        received: into.line,
+        sent: out,
+        received: into,
         logged,
       });
     }
