@@ -115,15 +115,24 @@ static double seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void print_result(const struct options *options, const struct run *run, double took, bool correct) {
+/* Of both threads of this process. */
+static double cpu_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void print_result(const struct options *options, const struct run *run, double took, double cpu,
+                         bool correct) {
     struct dsm_counters c;
 
     dsm_count(run->dsm, &c);
-    printf("{\"kernel\":\"%s\",\"processes\":%u,\"n\":%zu,\"iterations\":%u,\"seconds\":%.6f,\"correct\":%s,"
+    printf("{\"kernel\":\"%s\",\"processes\":%u,\"n\":%zu,\"iterations\":%u,\"seconds\":%.6f,\"cpuSeconds\":%"
+           ".6f,\"correct\":%s,"
            "\"readFaults\":%llu,\"writeFaults\":%llu,\"copiesReceived\":%llu,\"invalidations\":%llu,"
            "\"records\":%llu,"
            "\"recordsLost\":%llu}\n",
-           options->kernel->name, run->size, run->n, run->iterations, took, correct ? "true" : "false",
+           options->kernel->name, run->size, run->n, run->iterations, took, cpu, correct ? "true" : "false",
            (unsigned long long)c.read_faults, (unsigned long long)c.write_faults,
            (unsigned long long)c.copies_received, (unsigned long long)c.invalidations,
            (unsigned long long)c.records, (unsigned long long)c.records_lost);
@@ -160,12 +169,12 @@ static int one_process(const struct options *options, struct dsm_config config) 
     run.memory = dsm_memory(run.dsm);
     must(&run, dsm_register_state(run.dsm, &run.step, sizeof(run.step)));
     run_barrier(&run);
-    const double start = seconds();
+    const double start = seconds(), cpu = cpu_seconds();
     options->kernel->compute(&run);
-    const double took = seconds() - start;
+    const double took = seconds() - start, used = cpu_seconds() - cpu;
     if (run.rank == 0) {
         correct = options->kernel->correct(&run);
-        print_result(options, &run, took, correct);
+        print_result(options, &run, took, used, correct);
     }
     return dsm_close(run.dsm) != DSM_OK ? DSM_EXIT_FAILED : correct ? 0 : 1;
 }
