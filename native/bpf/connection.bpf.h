@@ -74,11 +74,16 @@ static __always_inline uint64_t offset_of_sequence(const struct tcp_sock *tcp, c
                            seq - c->local - 1);
 }
 
-/* Bytes that the other end of a stream handed over, as far as they are counted yet; 0 if nobody counts. */
-static __always_inline uint64_t unix_peer_sent(struct sock *sk) {
+static __always_inline struct unix_end *unix_other_end(struct sock *sk) {
     struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
     struct sock *peer = unix ? unix->peer : 0;
-    struct unix_end *other = peer ? bpf_sk_storage_get(&unix_ends, peer, 0, 0) : 0;
+
+    return peer ? bpf_sk_storage_get(&unix_ends, peer, 0, 0) : 0;
+}
+
+/* Bytes that the other end of a stream handed over, as far as they are counted yet; 0 if nobody counts. */
+static __always_inline uint64_t unix_peer_sent(struct sock *sk) {
+    struct unix_end *other = unix_other_end(sk);
 
     return other ? *(volatile uint64_t *)&other->sent : 0;
 }

@@ -529,6 +529,17 @@ static __always_inline int unix_taken_unseen(struct sock *sk, const struct unix_
     return sk->sk_type == SOCK_STREAM && !end->shared_receive && sent > end->received + unix_queued(sk, sent);
 }
 
+/*
+ * Two units of recovery on one end, as `owned` has it for TCP. But where nobody who is recorded holds the
+ * other end, no channel comes of it: whatever a service manager or a test gave them both for standard output.
+ */
+static __always_inline void unix_shared(struct sock *sk, struct process_state *state, uint64_t process) {
+    struct unix_end *other = unix_other_end(sk);
+
+    if (!other || other->owner)
+        unmatched(state, process, RECOVERY_UNMATCHED_OTHER_SOCKET);
+}
+
 static __always_inline void unix_done(struct sock *sk, int result, int receive, struct process_state *state,
                                       uint64_t process) {
     struct unix_step step = {.length = unix_length(sk, result, receive)};
@@ -549,7 +560,7 @@ static __always_inline void unix_done(struct sock *sk, int result, int receive, 
     if (!end->owner)
         end->owner = process;
     if (end->owner != process) {
-        unmatched(state, process, RECOVERY_UNMATCHED_OTHER_SOCKET);
+        unix_shared(sk, state, process);
         return;
     }
     range.flags = step.flags;

@@ -381,6 +381,52 @@ static void case_peer_selected_later(void) {
     tiles(server, RECOVERY_SEND, mine->remote, mine->local, 100, 200);
 }
 
+static int shared_ends[2];
+
+static void write_in_steps(int fd, struct told *told) {
+    (void)fd;
+    for (int i = 0; i < 3; i++) {
+        send_all(shared_ends[0], block, 10, told);
+        step(told);
+    }
+}
+
+static void read_shared(int fd, struct told *told) {
+    (void)fd;
+    receive_all(shared_ends[1], block, 60, told);
+}
+
+/* Two units of recovery write into one socket. As long as nobody who is recorded reads it (a service manager
+ * takes both's output) it is no channel and no verdict; with a recorded reader the second writer is told
+ * apart. */
+static void case_shared_output(void) {
+    set_up();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, shared_ends) == 0);
+    struct actor *first = new_actor(1), *second = new_actor(1), *reader = new_actor(1);
+    start(first, write_in_steps, -1);
+    reached(first, 1);
+    start(second, write_in_steps, -1);
+    reached(second, 1);
+    release(second, 1);
+    reached(second, 2);
+    EQUAL(count_records(second, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(first, RECOVERY_SEND), 1);
+    start(reader, read_shared, -1);
+    while (reader->told->received < 30)
+        usleep(200);
+    release(first, 1);
+    reached(first, 2);
+    release(second, 2);
+    reached(second, 3);
+    CHECK(has_unmatched(second, RECOVERY_UNMATCHED_OTHER_SOCKET));
+    release(first, 2);
+    reached(first, 3);
+    reached(reader, 1);
+    EQUAL(count_records(first, RECOVERY_UNMATCHED) + count_records(reader, RECOVERY_UNMATCHED), 0);
+    const struct recovery_record *theirs = first_record(reader);
+    tiles(reader, RECOVERY_RECEIVE, theirs->local, theirs->remote, 0, 60);
+}
+
 /* ---- whole messages
  * --------------------------------------------------------------------------------------------- */
 
@@ -466,6 +512,7 @@ int main(int argc, char **argv) {
         {"abstract-name", case_abstract_name},
         {"path-name", case_path_name},
         {"passing-a-connection", case_passing_a_connection},
+        {"shared-output", case_shared_output},
         {"peer-selected-later", case_peer_selected_later},
         {"seqpacket", case_seqpacket},
         {"seqpacket-end-of-file", case_seqpacket_end_of_file},
