@@ -19,10 +19,10 @@ export class RawEvidence {
   readonly weak = new Uint32List();
 
   /** Per range row: `end * 2 + invalidate`, line, range. */
-  readonly rowTag = new Uint32List(64);
-  readonly rowLine = new Uint32List(64);
-  readonly rowBegin = new Float64List(64);
-  readonly rowEnd = new Float64List(64);
+  readonly rowTag = new Uint32List();
+  readonly rowLine = new Uint32List();
+  readonly rowBegin = new Float64List();
+  readonly rowEnd = new Float64List();
 
   /** Per segment; `below` is the segment it stands on (itself for an initial state). */
   readonly segmentLine = new Uint32List();
