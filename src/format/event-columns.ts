@@ -23,7 +23,7 @@ export const EVENT_KIND = {
 } as const satisfies Record<EventType, number>;
 
 /** Names by code. */
-export const EVENT_TYPES: readonly (EventType | undefined)[] = [
+const EVENT_TYPES: readonly (EventType | undefined)[] = [
   undefined,
   ...(Object.keys(EVENT_KIND) as EventType[]),
 ];

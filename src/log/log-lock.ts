@@ -1,7 +1,8 @@
 /**
  * One process at a time owns a log: an flock on its `lock` file, which the kernel drops however its holder dies.
  * Without the addon LevelDB's own lock on the newest segment is what keeps two owners apart (`recover.ts` reads the
- * anchor again once it holds that).
+ * anchor again once it holds that). LevelDB loses that lock, and says nothing, once its process opens the folder a second
+ * time (POSIX drops a process's locks on a file when it closes any descriptor of it), so a process never gets that far.
  */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
@@ -23,7 +24,21 @@ function addon(): NativeAddon | undefined {
 export async function lockLog(dir: string): Promise<() => void> {
   const path = lockPath(dir);
   const file = await open(path, constants.O_RDONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-  await file.close();
+  const { dev, ino } = await file.stat().finally(() => file.close());
+  const identity = `${dev}:${ino}`;
+  if (held.has(identity)) throw locked(dir, process.pid);
+  const unlock = flockOf(dir, path);
+  held.add(identity);
+  return () => {
+    held.delete(identity);
+    unlock();
+  };
+}
+
+/** Lock files of the logs that this process has open, by device and inode. */
+const held = new Set<string>();
+
+function flockOf(dir: string, path: string): () => void {
   const locker = addon();
   if (locker === undefined) return () => undefined;
   try {

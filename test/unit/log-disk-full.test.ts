@@ -10,10 +10,10 @@ import { hasCode } from "../../src/model/errors.ts";
 import { eventsOf, sends, storedEvents } from "./log-rig.ts";
 
 const root = mkdtempSync(join(tmpdir(), "recovery-line-full-"));
-const mounted =
-  spawnSync("mount", ["-t", "tmpfs", "-o", "size=12m,mode=700", "recovery-line-test", root]).status === 0;
+const run = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
+const mounted = run("mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "recovery-line-test", root);
 afterAll(() => {
-  if (mounted) spawnSync("umount", [root]);
+  if (mounted) run("umount", root);
   rmSync(root, { recursive: true, force: true });
 });
 const dir = join(root, "app");
