@@ -88,7 +88,7 @@ function witnessList(witnesses: readonly Witness[]): string {
 }
 
 /** One rolled-back process and its chain, a line a link. */
-export function witnessText({ process, because }: Witness): string {
+function witnessText({ process, because }: Witness): string {
   const links = because.map((link) => `    ${linkText(link)}\n`);
   const hidden = links.length - MAX_LINKS;
   if (hidden > 0) links.splice(MAX_LINKS / 2, hidden, `    ... ${counted(hidden, "more link")} ...\n`);

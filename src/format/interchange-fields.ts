@@ -18,7 +18,7 @@ export function fieldOf(line: JsonObject, field: string, place: Place): unknown 
 }
 
 /** A non-empty string that UTF-8 can hold, within `maxBytes`. */
-export function nameField(line: JsonObject, field: string, maxBytes: number, place: Place): string {
+function nameField(line: JsonObject, field: string, maxBytes: number, place: Place): string {
   const value = fieldOf(line, field, place);
   if (typeof value !== "string" || value === "")
     throw badInput(place, field, `must be a non-empty string, is ${quoted(value)}`);
