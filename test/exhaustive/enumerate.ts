@@ -6,7 +6,7 @@
 import type { Cut, Event } from "../../src/model/event.ts";
 import { greatestVector, truthOf } from "./truth.ts";
 
-export type Letter =
+type Letter =
   | "send" // one byte to each other process, a step each
   | "receive" // the next byte from each other process, a step each
   | "receive-all" // all that is there, where that is more than one byte
