@@ -2,8 +2,9 @@
 import { type BlockHeader, type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import type { SegmentFacts } from "../format/log-anchor.ts";
 import { chainOf } from "../format/log-key.ts";
-import { hasCode } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { corrupt } from "./log-paths.ts";
+import type { Segment } from "./segment.ts";
 import type { SegmentShelf } from "./segment-shelf.ts";
 
 /** How far a log reaches; a value never changes, the log has newer ones. */
@@ -54,7 +55,7 @@ export class BlockStore {
 
   /**
    * Blocks after number `since`, up to the newest at the time of the call, each checked against the one before it.
-   * Throws RL_CORRUPT_LOG at the first that is missing, damaged or out of place.
+   * Throws RL_CORRUPT_LOG at the first that is missing, damaged or out of place, RL_REFUSED where retention removed it meanwhile.
    */
   async *blocks(since = 0): AsyncGenerator<ParsedBlock> {
     const extent = this.#extent();
@@ -82,12 +83,27 @@ export class BlockStore {
     for (const { number, firstChain, lastChain } of extent.segments) {
       const last = lastChain === 0 ? extent.lastChain : lastChain;
       if (last < first) continue;
-      const segment = await this.#shelf.take(number, false);
+      const segment = await this.#take(number, last);
       try {
         yield* segment.blocks(Math.max(first, firstChain), last);
       } finally {
         await this.#shelf.giveBack(number);
       }
+    }
+  }
+
+  /** A reader that is slower than retention is told so; the log is not damaged. */
+  async #take(number: number, last: number): Promise<Segment> {
+    try {
+      return await this.#shelf.take(number, false);
+    } catch (error) {
+      if (last >= this.#extent().firstChain) throw error;
+      throw new RecoveryLineError(
+        "RL_REFUSED",
+        `blocks up to ${last} of the log in ${this.#dir} were removed while they were read`,
+        "Read the log again: it begins later now.",
+        error,
+      );
     }
   }
 }

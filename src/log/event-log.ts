@@ -7,7 +7,7 @@
 import { rm } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
-import { type Anchor, NO_HASH } from "../format/log-anchor.ts";
+import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
 import { encodeCommit, type ProcessHead } from "../format/log-commit.ts";
 import { blockKey, COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -47,6 +47,7 @@ export class EventLog {
   #closed = false;
   /** Commits, rotations and removals, one after the other. */
   #tail: Promise<unknown> = Promise.resolve();
+  readonly #removals = new Set<Promise<void>>();
 
   private constructor(dir: string, opened: OpenedLog, segmentBytes: number) {
     this.#dir = dir;
@@ -216,32 +217,41 @@ export class EventLog {
 
   /**
    * Removes the sealed segments all of whose blocks come before number `chain`; what theory allows to remove is the
-   * caller's decision. The anchor forgets them first, so a crash leaves folders that the next owner removes.
-   * Returns the bytes of the removed blocks. Throws RL_LOG_WRITE.
+   * caller's decision. The anchor forgets them first, so a crash leaves folders that the next owner removes. Returns the
+   * bytes of the removed blocks, once readers have let go of them; commits do not wait for that. Throws RL_LOG_WRITE.
    */
-  dropSegmentsBefore(chain: number): Promise<number> {
-    return this.#serial(async () => {
-      const { segments } = this.#anchor;
-      const dropped = segments.filter(({ lastChain }) => lastChain > 0 && lastChain < chain);
-      const last = dropped.at(-1);
-      if (last === undefined) return 0;
-      const next: Anchor = {
-        ...this.#anchor,
-        firstChain: last.lastChain + 1,
-        baseHash: last.lastHash,
-        segments: segments.slice(dropped.length),
-      };
-      await writeAnchor(this.#dir, next);
-      this.#anchor = next;
-      for (const { number } of dropped) await this.#remove(number);
-      await syncFolder(segmentsPath(this.#dir));
-      return dropped.reduce((sum, { bytes }) => sum + bytes, 0);
+  async dropSegmentsBefore(chain: number): Promise<number> {
+    const dropped = await this.#serial(() => this.#forgetBefore(chain));
+    const removal = this.#remove(dropped).finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+    await removal.catch((error: unknown) => {
+      throw writeError(this.#dir, error);
     });
+    return dropped.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  async #remove(number: number): Promise<void> {
-    await this.#shelf.retire(number);
-    await rm(segmentPath(this.#dir, number), { recursive: true, force: true });
+  async #forgetBefore(chain: number): Promise<readonly SegmentFacts[]> {
+    const { segments } = this.#anchor;
+    const dropped = segments.filter(({ lastChain }) => lastChain > 0 && lastChain < chain);
+    const last = dropped.at(-1);
+    if (last === undefined) return [];
+    const next: Anchor = {
+      ...this.#anchor,
+      firstChain: last.lastChain + 1,
+      baseHash: last.lastHash,
+      segments: segments.slice(dropped.length),
+    };
+    await writeAnchor(this.#dir, next);
+    this.#anchor = next;
+    return dropped;
+  }
+
+  async #remove(dropped: readonly SegmentFacts[]): Promise<void> {
+    for (const { number } of dropped) {
+      await this.#shelf.retire(number);
+      await rm(segmentPath(this.#dir, number), { recursive: true, force: true });
+    }
+    if (dropped.length > 0) await syncFolder(segmentsPath(this.#dir));
   }
 
   /** Work on the disk, one piece at a time; the first error breaks the log. */
@@ -269,7 +279,12 @@ export class EventLog {
     if (this.#closed) return;
     await this.#tail;
     this.#closed = true;
-    await this.#shelf.closeAll().finally(this.#unlock);
+    try {
+      await this.#shelf.closeAll();
+      await Promise.allSettled(this.#removals);
+    } finally {
+      this.#unlock();
+    }
   }
 }
 

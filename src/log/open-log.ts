@@ -111,7 +111,7 @@ async function openNewest(dir: string, anchor: Anchor, role: "owner" | "reader",
   const recovered = await recover(dir, anchor, newest);
   if (role === "owner") {
     const away = [...leftovers.dropped, ...(leftovers.begun === undefined ? [] : [leftovers.begun])];
-    for (const gone of away) await rm(segmentPath(dir, gone), { recursive: true });
+    for (const gone of away) await rm(segmentPath(dir, gone), { recursive: true, force: true });
     if (recovered.anchorIsBehind) await writeAnchor(dir, recovered.anchor);
   }
   return { ...recovered, newest };

@@ -2,8 +2,11 @@ import { chmodSync, chownSync, cpSync, mkdirSync, readdirSync, statSync, symlink
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { decodeBlock } from "../../src/format/block.ts";
+import { readAnchor } from "../../src/log/anchor-file.ts";
+import { BlockStore } from "../../src/log/block-store.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
+import { SegmentShelf } from "../../src/log/segment-shelf.ts";
 import type { Event } from "../../src/model/event.ts";
 import { columnsOf, commitOf, eventsOf, scratch, sends, storedEvents } from "./log-rig.ts";
 
@@ -149,17 +152,33 @@ test("old segments can be dropped; the chain then begins at the first that is ke
   expect(decodeBlock((await reading.next()).value!).header.chain).toBe(1); // holds segment 1
   expect(await log.dropSegmentsBefore(1)).toBe(0);
   const dropping = log.dropSegmentsBefore(4); // blocks 1, 2, 3
+  await commitOf(log, sends("p", 40, 1)); // does not wait for the reader
   expect(decodeBlock((await reading.next()).value!).header.chain).toBe(2);
   expect(await Promise.allSettled([reading.return(undefined), dropping])).toMatchObject([
     { status: "fulfilled" },
     { status: "fulfilled", value: expect.any(Number) },
   ]);
-  expect([log.firstChain, log.lastChain]).toEqual([4, 4]);
+  expect([log.firstChain, log.lastChain]).toEqual([4, 5]);
   await expect(log.block(3)).rejects.toThrow(TypeError);
-  await commitOf(log, sends("p", 40, 1));
   await log.close();
   expect(readdirSync(join(dir, "segments"))).toEqual(["000004", "000005"]);
   expect(await storedEvents(dir)).toEqual([...sends("p", 30, 11).events()]);
+});
+
+test("a reader whose first segment is dropped before it opens it is told so", async () => {
+  const log = await open();
+  await commitOf(log, sends("p", 0, 10));
+  await log.rotate();
+  await commitOf(log, sends("p", 10, 10));
+  await log.close();
+  const before = (await readAnchor(dir))!;
+  const again = await open(false);
+  await again.dropSegmentsBefore(2);
+  await again.close();
+  const after = (await readAnchor(dir))!;
+  const extents = [before];
+  const store = new BlockStore(dir, new SegmentShelf(dir), () => extents.shift() ?? after);
+  await expect(store.blocks().next()).rejects.toThrow(coded("RL_REFUSED"));
 });
 
 test("the reader walks back over control blocks only", async () => {
