@@ -1,4 +1,4 @@
-/** Bugs that the laws found, one named case each. */
+/** Bugs that the laws found, and cases where readings of the contract could differ, by name. */
 import { expect, test } from "vitest";
 import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -56,4 +56,32 @@ test("processes checkpointed together are not restored at an unusable checkpoint
   const rules = { dsm: "sequential", inTransit: "any", together: [[0, 1]] } as const;
   const model = rollbackModel(evidenceOf(events, []), rules);
   expect([...keptPositions(model.evidence, undoneBy(model, [0]))]).toEqual([0, 0]);
+});
+
+test("a receive of what a rollback undid is an orphan until the sender has sent that range again", () => {
+  const events: Event[] = [
+    { type: "send", process: "p", channel: "c", begin: 0, end: 5 },
+    { type: "receive", process: "q", channel: "c", begin: 0, end: 5 },
+    { type: "rollback", process: "p", checkpoint: 0 },
+  ];
+  const again: Event[] = [
+    { type: "send", process: "p", channel: "c", begin: 0, end: 3 },
+    { type: "send", process: "p", channel: "c", begin: 3, end: 5 },
+  ];
+  const options = { failed: [], dsm: "sequential", inTransit: "any" } as const;
+  const entries = (list: readonly Event[]) =>
+    lineOf(list, options).line.map(({ action, position }) => [action, position]);
+  expect(entries(events)).toEqual([
+    ["continue", 1],
+    ["initial", 0],
+  ]);
+  expect(lineOf(events, options).witnesses[0]?.because[0]?.rule).toBe("never-sent");
+  expect(entries([...events, again[0] as Event])).toEqual([
+    ["continue", 2],
+    ["initial", 0],
+  ]);
+  expect(entries([...events, ...again])).toEqual([
+    ["continue", 3],
+    ["continue", 1],
+  ]);
 });
