@@ -4,8 +4,9 @@
  * One task is a run of blocks, one answer their reduced lines: all rows of all blocks in four typed arrays that change hands without a
  * copy, however many blocks there are. Errors travel as plain values, since a class does not survive the way between threads.
  */
-import { type Block, decodeBlock } from "../format/block.ts";
-import { type ReducedControl, type ReducedLines, reduceColumns } from "../graph/reduced-lines.ts";
+import { type BlockHeader, parseBlock } from "../format/block-header.ts";
+import { reduceBlock } from "../graph/reduce-block.ts";
+import type { ReducedControl, ReducedLines } from "../graph/reduced-lines.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 
 export interface ReduceTask {
@@ -42,30 +43,30 @@ export interface PackedStretches {
 /** Does the task. Throws nothing: what goes wrong with a block is part of the answer; a bug throws. */
 export function reduceBlocks({ blocks, join }: ReduceTask): ReduceAnswer {
   try {
-    const decoded: Block[] = [];
+    const headers: BlockHeader[] = [];
     const reduced: ReducedLines[] = [];
     for (const bytes of blocks) {
-      const block = decodeBlock(bytes);
-      const lines = reduceColumns(block.columns, join);
+      const parsed = parseBlock(bytes);
+      const lines = reduceBlock(parsed, join);
       if (join && lines.controls.some(({ event }) => event.type === "stable")) return { kind: "stable" };
-      decoded.push(block);
+      headers.push(parsed.header);
       reduced.push(lines);
     }
-    return { kind: "stretches", stretches: pack(decoded, reduced) };
+    return { kind: "stretches", stretches: pack(headers, reduced) };
   } catch (error) {
     if (!(error instanceof RecoveryLineError)) throw error;
     return { kind: "error", code: error.code, message: error.message, advice: error.advice };
   }
 }
 
-function pack(blocks: readonly Block[], reduced: readonly ReducedLines[]): PackedStretches {
+function pack(headers: readonly BlockHeader[], reduced: readonly ReducedLines[]): PackedStretches {
   const rowStart = starts(reduced, ({ tag }) => tag.length);
   const rows = rowStart[reduced.length] as number;
   const packed = {
     process: reduced.map(({ process }) => process),
     lines: Uint32Array.from(reduced, ({ lines }) => lines),
-    position: Float64Array.from(blocks, ({ header }) => header.position),
-    positionAfter: Float64Array.from(blocks, ({ header }) => header.positionAfter),
+    position: Float64Array.from(headers, ({ position }) => position),
+    positionAfter: Float64Array.from(headers, ({ positionAfter }) => positionAfter),
     channelStart: starts(reduced, ({ channels }) => channels.length),
     channels: reduced.flatMap(({ channels }) => channels),
     controlStart: starts(reduced, ({ controls }) => controls.length),

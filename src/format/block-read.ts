@@ -49,7 +49,8 @@ function readKinds({ bytes, sections, shape, header }: ParsedBlock): Uint8Array 
   return kind;
 }
 
-function readChannelNames({ bytes, sections, shape }: ParsedBlock): string[] {
+/** The channels that the block's rows name, by index. Throws only RL_BAD_BLOCK. */
+export function readChannelNames({ bytes, sections, shape }: ParsedBlock): string[] {
   const lengths = unsignedView(bytes, sections.nameLengths, LEADING_NAMES + shape.channels, 2);
   let at = sections.names + lengths[0]! + lengths[1]!;
   const names: string[] = [];
@@ -64,7 +65,7 @@ function readChannelNames({ bytes, sections, shape }: ParsedBlock): string[] {
 }
 
 function readChannels({ bytes, sections, shape }: ParsedBlock, kind: Uint8Array, channels: number) {
-  const channel = Uint32Array.from(unsignedView(bytes, sections.channel, shape.rows, shape.channelWidth));
+  const channel = new Uint32Array(unsignedView(bytes, sections.channel, shape.rows, shape.channelWidth));
   for (let row = 0; row < channel.length; row += 1) {
     const least = isRangeKind(kind[row]!) ? channels : 1;
     require(channel[row]! < least, "a channel that is not named");

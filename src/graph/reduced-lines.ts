@@ -69,7 +69,7 @@ function sideOf(columns: EventColumns, row: number, code: number): number {
 }
 
 /** Four arrays that grow together. */
-class RowArrays {
+export class RowArrays {
   length = 0;
   tag: Uint32Array;
   line: Uint32Array;
