@@ -12,6 +12,7 @@ import { Command, CommanderError } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
+import * as collectRings from "./collect-rings.ts";
 import * as compute from "./compute.ts";
 import * as cut from "./cut.ts";
 import * as demo from "./demo.ts";
@@ -42,6 +43,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   graph,
   gc,
   collect,
+  collectRings,
   run,
   checkpoint,
   status,

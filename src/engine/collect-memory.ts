@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EventColumns } from "../format/event-columns.ts";
 import { EventLog } from "../log/event-log.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS, MAX_POLL_MS, MIN_POLL_MS } from "../model/limits.ts";
 import type { MemoryBatch, MemoryRings } from "../ring/memory-rings.ts";
 
@@ -51,49 +52,95 @@ export interface MemoryCounts {
 }
 
 /**
- * Collects until `done(counts)` after a poll. Each application's log is `<home>/<application>`, open as long as this runs.
- * Throws what opening and writing a log throws; then everything since its last commit is lost, and the runtimes stop.
+ * Collects until `done(counts)` after a poll. An application's log is `<home>/<application>`; it is open while one of its runtimes is
+ * connected. One that can't be opened or written turns its runtimes away (`rings.takeRefusals`), and they stop; the others go on.
  */
 export async function collectMemory(
   rings: MemoryRings,
   home: string,
   done: (counts: MemoryCounts) => boolean,
 ): Promise<MemoryCounts> {
-  const apps = new Map<string, MemoryApp>();
-  const counts: MemoryCounts = { events: 0, ended: 0 };
+  const collection = new MemoryCollection(rings, home);
   let waitMs = MIN_POLL_MS;
-  let committedMs = Date.now();
   try {
-    while (!done(counts)) {
-      const batches = rings.poll();
-      for (const batch of batches) await take(apps, home, batch, counts);
-      if (Date.now() - committedMs >= COMMIT_INTERVAL_MS) {
-        for (const app of apps.values()) await app.commit();
-        committedMs = Date.now();
-      }
-      waitMs = batches.length > 0 ? MIN_POLL_MS : Math.min(waitMs * 2, MAX_POLL_MS);
+    while (!done(collection.counts)) {
+      waitMs = (await collection.cycle()) ? MIN_POLL_MS : Math.min(waitMs * 2, MAX_POLL_MS);
       await sleep(waitMs);
     }
-    for (const app of apps.values()) await app.commit();
+    await collection.cycle();
+    return collection.counts;
   } finally {
-    for (const app of apps.values()) await app.log.close();
+    await collection.close();
   }
-  return counts;
 }
 
-async function take(
-  apps: Map<string, MemoryApp>,
-  home: string,
-  batch: MemoryBatch,
-  counts: MemoryCounts,
-): Promise<void> {
-  const { application, events, ended } = batch;
-  let app = apps.get(application);
-  if (app === undefined) {
-    app = new MemoryApp(await EventLog.open(join(home, application), { create: true, application }));
-    apps.set(application, app);
+class MemoryCollection {
+  readonly counts: MemoryCounts = { events: 0, ended: 0 };
+  readonly #rings: MemoryRings;
+  readonly #home: string;
+  readonly #apps = new Map<string, MemoryApp>();
+  #committedMs = Date.now();
+
+  constructor(rings: MemoryRings, home: string) {
+    this.#rings = rings;
+    this.#home = home;
   }
-  app.take(batch);
-  counts.events += events.length;
-  if (ended) counts.ended += 1;
+
+  /** One poll, and what is due after it. False: nothing came. */
+  async cycle(): Promise<boolean> {
+    const batches = this.#rings.poll();
+    for (const batch of batches) await this.#take(batch);
+    const due = Date.now() - this.#committedMs >= COMMIT_INTERVAL_MS;
+    if (due) this.#committedMs = Date.now();
+    for (const [name, app] of [...this.#apps]) {
+      const last = !this.#rings.isConnected(name);
+      if (due || last) await this.#guard(name, () => app.commit());
+      if (last) await this.#close(name);
+    }
+    return batches.length > 0;
+  }
+
+  /** Commits and closes what is open. */
+  async close(): Promise<void> {
+    for (const [name, app] of [...this.#apps]) {
+      await this.#guard(name, () => app.commit());
+      await this.#close(name);
+    }
+  }
+
+  async #take(batch: MemoryBatch): Promise<void> {
+    const { application, events, ended } = batch;
+    if (ended) this.counts.ended += 1;
+    const app =
+      this.#apps.get(application) ?? (await this.#guard(application, () => this.#open(application)));
+    if (app === undefined) return;
+    app.take(batch);
+    this.counts.events += events.length;
+  }
+
+  async #open(application: string): Promise<MemoryApp> {
+    const app = new MemoryApp(
+      await EventLog.open(join(this.#home, application), { create: true, application }),
+    );
+    this.#apps.set(application, app);
+    return app;
+  }
+
+  async #close(name: string): Promise<void> {
+    const app = this.#apps.get(name);
+    this.#apps.delete(name);
+    await app?.log.close();
+  }
+
+  /** Work on one application's log; where it fails, its runtimes go. */
+  async #guard<T>(application: string, work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof RecoveryLineError)) throw error;
+      this.#rings.turnAway(application, error);
+      await this.#close(application);
+      return undefined;
+    }
+  }
 }

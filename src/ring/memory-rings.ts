@@ -1,6 +1,7 @@
 /** Where memory rings come in: a unix socket, the peers' credentials, and what each connected runtime did. */
-import { closeSync, rmSync } from "node:fs";
-import { RecoveryLineError } from "../model/errors.ts";
+import { closeSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
 import { call, type NativeAddon, native } from "./binding.ts";
 import { MemoryConnection, parseHello } from "./memory-connection.ts";
@@ -34,17 +35,40 @@ interface Peer {
   closed: boolean;
 }
 
+/** Becomes the one that takes the memory rings of a home, at `<home>/rings.sock`. Throws RL_LOCKED where somebody does already. */
+export function openMemoryRings(home: string): MemoryRings {
+  const lock = join(home, "rings.lock");
+  const path = join(home, "rings.sock");
+  writeFileSync(lock, "", { flag: "a", mode: 0o600 });
+  let fd: number;
+  try {
+    fd = call(lock, () => native().lock(lock));
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `memory rings are being taken at ${path} already`,
+      "Stop the other collect-rings, or name another directory with --log.",
+      error,
+    );
+  }
+  rmSync(path, { force: true }); // left behind by one that was killed
+  return new MemoryRings(path, () => native().unlock(fd));
+}
+
 export class MemoryRings {
+  readonly path: string;
   readonly #native: NativeAddon;
-  readonly #path: string;
+  readonly #closed: () => void;
   readonly #listener: number;
   readonly #peers = new Set<Peer>();
   readonly #refusals: MemoryRefusal[] = [];
 
-  /** Listens at `path`, which must not exist. Throws RL_NOT_SUPPORTED, RL_NO_RIGHTS. */
-  constructor(path: string) {
+  /** Listens at `path`, which must not exist; `closed` is called at the end. Throws RL_NOT_SUPPORTED, RL_NO_RIGHTS. */
+  constructor(path: string, closed: () => void = () => undefined) {
     this.#native = native();
-    this.#path = path;
+    this.#closed = closed;
+    this.path = path;
     this.#listener = call(`memory rings at ${path}`, () => this.#native.memoryListen(path));
   }
 
@@ -72,7 +96,22 @@ export class MemoryRings {
   close(): void {
     for (const peer of this.#peers) this.#forget(peer);
     closeSync(this.#listener);
-    rmSync(this.#path, { force: true });
+    rmSync(this.path, { force: true });
+    this.#closed();
+  }
+
+  /** True while a runtime of the application is connected. */
+  isConnected(application: string): boolean {
+    return [...this.#peers].some(({ connection }) => connection?.hello.application === application);
+  }
+
+  /** Ends the connections of an application whose events nobody can take. */
+  turnAway(application: string, error: RecoveryLineError): void {
+    for (const peer of [...this.#peers])
+      if (peer.connection?.hello.application === application) {
+        this.#refuse(peer, error);
+        this.#forget(peer);
+      }
   }
 
   #accept(): void {

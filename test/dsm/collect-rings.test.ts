@@ -1,0 +1,51 @@
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { packageRoot } from "../../src/ring/binding.ts";
+import { makeDsm, runKernel } from "./dsm-build.ts";
+
+const MAIN = join(packageRoot(), "dist/cli/main.js");
+
+test("collect-rings records a program of the DSM, compute reads its log while it goes on", async () => {
+  const kernels = makeDsm();
+  const folder = mkdtempSync(join(tmpdir(), "collect-rings-"));
+  const home = join(folder, "home");
+  const images = join(folder, "images");
+  mkdirSync(images);
+  const collector = spawn(process.execPath, [MAIN, "collect-rings", "--log", home], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    let said = "";
+    const ready = new Promise<void>((resolve) => {
+      collector.stdout.on("data", (text) => {
+        said += text;
+        resolve();
+      });
+    });
+    const ended = new Promise((resolve) => collector.once("exit", resolve));
+    await ready;
+    const socket = join(home, "rings.sock");
+    expect(said).toBe(`taking memory rings at ${socket}\n`);
+    const words = ["tsp", "--n", "9", "--processes", "2", "--every", "5", "--images", images];
+    const result = await runKernel(kernels, ...words, "--collector", socket, "--application", "heat");
+    expect(result).toMatchObject({ correct: true, recordsLost: 0 });
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const compute = [MAIN, "compute", "heat", "--log", home, "--failed", "p1,h1", "--json"];
+    const answer = JSON.parse(execFileSync(process.execPath, compute, { encoding: "utf8" })) as {
+      outcome: string;
+      line: { process: string; action: string }[];
+    };
+    expect(answer.outcome).toBe("clean");
+    expect(answer.line.map(({ process }) => process)).toEqual(["h0", "h1", "p0", "p1"]);
+    expect(answer.line.find(({ process }) => process === "p1")!.action).not.toBe("continue");
+    collector.kill("SIGTERM");
+    expect(await ended).toBe(0);
+    expect(said).toMatch(/\d+ events recorded\n$/);
+  } finally {
+    collector.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
