@@ -7,7 +7,7 @@
  * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
@@ -108,6 +108,8 @@ export class CriuDriver implements CheckpointDriver {
       args.push("--pidfile", pidFile, "--file-locks", ...NETWORK);
       if (notes.shellJob) args.push("--shell-job");
       if (sibling === true) args.push("--restore-sibling");
+      if (request.freezeCgroup !== undefined)
+        args.push("--action-script", freezer(work, request.freezeCgroup));
       await this.#run({ what: `restore from ${folder}`, args, log, limitMs });
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
@@ -158,6 +160,23 @@ async function idsFree(folder: string, limitMs: number): Promise<void> {
       );
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/**
+ * A script for CRIU's last step before it lets go of the tree: every task stands in its hands then, which counts as frozen, and
+ * stands still when it lets go.
+ */
+function freezer(work: string, cgroupPath: string): string {
+  const script = join(work, "freeze.sh");
+  const file = join(cgroupPath, "cgroup.freeze").replaceAll("'", `'\\''`);
+  writeFileSync(
+    script,
+    `#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0\necho 1 >'${file}'\n`,
+    {
+      mode: 0o700,
+    },
+  );
+  return script;
 }
 
 interface Ended {

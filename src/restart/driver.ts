@@ -32,6 +32,8 @@ export interface RestoreRequest {
   readonly sibling?: boolean;
   /** True: files that the process has appended to since the checkpoint are cut back first; else they make the restore fail. */
   readonly rollBackFiles?: boolean;
+  /** Cgroup of the tree: it is frozen before the first instruction of the program and stands still on return. Absent: it runs. */
+  readonly freezeCgroup?: string;
 }
 
 export interface DriverCheck {
@@ -50,6 +52,6 @@ export interface CheckpointDriver {
   check(): Promise<DriverCheck>;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
-  /** Brings the tree back with its old pids, running. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */
+  /** Brings the tree back with its old pids. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */
   restore(request: RestoreRequest): Promise<number>;
 }
