@@ -40,6 +40,7 @@ export function register(program: Command): void {
 }
 
 async function demo(which: string, flags: DemoFlags): Promise<void> {
+  if (which === "dsm") return (await import("./demo-dsm.ts")).runDsmDemo();
   if (which !== "nats")
     throw new RecoveryLineError("RL_USAGE", `there is no demo "${which}"`, "nats or dsm.");
   const options = { seed: flags.seed ?? Date.now() % MAX_SEED, seconds: flags.seconds };

@@ -7,7 +7,7 @@ import { RingFlag, RingKind } from "./ring-layout.ts";
 import type { RecordColumns } from "./ring-record.ts";
 
 /** Entities of one DSM application, count: two a rank. */
-export const DSM_ENTITIES = 16;
+const DSM_ENTITIES = 16;
 const ENTITY = 2 ** 16;
 const INTERVAL = 2 ** 32;
 
