@@ -7,11 +7,15 @@ let report;
 try {
   report = JSON.parse(readFileSync(path, "utf8"));
 } catch (error) {
-  console.error(`no test report at ${path}: the runner died before it could write one (${error.code ?? error.message})`);
+  console.error(
+    `no test report at ${path}: the runner died before it could write one (${error.code ?? error.message})`,
+  );
   console.log("0 passed, 1 failed");
   process.exit(1);
 }
-const failedFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+const failedFiles = report.testResults.filter(
+  (file) => file.status === "failed" && file.assertionResults.length === 0,
+);
 const failed = report.numFailedTests + failedFiles.length;
 const skipped = report.numPendingTests + report.numTodoTests;
 for (const file of failedFiles) console.error(`could not run ${file.name}: ${file.message}`);
