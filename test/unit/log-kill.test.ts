@@ -46,6 +46,7 @@ test(`a writer killed ${KILLS} times at random loses nothing acknowledged and do
     await once(child.stdout, "data");
     setTimeout(() => child.kill("SIGKILL"), Math.random() * 120);
     await once(child, "close");
+    expect(child.signalCode).toBe("SIGKILL"); // nothing else ended it
     const last = Number(told.split("\n").at(-2));
     if (!Number.isNaN(last)) acknowledged = last;
   }
