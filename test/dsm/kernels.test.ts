@@ -215,3 +215,26 @@ test("a killed process is named by all others, and its trace ends with a whole l
   // No checkpoints: all the way back.
   expect(line.line.every(({ action }) => action === "initial")).toBe(true);
 });
+
+/** The states of the pages of an image (native/dsm/image.c), which it must consist of and of nothing else. */
+function pageStates(image: Buffer): number[] {
+  const states: number[] = [];
+  const pages = Number(image.readBigUInt64LE(24));
+  let at = 32 + Number(image.readBigUInt64LE(16));
+  for (let n = 0; n < pages; n += 1, at += 24 + 4096) states.push(image[at + 4]!);
+  expect(at).toBe(image.length);
+  return states;
+}
+
+test("a checkpoint saves what invalidation retained", async () => {
+  const INVALID = 0;
+  const RETAINED = 3;
+  const events = await traced("retained", "radix", "--n", "2048", "--every", "1", "--processes", "3");
+  const states = events.flatMap((event) =>
+    event.type === "checkpoint" && event.process.startsWith("p")
+      ? pageStates(readFileSync(join(folder, "retained/images", `${event.image}.image`)))
+      : [],
+  );
+  expect(states.filter((state) => state === RETAINED).length).toBeGreaterThan(0);
+  expect(states).not.toContain(INVALID);
+});
