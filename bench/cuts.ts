@@ -9,7 +9,7 @@ import { type Figure, median, report } from "./report.ts";
 import { ringBatch } from "./ring-log.ts";
 
 const LARGEST = Number(process.env["RL_BENCH_CUT_EVENTS"] ?? 100_000_000);
-const shape = { processes: 16, interval: 10_000, cuts: true };
+const shape = { processes: 16, interval: 6_250, cuts: true };
 const rules = { dsm: "sequential", inTransit: "any" } as const;
 
 async function grow(log: EventLog, from: number, to: number): Promise<number> {
