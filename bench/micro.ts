@@ -74,7 +74,7 @@ const steps: readonly (readonly [string, string | undefined, () => void])[] = [
 const suite = new Benchmark.Suite();
 for (const [name, , work] of steps) suite.add(name, work);
 suite.on("cycle", (event: Benchmark.Event) => {
-  const bench = event.target as Benchmark;
+  const bench = event.target as unknown as Benchmark;
   const step = steps.find(([name]) => name === bench.name);
   record(bench.name as string, step?.[1], bench);
 });
