@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * Payload of what an application's processes send over TCP, at the egress hook of the application's cgroup.
+ *
+ * The packet's socket is known here, and with it the name and the 64-bit offsets that the capture gave the
+ * connection (map `connections`, the capture's own): restored connections, reused addresses and wrapped
+ * sequence numbers need nothing more. The hook runs once per packet before it is cut into segments, on every
+ * interface and in every network namespace. A packet that is never delivered changes nothing: it comes again,
+ * with the same bytes at the same offsets.
+ */
+#include "../bpf/connection.bpf.h"
+#include "payload_record.h"
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define IPPROTO_HOPOPTS 0
+#define TCP_URG 0x20
+#define MAX_CHUNKS 64 /* of one packet: BIG TCP hands over up to 512 KiB */
+
+const volatile uint32_t payload_ring_bytes = 32 << 20;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 32 << 20);
+} payload_ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, uint32_t);
+    __type(value, struct payload_counters);
+} payload_counts SEC(".maps");
+
+struct segment {
+    uint32_t data; /* index of the first byte of payload in the packet */
+    uint32_t sequence;
+    uint32_t urgent; /* index + 1 of the urgent byte in the payload, 0 = none */
+};
+
+/* 0 if the packet holds TCP with payload. */
+static __always_inline int parse(struct __sk_buff *skb, struct segment *s) {
+    uint8_t ip[40], tcp[20];
+    uint32_t at;
+
+    if (skb->protocol == __builtin_bswap16(ETH_P_IP)) {
+        if (bpf_skb_load_bytes(skb, 0, ip, 20) || ip[9] != IPPROTO_TCP)
+            return -1;
+        at = (ip[0] & 15) * 4;
+    } else if (skb->protocol == __builtin_bswap16(ETH_P_IPV6)) {
+        if (bpf_skb_load_bytes(skb, 0, ip, 40))
+            return -1;
+        at = 40;
+        if (ip[6] == IPPROTO_HOPOPTS) { /* the jumbogram option of a BIG TCP packet */
+            if (bpf_skb_load_bytes(skb, 40, ip, 8))
+                return -1;
+            at += 8 + ip[1] * 8;
+            ip[6] = ip[0];
+        }
+        if (ip[6] != IPPROTO_TCP)
+            return -1;
+    } else {
+        return -1;
+    }
+    if (bpf_skb_load_bytes(skb, at, tcp, 20))
+        return -1;
+    s->data = at + (tcp[12] >> 4) * 4;
+    s->sequence = (uint32_t)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
+    s->urgent = tcp[13] & TCP_URG ? tcp[18] << 8 | tcp[19] : 0;
+    return skb->len > s->data ? 0 : -1;
+}
+
+struct walk {
+    struct __sk_buff *skb;
+    struct payload_chunk next; /* header of the next chunk */
+    uint32_t at, left;         /* in the packet */
+    uint32_t urgent;           /* counted from `at` */
+    uint32_t lost_chunks, lost_bytes, chunks, bytes;
+};
+
+/* Like the capture's ring: waking the reader costs more than the record, it looks every few milliseconds. */
+static __always_inline uint64_t wake_flags(void) {
+    return bpf_ringbuf_query(&payload_ring, BPF_RB_AVAIL_DATA) > payload_ring_bytes / 4 ? BPF_RB_FORCE_WAKEUP
+                                                                                        : BPF_RB_NO_WAKEUP;
+}
+
+/* A reservation has a constant size, so there is one for each power of two. */
+#define PUT(size)                                                                                            \
+    if (length <= (size)) {                                                                                  \
+        uint8_t *slot = bpf_ringbuf_reserve(&payload_ring, sizeof(struct payload_chunk) + (size), 0);        \
+        if (!slot)                                                                                           \
+            return -1;                                                                                       \
+        if (bpf_skb_load_bytes(w->skb, w->at, slot + sizeof(struct payload_chunk), length)) {                \
+            bpf_ringbuf_discard(slot, BPF_RB_NO_WAKEUP);                                                     \
+            return -1;                                                                                       \
+        }                                                                                                    \
+        *(struct payload_chunk *)slot = w->next;                                                             \
+        bpf_ringbuf_submit(slot, wake_flags());                                                              \
+        return 0;                                                                                            \
+    }
+
+static __noinline int put(struct walk *w) {
+    uint32_t length;
+
+    if (!w)
+        return -1;
+    length = w->next.length;
+    if (length < 1 || length > PAYLOAD_CHUNK_BYTES)
+        return -1;
+    PUT(104)
+    PUT(232)
+    PUT(488)
+    PUT(1000)
+    PUT(2024)
+    PUT(4072)
+    PUT(8168)
+    PUT(16384)
+    PUT(32768)
+    return -1;
+}
+
+static long next_chunk(uint32_t index, struct walk *w) {
+    uint32_t length = w->left < PAYLOAD_CHUNK_BYTES ? w->left : PAYLOAD_CHUNK_BYTES;
+
+    if (!length)
+        return 1;
+    w->next.length = length;
+    w->next.urgent = w->urgent <= length ? w->urgent : 0;
+    if (put(w)) {
+        w->lost_chunks++;
+        w->lost_bytes += length;
+    } else {
+        w->chunks++;
+        w->bytes += length;
+    }
+    w->urgent = w->urgent > length ? w->urgent - length : 0;
+    w->next.offset += length;
+    w->at += length;
+    w->left -= length;
+    return 0;
+}
+
+static __always_inline void count(const struct walk *w) {
+    uint32_t zero = 0;
+    struct payload_counters *cpu = bpf_map_lookup_elem(&payload_counts, &zero);
+
+    if (!cpu)
+        return;
+    __sync_fetch_and_add(&cpu->chunks, w->chunks);
+    __sync_fetch_and_add(&cpu->bytes, w->bytes);
+    if (w->lost_chunks) {
+        __sync_fetch_and_add(&cpu->lost_chunks, w->lost_chunks);
+        __sync_fetch_and_add(&cpu->lost_bytes, w->lost_bytes);
+    }
+}
+
+SEC("cgroup_skb/egress")
+int payload_egress(struct __sk_buff *skb) {
+    struct segment s;
+    struct bpf_sock *sk = skb->sk;
+    struct connection *c;
+    struct tcp_sock *tcp;
+
+    if (!sk || parse(skb, &s))
+        return 1;
+    sk = bpf_sk_fullsock(sk);
+    if (!sk)
+        return 1;
+    c = bpf_sk_storage_get(&connections, sk, 0, 0);
+    if (!c || !(c->flags & CONNECTION_NAMED))
+        return 1;
+    tcp = bpf_skc_to_tcp_sock(sk);
+    if (!tcp)
+        return 1;
+    struct walk w = {.skb = skb, .at = s.data, .left = skb->len - s.data, .urgent = s.urgent};
+    w.next.sender = c->local;
+    w.next.receiver = c->remote;
+    w.next.offset = offset_of_sequence(tcp, c, s.sequence);
+    bpf_loop(MAX_CHUNKS, next_chunk, &w, 0);
+    w.lost_bytes += w.left;
+    count(&w);
+    return 1;
+}
+
+char LICENSE[] SEC("license") = "GPL";
