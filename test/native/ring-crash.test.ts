@@ -18,6 +18,8 @@ import { tile } from "./tiling.ts";
 
 const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 100);
 const RING_BYTES = 16 << 20;
+/** Compiled for this test alone: nobody rebuilds it in the middle. */
+const DIST = join(packageRoot(), "build/test/dist");
 const PORT = "39417";
 const missing = kernelSupport().find((one) => ["addon", "tcp-exact"].includes(one.name) && !one.supported);
 
@@ -26,22 +28,31 @@ interface Life {
   readonly stats: string | undefined;
 }
 
-/** One collector process; it is killed `afterMs` after its start, or stopped in peace if undefined. */
-async function live(options: string, afterMs: number | undefined): Promise<Life> {
+/** One collector process; it is killed `afterMs` after its start or after it is ready, or stopped in peace if undefined. */
+async function live(
+  options: string,
+  afterMs: number | undefined,
+  from: "start" | "ready" = "start",
+): Promise<Life> {
   const child = spawn(
     process.execPath,
-    [join(packageRoot(), "test/native/collector-child.mjs"), join(packageRoot(), "dist"), options],
+    [join(packageRoot(), "test/native/collector-child.mjs"), DIST, options],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   const acks: number[] = [];
   let stats: string | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const arm = () => {
+    if (afterMs !== undefined) timer = setTimeout(() => child.kill("SIGKILL"), afterMs);
+  };
+  if (from === "start") arm();
   createInterface({ input: child.stdout! }).on("line", (line) => {
     const [word, rest] = [line.slice(0, line.indexOf(" ")), line.slice(line.indexOf(" ") + 1)];
     if (word === "ack") acks.push(Number(rest));
     else if (word === "stats") stats = rest;
+    else if (line === "ready" && from === "ready") arm();
     if (afterMs === undefined && acks.length === 3) child.kill("SIGTERM");
   });
-  const timer = afterMs === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), afterMs);
   await once(child, "close");
   clearTimeout(timer);
   if (afterMs === undefined) expect([child.exitCode, child.signalCode]).toEqual([0, null]);
@@ -66,7 +77,8 @@ test.skipIf(missing !== undefined)(
   async () => {
     ensureBpffs();
     // The child runs compiled output; whether types agree is `npm run check`'s business.
-    spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: packageRoot() });
+    const tsc = ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", DIST];
+    spawnSync("npx", tsc, { cwd: packageRoot() });
     const program = compile("tcp_load", ["test/native/c/tcp_load.c"]);
     const cgroups = new TestCgroups("rl-ring-crash");
     const home = mkdtempSync(join(tmpdir(), "ring-crash-"));
@@ -89,8 +101,14 @@ test.skipIf(missing !== undefined)(
       const server = cgroups.spawn("server", program, ["server", PORT]);
       await once(server.stdout!, "data");
       const client = cgroups.spawn("client", program, ["client", PORT, "8", "30"]);
-      for (let kill = 0; kill < KILLS; kill += 1)
-        acks.push(...(await live(options, 150 + Math.random() * 450)).acks);
+      // Every second one at work whatever the machine's speed; the others also in the middle of starting.
+      for (let kill = 0; kill < KILLS; kill += 1) {
+        const life =
+          kill % 2 === 0
+            ? live(options, Math.random() * 250, "ready")
+            : live(options, 100 + Math.random() * 400);
+        acks.push(...(await life).acks);
+      }
       await stop(client, "SIGTERM");
       await stop(server, "SIGKILL");
       const { acks: last, stats } = await live(options, undefined);
