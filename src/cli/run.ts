@@ -1,8 +1,9 @@
 /** `recovery-line run`: starts a command as a recorded process of an application. */
 import type { ChildProcess } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
+import type { StartRecipe } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
@@ -72,6 +73,7 @@ async function run(
       ? ["ignore", output ?? "ignore", output ?? "ignore"]
       : ["inherit", output ?? "inherit", output ?? "inherit"],
     detached: !terminal,
+    recipe: recipeOf(command, flags.output, output),
   });
   if (output !== undefined) closeSync(output);
   if (flags.detach) {
@@ -87,6 +89,25 @@ function openOutput(path: string): number {
   } catch (cause) {
     throw new RecoveryLineError("RL_USAGE", `--output ${path}: ${(cause as Error).message}`, "", cause);
   }
+}
+
+/** What `restart` needs to start it again from its initial state; without --output its output then goes nowhere. */
+function recipeOf(
+  command: readonly string[],
+  path: string | undefined,
+  output: number | undefined,
+): StartRecipe {
+  const env = Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
+  const start = { command, cwd: process.cwd(), env };
+  if (path === undefined || output === undefined) return start;
+  const stat = fstatSync(output);
+  if (!stat.isFile()) return start;
+  return {
+    ...start,
+    output: { path: realpathSync(path), sizeBytes: stat.size, inode: stat.ino, device: stat.dev },
+  };
 }
 
 /** Signals that arrive before the command is there are not lost: they are passed on once it is. */

@@ -2,11 +2,12 @@
 import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
-import type { CollectorStats, CutAnswer } from "../engine/collect.ts";
+import type { CollectorStats, CutAnswer, StartRecipe } from "../engine/collect.ts";
 import { printEvent } from "../format/interchange.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
+import type { CutEntry } from "../ring/event-source.ts";
 import { receiveBlocks } from "./block-stream.ts";
 import {
   cutFromWire,
@@ -123,6 +124,15 @@ export class CollectorClient {
   async nextCheckpoint(app: string, process: string): Promise<number> {
     return (await this.#json<{ checkpoint: number }>("POST", "/v1/next-checkpoint", { app, process }))
       .checkpoint;
+  }
+
+  /** How the process is started again; undefined where nobody said. */
+  async startRecipe(app: string, process: string): Promise<StartRecipe | undefined> {
+    return (await this.#json<{ start?: StartRecipe }>("POST", "/v1/start-recipe", { app, process })).start;
+  }
+
+  async expectRestore(entries: readonly CutEntry[]): Promise<void> {
+    await this.#json("POST", "/v1/expect-restore", { entries });
   }
 
   async drain(): Promise<void> {

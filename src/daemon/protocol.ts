@@ -9,6 +9,8 @@
  *   POST /v1/cut              ProcessRequest  → WireCut
  *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
+ *   POST /v1/start-recipe     ProcessRequest  → { start? }         how to start it again
+ *   POST /v1/expect-restore  { entries }     → {}
  *   POST /v1/drain            {}              → {}
  *   POST /v1/rotate           { app }         → {}
  *   GET  /v1/apps/<app>/blocks?since=<chain>  → frames: u32 LE length, block; ended by length 0. `since`: chain number of the

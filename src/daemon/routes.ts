@@ -2,11 +2,11 @@
 
 import type { Collector, Registration } from "../engine/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
-import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
+import { cutEntries, reasons, restoredPast, startRecipe } from "./restore-body.ts";
 
 export interface Service {
   readonly collector: Collector;
@@ -39,6 +39,21 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
       return { checkpoint: await collector.nextCheckpoint(app, process) };
     },
   ],
+  [
+    "POST /v1/start-recipe",
+    async ({ collector }, body) => {
+      const { app, process } = processOf(body);
+      const start = await collector.startRecipe(app, process);
+      return start === undefined ? {} : { start };
+    },
+  ],
+  [
+    "POST /v1/expect-restore",
+    ({ collector }, body) => {
+      collector.expectRestore(cutEntries(body, "entries"));
+      return {};
+    },
+  ],
   ["POST /v1/drain", ({ collector }) => collector.drain().then(() => ({}))],
   ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
 ]);
@@ -48,12 +63,17 @@ function processOf(body: Body): ProcessRequest {
 }
 
 function registration(body: Body): Registration {
-  const { cgroupId, trust = [] } = body;
+  const { cgroupId, trust } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  if (!Array.isArray(trust) || !trust.every((reason) => UNMATCHED_REASONS.includes(reason as string)))
-    throw new RecoveryLineError("RL_USAGE", `"trust" may name ${UNMATCHED_REASONS.slice(1).join(", ")}`);
-  return { ...processOf(body), cgroupId: cgroupId as number, trust: trust as string[] };
+  const { start, past } = body;
+  return {
+    ...processOf(body),
+    cgroupId: cgroupId as number,
+    ...(trust === undefined ? {} : { trust: reasons(trust, "trust") }),
+    ...(start === undefined ? {} : { start: startRecipe(start) }),
+    ...(past === undefined ? {} : { past: restoredPast(past) }),
+  };
 }
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {

@@ -8,6 +8,7 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
+import type { StartRecipe } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
@@ -19,11 +20,16 @@ export interface ProcessStart {
   readonly app: string;
   readonly process: string;
   readonly command: readonly [string, ...string[]];
-  readonly trust: readonly string[];
+  /** Absent: as it was before. */
+  readonly trust?: readonly string[];
   readonly mode: RegisterMode;
   readonly stdio: StdioOptions;
   /** A session of its own: signals of the terminal do not reach it. */
   readonly detached: boolean;
+  /** How it is started again; stored with the registration. */
+  readonly recipe: StartRecipe;
+  /** True: it stands still on return, before its first instruction; whoever called thaws it. */
+  readonly hold?: boolean;
 }
 
 export interface StartedProcess {
@@ -50,9 +56,12 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(cgroup, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, mode } = start;
-    const { incarnation } = await collector.register({ app, process, trust, mode, cgroupId: cgroup.id! });
-    cgroup.setFreeze(false);
+    const { app, process, trust, mode, recipe } = start;
+    const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe };
+    const { incarnation } = await collector.register(
+      trust === undefined ? registration : { ...registration, trust },
+    );
+    if (start.hold !== true) cgroup.setFreeze(false);
     return { child, cgroup, incarnation };
   } catch (error) {
     cgroup.kill();
@@ -61,10 +70,12 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   }
 }
 
-function enter(cgroup: ProcessCgroup, { command, stdio, detached }: ProcessStart): ChildProcess {
+function enter(cgroup: ProcessCgroup, { command, stdio, detached, recipe }: ProcessStart): ChildProcess {
   const child = spawn("/bin/sh", ["-c", ENTER, join(cgroup.path, "cgroup.procs"), ...command], {
     stdio,
     detached,
+    cwd: recipe.cwd,
+    env: recipe.env,
   });
   child.on("error", () => undefined); // told by `stands`
   return child;

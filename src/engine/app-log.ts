@@ -5,6 +5,7 @@
  *   "processes"           names ever registered
  *   "process/<name>"      `StoredProcess`
  *   "checkpoints/<name>"  `StoredCheckpoints`
+ *   "origin/<name>"       `StoredOrigin`
  *   "ring"                `StoredRing`: records before `position` are in the log
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
@@ -14,7 +15,12 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
 import { ProcessBuffer } from "./process-buffer.ts";
-import { ProcessState, type StoredCheckpoints, type StoredProcess } from "./process-state.ts";
+import {
+  ProcessState,
+  type StoredCheckpoints,
+  type StoredOrigin,
+  type StoredProcess,
+} from "./process-state.ts";
 
 export interface StoredRing {
   readonly ringId: string;
@@ -108,7 +114,8 @@ export class AppLog {
     for (const name of names) {
       const stored = (await log.getState(`process/${name}`)) as StoredProcess | undefined;
       const checkpoints = (await log.getState(`checkpoints/${name}`)) as StoredCheckpoints | undefined;
-      this.#add(name, new ProcessState(stored, checkpoints));
+      const origin = (await log.getState(`origin/${name}`)) as StoredOrigin | undefined;
+      this.#add(name, new ProcessState(stored, checkpoints, origin));
     }
     this.#stored = (await log.getState("ring")) as StoredRing | undefined;
     this.pending = new Pending();
@@ -224,6 +231,8 @@ export class AppLog {
   #putProcess(log: AppendLog, { name, state }: ProcessBuffer): void {
     if (state.changed) log.putState(`process/${name}`, state.stored());
     if (state.checkpointsChanged) log.putState(`checkpoints/${name}`, state.storedCheckpoints());
+    if (state.originChanged) log.putState(`origin/${name}`, state.origin);
+    state.originChanged = false;
     state.changed = false;
     state.checkpointsChanged = false;
   }

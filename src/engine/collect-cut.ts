@@ -10,6 +10,21 @@ export interface CutDetail extends CutEntry {
   readonly receives: string;
 }
 
+/**
+ * The kernel's connections, and those that the process had closed before the image it was restored from: what the kernel does not
+ * name any more stands at its last offsets for ever.
+ */
+export function withCarried(entries: readonly CutEntry[], carried: readonly CutEntry[]): readonly CutEntry[] {
+  if (carried.length === 0) return entries;
+  const known = new Set(entries.map(nameOf));
+  const closed = carried.filter((entry) => !known.has(nameOf(entry)));
+  return [...entries, ...closed.map((entry) => ({ ...entry, live: 0, unacknowledged: 0, queued: 0 }))];
+}
+
+function nameOf({ flags, local, remote }: CutEntry): string {
+  return `${flags & RingFlag.UNIX}:${local}:${remote}`;
+}
+
 /** Both directions of every connection; a channel at 0 is not named (model/event.ts). */
 export function cutOf(
   entries: readonly CutEntry[],

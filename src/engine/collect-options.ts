@@ -1,5 +1,5 @@
 /** What a collector is told and what it tells. */
-import type { EventSource } from "../ring/event-source.ts";
+import type { CutEntry, EventSource } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
 
 export interface CollectorOptions {
@@ -33,6 +33,31 @@ export interface Registration {
   readonly cgroupId: number;
   /** Reasons of `UNMATCHED_REASONS` ("udp", …) that the user vouches for: no gap, and cuts stay. */
   readonly trust?: readonly string[];
+  /** How to start it again from its initial state; absent: what was known before stays. */
+  readonly start?: StartRecipe;
+  /** It is restored from an image: what the image says of its past. Absent: it has none. */
+  readonly past?: RestoredPast;
+}
+
+/** A command as `run` was given it. */
+export interface StartRecipe {
+  readonly command: readonly string[];
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** File that its output is appended to, and how long that was before; absent: its output goes nowhere when it starts again. */
+  readonly output?: {
+    readonly path: string;
+    readonly sizeBytes: number;
+    readonly inode: number;
+    readonly device: number;
+  };
+}
+
+export interface RestoredPast {
+  /** Connections of the image's cut: the kernel forgot the closed ones with the old process, cuts name them all the same. */
+  readonly connections: readonly CutEntry[];
+  /** Reasons of communication that the image's cut did not cover: they stay with the process. */
+  readonly uncaptured: readonly string[];
 }
 
 /** A process the collector knows. */

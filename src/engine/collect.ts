@@ -22,13 +22,14 @@ import type { CutEntry } from "../ring/event-source.ts";
 import { KernelSource } from "../ring/kernel-source.ts";
 import { AppLog } from "./app-log.ts";
 import { openEventLog } from "./append-log.ts";
-import { type CutDetail, cutOf } from "./collect-cut.ts";
+import { type CutDetail, cutOf, withCarried } from "./collect-cut.ts";
 import type {
   CollectedProcess,
   CollectorOptions,
   CollectorParts,
   CollectorStats,
   Registration,
+  StartRecipe,
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
@@ -43,6 +44,8 @@ export type {
   CollectorParts,
   CollectorStats,
   Registration,
+  RestoredPast,
+  StartRecipe,
 } from "./collect-options.ts";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -240,13 +243,21 @@ export class Collector {
   }
 
   /** Durable first, then selected: no record of the cgroup comes before its registration. */
-  async #begin(process: ProcessBuffer, { cgroupId, trust }: Registration): Promise<void> {
+  async #begin(process: ProcessBuffer, registration: Registration): Promise<void> {
+    const { cgroupId, trust, past, start } = registration;
     const { state, app } = process;
     state.live = true;
     state.cgroupId = cgroupId;
     state.incarnation += 1;
-    state.trust = new Set(trust ?? []);
+    const again = past !== undefined || start !== undefined; // the same program as before
+    state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
+    for (const reason of past?.uncaptured ?? []) state.uncaptured.add(reason);
+    const recipe = start ?? state.origin.start;
+    state.origin = {
+      carried: past?.connections ?? [],
+      ...(recipe === undefined ? {} : { start: recipe }),
+    };
     state.changed = true;
     await this.#commitOrThrow(app);
     this.#pump.mapCgroups(app);
@@ -374,8 +385,23 @@ export class Collector {
   /** Reads the cut vector of a registered process, which should be frozen. */
   cut(cgroupId: number): CutAnswer {
     const { complete, entries } = this.#parts.source.cut(cgroupId);
-    const uncaptured = [...(this.#pump.byCgroup(cgroupId)?.state.uncaptured ?? [])];
-    return { ...cutOf(entries as readonly CutEntry[], this.#parts.source.bootId), complete, uncaptured };
+    const state = this.#pump.byCgroup(cgroupId)?.state;
+    const uncaptured = [...(state?.uncaptured ?? [])];
+    const all = withCarried(entries, state?.origin.carried ?? []);
+    return { ...cutOf(all, this.#parts.source.bootId), complete, uncaptured };
+  }
+
+  /** Announces connections that a restore is about to make: they keep their names and offsets. Throws RL_NOT_SUPPORTED. */
+  expectRestore(entries: readonly CutEntry[]): void {
+    const { source } = this.#parts;
+    if (source.expectRestore === undefined)
+      throw new RecoveryLineError("RL_NOT_SUPPORTED", "this capture takes no announcements of restores");
+    source.expectRestore(entries);
+  }
+
+  /** How the process is started again; undefined where nobody said. Throws RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
+  startRecipe(appName: string, name: string): Promise<StartRecipe | undefined> {
+    return this.#exclusive(async () => (await this.#process(appName, name)).state.origin.start);
   }
 
   /** Reasons of uncaptured, untrusted communication of a process since it was registered. */

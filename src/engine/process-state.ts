@@ -7,6 +7,8 @@
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
+import type { CutEntry } from "../ring/event-source.ts";
+import type { StartRecipe } from "./collect-options.ts";
 
 /** The stored form: plain values for msgpackr. */
 export interface StoredProcess {
@@ -20,6 +22,13 @@ export interface StoredProcess {
   readonly uncaptured: readonly string[];
   readonly lines: number;
   readonly lastCheckpoint: number;
+}
+
+/** Where it came from; changes only when it is registered. */
+export interface StoredOrigin {
+  readonly start?: StartRecipe;
+  /** Connections of the image it was restored from. */
+  readonly carried: readonly CutEntry[];
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */
@@ -47,9 +56,16 @@ export class ProcessState {
   /** Something above or in `checkpoints` changed since the last commit. */
   changed = false;
   checkpointsChanged = false;
+  originChanged = false;
+  #origin: StoredOrigin;
   #checkpoints: (readonly [number, number])[];
 
-  constructor(stored: StoredProcess = NEW, checkpoints: StoredCheckpoints = []) {
+  constructor(
+    stored: StoredProcess = NEW,
+    checkpoints: StoredCheckpoints = [],
+    origin: StoredOrigin = { carried: [] },
+  ) {
+    this.#origin = origin;
     this.cgroupId = stored.cgroupId;
     this.live = stored.live;
     this.incarnation = stored.incarnation;
@@ -64,6 +80,15 @@ export class ProcessState {
     const { cgroupId, live, incarnation, lines, lastCheckpoint } = this;
     const [trust, uncaptured] = [[...this.trust], [...this.uncaptured]];
     return { cgroupId, live, incarnation, trust, uncaptured, lines, lastCheckpoint };
+  }
+
+  get origin(): StoredOrigin {
+    return this.#origin;
+  }
+
+  set origin(origin: StoredOrigin) {
+    this.#origin = origin;
+    this.originChanged = true;
   }
 
   storedCheckpoints(): StoredCheckpoints {

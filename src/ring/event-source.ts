@@ -68,5 +68,7 @@ export interface EventSource {
   /** Losses of a process not yet in any record's `lost_before`; reads and clears, count. */
   takeLost(cgroupId: number): number;
   cut(cgroupId: number): { readonly complete: boolean; readonly entries: readonly CutEntry[] };
+  /** Announces TCP connections that a restore is about to make; absent where nothing is captured. */
+  expectRestore?(entries: readonly CutEntry[]): void;
   close(): void;
 }

@@ -1,0 +1,85 @@
+/** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
+import type { RestoredPast, StartRecipe } from "../engine/collect.ts";
+import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CutEntry } from "../ring/event-source.ts";
+
+type Body = Readonly<Record<string, unknown>>;
+
+const ENTRY_FIELDS = [
+  "flags",
+  "live",
+  "local",
+  "remote",
+  "sent",
+  "received",
+  "unacknowledged",
+  "queued",
+] as const;
+
+export function cutEntries(body: Body, field: string): CutEntry[] {
+  const list = body[field];
+  if (!Array.isArray(list)) throw wrong(field, "a list of connections");
+  return list.map((one: unknown) => {
+    const entry = objectOf(one, field);
+    for (const name of ENTRY_FIELDS) {
+      const value = entry[name];
+      if (!Number.isSafeInteger(value) || (value as number) < 0)
+        throw wrong(field, `a connection with ${name}`);
+    }
+    return Object.fromEntries(ENTRY_FIELDS.map((name) => [name, entry[name]])) as unknown as CutEntry;
+  });
+}
+
+export function restoredPast(value: unknown): RestoredPast {
+  const past = objectOf(value, "past");
+  return {
+    connections: cutEntries(past, "connections"),
+    uncaptured: reasons(past["uncaptured"], "uncaptured"),
+  };
+}
+
+/** Names of `UNMATCHED_REASONS`. */
+export function reasons(value: unknown, field: string): string[] {
+  if (!Array.isArray(value) || !value.every((reason) => UNMATCHED_REASONS.includes(reason as string)))
+    throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${UNMATCHED_REASONS.slice(1).join(", ")}`);
+  return value as string[];
+}
+
+export function startRecipe(value: unknown): StartRecipe {
+  const start = objectOf(value, "start");
+  const { command, cwd, env, output } = start;
+  if (!isTextList(command) || command.length === 0) throw wrong("start.command", "a list of words");
+  if (typeof cwd !== "string") throw wrong("start.cwd", "a path");
+  const variables = objectOf(env, "start.env");
+  if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
+  const file = output === undefined ? {} : { output: outputFile(output) };
+  return { command, cwd, env: variables as Record<string, string>, ...file };
+}
+
+function outputFile(value: unknown): NonNullable<StartRecipe["output"]> {
+  const { path, sizeBytes, inode, device } = objectOf(value, "start.output");
+  const numbers = [sizeBytes, inode, device].every(
+    (one) => Number.isSafeInteger(one) && (one as number) >= 0,
+  );
+  if (typeof path !== "string" || !numbers) throw wrong("start.output", "a file");
+  return {
+    path,
+    sizeBytes: sizeBytes as number,
+    inode: inode as number,
+    device: device as number,
+  };
+}
+
+function isTextList(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === "string");
+}
+
+function objectOf(value: unknown, field: string): Body {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Body;
+  throw wrong(field, "an object");
+}
+
+function wrong(field: string, what: string): RecoveryLineError {
+  return new RecoveryLineError("RL_USAGE", `the request's field "${field}" is not ${what}`);
+}
