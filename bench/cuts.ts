@@ -24,11 +24,15 @@ async function grow(log: EventLog, from: number, to: number): Promise<number> {
 
 async function withLog<T>(dir: string, work: (log: AppLog) => Promise<T>): Promise<T> {
   const reader = await openLogReader(dir);
-  const blocks = async function* () {
-    for await (const { bytes } of reader.blocks()) yield bytes;
-  };
+  const { ends } = reader;
   try {
-    return await work({ name: dir, cuts: reader, blocks, close: () => reader.close() });
+    return await work({
+      name: dir,
+      cuts: reader,
+      blocks: () => reader.unchecked(),
+      ends,
+      close: () => reader.close(),
+    });
   } finally {
     await reader.close();
   }

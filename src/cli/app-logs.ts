@@ -46,7 +46,8 @@ async function openAppLog(home: string, app: string): Promise<AppLog> {
   if (await collectorHolds(home, app))
     return { name: home, blocks: () => appBlocks(home, app), close: async () => undefined };
   const reader = await openLog(appDirectory(home, app));
-  return { name: home, cuts: reader, blocks: () => bytesOf(reader.blocks()), close: () => reader.close() };
+  const { ends } = reader;
+  return { name: home, cuts: reader, blocks: () => reader.unchecked(), ends, close: () => reader.close() };
 }
 
 /** True if a live collector has the application's log; it alone may read it then. */
@@ -63,8 +64,4 @@ async function collectorHolds(home: string, app: string): Promise<boolean> {
   } finally {
     collector.close();
   }
-}
-
-async function* bytesOf(blocks: AsyncIterable<{ readonly bytes: Uint8Array }>): AsyncGenerator<Uint8Array> {
-  for await (const { bytes } of blocks) yield bytes;
 }

@@ -1,6 +1,8 @@
 /** Reduced lines back into one history, in the order of the log, whatever order the workers finish in. */
 import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { NamedBlocks } from "./build-evidence.ts";
+import { ChainCheck } from "./chain-check.ts";
 import { type PackedStretches, unpack } from "./worker-protocol.ts";
 
 export class StretchAssembler {
@@ -9,10 +11,14 @@ export class StretchAssembler {
   /** Answers that came before their turn. */
   readonly #early = new Map<number, { readonly stretches: PackedStretches; readonly log: string }>();
   readonly #owners = new Map<string, string>();
+  readonly #chains = new Map<string, ChainCheck>();
   #next = 0;
 
-  constructor(join: boolean) {
+  /** `logs`: whose chains are checked here. */
+  constructor(join: boolean, logs: readonly Pick<NamedBlocks, "name" | "ends">[]) {
     this.#join = join;
+    for (const { name, ends } of logs)
+      if (ends !== undefined) this.#chains.set(name, new ChainCheck(name, ends));
   }
 
   /**
@@ -30,6 +36,7 @@ export class StretchAssembler {
 
   #add(packed: PackedStretches, log: string): void {
     const builder = this.#builder;
+    this.#chains.get(log)?.add(packed);
     for (const stretch of unpack(packed)) {
       claimProcess(this.#owners, stretch.process, log);
       const process = builder.addProcess(stretch.process);
@@ -46,6 +53,7 @@ export class StretchAssembler {
   /** Everything that was accepted. Throws `TypeError` while a number is missing. */
   build(): Evidence {
     if (this.#early.size > 0) throw new TypeError(`stretches ${this.#next} never came`);
+    for (const chain of this.#chains.values()) chain.end();
     return this.#builder.build();
   }
 }

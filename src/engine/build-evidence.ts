@@ -5,6 +5,7 @@
  * are put together in the order of the log.
  */
 import type { Evidence } from "../graph/evidence.ts";
+import type { ChainEnds } from "../log/block-store.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import { StretchAssembler } from "./assemble-stretches.ts";
 import { type Partition, partition } from "./partition.ts";
@@ -17,6 +18,8 @@ export interface NamedBlocks {
   readonly name: string;
   /** In the order of the log; their memory is given away. May be called again: then from the start. */
   blocks(): AsyncIterable<Uint8Array>;
+  /** What chain the blocks must form; absent where somebody else has checked that. */
+  readonly ends?: ChainEnds;
 }
 
 export interface BuildOptions {
@@ -44,7 +47,7 @@ async function scan(
   join: boolean,
 ): Promise<Evidence | undefined> {
   const parts = partition(logs, options.taskBytes);
-  const assembler = new StretchAssembler(join);
+  const assembler = new StretchAssembler(join, logs);
   const first = await parts.next();
   if (first.done) return assembler.build();
   const second = await parts.next();
@@ -82,9 +85,17 @@ async function scanHere(
 }
 
 /** Hands an answer on. False if joining is forbidden. */
-function settle(assembler: StretchAssembler, { index, log }: Partition, answer: ReduceAnswer): boolean {
+function settle(
+  assembler: StretchAssembler,
+  { index, log, first }: Partition,
+  answer: ReduceAnswer,
+): boolean {
   if (answer.kind === "error")
-    throw new RecoveryLineError(answer.code satisfies ErrorCode, answer.message, answer.advice);
+    throw new RecoveryLineError(
+      answer.code satisfies ErrorCode,
+      `the log in ${log}, block ${first + answer.block}: ${answer.message}`,
+      answer.advice,
+    );
   if (answer.kind === "stable") return false;
   assembler.accept(index, answer.stretches, log);
   return true;

@@ -6,6 +6,8 @@ import type { NamedBlocks } from "./build-evidence.ts";
 export interface Partition {
   readonly index: number;
   readonly log: string;
+  /** Number of the first block among the log's, by count from the first that is kept. */
+  readonly first: number;
   readonly blocks: readonly Uint8Array[];
 }
 
@@ -19,14 +21,16 @@ export async function* partition(
   for (const log of logs) {
     let run: Uint8Array[] = [];
     let size = 0;
+    let first = log.ends?.firstChain ?? 1;
     for await (const block of log.blocks()) {
       run.push(block);
       size += block.length;
       if (size < bytes && run.length < count) continue;
-      yield { index: index++, log: log.name, blocks: run };
+      yield { index: index++, log: log.name, first, blocks: run };
+      first += run.length;
       run = [];
       size = 0;
     }
-    if (run.length > 0) yield { index: index++, log: log.name, blocks: run };
+    if (run.length > 0) yield { index: index++, log: log.name, first, blocks: run };
   }
 }

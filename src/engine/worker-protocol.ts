@@ -4,7 +4,8 @@
  * One task is a run of blocks, one answer their reduced lines: all rows of all blocks in four typed arrays that change hands without a
  * copy, however many blocks there are. Errors travel as plain values, since a class does not survive the way between threads.
  */
-import { type BlockHeader, parseBlock } from "../format/block-header.ts";
+import { type BlockHeader, badBlock, parseBlock } from "../format/block-header.ts";
+import { HASH_BYTES } from "../format/block-layout.ts";
 import { reduceBlock } from "../graph/reduce-block.ts";
 import type { ReducedControl, ReducedLines } from "../graph/reduced-lines.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
@@ -20,10 +21,23 @@ export type ReduceAnswer =
   | { readonly kind: "stretches"; readonly stretches: PackedStretches }
   /** Joining was asked for and a `stable` line forbids it. */
   | { readonly kind: "stable" }
-  | { readonly kind: "error"; readonly code: ErrorCode; readonly message: string; readonly advice: string };
+  /** `block` counts the task's blocks from 0. */
+  | {
+      readonly kind: "error";
+      readonly block: number;
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly advice: string;
+    };
 
 /** `ReducedLines` of block 0, 1, …, and where each stands in its process's history. `…Start[block]` are CSR offsets. */
 export interface PackedStretches {
+  /** Of all blocks. */
+  readonly application: string;
+  readonly chain: Float64Array;
+  /** SHA-256 of the block before and of the block itself, 32 bytes each. */
+  readonly previousHash: Uint8Array;
+  readonly hash: Uint8Array;
   readonly process: readonly string[];
   readonly lines: Uint32Array;
   /** Lines of the process before and after the block, rollbacks counted. */
@@ -42,27 +56,42 @@ export interface PackedStretches {
 
 /** Does the task. Throws nothing: what goes wrong with a block is part of the answer; a bug throws. */
 export function reduceBlocks({ blocks, join }: ReduceTask): ReduceAnswer {
+  let at = -1;
   try {
     const headers: BlockHeader[] = [];
     const reduced: ReducedLines[] = [];
     for (const bytes of blocks) {
+      at += 1;
       const parsed = parseBlock(bytes);
       const lines = reduceBlock(parsed, join);
       if (join && lines.controls.some(({ event }) => event.type === "stable")) return { kind: "stable" };
+      if (parsed.header.application !== (headers[0] ?? parsed.header).application)
+        throw badBlock("it is of another application than the one before it");
       headers.push(parsed.header);
       reduced.push(lines);
     }
     return { kind: "stretches", stretches: pack(headers, reduced) };
   } catch (error) {
     if (!(error instanceof RecoveryLineError)) throw error;
-    return { kind: "error", code: error.code, message: error.message, advice: error.advice };
+    return { kind: "error", block: at, code: error.code, message: error.message, advice: error.advice };
   }
 }
 
 function pack(headers: readonly BlockHeader[], reduced: readonly ReducedLines[]): PackedStretches {
   const rowStart = starts(reduced, ({ tag }) => tag.length);
   const rows = rowStart[reduced.length] as number;
+  const hashes = (of: (header: BlockHeader) => Uint8Array): Uint8Array => {
+    const all = new Uint8Array(headers.length * HASH_BYTES);
+    headers.forEach((header, block) => {
+      all.set(of(header), block * HASH_BYTES);
+    });
+    return all;
+  };
   const packed = {
+    application: headers[0]?.application ?? "",
+    chain: Float64Array.from(headers, ({ chain }) => chain),
+    previousHash: hashes(({ previousHash }) => previousHash),
+    hash: hashes(({ hash }) => hash),
     process: reduced.map(({ process }) => process),
     lines: Uint32Array.from(reduced, ({ lines }) => lines),
     position: Float64Array.from(headers, ({ position }) => position),

@@ -4,7 +4,7 @@
  */
 import type { ParsedBlock } from "../format/block-header.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
-import { BlockStore } from "./block-store.ts";
+import { BlockStore, type ChainEnds } from "./block-store.ts";
 import { corrupt } from "./log-paths.ts";
 import { openLog } from "./open-log.ts";
 
@@ -22,6 +22,9 @@ export interface LogReader {
   controlBlocks(process: string): AsyncGenerator<ParsedBlock>;
   /** Blocks after number `since` in chain order; the chain is checked, too. */
   blocks(since?: number): AsyncGenerator<ParsedBlock>;
+  /** All blocks as bytes, for readers that check checksums and chain by themselves (threads do it faster). */
+  unchecked(): AsyncGenerator<Uint8Array>;
+  readonly ends: ChainEnds;
   /** A state as it was committed, or undefined. */
   getState(key: string): unknown;
   close(): Promise<void>;
@@ -43,6 +46,8 @@ export async function openLogReader(dir: string): Promise<LogReader> {
         store.block(chain),
       ),
     blocks: (since) => store.blocks(since),
+    unchecked: () => store.unchecked(),
+    ends: anchor,
     getState: (key) => state.get(key),
     close: () => shelf.closeAll().finally(unlock),
   };

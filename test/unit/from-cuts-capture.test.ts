@@ -56,10 +56,8 @@ test("a log of many segments: cuts read a few blocks, events all of them, the li
         return reader.block(chain);
       },
     };
-    async function* blocks() {
-      for await (const { bytes } of reader.blocks()) yield bytes;
-    }
-    const log = { name: dir, cuts, blocks, close: () => reader.close() };
+    const { ends } = reader;
+    const log = { name: dir, cuts, blocks: () => reader.unchecked(), ends, close: () => reader.close() };
     const rules = { dsm: "sequential", inTransit: "any" } as const;
     const fast = await computeApp([log], rules);
     expect(fast.from).toBe("cuts");
@@ -110,10 +108,9 @@ live("a captured run: the command gives one line from cuts, from events and from
     }
     // And the cuts did do: every usable checkpoint covers what its process did before.
     const reader = await openLogReader(join(rig.home, rig.app));
-    const blocks = async function* () {
-      for await (const { bytes } of reader.blocks()) yield bytes;
-    };
-    const log = { name: rig.home, cuts: reader, blocks, close: () => reader.close() };
+    const { ends } = reader;
+    const blocks = () => reader.unchecked();
+    const log = { name: rig.home, cuts: reader, blocks, ends, close: () => reader.close() };
     const answer = await computeApp([log], { dsm: "sequential", inTransit: "any" });
     expect([answer.from, answer.reason]).toEqual(["cuts", undefined]);
     await reader.close();

@@ -18,6 +18,12 @@ export class MemoryLog {
     return this.bytes.size;
   }
 
+  /** What chain the blocks are. */
+  get ends() {
+    const lastHash = this.bytes.get(this.bytes.size)?.slice(-32) ?? NO_HASH;
+    return { application: "memory", firstChain: 1, lastChain: this.lastChain, baseHash: NO_HASH, lastHash };
+  }
+
   #newPlacer(lastHash: Uint8Array): BlockPlacer {
     return new BlockPlacer("memory", this.#state, { lastChain: this.bytes.size, lastHash }, async (chain) =>
       this.bytes.get(chain),

@@ -81,7 +81,7 @@ test("any partition and any order of arrival give the same evidence", async () =
       const answers: { index: number; answer: ReduceAnswer }[] = [];
       for await (const { index, blocks } of partition([named(log)], taskBytes))
         answers.push({ index, answer: reduceBlocks({ blocks, join: false }) });
-      const assembler = new StretchAssembler(false);
+      const assembler = new StretchAssembler(false, []);
       for (const { index, answer } of new Random(seed).shuffle(answers))
         if (answer.kind === "stretches") assembler.accept(index, answer.stretches, "here");
       expect(assembler.build()).toEqual(evidenceOf(events, []));
@@ -92,7 +92,7 @@ test("any partition and any order of arrival give the same evidence", async () =
 
 test("a missing stretch is no evidence", async () => {
   const log = await ringLog(100);
-  const assembler = new StretchAssembler(true);
+  const assembler = new StretchAssembler(true, [named(log)]);
   for await (const { index, blocks } of partition([named(log)], 1000)) {
     const answer = reduceBlocks({ blocks, join: true });
     if (index !== 2 && answer.kind === "stretches") assembler.accept(index, answer.stretches, "here");
@@ -113,6 +113,38 @@ test("a damaged block is named, a missing one too, with threads and without", as
     const holed = buildEvidence([named(short)], { workers, taskBytes: 30_000 });
     await expect(holed).rejects.toSatisfy((error) => hasCode(error, "RL_CORRUPT_LOG"));
   }
+});
+
+test("blocks that are not the chain of the anchor are refused: cut off, replaced, of another application", async () => {
+  const log = await ringLog(2000);
+  const other = await ringLog(2001);
+  const { ends } = log;
+  const forged = {
+    "cut off": [...log.bytes.values()].slice(0, -1),
+    replaced: [...log.bytes].map(([chain, bytes]) => (chain === 12 ? other.bytes.get(12)! : bytes)),
+    "another last one": [...log.bytes].map(([chain, bytes]) =>
+      chain === ends.lastChain ? other.bytes.get(chain)! : bytes,
+    ),
+    swapped: [...log.bytes].map(([chain]) => log.bytes.get(chain === 5 ? 6 : chain === 6 ? 5 : chain)!),
+  };
+  const scan = (blocks: readonly Uint8Array[], chain = ends) =>
+    buildEvidence(
+      [
+        {
+          name: "here",
+          ends: chain,
+          async *blocks() {
+            for (const bytes of blocks) yield Uint8Array.from(bytes);
+          },
+        },
+      ],
+      { workers: 0, taskBytes: 3000 },
+    );
+  for (const [how, blocks] of Object.entries(forged))
+    await expect(scan(blocks), how).rejects.toSatisfy((error) => hasCode(error, "RL_CORRUPT_LOG"));
+  const foreign = scan([...log.bytes.values()], { ...ends, application: "elsewhere" });
+  await expect(foreign).rejects.toSatisfy((error) => hasCode(error, "RL_CORRUPT_LOG"));
+  await expect(scan([...log.bytes.values()])).resolves.toBeDefined();
 });
 
 test("a process in two logs is a contradiction that names both", async () => {
