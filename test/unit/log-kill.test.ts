@@ -29,8 +29,10 @@ for (;;) {
 }`;
 
 test(`a writer killed ${KILLS} times at random loses nothing acknowledged and doubles nothing`, async () => {
-  spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: packageRoot() });
-  const dist = join(packageRoot(), "dist");
+  const dist = join(packageRoot(), "build/test/dist-log"); // of its own: nobody rebuilds it in the middle
+  spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], {
+    cwd: packageRoot(),
+  });
   expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
   const folder = scratch();
   const dir = join(folder.path, "app");
