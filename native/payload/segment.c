@@ -158,8 +158,8 @@ static void make_room(struct segments *s) {
 
     for (;;) {
         const struct usage usage = disk_usage(s);
-        if (!usage.oldest || usage.bytes + s->segment_bytes <= s->limit_bytes)
-            return;
+        if (usage.oldest == usage.newest || usage.bytes + s->segment_bytes <= s->limit_bytes)
+            return; /* the newest stays: its number must not be used again */
         file_name(name, usage.oldest);
         if (unlinkat(s->directory, name, 0))
             return;

@@ -95,3 +95,5 @@ export const IMPORT_BATCH_BYTES = 48 * 1024 * 1024;
 export const MAX_COVERAGE_BLOCKS = 64;
 /** Blocks that a line from cuts may read at least, count; beyond a quarter of the log reading all of it in order is faster. */
 export const LEAST_CUT_BUDGET_BLOCKS = 256;
+/** Bytes of one channel that are read from the payload log at once. */
+export const MAX_PAYLOAD_READ_BYTES = 256 * 1024 * 1024;
