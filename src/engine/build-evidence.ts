@@ -28,6 +28,8 @@ export interface BuildOptions {
   readonly signal?: AbortSignal;
   /** Told now and then: bytes of blocks handed to workers so far. */
   readonly progress?: (bytes: number) => void;
+  /** False: every range stays a row of its own, so that witnesses name single messages. Default true. */
+  readonly join?: boolean;
   /** Bytes of blocks a task. */
   readonly taskBytes?: number;
 }
@@ -37,7 +39,8 @@ export interface BuildOptions {
  * `EvidenceBuilder` throws, the signal's reason where it was aborted. Never a part of the evidence.
  */
 export async function buildEvidence(logs: readonly NamedBlocks[], options: BuildOptions): Promise<Evidence> {
-  return (await scan(logs, options, true)) ?? ((await scan(logs, options, false)) as Evidence);
+  const joined = options.join === false ? undefined : await scan(logs, options, true);
+  return joined ?? ((await scan(logs, options, false)) as Evidence);
 }
 
 /** Undefined if a `stable` line forbids joining. */

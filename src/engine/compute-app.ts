@@ -1,9 +1,10 @@
 /**
- * The line of an application from the logs of its nodes: from checkpoint cuts where they prove it, else from all events. Either way
- * `computeLine` verifies what it found.
+ * The line of an application from the logs of its nodes: from all events of a small log, so that witnesses name single messages; of a
+ * larger one from checkpoint cuts where they prove it, else from all events by threads. `computeLine` verifies what it found every time.
  */
 import { availableParallelism } from "node:os";
 import type { Evidence } from "../graph/evidence.ts";
+import { SMALL_LOG_BLOCKS, SMALL_LOG_BYTES } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 import { claimProcess } from "./assemble-stretches.ts";
 import { buildEvidence, type NamedBlocks } from "./build-evidence.ts";
@@ -35,8 +36,8 @@ export interface AppAnswer {
   readonly line: RecoveryLine;
   /** What was read: newer checkpoints and events from "cuts", ranges joined where nothing is lost by it from "events". */
   readonly evidence: Evidence;
-  /** What the line was computed from. The line is the same; witnesses of "cuts" name ranges, not single events. */
-  readonly from: "cuts" | "events";
+  /** What the line was computed from. The line is the same; only witnesses of "all events" name single messages, others ranges. */
+  readonly from: "all events" | "cuts" | "events";
   /** Why cuts did not do; with "events". */
   readonly reason?: string;
 }
@@ -51,6 +52,12 @@ const DEFAULT_WORKERS = 4;
  */
 export async function computeApp(logs: readonly AppLog[], options: ComputeAppOptions): Promise<AppAnswer> {
   const { dsm, inTransit } = options;
+  const small = await smallLogs(logs);
+  if (small !== undefined) {
+    const evidence = await buildEvidence(small, { workers: 0, join: false });
+    const line = computeLine(evidence, { dsm, inTransit, ...failedOf(options, evidence.processes) });
+    return { line, evidence, from: "all events" };
+  }
   const fast = options.fromEvents ? { reason: "told to read all events" } : await fromCuts(logs, options);
   if ("line" in fast) return { ...fast, from: "cuts" };
   const evidence = await buildEvidence(logs, {
@@ -61,6 +68,27 @@ export async function computeApp(logs: readonly AppLog[], options: ComputeAppOpt
   options.signal?.throwIfAborted();
   const line = computeLine(evidence, { dsm, inTransit, ...failedOf(options, evidence.processes) });
   return { line, evidence, from: "events", reason: fast.reason };
+}
+
+/** The logs in memory if they are small. */
+async function smallLogs(logs: readonly AppLog[]): Promise<NamedBlocks[] | undefined> {
+  let bytes = 0;
+  const small: NamedBlocks[] = [];
+  for (const log of logs) {
+    const { name, ends } = log;
+    if (ends !== undefined && ends.lastChain - ends.firstChain >= SMALL_LOG_BLOCKS) return undefined;
+    const all: Uint8Array[] = [];
+    for await (const block of log.blocks()) {
+      bytes += block.length;
+      if (bytes > SMALL_LOG_BYTES) return undefined;
+      all.push(block);
+    }
+    const blocks = async function* (): AsyncGenerator<Uint8Array> {
+      yield* all;
+    };
+    small.push({ name, blocks, ...(ends === undefined ? {} : { ends }) });
+  }
+  return small;
 }
 
 function failedOf(

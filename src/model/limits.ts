@@ -97,3 +97,23 @@ export const MAX_COVERAGE_BLOCKS = 64;
 export const LEAST_CUT_BUDGET_BLOCKS = 256;
 /** Bytes of one channel that are read from the payload log at once. */
 export const MAX_PAYLOAD_READ_BYTES = 256 * 1024 * 1024;
+/** Longest wait for an answer of the payload logger, in ms: a flush of its ring into a slow disk. */
+export const PAYLOAD_ANSWER_LIMIT_MS = 60_000;
+/** SDK: one message or recorded value, and one saved state, in bytes. */
+export const MAX_SDK_MESSAGE_BYTES = 16 * 1024 * 1024;
+export const MAX_SDK_STATE_BYTES = 1024 * 1024 * 1024;
+/** SDK: what waits in one incoming channel before its connection is told to pause, messages and bytes. */
+export const SDK_QUEUE_MESSAGES = 4096;
+export const SDK_QUEUE_BYTES = 8 * 1024 * 1024;
+/** SDK: determinants that nothing waits for become stable after this time, in ms. */
+export const SDK_FLUSH_INTERVAL_MS = 20;
+/** SDK: wait between two tries to reach a peer, in ms: first, and after doubling at most. */
+export const SDK_RETRY_MIN_MS = 5;
+export const SDK_RETRY_MAX_MS = 200;
+/** SDK: longest wait for the first frame of a new connection, in ms. */
+export const SDK_HELLO_LIMIT_MS = 10_000;
+/** SDK: a replay in which the program does nothing for this long has left the logged order, in ms. */
+export const SDK_REPLAY_STALL_MS = 30_000;
+/** Logs of so few blocks and bytes are read whole, message by message, before anything faster is tried. */
+export const SMALL_LOG_BLOCKS = 1024;
+export const SMALL_LOG_BYTES = 256 * 1024;

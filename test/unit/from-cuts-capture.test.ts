@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { computeApp } from "../../src/engine/compute-app.ts";
+import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
@@ -111,8 +112,16 @@ live("a captured run: the command gives one line from cuts, from events and from
     const { ends } = reader;
     const blocks = () => reader.unchecked();
     const log = { name: rig.home, cuts: reader, blocks, ends, close: () => reader.close() };
-    const answer = await computeApp([log], { dsm: "sequential", inTransit: "any" });
-    expect([answer.from, answer.reason]).toEqual(["cuts", undefined]);
+    for (const failed of [["c1", "c2", "server"], ["c1"], ["server", "c2"]]) {
+      const options = { failed, dsm: "sequential", inTransit: "any" } as const;
+      const found = await computeFromCuts([reader], options);
+      if (found.line === undefined) throw new Error(found.reason);
+      expect(decided(found.line)).toEqual(
+        await line(rig, "--from", rig.path("events.jsonl"), "--failed", failed.join(",")),
+      );
+      const all = await computeApp([log], { ...options, failed: () => failed, fromEvents: true });
+      expect(decided(found.line)).toEqual(decided(all.line));
+    }
     await reader.close();
   }),
 );
