@@ -14,6 +14,8 @@ import type { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver, DriverNotes } from "./driver.ts";
 import { whileFrozen } from "./freeze.ts";
 import { type ImageFacts, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
+import { openConnections } from "./open-connections.ts";
+import { whileBlocked } from "./port-block.ts";
 import { treeRoot } from "./process-tree.ts";
 
 /** What a checkpoint needs of the collector. */
@@ -80,7 +82,7 @@ export async function checkpointTogether(
   try {
     const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
       for (const work of works) await work.readCut(sinceMs);
-      for (const work of works) await work.takeImage(guard);
+      await takeImages(works, guard, options);
       for (const work of works) await work.record();
       return performance.now() - sinceMs;
     });
@@ -89,6 +91,19 @@ export async function checkpointTogether(
     for (const work of works) await work.discard();
     throw error;
   }
+}
+
+/**
+ * Several at one instant: the kernels of standing processes go on receiving and acknowledging, so bytes could pass between one image
+ * and the next and be in neither. Their connections hear nothing until the last image is there.
+ */
+function takeImages(works: readonly Work[], guard: Writable, { driver }: CheckpointOptions): Promise<void> {
+  const take = async (): Promise<void> => {
+    for (const work of works) await work.takeImage(guard);
+  };
+  const first = works[0];
+  if (!driver.images || works.length < 2 || first === undefined) return take();
+  return whileBlocked(first.app, openConnections(works.flatMap(({ pids }) => pids)), take);
 }
 
 /** One process on its way through the phases; each phase is timed. */
@@ -117,6 +132,14 @@ class Work {
     } finally {
       this.#phasesMs[phase] += performance.now() - from;
     }
+  }
+
+  get app(): string {
+    return this.#target.app;
+  }
+
+  get pids(): readonly number[] {
+    return this.#pids;
   }
 
   async readCut(sinceMs: number): Promise<void> {

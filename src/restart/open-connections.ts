@@ -1,0 +1,64 @@
+/** The TCP connections that processes have open, by /proc: addresses only. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { Address } from "./criu-sockets.ts";
+import type { ConnectionAddresses } from "./port-block.ts";
+
+/** Processes that end meanwhile have none. All are in this network namespace, or in one of their own each. */
+export function openConnections(pids: readonly number[]): ConnectionAddresses[] {
+  const found = new Map<string, ConnectionAddresses>();
+  for (const pid of pids) {
+    const inodes = socketInodes(pid);
+    if (inodes.size === 0) continue;
+    for (const v6 of [false, true])
+      for (const [inode, connection] of tcpTable(pid, v6))
+        if (inodes.has(inode)) found.set(inode, connection);
+  }
+  return [...found.values()];
+}
+
+function socketInodes(pid: number): Set<string> {
+  const inodes = new Set<string>();
+  try {
+    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+      const inode = /^socket:\[(\d+)\]$/.exec(linkOf(`/proc/${pid}/fd/${fd}`))?.[1];
+      if (inode !== undefined) inodes.add(inode);
+    }
+  } catch {} // it has ended
+  return inodes;
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
+
+const LISTEN = "0A";
+
+function* tcpTable(pid: number, v6: boolean): Generator<[string, ConnectionAddresses]> {
+  let text = "";
+  try {
+    text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
+  } catch {} // it has ended, or there is no IPv6 here
+  for (const line of text.split("\n").slice(1)) {
+    const fields = line.trim().split(/\s+/);
+    const [, local, remote, state] = fields;
+    const inode = fields[9];
+    if (local === undefined || remote === undefined || inode === undefined || state === LISTEN) continue;
+    yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }];
+  }
+}
+
+/** Each 32-bit word is printed as a number of this machine; x64 is little-endian. */
+function parseAddress(text: string, v6: boolean): Address {
+  const [words = "", port = "0"] = text.split(":");
+  const bytes = (words.match(/.{8}/g) ?? []).flatMap((word) =>
+    (word.match(/../g) ?? []).reverse().map((byte) => Number.parseInt(byte, 16)),
+  );
+  const groups = Array.from({ length: 8 }, (_, at) =>
+    (((bytes[2 * at] ?? 0) << 8) | (bytes[2 * at + 1] ?? 0)).toString(16),
+  );
+  return { address: v6 ? groups.join(":") : bytes.join("."), port: Number.parseInt(port, 16), v6 };
+}

@@ -1,0 +1,300 @@
+/**
+ * What a restart will do: who goes on, who comes back from which image, who starts again, and where the bytes in transit are.
+ * Nothing is touched here; whatever can't be done is refused here.
+ *
+ * A survivor with an open connection to a process that goes back can't keep it (its other end dies): it counts as failed as well, and
+ * the line is computed again, until nothing changes.
+ */
+import type { StartRecipe } from "../engine/collect.ts";
+import type { CutDetail } from "../engine/collect-cut.ts";
+import { decodeBlock } from "../format/block.ts";
+import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CheckpointEvent } from "../model/event.ts";
+import type { RecoveryLine } from "../model/recovery-line.ts";
+import { imageSockets } from "./criu-sockets.ts";
+import { openImage, type StoredImage } from "./image-store.ts";
+import { type PayloadSource, planTransit, type TransitPlan, type TransitProcess } from "./transit.ts";
+
+/** One checkpoint of one process. */
+export interface CheckpointName {
+  readonly process: string;
+  readonly checkpoint: number;
+}
+
+export interface PlanSource {
+  readonly home: string;
+  readonly app: string;
+  /** The line for these failures, as if the listed checkpoints were not usable. */
+  compute(
+    failed: readonly string[],
+    unusable: readonly CheckpointName[],
+  ): Promise<{ readonly line: RecoveryLine; readonly evidence: Evidence }>;
+  /** The application's log. */
+  blocks(): AsyncIterable<Uint8Array>;
+  /** Cuts of the processes that run now, standing still. */
+  readonly running: ReadonlyMap<string, readonly CutDetail[]>;
+  startRecipe(process: string): Promise<StartRecipe | undefined>;
+  readonly payload?: PayloadSource;
+}
+
+export interface PlanOptions {
+  readonly failed: readonly string[];
+  /** Survivors keep going though connections of theirs break. */
+  readonly keepSurvivors: boolean;
+  /** Where bytes in transit are nowhere, go back to an earlier line that needs none of them. */
+  readonly fallBack: boolean;
+}
+
+export type Target =
+  | {
+      readonly process: string;
+      readonly action: "restore";
+      readonly checkpoint: number;
+      readonly image: StoredImage;
+    }
+  | {
+      readonly process: string;
+      readonly action: "initial";
+      readonly checkpoint: 0;
+      readonly recipe: StartRecipe;
+    };
+
+export interface RestartPlan {
+  readonly application: string;
+  readonly failed: readonly string[];
+  /** Survivors that go back because an open connection ties them to `to`. */
+  readonly alsoFailed: readonly { readonly process: string; readonly to: string }[];
+  /** Survivors whose open connection to `to` breaks (`keepSurvivors`). */
+  readonly breaking: readonly { readonly process: string; readonly to: string }[];
+  /** Checkpoints passed over because bytes they had sent are nowhere (`fallBack`). */
+  readonly passedOver: readonly CheckpointName[];
+  readonly line: RecoveryLine;
+  readonly targets: readonly Target[];
+  readonly transit: TransitPlan;
+}
+
+/** Throws RL_REFUSED for what can't be restarted exactly, RL_NOT_SUPPORTED, and what computing and opening images throws. */
+export async function planRestart(source: PlanSource, options: PlanOptions): Promise<RestartPlan> {
+  const planner = new RestartPlanner(source, options);
+  for (;;) {
+    const plan = await planner.plan();
+    const lost = plan.transit.ranges.filter(({ place }) => place === "nowhere");
+    if (lost.length === 0) return plan;
+    if (!options.fallBack || !planner.passOver(plan)) throw refusedFor(lost);
+  }
+}
+
+class RestartPlanner {
+  readonly #source: PlanSource;
+  readonly #options: PlanOptions;
+  readonly #failed: string[];
+  readonly #alsoFailed: { process: string; to: string }[] = [];
+  readonly #unusable: CheckpointName[] = [];
+  readonly #images = new Map<string, Promise<StoredImage>>();
+  #checkpoints: ReadonlyMap<string, CheckpointEvent> | undefined;
+
+  constructor(source: PlanSource, options: PlanOptions) {
+    this.#source = source;
+    this.#options = options;
+    this.#failed = [...options.failed];
+  }
+
+  async plan(): Promise<RestartPlan> {
+    const { line, breaking } = await this.#closedLine();
+    const targets = await this.#targets(line);
+    const back = new Set(targets.map(({ process }) => process));
+    const continues = new Set(line.line.map(({ process }) => process).filter((name) => !back.has(name)));
+    const transit = await planTransit(
+      [...(await this.#restored(targets)), ...this.#survivors(continues)],
+      line.inTransit,
+      continues,
+      this.#source.payload,
+    );
+    return {
+      application: this.#source.app,
+      failed: this.#failed.slice(0, this.#options.failed.length),
+      alsoFailed: this.#alsoFailed,
+      breaking,
+      passedOver: this.#unusable,
+      line,
+      targets,
+      transit,
+    };
+  }
+
+  /** The line after all survivors that can't go on alone have been taken in. */
+  async #closedLine(): Promise<{ line: RecoveryLine; breaking: readonly { process: string; to: string }[] }> {
+    for (;;) {
+      const { line, evidence } = await this.#source.compute(this.#failed, this.#unusable);
+      const back = new Set(
+        line.line.filter(({ action }) => action !== "continue").map(({ process }) => process),
+      );
+      const tied = tiedSurvivors(this.#source.running, evidence, back);
+      if (tied.length === 0 || this.#options.keepSurvivors) return { line, breaking: tied };
+      for (const one of tied) {
+        this.#alsoFailed.push(one);
+        this.#failed.push(one.process);
+      }
+    }
+  }
+
+  async #targets({ line }: RecoveryLine): Promise<Target[]> {
+    const targets: Target[] = [];
+    for (const { process, action, checkpoint } of line) {
+      if (action === "continue") continue;
+      if (action === "initial") targets.push(await this.#initial(process));
+      else if (action === "restore")
+        targets.push({
+          process,
+          action,
+          checkpoint: checkpoint!,
+          image: await this.#image(process, checkpoint!),
+        });
+      else throw notSupported(`${process} needs its message log replayed`);
+    }
+    return targets;
+  }
+
+  async #initial(process: string): Promise<Target> {
+    const recipe = await this.#source.startRecipe(process);
+    if (recipe !== undefined) return { process, action: "initial", checkpoint: 0, recipe };
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      `${process} has to start again from its initial state, and its command is not known`,
+      "Nothing was killed or restored. `recovery-line run` keeps the command; start it by hand with --fresh.",
+    );
+  }
+
+  async #image(process: string, checkpoint: number): Promise<StoredImage> {
+    this.#checkpoints ??= await readCheckpoints(this.#source.blocks());
+    const reference = this.#checkpoints.get(nameOf({ process, checkpoint }))?.image;
+    if (reference === undefined)
+      throw notSupported(
+        `checkpoint ${checkpoint} of ${process} has no image: the program brings its own state back`,
+      );
+    const known = this.#images.get(reference) ?? openImage(this.#source.home, this.#source.app, reference);
+    this.#images.set(reference, known);
+    return known;
+  }
+
+  async #restored(targets: readonly Target[]): Promise<TransitProcess[]> {
+    const processes: TransitProcess[] = [];
+    for (const target of targets) {
+      const { process } = target;
+      if (target.action === "initial") processes.push({ process, connections: [], sockets: [] });
+      else {
+        const { files, manifest } = target.image;
+        if (manifest.driver.name !== "criu")
+          throw notSupported(`${process} has an image of driver ${manifest.driver.name}`);
+        processes.push({
+          process,
+          connections: manifest.connections,
+          sockets: await imageSockets(files),
+        });
+      }
+    }
+    return processes;
+  }
+
+  #survivors(continues: ReadonlySet<string>): TransitProcess[] {
+    return [...this.#source.running]
+      .filter(([process]) => continues.has(process))
+      .map(([process, connections]) => ({ process, connections, sockets: [] }));
+  }
+
+  /** Forbids what had sent the lost bytes. False where there is nothing to forbid. */
+  passOver({ transit, targets }: RestartPlan): boolean {
+    let changed = false;
+    for (const { from, place } of transit.ranges) {
+      if (place !== "nowhere") continue;
+      const target = targets.find(({ process }) => process === from);
+      if (target === undefined && !this.#failed.includes(from)) this.#failed.push(from);
+      else if (target?.action !== "restore" || this.#isUnusable(target)) continue;
+      else this.#unusable.push({ process: from, checkpoint: target.checkpoint });
+      changed = true;
+    }
+    return changed;
+  }
+
+  #isUnusable(one: CheckpointName): boolean {
+    return this.#unusable.some((known) => nameOf(known) === nameOf(one));
+  }
+}
+
+function nameOf({ process, checkpoint }: CheckpointName): string {
+  return `${process}/${checkpoint}`;
+}
+
+/** Indices are never used twice, also not after a rollback: the log's last word on one is the only one. */
+async function readCheckpoints(
+  blocks: AsyncIterable<Uint8Array>,
+): Promise<ReadonlyMap<string, CheckpointEvent>> {
+  const found = new Map<string, CheckpointEvent>();
+  for await (const bytes of blocks) {
+    for (const event of decodeBlock(bytes).columns.extras.values())
+      if (event.type === "checkpoint") found.set(nameOf(event), event);
+  }
+  return found;
+}
+
+/** Survivors with an open connection to a process that goes back: by the evidence of who uses its other end. */
+function tiedSurvivors(
+  running: ReadonlyMap<string, readonly CutDetail[]>,
+  evidence: Evidence,
+  back: ReadonlySet<string>,
+): { process: string; to: string }[] {
+  const owners = channelOwners(running, evidence);
+  return [...running].flatMap(([process, connections]) => {
+    if (back.has(process)) return [];
+    const tie = connections
+      .filter(({ live }) => live === 1)
+      .map(({ sends, receives }) => owners.receivers.get(sends) ?? owners.senders.get(receives))
+      .find((other) => other !== undefined && other !== process && back.has(other));
+    return tie === undefined ? [] : [{ process, to: tie }];
+  });
+}
+
+interface Owners {
+  readonly senders: Map<string, string>;
+  readonly receivers: Map<string, string>;
+}
+
+function channelOwners(running: ReadonlyMap<string, readonly CutDetail[]>, evidence: Evidence): Owners {
+  const owners: Owners = { senders: new Map(), receivers: new Map() };
+  evidence.channels.forEach((channel, number) => {
+    const sender = evidence.processes[evidence.processAt[2 * number + SENDER]!];
+    const receiver = evidence.processes[evidence.processAt[2 * number + RECEIVER]!];
+    if (sender !== undefined) owners.senders.set(channel, sender);
+    if (receiver !== undefined) owners.receivers.set(channel, receiver);
+  });
+  for (const [process, connections] of running)
+    for (const { sends, receives } of connections) {
+      owners.senders.set(sends, process);
+      owners.receivers.set(receives, process);
+    }
+  return owners;
+}
+
+function refusedFor(lost: TransitPlan["ranges"]): RecoveryLineError {
+  const shown = lost
+    .slice(0, 8)
+    .map(
+      ({ from, to, begin, end, channel, why }) =>
+        `[${begin}, ${end}) of ${channel} from ${from} to ${to ?? "?"} (${why})`,
+    );
+  const more = lost.length > shown.length ? `; ${lost.length} ranges in all` : "";
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `bytes in transit at the line can't be replayed: ${shown.join("; ")}${more}`,
+    "Nothing was killed or restored. --fall-back goes back to an earlier line that needs none of them; coordinated checkpoints hold them all.",
+  );
+}
+
+function notSupported(what: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `${what}: that can't be restarted here`,
+    "Nothing was killed or restored.",
+  );
+}
