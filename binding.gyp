@@ -10,6 +10,7 @@
         "native/addon/lock.c",
         "native/addon/peer.c",
         "native/addon/memory_glue.c",
+        "native/addon/userfault_glue.c",
         "native/ring/memory_ring.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
@@ -17,7 +18,8 @@
         "native/loader/cgroup.c",
         "native/loader/cut.c",
         "native/loader/probe.c",
-        "native/loader/programs.c"
+        "native/loader/programs.c",
+        "native/loader/userfault.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags!": ["-O3"]

@@ -127,6 +127,7 @@ static napi_value init(napi_env env, napi_value exports) {
     lock_glue_init(env, exports);
     memory_glue_init(env, exports);
     peer_glue_init(env, exports);
+    userfault_glue_init(env, exports);
     return exports;
 }
 

@@ -28,6 +28,9 @@
  * begin: offset 0 is the first byte of data (SYN not counted). The range is [begin, begin + length).
  * lost_before: records of the SAME process that found no room since its previous committed record.
  *
+ * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
+ *   page's address in its memory, remote, begin, length: 0.
+ *
  * Records of a DSM runtime (RECOVERY_PAGE_*, and any kind with RECOVERY_FLAG_DSM). Its communicating parties
  * are entities: number 2r is the application process of rank r ("p<r>"), 2r + 1 the home in the same OS
  * process ("h<r>"). The channel from entity A to entity B is named dsm:A-B, e.g. dsm:p0-h1, and counts whole
@@ -92,7 +95,8 @@ enum recovery_unmatched {
     RECOVERY_UNMATCHED_KTLS = 3,
     RECOVERY_UNMATCHED_UNIX_DGRAM = 4,
     RECOVERY_UNMATCHED_OLD_CONNECTION = 5, /* established before capture began: no initial sequence numbers */
-    RECOVERY_UNMATCHED_OTHER_SOCKET = 6    /* netlink, vsock, packet, sctp, ... */
+    RECOVERY_UNMATCHED_OTHER_SOCKET = 6,   /* netlink, vsock, packet, sctp, ... */
+    RECOVERY_UNMATCHED_FOREIGN_PAGER = 7   /* userfaultfd: another process fills its memory */
 };
 
 struct recovery_record {

@@ -414,8 +414,7 @@ int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *er
     return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
 }
 
-/* Highest CPU number + 1 that per-CPU maps have values for. */
-static int possible_cpus(void) {
+int possible_cpus(void) {
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     char list[256] = "";
     int last = -1;

@@ -61,6 +61,9 @@ int probe_rights(char *error);
 bool probe_exact(void);
 int probe_required(char *error); /* -ENOTSUP naming the first missing kernel feature */
 
+/* capture.c: highest CPU number + 1 that per-CPU maps have values for, or a negative errno */
+int possible_cpus(void);
+
 /* cut.c: the closed connections of a process. */
 int cut_closed(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries, size_t *count,
                char *error);

@@ -60,8 +60,17 @@ export class ProcessBuffer {
     const told = lost > 0 ? 1 : 0;
     if (kind === RingKind.SEND || kind === RingKind.RECEIVE) this.#range(records, row, kind);
     else if (kind === RingKind.UNMATCHED) return told + this.#unmatched(records.local[row]!, time);
+    else if (kind === RingKind.PAGE_FAULT) this.#fault(records, row);
     else if (lost === 0) return told + this.gap(0, time);
     return told;
+  }
+
+  /** Page = address in the memory of this process: the same page has other names elsewhere. */
+  #fault(records: RecordColumns, row: number): void {
+    const access = (records.flags[row]! & RingFlag.WRITE) === 0 ? "read" : "write";
+    const page = `0x${records.local[row]!.toString(16)}`;
+    const event = { type: "page-fault", process: this.name, page, access } as const;
+    this.columns.push({ ...event, time: records.time[row]! }, records.thread[row]!);
   }
 
   /** Communication we cannot match: a gap, and from now on checkpoints of this process carry no cut (semantics 11). */

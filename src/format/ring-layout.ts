@@ -52,6 +52,7 @@ export const RingUnmatched = {
   UNIX_DGRAM: 4,
   OLD_CONNECTION: 5,
   OTHER_SOCKET: 6,
+  FOREIGN_PAGER: 7,
 } as const;
 
 /** Why communication could not be matched, by its number: the words of `--trust` and of reports. */
@@ -63,6 +64,7 @@ export const UNMATCHED_REASONS: readonly string[] = [
   "unix-dgram",
   "old-connection",
   "other-socket",
+  "foreign-pager",
 ];
 
 /** Names of the kinds by number, for metrics. */

@@ -4,13 +4,16 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
-import type { CaptureCounters, CutEntry } from "./event-source.ts";
+import type { CaptureCounters, CutEntry, UserfaultCounts } from "./event-source.ts";
 
 /** A tagged native handle; opaque. */
 export type NativeHandle = { readonly __native: unique symbol };
 
 /** A mapped memory ring; opaque. */
 export type MemoryRingHandle = { readonly __memoryRing: unique symbol };
+
+/** The hook on system calls; opaque. */
+export type UserfaultHandle = { readonly __userfault: unique symbol };
 
 export interface NativeState {
   readonly fd: number;
@@ -55,6 +58,12 @@ export interface NativeAddon {
   memoryCommit(ring: MemoryRingHandle, position: number): void;
   memoryLost(ring: MemoryRingHandle): number;
   memoryClose(ring: MemoryRingHandle): void;
+  /** Loads the hook of native/loader/userfault.h; undefined: it records nobody. */
+  userfaultOpen(capture: NativeHandle | undefined): UserfaultHandle;
+  userfaultClose(handle: UserfaultHandle): void;
+  userfaultCounts(handle: UserfaultHandle): UserfaultCounts;
+  /** Mean duration of getppid(2), ns. */
+  timeSystemCall(count: number): number;
   /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
   peer(fd: number): { pid: number; uid: number; gid: number };
 }

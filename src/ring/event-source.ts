@@ -29,6 +29,23 @@ export interface CaptureCounters {
   readonly naive: number;
 }
 
+/** Calls of recorded processes that succeeded, and the bytes of their ranges; `fault` and `unread` count messages. */
+export type UserfaultCounts = Readonly<
+  Record<
+    | "fault"
+    | "register"
+    | "unregister"
+    | "copy"
+    | "zeropage"
+    | "move"
+    | "writeprotect"
+    | "continue"
+    | "drop"
+    | "unread",
+    { readonly calls: number; readonly bytes: number }
+  >
+>;
+
 /** What one `drain` did. */
 export interface DrainResult {
   /** Records written to the buffer, 64 bytes each (`format/ring-layout.ts`). */

@@ -2,8 +2,8 @@
 import { readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
-import { call, type NativeAddon, type NativeHandle, native } from "./binding.ts";
-import type { CaptureCounters, CutEntry, DrainResult, EventSource } from "./event-source.ts";
+import { call, type NativeAddon, type NativeHandle, native, type UserfaultHandle } from "./binding.ts";
+import type { CaptureCounters, CutEntry, DrainResult, EventSource, UserfaultCounts } from "./event-source.ts";
 import { lockReader, readerFolder } from "./reader-lock.ts";
 import { RingReader } from "./ring-reader.ts";
 
@@ -14,6 +14,11 @@ export interface KernelSourceOptions {
   readonly ringBytes: number;
   /** Depth of the process cgroups below the cgroup2 root (root = 0). */
   readonly cgroupLevel: number;
+  /**
+   * True: page faults that the recorded processes handle by userfaultfd are recorded, too, for as long as this source
+   * is open. It costs every system call of the machine a few tens of nanoseconds (docs/userfaultfd.md).
+   */
+  readonly userfaults?: boolean;
 }
 
 const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0, naive: 0 };
@@ -42,6 +47,7 @@ export class KernelSource implements EventSource {
   readonly #reader: RingReader;
   readonly #unlock: () => void;
   readonly #captures: boolean;
+  #userfaults: UserfaultHandle | undefined;
   #closed = false;
 
   private constructor(addon: NativeAddon, handle: NativeHandle, pinDir: string, captures: boolean) {
@@ -65,7 +71,9 @@ export class KernelSource implements EventSource {
     const { pinDir, ringBytes, cgroupLevel } = options;
     const addon = native();
     const handle = call(`capture in ${pinDir}`, () => addon.open(pinDir, ringBytes, cgroupLevel));
-    return KernelSource.#over(addon, handle, pinDir, true);
+    const source = KernelSource.#over(addon, handle, pinDir, true);
+    if (options.userfaults) source.#watchUserfaults();
+    return source;
   }
 
   /** Reads a pinned ring that somebody else fills; it selects nothing and counts nothing. */
@@ -88,6 +96,15 @@ export class KernelSource implements EventSource {
   static unpin(pinDir: string): void {
     rmSync(readerFolder(pinDir), { recursive: true, force: true });
     call(`unpin ${pinDir}`, () => native().unpin(pinDir));
+  }
+
+  #watchUserfaults(): void {
+    try {
+      this.#userfaults = call("userfaultfd", () => this.#native.userfaultOpen(this.#handle));
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   drain(buffer: Uint8Array): DrainResult {
@@ -132,6 +149,12 @@ export class KernelSource implements EventSource {
     return this.#captures ? call("counters", () => this.#native.counters(this.#handle)) : NO_COUNTERS;
   }
 
+  /** Since this source was opened; undefined: nobody asked for `userfaults`. */
+  userfaultCounts(): UserfaultCounts | undefined {
+    const handle = this.#userfaults;
+    return handle && call("counts of userfaultfd", () => this.#native.userfaultCounts(handle));
+  }
+
   takeLost(cgroupId: number): number {
     return this.#captures ? call("losses", () => this.#native.takeLost(this.#handle, cgroupId)) : 0;
   }
@@ -163,6 +186,7 @@ export class KernelSource implements EventSource {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#userfaults !== undefined) this.#native.userfaultClose(this.#userfaults);
     this.#native.close(this.#handle);
     this.#unlock();
   }
