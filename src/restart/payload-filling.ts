@@ -1,5 +1,6 @@
 /** Bytes of one range, put together from records that may overlap: retransmissions, which must agree. */
-import { addRange, type PayloadRange } from "./payload-ranges.ts";
+import { addRange } from "./payload-ranges.ts";
+import type { PayloadRange } from "./payload-store.ts";
 
 export class Filling {
   readonly bytes: Uint8Array;

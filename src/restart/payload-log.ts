@@ -13,7 +13,7 @@ import {
   readForgotten,
   rewriteForgotten,
 } from "./payload-forgotten.ts";
-import { addRange, type PayloadRange, subtractRange } from "./payload-ranges.ts";
+import { addRange, subtractRange } from "./payload-ranges.ts";
 import {
   type PayloadRecord,
   RECORD_HEADER_BYTES,
@@ -22,13 +22,35 @@ import {
   SEGMENT_HEADER_BYTES,
   scanSegment,
 } from "./payload-segment.ts";
-import type { ChannelRange, PayloadFigures, PayloadLog, PunchHoles } from "./payload-store.ts";
+import type { PayloadRange, PayloadStore } from "./payload-store.ts";
 
 /** Below the application's log directory; that it is there means that payloads are kept. */
 export const PAYLOAD_FOLDER = "payload";
 const SEGMENT_NAME = /^([0-9]{6,10})\.payload$/;
 /** In anything shorter there may be no whole block of the disk to give back. */
 const LEAST_PUNCHED_BYTES = 8192;
+
+export interface ChannelRange extends PayloadRange {
+  readonly channel: string;
+}
+
+export interface PayloadFigures {
+  readonly segments: number;
+  /** Bytes that found no room in the kernel's ring. */
+  readonly lostBytes: number;
+  /** Bytes of segments that hold no whole record. */
+  readonly damagedBytes: number;
+}
+
+/** Gives bytes of a segment back to the disk: the length of the file stays, the ranges read as zeros. */
+export type PunchHoles = (file: string, ranges: readonly PayloadRange[]) => Promise<void>;
+
+/** `read` throws RL_CORRUPT_LOG, and RL_LIMIT for more than MAX_PAYLOAD_READ_BYTES. Callers of `cutBack` and `prune` hold the lock of the collection. */
+export interface PayloadLog extends PayloadStore {
+  figures(): Promise<PayloadFigures>;
+  /** Gives up ranges that no replay needs, and gives their room back to the disk. */
+  prune(ranges: readonly ChannelRange[], punch: PunchHoles): Promise<void>;
+}
 
 /** `appDir` is `<home>/<app>`. Undefined where no payloads are kept. */
 export function openPayloadStore(appDir: string): PayloadLog | undefined {

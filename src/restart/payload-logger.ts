@@ -9,7 +9,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { PAYLOAD_ANSWER_LIMIT_MS } from "../model/limits.ts";
 import { packageRoot } from "../ring/binding.ts";
 import { PAYLOAD_FOLDER } from "./payload-log.ts";
-import type { PayloadRange } from "./payload-ranges.ts";
+import type { PayloadRange } from "./payload-store.ts";
 
 export interface PayloadLoggerOptions {
   /** `<home>/<app>`; it exists. */

@@ -1,8 +1,5 @@
 /** Sets of byte offsets as sorted, disjoint, maximal half-open ranges. */
-export interface PayloadRange {
-  readonly begin: number;
-  readonly end: number;
-}
+import type { PayloadRange } from "./payload-store.ts";
 
 /** Adds in place. Most ranges follow the last one. */
 export function addRange(ranges: PayloadRange[], { begin, end }: PayloadRange): void {

@@ -1,0 +1,122 @@
+/** An application's cgroup, a capture and a payload logger of one test's own, and known traffic inside. */
+import { execFileSync, type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { openPayloadStore, type PayloadLog } from "../../src/restart/payload-log.ts";
+import { PayloadLogger, type PayloadLoggerOptions } from "../../src/restart/payload-logger.ts";
+import { packageRoot } from "../../src/ring/binding.ts";
+import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { kernelSupport } from "../../src/ring/kernel-support.ts";
+import { compile } from "../native/c-build.ts";
+import { TestCgroups } from "../native/cgroups.ts";
+import { ensureBpffs } from "../native/ring-rig.ts";
+import { pattern } from "./pattern.ts";
+
+/** Why nothing can be captured here; undefined where everything can. */
+export const missing = kernelSupport().find(
+  (one) => ["addon", "tcp-exact", "cgroup2"].includes(one.name) && !one.supported,
+);
+
+export interface Traffic {
+  readonly family?: 4 | 6;
+  readonly connections?: number;
+  readonly bytes: number;
+  readonly largestWrite?: number;
+  /** SO_RCVBUF; 0: the kernel's default. */
+  readonly receiveBuffer?: number;
+  readonly mode?: "plain" | "urgent" | "reuse" | "wrap";
+  /** Shell commands before it, in a network namespace of its own. */
+  readonly namespace?: string;
+}
+
+export class PayloadRig {
+  readonly appDir = mkdtempSync(join(tmpdir(), "rl-payload-"));
+  readonly cgroups: TestCgroups;
+  readonly pinDir: string;
+  readonly ended: string[] = [];
+  readonly #source: KernelSource;
+  readonly #traffic: string;
+  readonly #loggers: PayloadLogger[] = [];
+
+  constructor(name: string) {
+    ensureBpffs();
+    execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });
+    this.#traffic = compile("payload_traffic", ["test/payload/c/traffic_helper.c"], ["-O2", "-pthread"]);
+    this.cgroups = new TestCgroups(`payload-${name}`);
+    this.cgroups.make("p");
+    this.pinDir = `/sys/fs/bpf/payload-${name}-${process.pid}`;
+    this.#source = KernelSource.open({ pinDir: this.pinDir, ringBytes: 1 << 20, cgroupLevel: 2 });
+  }
+
+  get appCgroup(): string {
+    return dirname(this.cgroups.path("p"));
+  }
+
+  get folder(): string {
+    return join(this.appDir, "payload");
+  }
+
+  /** Files of segments, oldest first. */
+  get segments(): string[] {
+    return readdirSync(this.folder)
+      .filter((name) => name.endsWith(".payload"))
+      .sort()
+      .map((name) => join(this.folder, name));
+  }
+
+  async log(options: Partial<PayloadLoggerOptions> = {}): Promise<PayloadLogger> {
+    const { appDir, pinDir, appCgroup: cgroup } = this;
+    const onEnd = (why: string) => this.ended.push(why);
+    const logger = await PayloadLogger.start({ appDir, pinDir, cgroup, onEnd, ...options });
+    this.#loggers.push(logger);
+    return logger;
+  }
+
+  /** Sends it all inside the application's cgroup, to the end. */
+  send(traffic: Traffic): void {
+    const result = this.trySend(traffic);
+    if (result.status !== 0 || !result.stdout.endsWith("done\n"))
+      throw new Error(`traffic failed: ${result.status} ${result.stdout} ${result.stderr}`);
+  }
+
+  trySend(traffic: Traffic): SpawnSyncReturns<string> {
+    const { family = 4, connections = 1, bytes, largestWrite = 4000, receiveBuffer = 0 } = traffic;
+    const words = [family, connections, bytes, largestWrite, receiveBuffer, traffic.mode ?? "plain"];
+    const command = [this.#traffic, ...words.map(String)];
+    const inside = traffic.namespace === undefined ? command : namespaced(traffic.namespace, command);
+    const script = 'echo $$ > "$0" && exec "$@"';
+    const procs = join(this.cgroups.path("p"), "cgroup.procs");
+    return spawnSync("sh", ["-c", script, procs, ...inside], { encoding: "utf8", timeout: 60_000 });
+  }
+
+  store(): PayloadLog {
+    return openPayloadStore(this.appDir)!;
+  }
+
+  async remove(): Promise<void> {
+    for (const logger of this.#loggers) await logger.close();
+    this.#source.close();
+    KernelSource.unpin(this.pinDir);
+    await this.cgroups.remove();
+    rmSync(this.appDir, { recursive: true });
+  }
+}
+
+function namespaced(setup: string, command: readonly string[]): string[] {
+  return ["unshare", "--net", "sh", "-c", `ip link set lo up && ${setup} && exec "$@"`, "sh", ...command];
+}
+
+/** Channel names by number of the stream, from their first bytes. */
+export async function streamsOf(store: PayloadLog, streams: number): Promise<Map<number, string>> {
+  const first = new Map<string, number>();
+  for (let stream = 0; stream < streams; stream += 1)
+    first.set(Buffer.from(pattern(stream, 0, 8)).toString("hex"), stream);
+  const found = new Map<number, string>();
+  for (const channel of await store.channels()) {
+    const head = await store.read(channel, 0, 8);
+    const stream = head === undefined ? undefined : first.get(Buffer.from(head).toString("hex"));
+    if (stream !== undefined) found.set(stream, channel);
+  }
+  return found;
+}
