@@ -98,7 +98,17 @@ async function statusOf(collector: CollectorClient, app: string | undefined): Pr
 
 function summary(stats: CollectorStats) {
   const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
-  const { ringBytes, ringFillBytes, lagMs, commits, gaps, lostDeclared, logErrors, brokenApps } = stats;
+  const {
+    ringBytes,
+    ringFillBytes,
+    lagMs,
+    commits,
+    gaps,
+    lostDeclared,
+    logErrors,
+    brokenApps,
+    unreadableLogs,
+  } = stats;
   const [events, bytes, lost] = [sum(stats.events), sum(stats.bytes), sum(stats.lost)];
   return {
     events,
@@ -112,6 +122,7 @@ function summary(stats: CollectorStats) {
     commits,
     logErrors,
     brokenApps,
+    unreadableLogs,
   };
 }
 
@@ -123,6 +134,7 @@ function headline(ping: Ping, stats: CollectorStats): string {
     `recorded:  ${counted(events, "event")}, ${(bytes / 1e6).toFixed(1)} MB, ${counted(gaps, "gap")}, ${lost} lost; lag ${lagMs.toFixed(1)} ms`,
     `ring:      ${fill} % of ${ringBytes / 1024 / 1024} MiB`,
     ...stats.brokenApps.map(({ app, message }) => `broken:    ${app}: ${printableSentence(message)}`),
+    ...stats.unreadableLogs.map(({ app, message }) => `unreadable: ${app}: ${printableSentence(message)}`),
   ];
   return `${lines.join("\n")}\n`;
 }

@@ -1,7 +1,7 @@
 /** One collector of one home: lock, capture, logs, socket, metrics, watch over processes; started in this order, ended in the reverse. */
 import { Collector } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
-import { processCgroupLevel } from "../restart/cgroups.ts";
+import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
 import { ensureBpffs } from "./bpffs.ts";
 import { lockHome, prepareHome } from "./home-lock.ts";
 import { Membership } from "./membership.ts";
@@ -16,6 +16,8 @@ export interface DaemonOptions {
   readonly ringBytes: number;
   /** Longest time from reading a record to its commit, in ms. */
   readonly commitIntervalMs: number;
+  /** True: also page faults that processes handle by userfaultfd; it slows every system call of the machine. */
+  readonly userfaults?: boolean;
   /** TCP port on 127.0.0.1 for metrics, 0 = any; absent: none. */
   readonly metricsPort?: number;
   readonly version: string;
@@ -46,7 +48,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
-  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, version } = options;
+  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, version } = options;
   prepareHome(home);
   undo.push(lockHome(home));
   ensureBpffs(pinDir);
@@ -56,8 +58,11 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     pinDir,
     ringBytes,
     cgroupLevel,
+    userfaults: options.userfaults ?? false,
     commitIntervalMs,
     onFatal,
+    onTrouble,
+    runs: applicationRuns,
   });
   undo.push(() => collector.close());
   undo.push(() => collector.drain());

@@ -38,6 +38,10 @@ const GAUGES: Readonly<Record<string, Metric<number>>> = {
   },
   live_processes: { help: "Processes that are recorded.", of: (s) => s.liveProcesses },
   broken_logs: { help: "Applications whose log cannot be written now.", of: (s) => s.brokenApps.length },
+  unreadable_logs: {
+    help: "Logs passed over when the collector started.",
+    of: (s) => s.unreadableLogs.length,
+  },
 };
 
 export interface CollectorMetrics {

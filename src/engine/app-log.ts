@@ -158,6 +158,16 @@ export class AppLog {
     }
   }
 
+  /** Nothing of it is recorded any more. Returns the cgroups that were. */
+  endLive(): number[] {
+    const live = [...this.processes.values()].filter(({ state }) => state.live);
+    for (const { state } of live) {
+      state.live = false;
+      state.changed = true;
+    }
+    return live.map(({ state }) => state.cgroupId);
+  }
+
   /** Something is missing and nobody knows of which process. */
   gapForLive(): void {
     for (const process of this.processes.values()) if (process.state.live) this.gap(process, 0);

@@ -13,6 +13,8 @@ export class CollectCounts {
   commits = 0;
   batches = 0;
   logErrors = 0;
+  /** Records that went by a log that could not be written. */
+  missed = 0;
   lagMs = 0;
 
   /** What one application's commit made durable. */

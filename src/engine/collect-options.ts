@@ -11,10 +11,32 @@ export interface CollectorOptions {
   readonly ringBytes: number;
   /** Depth of the process cgroups below the cgroup2 root (root = 0). */
   readonly cgroupLevel: number;
+  /** True: also page faults that processes handle by userfaultfd (`KernelSourceOptions`). */
+  readonly userfaults?: boolean;
   /** Longest time from reading a record to its group commit, in ms. Default 50. */
   readonly commitIntervalMs?: number;
   /** Called once, with the reason, when collection cannot go on (a damaged ring, a bug). Everything then rejects with it. */
   readonly onFatal?: (error: unknown) => void;
+  /** Something that goes on by itself but should be seen; one sentence. */
+  readonly onTrouble?: (sentence: string) => void;
+  /** True if processes of the application are there now; absent: they are taken to be. */
+  readonly runs?: (app: string) => boolean;
+  /** What happens where a log can't be written and the ring fills up. Default `taint`. */
+  readonly onFull?: OnFull;
+}
+
+/**
+ * `taint`: logs that can be written go on, what the others miss is counted and stands in them as a gap once they are back.
+ * `halt`: collection ends with RL_LOG_WRITE while the ring still holds everything. `stop`: as `taint`, and whoever started the
+ * collector holds the recorded processes still while the ring is nearly full (daemon/back-pressure.ts).
+ */
+export type OnFull = "taint" | "stop" | "halt";
+
+/** A log that could not be opened when the collector started, and was passed over. */
+export interface UnreadableLog {
+  readonly app: string;
+  readonly code: string;
+  readonly message: string;
 }
 
 /** For tests and other rings: where records come from and where they go. */
@@ -24,6 +46,9 @@ export interface CollectorParts {
   readonly home: string;
   readonly commitIntervalMs?: number;
   readonly onFatal?: (error: unknown) => void;
+  readonly onTrouble?: (sentence: string) => void;
+  readonly runs?: (app: string) => boolean;
+  readonly onFull?: OnFull;
 }
 
 export interface Registration {
@@ -107,4 +132,10 @@ export interface CollectorStats {
   readonly liveProcesses: number;
   /** Applications whose log cannot be written now, and why; the ring holds their records. */
   readonly brokenApps: readonly { readonly app: string; readonly code: string; readonly message: string }[];
+  /** Those among them whose records the ring holds no longer: they are counted, and will stand in the log as gaps. */
+  readonly givenUpApps: number;
+  /** Records of such logs, count, gaps told in them included. */
+  readonly missed: number;
+  /** Logs that were passed over at the start and were not opened since. */
+  readonly unreadableLogs: readonly UnreadableLog[];
 }

@@ -7,7 +7,7 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { Cut, Event } from "../model/event.ts";
 import {
   BUSY_SLOT_MS,
@@ -30,9 +30,11 @@ import type {
   CollectorStats,
   Registration,
   StartRecipe,
+  UnreadableLog,
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
+import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 import { Serial } from "./serial.ts";
@@ -47,8 +49,6 @@ export type {
   RestoredPast,
   StartRecipe,
 } from "./collect-options.ts";
-
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /** One cut vector, read from the kernel. */
 export interface CutAnswer {
@@ -66,6 +66,7 @@ export class Collector {
   readonly #parts: CollectorParts;
   readonly #serial = new Serial();
   readonly #pause = new Pause();
+  readonly #unreadable = new Map<string, UnreadableLog>();
   readonly #intervalMs: number;
   readonly #session: number;
   #running: Promise<void> = Promise.resolve();
@@ -110,17 +111,25 @@ export class Collector {
   }
 
   async #openKnown(last: number): Promise<void> {
-    for (const entry of await readdir(this.#parts.home, { withFileTypes: true })) {
-      if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
-      const app = this.#newApp(entry.name);
-      if (!(await openIfThere(app))) continue;
-      if (app.hasLive) {
-        this.#pump.apps.set(app.name, app);
-        this.#pump.admit(app, last);
-      } else await app.close();
+    const logs = openKnownLogs({
+      home: this.#parts.home,
+      make: (name) => this.#newApp(name),
+      runs: this.#parts.runs ?? (() => true),
+      skipped: (log) => this.#passOver(log),
+    });
+    for await (const app of logs) {
+      this.#pump.apps.set(app.name, app);
+      this.#pump.admit(app, last);
     }
     await this.#resume();
     await beginSession(this.#parts.home, this.#session);
+  }
+
+  #passOver(log: UnreadableLog): void {
+    this.#unreadable.set(log.app, log);
+    this.#parts.onTrouble?.(
+      `the log of ${log.app} is passed over, nothing of it can be recorded until it is repaired or moved away: ${log.message}`,
+    );
   }
 
   /** The reopened applications go on: recorded again where the programs are new, and part of this session. */
@@ -334,8 +343,11 @@ export class Collector {
       );
     const app = this.#newApp(name);
     await app.open(create);
-    app.reconcile(this.#pump.ringFacts, 0); // also after a boot or on a new ring
-    app.skipBefore = this.#pump.source.readPosition(); // nothing of it was live
+    // Whatever was live when its log was left behind has ended meanwhile, and its last records went by.
+    app.reconcile(this.#pump.ringFacts, this.#session);
+    for (const cgroupId of app.endLive()) this.#parts.source.select(cgroupId, false);
+    app.skipBefore = this.#pump.source.readPosition();
+    this.#unreadable.delete(name);
     this.#pump.apps.set(name, app);
     return app;
   }
@@ -457,6 +469,8 @@ export class Collector {
       brokenApps: [...this.#pump.apps.values()].flatMap(({ name, broken }) =>
         broken === undefined ? [] : [{ app: name, code: broken.code, message: broken.message }],
       ),
+      givenUpApps: 0,
+      unreadableLogs: [...this.#unreadable.values()],
     };
   }
 
@@ -475,17 +489,6 @@ export class Collector {
 
   async #closeLogs(): Promise<void> {
     for (const app of this.#pump.apps.values()) await app.close();
-  }
-}
-
-/** A folder is no log yet where its maker died before the first commit, and where it is something else. */
-async function openIfThere(app: AppLog): Promise<boolean> {
-  try {
-    await app.open(false);
-    return true;
-  } catch (error) {
-    if (hasCode(error, "RL_UNKNOWN_APP")) return false;
-    throw error;
   }
 }
 

@@ -47,6 +47,11 @@ export function cgroup2Root(): string {
   return cgroup2Mount().path;
 }
 
+/** True if anything of the application is in its cgroups. */
+export function applicationRuns(app: string): boolean {
+  return new ProcessCgroup(app, "").populated;
+}
+
 export class ProcessCgroup {
   readonly path: string;
 
