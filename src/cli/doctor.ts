@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import type { Command } from "commander";
+import type { SystemCallCost } from "../ring/system-call-cost.ts";
 import { EXIT } from "./exit-codes.ts";
 import { resolveHome } from "./home.ts";
 import { printableSentence, table, write, writeJson } from "./print.ts";
@@ -9,6 +10,7 @@ import { printableSentence, table, write, writeJson } from "./print.ts";
 interface DoctorFlags {
   readonly log?: string;
   readonly json?: boolean;
+  readonly dsm?: boolean;
 }
 
 interface Finding {
@@ -34,6 +36,7 @@ export function register(program: Command): void {
       "Probes kernel, rights, cgroups and CRIU, and captures a short conversation over the loopback device.",
     )
     .option("--log <dir>", "log directory, where a private CRIU may lie")
+    .option("--dsm", "load the hook of `collect --dsm userfaultfd` for a moment and measure what it costs")
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExit codes: 0 capture works, 1 it does not.")
     .action(doctor);
@@ -42,10 +45,18 @@ export function register(program: Command): void {
 async function doctor(flags: DoctorFlags): Promise<void> {
   const capture = [...(await kernel()), ...(await cgroups()), rights()];
   const checkpoints = await restart(resolveHome(flags.log));
+  const dsm = flags.dsm ? await systemCalls() : undefined;
+  if (dsm !== undefined) capture.push(dsm.finding);
   const { loopbackSelfTest } = await import("../daemon/self-test.ts");
   const selfTest = await loopbackSelfTest();
   process.exitCode = selfTest.passed ? EXIT.clean : EXIT.other;
-  if (flags.json) return writeJson({ capabilities: [...capture, ...checkpoints], selfTest, notes: NOTES });
+  if (flags.json)
+    return writeJson({
+      capabilities: [...capture, ...checkpoints],
+      selfTest,
+      ...(dsm?.cost === undefined ? {} : { systemCalls: dsm.cost }),
+      notes: NOTES,
+    });
   const rows = [...capture, ...checkpoints].map((one) => [
     one.name,
     one.supported ? "yes" : "NO",
@@ -62,6 +73,25 @@ async function doctor(flags: DoctorFlags): Promise<void> {
 async function kernel(): Promise<Finding[]> {
   const { kernelSupport } = await import("../ring/kernel-support.ts");
   return kernelSupport().map((one) => ({ ...one, needed: "capture" }));
+}
+
+const ROUNDS = 11;
+const CALLS_A_ROUND = 100_000;
+
+/** The hook of `collect --dsm`: whether it loads, and what every system call of the machine pays while it is there. */
+async function systemCalls(): Promise<{ finding: Finding; cost?: SystemCallCost }> {
+  const { systemCallCost } = await import("../ring/system-call-cost.ts");
+  const common = { name: "userfaultfd", needed: "collect --dsm" };
+  try {
+    const cost = systemCallCost(ROUNDS, CALLS_A_ROUND);
+    const extra = (cost.withNs - cost.withoutNs).toFixed(0);
+    const reason =
+      `The hook adds ${extra} ns to every system call of this machine while it is loaded: getppid ` +
+      `${cost.withoutNs.toFixed(0)} ns without, ${cost.withNs.toFixed(0)} ns with it (medians of ${ROUNDS} rounds each).`;
+    return { finding: { ...common, supported: true, reason }, cost };
+  } catch (error) {
+    return { finding: { ...common, supported: false, reason: (error as Error).message } };
+  }
 }
 
 async function cgroups(): Promise<Finding[]> {
