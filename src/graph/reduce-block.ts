@@ -6,7 +6,7 @@ import { badBlock, type ParsedBlock } from "../format/block-header.ts";
 import { unsignedView } from "../format/block-layout.ts";
 import { readChannelNames, readColumns } from "../format/block-read.ts";
 import { EVENT_KIND } from "../format/event-columns.ts";
-import { MAX_OFFSET } from "../model/limits.ts";
+import { MAX_BLOCK_EVENTS, MAX_OFFSET } from "../model/limits.ts";
 import { type ReducedLines, RowArrays, reduceColumns } from "./reduced-lines.ts";
 
 /** The same as `reduceColumns(readColumns(parsed), join)`. Throws only RL_BAD_BLOCK. */
@@ -16,13 +16,26 @@ export function reduceBlock(parsed: ParsedBlock, join: boolean): ReducedLines {
   return onlyRanges ? reduceRanges(parsed, join) : reduceColumns(readColumns(parsed), join);
 }
 
+interface Scratch {
+  readonly channel: Uint32Array;
+  readonly length: Float64Array;
+}
+let shared: Scratch | undefined;
+
+/** Cells of one block, widened: the same memory for every block, or most of the time would go into getting it. */
+function scratch(): Scratch {
+  shared ??= { channel: new Uint32Array(MAX_BLOCK_EVENTS), length: new Float64Array(MAX_BLOCK_EVENTS) };
+  return shared;
+}
+
 function reduceRanges(parsed: ParsedBlock, join: boolean): ReducedLines {
   const { bytes, sections, shape, header } = parsed;
   const { rows } = shape;
   const channels = readChannelNames(parsed);
   const kind = bytes.subarray(sections.kind, sections.kind + rows);
-  const channel = new Uint32Array(unsignedView(bytes, sections.channel, rows, shape.channelWidth));
-  const length = new Float64Array(unsignedView(bytes, sections.length, rows, shape.lengthWidth));
+  const { channel, length } = scratch();
+  channel.set(unsignedView(bytes, sections.channel, rows, shape.channelWidth));
+  length.set(unsignedView(bytes, sections.length, rows, shape.lengthWidth));
   const begins = beginExceptions(parsed);
   const out = new RowArrays(join ? Math.min(rows, 1024) : rows);
   /** Per channel and end: where its last range ended, and that range's row. */
