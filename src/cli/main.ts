@@ -25,6 +25,7 @@ import * as gc from "./gc.ts";
 import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
+import * as restart from "./restart.ts";
 import * as run from "./run.ts";
 import * as status from "./status.ts";
 import * as verify from "./verify.ts";
@@ -46,6 +47,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   collectRings,
   run,
   checkpoint,
+  restart,
   status,
   doctor,
   demo,

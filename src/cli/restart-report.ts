@@ -1,0 +1,91 @@
+/** A restart's plan and its end, for people and for programs. */
+import type { RestartPlan } from "../restart/plan.ts";
+import type { RestartResult } from "../restart/restart.ts";
+import { counted, printable, table } from "./print.ts";
+
+const MAX_ROWS = 1000;
+
+export function planReport(plan: RestartPlan): string {
+  const { application, line, alsoFailed, breaking, passedOver, transit } = plan;
+  const back = new Map(plan.targets.map((target) => [target.process, target]));
+  const rows = line.line.map(({ process }) => {
+    const target = back.get(process);
+    if (target === undefined) return [printable(process), "continue", "-", "-"];
+    const from = target.action === "restore" ? `image of checkpoint ${target.checkpoint}` : "its command";
+    return [printable(process), target.action, String(target.checkpoint), from];
+  });
+  const tied = alsoFailed.map(
+    ({ process, to }) =>
+      `${printable(process)} goes back, too: it holds an open connection to ${printable(to)}, which breaks.\n`,
+  );
+  const breaks = breaking.map(
+    ({ process, to }) => `${printable(process)} goes on; its open connection to ${printable(to)} breaks.\n`,
+  );
+  const over = passedOver.map(
+    ({ process, checkpoint }) =>
+      `Checkpoint ${checkpoint} of ${printable(process)} is passed over: bytes it had sent are nowhere any more.\n`,
+  );
+  const broken = transit.broken.map(
+    ({ process, socket }) =>
+      `${printable(process)}: its connection to ${socket.remote.address}:${socket.remote.port} comes back without the other end.\n`,
+  );
+  return [
+    `${printable(application)}: ${line.outcome}, ${counted(back.size, "process", "processes")} of ${line.line.length} come back\n`,
+    table(["PROCESS", "ACTION", "CHECKPOINT", "FROM"], rows.slice(0, MAX_ROWS)),
+    [...tied, ...breaks, ...over, ...broken].join(""),
+    transitTable(transit),
+  ]
+    .filter((part) => part !== "")
+    .join("\n");
+}
+
+function transitTable({ ranges }: RestartPlan["transit"]): string {
+  if (ranges.length === 0) return "Nothing is in transit.\n";
+  const rows = ranges
+    .slice(0, MAX_ROWS)
+    .map(({ from, to, begin, end, place, why, channel }) => [
+      printable(from),
+      to === null ? "?" : printable(to),
+      String(begin),
+      String(end),
+      why === undefined ? place : `${place}: ${why}`,
+      printable(channel),
+    ]);
+  return `In transit, and where it is:\n${table(["FROM", "TO", "BEGIN", "END", "PLACE", "CHANNEL"], rows)}`;
+}
+
+export function resultReport({ plan, phasesMs }: RestartResult): string {
+  const parts = Object.entries(phasesMs).map(([phase, ms]) => `${phase} ${ms.toFixed(0)} ms`);
+  return `${counted(plan.targets.length, "process", "processes")} restarted: ${parts.join(", ")}.\n`;
+}
+
+/** Without images' contents. */
+export function planJson(plan: RestartPlan): Record<string, unknown> {
+  const { application, failed, alsoFailed, breaking, passedOver, line, targets, transit } = plan;
+  return {
+    application,
+    outcome: line.outcome,
+    failed,
+    alsoFailed,
+    breaking,
+    passedOver,
+    line: line.line,
+    restarted: targets.map(({ process, action, checkpoint }) => ({ process, action, checkpoint })),
+    inTransit: transit.ranges,
+    connections: transit.ends.map(({ process, entry, announcement }) => ({
+      process,
+      sends: entry.sends,
+      receives: entry.receives,
+      sent: announcement.sent,
+      received: announcement.received,
+      unacknowledged: announcement.unacknowledged,
+    })),
+    broken: transit.broken.map(({ process, entry, socket }) => ({
+      process,
+      sends: entry.sends,
+      receives: entry.receives,
+      remote: `${socket.remote.address}:${socket.remote.port}`,
+    })),
+    evidence: line.evidence,
+  };
+}

@@ -1,0 +1,206 @@
+/** `recovery-line restart`: from the line back to running processes. */
+import { closeSync, openSync } from "node:fs";
+import type { Command } from "commander";
+import type { CollectorClient } from "../daemon/client.ts";
+import type { StartRecipe } from "../engine/collect.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { RestartPlan } from "../restart/plan.ts";
+import type { RestartRequest } from "../restart/restart.ts";
+import { failedNames, repeated } from "./failed-names.ts";
+import { checkedAppName, resolveHome } from "./home.ts";
+import { integerOption } from "./numbers.ts";
+import { printable, write, writeJson } from "./print.ts";
+
+interface RestartFlags {
+  readonly log?: string;
+  readonly failed?: readonly string[];
+  readonly dryRun?: boolean;
+  readonly keepSurvivors?: boolean;
+  readonly fallBack?: boolean;
+  readonly limit: number;
+  readonly json?: boolean;
+}
+
+const MAX_LIMIT_S = 86_400;
+
+const HELP = `
+Everything stands still while the line is computed and verified and every byte in transit is looked for. What can't come back
+exactly is refused then (exit code 4), and nothing has been touched. Else the processes of the plan are killed, brought back from
+their images, put on record as rolled back, and let go together. A survivor with an open connection to one of them comes back, too.
+If this command itself is killed, call it again: it takes up what it finds begun.
+
+Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
+
+Examples:
+  recovery-line restart shop --dry-run
+  recovery-line restart shop --failed db
+  recovery-line restart shop --fall-back`;
+
+export function register(program: Command): void {
+  program
+    .command("restart")
+    .summary("bring failed processes back along the recovery line")
+    .description(
+      "Computes the line, kills what must go back, restores it from its images, and goes on recording.",
+    )
+    .argument("<app>", "application")
+    .option("--log <dir>", "log directory of the collector")
+    .option(
+      "--failed <names>",
+      "processes that failed, P,Q; repeatable (default: those that have ended)",
+      repeated,
+    )
+    .option("--dry-run", "print the plan and change nothing")
+    .option("--keep-survivors", "survivors go on though connections to processes that go back break")
+    .option(
+      "--fall-back",
+      "where bytes in transit are nowhere, go back further, to a line that needs none of them",
+    )
+    .option(
+      "--limit <seconds>",
+      "longest time to restore one image",
+      (text: string) => integerOption("--limit", text, 1, MAX_LIMIT_S),
+      DRIVER_LIMIT_MS / 1000,
+    )
+    .option("--json", "print one JSON object")
+    .addHelpText("after", HELP)
+    .action(run);
+}
+
+async function run(app: string, flags: RestartFlags): Promise<void> {
+  checkedAppName(app);
+  const { requireCollector } = await import("../daemon/client.ts");
+  const collector = await requireCollector(resolveHome(flags.log));
+  try {
+    await restartApp(app, resolveHome(flags.log), collector, flags);
+  } finally {
+    collector.close();
+  }
+}
+
+async function restartApp(
+  app: string,
+  home: string,
+  collector: CollectorClient,
+  flags: RestartFlags,
+): Promise<void> {
+  const { interrupted, takeUp } = await import("../restart/restart.ts");
+  await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
+  const known = (await collector.processes()).filter((one) => one.app === app).map(({ process }) => process);
+  const journal = await interrupted(home, app);
+  if (journal === undefined) return work(app, home, collector, flags, known, await chosen(app, known, flags));
+  if (flags.dryRun) throw begun(app);
+  const told = flags.json ? process.stderr : process.stdout;
+  await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
+  if (!(await takeUp({ home, app, log: collector }, journal)))
+    return work(app, home, collector, flags, known, [...journal.processes]);
+  if (flags.json) await writeJson({ application: app, resumed: journal.processes });
+  else await write("All its processes were there already; they go on now.\n");
+}
+
+function begun(app: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_LOCKED",
+    `a restart of ${app} has been cut off half way`,
+    "Call restart without --dry-run: it takes up what was begun.",
+  );
+}
+
+/** Who has failed: as told, or whoever has nothing running any more. */
+async function chosen(app: string, known: readonly string[], flags: RestartFlags): Promise<string[]> {
+  const named = failedNames(flags.failed, known);
+  if (named !== undefined) return named;
+  const { ProcessCgroup } = await import("../restart/cgroups.ts");
+  const ended = known.filter((name) => !new ProcessCgroup(app, name).populated);
+  if (ended.length > 0) return ended;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `every process of ${app} is running: nothing has failed`,
+    "Name what is to go back: --failed P,Q.",
+  );
+}
+
+async function work(
+  app: string,
+  home: string,
+  collector: CollectorClient,
+  flags: RestartFlags,
+  processes: readonly string[],
+  failed: readonly string[],
+): Promise<void> {
+  const { chooseDriver } = await import("../restart/driver-choice.ts");
+  const { dryRestart, restart } = await import("../restart/restart.ts");
+  const { planJson, planReport, resultReport } = await import("./restart-report.ts");
+  const { driver } = await chooseDriver("criu", home);
+  const show = async (plan: RestartPlan): Promise<void> => {
+    if (!flags.json) await write(planReport(plan));
+  };
+  const request: RestartRequest = {
+    home,
+    app,
+    processes,
+    failed,
+    driver,
+    log: collector,
+    keepSurvivors: flags.keepSurvivors === true,
+    fallBack: flags.fallBack === true,
+    blocks: () => collector.blocks(app),
+    compute: await computation(app, collector),
+    startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
+    onPlan: show,
+    limitMs: flags.limit * 1000,
+  };
+  if (flags.dryRun) {
+    const plan = await dryRestart(request);
+    await show(plan);
+    if (flags.json) await writeJson({ ...planJson(plan), dryRun: true });
+    return;
+  }
+  const result = await restart(request);
+  if (flags.json) await writeJson({ ...planJson(result.plan), dryRun: false, phasesMs: result.phasesMs });
+  else await write(`\n${resultReport(result)}`);
+}
+
+async function computation(app: string, collector: CollectorClient): Promise<RestartRequest["compute"]> {
+  const { computeApp } = await import("../engine/compute-app.ts");
+  const { lineWithout } = await import("../restart/line-without.ts");
+  const log = { name: app, blocks: () => collector.blocks(app), close: async () => undefined };
+  return async (failed, unusable) => {
+    if (unusable.length > 0) return lineWithout(collector.blocks(app), failed, unusable);
+    return computeApp([log], { failed: () => failed, dsm: "sequential", inTransit: "any" });
+  };
+}
+
+/** Its output goes on in the same file, cut back to what it was before the command ran. */
+async function startHeld(
+  collector: CollectorClient,
+  app: string,
+  name: string,
+  recipe: StartRecipe,
+): Promise<void> {
+  const { startProcess } = await import("../daemon/start-process.ts");
+  const output = recipe.output === undefined ? undefined : await reopen(recipe.output);
+  const [first, ...rest] = recipe.command as [string, ...string[]];
+  const { child } = await startProcess(collector, {
+    app,
+    process: name,
+    command: [first, ...rest],
+    mode: "fresh",
+    stdio: ["ignore", output ?? "ignore", output ?? "ignore"],
+    detached: true,
+    recipe,
+    hold: true,
+  });
+  child.unref();
+  if (output !== undefined) closeSync(output);
+}
+
+/** A file that was replaced or cut meanwhile is somebody else's business: then the output is only appended. */
+async function reopen(file: NonNullable<StartRecipe["output"]>): Promise<number> {
+  const { rollBackFiles } = await import("../restart/open-files.ts");
+  try {
+    rollBackFiles([file]);
+  } catch {}
+  return openSync(file.path, "a");
+}

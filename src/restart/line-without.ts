@@ -1,0 +1,29 @@
+/** The line as if some checkpoints could not be restored: what they had sent is not to be had any more. */
+import { computeLine } from "../engine/compute.ts";
+import { addBlock } from "../engine/read-evidence.ts";
+import { decodeBlock } from "../format/block.ts";
+import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
+import type { RecoveryLine } from "../model/recovery-line.ts";
+import type { CheckpointName } from "./plan.ts";
+
+/** Throws what reading the log and computing throws. */
+export async function lineWithout(
+  blocks: AsyncIterable<Uint8Array>,
+  failed: readonly string[],
+  unusable: readonly CheckpointName[],
+): Promise<{ line: RecoveryLine; evidence: Evidence }> {
+  const builder = new EvidenceBuilder();
+  for await (const bytes of blocks) {
+    const block = decodeBlock(bytes);
+    for (const [row, event] of block.columns.extras)
+      if (event.type === "checkpoint" && unusable.some((one) => names(one, event)))
+        block.columns.extras.set(row, { ...event, usable: false });
+    addBlock(builder, block);
+  }
+  const evidence = builder.build();
+  return { line: computeLine(evidence, { failed, dsm: "sequential", inTransit: "any" }), evidence };
+}
+
+function names(one: CheckpointName, event: CheckpointName): boolean {
+  return one.process === event.process && one.checkpoint === event.checkpoint;
+}

@@ -1,0 +1,58 @@
+/**
+ * What a restart has begun: `<home>/<app>/restart/journal.json`, durable before anything is killed, gone when all is done.
+ *
+ * `killing` … `recording`: the old processes are (being) killed, nothing new has run yet. Taken up again by starting over with the
+ * processes named here as the failed ones. `thawing`: everything is there and recorded; it only has to be let go.
+ */
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { syncFolder } from "../log/log-paths.ts";
+
+export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";
+
+export interface RestartJournal {
+  readonly format: 1;
+  readonly application: string;
+  readonly phase: RestartPhase;
+  /** Processes that are killed and come back. */
+  readonly processes: readonly string[];
+}
+
+/** The folder of a restart under way; it also holds edited images. */
+export function restartFolder(home: string, app: string): string {
+  return join(home, app, "restart");
+}
+
+const NAME = "journal.json";
+
+/** What a restart that was cut off had begun; undefined where there is none. */
+export async function readJournal(folder: string): Promise<RestartJournal | undefined> {
+  try {
+    return JSON.parse(await readFile(join(folder, NAME), "utf8")) as RestartJournal; // renamed when it was whole
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Durable on return. */
+export async function writeJournal(folder: string, journal: RestartJournal): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const fresh = join(folder, `.${NAME}`);
+  const file = await open(fresh, "w", 0o600);
+  try {
+    await file.writeFile(`${JSON.stringify(journal, null, 1)}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(fresh, join(folder, NAME));
+  await syncFolder(folder);
+}
+
+/** Also removes what the restart had prepared. */
+export async function removeJournal(folder: string): Promise<void> {
+  await rm(join(folder, NAME), { force: true });
+  await syncFolder(folder).catch(() => undefined); // it may never have been made
+  await rm(folder, { recursive: true, force: true });
+}

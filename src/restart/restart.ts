@@ -1,0 +1,306 @@
+/**
+ * A restart, step by step: freeze → plan → journal → kill → block → restore (held still) → register and log the rollbacks → unblock → thaw.
+ *
+ * Before the journal nothing is touched. From then on there is only forward: whatever ends this program, the next call finds the
+ * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
+ * Processes that come back run their first instruction after all of them are there and their rollbacks are durable.
+ */
+import { link, mkdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { CutAnswer, Registration, StartRecipe } from "../engine/collect.ts";
+import { lockCollection } from "../engine/collect-images.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
+import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { CutEntry } from "../ring/event-source.ts";
+import { ProcessCgroup } from "./cgroups.ts";
+import type { CheckpointDriver } from "./driver.ts";
+import { standsStill, whileFrozen } from "./freeze.ts";
+import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
+import { blockForRestart, unblockRestart } from "./port-block.ts";
+import {
+  type RestartJournal,
+  type RestartPhase,
+  readJournal,
+  removeJournal,
+  restartFolder,
+  writeJournal,
+} from "./restart-journal.ts";
+
+/** What a restart needs of the collector. */
+export interface RestartLog {
+  cut(app: string, process: string): Promise<CutAnswer>;
+  drain(): Promise<void>;
+  unregister(app: string, process: string): Promise<void>;
+  register(registration: Registration & { readonly mode: "resume" }): Promise<{ incarnation: number }>;
+  expectRestore(entries: readonly CutEntry[]): Promise<void>;
+  append(app: string, event: Event): Promise<{ position: number }>;
+  startRecipe(app: string, process: string): Promise<StartRecipe | undefined>;
+}
+
+export interface RestartRequest extends PlanOptions {
+  readonly home: string;
+  readonly app: string;
+  /** All processes of the application. */
+  readonly processes: readonly string[];
+  readonly log: RestartLog;
+  readonly driver: CheckpointDriver;
+  readonly compute: PlanSource["compute"];
+  readonly blocks: PlanSource["blocks"];
+  readonly payload?: PlanSource["payload"];
+  /** Called for each channel that goes back: bytes sent behind `from` are undone. */
+  readonly cutBack?: (channel: string, from: number) => Promise<void>;
+  /** Starts a command from scratch in its cgroup, registered `fresh`, and leaves it standing still before its first instruction. */
+  readonly startHeld: (process: string, recipe: StartRecipe) => Promise<void>;
+  /** Told once, when the plan stands and before anything is touched. */
+  readonly onPlan: (plan: RestartPlan) => Promise<void>;
+  readonly limitMs?: number;
+}
+
+export interface RestartResult {
+  readonly plan: RestartPlan;
+  /** How long what, in ms: standing still and planning, killing, restoring, recording; all. */
+  readonly phasesMs: Readonly<Record<"plan" | "kill" | "restore" | "record" | "total", number>>;
+}
+
+/** Longest wait for killed processes, in ms. */
+const KILL_LIMIT_MS = 10_000;
+const FILES = "files";
+
+/** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
+export async function dryRestart(request: RestartRequest): Promise<RestartPlan> {
+  return whileFrozen(liveCgroups(request), () => makePlan(request));
+}
+
+/**
+ * Throws what planning throws, with everything as it was. After that: RL_DRIVER, RL_TIMEOUT and others leave what was to come back
+ * dead and the journal in place: the next call takes it up.
+ */
+export async function restart(request: RestartRequest): Promise<RestartResult> {
+  const unlock = await lockCollection(join(request.home, request.app));
+  try {
+    const began = performance.now();
+    const clock = new Clock();
+    const plan = await whileFrozen(liveCgroups(request), async () => {
+      const made = await clock.time("plan", () => makePlan(request));
+      await request.onPlan(made);
+      await prepareImages(request, made);
+      await note(request, made, "killing");
+      await clock.time("kill", () => killAll(request, namesOf(made)));
+      return made;
+    });
+    await bringBack(request, plan, clock);
+    await letGo(request, namesOf(plan));
+    return { plan, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
+  } finally {
+    unlock();
+  }
+}
+
+/** What a restart that was cut off has begun; undefined where there is nothing. */
+export function interrupted(home: string, app: string): Promise<RestartJournal | undefined> {
+  return readJournal(restartFolder(home, app));
+}
+
+/**
+ * Takes up a restart that was cut off. True: all was there already and has been let go now. False: what had come back and had not run
+ * is dead; call `restart` with the journal's processes as the failed ones.
+ */
+export async function takeUp(
+  request: Pick<RestartRequest, "home" | "app" | "log">,
+  journal: RestartJournal,
+): Promise<boolean> {
+  const { home, app, log } = request;
+  const unlock = await lockCollection(join(home, app));
+  try {
+    if (journal.phase === "thawing") {
+      await letGo({ home, app }, journal.processes);
+      return true;
+    }
+    await killAll({ app, log }, journal.processes);
+    await unblockRestart(app);
+    return false;
+  } finally {
+    unlock();
+  }
+}
+
+class Clock {
+  readonly phasesMs = { plan: 0, kill: 0, restore: 0, record: 0 };
+
+  async time<T>(phase: keyof Clock["phasesMs"], work: () => Promise<T>): Promise<T> {
+    const from = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.phasesMs[phase] += performance.now() - from;
+    }
+  }
+}
+
+function namesOf({ targets }: RestartPlan): string[] {
+  return targets.map(({ process }) => process);
+}
+
+function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
+  return processes.map((name) => new ProcessCgroup(app, name)).filter((cgroup) => cgroup.populated);
+}
+
+async function makePlan(request: RestartRequest): Promise<RestartPlan> {
+  const { home, app, processes, log, compute, blocks, payload } = request;
+  await log.drain();
+  const running = new Map<string, CutAnswer["details"]>();
+  for (const name of processes)
+    if (new ProcessCgroup(app, name).populated) running.set(name, (await log.cut(app, name)).details);
+  const source: PlanSource = {
+    home,
+    app,
+    compute,
+    blocks,
+    running,
+    startRecipe: (process) => log.startRecipe(app, process),
+    ...(payload === undefined ? {} : { payload }),
+  };
+  return planRestart(source, request);
+}
+
+/** Copies of the images with the connections as they must be; the stored ones stay as they are. Links, where nothing differs. */
+async function prepareImages(
+  { home, app }: RestartRequest,
+  { targets, transit }: RestartPlan,
+): Promise<void> {
+  await rm(join(restartFolder(home, app), FILES), { recursive: true, force: true });
+  for (const target of targets) {
+    if (target.action !== "restore") continue;
+    const folder = imageFolder(home, app, target.process);
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const edited = new Map(
+      transit.ends
+        .filter(({ process, image }) => process === target.process && image !== undefined)
+        .map(({ socket, image }) => [socket.file, image!]),
+    );
+    for (const { path } of target.image.manifest.files) {
+      await mkdir(dirname(join(folder, path)), { recursive: true, mode: 0o700 });
+      const bytes = edited.get(path);
+      if (bytes === undefined) await link(join(target.image.files, path), join(folder, path));
+      else await writeFile(join(folder, path), bytes, { mode: 0o600 });
+    }
+  }
+}
+
+function imageFolder(home: string, app: string, process: string): string {
+  return join(restartFolder(home, app), FILES, process);
+}
+
+function note({ home, app }: RestartRequest, plan: RestartPlan, phase: RestartPhase): Promise<void> {
+  return writeJournal(restartFolder(home, app), {
+    format: 1,
+    application: app,
+    phase,
+    processes: namesOf(plan),
+  });
+}
+
+/** Dead, thawed (nobody is left to run), and all they did is in the log. */
+async function killAll(
+  { app, log }: Pick<RestartRequest, "app" | "log">,
+  names: readonly string[],
+): Promise<void> {
+  const cgroups = names.map((name) => new ProcessCgroup(app, name));
+  for (const cgroup of cgroups) if (cgroup.populated) cgroup.kill();
+  const deadlineMs = Date.now() + KILL_LIMIT_MS;
+  for (const cgroup of cgroups) {
+    while (cgroup.populated) {
+      if (Date.now() > deadlineMs)
+        throw new RecoveryLineError("RL_TIMEOUT", `${cgroup.path} is not empty though it was killed`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    if (cgroup.freezing) cgroup.setFreeze(false);
+  }
+  for (const name of names) await log.unregister(app, name);
+}
+
+/** On failure nothing that came back has run; it is dead on return, and the journal stays. */
+async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Clock): Promise<void> {
+  const { app, log } = request;
+  try {
+    await note(request, plan, "restoring");
+    await blockForRestart(
+      app,
+      plan.transit.ends.map(({ socket }) => socket),
+    );
+    await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
+    await clock.time("restore", async () => {
+      for (const target of plan.targets) if (target.action === "restore") await restoreOne(request, target);
+    });
+    await note(request, plan, "recording");
+    await clock.time("record", async () => {
+      for (const target of plan.targets) await recordOne(request, target);
+      for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
+    });
+    await note(request, plan, "thawing");
+  } catch (error) {
+    await killAll(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
+    await unblockRestart(app).catch(() => undefined);
+    throw error;
+  }
+}
+
+type RestoreTarget = Extract<Target, { action: "restore" }>;
+
+async function restoreOne(request: RestartRequest, { process, image }: RestoreTarget): Promise<void> {
+  const { home, app, driver, limitMs = DRIVER_LIMIT_MS } = request;
+  const cgroup = new ProcessCgroup(app, process);
+  cgroup.create();
+  const root = await driver.restore({
+    folder: imageFolder(home, app, process),
+    notes: image.manifest.driver.notes,
+    limitMs,
+    rollBackFiles: true,
+    freezeCgroup: cgroup.path,
+  });
+  await standsStill(cgroup, Date.now() + KILL_LIMIT_MS);
+  if (cgroup.pids().includes(root)) return;
+  throw new RecoveryLineError(
+    "RL_DRIVER",
+    `${process} came back outside its cgroup ${cgroup.path}`,
+    "It can't be recorded there. Was the image taken under another cgroup root?",
+  );
+}
+
+/** The rollback is the first line of the new life: the process has not moved yet. */
+async function recordOne(request: RestartRequest, target: Target): Promise<void> {
+  const { app, log } = request;
+  const { process, checkpoint } = target;
+  if (target.action === "initial") return request.startHeld(process, target.recipe);
+  const { connections, uncaptured, cutComplete } = target.image.manifest;
+  await log.register({
+    app,
+    process,
+    mode: "resume",
+    cgroupId: new ProcessCgroup(app, process).id!,
+    past: {
+      connections: connections.map(entryOf),
+      uncaptured: cutComplete ? uncaptured : [...new Set([...uncaptured, "old-connection"])],
+    },
+  });
+  await log.append(app, { type: "rollback", process, checkpoint });
+}
+
+/** Its names are derived again. */
+function entryOf({ flags, live, local, remote, sent, received, unacknowledged, queued }: CutEntry): CutEntry {
+  return { flags, live, local, remote, sent, received, unacknowledged, queued };
+}
+
+/** Connections first: they may speak while their processes stand still, and then nobody waits for them. */
+async function letGo(
+  { home, app }: Pick<RestartRequest, "home" | "app">,
+  names: readonly string[],
+): Promise<void> {
+  await unblockRestart(app);
+  for (const name of names) {
+    const cgroup = new ProcessCgroup(app, name);
+    if (cgroup.id !== undefined && cgroup.freezing) cgroup.setFreeze(false);
+  }
+  await removeJournal(restartFolder(home, app));
+}

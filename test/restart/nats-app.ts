@@ -1,0 +1,81 @@
+/** Two clustered nats-servers, a publisher and a subscriber, all recorded: numbered messages from one end to the other. */
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { freePorts, SERVER_READY } from "../../src/cli/demo-programs.ts";
+import type { Rig } from "../daemon/rig.ts";
+import { until } from "../daemon/rig.ts";
+
+export const NATS_PROCESSES = ["nats-1", "nats-2", "publisher", "subscriber"] as const;
+
+export class NatsApp {
+  readonly messages: number;
+  readonly #rig: Rig;
+  readonly #folder: string;
+
+  constructor(rig: Rig, messages: number) {
+    this.#rig = rig;
+    this.messages = messages;
+    this.#folder = rig.path("nats");
+    mkdirSync(this.#folder);
+  }
+
+  async start(): Promise<void> {
+    const [client1, client2, route1, route2] = (await freePorts(4)) as [number, number, number, number];
+    await this.#server("nats-1", client1, route1, route2);
+    await this.#server("nats-2", client2, route2, route1);
+    await until("the servers have met", () => this.#log("nats-2").includes("Route connection created"));
+    await this.#rig.run("subscriber", "bash", "-c", subscriber(client2, this.#received));
+    await new Promise((resolve) => setTimeout(resolve, 500)); // its interest must reach the other server
+    await this.#rig.run("publisher", "bash", "-c", publisher(client1, this.messages));
+  }
+
+  async #server(name: string, port: number, route: number, other: number): Promise<void> {
+    const log = `${this.#folder}/${name}.log`;
+    const address = ["-a", "127.0.0.1", "-p", `${port}`, "-n", name, "-l", log];
+    const cluster = ["--cluster_name", "rig", "--cluster", `nats://127.0.0.1:${route}`];
+    await this.#rig.run(name, "nats-server", ...address, ...cluster, "--routes", `nats://127.0.0.1:${other}`);
+    await until(`${name} is ready`, () => this.#log(name).includes(SERVER_READY));
+  }
+
+  #log(name: string): string {
+    const path = `${this.#folder}/${name}.log`;
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  get #received(): string {
+    return `${this.#folder}/received.txt`;
+  }
+
+  /** Numbers of the messages that the subscriber has written down, in its order. */
+  numbers(): number[] {
+    const text = existsSync(this.#received) ? readFileSync(this.#received, "latin1") : "";
+    return [...text.matchAll(/order (\d{6})\r\n/g)].map((match) => Number(match[1]));
+  }
+
+  /** Waits until the last message is there, or nothing comes any more. What is wrong; undefined if all is exact. */
+  async outcome(limitMs: number): Promise<string | undefined> {
+    const deadlineMs = Date.now() + limitMs;
+    let numbers = this.numbers();
+    while (numbers.at(-1) !== this.messages && Date.now() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      numbers = this.numbers();
+    }
+    const wrong = numbers.findIndex((number, index) => number !== index + 1);
+    if (wrong >= 0) return `message ${wrong + 1} is ${numbers[wrong]}`;
+    return numbers.length === this.messages ? undefined : `stopped after message ${numbers.length}`;
+  }
+}
+
+function subscriber(port: number, file: string): string {
+  return `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3; exec cat <&3 >'${file}'`;
+}
+
+/** Ten messages, a pause, and again. */
+function publisher(port: number, messages: number): string {
+  return [
+    `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\n' >&3`,
+    `for ((i = 1; i <= ${messages}; i++)); do`,
+    `  printf 'PUB orders 12\\r\\norder %06d\\r\\n' $i >&3`,
+    `  ((i % 10)) || sleep 0.01`,
+    `done; sleep 1000`,
+  ].join("\n");
+}
