@@ -1,6 +1,14 @@
 /** Process cgroups of a test: `<cgroup2 root>/<name>-<pid>/<process>`, at level 2. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 
 function cgroup2Root(): string {
   for (const line of readFileSync("/proc/mounts", "utf8").split("\n")) {
@@ -10,6 +18,29 @@ function cgroup2Root(): string {
   throw new Error("no cgroup2 here");
 }
 
+/** What tests of dead processes left in a folder: `<name>-<pid>`, where names of tests begin with one of these. */
+export function leftovers(folder: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => /^(rl|ring|bench|recovery-line-test)-.*\d$/.test(name))
+    .filter((name) => !existsSync(`/proc/${/\d+$/.exec(name)?.[0]}`))
+    .map((name) => `${folder}/${name}`);
+}
+
+/** Ends what still runs in the cgroups of a test that was killed, and removes them as far as they are empty by then. */
+function removeLeftovers(root: string): void {
+  for (const folder of leftovers(root)) {
+    writeFileSync(`${folder}/cgroup.kill`, "1");
+    const below = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    for (const path of [...below.map(({ name }) => `${folder}/${name}`), folder]) {
+      try {
+        rmdirSync(path);
+      } catch {
+        // Its processes are still dying: the next test removes it.
+      }
+    }
+  }
+}
+
 export class TestCgroups {
   /** Depth of the process cgroups below the cgroup2 root. */
   readonly level = 2;
@@ -17,7 +48,9 @@ export class TestCgroups {
   readonly #processes: string[] = [];
 
   constructor(name: string) {
-    this.#folder = `${cgroup2Root()}/${name}-${process.pid}`;
+    const root = cgroup2Root();
+    removeLeftovers(root);
+    this.#folder = `${root}/${name}-${process.pid}`;
     mkdirSync(this.#folder);
   }
 

@@ -3,6 +3,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, rmSync } from "node:fs";
 import { compile, compileBpf } from "./c-build.ts";
+import { leftovers } from "./cgroups.ts";
 
 const BPFFS = "/sys/fs/bpf";
 
@@ -12,10 +13,11 @@ export interface Produced {
   readonly seconds: number;
 }
 
-/** Mounts the bpffs where no one has. Throws without the rights. */
+/** Mounts the bpffs where no one has, and unpins what killed tests left recording. Throws without the rights. */
 export function ensureBpffs(): void {
   const type = execFileSync("stat", ["-f", "-c", "%T", BPFFS], { encoding: "utf8" }).trim();
   if (type !== "bpf_fs") execFileSync("mount", ["-t", "bpf", "bpf", BPFFS]);
+  for (const path of leftovers(BPFFS)) rmSync(path, { recursive: true, force: true });
 }
 
 export class RingRig {
