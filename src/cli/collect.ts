@@ -1,5 +1,5 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS } from "../model/limits.ts";
 import { resolveHome } from "./home.ts";
@@ -18,6 +18,7 @@ interface CollectFlags {
   readonly ringMib: number;
   readonly commitInterval: number;
   readonly metricsPort?: number;
+  readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
 }
 
@@ -25,6 +26,8 @@ const HELP = `
 The capture programs stay pinned and go on recording into the kernel's ring while no collector runs; the next one
 takes up where the last one ended. What finds no room is counted and stands in the log as a gap.
 --unpin takes the programs out of the kernel.
+--dsm userfaultfd is for distributed shared memory that was not made for this tool; it ends with this collector, and
+\`recovery-line doctor --dsm\` measures what it costs. What it sees and what not: docs/userfaultfd.md.
 
 Example:
   recovery-line collect --log /var/lib/recovery-line --metrics-port 9464`;
@@ -55,6 +58,12 @@ export function register(program: Command): void {
       "serve Prometheus metrics on 127.0.0.1, too (0: any port)",
       (text: string) => integerOption("--metrics-port", text, 0, 65_535),
     )
+    .addOption(
+      new Option(
+        "--dsm <kind>",
+        "record page faults that processes handle by userfaultfd, too (slows every system call of this machine)",
+      ).choices(["userfaultfd"]),
+    )
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -78,6 +87,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     ringBytes: flags.ringMib * 1024 * 1024,
     commitIntervalMs: flags.commitInterval,
     version: packageVersion(),
+    userfaults: flags.dsm !== undefined,
     ...(flags.metricsPort === undefined ? {} : { metricsPort: flags.metricsPort }),
     onFatal: stop.fail,
     onTrouble: (sentence) => process.stderr.write(`recovery-line: ${printableSentence(sentence)}\n`),
