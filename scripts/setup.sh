@@ -70,10 +70,12 @@ install_npm() {
 }
 
 build_native() {
-    newer .stamps/native native binding.gyp || [[ ! -e build/Release/recovery_line.node ]] || return 0
+    newer .stamps/native native binding.gyp || [[ ! -e build/Release/recovery_line.node ]] ||
+        [[ ! -e build/payload/recovery-line-payload ]] || return 0
     local headers=()
     [[ -e /usr/include/node/node_api.h ]] && headers=(--nodedir=/usr)
     quietly "the native build" npx --no-install node-gyp rebuild "${headers[@]}"
+    quietly "the payload logger's build" make -s -C native/payload
     touch .stamps/native
 }
 

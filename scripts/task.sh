@@ -21,6 +21,7 @@ run_check() {
     npx --no-install knip
     git ls-files 'native/*.c' 'native/*.h' 'test/*.c' 'test/*.h' | grep -v '\.skel\.h$' | xargs -r clang-format --dry-run -Werror
     make -s -C native check-skeleton
+    make -s -C native/payload check-skeleton
     echo "check: types, Biome, knip, clang-format, generated files: all current"
 }
 

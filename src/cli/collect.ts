@@ -1,7 +1,7 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
 import { type Command, Option } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
-import { COMMIT_INTERVAL_MS } from "../model/limits.ts";
+import { COMMIT_INTERVAL_MS, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
 import { resolveHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printableSentence, write } from "./print.ts";
@@ -11,6 +11,7 @@ const DEFAULT_PIN_DIR = "/sys/fs/bpf/recovery-line";
 const DEFAULT_RING_MIB = 16;
 const MAX_RING_MIB = 2048;
 const MAX_COMMIT_INTERVAL_MS = 10_000;
+const MAX_PAYLOAD_LIMIT_MIB = 1024 * 1024 * 1024;
 
 interface CollectFlags {
   readonly log?: string;
@@ -18,6 +19,7 @@ interface CollectFlags {
   readonly ringMib: number;
   readonly commitInterval: number;
   readonly metricsPort?: number;
+  readonly payloadLimit: number;
   readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
 }
@@ -64,6 +66,12 @@ export function register(program: Command): void {
         "record page faults that processes handle by userfaultfd, too (slows every system call of this machine)",
       ).choices(["userfaultfd"]),
     )
+    .option(
+      "--payload-limit <mib>",
+      "room for the payloads of one application (run --payload); beyond it the oldest are dropped",
+      (text: string) => integerOption("--payload-limit", text, 1, MAX_PAYLOAD_LIMIT_MIB),
+      PAYLOAD_LIMIT_MIB,
+    )
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -86,6 +94,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     pinDir: flags.pinDir,
     ringBytes: flags.ringMib * 1024 * 1024,
     commitIntervalMs: flags.commitInterval,
+    payloadLimitMib: flags.payloadLimit,
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,
     ...(flags.metricsPort === undefined ? {} : { metricsPort: flags.metricsPort }),

@@ -12,6 +12,7 @@ interface RunFlags {
   readonly log?: string;
   readonly trust?: string;
   readonly fresh?: boolean;
+  readonly payload?: boolean;
   readonly detach?: boolean;
   readonly output?: string;
 }
@@ -41,6 +42,10 @@ export function register(program: Command): void {
     .option("--log <dir>", "log directory of the collector")
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas")
     .option("--fresh", "the process has a history: undo it and start from the initial state")
+    .option(
+      "--payload",
+      "keep all that processes of the application send over TCP, for restarts (readable by root)",
+    )
     .option("--detach", "start it, print its process id, and end")
     .option(
       "--output <file>",
@@ -68,6 +73,7 @@ async function run(
     process: processName,
     command,
     trust: flags.trust?.split(",").filter((reason) => reason !== "") ?? [],
+    payload: flags.payload === true,
     mode: flags.fresh ? "fresh" : "first",
     stdio: flags.detach
       ? ["ignore", output ?? "ignore", output ?? "ignore"]

@@ -2,6 +2,7 @@
 import { Collector } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
+import { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { ensureBpffs } from "./bpffs.ts";
 import { lockHome, prepareHome } from "./home-lock.ts";
 import { Membership } from "./membership.ts";
@@ -20,6 +21,8 @@ export interface DaemonOptions {
   readonly userfaults?: boolean;
   /** TCP port on 127.0.0.1 for metrics, 0 = any; absent: none. */
   readonly metricsPort?: number;
+  /** Payloads kept of one application, in MiB. */
+  readonly payloadLimitMib: number;
   readonly version: string;
   /** Called once when collection cannot go on. */
   readonly onFatal: (error: unknown) => void;
@@ -67,16 +70,19 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(() => collector.close());
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
+  const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib });
+  undo.push(() => payloads.close());
   const metrics = collectorMetrics(() => collector.stats());
   const metricsPort = await openMetrics(options, metrics, undo);
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since };
   const server = await CollectorServer.listen(
-    { collector, membership, ping, metrics: () => metrics.text() },
+    { collector, membership, payloads, ping, metrics: () => metrics.text() },
     home,
   );
   undo.push(() => server.close());
-  undo.push(watchProcesses(membership, options));
+  undo.push(watchProcesses(collector, membership, payloads, options));
+  await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
   return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
 }
@@ -92,8 +98,27 @@ async function openMetrics(
   return opened;
 }
 
+function liveApps(collector: Collector): Set<string> {
+  return new Set(collector.processes().flatMap(({ app, live }) => (live ? [app] : [])));
+}
+
+/** Processes that an earlier collector recorded and that live on; what they sent meanwhile is a hole. */
+async function resumePayloads(
+  collector: Collector,
+  payloads: PayloadLoggers,
+  { onTrouble }: DaemonOptions,
+): Promise<void> {
+  for (const app of liveApps(collector))
+    await payloads.ensure(app).catch((error: unknown) => onTrouble((error as Error).message));
+}
+
 /** Looks for ended processes at once and then again and again; a log that can't be written now is tried again. */
-function watchProcesses(membership: Membership, { onTrouble }: DaemonOptions): Undo {
+function watchProcesses(
+  collector: Collector,
+  membership: Membership,
+  payloads: PayloadLoggers,
+  { onTrouble }: DaemonOptions,
+): Undo {
   let running: Promise<void> = Promise.resolve();
   let busy = false;
   const look = (): void => {
@@ -101,6 +126,7 @@ function watchProcesses(membership: Membership, { onTrouble }: DaemonOptions): U
     busy = true;
     running = membership
       .reap()
+      .then(() => payloads.retain(liveApps(collector)))
       .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
       .finally(() => {
         busy = false;

@@ -47,6 +47,8 @@ export type ProcessInfo = CollectedProcess;
 export type RegisterMode = "first" | "fresh" | "resume";
 
 export interface RegisterRequest extends Registration {
+  /** From now on what the application sends is kept (restart/payload-loggers.ts). Absent: as it was decided before. */
+  readonly payload?: boolean;
   readonly mode?: RegisterMode;
 }
 

@@ -3,6 +3,7 @@
 import type { Collector, Registration } from "../engine/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
@@ -11,6 +12,7 @@ import { cutEntries, reasons, restoredPast, startRecipe } from "./restore-body.t
 export interface Service {
   readonly collector: Collector;
   readonly membership: Membership;
+  readonly payloads: PayloadLoggers;
   readonly ping: Ping;
   /** Prometheus text. */
   metrics(): Promise<string>;
@@ -24,11 +26,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["GET /v1/ping", ({ ping }) => ping],
   ["GET /v1/processes", ({ collector }) => collector.processes()],
   ["GET /v1/stats", ({ collector }) => collector.stats()],
-  [
-    "POST /v1/register",
-    ({ membership }, body) =>
-      membership.register(registration(body), wordField(body, "mode", ["first", "fresh", "resume"])),
-  ],
+  ["POST /v1/register", register],
   ["POST /v1/unregister", (service, body) => unregister(service, processOf(body))],
   ["POST /v1/cut", (service, body) => cut(service, processOf(body))],
   ["POST /v1/append", ({ collector }, body) => append(collector, body)],
@@ -54,7 +52,14 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
       return {};
     },
   ],
-  ["POST /v1/drain", ({ collector }) => collector.drain().then(() => ({}))],
+  [
+    "POST /v1/drain",
+    async ({ collector, payloads }) => {
+      await payloads.flush();
+      await collector.drain();
+      return {};
+    },
+  ],
   ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
 ]);
 
@@ -74,6 +79,16 @@ function registration(body: Body): Registration {
     ...(start === undefined ? {} : { start: startRecipe(start) }),
     ...(past === undefined ? {} : { past: restoredPast(past) }),
   };
+}
+
+/** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
+async function register({ membership, payloads }: Service, body: Body): Promise<unknown> {
+  const { payload = false } = body;
+  if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
+  const wanted = registration(body);
+  const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
+  await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
+  return answer;
 }
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {

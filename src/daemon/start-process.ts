@@ -22,6 +22,8 @@ export interface ProcessStart {
   readonly command: readonly [string, ...string[]];
   /** Absent: as it was before. */
   readonly trust?: readonly string[];
+  /** Keep what the application sends. */
+  readonly payload?: boolean;
   readonly mode: RegisterMode;
   readonly stdio: StdioOptions;
   /** A session of its own: signals of the terminal do not reach it. */
@@ -56,11 +58,13 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(cgroup, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, mode, recipe } = start;
+    const { app, process, trust, mode, recipe, payload = false } = start;
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe };
-    const { incarnation } = await collector.register(
-      trust === undefined ? registration : { ...registration, trust },
-    );
+    const { incarnation } = await collector.register({
+      ...registration,
+      ...(trust === undefined ? {} : { trust }),
+      ...(payload ? { payload } : {}),
+    });
     if (start.hold !== true) cgroup.setFreeze(false);
     return { child, cgroup, incarnation };
   } catch (error) {

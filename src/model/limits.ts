@@ -55,6 +55,16 @@ export const LOG_RETRY_MIN_MS = 50;
 export const LOG_RETRY_MAX_MS = 5_000;
 /** Tries after which a caller that waits for a failing log is told so, count; collection itself goes on trying. */
 export const LOG_RETRY_CALLER = 4;
+/**
+ * Share of the ring from which on records of a log that can't be written are too many: the log is given up, collection ends, or the
+ * recorded processes are held still (`collect --on-full`); held ones go on below the second share.
+ */
+export const FULL_RING_SHARE = 0.75;
+export const RELIEVED_RING_SHARE = 0.5;
+/** With `--on-full halt`: longest wait for a log to be written again, in ms. */
+export const HALT_WAIT_MS = 30_000;
+/** With `--on-full stop`: how often the ring's fill is looked at, in ms (a quarter of 16 MiB takes 65 ms at 1 M records/s). */
+export const BACK_PRESSURE_POLL_MS = 5;
 /** Longest wait for a producer that reserved a slot and has not finished it, in ms. */
 export const BUSY_SLOT_MS = 10_000;
 /** Largest JSON body the collector takes from its socket, in bytes: one event with the longest line (MAX_LINE_BYTES) and its frame. */
@@ -99,6 +109,10 @@ export const LEAST_CUT_BUDGET_BLOCKS = 256;
 export const MAX_PAYLOAD_READ_BYTES = 256 * 1024 * 1024;
 /** Longest wait for an answer of the payload logger, in ms: a flush of its ring into a slow disk. */
 export const PAYLOAD_ANSWER_LIMIT_MS = 60_000;
+/** From the death of a payload logger to its next start, in ms. */
+export const PAYLOAD_RESTART_MS = 200;
+/** All payloads that are kept of one application, in MiB, unless told otherwise. */
+export const PAYLOAD_LIMIT_MIB = 1024;
 /** SDK: one message or recorded value, and one saved state, in bytes. */
 export const MAX_SDK_MESSAGE_BYTES = 16 * 1024 * 1024;
 export const MAX_SDK_STATE_BYTES = 1024 * 1024 * 1024;
