@@ -1,0 +1,102 @@
+/** Where senders dial in: who says HELLO for this process becomes the connection of its channel. */
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import { RecoveryLineError } from "../model/errors.ts";
+import { SDK_HELLO_LIMIT_MS } from "../model/limits.ts";
+import { type Address, netAddress } from "./address.ts";
+import type { InChannel } from "./in-channel.ts";
+import { Frame, FrameReader, jsonFrame, PROTOCOL, readJson, type WireFrame } from "./wire.ts";
+
+interface Parts {
+  readonly app: string;
+  readonly process: string;
+  /** The channel from a peer, made where it is new; a string says why there can be none. */
+  channel(peer: string): InChannel | string;
+  /** Something new may be waiting. */
+  onArrival(): void;
+}
+
+export class Listener {
+  readonly #server: Server;
+  readonly #parts: Parts;
+  readonly #sockets = new Set<Socket>();
+  #arrivals = 0;
+
+  private constructor(parts: Parts) {
+    this.#parts = parts;
+    this.#server = createServer((socket) => this.#accept(socket));
+  }
+
+  /** Throws RL_USAGE where the address can't be had. A dead process's socket file is replaced: the caller holds the log's lock. */
+  static async listen(parts: Parts, address: Address): Promise<Listener> {
+    const listener = new Listener(parts);
+    const { options, close } = netAddress(address);
+    try {
+      if (typeof address === "string") rmSync(address, { force: true });
+      listener.#server.listen(options);
+      await once(listener.#server, "listening");
+      return listener;
+    } catch (cause) {
+      throw new RecoveryLineError(
+        "RL_USAGE",
+        `can't listen on ${JSON.stringify(address)}: ${(cause as Error).message}`,
+        "Choose a free port, or a folder that this user may write.",
+        cause,
+      );
+    } finally {
+      close();
+    }
+  }
+
+  #accept(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 10_000);
+    const reader = new FrameReader();
+    const timer = setTimeout(() => socket.destroy(), SDK_HELLO_LIMIT_MS);
+    let channel: InChannel | undefined;
+    socket.on("data", (chunk) => {
+      const frames = reader.push(chunk);
+      if (frames === undefined) return void socket.destroy();
+      for (const frame of frames) {
+        if (channel === undefined) {
+          channel = this.#hello(frame, socket);
+          if (channel === undefined) return;
+          clearTimeout(timer);
+        } else if (!channel.arrive(frame, socket, this.#arrivals++)) return void socket.destroy();
+      }
+      this.#parts.onArrival();
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      clearTimeout(timer);
+      this.#sockets.delete(socket);
+      channel?.detach(socket);
+    });
+  }
+
+  #hello({ type, body }: WireFrame, socket: Socket): InChannel | undefined {
+    const hello = type === Frame.HELLO ? readJson(body) : undefined;
+    const channel = this.#channel(hello ?? {});
+    if (typeof channel === "string") {
+      socket.end(jsonFrame(Frame.REFUSED, { message: channel }));
+      return undefined;
+    }
+    channel.attach(socket);
+    return channel;
+  }
+
+  #channel(hello: Readonly<Record<string, unknown>>): InChannel | string {
+    const { app, process } = this.#parts;
+    if (hello["protocol"] !== PROTOCOL) return `this is no ${PROTOCOL}`;
+    if (hello["app"] !== app || hello["to"] !== process) return `this is ${process} of ${app}`;
+    return typeof hello["from"] === "string" ? this.#parts.channel(hello["from"]) : "from whom?";
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+}
