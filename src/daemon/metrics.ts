@@ -26,6 +26,10 @@ const COUNTERS: Readonly<Record<string, Metric<number>>> = {
     of: (s) => s.recursionMisses,
   },
   commits_total: { help: "Group commits of all logs.", of: (s) => s.commits },
+  missed_total: {
+    help: "Events that went by logs given up, declared when they are back.",
+    of: (s) => s.missed,
+  },
   log_errors_total: { help: "Failed writes of a log.", of: (s) => s.logErrors },
 };
 
@@ -38,6 +42,7 @@ const GAUGES: Readonly<Record<string, Metric<number>>> = {
   },
   live_processes: { help: "Processes that are recorded.", of: (s) => s.liveProcesses },
   broken_logs: { help: "Applications whose log cannot be written now.", of: (s) => s.brokenApps.length },
+  given_up_logs: { help: "Broken logs that the ring waits for no longer.", of: (s) => s.givenUpApps },
   unreadable_logs: {
     help: "Logs passed over when the collector started.",
     of: (s) => s.unreadableLogs.length,

@@ -10,10 +10,12 @@
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
 import { mkdir } from "node:fs/promises";
-import { RING_KIND_COUNT } from "../format/ring-layout.ts";
+import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import type { RecordColumns } from "../format/ring-record.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
+import { Missed } from "./missed.ts";
 import { ProcessBuffer } from "./process-buffer.ts";
 import {
   ProcessState,
@@ -62,6 +64,11 @@ export class AppLog {
   /** Why the log can't be written now; then its records stay in the ring. */
   broken: RecoveryLineError | undefined;
   retryAtMs = 0;
+  /** False from a failure to the next commit: that a log can be opened does not prove that it can be written. */
+  well = true;
+  /** When it was well last, ms; counts only while it is not. */
+  brokenSinceMs = 0;
+  #missed: Missed | undefined;
   #retryMs = LOG_RETRY_MIN_MS;
   #log: AppendLog | undefined;
   readonly #folder: string;
@@ -80,8 +87,41 @@ export class AppLog {
 
   /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
   get holdsAt(): number {
-    const waiting = this.broken !== undefined && this.#stored !== undefined && this.hasLive;
+    const waiting = this.broken !== undefined && !this.givenUp && this.#stored !== undefined && this.hasLive;
     return waiting ? this.#stored!.position : Number.POSITIVE_INFINITY;
+  }
+
+  /** True while it can't be written and the ring does not wait for it: what goes by is counted. */
+  get givenUp(): boolean {
+    return this.#missed !== undefined;
+  }
+
+  /**
+   * The ring waits no longer for this broken log. The caller reads the ring again from where it let go, after it has
+   * made sure that a crash from now on is seen by `reconcile` (a new session).
+   */
+  giveUp(): void {
+    this.#missed = new Missed();
+    this.skipBefore = this.#stored?.position ?? 0;
+  }
+
+  /** One record goes by. Returns how many events are missing for it. */
+  miss(process: ProcessBuffer, records: RecordColumns, row: number): number {
+    if (this.#missed === undefined || records.position[row]! < this.skipBefore) return 0;
+    return this.#missed.add(process.name, records, row);
+  }
+
+  /** It is open again: what went by until ring position `read` becomes gaps, which the next commit makes durable. */
+  declareMissed(read: number): void {
+    if (this.#missed === undefined) return;
+    this.skipBefore = read;
+    this.touch();
+    for (const [name, { count, reasons }] of this.#missed.byProcess) {
+      const process = this.processes.get(name);
+      if (process === undefined) continue;
+      this.gap(process, count);
+      for (const reason of reasons) process.leftOut(reason);
+    }
   }
 
   /** The kernel's count of losses that the log has declared; -1: unknown. */
@@ -147,9 +187,13 @@ export class AppLog {
     if (stored === undefined) return;
     const sameRing = stored.ringId === ring.ringId;
     this.skipBefore = sameRing ? stored.position : 0;
-    const whole =
-      sameRing && !stored.taking && stored.misses === ring.misses && stored.session >= lastSession;
+    const wentBy = stored.session < lastSession;
+    const whole = sameRing && !stored.taking && stored.misses === ring.misses && !wentBy;
     if (!whole) this.gapForLive();
+    // The kernel names a reason once; whether it did among the records that went by, nobody knows.
+    if (wentBy)
+      for (const process of this.processes.values())
+        if (process.state.live) process.leftOut(UNMATCHED_REASONS[0]!);
     this.taking = false;
     if (stored.bootId === ring.bootId) return;
     for (const { state } of this.processes.values()) {
@@ -214,7 +258,9 @@ export class AppLog {
       this.#stored = stored;
       this.pending = new Pending();
       this.#touched = false;
-      this.#retryMs = LOG_RETRY_MIN_MS; // only a write proves that it can be written
+      this.#retryMs = LOG_RETRY_MIN_MS;
+      this.well = true;
+      this.#missed = undefined;
       return batches;
     } catch (error) {
       await this.#fail(error);
@@ -251,6 +297,8 @@ export class AppLog {
     const log = this.#log;
     this.#log = undefined;
     this.pending = new Pending();
+    if (this.well) this.brokenSinceMs = Date.now();
+    this.well = false;
     this.broken = this.#error(cause);
     this.retryAtMs = Date.now() + this.#retryMs;
     this.#retryMs = Math.min(this.#retryMs * 2, LOG_RETRY_MAX_MS);

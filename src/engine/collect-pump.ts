@@ -24,7 +24,7 @@ export class CollectPump {
   readonly apps = new Map<string, AppLog>();
   readonly counts = new CollectCounts();
   readonly source: EventSource;
-  readonly #session: number;
+  #session: number;
   readonly #byCgroup = new Map<number, ProcessBuffer>();
   readonly #bytes = new Uint8Array(DRAIN_BATCH_RECORDS * SLOT_BYTES);
   readonly #words = new Uint32Array(this.#bytes.buffer);
@@ -48,6 +48,11 @@ export class CollectPump {
   get ringFacts(): RingFacts {
     const { ringId, bootId } = this.source;
     return { ringId, bootId, misses: this.#misses, lost: this.#lostSeen, session: this.#session };
+  }
+
+  /** Number of the collector's session that logs take part in now. */
+  get session(): number {
+    return this.#session;
   }
 
   get liveProcesses(): number {
@@ -123,7 +128,10 @@ export class CollectPump {
         continue;
       }
       const app = buffer.app;
-      if (app.broken !== undefined) continue; // it reads them again when its log is back
+      if (app.broken !== undefined) {
+        this.counts.missed += app.miss(buffer, records, row); // else it reads them again when its log is back
+        continue;
+      }
       if (position[row]! < app.skipBefore) {
         this.counts.skipped += 1;
         continue;
@@ -223,8 +231,9 @@ export class CollectPump {
     await this.commit(); // while those that are due are still broken: theirs is not in their logs
     const back: AppLog[] = [];
     for (const app of due) {
-      if (await app.retry()) back.push(app);
-      else this.counts.logErrors += 1;
+      if (!(await app.retry())) this.counts.logErrors += 1;
+      else if (app.givenUp) await this.#declareMissed(app);
+      else back.push(app);
     }
     if (back.length > 0) this.#readAgain(back);
     return back.length > 0;
@@ -232,10 +241,33 @@ export class CollectPump {
 
   /** Goes back to what the ring still holds; logs that were well skip what they have. */
   #readAgain(back: readonly AppLog[]): void {
+    this.#rewind();
+    for (const app of back) this.admit(app, this.#session);
+  }
+
+  #rewind(): void {
     const read = this.source.readPosition();
     for (const app of this.apps.values()) app.skipBefore = read;
     this.source.rewind();
-    for (const app of back) this.admit(app, this.#session);
+  }
+
+  /** Before it takes anything new, what went by must be durable; else it stays given up, and goes on counting. */
+  async #declareMissed(app: AppLog): Promise<void> {
+    const read = this.source.readPosition();
+    this.admit(app, 0); // what it missed of this session is what it counted
+    app.declareMissed(read);
+    await this.commitApp(app, read);
+  }
+
+  /**
+   * The ring waits no longer for these broken logs; from where it let go they count what goes by. `session` is new and
+   * durable: whoever does not take part in it finds out that it missed something, whatever happens to this process.
+   */
+  giveUp(apps: readonly AppLog[], session: number): void {
+    this.#session = session;
+    for (const app of this.apps.values()) if (app.broken === undefined) app.touch();
+    this.#rewind();
+    for (const app of apps) app.giveUp();
   }
 }
 

@@ -34,6 +34,7 @@ import type {
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
+import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
@@ -45,6 +46,7 @@ export type {
   CollectorOptions,
   CollectorParts,
   CollectorStats,
+  OnFull,
   Registration,
   RestoredPast,
   StartRecipe,
@@ -68,7 +70,7 @@ export class Collector {
   readonly #pause = new Pause();
   readonly #unreadable = new Map<string, UnreadableLog>();
   readonly #intervalMs: number;
-  readonly #session: number;
+  readonly #full: FullPolicy;
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
   #fatal: unknown;
@@ -76,9 +78,11 @@ export class Collector {
 
   private constructor(parts: CollectorParts, session: number) {
     this.#parts = parts;
-    this.#session = session;
     this.#intervalMs = parts.commitIntervalMs ?? COMMIT_INTERVAL_MS;
     this.#pump = new CollectPump(parts.source, session);
+    this.#full = new FullPolicy(this.#pump, parts.home, parts.onFull ?? "taint", (sentence) =>
+      parts.onTrouble?.(sentence),
+    );
   }
 
   /**
@@ -122,7 +126,7 @@ export class Collector {
       this.#pump.admit(app, last);
     }
     await this.#resume();
-    await beginSession(this.#parts.home, this.#session);
+    await beginSession(this.#parts.home, this.#pump.session);
   }
 
   #passOver(log: UnreadableLog): void {
@@ -166,6 +170,7 @@ export class Collector {
   async #cycle(): Promise<"idle" | "some" | "more"> {
     if (this.#stopping) return "idle";
     await this.#pump.recover();
+    await this.#full.look();
     const position = this.#pump.source.readPosition();
     const more = this.#pump.read();
     if (Date.now() >= this.#nextLossPollMs) {
@@ -209,6 +214,7 @@ export class Collector {
     const target = this.#pump.source.producerPosition();
     for (let attempt = 0; ; attempt += 1) {
       await this.#pump.recover();
+      await this.#full.look();
       await this.#readTo(target);
       await this.#pump.declareLosses();
       await this.#pump.commit();
@@ -344,7 +350,7 @@ export class Collector {
     const app = this.#newApp(name);
     await app.open(create);
     // Whatever was live when its log was left behind has ended meanwhile, and its last records went by.
-    app.reconcile(this.#pump.ringFacts, this.#session);
+    app.reconcile(this.#pump.ringFacts, this.#pump.session);
     for (const cgroupId of app.endLive()) this.#parts.source.select(cgroupId, false);
     app.skipBefore = this.#pump.source.readPosition();
     this.#unreadable.delete(name);
@@ -452,6 +458,12 @@ export class Collector {
     );
   }
 
+  /** Share of the ring that is not yet committed, 0 … 1. */
+  get ringFill(): number {
+    const { source } = this.#pump;
+    return source.fillBytes() / source.ringBytes;
+  }
+
   /** Counters for metrics. Throws a TypeError after `close`. */
   stats(): CollectorStats {
     const { counts, source } = this.#pump;
@@ -469,7 +481,7 @@ export class Collector {
       brokenApps: [...this.#pump.apps.values()].flatMap(({ name, broken }) =>
         broken === undefined ? [] : [{ app: name, code: broken.code, message: broken.message }],
       ),
-      givenUpApps: 0,
+      givenUpApps: [...this.#pump.apps.values()].filter(({ givenUp }) => givenUp).length,
       unreadableLogs: [...this.#unreadable.values()],
     };
   }

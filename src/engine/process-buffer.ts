@@ -81,6 +81,13 @@ export class ProcessBuffer {
     return this.gap(0, time);
   }
 
+  /** Communication we cannot match went by: as if it had been recorded, but for its gap. */
+  leftOut(reason: string): void {
+    if (this.state.trust.has(reason) || this.state.uncaptured.has(reason)) return;
+    this.state.uncaptured.add(reason);
+    this.state.changed = true;
+  }
+
   /** Says that events are missing here: `lost` of them, or 0 = nobody knows how many. Returns 1. */
   gap(lost: number, time?: number): 1 {
     this.columns.push({
