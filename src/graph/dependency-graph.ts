@@ -42,20 +42,49 @@ function sortedOrder(list: DependencyList, start: Uint32Array): Uint32Array {
   return order;
 }
 
-/** Sorts one process's edges by source line. Packed into doubles, so that the sort is the engine's native one. */
+/** Sorts one process's edges by source line, stable. */
 function sortSlice(list: DependencyList, slice: Uint32Array): void {
+  const size = slice.length;
+  const lines = new Uint32Array(size);
   let risen = true;
+  let least = 0xffffffff;
   let greatest = 0;
-  for (let i = 0; i < slice.length; i += 1) {
+  for (let i = 0; i < size; i += 1) {
     const line = list.sourceLine.at(slice[i] as number);
+    lines[i] = line;
     if (line < greatest) risen = false;
-    greatest = Math.max(greatest, line);
+    if (line > greatest) greatest = line;
+    if (line < least) least = line;
   }
   if (risen) return;
+  if (greatest - least <= 4 * size) sortByCounting(slice, lines, least, greatest);
+  else sortByKeys(slice, lines, greatest);
+}
+
+/** O(edges + lines): dense lines, as checkpoint intervals of a talkative process are. */
+function sortByCounting(slice: Uint32Array, lines: Uint32Array, least: number, greatest: number): void {
+  const next = new Uint32Array(greatest - least + 2);
+  for (let i = 0; i < lines.length; i += 1) {
+    const after = (lines[i] as number) - least + 1;
+    next[after] = (next[after] as number) + 1;
+  }
+  for (let line = 1; line < next.length; line += 1)
+    next[line] = (next[line] as number) + (next[line - 1] as number);
+  const edges = slice.slice();
+  for (let i = 0; i < lines.length; i += 1) {
+    const line = (lines[i] as number) - least;
+    const to = next[line] as number;
+    next[line] = to + 1;
+    slice[to] = edges[i] as number;
+  }
+}
+
+/** Packed into doubles, so that the sort is the engine's native one. */
+function sortByKeys(slice: Uint32Array, lines: Uint32Array, greatest: number): void {
   const size = slice.length;
   assert((greatest + 1) * size <= Number.MAX_SAFE_INTEGER, "line and rank of a dependency fit one double");
   const keys = new Float64Array(size);
-  for (let i = 0; i < size; i += 1) keys[i] = list.sourceLine.at(slice[i] as number) * size + i;
+  for (let i = 0; i < size; i += 1) keys[i] = (lines[i] as number) * size + i;
   keys.sort();
   const edges = slice.slice();
   for (let i = 0; i < size; i += 1) slice[i] = edges[(keys[i] as number) % size] as number;
