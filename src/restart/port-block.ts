@@ -50,23 +50,27 @@ export async function whileBlocked<T>(
   const table = tableName(app, "checkpoint");
   const child = await startNft(["-i"]);
   try {
-    const said = (async () => {
-      let text = "";
-      for await (const bytes of child.stdout!) {
-        text += (bytes as Buffer).toString();
-        if (text.includes(table)) return;
-      }
-      throw failed(text);
-    })();
-    child.stdin!.write(
-      `add table inet ${table} { flags owner; }\n${rules(table, connections)}list chain inet ${table} input\n`,
-    );
-    await limited(said, child);
+    let said = "";
+    child.stderr!.on("data", (bytes: Buffer) => {
+      said = (said + bytes.toString()).slice(-1000);
+    });
+    child.stdout!.resume();
+    child.stdin!.write(`add table inet ${table} { flags owner; }\n${rules(table, connections)}`);
+    await drops(table, () => said);
     return await work();
   } finally {
     const ended = child.exitCode === null ? once(child, "exit") : undefined;
     child.stdin!.end();
     await ended; // its table is gone now
+  }
+}
+
+/** Waits until the rules are there: what `nft` prints into a pipe comes late. Throws RL_NOT_SUPPORTED with what it said. */
+async function drops(table: string, said: () => string): Promise<void> {
+  const deadlineMs = Date.now() + LIMIT_MS;
+  while (!(await nft(`list chain inet ${table} input\n`).catch(() => "")).includes(" drop")) {
+    if (said() !== "" || Date.now() > deadlineMs) throw failed(said());
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
@@ -106,17 +110,22 @@ function asV4(address: Address): Address {
   return { ...address, v6: false, address: words.map((word) => `${word >> 8}.${word & 255}`).join(".") };
 }
 
-async function nft(script: string): Promise<void> {
+/** What it prints. */
+async function nft(script: string): Promise<string> {
   const child = await startNft(["-f", "-"]);
   let said = "";
   child.stderr!.on("data", (bytes: Buffer) => {
     said = (said + bytes.toString()).slice(-1000);
   });
-  child.stdout!.resume();
+  let printed = "";
+  child.stdout!.on("data", (bytes: Buffer) => {
+    printed += bytes.toString();
+  });
   const ended = once(child, "close") as Promise<[number | null]>;
   child.stdin!.end(script);
   const [code] = await limited(ended, child);
   if (code !== 0) throw failed(said);
+  return printed;
 }
 
 async function startNft(args: readonly string[]): Promise<ChildProcess> {
