@@ -2,6 +2,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { CollectorStats } from "../engine/collect.ts";
 import { RING_KIND_NAMES } from "../format/ring-layout.ts";
+import { defineUserfaultMetrics } from "./userfault-metrics.ts";
 
 interface Metric<T> {
   readonly help: string;
@@ -64,6 +65,7 @@ export function collectorMetrics(read: () => CollectorStats): CollectorMetrics {
     help,
     registers: [registry],
   });
+  if (read().userfaults !== undefined) defineUserfaultMetrics(registry, () => stats!.userfaults!);
   for (const [name, { help, of }] of Object.entries(BY_KIND)) {
     new Counter({
       ...define(name, help),

@@ -1,5 +1,5 @@
 /** What a collector is told and what it tells. */
-import type { CutEntry, EventSource } from "../ring/event-source.ts";
+import type { CutEntry, EventSource, UserfaultCounts } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
 
 export interface CollectorOptions {
@@ -115,6 +115,8 @@ export interface CollectorStats {
   /** Gap events written. */
   readonly gaps: number;
   readonly recursionMisses: number;
+  /** What the recorded processes did by userfaultfd; undefined: nobody asked to look. */
+  readonly userfaults: UserfaultCounts | undefined;
   /** Records of cgroups nobody registered; records at or before a log's stored position. */
   readonly unknown: number;
   readonly skipped: number;

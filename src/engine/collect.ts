@@ -475,6 +475,7 @@ export class Collector {
       bytes: [...bytes],
       lost,
       recursionMisses,
+      userfaults: source.userfaultCounts?.(),
       ringBytes: source.ringBytes,
       ringFillBytes: source.fillBytes(),
       liveProcesses: this.#pump.liveProcesses,

@@ -82,6 +82,8 @@ export interface EventSource {
   now(): number;
   select(cgroupId: number, on: boolean): void;
   counters(): CaptureCounters;
+  /** What the recorded processes did by userfaultfd; undefined or absent: nobody asked to look. */
+  userfaultCounts?(): UserfaultCounts | undefined;
   /** Losses of a process not yet in any record's `lost_before`; reads and clears, count. */
   takeLost(cgroupId: number): number;
   cut(cgroupId: number): { readonly complete: boolean; readonly entries: readonly CutEntry[] };
