@@ -27,6 +27,7 @@ import * as importCommand from "./import.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 import * as restart from "./restart.ts";
 import * as run from "./run.ts";
+import * as sdkEvents from "./sdk-events.ts";
 import * as status from "./status.ts";
 import * as verify from "./verify.ts";
 import { packageVersion } from "./version.ts";
@@ -49,6 +50,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   checkpoint,
   restart,
   status,
+  sdkEvents,
   doctor,
   demo,
 ];
