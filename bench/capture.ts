@@ -12,8 +12,7 @@ const PAIRS = 20_000;
 const ROUNDS = 21;
 const RING_BYTES = 16 << 20;
 const PIN_DIR = `/sys/fs/bpf/rl-bench-capture-${process.pid}`;
-const MODES = ["off", "not selected", "selected"] as const;
-type Mode = (typeof MODES)[number];
+type Mode = "off" | "not selected" | "selected";
 type Kind = "tcp" | "unix";
 
 /** A program in a cgroup of its own that sends bytes to itself on demand. */
@@ -55,35 +54,56 @@ function readAll(source: KernelSource): number {
   }
 }
 
-/** One round in one mode. The reader waits meanwhile: the ring has room for the whole round. */
-async function measure(worker: Worker, kind: Kind, mode: Mode, cgroupId: number): Promise<number> {
-  if (mode === "off") return worker.run(kind, PAIRS);
+/** One measurement with the programs attached. The reader waits meanwhile: the ring has room for all of it. */
+async function attached(
+  worker: Worker,
+  kind: Kind,
+  source: KernelSource,
+  cgroupId: number,
+  selected: boolean,
+): Promise<number> {
+  source.select(cgroupId, selected);
+  const ns = await worker.run(kind, PAIRS);
+  const read = readAll(source);
+  if (selected && read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
+  return ns;
+}
+
+/** The three modes side by side, µs per event; which comes first alternates. */
+async function round(
+  worker: Worker,
+  kind: Kind,
+  cgroupId: number,
+  odd: boolean,
+): Promise<Record<Mode, number>> {
+  const before = odd ? 0 : await worker.run(kind, PAIRS);
+  const times = { "not selected": 0, selected: 0 };
   const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2 });
   try {
-    if (mode === "selected") source.select(cgroupId, true);
-    const ns = await worker.run(kind, PAIRS);
-    const read = readAll(source);
-    const { lost } = source.counters();
-    if (lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
-    if (mode === "selected" && read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
-    return ns;
+    for (const selected of [odd, !odd])
+      times[selected ? "selected" : "not selected"] = await attached(
+        worker,
+        kind,
+        source,
+        cgroupId,
+        selected,
+      );
+    if (source.counters().lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
   } finally {
     source.close();
     KernelSource.unpin(PIN_DIR);
   }
+  const off = odd ? await worker.run(kind, PAIRS) : before;
+  return { off: off / 2000, "not selected": times["not selected"] / 2000, selected: times.selected / 2000 };
 }
 
 async function figures(worker: Worker, kind: Kind, label: string, cgroupId: number): Promise<Figure[]> {
-  const times: Record<Mode, number[]> = { off: [], "not selected": [], selected: [] };
-  for (let round = 0; round < ROUNDS; round += 1) {
-    const first = round % MODES.length; // no mode always follows the same other
-    for (const mode of [...MODES.slice(first), ...MODES.slice(0, first)])
-      times[mode].push((await measure(worker, kind, mode, cgroupId)) / 2000);
-  }
-  const off = medianOf(times.off);
+  const rounds: Record<Mode, number>[] = [];
+  for (let n = 0; n < ROUNDS; n += 1) rounds.push(await round(worker, kind, cgroupId, n % 2 === 1));
+  const off = medianOf(rounds.map((one) => one.off));
   return (["not selected", "selected"] as const).map((mode) => {
     // Rounds stand side by side: the machine's slow drifts cancel in their differences.
-    const value = medianOf(times[mode].map((time, round) => time - times.off[round]!));
+    const value = medianOf(rounds.map((one) => one[mode] - one.off));
     const floor = { name: "the call itself", value: off };
     const figure: Figure = { name: `added to one ${label} event, process ${mode}`, value, unit: "µs", floor };
     return mode === "selected" && kind === "tcp"
