@@ -1,5 +1,6 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
 import { type Command, Option } from "commander";
+import type { OnFull } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
 import { resolveHome } from "./home.ts";
@@ -22,12 +23,20 @@ interface CollectFlags {
   readonly payloadLimit: number;
   readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
+  readonly onFull: OnFull;
 }
 
 const HELP = `
 The capture programs stay pinned and go on recording into the kernel's ring while no collector runs; the next one
 takes up where the last one ended. What finds no room is counted and stands in the log as a gap.
 --unpin takes the programs out of the kernel.
+
+A log that can't be written (no space, an I/O error) is tried again and again, and its records wait in the ring. --on-full says what
+happens when they fill three quarters of it:
+  taint  a log that is broken alone is given up, so that the others go on; what it misses is counted, and is a gap in it later
+  stop   all recorded processes are held still (by the cgroup freezer) until half of the ring is free: nothing is lost, they wait
+  halt   the collector ends with RL_LOG_WRITE, also after 30 s without success; the ring still holds everything
+Whatever is acknowledged stays, and what was produced is either in the log or declared lost in it.
 --dsm userfaultfd is for distributed shared memory that was not made for this tool; it ends with this collector, and
 \`recovery-line doctor --dsm\` measures what it costs. What it sees and what not: docs/userfaultfd.md.
 
@@ -72,6 +81,14 @@ export function register(program: Command): void {
       (text: string) => integerOption("--payload-limit", text, 1, MAX_PAYLOAD_LIMIT_MIB),
       PAYLOAD_LIMIT_MIB,
     )
+    .addOption(
+      new Option(
+        "--on-full <policy>",
+        "where a log can't be written and the ring fills up: go on and declare the loss, hold the processes still, or end",
+      )
+        .choices(["taint", "stop", "halt"])
+        .default("taint"),
+    )
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -94,6 +111,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     pinDir: flags.pinDir,
     ringBytes: flags.ringMib * 1024 * 1024,
     commitIntervalMs: flags.commitInterval,
+    onFull: flags.onFull,
     payloadLimitMib: flags.payloadLimit,
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,

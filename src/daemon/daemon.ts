@@ -1,8 +1,9 @@
 /** One collector of one home: lock, capture, logs, socket, metrics, watch over processes; started in this order, ended in the reverse. */
-import { Collector } from "../engine/collect.ts";
+import { Collector, type OnFull } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
 import { PayloadLoggers } from "../restart/payload-loggers.ts";
+import { BackPressure } from "./back-pressure.ts";
 import { ensureBpffs } from "./bpffs.ts";
 import { lockHome, prepareHome } from "./home-lock.ts";
 import { Membership } from "./membership.ts";
@@ -19,6 +20,8 @@ export interface DaemonOptions {
   readonly commitIntervalMs: number;
   /** True: also page faults that processes handle by userfaultfd; it slows every system call of the machine. */
   readonly userfaults?: boolean;
+  /** What happens where a log can't be written and the ring fills up. */
+  readonly onFull: OnFull;
   /** TCP port on 127.0.0.1 for metrics, 0 = any; absent: none. */
   readonly metricsPort?: number;
   /** Payloads kept of one application, in MiB. */
@@ -66,13 +69,16 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     onFatal,
     onTrouble,
     runs: applicationRuns,
+    onFull: options.onFull,
   });
   undo.push(() => collector.close());
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
   const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib });
   undo.push(() => payloads.close());
-  const metrics = collectorMetrics(() => collector.stats());
+  const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
+  if (pressure !== undefined) undo.push(() => pressure.close());
+  const metrics = collectorMetrics(() => collector.stats(), pressure);
   const metricsPort = await openMetrics(options, metrics, undo);
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since };

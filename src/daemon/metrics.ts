@@ -50,13 +50,19 @@ const GAUGES: Readonly<Record<string, Metric<number>>> = {
   },
 };
 
+/** What is held still while the ring is nearly full. */
+interface Holding {
+  readonly heldProcesses: number;
+  readonly heldMs: number;
+}
+
 export interface CollectorMetrics {
   /** Prometheus text, all values of one instant. */
   text(): Promise<string>;
 }
 
 /** A registry of its own: two collectors in one program do not meet. */
-export function collectorMetrics(read: () => CollectorStats): CollectorMetrics {
+export function collectorMetrics(read: () => CollectorStats, holding?: Holding): CollectorMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   let stats: CollectorStats | undefined;
@@ -95,6 +101,19 @@ export function collectorMetrics(read: () => CollectorStats): CollectorMetrics {
       },
     });
   }
+  new Gauge({
+    ...define("held_processes", "Processes held still because the ring is nearly full."),
+    collect() {
+      this.set(holding?.heldProcesses ?? 0);
+    },
+  });
+  new Counter({
+    ...define("held_seconds_total", "How long processes were held still."),
+    collect() {
+      this.reset();
+      this.inc((holding?.heldMs ?? 0) / 1000);
+    },
+  });
   return {
     text() {
       stats = read();

@@ -1,0 +1,133 @@
+/** A real full disk below a collector: a small tmpfs. Needs the right to mount. */
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { tile } from "../native/tiling.ts";
+import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+
+const mount = (...args: string[]): boolean => spawnSync("mount", args).status === 0;
+
+/** Sends the next byte as soon as one comes back. */
+const BUSY = `const n=require("net");const c=n.connect(+process.argv[1],"127.0.0.1",()=>c.write("x"));c.setNoDelay();c.on("error",()=>process.exit(1));c.on("data",()=>c.write("x"))`;
+
+const live = test.skipIf(missing !== undefined);
+
+/** Runs `work` with a home of 24 MiB. */
+function withSmallDisk(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+  return withRig(name, async (rig) => {
+    expect(mount("-t", "tmpfs", "-o", "size=24m,mode=700", "recovery-line-test", rig.home)).toBe(true);
+    try {
+      await work(rig);
+    } finally {
+      spawnSync("umount", ["-l", rig.home]);
+    }
+  });
+}
+
+function fillUp(rig: Rig): () => void {
+  const { bavail, bsize } = statfsSync(rig.home);
+  try {
+    writeFileSync(join(rig.home, "ballast"), Buffer.alloc(bavail * bsize));
+  } catch (error) {
+    expect(error).toMatchObject({ code: "ENOSPC" }); // the log grew meanwhile: full it is
+  }
+  return () => rmSync(join(rig.home, "ballast"));
+}
+
+async function talk(rig: Rig): Promise<void> {
+  const port = await freePort();
+  await rig.run("server", process.execPath, "-e", ECHO, String(port));
+  await until("it listens", () => rig.output("server").includes("listening"));
+  await rig.run("client", process.execPath, "-e", BUSY, String(port));
+  await until("they talk", async () => (await rig.events()).length > 100);
+}
+
+const frozen = (rig: Rig): boolean => ["server", "client"].every((name) => rig.cgroup(name).frozen);
+
+live(
+  "--on-full stop: on a full disk the processes stand still; with room again they go on and nothing was lost",
+  () =>
+    withSmallDisk("stop", async (rig) => {
+      const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
+      await talk(rig);
+      const empty = fillUp(rig);
+      await until("both are held", () => frozen(rig), 30_000);
+      const client = await rig.client();
+      expect(await client.metrics()).toContain("recovery_line_held_processes 2");
+      expect(await rig.cli("checkpoint", rig.app, "--driver", "none")).toMatchObject({ code: 1 });
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      expect(frozen(rig)).toBe(true);
+      empty();
+      await until(
+        "both go on",
+        () => !rig.cgroup("server").freezing && !rig.cgroup("client").freezing,
+        30_000,
+      );
+      const before = (await rig.events()).length;
+      await until("they talk", async () => (await rig.events()).length > before);
+      for (const name of ["client", "server"]) rig.cgroup(name).kill();
+      await until("both ended", () => !rig.cgroup("client").populated && !rig.cgroup("server").populated);
+      const events = await rig.events();
+      expect(events.filter(({ type }) => type === "gap")).toEqual([]);
+      expect(tile(events).faults).toEqual([]);
+      expect(await client.metrics()).toMatch(/recovery_line_held_seconds_total 0?\.?[1-9\d]/);
+      client.close();
+      collector.child.kill("SIGTERM");
+      const { code, err } = await collector.ended;
+      expect(code).toBe(0);
+      expect(err).toMatch(/held still until the logs take its records(.|\n)*can be written again/);
+      console.log(`${events.length} events, none lost`);
+    }),
+);
+
+live("a collector that is killed while it holds processes leaves none of them frozen", () =>
+  withSmallDisk("held", async (rig) => {
+    const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
+    await talk(rig);
+    fillUp(rig);
+    await until("both are held", () => frozen(rig), 30_000);
+    collector.child.kill("SIGKILL");
+    await once(collector.child, "close");
+    await until("both go on", () => !rig.cgroup("server").freezing && !rig.cgroup("client").freezing);
+  }),
+);
+
+live(
+  "--on-full taint and halt on a full disk: what was produced is logged or declared lost; halt ends by its code",
+  () =>
+    withSmallDisk("taint", async (rig) => {
+      const collector = await rig.collect("--ring-mib", "1");
+      await talk(rig);
+      const empty = fillUp(rig);
+      const client = await rig.client();
+      await until(
+        "the ring overflows",
+        async () => (await client.stats()).lost.some((count) => count > 1000),
+        30_000,
+      );
+      expect((await client.stats()).brokenApps).toMatchObject([{ app: rig.app, code: "RL_LOG_WRITE" }]);
+      empty();
+      for (const name of ["client", "server"]) rig.cgroup(name).kill();
+      await until("the log is well", async () => (await client.stats()).brokenApps.length === 0, 20_000);
+      const events = await rig.events();
+      const stats = await client.stats();
+      const declared = events.reduce((sum, event) => sum + (event.type === "gap" ? (event.lost ?? 0) : 0), 0);
+      expect(declared).toBe(stats.lost.reduce((sum, count) => sum + count, 0));
+      expect(stats.lostDeclared).toBe(declared);
+      client.close();
+      collector.child.kill("SIGTERM");
+      expect((await collector.ended).code).toBe(0);
+      console.log(`${events.length} events and gaps, ${declared} declared lost`);
+
+      const halting = await rig.collect("--ring-mib", "1", "--on-full", "halt");
+      const port = await freePort();
+      await rig.run("server2", process.execPath, "-e", ECHO, String(port));
+      await until("it listens", () => rig.output("server2").includes("listening"));
+      fillUp(rig);
+      await rig.run("client2", process.execPath, "-e", BUSY, String(port)).catch(() => undefined); // its registration may fail already
+      const { code, err } = await halting.ended;
+      expect([code, err]).toEqual([1, expect.stringContaining("--on-full halt")]);
+    }),
+);
