@@ -51,6 +51,14 @@ struct {
     __type(value, struct unix_end);
 } unix_ends __weak SEC(".maps");
 
+extern void *bpf_rdonly_cast(const void *object, uint32_t type) __ksym;
+
+/* `sk` is known to be a full TCP socket. No call, unlike bpf_skc_to_tcp_sock: the verifier makes it a move.
+ */
+static __always_inline const struct tcp_sock *as_tcp(const struct sock *sk) {
+    return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+}
+
 static __always_inline int fin_received(const struct tcp_sock *tcp) {
     return (((const struct sock *)tcp)->__sk_common.skc_flags >>
             bpf_core_enum_value(enum sock_flags, SOCK_DONE)) &

@@ -154,8 +154,8 @@ int BPF_PROG(tcp_sending, const struct sock *sk, const struct msghdr *msg) {
 
     if (!state)
         return 0;
-    tcp = bpf_skc_to_tcp_sock((void *)sk);
-    if (!tcp || tcp->inet_conn.icsk_ulp_ops)
+    tcp = as_tcp(sk);
+    if (tcp->inet_conn.icsk_ulp_ops)
         return 0;
     s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
     if (!s)
@@ -215,11 +215,9 @@ static __always_inline void forget_send(const struct sock *sk) {}
 
 static __always_inline void tcp_send_done(const struct sock *sk, int sent, struct process_state *state,
                                           uint64_t process) {
-    const struct tcp_sock *tcp = bpf_skc_to_tcp_sock((void *)sk);
+    const struct tcp_sock *tcp = as_tcp(sk);
     struct connection *c;
 
-    if (!tcp)
-        return;
     if (tcp->inet_conn.icsk_ulp_ops) {
         if (sent > 0)
             unmatched(state, process, RECOVERY_UNMATCHED_KTLS);
@@ -277,8 +275,8 @@ int BPF_PROG(tcp_receiving, struct sock *sk) {
 
     if (!state)
         return 0;
-    tcp = bpf_skc_to_tcp_sock(sk);
-    if (!tcp || tcp->inet_conn.icsk_ulp_ops)
+    tcp = as_tcp(sk);
+    if (tcp->inet_conn.icsk_ulp_ops)
         return 0;
     c = named(sk, state, process);
     if (!c)
@@ -641,9 +639,7 @@ int BPF_PROG(sock_received, struct sock *sk, int result, int flags) {
     if (flags & MSG_PEEK)
         return 0;
     if (is_tcp(sk)) {
-        const struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-
-        if (!tcp || !tcp->inet_conn.icsk_ulp_ops || result <= 0)
+        if (result <= 0 || !as_tcp(sk)->inet_conn.icsk_ulp_ops)
             return 0; /* tcp_receiving has it */
         state = selected(&process);
         if (state)
