@@ -43,25 +43,24 @@ export async function closeLogs(logs: readonly AppLog[]): Promise<void> {
 }
 
 async function openAppLog(home: string, app: string): Promise<AppLog> {
-  if (await collectorHolds(home, app))
-    return { name: home, blocks: () => appBlocks(home, app), close: async () => undefined };
+  const collected = await openCollected(home, app);
+  if (collected !== undefined) return collected;
   const reader = await openLog(appDirectory(home, app));
   const { ends } = reader;
   return { name: home, cuts: reader, blocks: () => reader.unchecked(), ends, close: () => reader.close() };
 }
 
-/** True if a live collector has the application's log; it alone may read it then. */
-async function collectorHolds(home: string, app: string): Promise<boolean> {
+/** The log in the hands of a live collector, which alone may read it; undefined if none has it. */
+async function openCollected(home: string, app: string): Promise<AppLog | undefined> {
   const { connectCollector } = await import("../daemon/client.ts");
   const collector = await connectCollector(home);
-  if (collector === undefined) return false;
+  if (collector === undefined) return undefined;
   try {
-    await collector.blocks(app, Number.MAX_SAFE_INTEGER).next();
-    return true;
+    const cuts = await collector.log(app);
+    return { name: home, cuts, blocks: () => appBlocks(home, app), close: async () => collector.close() };
   } catch (error) {
-    if (hasCode(error, "RL_UNKNOWN_APP")) return false;
-    throw error;
-  } finally {
     collector.close();
+    if (hasCode(error, "RL_UNKNOWN_APP")) return undefined;
+    throw error;
   }
 }

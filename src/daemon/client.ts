@@ -3,7 +3,9 @@ import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import type { CollectorStats, CutAnswer, StartRecipe } from "../engine/collect.ts";
+import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
@@ -15,6 +17,7 @@ import {
   type Ping,
   type ProcessInfo,
   type RegisterRequest,
+  type WireCommitted,
   type WireCut,
   type WireError,
 } from "./protocol.ts";
@@ -69,6 +72,16 @@ function noRights(home: string, cause: unknown): RecoveryLineError {
     "Only root and the collector's own user may ask it.",
     cause,
   );
+}
+
+/** What a live collector's log holds at one moment. */
+export interface CollectedLog {
+  readonly firstChain: number;
+  readonly lastChain: number;
+  /** Newest block of each process. */
+  heads(): ReadonlyMap<string, ProcessHead>;
+  /** Throws RL_BAD_BLOCK, RL_CORRUPT_LOG, and what the connection throws. */
+  block(chain: number): Promise<ParsedBlock>;
 }
 
 export class CollectorClient {
@@ -153,6 +166,19 @@ export class CollectorClient {
     } finally {
       response.destroy(); // a reader that stops early stops the collector's reading, too
     }
+  }
+
+  /** The application's log by block, as it is now: it may go on, what is in it stays. Throws RL_UNKNOWN_APP. */
+  async log(app: string): Promise<CollectedLog> {
+    const base = `/v1/apps/${encodeURIComponent(app)}`;
+    const { firstChain, lastChain, heads } = await this.#json<WireCommitted>("GET", `${base}/committed`);
+    const known = new Map(heads);
+    return {
+      firstChain,
+      lastChain,
+      heads: () => known,
+      block: async (chain) => parseBlock(await this.#text("GET", `${base}/blocks/${chain}`)),
+    };
   }
 
   async #json<T>(method: string, path: string, body?: unknown, limitMs = REQUEST_LIMIT_MS): Promise<T> {

@@ -16,11 +16,14 @@
  *   GET  /v1/apps/<app>/blocks?since=<chain>  → frames: u32 LE length, block; ended by length 0. `since`: chain number of the
  *        last block the reader has; only later ones are sent. A stream without its end is truncated, whatever HTTP says; if the
  *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded.
+ *   GET  /v1/apps/<app>/committed             → WireCommitted: what the log holds at one moment
+ *   GET  /v1/apps/<app>/blocks/<chain>        → the block with that number, application/octet-stream
  *   GET  /metrics                             → Prometheus text
  *
  * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
  */
 import type { CollectedProcess, CutAnswer, CutDetail, Registration } from "../engine/collect.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
 
@@ -50,6 +53,12 @@ export interface RegisterRequest extends Registration {
   /** From now on what the application sends is kept (restart/payload-loggers.ts). Absent: as it was decided before. */
   readonly payload?: boolean;
   readonly mode?: RegisterMode;
+}
+
+export interface WireCommitted {
+  readonly firstChain: number;
+  readonly lastChain: number;
+  readonly heads: readonly (readonly [process: string, head: ProcessHead])[];
 }
 
 export interface ProcessRequest {

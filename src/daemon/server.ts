@@ -9,10 +9,12 @@ import { MAX_BLOCK_STREAMS, MAX_CLIENTS, REQUEST_LIMIT_MS } from "../model/limit
 import { native } from "../ring/binding.ts";
 import { sendBlocks } from "./block-stream.ts";
 import { readBody } from "./body.ts";
-import { statusOf, wireError } from "./protocol.ts";
+import { statusOf, type WireCommitted, wireError } from "./protocol.ts";
 import { ROUTES, type Service } from "./routes.ts";
 import { socketAddress, socketFile } from "./socket-path.ts";
 
+const COMMITTED = /^\/v1\/apps\/([^/]+)\/committed$/;
+const BLOCK = /^\/v1\/apps\/([^/]+)\/blocks\/(\d{1,16})$/;
 const BLOCKS = /^\/v1\/apps\/([^/]+)\/blocks$/;
 const CLOSE_LIMIT_MS = 2_000;
 
@@ -77,6 +79,12 @@ export class CollectorServer {
     const blocks = BLOCKS.exec(url.pathname);
     if (request.method === "GET" && blocks !== null)
       return this.#blocks(decodeURIComponent(blocks[1]!), url.searchParams.get("since"), response);
+    const committed = COMMITTED.exec(url.pathname);
+    if (request.method === "GET" && committed !== null)
+      return sendJson(response, 200, await this.#committed(decodeURIComponent(committed[1]!)));
+    const block = BLOCK.exec(url.pathname);
+    if (request.method === "GET" && block !== null)
+      return this.#block(decodeURIComponent(block[1]!), Number(block[2]), response);
     if (request.method === "GET" && url.pathname === "/metrics") {
       response.setHeader("content-type", "text/plain; version=0.0.4; charset=utf-8");
       response.end(await this.#service.metrics());
@@ -86,6 +94,22 @@ export class CollectorServer {
     if (route === undefined)
       throw new RecoveryLineError("RL_USAGE", `the collector knows no ${request.method} ${url.pathname}`);
     sendJson(response, 200, await route(this.#service, await readBody(request)));
+  }
+
+  async #committed(app: string): Promise<WireCommitted> {
+    const log = await this.#service.collector.committed(app);
+    if (log === undefined)
+      throw new RecoveryLineError("RL_NOT_SUPPORTED", `the log of ${app} can only be read from its start`);
+    return { ...log, heads: [...log.heads] };
+  }
+
+  async #block(app: string, chain: number, response: ServerResponse): Promise<void> {
+    const bytes = await this.#service.collector.block(app, chain).catch((error: unknown) => {
+      if (!(error instanceof TypeError)) throw error;
+      throw new RecoveryLineError("RL_USAGE", `the log of ${app} holds no block ${chain}`);
+    });
+    response.writeHead(200, { "content-type": "application/octet-stream", "content-length": bytes.length });
+    response.end(bytes);
   }
 
   async #blocks(app: string, sinceText: string | null, response: ServerResponse): Promise<void> {

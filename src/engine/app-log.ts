@@ -12,6 +12,7 @@
 import { mkdir } from "node:fs/promises";
 import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
+import type { CommittedLog } from "../log/event-log.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
@@ -329,6 +330,19 @@ export class AppLog {
   readBlocks(since = 0): AsyncIterable<Uint8Array> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
     return this.#log.readBlocks(since);
+  }
+
+  /** What is committed; undefined where the log can only be read from its start. */
+  committed(): CommittedLog | undefined {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    return this.#log.committed?.();
+  }
+
+  /** A committed block. Throws `TypeError` beyond what is kept. */
+  async block(chain: number): Promise<Uint8Array> {
+    const block = await this.#log?.block?.(chain);
+    if (block === undefined) throw this.broken ?? this.#error(undefined);
+    return block;
   }
 
   /** Seals what is committed. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */

@@ -1,6 +1,6 @@
 /** What the collector needs of an application's log; `log/event-log.ts` is one, tests bring failing ones. */
 import type { EventColumns } from "../format/event-columns.ts";
-import { EventLog } from "../log/event-log.ts";
+import { type CommittedLog, EventLog } from "../log/event-log.ts";
 import { finishImport } from "./import-journal.ts";
 
 export interface AppendLog {
@@ -14,6 +14,9 @@ export interface AppendLog {
   commit(): Promise<void>;
   /** Committed blocks behind chain number `since` (default 0: all), in chain order: a consistent prefix. */
   readBlocks(since?: number): AsyncIterable<Uint8Array>;
+  /** What is committed, and a committed block by its number; absent where a log can only be read from its start. */
+  committed?(): CommittedLog;
+  block?(chain: number): Promise<Uint8Array>;
   /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
   rotate?(): Promise<void>;
   close(): Promise<void>;

@@ -7,6 +7,7 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { CommittedLog } from "../log/event-log.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Cut, Event } from "../model/event.ts";
 import {
@@ -431,6 +432,16 @@ export class Collector {
   async *readBlocks(appName: string, since = 0): AsyncGenerator<Uint8Array> {
     const app = await this.#exclusive(() => this.#openApp(appName, false));
     yield* app.readBlocks(since);
+  }
+
+  /** What the application's log holds, for readers that take single blocks (`block`); undefined where it has only a stream. */
+  async committed(appName: string): Promise<CommittedLog | undefined> {
+    return (await this.#exclusive(() => this.#openApp(appName, false))).committed();
+  }
+
+  /** A committed block by its number. Throws `TypeError` for a number that the log does not hold. */
+  async block(appName: string, chain: number): Promise<Uint8Array> {
+    return (await this.#exclusive(() => this.#openApp(appName, false))).block(chain);
   }
 
   /** Seals the segments that hold everything drained so far: from then on they may be copied. */

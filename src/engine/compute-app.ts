@@ -13,7 +13,7 @@ import { type CutSource, computeFromCuts } from "./compute-from-cuts.ts";
 
 /** The log of one node, open. `name` says where it is. */
 export interface AppLog extends NamedBlocks {
-  /** Its blocks by number; absent where they only come as a stream (a live collector holds it). */
+  /** Its blocks by number; absent where they only come as a stream. */
   readonly cuts?: CutSource;
   close(): Promise<void>;
 }
@@ -75,8 +75,8 @@ async function smallLogs(logs: readonly AppLog[]): Promise<NamedBlocks[] | undef
   let bytes = 0;
   const small: NamedBlocks[] = [];
   for (const log of logs) {
-    const { name, ends } = log;
-    if (ends !== undefined && ends.lastChain - ends.firstChain >= SMALL_LOG_BLOCKS) return undefined;
+    const { name, ends, cuts } = log;
+    if (cuts !== undefined && cuts.lastChain - cuts.firstChain >= SMALL_LOG_BLOCKS) return undefined;
     const all: Uint8Array[] = [];
     for await (const block of log.blocks()) {
       bytes += block.length;
@@ -104,7 +104,7 @@ async function fromCuts(
   options: ComputeAppOptions,
 ): Promise<Pick<AppAnswer, "line" | "evidence"> | { readonly reason: string }> {
   const sources = logs.flatMap(({ cuts }) => (cuts === undefined ? [] : [cuts]));
-  if (sources.length < logs.length) return { reason: "the log comes as a stream, from its collector" };
+  if (sources.length < logs.length) return { reason: "a log comes as a stream" };
   const owners = new Map<string, string>();
   for (const { name, cuts } of logs)
     for (const process of cuts?.heads().keys() ?? []) claimProcess(owners, process, name);

@@ -30,6 +30,13 @@ export interface EventLogOptions {
   readonly segmentBytes?: number;
 }
 
+/** Where a log's blocks end and begin, and the newest one of each process. */
+export interface CommittedLog {
+  readonly firstChain: number;
+  readonly lastChain: number;
+  readonly heads: ReadonlyMap<string, ProcessHead>;
+}
+
 export class EventLog {
   readonly #dir: string;
   readonly #segmentBytesLimit: number;
@@ -167,6 +174,13 @@ export class EventLog {
   async block(chain: number): Promise<Uint8Array> {
     this.#check();
     return (await this.#store.block(chain)).bytes;
+  }
+
+  /** What the last commit holds, all of one moment. */
+  committed(): CommittedLog {
+    this.#check();
+    const { firstChain, lastChain } = this.#anchor;
+    return { firstChain, lastChain, heads: this.#state.committedHeads() };
   }
 
   /** Newest block of each process, appended ones that wait for `commit` included. */

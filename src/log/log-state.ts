@@ -45,6 +45,11 @@ export class LogState {
     return state;
   }
 
+  /** Heads as of the last commit. */
+  committedHeads(): Map<string, ProcessHead> {
+    return new Map([...this.#committedHeads].map(([name, value]) => [name, decodeHead(value)!]));
+  }
+
   /** Of what is committed. */
   get digest(): Uint8Array {
     return this.#digest;

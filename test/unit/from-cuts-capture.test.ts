@@ -94,8 +94,15 @@ live("a captured run: the command gives one line from cuts, from events and from
         await until("they talk on", async () => (await rig.events()).length > before + 10);
         await rig.json("checkpoint", rig.app, name, "--driver", "none");
       }
-    client.close();
     for (const name of ["c1", "c2", "server"]) rig.cgroup(name).kill();
+    await until("all have ended", async () => (await client.processes()).every((one) => !one.live));
+    // Of a live collector: single blocks, as many as cuts need.
+    const collected = await client.log(rig.app);
+    const fromLive = await computeFromCuts([collected], { dsm: "sequential", inTransit: "any" });
+    if (fromLive.line === undefined) throw new Error(fromLive.reason);
+    expect(await line(rig, rig.app)).toEqual(decided(fromLive.line));
+    await expect(collected.block(collected.lastChain + 1000)).rejects.toThrow(/holds no block/);
+    client.close();
     collector.child.kill("SIGTERM");
     await collector.ended;
     const { code } = await rig.cli("export", rig.app, "--to", rig.path("events.jsonl"));
@@ -115,6 +122,7 @@ live("a captured run: the command gives one line from cuts, from events and from
     for (const failed of [["c1", "c2", "server"], ["c1"], ["server", "c2"]]) {
       const options = { failed, dsm: "sequential", inTransit: "any" } as const;
       const found = await computeFromCuts([reader], options);
+      if (failed.length === 3) expect(found.line).toEqual(fromLive.line);
       if (found.line === undefined) throw new Error(found.reason);
       expect(decided(found.line)).toEqual(
         await line(rig, "--from", rig.path("events.jsonl"), "--failed", failed.join(",")),
