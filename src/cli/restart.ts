@@ -8,7 +8,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { checkedAppName, resolveHome } from "./home.ts";
+import { appDirectory, checkedAppName, resolveHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, write, writeJson } from "./print.ts";
 
@@ -132,7 +132,9 @@ async function work(
   const { chooseDriver } = await import("../restart/driver-choice.ts");
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport, resultReport } = await import("./restart-report.ts");
+  const { openPayloadStore } = await import("../restart/payload-log.ts");
   const { driver } = await chooseDriver("criu", home);
+  const payload = openPayloadStore(appDirectory(home, app));
   const show = async (plan: RestartPlan): Promise<void> => {
     if (!flags.json) await write(planReport(plan));
   };
@@ -150,6 +152,9 @@ async function work(
     startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
     onPlan: show,
     limitMs: flags.limit * 1000,
+    ...(payload === undefined
+      ? {}
+      : { payload, cutBack: (channel: string, from: number) => payload.cutBack(channel, from) }),
   };
   if (flags.dryRun) {
     const plan = await dryRestart(request);

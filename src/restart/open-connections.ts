@@ -16,6 +16,18 @@ export function openConnections(pids: readonly number[]): ConnectionAddresses[] 
   return [...found.values()];
 }
 
+/** One of the connections that the kernel still has, in this network namespace, otherwise than waiting out its time. */
+export function stillThere(connections: readonly ConnectionAddresses[]): ConnectionAddresses | undefined {
+  const there = new Set<string>();
+  for (const v6 of [false, true])
+    for (const [, connection] of tcpTable("self", v6)) there.add(keyOf(connection));
+  return connections.find((connection) => there.has(keyOf(connection)));
+}
+
+function keyOf({ local, remote }: ConnectionAddresses): string {
+  return `${local.address}:${local.port}-${remote.address}:${remote.port}`;
+}
+
 function socketInodes(pid: number): Set<string> {
   const inodes = new Set<string>();
   try {
@@ -36,8 +48,9 @@ function linkOf(path: string): string {
 }
 
 const LISTEN = "0A";
+const TIME_WAIT = "06";
 
-function* tcpTable(pid: number, v6: boolean): Generator<[string, ConnectionAddresses]> {
+function* tcpTable(pid: number | "self", v6: boolean): Generator<[string, ConnectionAddresses]> {
   let text = "";
   try {
     text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
@@ -47,6 +60,7 @@ function* tcpTable(pid: number, v6: boolean): Generator<[string, ConnectionAddre
     const [, local, remote, state] = fields;
     const inode = fields[9];
     if (local === undefined || remote === undefined || inode === undefined || state === LISTEN) continue;
+    if (state === TIME_WAIT) continue; // only a memory: it is no obstacle
     yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }];
   }
 }

@@ -16,8 +16,9 @@ import type { CutEntry } from "../ring/event-source.ts";
 import { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver } from "./driver.ts";
 import { standsStill, whileFrozen } from "./freeze.ts";
+import { stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import { blockForRestart, unblockRestart } from "./port-block.ts";
+import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
 import {
   type RestartJournal,
   type RestartPhase,
@@ -225,6 +226,8 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
   const { app, log } = request;
   try {
     await note(request, plan, "restoring");
+    await gone(plan.transit.ends.map(({ socket }) => socket));
+    await log.drain();
     await blockForRestart(
       app,
       plan.transit.ends.map(({ socket }) => socket),
@@ -243,6 +246,23 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
     await killAll(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
     await unblockRestart(app).catch(() => undefined);
     throw error;
+  }
+}
+
+/** Waits until the old sockets have closed each other: blocked, they would stay and hold their addresses. Throws RL_TIMEOUT. */
+async function gone(connections: readonly ConnectionAddresses[]): Promise<void> {
+  const deadlineMs = Date.now() + KILL_LIMIT_MS;
+  for (;;) {
+    const taken = stillThere(connections);
+    if (taken === undefined) return;
+    const { local, remote } = taken;
+    if (Date.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `the old connection from ${local.address}:${local.port} to ${remote.address}:${remote.port} does not end`,
+        "Something outside of the application holds it, or its other end is unreachable. Try again.",
+      );
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 

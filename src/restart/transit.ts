@@ -257,7 +257,7 @@ class Planner {
     if (receiver !== undefined) return { place: "nowhere", why: `the connection of ${to} breaks` };
     if (to !== null && continues.has(to)) return { place: "not needed", why: CLOSED };
     if (to === null) return { place: "nowhere", why: "nobody knows who receives it" };
-    return { place: "nowhere", why: `${to} does not have the connection yet at the line` };
+    return { place: "nowhere", why: `${to} goes back to before it had that connection` };
   }
 }
 

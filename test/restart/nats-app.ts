@@ -10,9 +10,12 @@ export class NatsApp {
   readonly messages: number;
   readonly #rig: Rig;
   readonly #folder: string;
+  readonly #flags: readonly string[];
 
-  constructor(rig: Rig, messages: number) {
+  /** `flags`: for each `run`. */
+  constructor(rig: Rig, messages: number, ...flags: string[]) {
     this.#rig = rig;
+    this.#flags = flags;
     this.messages = messages;
     this.#folder = rig.path("nats");
     mkdirSync(this.#folder);
@@ -23,17 +26,35 @@ export class NatsApp {
     await this.#server("nats-1", client1, route1, route2);
     await this.#server("nats-2", client2, route2, route1);
     await until("the servers have met", () => this.#log("nats-2").includes("Route connection created"));
-    await this.#rig.run("subscriber", "bash", "-c", subscriber(client2, this.#received));
+    await this.#run("subscriber", "bash", "-c", subscriber(client2, this.#received));
     await new Promise((resolve) => setTimeout(resolve, 500)); // its interest must reach the other server
-    await this.#rig.run("publisher", "bash", "-c", publisher(client1, this.messages));
+    await this.#run("publisher", "bash", "-c", publisher(client1, this.messages));
   }
 
   async #server(name: string, port: number, route: number, other: number): Promise<void> {
     const log = `${this.#folder}/${name}.log`;
     const address = ["-a", "127.0.0.1", "-p", `${port}`, "-n", name, "-l", log];
     const cluster = ["--cluster_name", "rig", "--cluster", `nats://127.0.0.1:${route}`];
-    await this.#rig.run(name, "nats-server", ...address, ...cluster, "--routes", `nats://127.0.0.1:${other}`);
+    await this.#run(name, "nats-server", ...address, ...cluster, "--routes", `nats://127.0.0.1:${other}`);
     await until(`${name} is ready`, () => this.#log(name).includes(SERVER_READY));
+  }
+
+  async #run(name: string, ...command: string[]): Promise<void> {
+    const { code, err } = await this.#rig.cli(
+      "run",
+      this.#rig.app,
+      name,
+      "--detach",
+      ...this.#flags,
+      "--",
+      ...command,
+    );
+    if (code !== 0) throw new Error(`run ${name}: exit code ${code}: ${err}`);
+  }
+
+  /** SIGKILL for all of them. */
+  kill(): void {
+    for (const name of NATS_PROCESSES) this.#rig.cgroup(name).kill();
   }
 
   #log(name: string): string {
@@ -75,7 +96,7 @@ function publisher(port: number, messages: number): string {
     `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\n' >&3`,
     `for ((i = 1; i <= ${messages}; i++)); do`,
     `  printf 'PUB orders 12\\r\\norder %06d\\r\\n' $i >&3`,
-    `  ((i % 10)) || sleep 0.01`,
+    `  ((i % 10)) || sleep 0.025`,
     `done; sleep 1000`,
   ].join("\n");
 }
