@@ -56,8 +56,6 @@ struct logger {
     struct payload_egress_bpf *program;
     struct ring_buffer *ring;
     struct segments *segments;
-    int link;
-    uint64_t cgroup_id;
     uint64_t lost_bytes; /* told to the segments already */
     uint64_t bytes;
     bool dirty;       /* added to the segments and not written */
@@ -130,28 +128,14 @@ static void load(struct logger *l) {
     l->program = program;
 }
 
-/* 0, or a negative errno. The old link goes once the new one holds. */
-static int attach(struct logger *l) {
-    struct stat stat;
+/* The link lives as long as this process. */
+static void attach(const struct logger *l) {
+    const int program = bpf_program__fd(l->program->progs.payload_egress);
     const int cgroup = open(l->options.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (cgroup < 0)
-        return -errno;
-    if (fstat(cgroup, &stat) == 0 && l->link >= 0 && stat.st_ino == l->cgroup_id) {
-        close(cgroup);
-        return 0;
-    }
-    const int link = bpf_link_create(bpf_program__fd(l->program->progs.payload_egress), cgroup,
-                                     BPF_CGROUP_INET_EGRESS, NULL);
-    const int failure = link < 0 ? -errno : 0;
+    if (cgroup < 0 || bpf_link_create(program, cgroup, BPF_CGROUP_INET_EGRESS, NULL) < 0)
+        fail("the payload program cannot be attached to %s: %s", l->options.cgroup, strerror(errno));
     close(cgroup);
-    if (failure)
-        return failure;
-    if (l->link >= 0)
-        close(l->link);
-    l->link = link;
-    l->cgroup_id = stat.st_ino;
-    return 0;
 }
 
 static uint64_t lost_in_ring(const struct logger *l) {
@@ -225,12 +209,6 @@ static void flush(struct logger *l) {
 static void answer(struct logger *l, const char *line) {
     if (strcmp(line, "flush") == 0) {
         flush(l);
-    } else if (strcmp(line, "attach") == 0) {
-        const int status = attach(l);
-        if (status)
-            printf("error %s: %s\n", l->options.cgroup, strerror(-status));
-        else
-            puts("attached");
     } else {
         puts("error unknown command");
     }
@@ -301,16 +279,14 @@ static void serve(struct logger *l) {
 }
 
 static int run_log(const struct options *options) {
-    struct logger l = {.options = *options, .link = -1};
+    struct logger l = {.options = *options};
     const struct segments_options segments = {.directory = options->directory,
                                               .segment_bytes = options->segment_mib * MIB,
                                               .limit_bytes = options->limit_mib * MIB};
 
     umask(077);
     load(&l);
-    const int status = attach(&l);
-    if (status)
-        fail("the payload program cannot be attached to %s: %s", options->cgroup, strerror(-status));
+    attach(&l);
     l.ring = ring_buffer__new(bpf_map__fd(l.program->maps.payload_ring), take_chunk, &l, NULL);
     if (!l.ring)
         fail("the payload ring cannot be mapped: %s", strerror(errno));

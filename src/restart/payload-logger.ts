@@ -1,6 +1,6 @@
 /** The process that keeps the payloads of one application (native/payload/payload_logger.c), and the conversation with it. */
 import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -41,14 +41,18 @@ export class PayloadLogger {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #waiting: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
   readonly #ended: Promise<void>;
+  /** The kernel's number of the cgroup that it is attached to: one of the same name that is made later is another. */
+  readonly cgroupId: number | undefined;
   #said = "";
   #over = false;
   #closing = false;
 
   private constructor(
     child: ChildProcessByStdio<Writable, Readable, Readable>,
+    cgroupId: number | undefined,
     onEnd: (why: string) => void,
   ) {
+    this.cgroupId = cgroupId;
     this.#child = child;
     child.stdin.on("error", () => undefined); // its end tells
     createInterface({ input: child.stdout }).on("line", (line) => this.#waiting.shift()?.resolve(line));
@@ -73,11 +77,12 @@ export class PayloadLogger {
   static async start(options: PayloadLoggerOptions): Promise<PayloadLogger> {
     const folder = join(options.appDir, PAYLOAD_FOLDER);
     await mkdir(folder, { recursive: true, mode: 0o700 });
+    const cgroupId = statSync(options.cgroup, { throwIfNoEntry: false })?.ino;
     const child = spawn(loggerProgram(), loggerArguments(options, folder), {
       stdio: ["pipe", "pipe", "pipe"],
     });
     let started = false;
-    const logger = new PayloadLogger(child, (why) => started && options.onEnd(why));
+    const logger = new PayloadLogger(child, cgroupId, (why) => started && options.onEnd(why));
     await logger.#answer();
     started = true;
     return logger;
@@ -89,12 +94,6 @@ export class PayloadLogger {
 
   get running(): boolean {
     return !this.#over && !this.#closing;
-  }
-
-  /** The application's cgroup may have been made anew: attaches to what stands there now. */
-  async attach(): Promise<void> {
-    const answer = await this.#ask("attach");
-    if (answer !== "attached") throw this.#failure(answer);
   }
 
   /** All payload that was sent before the call is durable on return, or counted as lost. */

@@ -1,5 +1,5 @@
 /** The payload loggers of one collector: one for each application that asked for it and has a live process. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Serial } from "../engine/serial.ts";
@@ -38,7 +38,8 @@ export class PayloadLoggers {
     return this.#serial.run(async () => {
       if (!existsSync(this.#folder(app))) return;
       const running = this.#loggers.get(app);
-      if (running?.running) return running.attach();
+      if (running?.running && running.cgroupId === statSync(this.#cgroup(app)).ino) return;
+      await running?.close(); // its cgroup was made anew: nobody is in the old one
       this.#loggers.set(app, await this.#start(app));
     });
   }
@@ -70,11 +71,15 @@ export class PayloadLoggers {
     return join(this.#options.home, app, PAYLOAD_FOLDER);
   }
 
+  #cgroup(app: string): string {
+    return dirname(new ProcessCgroup(app, "process").path);
+  }
+
   #start(app: string): Promise<PayloadLogger> {
     const { home, pinDir, limitMib } = this.#options;
     return PayloadLogger.start({
       appDir: join(home, app),
-      cgroup: dirname(new ProcessCgroup(app, "process").path),
+      cgroup: this.#cgroup(app),
       pinDir,
       limitMib,
       onEnd: (why) => this.#again(app, why),

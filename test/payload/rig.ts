@@ -1,5 +1,6 @@
 /** An application's cgroup, a capture and a payload logger of one test's own, and known traffic inside. */
-import { execFileSync, type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { execFileSync, type SpawnSyncReturns, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -81,13 +82,26 @@ export class PayloadRig {
   }
 
   trySend(traffic: Traffic): SpawnSyncReturns<string> {
+    const [program, ...words] = this.#inside(traffic);
+    return spawnSync(program, words, { encoding: "utf8", timeout: 60_000 });
+  }
+
+  /** The same, beside the test; resolves with the exit status. */
+  async sendBeside(traffic: Traffic): Promise<number | null> {
+    const [program, ...words] = this.#inside(traffic);
+    const child = spawn(program, words, { stdio: "ignore" });
+    const [status] = (await once(child, "close")) as [number | null];
+    return status;
+  }
+
+  #inside(traffic: Traffic): [string, ...string[]] {
     const { family = 4, connections = 1, bytes, largestWrite = 4000, receiveBuffer = 0 } = traffic;
     const words = [family, connections, bytes, largestWrite, receiveBuffer, traffic.mode ?? "plain"];
     const command = [this.#traffic, ...words.map(String)];
     const inside = traffic.namespace === undefined ? command : namespaced(traffic.namespace, command);
     const script = 'echo $$ > "$0" && exec "$@"';
     const procs = join(this.cgroups.path("p"), "cgroup.procs");
-    return spawnSync("sh", ["-c", script, procs, ...inside], { encoding: "utf8", timeout: 60_000 });
+    return ["sh", "-c", script, procs, ...inside];
   }
 
   store(): PayloadLog {
