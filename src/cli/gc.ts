@@ -21,13 +21,13 @@ A checkpoint is obsolete if no recovery line, of any failure now or later, resta
 what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
 the log will make more of the past restorable. Give --log for all nodes, as with compute.
 
-Without --apply nothing is changed. With it the images of obsolete checkpoints are removed; the log itself stays whole,
-as every computation starts from its first line. Prunable ranges are listed for whoever keeps the payloads.`;
+Without --apply nothing is changed. With it the images of obsolete checkpoints and prunable payloads (run --payload) are
+removed; the log itself stays whole, as every computation starts from its first line.`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
     .description("Finds checkpoints and message-log entries that no future recovery line can need.")
-    .option("--apply", "remove the images of obsolete checkpoints")
+    .option("--apply", "remove the images of obsolete checkpoints, and prunable payloads")
     .addHelpText("after", HELP)
     .action(gc);
 }
@@ -39,7 +39,6 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
       "--apply needs a log: an events file has no images",
       "Leave --apply out.",
     );
-  const { removeImages } = await import("../engine/collect-images.ts");
   const dirs =
     flags.from === undefined && app !== undefined
       ? homesOf(flags.log).map((home) => appDirectory(home, app))
@@ -48,12 +47,29 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
   try {
     const found = await findObsolete(app, flags, dirs, command);
     if (flags.apply)
-      for (const [at, dir] of dirs.entries())
-        await removeImages(dir, found.application, found.images[at] ?? []);
+      for (const [at, dir] of dirs.entries()) await removeAll(dir, found, found.images[at] ?? []);
     await print(found, { applied: flags.apply === true, finished }, flags);
     process.exitCode = exitCodeOfOutcome(found.outcome);
   } finally {
     unlock();
+  }
+}
+
+/** The caller holds the lock of the collection. */
+async function removeAll(
+  dir: string,
+  { application, plan }: Found,
+  images: readonly StoredImage[],
+): Promise<void> {
+  const { removeImages } = await import("../engine/collect-images.ts");
+  const { openPayloadStore } = await import("../restart/payload-log.ts");
+  const { punchHoles } = await import("../restart/payload-logger.ts");
+  await removeImages(dir, application, images);
+  const payloads = openPayloadStore(dir);
+  try {
+    await payloads?.prune(plan.prunable, punchHoles);
+  } finally {
+    await payloads?.close();
   }
 }
 

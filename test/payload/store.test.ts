@@ -18,25 +18,10 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openPayloadStore, type PayloadLog } from "../../src/restart/payload-log.ts";
 import { punchHoles } from "../../src/restart/payload-logger.ts";
 import { packageRoot } from "../../src/ring/binding.ts";
-import { compile } from "../native/c-build.ts";
 import { pattern } from "./pattern.ts";
+import { type Chunk, channelName as nameOf, writeSegments } from "./segments.ts";
 
-const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const helper = compile(
-  "payload_segments",
-  ["test/payload/c/segment_helper.c", "native/payload/segment.c"],
-  ["-D_GNU_SOURCE", ...SANITIZERS, "-pthread", "-lz"],
-);
 execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });
-
-interface Chunk {
-  readonly channel?: number;
-  readonly begin: number;
-  readonly end: number;
-  /** Whose pattern the bytes follow. */
-  readonly stream?: number;
-  readonly urgent?: number;
-}
 
 let dir = "";
 let folder = "";
@@ -55,16 +40,7 @@ afterEach(async () => {
 const same = (got: Uint8Array | undefined, wanted: Uint8Array): boolean =>
   got !== undefined && Buffer.compare(got, wanted) === 0;
 
-const nameOf = (channel: number): string => `tcp:${(channel + 1).toString(16).padStart(8, "0")}-0000abcd`;
-
-/** One life of a logger. */
-function write(chunks: readonly Chunk[], segmentBytes = 1 << 20, limitBytes = 1 << 30): void {
-  const lines = chunks.map(
-    ({ channel = 0, begin, end, stream = channel, urgent = 0 }) =>
-      `add ${channel + 1} ${0xabcd} ${begin} ${end - begin} ${urgent} ${stream}\n`,
-  );
-  execFileSync(helper, [folder, String(segmentBytes), String(limitBytes)], { input: lines.join("") });
-}
+const write = (chunks: readonly Chunk[], ...sizes: number[]): void => writeSegments(folder, chunks, ...sizes);
 
 const files = (): string[] =>
   readdirSync(folder)
