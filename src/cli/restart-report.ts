@@ -16,10 +16,11 @@ export function planReport(plan: RestartPlan): string {
   });
   const tied = alsoFailed.map(
     ({ process, to }) =>
-      `${printable(process)} goes back, too: it holds an open connection to ${printable(to)}, which breaks.\n`,
+      `${printable(process)} goes back, too: its connection to ${printable(to)} breaks, or broke.\n`,
   );
   const breaks = breaking.map(
-    ({ process, to }) => `${printable(process)} goes on; its open connection to ${printable(to)} breaks.\n`,
+    ({ process, to }) =>
+      `${printable(process)} goes on; its connection to ${printable(to)} breaks, or broke.\n`,
   );
   const over = passedOver.map(
     ({ process, checkpoint }) =>

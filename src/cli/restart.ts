@@ -27,7 +27,7 @@ const MAX_LIMIT_S = 86_400;
 const HELP = `
 Everything stands still while the line is computed and verified and every byte in transit is looked for. What can't come back
 exactly is refused then (exit code 4), and nothing has been touched. Else the processes of the plan are killed, brought back from
-their images, put on record as rolled back, and let go together. A survivor with an open connection to one of them comes back, too.
+their images, put on record as rolled back, and let go together. A survivor that shares a connection with one of them comes back, too.
 If this command itself is killed, call it again: it takes up what it finds begun.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.

@@ -2,8 +2,9 @@
  * What a restart will do: who goes on, who comes back from which image, who starts again, and where the bytes in transit are.
  * Nothing is touched here; whatever can't be done is refused here.
  *
- * A survivor with an open connection to a process that goes back can't keep it (its other end dies): it counts as failed as well, and
- * the line is computed again, until nothing changes.
+ * A survivor with an open connection to a process that goes back can't keep it (its other end dies), and one that has closed such a
+ * connection since that process's checkpoint can't give it back: both count as failed as well, and the line is computed again, until
+ * nothing changes.
  */
 import type { StartRecipe } from "../engine/collect.ts";
 import type { CutDetail } from "../engine/collect-cut.ts";
@@ -101,8 +102,7 @@ class RestartPlanner {
   }
 
   async plan(): Promise<RestartPlan> {
-    const { line, breaking } = await this.#closedLine();
-    const targets = await this.#targets(line);
+    const { line, targets, breaking } = await this.#closedLine();
     const back = new Set(targets.map(({ process }) => process));
     const continues = new Set(line.line.map(({ process }) => process).filter((name) => !back.has(name)));
     const transit = await planTransit(
@@ -124,14 +124,12 @@ class RestartPlanner {
   }
 
   /** The line after all survivors that can't go on alone have been taken in. */
-  async #closedLine(): Promise<{ line: RecoveryLine; breaking: readonly { process: string; to: string }[] }> {
+  async #closedLine(): Promise<Pick<RestartPlan, "line" | "targets" | "breaking">> {
     for (;;) {
       const { line, evidence } = await this.#source.compute(this.#failed, this.#unusable);
-      const back = new Set(
-        line.line.filter(({ action }) => action !== "continue").map(({ process }) => process),
-      );
-      const tied = tiedSurvivors(this.#source.running, evidence, back);
-      if (tied.length === 0 || this.#options.keepSurvivors) return { line, breaking: tied };
+      const targets = await this.#targets(line);
+      const tied = tiedSurvivors(this.#source.running, evidence, targets);
+      if (tied.length === 0 || this.#options.keepSurvivors) return { line, targets, breaking: tied };
       for (const one of tied) {
         this.#alsoFailed.push(one);
         this.#failed.push(one.process);
@@ -238,21 +236,35 @@ async function readCheckpoints(
   return found;
 }
 
-/** Survivors with an open connection to a process that goes back: by the evidence of who uses its other end. */
+/**
+ * Running survivors that share a connection with a process that goes back: open at their end now, or at the other one's at the
+ * checkpoint. Who uses the other end is known from the evidence and from the cuts of those that run.
+ */
 function tiedSurvivors(
   running: ReadonlyMap<string, readonly CutDetail[]>,
   evidence: Evidence,
-  back: ReadonlySet<string>,
+  targets: readonly Target[],
 ): { process: string; to: string }[] {
   const owners = channelOwners(running, evidence);
-  return [...running].flatMap(([process, connections]) => {
-    if (back.has(process)) return [];
-    const tie = connections
-      .filter(({ live }) => live === 1)
-      .map(({ sends, receives }) => owners.receivers.get(sends) ?? owners.senders.get(receives))
-      .find((other) => other !== undefined && other !== process && back.has(other));
-    return tie === undefined ? [] : [{ process, to: tie }];
-  });
+  const back = new Set(targets.map(({ process }) => process));
+  const ties = new Map<string, string>();
+  for (const [process, connections] of running)
+    if (!back.has(process))
+      for (const other of otherEnds(owners, connections))
+        if (other !== process && back.has(other)) ties.set(process, other);
+  for (const target of targets)
+    if (target.action === "restore")
+      for (const other of otherEnds(owners, target.image.manifest.connections))
+        if (running.has(other) && !back.has(other)) ties.set(other, target.process);
+  return [...ties].map(([process, to]) => ({ process, to }));
+}
+
+/** Who uses the other ends of the open ones. */
+function otherEnds(owners: Owners, connections: readonly CutDetail[]): string[] {
+  return connections
+    .filter(({ live }) => live === 1)
+    .map(({ sends, receives }) => owners.receivers.get(sends) ?? owners.senders.get(receives))
+    .filter((other) => other !== undefined);
 }
 
 interface Owners {

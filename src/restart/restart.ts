@@ -118,8 +118,7 @@ export async function takeUp(
       await letGo({ home, app }, journal.processes);
       return true;
     }
-    await killAll({ app, log }, journal.processes);
-    await unblockRestart(app);
+    await undo({ app, log }, journal.processes);
     return false;
   } finally {
     unlock();
@@ -221,6 +220,15 @@ async function killAll(
   for (const name of names) await log.unregister(app, name);
 }
 
+/**
+ * What came back dies. Unblocked first: connections that can't tell each other that they end stay for a minute, and no other can take
+ * their addresses.
+ */
+async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonly string[]): Promise<void> {
+  await unblockRestart(request.app);
+  await killAll(request, names);
+}
+
 /** On failure nothing that came back has run; it is dead on return, and the journal stays. */
 async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Clock): Promise<void> {
   const { app, log } = request;
@@ -243,8 +251,7 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
     });
     await note(request, plan, "thawing");
   } catch (error) {
-    await killAll(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
-    await unblockRestart(app).catch(() => undefined);
+    await undo(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
     throw error;
   }
 }

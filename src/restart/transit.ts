@@ -237,16 +237,30 @@ class Planner {
   /** What the line leaves in transit on channels without two ends that come back. */
   rest(inTransit: readonly InTransitRange[], continues: ReadonlySet<string>): void {
     for (const range of inTransit) {
-      if (this.#done.has(range.channel)) continue;
+      if (this.#done.has(range.channel) || this.#betweenSurvivors(range, continues)) continue;
       this.ranges.push({ ...range, ...this.#restOf(range, continues) });
     }
+  }
+
+  /** Sender and receiver go on, and so does what is between them. */
+  #betweenSurvivors({ channel, from, to }: InTransitRange, continues: ReadonlySet<string>): boolean {
+    const receiver = to ?? this.#closedReceiver(channel)?.process;
+    return (
+      continues.has(from) &&
+      !this.#byReceives.has(channel) &&
+      (receiver === undefined || continues.has(receiver))
+    );
+  }
+
+  #closedReceiver(channel: string): { readonly process: string; readonly entry: CutDetail } | undefined {
+    return [...this.#closed.values()].find(({ entry }) => entry.receives === channel);
   }
 
   #restOf(
     { channel, from, to, end }: InTransitRange,
     continues: ReadonlySet<string>,
   ): { place: Place; why?: string } {
-    const receiver = [...this.#closed.values()].find(({ entry }) => entry.receives === channel);
+    const receiver = this.#closedReceiver(channel);
     const live = this.#byReceives.get(channel);
     if (from === to) return { place: "not needed", why: "both ends are inside one process and its image" };
     if (live !== undefined) {
@@ -254,7 +268,8 @@ class Planner {
       return held ? { place: "receiver's image" } : { place: "nowhere", why: SENDER_GONE };
     }
     if (receiver !== undefined && receiver.entry.live === 0) return { place: "not needed", why: CLOSED };
-    if (receiver !== undefined) return { place: "nowhere", why: `the connection of ${to} breaks` };
+    if (receiver !== undefined)
+      return { place: "nowhere", why: `the connection of ${receiver.process} breaks` };
     if (to !== null && continues.has(to)) return { place: "not needed", why: CLOSED };
     if (to === null) return { place: "nowhere", why: "nobody knows who receives it" };
     return { place: "nowhere", why: `${to} goes back to before it had that connection` };

@@ -86,6 +86,24 @@ export class Rig {
     return JSON.parse(out) as T;
   }
 
+  /** Starts a command of ours and waits for nothing. */
+  background(...args: string[]): Omit<Running, "ready"> {
+    const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
+    const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
+    this.#children.push(child);
+    let [out, err] = ["", ""];
+    child.stdout.on("data", (text: Buffer) => {
+      out += text.toString();
+    });
+    child.stderr.on("data", (text: Buffer) => {
+      err += text.toString();
+    });
+    return {
+      child,
+      ended: once(child, "close").then(([code]) => ({ code: code as number | null, out, err })),
+    };
+  }
+
   /** Starts a command of ours that goes on; resolves once it printed a line. */
   async start(...args: string[]): Promise<Running> {
     const env = { ...process.env, RECOVERY_LINE_HOME: this.home };

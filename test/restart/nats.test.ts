@@ -1,8 +1,10 @@
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { CriuDriver } from "../../src/restart/driver-criu.ts";
 import { findCriu } from "../../src/restart/driver-criu-find.ts";
 import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
-import { NatsApp } from "./nats-app.ts";
+import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
 
 const criu = await findCriu();
 const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
@@ -21,6 +23,13 @@ interface Answer {
   readonly connections: readonly Connection[];
   readonly inTransit: readonly { place: string }[];
   readonly passedOver: readonly unknown[];
+  readonly alsoFailed: readonly { process: string }[];
+}
+
+function flip(file: string, at: number): void {
+  const bytes = readFileSync(file);
+  bytes[at] = bytes[at]! ^ 1;
+  writeFileSync(file, bytes);
 }
 
 /** A right result alone proves nothing: at the line nobody has received what is not sent. Returns how many channels were compared. */
@@ -67,15 +76,115 @@ restartable("independent checkpoints and a payload log: the same", () =>
       await until("messages flow", () => app.numbers().length > round * 200);
       await independently(rig);
       const atCheckpoint = app.numbers().length;
-      await until(
-        `it goes on behind ${atCheckpoint} in round ${round}`,
-        () => app.numbers().length > atCheckpoint + 100,
-      );
+      await until("it goes on", () => app.numbers().length > atCheckpoint + 100);
       app.kill();
-      const { code, out, err } = await rig.cli("restart", rig.app);
-      console.log(code, out, err);
-      expect(code).toBe(0);
+      const answer = await rig.json<Answer>("restart", rig.app);
+      expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([round, round, round, round]);
+      expect(answer.inTransit.map(({ place }) => place)).toContain("payload log");
+      expect(nothingFromNowhere(answer)).toBe(6);
     }
     expect(await app.outcome(30_000)).toBeUndefined();
   }),
+);
+
+restartable(
+  "without a payload log what the images do not hold is refused by name; --fall-back goes back to where they do",
+  () =>
+    withRig("nats-refused", async (rig) => {
+      await rig.collect();
+      const app = new NatsApp(rig, 3000);
+      await app.start();
+      await until("messages flow", () => app.numbers().length > 100);
+      await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+      await independently(rig);
+      app.kill();
+      for (const flags of [["--dry-run"], []]) {
+        const { code, out } = await rig.cli("restart", rig.app, "--json", ...flags);
+        expect(code).toBe(4);
+        expect(JSON.parse(out).error.message).toMatch(
+          /in transit at the line can't be replayed: \[\d+, \d+\) of tcp:/,
+        );
+      }
+      for (const name of ["nats-1", "subscriber"]) expect(rig.cgroup(name).populated).toBe(false);
+      const events = (await rig.events()).length;
+      const planned = await rig.json<Answer>("restart", rig.app, "--fall-back", "--dry-run");
+      expect(planned.passedOver.length).toBeGreaterThan(0);
+      expect(planned.restarted.map(({ checkpoint }) => checkpoint)).toEqual([1, 1, 1, 1]);
+      expect((await rig.events()).length).toBe(events); // a dry run leaves no trace
+      const answer = await rig.json<Answer>("restart", rig.app, "--fall-back");
+      expect(answer.restarted).toEqual(planned.restarted);
+      expect(nothingFromNowhere(answer)).toBe(6);
+      expect(await app.outcome(30_000)).toBeUndefined();
+    }),
+);
+
+restartable(
+  "a survivor that is connected to the dead comes back with them; a damaged image is refused before it is killed",
+  () =>
+    withRig("nats-one", async (rig) => {
+      await rig.collect();
+      const app = new NatsApp(rig, 2500);
+      await app.start();
+      await until("messages flow", () => app.numbers().length > 100);
+      const wrong = await rig.cli("restart", rig.app);
+      expect(wrong).toMatchObject({ code: 2, err: expect.stringContaining("nothing has failed") });
+      await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+      await until("it goes on", () => app.numbers().length > 300);
+      rig.cgroup("nats-2").kill();
+      await until("it is dead", () => !rig.cgroup("nats-2").populated);
+      const file = join(rig.home, rig.app, "images", "publisher", "1", "files", "pages-1.img");
+      const image = readFileSync(file);
+      flip(file, 4000);
+      const survivor = rig.cgroup("publisher").pids()[0];
+      const refused = await rig.cli("restart", rig.app);
+      expect(refused).toMatchObject({ code: 4, err: expect.stringContaining(`image damaged: ${file}`) });
+      expect(rig.cgroup("publisher").pids()).toContain(survivor);
+      expect(rig.cgroup("publisher").freezing).toBe(false);
+      writeFileSync(file, image);
+      const answer = await rig.json<Answer>("restart", rig.app, "--failed", "nats-2");
+      expect(answer.restarted.length).toBe(4); // because of orphans, or of shared connections
+      expect(answer.alsoFailed.length).toBeGreaterThan(0);
+      expect(nothingFromNowhere(answer)).toBe(6);
+      expect(await app.outcome(30_000)).toBeUndefined();
+    }),
+);
+
+/** Kills the command as soon as its journal says `phase`; false if it was done before. */
+async function killedAt(rig: Rig, phase: string): Promise<boolean> {
+  const journal = join(rig.home, rig.app, "restart", "journal.json");
+  const running = rig.background("restart", rig.app);
+  const look = setInterval(() => {
+    if (existsSync(journal) && readFileSync(journal, "utf8").includes(`"${phase}"`))
+      running.child.kill("SIGKILL");
+  }, 1);
+  const { code } = await running.ended;
+  clearInterval(look);
+  return code === null;
+}
+
+restartable(
+  "the command is killed again and again, in every phase; each time the next call finishes, and nothing is lost",
+  () =>
+    withRig("nats-crash", async (rig) => {
+      await rig.collect();
+      const app = new NatsApp(rig, 3500);
+      await app.start();
+      await until("messages flow", () => app.numbers().length > 100);
+      let kills = 0;
+      for (const phase of ["killing", "restoring", "recording", "thawing"]) {
+        await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+        app.kill();
+        if (await killedAt(rig, phase)) kills += 1;
+        const { code, out, err } = await rig.cli("restart", rig.app);
+        if (code !== 0)
+          expect(err).toContain("nothing has failed"); // it had been finished before the kill
+        else expect(out).toContain("was cut off");
+        expect(existsSync(join(rig.home, rig.app, "restart", "journal.json"))).toBe(false);
+        for (const name of NATS_PROCESSES) expect(rig.cgroup(name).freezing).toBe(false);
+        const atRestart = app.numbers().length;
+        await until("messages flow again", () => app.numbers().length > atRestart + 50, 20_000);
+      }
+      expect(kills).toBeGreaterThanOrEqual(3);
+      expect(await app.outcome(30_000)).toBeUndefined();
+    }),
 );
