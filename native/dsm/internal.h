@@ -5,7 +5,8 @@
  *   dsm.c       life cycle, API calls, waiting          connect.c  handshake of the peers
  *   pages.c     the process entity: faults, installs    service.c  sockets, queues, dispatch of messages
  *   home.c      the home entity: directory, locks       trace.c    records into rings or JSON Lines
- *   image.c     checkpoints                             sha256.c
+ *   image.c     checkpoints are written                 restore.c  and read again
+ *   sha256.c
  *
  * One mutex, `lock`, guards everything below; both threads act only while they hold it, so the state of both
  * entities and the order of their records always agree. Code that holds it never touches the application's
@@ -19,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "sha256.h"
 #include "../include/recovery_ring.h"
 #include "../ring/ring_write.h"
 #include "recovery_dsm.h"
@@ -130,6 +132,38 @@ struct entity {
     uint32_t checkpoint; /* newest index; the interval is one more */
 };
 
+/* ---- images: image.c writes them, restore.c reads them */
+
+#define IMAGE_MAGIC "RDSMIMG2"
+#define IMAGE_RETAINED 3 /* beside enum page_state: invalid, but the frame holds `version` */
+
+struct image_head {
+    char magic[8];
+    uint32_t entity, checkpoint;
+    uint64_t state_bytes, pages;
+};
+
+struct image_process {
+    struct channels channels;
+    uint32_t barriers, registered_bytes;
+    uint8_t held[DSM_MAX_LOCKS];
+};
+
+struct image_home {
+    struct channels channels;
+    uint32_t arrived, barriers;
+    struct home_lock locks[DSM_MAX_LOCKS];
+};
+
+struct image_page {
+    uint32_t page;
+    uint8_t state; /* enum page_state or IMAGE_RETAINED; of a home: owner's rank or NOBODY */
+    uint8_t writer;
+    uint16_t zero;
+    uint32_t interval, zero_too;
+    uint64_t version;
+};
+
 struct tracer {
     int file;                    /* JSON Lines, or -1 */
     int collector;               /* connection, or -1 */
@@ -168,6 +202,8 @@ struct dsm {
 
     const void *state;
     size_t state_bytes;
+    uint8_t *restored; /* registered state of the image we began from, or NULL */
+    size_t restored_bytes;
     struct tracer tracer;
     struct dsm_counters counters;
     struct sigaction previous;
@@ -186,6 +222,10 @@ void dsm_found(struct dsm *dsm);
 /* connect.c: all peers connected, or a status and dsm->error */
 int dsm_connect(struct dsm *dsm);
 
+/* restore.c: both entities as their images, and the directory as all images together say it is; nothing
+ * without config.restore */
+int dsm_restore(struct dsm *dsm);
+
 /* service.c */
 void *dsm_service(void *dsm);
 /* Queues a message from an entity of this process; `page` may be NULL. Sequence number and record are made
@@ -202,6 +242,7 @@ int dsm_pages_open(struct dsm *dsm);
 void dsm_pages_close(struct dsm *dsm);
 void dsm_process_message(struct dsm *dsm, unsigned from, const struct message *message, const uint8_t *page);
 void dsm_protect_written(struct dsm *dsm);
+void dsm_set_access(struct dsm *dsm, uint32_t page, enum page_access access);
 
 /* home.c */
 int dsm_home_open(struct dsm *dsm);
@@ -214,20 +255,12 @@ void dsm_trace_close(struct dsm *dsm);
 void dsm_trace_fault(struct dsm *dsm, uint32_t page, bool write);
 void dsm_trace_message(struct dsm *dsm, const struct message *message, unsigned self, unsigned other,
                        bool source);
+/* Messages [begin, end) that were in transit at the line reach their receiver `self` with its restart. */
+void dsm_trace_in_transit(struct dsm *dsm, unsigned self, unsigned other, uint64_t begin, uint64_t end);
+void dsm_trace_rollback(struct dsm *dsm, unsigned self, uint32_t checkpoint);
 void dsm_trace_checkpoint(struct dsm *dsm, const struct entity *entity, unsigned number, const char *image);
 /* The cut vector as JSON into `out`; returns its length. */
 size_t dsm_cut_json(const struct entity *entity, unsigned number, char *out, size_t size);
 extern __thread int dsm_trace_thread;
-
-/* sha256.c */
-struct sha256 {
-    uint32_t state[8];
-    uint64_t bytes;
-    uint8_t block[64];
-};
-void sha256_begin(struct sha256 *sum);
-void sha256_add(struct sha256 *sum, const void *data, size_t bytes);
-/* 64 hex digits and a NUL. */
-void sha256_end(struct sha256 *sum, char *hex);
 
 #endif /* RECOVERY_DSM_INTERNAL_H */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 after FIPS 180-4, so that an image's checksum needs no library. Tested against Node's. */
-#include "internal.h"
+#include "sha256.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -56,16 +56,22 @@ export function planOf(seed: number): Plan {
 class Ring {
   readonly home = mkdtempSync(join(tmpdir(), "rl-sdk-"));
   readonly plan: Plan;
+  /** Runs every second process, if there is one. */
+  readonly #program: string | undefined;
   readonly #running = new Map<string, { readonly child: ChildProcess; out: string }>();
 
-  constructor(plan: Plan) {
+  constructor(plan: Plan, program?: string) {
     this.plan = plan;
+    this.#program = program;
   }
 
   start(name: string): void {
     const { names, tokens, hops, every } = this.plan;
-    const args = [PROGRAM, this.home, name, names.join(","), String(tokens), String(hops), String(every)];
-    const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const args = [this.home, name, names.join(","), String(tokens), String(hops), String(every)];
+    const foreign = this.#program !== undefined && names.indexOf(name) % 2 === 0;
+    const child = foreign
+      ? spawn(this.#program!, args, { stdio: ["ignore", "pipe", "pipe"] })
+      : spawn(process.execPath, [PROGRAM, ...args], { stdio: ["ignore", "pipe", "pipe"] });
     const one = { child, out: "" };
     for (const stream of [child.stdout, child.stderr])
       stream.on("data", (text: Buffer) => {
@@ -86,12 +92,14 @@ class Ring {
     return existsSync(this.logPath(name)) ? statSync(this.logPath(name)).size : 0;
   }
 
-  async kill(name: string, signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+  /** Returns the exit code, null after SIGKILL. */
+  async kill(name: string, signal: NodeJS.Signals = "SIGKILL"): Promise<number | null> {
     const { child } = this.#running.get(name)!;
-    if (child.exitCode !== null || child.signalCode !== null) return;
+    if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
     const ended = once(child, "exit");
     child.kill(signal);
     await ended;
+    return child.exitCode;
   }
 
   async until(what: string, condition: () => boolean): Promise<void> {
@@ -113,10 +121,10 @@ class Ring {
   }
 }
 
-/** One run from a seed. Throws, naming the seed, whatever is wrong. */
-export async function runRing(seed: number): Promise<Outcome> {
+/** One run from a seed; every second process is the C `program` if there is one. Throws, naming the seed, whatever is wrong. */
+export async function runRing(seed: number, program?: string): Promise<Outcome> {
   const plan = planOf(seed);
-  const ring = new Ring(plan);
+  const ring = new Ring(plan, program);
   try {
     return await run(ring);
   } catch (error) {
@@ -147,7 +155,8 @@ async function run(ring: Ring): Promise<Outcome> {
   }
   await ring.until("all have results", () => plan.names.every((name) => isFinished(ring, name)));
   const deliveries = expectExact(ring);
-  for (const name of plan.names) await ring.kill(name, "SIGTERM");
+  for (const name of plan.names)
+    expect(await ring.kill(name, "SIGTERM"), `${name} ends well: ${ring.output(name)}`).toBe(0);
   return { plan, actions, deliveries, restartMs };
 }
 
