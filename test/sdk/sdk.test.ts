@@ -296,6 +296,18 @@ test("sdk-events and compute: the killed process replays to its last logged line
 
 // ---- bytes
 
+test("the example of docs/sdk.md is what the log holds", async () => {
+  const node = await join({ app: "x", process: "a", home });
+  node.connect("b");
+  await node.send("b", "hi");
+  await node.close();
+  const page = readFileSync(path(import.meta.dirname, "../../docs/sdk.md"), "utf8");
+  const rows = page.matchAll(/^((?:[0-9a-f]{2} )+) +(?:magic|[A-Z]+ .*)$/gm);
+  const hex = [...rows].map(([, bytes]) => bytes!.replaceAll(" ", "")).join("");
+  expect(hex.length).toBeGreaterThan(100);
+  expect(readFileSync(path(home, "x", "sdk", "a", "log")).toString("hex")).toBe(hex);
+});
+
 test("decode(encode(record)) is the record; no bytes make the decoders throw", () => {
   const word = fc.string({ maxLength: 20 });
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 });
