@@ -144,6 +144,22 @@ int dsm_register_state(struct dsm *dsm, const void *state, size_t bytes) {
     return status;
 }
 
+int dsm_restored(struct dsm *dsm, void *state, size_t bytes) {
+    int status;
+
+    pthread_mutex_lock(&dsm->lock);
+    status = (int)dsm->process.checkpoint;
+    if (dsm->config.restore == NULL || dsm->restored == NULL)
+        status = 0;
+    else if (bytes != dsm->restored_bytes)
+        status = dsm_fail(dsm, DSM_USAGE, "the image holds %zu bytes of registered state, not %zu",
+                          dsm->restored_bytes, bytes);
+    else if (bytes > 0)
+        memcpy(state, dsm->restored, bytes);
+    pthread_mutex_unlock(&dsm->lock);
+    return status;
+}
+
 void *dsm_memory(struct dsm *dsm) {
     return dsm->memory;
 }
@@ -175,6 +191,10 @@ static int check_config(struct dsm *dsm) {
     if (config->pages < config->size || config->pages > DSM_MAX_PAGES)
         return dsm_fail(dsm, DSM_USAGE, "%zu pages: at least one a process and at most %u", config->pages,
                         DSM_MAX_PAGES);
+    if (config->restore != NULL && config->image_dir == NULL)
+        return dsm_fail(dsm, DSM_USAGE, "a restart needs the image directory");
+    if (config->restore != NULL && config->collector != NULL)
+        return dsm_fail(dsm, DSM_USAGE, "a restart records into a trace file or nowhere, not to a collector");
     if (config->trace_path != NULL && config->collector != NULL)
         return dsm_fail(dsm, DSM_USAGE, "records go to a file or to a collector, not to both");
     if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(name) ||
@@ -223,6 +243,7 @@ static void free_all(struct dsm *dsm) {
     dsm_trace_close(dsm);
     dsm_pages_close(dsm);
     dsm_home_close(dsm);
+    free(dsm->restored);
     if (dsm->wake_service >= 0)
         close(dsm->wake_service);
     pthread_mutex_destroy(&dsm->lock);
@@ -260,8 +281,8 @@ int dsm_open(struct dsm **out, const struct dsm_config *config, char *why) {
     }
     if ((status = check_config(dsm)) == DSM_OK && (status = reserve_queues(dsm)) == DSM_OK &&
         (status = dsm_home_open(dsm)) == DSM_OK && (status = dsm_trace_open(dsm)) == DSM_OK &&
-        (status = dsm_connect(dsm)) == DSM_OK && (status = dsm_pages_open(dsm)) == DSM_OK &&
-        (status = start_service(dsm)) == DSM_OK) {
+        (status = dsm_pages_open(dsm)) == DSM_OK && (status = dsm_restore(dsm)) == DSM_OK &&
+        (status = dsm_connect(dsm)) == DSM_OK && (status = start_service(dsm)) == DSM_OK) {
         *out = dsm;
         return DSM_OK;
     }

@@ -2,9 +2,9 @@
 /*
  * Checkpoint images of one entity, little endian:
  *
- *   0  "RDSMIMG1"  u32 entity  u32 checkpoint  u64 state bytes  u64 pages
- *   then the registered state (process) or u32 arrived, u32 barriers, the locks (home); then for each page
- * with content: u32 page, u8 state, u8 writer, u16 0, u32 interval, u32 0, u64 version, and its 4096 bytes
+ *   0  "RDSMIMG2"  u32 entity  u32 checkpoint  u64 state bytes  u64 pages       struct image_head
+ *   state: struct image_process and the registered state, or struct image_home
+ *   for each page with content: struct image_page and its 4096 bytes
  *
  * state: enum page_state, 3 = invalid but retained; for a home: owner rank or 255.
  * The image is synced under a temporary name, renamed, and only then described by its manifest, made the same
@@ -19,22 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#define RETAINED 3
-
-struct image_head {
-    char magic[8];
-    uint32_t entity, checkpoint;
-    uint64_t state_bytes, pages;
-};
-
-struct image_page {
-    uint32_t page;
-    uint8_t state, writer;
-    uint16_t zero;
-    uint32_t interval, zero_too;
-    uint64_t version;
-};
 
 struct image {
     FILE *file;
@@ -51,18 +35,24 @@ static void put(struct image *image, const void *data, size_t bytes) {
 }
 
 static uint8_t process_page_state(const struct page *page) {
-    return page->state == INVALID && page->retained ? RETAINED : page->state;
+    return page->state == INVALID && page->retained ? IMAGE_RETAINED : page->state;
 }
 
 static uint64_t put_process(struct dsm *dsm, struct image *image) {
-    struct image_head head = {.magic = "RDSMIMG1",
+    struct image_process process = {.channels = dsm->process.channels,
+                                    .barriers = dsm->barriers,
+                                    .registered_bytes = (uint32_t)dsm->state_bytes};
+    struct image_head head = {.magic = IMAGE_MAGIC,
                               .entity = process_entity(dsm->config.rank),
                               .checkpoint = dsm->process.checkpoint,
-                              .state_bytes = dsm->state_bytes};
+                              .state_bytes = sizeof(process) + dsm->state_bytes};
+
+    memcpy(process.held, dsm->held, sizeof(process.held));
 
     for (uint32_t number = 0; number < dsm->config.pages; number++)
         head.pages += process_page_state(&dsm->pages[number]) != INVALID;
     put(image, &head, sizeof(head));
+    put(image, &process, sizeof(process));
     put(image, dsm->state, dsm->state_bytes);
     for (uint32_t number = 0; number < dsm->config.pages; number++) {
         const struct page *page = &dsm->pages[number];
@@ -80,17 +70,19 @@ static uint64_t put_process(struct dsm *dsm, struct image *image) {
 }
 
 static uint64_t put_home(struct dsm *dsm, struct image *image) {
-    struct image_head head = {.magic = "RDSMIMG1",
+    struct image_home home = {
+        .channels = dsm->home.channels, .arrived = dsm->arrived, .barriers = dsm->barriers_done};
+    struct image_head head = {.magic = IMAGE_MAGIC,
                               .entity = home_entity(dsm->config.rank),
                               .checkpoint = dsm->home.checkpoint,
-                              .state_bytes = 8 + sizeof(dsm->locks)};
-    const uint32_t barrier[2] = {dsm->arrived, dsm->barriers_done};
+                              .state_bytes = sizeof(home)};
+
+    memcpy(home.locks, dsm->locks, sizeof(home.locks));
 
     for (uint32_t number = 0; number < dsm->home_pages; number++)
         head.pages += dsm->directory[number].version != 0;
     put(image, &head, sizeof(head));
-    put(image, barrier, sizeof(barrier));
-    put(image, dsm->locks, sizeof(dsm->locks));
+    put(image, &home, sizeof(home));
     for (uint32_t number = 0; number < dsm->home_pages; number++) {
         const struct home_page *page = &dsm->directory[number];
         const struct image_page line = {.page = dsm->first_home_page + number,

@@ -19,7 +19,7 @@ static uint32_t current_interval(const struct dsm *dsm) {
     return dsm->process.checkpoint + 1;
 }
 
-static void set_access(struct dsm *dsm, uint32_t page, enum page_access access) {
+void dsm_set_access(struct dsm *dsm, uint32_t page, enum page_access access) {
     static const int rights[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
 
     dsm->pages[page].access = (uint8_t)access;
@@ -33,7 +33,7 @@ static void begin_writing(struct dsm *dsm, uint32_t number) {
 
     page->writer = (uint8_t)process_entity(dsm->config.rank);
     page->interval = current_interval(dsm);
-    set_access(dsm, number, ACCESS_WRITE);
+    dsm_set_access(dsm, number, ACCESS_WRITE);
 }
 
 /* ---- faults */
@@ -153,7 +153,7 @@ static void install(struct dsm *dsm, unsigned from, const struct message *messag
     if (write)
         begin_writing(dsm, message->page);
     else
-        set_access(dsm, message->page, ACCESS_READ);
+        dsm_set_access(dsm, message->page, ACCESS_READ);
     installed(dsm, message->page);
 }
 
@@ -184,7 +184,7 @@ static void write_back(struct dsm *dsm, unsigned home, uint32_t number, bool dro
 
     page->state = drop ? INVALID : SHARED;
     page->retained = drop;
-    set_access(dsm, number, drop ? ACCESS_NONE : ACCESS_READ);
+    dsm_set_access(dsm, number, drop ? ACCESS_NONE : ACCESS_READ);
     dsm->counters.copies_sent++;
     dsm_send(dsm, message, home, dsm->frames + (size_t)number * DSM_PAGE_BYTES);
 }
@@ -203,7 +203,7 @@ static void invalidate(struct dsm *dsm, unsigned from, const struct message *mes
     }
     page->state = INVALID;
     page->retained = 1;
-    set_access(dsm, message->page, ACCESS_NONE);
+    dsm_set_access(dsm, message->page, ACCESS_NONE);
     dsm_send(dsm, (struct message){.type = ACKNOWLEDGE, .to_home = 1, .page = message->page}, from, NULL);
 }
 
@@ -241,7 +241,7 @@ void dsm_process_message(struct dsm *dsm, unsigned from, const struct message *m
 void dsm_protect_written(struct dsm *dsm) {
     for (uint32_t page = 0; page < dsm->config.pages; page++)
         if (dsm->pages[page].access == ACCESS_WRITE)
-            set_access(dsm, page, ACCESS_READ);
+            dsm_set_access(dsm, page, ACCESS_READ);
 }
 
 /* ---- life cycle */

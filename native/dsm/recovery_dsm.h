@@ -60,6 +60,9 @@ struct dsm_config {
     const char *application;        /* name told to the collector; letters, digits, . _ - */
     size_t ring_bytes;              /* of each of the two rings, a power of two; 0: 1 MiB */
     const char *image_dir;          /* directory of checkpoint images, or NULL: no checkpoints */
+    /* NULL: from the beginning. Else a recovery line: 2 * size checkpoint indices, equal in all processes, in
+     * the order p0, h0, p1, h1, …; 0: initial state. See dsm_restored. Not with `collector`. */
+    const uint32_t *restore;
     /* Called instead of printing and exiting where a memory access can't be resolved; must not return. NULL:
      * the latter. */
     void (*gave_up)(const char *error);
@@ -95,6 +98,21 @@ int dsm_register_state(struct dsm *dsm, const void *state, size_t bytes);
  * then records the checkpoint. Returns the index (1, 2, …) or a negative status. */
 int dsm_checkpoint(struct dsm *dsm);
 int dsm_checkpoint_home(struct dsm *dsm);
+
+/* Restart: start all processes again with the line in config.restore and the old image_dir, which every one
+ * of them reads (size, pages and ranks as before; ports and token are new). dsm_open checks every image
+ * against its manifest and the line itself: it refuses (DSM_USAGE) a damaged image, and a line in which
+ * somebody received what was not sent, or whose barriers or page versions contradict each other. It rebuilds
+ * the directories: the newest version of each page that any image of the line holds, valid or retained, is
+ * the page; copies older than that are dropped; locks belong to those who held them. Messages in transit at
+ * the line need no log: a process is never within a fault, a lock call or a barrier when it checkpoints, so
+ * that what is in transit are copies, grants, invalidations and lock releases, whose effect the images hold.
+ * The trace goes on with rollback lines.
+ *
+ * The application must find its place again: `dsm_restored`, called before anything else, copies the state
+ * that was registered at the checkpoint into `state` and returns the checkpoint's index (0: this process
+ * begins from its initial state, `state` is untouched; negative: `bytes` is not what was registered). */
+int dsm_restored(struct dsm *dsm, void *state, size_t bytes);
 
 void dsm_count(struct dsm *dsm, struct dsm_counters *counters);
 /* Text of the first failure, "" before. Valid until dsm_close. */

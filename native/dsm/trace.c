@@ -155,6 +155,33 @@ void dsm_trace_message(struct dsm *dsm, const struct message *message, unsigned 
     }
 }
 
+/* ---- restarts */
+
+void dsm_trace_rollback(struct dsm *dsm, unsigned self, uint32_t checkpoint) {
+    char line[LINE_BYTES];
+
+    if (dsm->tracer.file < 0)
+        return;
+    const int length =
+        snprintf(line, sizeof(line), "{\"type\":\"rollback\",\"process\":\"%c%u\",\"checkpoint\":%u}\n",
+                 letter(self), self / 2, checkpoint);
+    put_line(dsm, line, (size_t)length);
+}
+
+void dsm_trace_in_transit(struct dsm *dsm, unsigned self, unsigned other, uint64_t begin, uint64_t end) {
+    char line[LINE_BYTES];
+
+    if (dsm->tracer.file < 0)
+        return;
+    const int length = snprintf(
+        line, sizeof(line),
+        "{\"type\":\"receive\",\"process\":\"%c%u\",\"channel\":\"dsm:%c%u-%c%u\",\"begin\":%llu,"
+        "\"end\":%llu,\"message\":\"in-transit\",\"time\":%llu}\n",
+        letter(self), self / 2, letter(other), other / 2, letter(self), self / 2, (unsigned long long)begin,
+        (unsigned long long)end, (unsigned long long)dsm_now_ns(CLOCK_BOOTTIME));
+    put_line(dsm, line, (size_t)length);
+}
+
 /* ---- checkpoints */
 
 /* Appends `"dsm:a-b":n` for every channel that is not at 0. */
@@ -263,8 +290,9 @@ int dsm_trace_open(struct dsm *dsm) {
         return open_rings(dsm);
     if (dsm->config.trace_path == NULL)
         return DSM_OK;
-    dsm->tracer.file =
-        open(dsm->config.trace_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    /* A restart goes on where the history ended. */
+    const int anew = dsm->config.restore == NULL ? O_TRUNC : 0;
+    dsm->tracer.file = open(dsm->config.trace_path, O_WRONLY | O_CREAT | anew | O_APPEND | O_CLOEXEC, 0600);
     if (dsm->tracer.file < 0)
         return dsm_fail(dsm, DSM_SYSTEM, "%s: %s", dsm->config.trace_path, strerror(errno));
     return DSM_OK;

@@ -183,7 +183,7 @@ test("images are what their manifests say", async () => {
       sha256: createHash("sha256").update(bytes).digest("hex"),
       cut: { sent: Object.fromEntries(event.cut!.sent), received: Object.fromEntries(event.cut!.received) },
     });
-    expect(bytes.toString("latin1", 0, 8)).toBe("RDSMIMG1");
+    expect(bytes.toString("latin1", 0, 8)).toBe("RDSMIMG2");
   }
   expect(readdirSync(images).filter((name) => name.endsWith(".new"))).toEqual([]);
 });

@@ -15,7 +15,11 @@ struct run {
     unsigned iterations;
     unsigned every;    /* steps between checkpoints of one entity; 0: none */
     unsigned pause_us; /* after each step */
-    uint32_t step;     /* registered state */
+    /* Registered state: steps that are done, and what a kernel must know of the one it is in. A kernel that
+     * finds `step` above 0 goes on there: its input is in the shared memory. */
+    struct {
+        uint32_t step, work;
+    } kept;
 };
 
 struct kernel {

@@ -31,10 +31,12 @@ static void compute(struct run *run) {
     double *matrix = run->memory;
     const size_t n = run->n;
 
-    for (size_t row = run->rank; row < n; row += run->size)
-        fill_row(matrix, n, row);
-    run_barrier(run);
-    for (size_t k = 0; k + 1 < n; k++) {
+    if (run->kept.step == 0) {
+        for (size_t row = run->rank; row < n; row += run->size)
+            fill_row(matrix, n, row);
+        run_barrier(run);
+    }
+    for (size_t k = run->kept.step; k + 1 < n; k++) {
         for (size_t row = run->rank; row < n; row += run->size)
             if (row > k)
                 eliminate(matrix, n, row, k);

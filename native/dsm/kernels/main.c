@@ -3,10 +3,14 @@
  * dsm-kernels KERNEL [--processes P] [--n N] [--iterations I] [--trace DIR | --collector SOCKET]
  * [--application NAME]
  *             [--ring-bytes B] [--images DIR] [--every STEPS] [--pause-us US] [--timeout-ms MS] [--hold]
+ *             [--restore LINE]
  *
  * Starts P processes that are connected over 127.0.0.1 and prints JSON lines: one a process with its pid,
  * then the result. Exit code: 0 correct, 1 wrong result, 2 wrong use, 70 a process failed or died (the others
  * tell which one is gone).
+ *
+ * LINE is the checkpoint of every entity, "p0:3,h0:2,…" in any order (0 or left out: initial state): all
+ * processes go on from the images in DIR, with the options they had.
  */
 #define _GNU_SOURCE
 #include "kernels.h"
@@ -33,7 +37,8 @@ static const struct kernel *const kernels[] = {&sor_kernel, &lu_kernel, &matmul_
 struct options {
     const struct kernel *kernel;
     unsigned long processes, n, iterations, every, pause_us, ring_bytes, timeout_ms;
-    const char *trace, *images, *collector, *application;
+    const char *trace, *images, *collector, *application, *restore;
+    uint32_t line[2 * DSM_MAX_PROCESSES];
 };
 
 /* ---- what kernels.h promises */
@@ -71,11 +76,11 @@ void run_unlock(struct run *run, unsigned id) {
 /* Entity e of all 2 * size is due in steps that are e / (2 * size) of the way between its neighbours: nobody
  * waits for anybody. */
 static bool due(const struct run *run, unsigned entity) {
-    return run->every != 0 && (run->step + entity * run->every / (2 * run->size)) % run->every == 0;
+    return run->every != 0 && (run->kept.step + entity * run->every / (2 * run->size)) % run->every == 0;
 }
 
 void run_step(struct run *run) {
-    run->step++;
+    run->kept.step++;
     if (due(run, 2 * run->rank))
         must(run, dsm_checkpoint(run->dsm));
     if (due(run, 2 * run->rank + 1))
@@ -167,8 +172,10 @@ static int one_process(const struct options *options, struct dsm_config config) 
         return DSM_EXIT_FAILED;
     }
     run.memory = dsm_memory(run.dsm);
-    must(&run, dsm_register_state(run.dsm, &run.step, sizeof(run.step)));
-    run_barrier(&run);
+    must(&run, dsm_restored(run.dsm, &run.kept, sizeof(run.kept)));
+    must(&run, dsm_register_state(run.dsm, &run.kept, sizeof(run.kept)));
+    if (run.kept.step == 0)
+        run_barrier(&run);
     const double start = seconds(), cpu = cpu_seconds();
     options->kernel->compute(&run);
     const double took = seconds() - start, used = cpu_seconds() - cpu;
@@ -218,7 +225,8 @@ static int start(const struct options *options) {
                                 .collector = options->collector,
                                 .application = options->application,
                                 .ring_bytes = options->ring_bytes,
-                                .image_dir = options->images};
+                                .image_dir = options->images,
+                                .restore = options->restore == NULL ? NULL : options->line};
     const pid_t parent = getpid();
 
     if (getrandom(config.token, sizeof(config.token), 0) != sizeof(config.token))
@@ -280,6 +288,7 @@ static void parse_option(struct options *options, const char *name, const char *
         const char *name, **into;
     } texts[] = {{"--trace", &options->trace},
                  {"--images", &options->images},
+                 {"--restore", &options->restore},
                  {"--collector", &options->collector},
                  {"--application", &options->application}};
 
@@ -296,6 +305,23 @@ static void parse_option(struct options *options, const char *name, const char *
             return;
         }
     usage("unknown option", name);
+}
+
+/* "p0:3,h0:2" into 2 * rank + (1 for homes). */
+static void parse_line(struct options *options) {
+    const char *at = options->restore;
+
+    while (at != NULL && *at != 0) {
+        char name, more;
+        unsigned rank, checkpoint;
+        const int fields = sscanf(at, "%c%u:%u%c", &name, &rank, &checkpoint, &more);
+        if (fields < 3 || (name != 'p' && name != 'h') || rank >= options->processes ||
+            (fields == 4 && more != ','))
+            usage("--restore", options->restore);
+        options->line[2 * rank + (name == 'h')] = checkpoint;
+        at = strchr(at, ',');
+        at = at == NULL ? NULL : at + 1;
+    }
 }
 
 int main(int argc, char **argv) {
@@ -315,5 +341,8 @@ int main(int argc, char **argv) {
             parse_option(&options, argv[i], argv[i + 1]), i++;
     if (options.every != 0 && options.images == NULL)
         usage("--every needs", "--images DIR");
+    if (options.restore != NULL && options.images == NULL)
+        usage("--restore needs", "--images DIR");
+    parse_line(&options);
     return start(&options);
 }

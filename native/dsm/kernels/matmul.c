@@ -31,9 +31,11 @@ static void compute(struct run *run) {
     size_t from, to;
 
     run_share(run, n, &from, &to);
-    fill(a, b, n, from, to);
-    run_barrier(run);
-    for (size_t row = from; row < to; row++) {
+    if (run->kept.step == 0) {
+        fill(a, b, n, from, to);
+        run_barrier(run);
+    }
+    for (size_t row = from + run->kept.step; row < to; row++) {
         multiply_row(a, b, c, n, row);
         run_step(run);
     }

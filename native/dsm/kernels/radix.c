@@ -46,9 +46,9 @@ static void compute(struct run *run) {
     size_t from, to;
 
     run_share(run, run->n, &from, &to);
-    for (size_t i = from; i < to; i++)
+    for (size_t i = from; run->kept.step == 0 && i < to; i++)
         shared.keys[0][i] = run_random((uint32_t)i);
-    for (unsigned pass = 0; pass < PASSES; pass++) {
+    for (unsigned pass = run->kept.step; pass < PASSES; pass++) {
         const uint32_t *keys = shared.keys[pass % 2];
         count(keys, from, to, pass, mine);
         memcpy(shared.counts + run->rank * BUCKETS, mine, sizeof(mine));

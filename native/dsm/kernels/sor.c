@@ -55,9 +55,11 @@ static void compute(struct run *run) {
     size_t from, to;
 
     run_share(run, run->n, &from, &to);
-    fill(&grid, from, to);
-    run_barrier(run);
-    for (unsigned iteration = 0; iteration < run->iterations; iteration++) {
+    if (run->kept.step == 0) {
+        fill(&grid, from, to);
+        run_barrier(run);
+    }
+    for (unsigned iteration = run->kept.step; iteration < run->iterations; iteration++) {
         for (unsigned colour = 0; colour < 2; colour++) {
             relax(&grid, from, to, colour);
             run_barrier(run);

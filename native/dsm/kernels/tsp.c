@@ -5,6 +5,7 @@
 #include "kernels.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define MAX_CITIES 14u
@@ -82,18 +83,23 @@ static int try_beginning(struct search *search, uint32_t work) {
 static void compute(struct run *run) {
     struct shared *shared = run->memory;
     struct search search = {.run = run};
-    uint32_t work;
+    bool again = run->kept.step > 0; /* the beginning that we had drawn is ours still */
 
     place_cities(&search, (uint32_t)run->n);
-    if (run->rank == 0)
-        shared->best = UINT_MAX;
-    run_barrier(run);
+    if (!again) {
+        if (run->rank == 0)
+            shared->best = UINT_MAX;
+        run_barrier(run);
+    }
     do {
-        run_lock(run, WORK_LOCK);
-        work = shared->next++;
-        run_unlock(run, WORK_LOCK);
-        run_step(run);
-    } while (try_beginning(&search, work));
+        if (!again) {
+            run_lock(run, WORK_LOCK);
+            run->kept.work = shared->next++;
+            run_unlock(run, WORK_LOCK);
+            run_step(run);
+        }
+        again = false;
+    } while (try_beginning(&search, run->kept.work));
     run_barrier(run);
 }
 
