@@ -11,7 +11,8 @@ import { printable, printableSentence, table, write, writeJson } from "./print.t
 
 interface CheckpointFlags {
   readonly log?: string;
-  readonly driver: DriverName;
+  readonly driver: DriverName | "hook";
+  readonly hooks?: string;
   readonly coordinated?: boolean;
   readonly limit: number;
   readonly json?: boolean;
@@ -24,6 +25,8 @@ Each process stands still while its cut vector is read, its image is written and
 on. Without names: every running process of the application, one after another; with --coordinated all at one time.
 
 Drivers: criu   an image of the process tree, its memory, files and TCP connections
+         hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
+                folder in $RECOVERY_LINE_IMAGE. Taken at a moment without open connections, the others standing still
          none   only the cut: for programs that bring their own state back. No image can be restored from it.
          auto   criu where a working one is found (scripts/get-criu.sh fetches one), else the cut alone, recorded as
                 not usable: it restores certainty after a loss, but no process goes back to it
@@ -41,8 +44,11 @@ export function register(program: Command): void {
     .argument("[process...]", "processes (default: every running one)")
     .option("--log <dir>", "log directory of the collector")
     .addOption(
-      new Option("--driver <name>", "what takes the image").choices(["auto", "criu", "none"]).default("auto"),
+      new Option("--driver <name>", "what takes the image")
+        .choices(["auto", "criu", "hook", "none"])
+        .default("auto"),
     )
+    .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
     .option("--coordinated", "freeze all of them, then checkpoint all of them, then let all go on")
     .option(
       "--limit <seconds>",
@@ -62,6 +68,11 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   const home = resolveHome(flags.log);
   const log = await requireCollector(home);
   const targets = await findTargets(app, names, await log.processes());
+  if (flags.driver === "hook") {
+    await takeByHook(app, targets, await findTargets(app, [], await log.processes()), { home, log }, flags);
+    log.close();
+    return;
+  }
   const { driver, fallback } = await chooseDriver(flags.driver, home);
   if (fallback !== undefined)
     await write(
@@ -71,6 +82,31 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   const options = { home, log, driver, usable: fallback === undefined, limitMs: flags.limit * 1000 };
   await take(app, targets, options, flags);
   log.close();
+}
+
+/** One after another; every other running process of the application stands still meanwhile. */
+async function takeByHook(
+  app: string,
+  targets: readonly CheckpointTarget[],
+  running: readonly CheckpointTarget[],
+  place: Pick<CheckpointOptions, "home" | "log">,
+  flags: CheckpointFlags,
+): Promise<void> {
+  const { checkpointByHook, readHooks } = await import("../restart/hook-checkpoint.ts");
+  if (flags.hooks === undefined || flags.coordinated)
+    throw new RecoveryLineError("RL_USAGE", "--driver hook takes --hooks FILE, and not --coordinated");
+  const hooks = readHooks(flags.hooks);
+  const results: CheckpointResult[] = [];
+  for (const target of targets) {
+    const hook = hooks.get(target.process);
+    if (hook === undefined)
+      throw new RecoveryLineError("RL_USAGE", `${flags.hooks} has no commands for ${target.process}`);
+    const peers = running.filter(({ process }) => process !== target.process).map(({ cgroup }) => cgroup);
+    const options = { ...place, usable: true, limitMs: flags.limit * 1000 };
+    results.push(await checkpointByHook(target, hook, peers, options));
+  }
+  if (flags.json) await writeJson({ application: app, driver: "hook", checkpoints: results });
+  else await write(resultTable(results));
 }
 
 /** What was taken before a failure is told, too. */

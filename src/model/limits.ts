@@ -18,6 +18,12 @@ export const MAX_EVENT_BLOCK_BYTES = 32 * 1024 * 1024;
 export const SEGMENT_BYTES = 256 * 1024 * 1024;
 /** LevelDB's write buffer of the open segment, in bytes; two of them may be in memory. */
 export const LEVEL_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
+/** Blocks of removed segments that a log carries along in its state because they may still matter, bytes. */
+export const MAX_CARRIED_BYTES = 8 * 1024 * 1024;
+/** Share of the removed segments that may be carried along: less is not worth it. */
+export const MAX_CARRIED_SHARE = 0.5;
+/** Gaps of one process before the checkpoint that its history is collapsed into, count. */
+export const MAX_BASE_GAPS = 4096;
 /** Sealed segments kept open for readers, count. */
 export const MAX_OPEN_SEGMENTS = 8;
 /** Damaged places and overlaps that `verify` lists; more are counted. */
@@ -131,3 +137,6 @@ export const SDK_REPLAY_STALL_MS = 30_000;
 /** Logs of so few blocks and bytes are read whole, message by message, before anything faster is tried. */
 export const SMALL_LOG_BLOCKS = 1024;
 export const SMALL_LOG_BYTES = 256 * 1024;
+/** Driver hook: moments tried for one checkpoint, count, and the longest pause between two, in ms. */
+export const HOOK_TRIES = 50;
+export const HOOK_PAUSE_MS = 40;

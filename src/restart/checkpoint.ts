@@ -7,11 +7,10 @@
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import type { CutAnswer } from "../engine/collect.ts";
-import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
-import type { CheckpointDriver, DriverNotes } from "./driver.ts";
+import { type CheckpointDriver, type DriverNotes, NotNow } from "./driver.ts";
 import { whileFrozen } from "./freeze.ts";
 import { type ImageFacts, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
 import { openConnections } from "./open-connections.ts";
@@ -156,6 +155,7 @@ class Work {
     const { home, driver } = this.#options;
     const { app, process } = this.#target;
     if (!driver.images) return;
+    if (driver.holdsConnections === false) this.#noConnections();
     const image = await NewImage.begin(home, app, process, this.#index);
     this.#image = image;
     const notes = await this.#timed("dump", () => this.#dump(image, guard));
@@ -186,11 +186,19 @@ class Work {
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
     const after = await this.#options.log.cut(app, process);
-    if (cgroup.frozen && offsets(after) === offsets(this.#cut!)) return;
-    throw new RecoveryLineError(
-      "RL_DRIVER",
-      `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
-      "The image was thrown away; nothing was recorded.",
+    if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
+      throw new NotNow(
+        `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
+      );
+    this.#cut = after;
+    if (this.#options.driver.holdsConnections === false) this.#noConnections();
+  }
+
+  #noConnections(): void {
+    const open = this.#cut!.details.filter(({ live }) => live !== 0).length;
+    if (open === 0) return;
+    throw new NotNow(
+      `${this.#target.process} has ${open} open connections, and an image of driver ${this.#options.driver.name} holds none`,
     );
   }
 
@@ -263,8 +271,14 @@ class Work {
   }
 }
 
-/** The cut in one string, channels in a fixed order. */
+/**
+ * The cut in one string, channels in a fixed order. A channel whose both ends are the process itself is left out where it is empty:
+ * what went through it is part of the state.
+ */
 function offsets({ cut, complete }: CutAnswer): string {
-  const list = (map: ReadonlyMap<string, number>) => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+  const inside = (channel: string): boolean =>
+    cut.sent.has(channel) && cut.sent.get(channel) === cut.received.get(channel);
+  const list = (map: ReadonlyMap<string, number>) =>
+    [...map].filter(([channel]) => !inside(channel)).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify([complete, list(cut.sent), list(cut.received)]);
 }

@@ -1,8 +1,9 @@
 /**
- * What takes a process's state and brings it back. `driver-criu.ts` and `driver-none.ts` are the drivers; `driver-choice.ts`
- * finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
+ * What takes a process's state and brings it back. `driver-criu.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
+ * `driver-choice.ts` finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
  */
 import type { Writable } from "node:stream";
+import { RecoveryLineError } from "../model/errors.ts";
 
 export interface DumpRequest {
   /** Empty folder for the image's files. */
@@ -43,15 +44,24 @@ export interface DriverCheck {
 }
 
 export interface CheckpointDriver {
-  /** "criu", "none". */
+  /** "criu", "hook", "none". */
   readonly name: string;
   readonly version: string;
   /** False: it stores nothing that could be restored. */
   readonly images: boolean;
+  /** False: connections are not in its images; the process must have none open. Absent: they are. */
+  readonly holdsConnections?: false;
   /** Does it work on this machine, with these rights? Never throws. */
   check(): Promise<DriverCheck>;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
   /** Brings the tree back with its old pids. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */
   restore(request: RestoreRequest): Promise<number>;
+}
+
+/** RL_DRIVER for a moment at which there can be no image; another may do. */
+export class NotNow extends RecoveryLineError {
+  constructor(message: string) {
+    super("RL_DRIVER", message, "The image was thrown away; nothing was recorded.");
+  }
 }

@@ -183,12 +183,13 @@ class RestartPlanner {
       if (target.action === "initial") processes.push({ process, connections: [], sockets: [] });
       else {
         const { files, manifest } = target.image;
-        if (manifest.driver.name !== "criu")
+        const { name } = manifest.driver;
+        if (name !== "criu" && name !== "hook")
           throw notSupported(`${process} has an image of driver ${manifest.driver.name}`);
         processes.push({
           process,
           connections: manifest.connections,
-          sockets: await imageSockets(files),
+          sockets: name === "hook" ? [] : await imageSockets(files),
         });
       }
     }

@@ -15,6 +15,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver } from "./driver.ts";
+import { HookDriver } from "./driver-hook.ts";
 import { standsStill, whileFrozen } from "./freeze.ts";
 import { stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
@@ -276,7 +277,8 @@ async function gone(connections: readonly ConnectionAddresses[]): Promise<void> 
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
 async function restoreOne(request: RestartRequest, { process, image }: RestoreTarget): Promise<void> {
-  const { home, app, driver, limitMs = DRIVER_LIMIT_MS } = request;
+  const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
+  const driver = image.manifest.driver.name === "hook" ? new HookDriver() : request.driver;
   const cgroup = new ProcessCgroup(app, process);
   cgroup.create();
   const root = await driver.restore({
