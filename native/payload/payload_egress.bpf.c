@@ -18,6 +18,13 @@
 #define MAX_CHUNKS 64 /* of one packet: BIG TCP hands over up to 512 KiB */
 
 const volatile uint32_t payload_ring_bytes = 32 << 20;
+/* 1: what finds no room in the ring is not sent. TCP keeps the bytes and tries again with the next
+ * acknowledgement or its timer: the application is slowed, and nothing leaves it unlogged. (Telling TCP of
+ * local congestion besides, answer 2, is worse: it gives a connection up after 15 tries, 7 s.) */
+const volatile uint32_t hold_when_full = 1;
+
+/* What the egress hook may answer (kernel/bpf/cgroup.c). */
+enum { HOLD = 0, SEND = 1 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -147,7 +154,9 @@ static __always_inline void count(const struct walk *w) {
         return;
     __sync_fetch_and_add(&cpu->chunks, w->chunks);
     __sync_fetch_and_add(&cpu->bytes, w->bytes);
-    if (w->lost_chunks) {
+    if (w->lost_chunks && hold_when_full)
+        __sync_fetch_and_add(&cpu->held_packets, 1);
+    if (w->lost_chunks && !hold_when_full) {
         __sync_fetch_and_add(&cpu->lost_chunks, w->lost_chunks);
         __sync_fetch_and_add(&cpu->lost_bytes, w->lost_bytes);
     }
@@ -161,24 +170,25 @@ int payload_egress(struct __sk_buff *skb) {
     struct tcp_sock *tcp;
 
     if (!sk || parse(skb, &s))
-        return 1;
+        return SEND;
     sk = bpf_sk_fullsock(sk);
     if (!sk)
-        return 1;
+        return SEND;
     c = bpf_sk_storage_get(&connections, sk, 0, 0);
     if (!c || !(c->flags & CONNECTION_NAMED))
-        return 1;
+        return SEND;
     tcp = bpf_skc_to_tcp_sock(sk);
     if (!tcp)
-        return 1;
+        return SEND;
     struct walk w = {.skb = skb, .at = s.data, .left = skb->len - s.data, .urgent = s.urgent};
     w.next.sender = c->local;
     w.next.receiver = c->remote;
     w.next.offset = offset_of_sequence(tcp, c, s.sequence);
     bpf_loop(MAX_CHUNKS, next_chunk, &w, 0);
     w.lost_bytes += w.left;
+    w.lost_chunks += w.left > 0;
     count(&w);
-    return 1;
+    return w.lost_chunks && hold_when_full ? HOLD : SEND;
 }
 
 char LICENSE[] SEC("license") = "GPL";

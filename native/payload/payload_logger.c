@@ -2,15 +2,16 @@
 /*
  * recovery-line-payload: keeps what the processes of one application send over TCP, by channel and offset.
  *
- *   recovery-line-payload log --pin-dir DIR --cgroup DIR --dir DIR [--ring-mib N] [--segment-mib N]
- * [--limit-mib N] recovery-line-payload punch FILE       takes "position length" lines: gives those bytes
- * back to the disk
+ *   recovery-line-payload log --pin-dir DIR --cgroup DIR --dir DIR
+ *                         [--ring-mib N] [--segment-mib N] [--limit-mib N] [--when-full hold|lose]
+ *   recovery-line-payload punch FILE     takes "position length" lines: gives those bytes back to the disk
  *
  * `log` attaches one BPF program to the cgroup (it goes when this process goes), gives up its rights, and
- * copies from the program's ring into segments. It speaks on stdin and stdout, a line each: ready at the
- * start attach                → attached | error TEXT      the cgroup was made anew: attach to it flush →
- * flushed SEGMENT POSITION BYTES LOST FAILED    all that was sent before is durable End of stdin, SIGTERM or
- * SIGINT end it after a last flush.
+ * copies from the program's ring into segments. It says "ready" and answers, a line each:
+ *
+ *   flush  →  flushed SEGMENT POSITION BYTES LOST FAILED HELD     all that was sent before is durable
+ *
+ * End of stdin, SIGTERM or SIGINT end it after a last flush.
  */
 #include "segment.h"
 #include "../include/recovery_ring.h"
@@ -30,6 +31,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -44,11 +46,13 @@
 #define MIB (1024 * 1024ull)
 #define POLL_MS 5   /* between two looks into the ring; it wakes us when a quarter full */
 #define WRITE_MS 20 /* from a byte's arrival to its write; syncing follows at once */
+#define PRIORITY -10
 #define LINE_BYTES 256
 
 struct options {
     const char *pin_dir, *cgroup, *directory;
     uint64_t ring_mib, segment_mib, limit_mib;
+    uint32_t hold;
 };
 
 struct logger {
@@ -117,6 +121,7 @@ static void load(struct logger *l) {
     const int connections = capture_connections(l->options.pin_dir);
     const uint32_t ring_bytes = l->options.ring_mib * MIB;
     program->rodata->payload_ring_bytes = ring_bytes;
+    program->rodata->hold_when_full = l->options.hold;
     int status = bpf_map__reuse_fd(program->maps.connections, connections);
     close(connections);
     if (!status)
@@ -138,17 +143,19 @@ static void attach(const struct logger *l) {
     close(cgroup);
 }
 
-static uint64_t lost_in_ring(const struct logger *l) {
+static struct payload_counters count_all(const struct logger *l) {
     const int cpus = libbpf_num_possible_cpus();
     struct payload_counters counters[cpus > 0 ? cpus : 1];
     const uint32_t zero = 0;
-    uint64_t lost = 0;
+    struct payload_counters all = {0};
 
     if (bpf_map_lookup_elem(bpf_map__fd(l->program->maps.payload_counts), &zero, counters))
-        return 0;
-    for (int i = 0; i < cpus; i++)
-        lost += counters[i].lost_bytes;
-    return lost;
+        return all;
+    for (int i = 0; i < cpus; i++) {
+        all.lost_bytes += counters[i].lost_bytes;
+        all.held_packets += counters[i].held_packets;
+    }
+    return all;
 }
 
 /* ---- from the ring into segments ---- */
@@ -175,7 +182,7 @@ static int take_chunk(void *context, void *data, size_t size) {
 
 static void drain(struct logger *l) {
     ring_buffer__consume(l->ring);
-    const uint64_t lost = lost_in_ring(l);
+    const uint64_t lost = count_all(l).lost_bytes;
     if (lost > l->lost_bytes) {
         segments_lost(l->segments, lost - l->lost_bytes);
         l->lost_bytes = lost;
@@ -200,8 +207,9 @@ static void flush(struct logger *l) {
     segments_figures(l->segments, &written, &failed);
     if (failure)
         fprintf(stderr, "recovery-line-payload: %s: %s\n", l->options.directory, strerror(failure));
-    printf("flushed %u %llu %llu %llu %llu\n", place.segment, (unsigned long long)place.position,
-           (unsigned long long)written, (unsigned long long)l->lost_bytes, (unsigned long long)failed);
+    printf("flushed %u %llu %llu %llu %llu %llu\n", place.segment, (unsigned long long)place.position,
+           (unsigned long long)written, (unsigned long long)l->lost_bytes, (unsigned long long)failed,
+           (unsigned long long)count_all(l).held_packets);
 }
 
 /* ---- conversation ---- */
@@ -293,6 +301,7 @@ static int run_log(const struct options *options) {
     l.segments = segments_open(&segments);
     if (!l.segments)
         fail("%s cannot be used: %s", options->directory, strerror(errno));
+    setpriority(PRIO_PROCESS, 0, PRIORITY); /* a full ring holds the application: this comes first */
     give_up_rights();
     serve(&l);
     const int failure = segments_close(l.segments);
@@ -328,7 +337,7 @@ static uint64_t number(const char *name, const char *text, uint64_t least, uint6
 }
 
 static struct options parse(int count, char **arguments) {
-    struct options options = {.ring_mib = 32, .segment_mib = 64, .limit_mib = 1024};
+    struct options options = {.ring_mib = 32, .segment_mib = 64, .limit_mib = 1024, .hold = 1};
 
     for (int i = 2; i < count; i += 2) {
         const char *name = arguments[i], *value = arguments[i + 1];
@@ -346,8 +355,10 @@ static struct options parse(int count, char **arguments) {
             options.segment_mib = number(name, value, 1, 4096);
         else if (strcmp(name, "--limit-mib") == 0)
             options.limit_mib = number(name, value, 1, 1ull << 40);
+        else if (strcmp(name, "--when-full") == 0 && (!strcmp(value, "hold") || !strcmp(value, "lose")))
+            options.hold = strcmp(value, "hold") == 0;
         else
-            fail("no option %s", name);
+            fail("no option %s %s", name, value);
     }
     if (!options.pin_dir || !options.cgroup || !options.directory)
         fail("--pin-dir, --cgroup and --dir are needed");

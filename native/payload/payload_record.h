@@ -20,7 +20,8 @@ struct payload_chunk {
 /* What found no room in the ring, and what was kept; one element per CPU. */
 struct payload_counters {
     uint64_t chunks, bytes;
-    uint64_t lost_chunks, lost_bytes;
+    uint64_t lost_chunks, lost_bytes; /* where what finds no room is sent all the same */
+    uint64_t held_packets;            /* where it waits: not sent, to come again */
 };
 
 /* ---- on disk ---- */

@@ -23,6 +23,11 @@ export interface PayloadLoggerOptions {
   /** Size of the kernel's ring, in MiB, a power of two, and of a segment. */
   readonly ringMib?: number;
   readonly segmentMib?: number;
+  /**
+   * What finds no room in the ring: `hold` (default) is not sent before it does, so the application is slowed and nothing is lost; `lose`
+   * is sent and is a hole.
+   */
+  readonly whenFull?: "hold" | "lose";
   /** Called once where it ended without being asked to; one sentence. */
   readonly onEnd: (why: string) => void;
 }
@@ -35,6 +40,8 @@ export interface PayloadFlush {
   readonly writtenBytes: number;
   readonly lostBytes: number;
   readonly failedBytes: number;
+  /** Packets that TCP was told to send later, since the ring was full; count. */
+  readonly heldPackets: number;
 }
 
 export class PayloadLogger {
@@ -100,8 +107,9 @@ export class PayloadLogger {
   async flush(): Promise<PayloadFlush> {
     const [word, ...numbers] = (await this.#ask("flush")).split(" ");
     if (word !== "flushed") throw this.#failure();
-    const [segment = 0, position = 0, writtenBytes = 0, lostBytes = 0, failedBytes = 0] = numbers.map(Number);
-    return { segment, position, writtenBytes, lostBytes, failedBytes };
+    const [segment = 0, position = 0, writtenBytes = 0, lostBytes = 0, failedBytes = 0, heldPackets = 0] =
+      numbers.map(Number);
+    return { segment, position, writtenBytes, lostBytes, failedBytes, heldPackets };
   }
 
   /** Writes what is there, detaches and ends. */
@@ -144,8 +152,13 @@ export class PayloadLogger {
 }
 
 function loggerArguments(options: PayloadLoggerOptions, folder: string): string[] {
-  const { pinDir, cgroup, limitMib, ringMib, segmentMib } = options;
-  const sizes = { "--limit-mib": limitMib, "--ring-mib": ringMib, "--segment-mib": segmentMib };
+  const { pinDir, cgroup, limitMib, ringMib, segmentMib, whenFull } = options;
+  const sizes = {
+    "--limit-mib": limitMib,
+    "--ring-mib": ringMib,
+    "--segment-mib": segmentMib,
+    "--when-full": whenFull,
+  };
   return [
     ...["log", "--pin-dir", pinDir, "--cgroup", cgroup, "--dir", folder],
     ...Object.entries(sizes).flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)])),

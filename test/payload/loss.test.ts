@@ -56,7 +56,7 @@ describe.skipIf(missing !== undefined)(`holes (${missing?.reason ?? "supported"}
 
   test("a ring that is full: lost bytes are counted, the rest is right", async () => {
     rig = new PayloadRig("full");
-    const logger = await rig.log({ ringMib: 1 });
+    const logger = await rig.log({ ringMib: 1, whenFull: "lose" });
     process.kill(logger.pid, "SIGSTOP");
     rig.send({ bytes: 3 * MIB, largestWrite: 50_000 });
     process.kill(logger.pid, "SIGCONT");
@@ -69,6 +69,29 @@ describe.skipIf(missing !== undefined)(`holes (${missing?.reason ?? "supported"}
     let kept = 0;
     for (const channel of await store.channels()) kept += await checked(store, channel, [0, 1]);
     expect(kept).toBeLessThan(6 * MIB + 2000);
+    await store.close();
+  });
+
+  test("a ring that is full, and bytes that wait for it: nothing is lost, the application is slowed", async () => {
+    rig = new PayloadRig("held");
+    const logger = await rig.log({ ringMib: 1 });
+    process.kill(logger.pid, "SIGSTOP");
+    let done = false;
+    const traffic = rig.sendBeside({ bytes: 3 * MIB, largestWrite: 50_000 }).finally(() => {
+      done = true;
+    });
+    await pause(500);
+    expect(done).toBe(false);
+    process.kill(logger.pid, "SIGCONT");
+    expect(await traffic).toBe(0);
+    const flushed = await logger.flush();
+    expect(flushed.heldPackets).toBeGreaterThan(0);
+    expect(flushed).toMatchObject({ lostBytes: 0, failedBytes: 0 });
+    const store = rig.store();
+    for (const channel of await store.channels()) {
+      expect(await store.ranges(channel)).toEqual([{ begin: 0, end: 3 * MIB }]);
+      await checked(store, channel, [0, 1]);
+    }
     await store.close();
   });
 
