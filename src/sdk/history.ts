@@ -16,12 +16,6 @@ export interface ChannelEnd {
   readonly peer: string;
 }
 
-export interface Base {
-  readonly record: CheckpointRecord;
-  /** Steps after it. */
-  readonly steps: Step[];
-}
-
 /** Takes the records one by one; keeps the steps since each of the newest checkpoints, so that an older one can be the base. */
 export class History {
   incarnation = 0;

@@ -32,8 +32,8 @@ while (!state.stopped) {
 }
 await node.checkpoint(state);
 await node.released();
-say(`result ${JSON.stringify({ hash: state.hash, count: state.count })}`);
 process.on("SIGTERM", () => void node.close().then(() => process.exit(0)));
+say(`result ${JSON.stringify({ hash: state.hash, count: state.count })}`);
 
 async function act({ token, hops, done, stop }) {
   if (stop) state.stopped = true;

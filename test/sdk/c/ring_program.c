@@ -162,8 +162,8 @@ int main(int argc, char **argv) {
     }
     checkpoint();
     must(rl_released(node, -1));
-    printf("result {\"hash\":\"%s\",\"count\":%u}\n", state.hash, state.count);
     signal(SIGTERM, on_term);
+    printf("result {\"hash\":\"%s\",\"count\":%u}\n", state.hash, state.count);
     while (!ended)
         must(rl_poll(node, 20));
     return rl_close(node) == RL_OK ? 0 : 1;
