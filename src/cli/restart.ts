@@ -3,7 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { StartRecipe } from "../engine/collect.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
@@ -148,7 +148,7 @@ async function work(
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
     blocks: () => collector.blocks(app),
-    compute: await computation(app, collector),
+    compute: await computation(app, collector, processes),
     startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
     onPlan: show,
     limitMs: flags.limit * 1000,
@@ -167,14 +167,36 @@ async function work(
   else await write(`\n${resultReport(result)}`);
 }
 
-async function computation(app: string, collector: CollectorClient): Promise<RestartRequest["compute"]> {
+/** As `compute` does, unless that knows too little or too much. */
+async function computation(
+  app: string,
+  collector: CollectorClient,
+  processes: readonly string[],
+): Promise<RestartRequest["compute"]> {
   const { computeApp } = await import("../engine/compute-app.ts");
   const { lineWithout } = await import("../restart/line-without.ts");
   const log = { name: app, blocks: () => collector.blocks(app), close: async () => undefined };
   return async (failed, unusable) => {
-    if (unusable.length > 0) return lineWithout(collector.blocks(app), failed, unusable);
-    return computeApp([log], { failed: () => failed, dsm: "sequential", inTransit: "any" });
+    const inLog = new Set<string>();
+    const found = (names: readonly string[]): string[] => {
+      for (const name of names) inLog.add(name);
+      return failed.filter((name) => inLog.has(name));
+    };
+    if (unusable.length === 0) {
+      const answer = await computeApp([log], {
+        failed: found,
+        dsm: "sequential",
+        inTransit: "any",
+      }).catch(orNoProcess);
+      if (answer !== undefined && processes.every((name) => inLog.has(name))) return answer;
+    }
+    return lineWithout(collector.blocks(app), processes, failed, unusable);
   };
+}
+
+/** A log without any process says nothing; with another reason to refuse, the next computation refuses as well. */
+function orNoProcess(error: unknown): undefined {
+  if (!hasCode(error, "RL_REFUSED")) throw error;
 }
 
 /** Its output goes on in the same file, cut back to what it was before the command ran. */

@@ -1,4 +1,7 @@
-/** The line as if some checkpoints could not be restored: what they had sent is not to be had any more. */
+/**
+ * The line as if some checkpoints could not be restored: what they had sent is not to be had any more. Processes that have done nothing
+ * yet stand in no log, and are part of it all the same.
+ */
 import { computeLine } from "../engine/compute.ts";
 import { addBlock } from "../engine/read-evidence.ts";
 import { decodeBlock } from "../format/block.ts";
@@ -9,6 +12,7 @@ import type { CheckpointName } from "./plan.ts";
 /** Throws what reading the log and computing throws. */
 export async function lineWithout(
   blocks: AsyncIterable<Uint8Array>,
+  processes: readonly string[],
   failed: readonly string[],
   unusable: readonly CheckpointName[],
 ): Promise<{ line: RecoveryLine; evidence: Evidence }> {
@@ -20,6 +24,7 @@ export async function lineWithout(
         block.columns.extras.set(row, { ...event, usable: false });
     addBlock(builder, block);
   }
+  for (const process of processes) builder.addProcess(process);
   const evidence = builder.build();
   return { line: computeLine(evidence, { failed, dsm: "sequential", inTransit: "any" }), evidence };
 }

@@ -1,0 +1,67 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import type { Answer } from "./answer.ts";
+
+const criu = await findCriu();
+const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
+const restartable = test.skipIf(missing !== undefined || !works);
+
+const COUNTER = 'echo "$PWD $GREETING"; n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done';
+
+function lines(rig: Rig, name: string): string[] {
+  return rig.output(name).trim().split("\n");
+}
+
+restartable(
+  "who has no checkpoint starts again with its command, its folder, its environment and an empty output; who is not concerned goes on",
+  () =>
+    withRig("initial", async (rig) => {
+      await rig.collect();
+      process.env["GREETING"] = "hello";
+      const pid = await rig.run("counter", "sh", "-c", COUNTER);
+      delete process.env["GREETING"];
+      const other = await rig.run("other", "sh", "-c", COUNTER);
+      await until("both count", () => lines(rig, "counter").length > 20 && lines(rig, "other").length > 20);
+      rig.cgroup("counter").kill();
+      await until("it is dead", () => !rig.cgroup("counter").populated);
+      const before = lines(rig, "counter").length;
+      const answer = await rig.json<Answer>("restart", rig.app);
+      expect(answer.restarted).toEqual([{ process: "counter", action: "initial", checkpoint: 0 }]);
+      await until("it counts again", () => lines(rig, "counter").length > 5);
+      expect(lines(rig, "counter").length).toBeLessThan(before);
+      expect(lines(rig, "counter").slice(0, 3)).toEqual([`${process.cwd()} hello`, "1", "2"]);
+      expect(rig.cgroup("counter").pids()).not.toContain(pid);
+      expect(rig.cgroup("other").pids()).toContain(other);
+      const seen = lines(rig, "other").slice(1).map(Number);
+      expect(seen).toEqual(seen.map((_, at) => at + 1));
+      const rollbacks = (await rig.events()).filter(({ type }) => type === "rollback");
+      expect(rollbacks).toEqual([expect.objectContaining({ process: "counter", checkpoint: 0 })]);
+    }),
+);
+
+restartable("a command that nobody knows is not guessed; nothing has failed; no such application", () =>
+  withRig("unknown", async (rig) => {
+    await rig.collect();
+    const cgroup = rig.cgroup("p");
+    cgroup.create();
+    const client = await rig.client();
+    await client.register({ app: rig.app, process: "p", cgroupId: cgroup.id! });
+    client.close();
+    const unknown = await rig.cli("restart", rig.app, "--json");
+    expect(unknown.code).toBe(4);
+    expect(JSON.parse(unknown.out).error).toMatchObject({
+      code: "RL_REFUSED",
+      message: "p has to start again from its initial state, and its command is not known",
+    });
+    await rig.run("q", "sleep", "1000");
+    expect(await rig.cli("restart", rig.app, "--failed", "nobody")).toMatchObject({ code: 2 });
+    expect(await rig.cli("restart", "nothing")).toMatchObject({ code: 2 });
+    expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
+    expect(rig.cgroup("q").pids().length).toBe(1);
+    expect(readFileSync(`${rig.cgroup("q").path}/cgroup.freeze`, "utf8").trim()).toBe("0");
+  }),
+);
