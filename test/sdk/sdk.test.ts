@@ -13,10 +13,12 @@ import {
 import { tmpdir } from "node:os";
 import { join as path } from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { SDK_REPLAY_STALL_MS } from "../../src/model/limits.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { type JoinOptions, join, type RecoverableNode, sdkTrace } from "../../src/sdk/index.ts";
 import { decodeBody, encodeRecord, type LogRecord, RECORD_HEADER_BYTES } from "../../src/sdk/log-format.ts";
+import { Replay } from "../../src/sdk/replay.ts";
 import { FrameReader } from "../../src/sdk/wire.ts";
 import { freePort } from "../daemon/rig.ts";
 
@@ -190,6 +192,34 @@ test("a program that does something else in its replay is told so, and no wrong 
     await expect(async () => act(a)).rejects.toMatchObject({ code: "RL_CONTRADICTION" });
     await expect(async () => a.send("b", "one")).rejects.toMatchObject({ code: "RL_CONTRADICTION" });
     await stop(a);
+  }
+});
+
+test("a program that waits for a message where the log has something else is told after a while; one that waits for its peer is not", () => {
+  vi.useFakeTimers();
+  try {
+    const stalled: unknown[] = [];
+    let receives = false;
+    const steps = (kind: "send" | "deliver") => [{ kind, channel: 0, sequence: 0, sum: 0 }];
+    const one = new Replay(
+      steps("send"),
+      () => receives,
+      (error) => stalled.push(error),
+    );
+    const other = new Replay(
+      steps("deliver"),
+      () => true,
+      (error) => stalled.push(error),
+    );
+    vi.advanceTimersByTime(10 * SDK_REPLAY_STALL_MS);
+    expect(stalled).toEqual([]); // it computes, or the peer is away
+    receives = true;
+    vi.advanceTimersByTime(SDK_REPLAY_STALL_MS);
+    expect(stalled).toMatchObject([{ code: "RL_CONTRADICTION" }]);
+    one.close();
+    other.close();
+  } finally {
+    vi.useRealTimers();
   }
 });
 
