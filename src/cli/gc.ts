@@ -1,5 +1,6 @@
 /** `recovery-line gc`: obsolete checkpoints and prunable message-log entries; with --apply it removes their images. */
 import type { Command } from "commander";
+import type { Pruned } from "../engine/collect.ts";
 import type { StoredImage } from "../engine/collect-images.ts";
 import type { CollectPlan } from "../engine/gc.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -39,20 +40,27 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
       "--apply needs a log: an events file has no images",
       "Leave --apply out.",
     );
-  const dirs =
-    flags.from === undefined && app !== undefined
-      ? homesOf(flags.log).map((home) => appDirectory(home, app))
-      : [];
+  const homes = flags.from === undefined && app !== undefined ? homesOf(flags.log) : [];
+  const dirs = homes.map((home) => appDirectory(home, app as string));
   const { finished, unlock } = await begin(flags.apply ? dirs : []);
   try {
     const found = await findObsolete(app, flags, dirs, command);
     if (flags.apply)
       for (const [at, dir] of dirs.entries()) await removeAll(dir, found, found.images[at] ?? []);
-    await print(found, { applied: flags.apply === true, finished }, flags);
+    const logs = flags.apply ? await pruneLogs(homes, found) : [];
+    await print(found, { applied: flags.apply === true, finished, logs }, flags);
     process.exitCode = exitCodeOfOutcome(found.outcome);
   } finally {
     unlock();
   }
+}
+
+/** Images first: whoever finds an older log has all images that it names. */
+async function pruneLogs(homes: readonly string[], { application, plan }: Found): Promise<Done["logs"]> {
+  const { pruneLog } = await import("./prune-log.ts");
+  const logs = [];
+  for (const home of homes) logs.push({ log: home, ...(await pruneLog(home, application, plan.oldest)) });
+  return logs;
 }
 
 /** The caller holds the lock of the collection. */
@@ -124,6 +132,8 @@ interface Done {
   readonly applied: boolean;
   /** Images whose removal an earlier run had begun and this one ended, count. */
   readonly finished: number;
+  /** By log directory: bytes of removed blocks, or why none could go. Empty without --apply. */
+  readonly logs: readonly (Pruned & { readonly log: string })[];
 }
 
 async function print(
@@ -134,6 +144,7 @@ async function print(
   const stored = images.flat();
   const bytes = stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   if (!json) return write(gcText(application, plan, stored, done));
+  const { oldest: _, ...facts } = plan;
   const sizes = new Map(stored.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const obsolete = plan.obsolete.map((checkpoint) => ({
     ...checkpoint,
@@ -143,7 +154,7 @@ async function print(
     application,
     outcome,
     ...done,
-    ...plan,
+    ...facts,
     retained: plan.checkpoints - obsolete.length,
     obsolete,
     bytes,
@@ -189,6 +200,11 @@ export function gcText(
     done.finished > 0
       ? `${counted(done.finished, "image")} of an earlier run that was cut off: removed\n`
       : "",
+    ...done.logs.map(({ log, bytes, reason }) =>
+      bytes > 0
+        ? `${printable(log)}: ${counted(bytes, "byte")} of older log removed\n`
+        : `${printable(log)}: no segment of the log removed (${reason})\n`,
+    ),
     ranges.length === 0
       ? ""
       : `Message-log entries that no replay needs:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,

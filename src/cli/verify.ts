@@ -72,6 +72,7 @@ async function checkThroughCollector(home: string, app: string): Promise<Report>
   return {
     application: app,
     segments: null,
+    carriedBlocks: 0,
     ...sum,
     processes: processes.size,
     damages: [],
@@ -86,7 +87,10 @@ function reportText(app: string, report: Report): string {
   const head =
     `${printable(app)}: ${damages.length === 0 ? "whole" : "DAMAGED"}; ` +
     `${counted(report.events, "event")} of ${counted(report.processes, "process", "processes")} in ` +
-    `${counted(report.blocks, "block")}, ${report.bytes} bytes, ${where}; ${counted(report.gaps, "gap")}\n`;
+    `${counted(report.blocks, "block")}, ${report.bytes} bytes, ${where}; ${counted(report.gaps, "gap")}\n` +
+    (report.carriedBlocks > 0
+      ? `Blocks before number ${report.firstChain} were removed by gc; ${counted(report.carriedBlocks, "block")} stand for them\n`
+      : "");
   const places = damages.map(
     ({ place, why }) => `  ${printableSentence(place)}: ${printableSentence(why)}\n`,
   );

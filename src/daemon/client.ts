@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
-import type { CollectorStats, CutAnswer, StartRecipe } from "../engine/collect.ts";
+import type { CollectorStats, CutAnswer, Pruned, StartRecipe } from "../engine/collect.ts";
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
@@ -16,12 +16,16 @@ import {
   errorFromWire,
   type Ping,
   type ProcessInfo,
+  type PruneRequest,
   type RegisterRequest,
   type WireCommitted,
   type WireCut,
   type WireError,
 } from "./protocol.ts";
 import { socketAddress, socketFile } from "./socket-path.ts";
+
+/** Longest wait for a log to be pruned, in ms: it is read twice. */
+const PRUNE_LIMIT_MS = 60 * 60_000;
 
 /** An answer that is no stream of blocks, in bytes: the largest is a cut of 2^18 connections. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
@@ -150,6 +154,12 @@ export class CollectorClient {
 
   async drain(): Promise<void> {
     await this.#json("POST", "/v1/drain", {});
+  }
+
+  /** `PruneRequest` in protocol.ts; the collector reads its whole log for it. */
+  prune(app: string, oldest: ReadonlyMap<string, number>): Promise<Pruned> {
+    const body: PruneRequest = { app, oldest: [...oldest] };
+    return this.#json("POST", "/v1/prune", body, PRUNE_LIMIT_MS);
   }
 
   async rotate(app: string): Promise<void> {

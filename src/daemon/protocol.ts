@@ -13,6 +13,7 @@
  *   POST /v1/expect-restore  { entries }     → {}
  *   POST /v1/drain            {}              → {}
  *   POST /v1/rotate           { app }         → {}
+ *   POST /v1/prune            PruneRequest    → Pruned             removes what no line of any future needs
  *   GET  /v1/apps/<app>/blocks?since=<chain>  → frames: u32 LE length, block; ended by length 0. `since`: chain number of the
  *        last block the reader has; only later ones are sent. A stream without its end is truncated, whatever HTTP says; if the
  *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded.
@@ -39,6 +40,12 @@ export interface Ping {
   readonly pinDir: string;
   /** When collection began, ISO 8601. */
   readonly since: string;
+}
+
+export interface PruneRequest {
+  readonly app: string;
+  /** [process, position of a checkpoint or 0 that no line of any future starts before], from the evidence of all nodes. */
+  readonly oldest: readonly (readonly [string, number])[];
 }
 
 export type ProcessInfo = CollectedProcess;

@@ -61,6 +61,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     },
   ],
   ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
+  ["POST /v1/prune", ({ collector }, body) => collector.prune(stringField(body, "app"), oldestField(body))],
 ]);
 
 function processOf(body: Body): ProcessRequest {
@@ -116,6 +117,21 @@ function append(collector: Collector, body: Body): Promise<{ position: number }>
       `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
     );
   return collector.appendControl(stringField(body, "app"), event);
+}
+
+function oldestField({ oldest }: Body): ReadonlyMap<string, number> {
+  const whole =
+    Array.isArray(oldest) &&
+    oldest.every(
+      (pair) =>
+        Array.isArray(pair) && typeof pair[0] === "string" && Number.isSafeInteger(pair[1]) && pair[1] >= 0,
+    );
+  if (!whole)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      'the request\'s field "oldest" is no list of [process, position]',
+    );
+  return new Map(oldest as [string, number][]);
 }
 
 async function rotate(collector: Collector, app: string): Promise<object> {

@@ -10,9 +10,11 @@
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
 import { mkdir } from "node:fs/promises";
+import type { LogBase } from "../format/log-base.ts";
 import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
-import type { CommittedLog } from "../log/event-log.ts";
+import type { CommittedLog, Removal } from "../log/event-log.ts";
+import type { PrunePlan } from "../log/plan-prune.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
@@ -349,6 +351,18 @@ export class AppLog {
   async rotate(): Promise<void> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
     await this.#log.rotate?.();
+  }
+
+  /** See `EventLog.planPrune`: reads the whole log. */
+  async planPrune(oldest: ReadonlyMap<string, number>): Promise<PrunePlan> {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    return (await this.#log.planPrune?.(oldest)) ?? { base: undefined, reason: "this log keeps no segments" };
+  }
+
+  /** Between two commits. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */
+  async prune(base: LogBase): Promise<Removal | undefined> {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    return this.#log.prune?.(base);
   }
 
   async close(): Promise<void> {

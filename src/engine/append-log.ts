@@ -1,6 +1,8 @@
 /** What the collector needs of an application's log; `log/event-log.ts` is one, tests bring failing ones. */
 import type { EventColumns } from "../format/event-columns.ts";
-import { type CommittedLog, EventLog } from "../log/event-log.ts";
+import type { LogBase } from "../format/log-base.ts";
+import { type CommittedLog, EventLog, type Removal } from "../log/event-log.ts";
+import type { PrunePlan } from "../log/plan-prune.ts";
 import { finishImport } from "./import-journal.ts";
 
 export interface AppendLog {
@@ -19,6 +21,9 @@ export interface AppendLog {
   block?(chain: number): Promise<Uint8Array>;
   /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
   rotate?(): Promise<void>;
+  /** What retention may remove, and removing it (`EventLog`); absent where a log has no segments. */
+  planPrune?(oldest: ReadonlyMap<string, number>): Promise<PrunePlan>;
+  prune?(base: LogBase): Promise<Removal>;
   close(): Promise<void>;
 }
 

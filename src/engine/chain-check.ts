@@ -22,6 +22,7 @@ export class ChainCheck {
     if (application !== this.#ends.application)
       throw this.#corrupt(`block ${this.#next} is of "${application}"`);
     for (let block = 0; block < chain.length; block += 1) {
+      if (this.#next === this.#ends.firstChain && (chain[block] as number) < this.#next) continue; // of the log's base
       if (chain[block] !== this.#next) throw this.#corrupt(`block ${this.#next} is another one`);
       const at = block * HASH_BYTES;
       if (Buffer.compare(previousHash.subarray(at, at + HASH_BYTES), this.#hash) !== 0)

@@ -53,6 +53,13 @@ export type {
   StartRecipe,
 } from "./collect-options.ts";
 
+export interface Pruned {
+  /** Of removed blocks. */
+  readonly bytes: number;
+  /** Why nothing could go. */
+  readonly reason?: string;
+}
+
 /** One cut vector, read from the kernel. */
 export interface CutAnswer {
   /** What a checkpoint event carries. */
@@ -450,6 +457,20 @@ export class Collector {
       await this.#drainInto([await this.#openApp(appName, false)]);
       await (await this.#openApp(appName, false)).rotate();
     });
+  }
+
+  /**
+   * Removes whole segments of the log whose content no line of any future needs (log/plan-prune.ts); collection goes on meanwhile. `oldest`
+   * must come from the evidence of all nodes' logs. Throws RL_UNKNOWN_APP, RL_LOG_WRITE, and what reading throws.
+   */
+  async prune(appName: string, oldest: ReadonlyMap<string, number>): Promise<Pruned> {
+    const app = await this.#exclusive(() => this.#openApp(appName, false));
+    const { base, ...plan } = await app.planPrune(oldest);
+    if (base === undefined) return { bytes: 0, ...plan };
+    // What was planned stays true while the log grows, also for a log that was opened anew.
+    const removal = await this.#exclusive(async () => (await this.#openApp(appName, false)).prune(base));
+    await removal?.removed;
+    return { bytes: removal?.bytes ?? 0 };
   }
 
   /** Every process of the open applications: those that are recorded, and those that were. */

@@ -35,6 +35,8 @@ export interface CutSource {
   heads(): ReadonlyMap<string, ProcessHead>;
   /** Throws RL_CORRUPT_LOG. */
   block(chain: number): Promise<ParsedBlock>;
+  /** A block of the log's base, which stands for those before firstChain; absent where it can't be asked for. */
+  carried?(chain: number): ParsedBlock | undefined;
 }
 
 export type FromCuts =
@@ -118,7 +120,7 @@ class Reading {
   }
 
   async #read(source: CutSource, chain: number): Promise<ParsedBlock | undefined> {
-    if (chain < source.firstChain) return undefined;
+    if (chain < source.firstChain) return source.carried?.(chain);
     this.blocksRead += 1;
     if (this.blocksRead > this.#budget)
       throw new NeedsEvents("so many blocks are needed that reading all is faster");

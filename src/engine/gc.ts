@@ -26,6 +26,8 @@ export interface CollectPlan {
   readonly checkpoints: number;
   /** In order of process and position. */
   readonly obsolete: readonly ObsoleteCheckpoint[];
+  /** Per process: position of a checkpoint, or 0, that no line of any future starts before. */
+  readonly oldest: ReadonlyMap<string, number>;
   /** By channel, then begin. */
   readonly prunable: readonly Prunable[];
 }
@@ -54,6 +56,7 @@ export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Ru
     exactness,
     checkpoints: evidence.segments.line.length - evidence.processes.length,
     obsolete: named(evidence, obsolete),
+    oldest: new Map(evidence.processes.map((process, number) => [process, oldestBase[number] as number])),
     prunable: prunableRanges(evidence, models[0].matches, oldestBase).map(({ channel, begin, end }) => ({
       channel: evidence.channels[channel] as string,
       begin,

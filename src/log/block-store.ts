@@ -61,8 +61,11 @@ export class BlockStore {
    * Blocks after number `since`, up to the newest at the time of the call, each checked against the one before it.
    * Throws RL_CORRUPT_LOG at the first that is missing, damaged or out of place, RL_REFUSED where retention removed it meanwhile.
    */
-  async *blocks(since = 0): AsyncGenerator<ParsedBlock> {
-    const extent = this.#extent();
+  blocks(since = 0): AsyncGenerator<ParsedBlock> {
+    return this.#blocks(this.#extent(), since);
+  }
+
+  async *#blocks(extent: Extent, since: number): AsyncGenerator<ParsedBlock> {
     let next = Math.max(since + 1, extent.firstChain);
     if (next > extent.lastChain) return;
     let hash = next === extent.firstChain ? extent.baseHash : (await this.block(next - 1)).header.hash;

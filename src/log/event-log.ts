@@ -8,6 +8,7 @@ import { rm } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
 import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
+import { BASE_STATE, type LogBase } from "../format/log-base.ts";
 import { encodeCommit, type ProcessHead } from "../format/log-commit.ts";
 import { blockKey, COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -15,9 +16,11 @@ import { SEGMENT_BYTES } from "../model/limits.ts";
 import { writeAnchor } from "./anchor-file.ts";
 import { BlockPlacer } from "./block-placer.ts";
 import { BlockStore } from "./block-store.ts";
+import { CarriedBlocks } from "./carried-blocks.ts";
 import { segmentPath, segmentsPath, syncFolder } from "./log-paths.ts";
 import type { LogState } from "./log-state.ts";
-import { type OpenedLog, openLog } from "./open-log.ts";
+import { type OpenedLog, openLog, withoutBefore } from "./open-log.ts";
+import { type PrunePlan, planPrune } from "./plan-prune.ts";
 import type { Segment, Write } from "./segment.ts";
 import type { SegmentShelf } from "./segment-shelf.ts";
 
@@ -37,6 +40,13 @@ export interface CommittedLog {
   readonly heads: ReadonlyMap<string, ProcessHead>;
 }
 
+export interface Removal {
+  /** Of the blocks that are no longer part of the log. */
+  readonly bytes: number;
+  /** Resolves once their folders are gone; readers may still hold them. Rejects with RL_LOG_WRITE. */
+  readonly removed: Promise<void>;
+}
+
 export class EventLog {
   readonly #dir: string;
   readonly #segmentBytesLimit: number;
@@ -46,6 +56,7 @@ export class EventLog {
   readonly #store: BlockStore;
   readonly #placer: BlockPlacer;
   #anchor: Anchor;
+  #carried: CarriedBlocks;
   #segment: Segment;
   #segmentBytes: number;
   #pending = new Map<number, Uint8Array>();
@@ -63,6 +74,7 @@ export class EventLog {
     this.#shelf = opened.shelf;
     this.#state = opened.state;
     this.#anchor = opened.anchor;
+    this.#carried = new CarriedBlocks(opened.base);
     this.#segment = opened.newest!;
     this.#segmentBytes = opened.segmentBytes;
     this.#store = new BlockStore(dir, opened.shelf, () => this.#anchor);
@@ -164,10 +176,13 @@ export class EventLog {
     settle();
   }
 
-  /** Committed blocks after number `since`, in chain order, each checked: the log as it is now, also while it grows. */
+  /**
+   * Committed blocks after number `since`, in chain order, each checked: the log as it is now, also while it grows. A log that was pruned
+   * begins with its base (format/log-base.ts).
+   */
   async *readBlocks(since = 0): AsyncGenerator<Uint8Array> {
     this.#check();
-    for await (const { bytes } of this.#store.blocks(since)) yield bytes;
+    for await (const { bytes } of this.#carried.before(since, this.#store)) yield bytes;
   }
 
   /** The committed block with this number. Throws `TypeError` beyond firstChain … lastChain, RL_CORRUPT_LOG. */
@@ -191,7 +206,9 @@ export class EventLog {
   async #blockAt(chain: number): Promise<Uint8Array | undefined> {
     const pending = this.#pending.get(chain);
     if (pending !== undefined) return pending;
-    return chain < this.firstChain ? undefined : (await this.#store.block(chain)).bytes;
+    return chain < this.firstChain
+      ? this.#carried.block(chain)?.bytes
+      : (await this.#store.block(chain)).bytes;
   }
 
   /**
@@ -235,26 +252,44 @@ export class EventLog {
    * bytes of the removed blocks, once readers have let go of them; commits do not wait for that. Throws RL_LOG_WRITE.
    */
   async dropSegmentsBefore(chain: number): Promise<number> {
-    const dropped = await this.#serial(() => this.#forgetBefore(chain));
-    const removal = this.#remove(dropped).finally(() => this.#removals.delete(removal));
-    this.#removals.add(removal);
-    await removal.catch((error: unknown) => {
-      throw writeError(this.#dir, error);
-    });
-    return dropped.reduce((sum, { bytes }) => sum + bytes, 0);
+    const { bytes, removed } = this.#removal(await this.#serial(() => this.#forgetBefore(chain)));
+    await removed;
+    return bytes;
+  }
+
+  /** Their folders go once readers have let go of them. */
+  #removal(dropped: readonly SegmentFacts[]): Removal {
+    const removed = this.#remove(dropped)
+      .catch((error: unknown) => {
+        throw writeError(this.#dir, error);
+      })
+      .finally(() => this.#removals.delete(removed));
+    removed.catch(() => undefined); // a caller that does not wait: the next owner removes what is left
+    this.#removals.add(removed);
+    return { bytes: dropped.reduce((sum, { bytes }) => sum + bytes, 0), removed };
+  }
+
+  /** What of the log can go; see plan-prune.ts. Changes nothing, reads all of it. Throws what reading throws. */
+  planPrune(oldest: ReadonlyMap<string, number>): Promise<PrunePlan> {
+    const boundaries = this.#anchor.segments.slice(1).map(({ firstChain }) => firstChain);
+    return planPrune({ boundaries, blocks: () => this.readBlocks() }, oldest);
+  }
+
+  /**
+   * Puts the planned base in the place of the blocks before its boundary. What was appended must be committed. Once the base is
+   * durable the blocks are forgotten, also by whoever opens the log after a crash. Throws RL_LOG_WRITE.
+   */
+  async prune(base: LogBase): Promise<Removal> {
+    if (this.#pending.size > 0) throw new TypeError("blocks wait for a commit");
+    this.putState(BASE_STATE, { boundary: base.boundary, blocks: base.blocks });
+    await this.commit();
+    this.#carried = new CarriedBlocks(base);
+    return this.#removal(await this.#serial(() => this.#forgetBefore(base.boundary)));
   }
 
   async #forgetBefore(chain: number): Promise<readonly SegmentFacts[]> {
-    const { segments } = this.#anchor;
-    const dropped = segments.filter(({ lastChain }) => lastChain > 0 && lastChain < chain);
-    const last = dropped.at(-1);
-    if (last === undefined) return [];
-    const next: Anchor = {
-      ...this.#anchor,
-      firstChain: last.lastChain + 1,
-      baseHash: last.lastHash,
-      segments: segments.slice(dropped.length),
-    };
+    const { next, dropped } = withoutBefore(this.#anchor, chain);
+    if (dropped.length === 0) return [];
     await writeAnchor(this.#dir, next);
     this.#anchor = next;
     return dropped;

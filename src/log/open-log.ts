@@ -1,6 +1,7 @@
 /** Opening a log, for its owner and for readers: lock, anchor, newest segment, checks. */
 import { rm } from "node:fs/promises";
-import { type Anchor, NO_HASH } from "../format/log-anchor.ts";
+import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
+import { BASE_STATE, baseOf, type LogBase } from "../format/log-base.ts";
 import { encodeCommit } from "../format/log-commit.ts";
 import { COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -26,6 +27,8 @@ export interface OpenedLog extends Recovered {
   readonly shelf: SegmentShelf;
   /** The newest segment, taken from the shelf; undefined only for a reader of a log that never had a commit. */
   readonly newest: Segment | undefined;
+  /** What stands for removed blocks. */
+  readonly base: LogBase | undefined;
   readonly unlock: () => void;
 }
 
@@ -103,18 +106,36 @@ async function newAnchor(dir: string, application: string | undefined): Promise<
 async function openNewest(dir: string, anchor: Anchor, role: "owner" | "reader", shelf: SegmentShelf) {
   const { number } = anchor.segments.at(-1)!;
   if (anchor.commit === 0 && !(await hasCommit(dir, number, shelf))) {
-    if (role === "reader") return { ...nothing(anchor), newest: undefined };
+    if (role === "reader") return { ...nothing(anchor), newest: undefined, base: undefined };
     await begin(dir, anchor, number, shelf);
   }
   const newest = await shelf.take(number, false);
   const leftovers = await checkFolders(dir, anchor, shelf);
   const recovered = await recover(dir, anchor, newest);
+  const base = baseOf(recovered.state.get(BASE_STATE));
+  const { next, dropped } = withoutBefore(recovered.anchor, base?.boundary ?? 0);
   if (role === "owner") {
-    const away = [...leftovers.dropped, ...(leftovers.begun === undefined ? [] : [leftovers.begun])];
+    if (recovered.anchorIsBehind || dropped.length > 0) await writeAnchor(dir, next);
+    const begun = leftovers.begun === undefined ? [] : [leftovers.begun];
+    const away = [...leftovers.dropped, ...dropped.map((one) => one.number), ...begun];
     for (const gone of away) await rm(segmentPath(dir, gone), { recursive: true, force: true });
-    if (recovered.anchorIsBehind) await writeAnchor(dir, recovered.anchor);
   }
-  return { ...recovered, newest };
+  return { ...recovered, anchor: next, base, newest };
+}
+
+/** The anchor without the sealed segments all of whose blocks come before number `chain`. */
+export function withoutBefore(
+  anchor: Anchor,
+  chain: number,
+): { readonly next: Anchor; readonly dropped: readonly SegmentFacts[] } {
+  const dropped = anchor.segments.filter(({ lastChain }) => lastChain > 0 && lastChain < chain);
+  const last = dropped.at(-1);
+  if (last === undefined) return { next: anchor, dropped };
+  const segments = anchor.segments.slice(dropped.length);
+  return {
+    next: { ...anchor, firstChain: last.lastChain + 1, baseHash: last.lastHash, segments },
+    dropped,
+  };
 }
 
 function nothing(anchor: Anchor): Recovered {

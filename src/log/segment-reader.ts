@@ -5,6 +5,7 @@
 import type { ParsedBlock } from "../format/block-header.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { BlockStore, type ChainEnds } from "./block-store.ts";
+import { CarriedBlocks } from "./carried-blocks.ts";
 import { corrupt } from "./log-paths.ts";
 import { openLog } from "./open-log.ts";
 
@@ -18,9 +19,11 @@ export interface LogReader {
   heads(): ReadonlyMap<string, ProcessHead>;
   /** Throws `TypeError` beyond firstChain … lastChain, RL_CORRUPT_LOG where the block is missing or damaged. */
   block(chain: number): Promise<ParsedBlock>;
+  /** A block of the base (format/log-base.ts) by its number, which is below firstChain. */
+  carried(chain: number): ParsedBlock | undefined;
   /** Blocks of the process that hold control events, newest first; reads no others. Ends at what is kept. */
   controlBlocks(process: string): AsyncGenerator<ParsedBlock>;
-  /** Blocks after number `since` in chain order; the chain is checked, too. */
+  /** Blocks after number `since` in chain order, those of the base first; the chain is checked, too. */
   blocks(since?: number): AsyncGenerator<ParsedBlock>;
   /** All blocks as bytes, for readers that check checksums and chain by themselves (threads do it faster). */
   unchecked(): AsyncGenerator<Uint8Array>;
@@ -32,7 +35,8 @@ export interface LogReader {
 
 /** Throws RL_UNKNOWN_APP, RL_LOCKED (its owner lives), RL_CORRUPT_LOG, RL_NO_RIGHTS. */
 export async function openLogReader(dir: string): Promise<LogReader> {
-  const { anchor, state, shelf, unlock } = await openLog(dir, "reader", undefined);
+  const { anchor, state, base, shelf, unlock } = await openLog(dir, "reader", undefined);
+  const carried = new CarriedBlocks(base);
   const store = new BlockStore(dir, shelf, () => anchor);
   const { application, firstChain, lastChain } = anchor;
   return {
@@ -41,16 +45,25 @@ export async function openLogReader(dir: string): Promise<LogReader> {
     lastChain,
     heads: () => state.heads,
     block: (chain) => store.block(chain),
+    carried: (chain) => carried.block(chain),
     controlBlocks: (process) =>
       walkBack(dir, process, state.heads.get(process)?.control ?? 0, firstChain, (chain) =>
         store.block(chain),
       ),
-    blocks: (since) => store.blocks(since),
-    unchecked: () => store.unchecked(),
+    blocks: (since = 0) => carried.before(since, store),
+    unchecked: () => follow(carried.bytes, store.unchecked()),
     ends: anchor,
     getState: (key) => state.get(key),
     close: () => shelf.closeAll().finally(unlock),
   };
+}
+
+async function* follow(
+  first: readonly Uint8Array[],
+  then: AsyncGenerator<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  for (const bytes of first) yield Uint8Array.from(bytes); // readers give the memory away
+  yield* then;
 }
 
 /** Along previousControl. A link that leads to another process is damage that no checksum shows. */

@@ -16,6 +16,9 @@ interface Track extends ProcessHead {
   readonly checkpoints: [number, number][];
 }
 
+/** Instead of a number: the irregular block that links lead to was removed, its gaps stand in the base. */
+const REMOVED = -1;
+
 /** Where each rollback led back to, by process: [sequence of its block, last position it kept]. */
 export type Rollbacks = ReadonlyMap<string, readonly (readonly [number, number])[]>;
 
@@ -61,6 +64,31 @@ export class ChainCheck {
     this.damages.push({ place, why: "missing" });
     this.#next = last + 1;
     this.#hash = undefined;
+  }
+
+  /** The blocks that stand for removed ones: each process goes on where its last one ends, and links back to it. */
+  beginWith(blocks: readonly Uint8Array[]): void {
+    for (const bytes of blocks) {
+      try {
+        const { header, columns } = decodeBlock(bytes);
+        const before = this.#tracks.get(header.process);
+        const faults = before === undefined ? [] : [...linkFaults(header, before)];
+        faults.push(...this.#history(header, columns, before ?? this.#firstTrack(header)));
+        const track = this.#tracks.get(header.process) as Track;
+        if (header.sequence > 1) this.#tracks.set(header.process, { ...track, irregular: REMOVED });
+        if (header.chain >= this.#firstChain) faults.push("stands behind the first block that is kept");
+        if (this.#application !== undefined && header.application !== this.#application)
+          faults.push(`is of application "${header.application}"`);
+        for (const why of faults)
+          this.damages.push({
+            place: `block ${header.chain} of the base (process "${header.process}")`,
+            why,
+          });
+      } catch (error) {
+        if (!hasCode(error, "RL_BAD_BLOCK")) throw error;
+        this.damages.push({ place: "the base", why: error.message });
+      }
+    }
   }
 
   /** The bytes found under `chain`, which rises. */
@@ -169,7 +197,7 @@ function* linkFaults(header: BlockHeader, before: ProcessHead): Generator<string
     yield `links back to block ${header.previousBlock}, it should to ${before.chain}`;
   if (header.previousControl !== before.control)
     yield `links back to control block ${header.previousControl}, it should to ${before.control}`;
-  if (header.previousIrregular !== before.irregular)
+  if (before.irregular !== REMOVED && header.previousIrregular !== before.irregular)
     yield `links back to irregular block ${header.previousIrregular}, it should to ${before.irregular}`;
   if (header.position !== before.position)
     yield `begins at position ${header.position}, ${before.position} was due`;

@@ -4,6 +4,7 @@
  */
 import { decodeBlock } from "../format/block.ts";
 import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
+import { BASE_STATE, baseOf, type LogBase } from "../format/log-base.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { chainOf } from "../format/log-key.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
@@ -30,6 +31,8 @@ export interface LogReport {
   readonly gaps: number;
   readonly firstChain: number;
   readonly lastChain: number;
+  /** Blocks of the base, which stands for what retention removed before firstChain; 0 = nothing was removed. */
+  readonly carriedBlocks: number;
   /** Empty: the log is whole. At most MAX_FINDINGS. */
   readonly damages: readonly Damage[];
   /** Tolerated as set union, but worth a look; empty where the log is damaged. At most MAX_FINDINGS. */
@@ -82,7 +85,7 @@ class Verification {
     const segments = anchor?.segments ?? found.map(unsealed);
     if (anchor?.commit === 0 && !(await this.#everWritten())) return emptyReport(anchor);
     const newest = anchor === undefined ? undefined : await this.#recover(anchor);
-    const check = await this.#chain(newest?.anchor ?? anchor, segments);
+    const check = await this.#chain(newest?.anchor ?? anchor, segments, newest?.base);
     if (newest !== undefined) this.#compareHeads(check, newest.heads);
     this.#damages.push(...check.damages);
     const whole = this.#damages.length === 0;
@@ -97,6 +100,7 @@ class Verification {
       gaps: check.gaps,
       firstChain: anchor?.firstChain ?? 1,
       lastChain: check.next - 1,
+      carriedBlocks: newest?.base?.blocks.length ?? 0,
       damages: this.#damages.slice(0, MAX_FINDINGS),
       overlaps: overlaps.list,
       omitted: Math.max(0, this.#damages.length - MAX_FINDINGS) + overlaps.omitted,
@@ -135,15 +139,21 @@ class Verification {
     return await this.#damageOf(segmentPath(this.#dir, number), () =>
       this.#shelf.use(number, async (segment) => {
         const recovered = await recover(this.#dir, anchor, segment);
-        return { anchor: recovered.anchor, heads: recovered.state.heads };
+        const base = baseOf(recovered.state.get(BASE_STATE));
+        return { anchor: recovered.anchor, heads: recovered.state.heads, base };
       }),
     );
   }
 
-  async #chain(anchor: Anchor | undefined, segments: readonly SegmentFacts[]): Promise<ChainCheck> {
+  async #chain(
+    anchor: Anchor | undefined,
+    segments: readonly SegmentFacts[],
+    logBase: LogBase | undefined,
+  ): Promise<ChainCheck> {
     const firstChain = anchor?.firstChain ?? 1;
     const base = anchor?.baseHash ?? (firstChain === 1 ? NO_HASH : undefined);
     const check = new ChainCheck(anchor?.application, firstChain, base);
+    if (logBase?.boundary === firstChain) check.beginWith(logBase.blocks);
     for (const facts of segments) {
       await this.#eachBlock(facts.number, (chain, bytes) => check.add(chain, bytes));
       check.expectUpTo(facts.lastChain);
@@ -214,6 +224,7 @@ function emptyReport({ application, segments }: Anchor): LogReport {
     ...none,
     firstChain: 1,
     lastChain: 0,
+    carriedBlocks: 0,
     damages: [],
     overlaps: [],
   };

@@ -13,6 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { afterEach, beforeAll, expect, test } from "vitest";
+import { EventColumns } from "../../src/format/event-columns.ts";
+import { EventLog } from "../../src/log/event-log.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
 import { build, main, run } from "./cli.ts";
 
@@ -177,4 +179,43 @@ test("--apply on an events file is wrong use, an unknown application leaves noth
   const home = await logOf(ladder(1), 1);
   expect((await run(["gc", "other", "--log", home, "--apply"])).code).toBe(2);
   expect(existsSync(join(home, "other"))).toBe(false);
+});
+
+test("gc --apply removes whole segments of the log below every line; compute answers as before, verify and export tell", async () => {
+  const home = mkdtempSync(join(tmpdir(), "recovery-line-retention-"));
+  homes.push(home);
+  const log = await EventLog.open(join(home, "app"), { create: true, segmentBytes: 4096 });
+  for (let round = 0; round < 60; round += 1)
+    for (const process of PROCESSES) {
+      const channel = "ab";
+      const [begin, end] = [round * 40, round * 40 + 40];
+      const columns = new EventColumns(process);
+      const type = process === "a" ? "send" : "receive";
+      for (let at = begin; at < end; at += 1)
+        columns.push({ type, process, channel, begin: at, end: at + 1 });
+      const offsets = new Map([[channel, end]]);
+      const cut = {
+        sent: type === "send" ? offsets : new Map(),
+        received: type === "send" ? new Map() : offsets,
+      };
+      columns.push({ type: "checkpoint", process, checkpoint: round + 1, usable: true, cut });
+      await log.append(columns);
+      await log.commit();
+    }
+  await log.close();
+  const compute = async () => JSON.parse((await run(["compute", "app", "--log", home, "--json"])).stdout);
+  const before = await compute();
+  const lines = async () => (await run(["export", "app", "--log", home])).stdout.trim().split("\n").length;
+  expect(await lines()).toBe(60 * 2 * 41);
+  const { logs } = JSON.parse((await run(["gc", "app", "--log", home, "--apply", "--json"])).stdout);
+  expect(logs).toMatchObject([{ log: home }]);
+  expect(logs[0].bytes).toBeGreaterThan(10_000);
+  const { line, inTransit, outcome, evidence } = before;
+  expect(await compute()).toMatchObject({ line, inTransit, outcome, evidence });
+  expect(await lines()).toBeLessThan(60 * 41);
+  const { stdout, code } = await run(["verify", "app", "--log", home]);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/removed by gc/);
+  const again = await run(["gc", "app", "--log", home, "--apply"]);
+  expect(again.stdout).toContain("no segment of the log removed");
 });

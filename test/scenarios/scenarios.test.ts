@@ -111,7 +111,11 @@ const VERBS: Record<string, (evidence: Evidence, options: Options) => string | P
     return zcyclesText("app", await uselessReport(rollbackModel(evidence, ruleOf(options))));
   },
   gc: (evidence) =>
-    gcText("app", planCollection(evidence, rulesToKeep(evidence)), [], { applied: false, finished: 0 }),
+    gcText("app", planCollection(evidence, rulesToKeep(evidence)), [], {
+      applied: false,
+      finished: 0,
+      logs: [],
+    }),
   async cut(evidence, options) {
     const model = rollbackModel(evidence, ruleOf(options));
     const which = options.has("least") ? "least" : "greatest";

@@ -34,6 +34,12 @@ export class MemoryLog {
     await this.#placer.place(columns, ({ chain, bytes }) => this.bytes.set(chain, bytes));
   }
 
+  async appendEvent(event: Event): Promise<void> {
+    const columns = new EventColumns(event.process);
+    columns.push(event);
+    await this.append(columns);
+  }
+
   /** As if the owner had died and another one had opened it. */
   reopen(): void {
     this.#placer = this.#newPlacer(this.bytes.get(this.bytes.size)?.slice(-32) ?? NO_HASH);

@@ -1,0 +1,227 @@
+/**
+ * Which segments of a log can go, and what must stand for them (logs-format.md, "Base").
+ *
+ * A process's history up to a checkpoint that no line of any future falls below is collapsed into that checkpoint: its cut names all that
+ * the process had sent and received (`covers`), and no mark of a rollback gets before it, so what lies before is one interval that is
+ * never undone (the argument of engine/compute-from-cuts.ts, which reads logs in the same way). Positions go on, gaps are counted as
+ * before. What the process did since, as far as it stands in removed segments, is carried along: its blocks as they are.
+ *
+ * Left whole: a log with message-log (`stable`) lines or page invalidations, and whatever would carry more than MAX_CARRIED_BYTES.
+ */
+import { type Block, decodeBlock, encodeBlock } from "../format/block.ts";
+import { type BlockHeader, parseBlock } from "../format/block-header.ts";
+import { readColumns } from "../format/block-read.ts";
+import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
+import type { LogBase } from "../format/log-base.ts";
+import type { CheckpointEvent, Event } from "../model/event.ts";
+import { MAX_BASE_GAPS, MAX_BLOCK_EVENTS, MAX_CARRIED_BYTES, MAX_CARRIED_SHARE } from "../model/limits.ts";
+
+export type PrunePlan =
+  | { readonly base: LogBase; readonly carriedBytes: number }
+  /** Nothing can go, and why. */
+  | { readonly base: undefined; readonly reason: string };
+
+/** The log as its owner sees it. */
+export interface PruneSource {
+  /** Numbers of the first blocks of the segments, without the oldest one's; rising. */
+  readonly boundaries: readonly number[];
+  /** Base and blocks, from the first. */
+  blocks(): AsyncIterable<Uint8Array>;
+}
+
+interface Collapse {
+  readonly position: number;
+  readonly chain: number;
+  readonly row: number;
+  readonly gaps: number;
+  readonly lost: number;
+}
+
+/** One process's history. */
+class Track {
+  readonly chains: number[] = [];
+  /** Bytes of the blocks up to each, summed. */
+  readonly bytes: number[] = [0];
+  /** Checkpoints in effect that its history may be collapsed into, oldest first. */
+  collapses: Collapse[] = [];
+  gaps: { readonly position: number; readonly lost: number }[] = [];
+  /** Newest block that ends in a rollback; 0 = none. */
+  rolledBack = 0;
+
+  /** Bytes of its blocks from number `from` up to, without, number `to`. */
+  bytesBetween(from: number, to: number): number {
+    return Math.max(0, this.bytes[firstAt(this.chains, to)]! - this.bytes[firstAt(this.chains, from)]!);
+  }
+
+  collapseBefore(boundary: number): Collapse | undefined {
+    return this.collapses.findLast(({ chain }) => chain < boundary);
+  }
+
+  undo(kept: number, chain: number): void {
+    this.collapses = this.collapses.filter(({ position }) => position <= kept);
+    this.gaps = this.gaps.filter(({ position }) => position <= kept);
+    this.rolledBack = chain;
+  }
+}
+
+/** Index of the first element that is not below `value`. */
+function firstAt(rising: readonly number[], value: number): number {
+  let [low, high] = [0, rising.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (rising[middle]! < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
+ * `oldest`: per process the position of a checkpoint, or 0, that no line of any future starts before. A process that it lacks keeps its
+ * history. Throws what reading throws.
+ */
+export async function planPrune(
+  source: PruneSource,
+  oldest: ReadonlyMap<string, number>,
+  maxCarriedShare = MAX_CARRIED_SHARE,
+): Promise<PrunePlan> {
+  if (source.boundaries.length === 0) return nothing("there is one segment only");
+  const tracks = new Map<string, Track>();
+  for await (const bytes of source.blocks()) {
+    const reason = follow(tracks, bytes, oldest);
+    if (reason !== undefined) return nothing(reason);
+  }
+  for (const boundary of [...source.boundaries].reverse()) {
+    let [carried, dropped] = [0, 0];
+    for (const track of tracks.values()) {
+      carried += track.bytesBetween(track.collapseBefore(boundary)?.chain ?? 0, boundary);
+      dropped += track.bytesBetween(0, boundary);
+    }
+    if (carried > MAX_CARRIED_BYTES || carried > dropped * maxCarriedShare) continue;
+    return collapse(source, tracks, boundary);
+  }
+  return nothing("too much of the older segments may still be needed");
+}
+
+function nothing(reason: string): PrunePlan {
+  return { base: undefined, reason };
+}
+
+/** Takes one block in. Returns why the log must stay whole. */
+function follow(
+  tracks: Map<string, Track>,
+  bytes: Uint8Array,
+  oldest: ReadonlyMap<string, number>,
+): string | undefined {
+  const parsed = parseBlock(bytes);
+  const { header } = parsed;
+  const track = tracks.get(header.process) ?? new Track();
+  tracks.set(header.process, track);
+  track.chains.push(header.chain);
+  track.bytes.push(track.bytes.at(-1)! + bytes.length);
+  if (header.controls === 0 && !parsed.hasExtras) return undefined;
+  const columns = readColumns(parsed);
+  for (let row = 0; row < columns.count; row += 1) {
+    const kind = columns.kind[row]!;
+    if (kind === EVENT_KIND.send || kind === EVENT_KIND.receive) continue;
+    if (kind === EVENT_KIND.stable) return "a message log makes more of the past restorable";
+    const event = columns.event(row);
+    if (event.type === "page-invalidate") return "page invalidations are not in cuts";
+    const position = header.position + row + 1;
+    if (event.type === "gap") track.gaps.push({ position, lost: event.lost ?? 0 });
+    else if (event.type === "rollback") track.undo(header.positionAfter - 1, header.chain);
+    else if (event.type === "checkpoint" && position <= (oldest.get(header.process) ?? 0))
+      addCollapse(track, header, event, { position, row });
+  }
+  return undefined;
+}
+
+function addCollapse(
+  track: Track,
+  header: BlockHeader,
+  event: CheckpointEvent,
+  at: { readonly position: number; readonly row: number },
+): void {
+  const gaps = track.gaps.length;
+  if (event.cut === undefined || !event.usable || !header.covers) return;
+  if (gaps > MAX_BASE_GAPS || gaps >= at.position || gaps + header.rows > MAX_BLOCK_EVENTS) return;
+  const lost = track.gaps.reduce((sum, gap) => sum + gap.lost, 0);
+  track.collapses.push({ ...at, chain: header.chain, gaps, lost });
+}
+
+async function collapse(
+  source: PruneSource,
+  tracks: ReadonlyMap<string, Track>,
+  boundary: number,
+): Promise<PrunePlan> {
+  const blocks: Uint8Array[] = [];
+  const ends = new Map<string, ChannelEnds>();
+  for await (const bytes of source.blocks()) {
+    const { header } = parseBlock(bytes);
+    if (header.chain >= boundary) break;
+    const { process, chain } = header;
+    const track = tracks.get(process) as Track;
+    const into = track.collapseBefore(boundary);
+    if (into === undefined || chain > into.chain) blocks.push(Uint8Array.from(bytes));
+    else {
+      // Who stands at a channel's end is also told by lines that were undone.
+      if (track.rolledBack > 0) collectEnds(ends, decodeBlock(bytes));
+      if (chain === into.chain) blocks.push(collapsed(decodeBlock(bytes), into, ends.get(process)));
+    }
+  }
+  return { base: { boundary, blocks }, carriedBytes: blocks.reduce((sum, { length }) => sum + length, 0) };
+}
+
+interface ChannelEnds {
+  readonly sent: Set<string>;
+  readonly received: Set<string>;
+}
+
+function collectEnds(into: Map<string, ChannelEnds>, { columns }: Block): void {
+  let ends = into.get(columns.process);
+  if (ends === undefined) {
+    ends = { sent: new Set(), received: new Set() };
+    into.set(columns.process, ends);
+  }
+  for (const event of columns.events()) addEnds(ends, event);
+}
+
+function addEnds(ends: ChannelEnds, event: Event): void {
+  if (event.type === "send") ends.sent.add(event.channel);
+  else if (event.type === "receive") ends.received.add(event.channel);
+  else if (event.type === "page-copy")
+    (event.role === "source" ? ends.sent : ends.received).add(event.channel);
+  else if (event.type === "checkpoint" && event.cut !== undefined) {
+    for (const channel of event.cut.sent.keys()) ends.sent.add(channel);
+    for (const channel of event.cut.received.keys()) ends.received.add(channel);
+  }
+}
+
+/** The block from its checkpoint on, as the first one of its process; the gaps before it stand before it. */
+function collapsed(
+  { header, columns }: Block,
+  { position, row, gaps, lost }: Collapse,
+  ends: ChannelEnds | undefined,
+): Uint8Array {
+  const { process } = columns;
+  const kept = new EventColumns(process);
+  for (let gap = 0; gap < gaps; gap += 1)
+    kept.push({ type: "gap", process, ...(gap === 0 && lost > 0 ? { lost } : {}) });
+  for (let at = row; at < columns.count; at += 1) {
+    const event = columns.event(at);
+    kept.push(at === row && event.type === "checkpoint" ? withEnds(event, ends) : event);
+  }
+  const place = { ...header, previousControl: 0, previousIrregular: 0 }; // nothing before it is asked for
+  return encodeBlock({ ...place, position: position - 1 - gaps }, kept);
+}
+
+/** A channel that the cut does not name stands at 0: to say so changes nothing but who stands there. */
+function withEnds(event: CheckpointEvent, ends: ChannelEnds | undefined): CheckpointEvent {
+  const cut = event.cut;
+  if (ends === undefined || cut === undefined) return event;
+  const named = (offsets: ReadonlyMap<string, number>, more: ReadonlySet<string>): Map<string, number> =>
+    new Map([...[...more].map((channel) => [channel, 0] as const), ...offsets]);
+  return {
+    ...event,
+    cut: { sent: named(cut.sent, ends.sent), received: named(cut.received, ends.received) },
+  };
+}

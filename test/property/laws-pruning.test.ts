@@ -1,0 +1,223 @@
+/** Retention changes no answer: of any failure set, by any rules, now and after whatever follows. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { buildEvidence } from "../../src/engine/build-evidence.ts";
+import { computeLine } from "../../src/engine/compute.ts";
+import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
+import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { parseBlock } from "../../src/format/block-header.ts";
+import type { LogBase } from "../../src/format/log-base.ts";
+import type { Evidence } from "../../src/graph/evidence.ts";
+import { planPrune } from "../../src/log/plan-prune.ts";
+import type { Event } from "../../src/model/event.ts";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { Random } from "../reference/random.ts";
+import { type MemoryLog, memoryLog } from "../unit/memory-log.ts";
+import { numRuns } from "./cases.ts";
+import { evidenceOf } from "./laws-executions.ts";
+
+async function* streamOf(base: LogBase | undefined, log: MemoryLog): AsyncGenerator<Uint8Array> {
+  for (const block of base?.blocks ?? []) yield Uint8Array.from(block);
+  for (const [chain, block] of log.bytes) if (chain >= (base?.boundary ?? 1)) yield Uint8Array.from(block);
+}
+
+/** The log pruned as far as the evidence so far allows; undefined: nothing can go. */
+async function pruned(
+  log: MemoryLog,
+  base: LogBase | undefined,
+  every: number,
+): Promise<LogBase | undefined> {
+  const evidence = await readEvidence(streamOf(base, log));
+  const { oldest } = planCollection(evidence, rulesToKeep(evidence));
+  const boundaries = [...log.bytes.keys()].filter(
+    (chain) => chain % every === 0 && chain > (base?.boundary ?? 1),
+  );
+  const plan = await planPrune({ boundaries, blocks: () => streamOf(base, log) }, oldest, 0.9);
+  return plan.base;
+}
+
+const told = ({ line, inTransit, outcome, evidence }: RecoveryLine) => ({
+  line,
+  inTransit,
+  outcome,
+  evidence,
+});
+
+async function sameAnswers(full: Evidence, base: LogBase, log: MemoryLog): Promise<void> {
+  const kept = await readEvidence(streamOf(base, log));
+  const joined = await buildEvidence([{ name: "kept", blocks: () => streamOf(base, log) }], { workers: 0 });
+  const carried = new Map(base.blocks.map((block) => [parseBlock(block).header.chain, parseBlock(block)]));
+  const source = {
+    firstChain: base.boundary,
+    lastChain: log.lastChain,
+    heads: () => log.heads(),
+    block: (chain: number) => log.block(chain),
+    carried: (chain: number) => carried.get(chain),
+  };
+  const { processes } = full;
+  for (let set = 0; set < 2 ** processes.length; set += 1) {
+    const failed = processes.filter((_, process) => (set >> process) & 1);
+    for (const inTransit of ["any", "logged"] as const) {
+      const options = { failed, dsm: "sequential", inTransit } as const;
+      const expected = told(computeLine(full, options));
+      expect(told(computeLine(kept, options))).toEqual(expected);
+      expect(told(computeLine(joined, options))).toEqual(expected);
+      const cuts = await computeFromCuts([source], options);
+      if (cuts.line !== undefined) expect(told(cuts.line)).toEqual(expected);
+    }
+  }
+}
+
+/**
+ * A true execution of processes that checkpoint with cuts. Now and then all are quiet and checkpoint, so that lines get on; some fail
+ * and go back to the line; some events are lost to a gap.
+ */
+class Execution {
+  readonly events: Event[] = [];
+  readonly #random: Random;
+  readonly #names: readonly string[];
+  /** Lines in effect, and what really happened: a lost event is a gap in the one and itself in the other. */
+  readonly #truth = new Map<string, Event[]>();
+  readonly #indices = new Map<string, number>();
+  readonly #lossy: boolean;
+
+  constructor(seed: number) {
+    this.#random = new Random(seed);
+    this.#names = ["a", "b", "c", "d"].slice(0, 2 + this.#random.below(3));
+    this.#lossy = this.#random.oneIn(3);
+    for (const name of this.#names) this.#truth.set(name, []);
+  }
+
+  #happen(event: Event): void {
+    this.#truth.get(event.process)!.push(event);
+    const loses = this.#lossy && event.type !== "checkpoint" && this.#random.oneIn(30);
+    if (!loses) this.events.push(event);
+    else
+      this.events.push({
+        type: "gap",
+        process: event.process,
+        ...(this.#random.oneIn(2) ? { lost: 1 } : {}),
+      });
+  }
+
+  /** How far the process is on the channel. */
+  #at(process: string, type: "send" | "receive", channel: string): number {
+    let end = 0;
+    for (const event of this.#truth.get(process)!)
+      if (event.type === type && event.channel === channel) end = Math.max(end, event.end);
+    return end;
+  }
+
+  step(): void {
+    const random = this.#random;
+    const from = random.pick(this.#names);
+    const to = random.pick(this.#names.filter((name) => name !== from));
+    const dice = random.below(60);
+    if (dice < 22) this.#send(from, to);
+    else if (dice < 45) this.#receive(from, to);
+    else if (dice < 56) this.#checkpoint(from);
+    else if (dice < 59) this.#quiet();
+    else if (random.oneIn(2)) this.#crash();
+  }
+
+  #send(from: string, to: string): void {
+    const channel = from + to + (this.#random.oneIn(8) ? this.#random.below(3) : "");
+    const begin = this.#at(from, "send", channel);
+    this.#happen({ type: "send", process: from, channel, begin, end: begin + 1 + this.#random.below(3) });
+  }
+
+  #receive(from: string, to: string): void {
+    for (const channel of [from + to, `${from}${to}0`, `${from}${to}1`, `${from}${to}2`]) {
+      const begin = this.#at(to, "receive", channel);
+      const end = this.#at(from, "send", channel);
+      if (begin < end && this.#random.below(4) > 0)
+        this.#happen({
+          type: "receive",
+          process: to,
+          channel,
+          begin,
+          end: begin + 1 + this.#random.below(end - begin),
+        });
+    }
+  }
+
+  #checkpoint(process: string): void {
+    const index = (this.#indices.get(process) ?? 0) + 1 + this.#random.below(2);
+    this.#indices.set(process, index);
+    const named = (type: "send" | "receive") =>
+      new Map(
+        this.#truth
+          .get(process)!
+          .flatMap((event) =>
+            event.type === type ? [[event.channel, this.#at(process, type, event.channel)]] : [],
+          ) as [string, number][],
+      );
+    const cut = this.#random.oneIn(8) ? {} : { cut: { sent: named("send"), received: named("receive") } };
+    this.#happen({ type: "checkpoint", process, checkpoint: index, usable: !this.#random.oneIn(6), ...cut });
+  }
+
+  #quiet(): void {
+    for (const name of this.#random.shuffle([...this.#names])) this.#checkpoint(name);
+  }
+
+  /** Some fail; all go to the line that the evidence gives, which may be earlier than the true one. */
+  #crash(): void {
+    const evidence = evidenceOf(this.events, [...this.#names]);
+    const failed = this.#random.subset(this.#names);
+    const { line } = computeLine(evidence, { failed, dsm: "sequential", inTransit: "any" });
+    for (const { process, checkpoint } of line) {
+      if (checkpoint === null) continue;
+      const truth = this.#truth.get(process)!;
+      const base = truth.findLastIndex(
+        (event) => event.type === "checkpoint" && event.checkpoint === checkpoint,
+      );
+      truth.length = base + 1;
+      this.events.push({ type: "rollback", process, checkpoint });
+    }
+  }
+}
+
+function history(seed: number, steps: number): Event[] {
+  const execution = new Execution(seed);
+  for (let step = 0; step < steps; step += 1) execution.step();
+  return execution.events;
+}
+
+test("after pruning, every failure set's line, in-transit ranges and outcome are the same, also after more events and a second pruning", async () => {
+  let prunings = 0;
+  let again = 0;
+  let removed = 0;
+  const seed = Date.now() % 1_000_000_000;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 0, max: 2 ** 31 }),
+      fc.integer({ min: 20, max: 200 }),
+      fc.double({ min: 0.2, max: 1, noNaN: true }),
+      fc.array(fc.nat(4), { minLength: 1, maxLength: 5 }),
+      fc.integer({ min: 1, max: 7 }),
+      async (execution, steps, share, sizes, every) => {
+        const events = history(execution, steps);
+        const past = events.slice(0, Math.floor(events.length * share));
+        const early = await memoryLog(past, sizes);
+        const base = await pruned(early, undefined, every);
+        if (base === undefined) return;
+        prunings += 1;
+        removed += base.boundary - 1 - base.blocks.length;
+        await sameAnswers(await readEvidence(early.blocks()), base, early);
+        // Flushed at the same places first, so that the later log begins with the same blocks.
+        const later = await memoryLog(past, sizes);
+        for (const event of events.slice(past.length)) await later.appendEvent(event);
+        const full = await readEvidence(later.blocks());
+        await sameAnswers(full, base, later);
+        const second = await pruned(later, base, every);
+        if (second === undefined) return;
+        again += 1;
+        await sameAnswers(full, second, later);
+      },
+    ),
+    { seed, numRuns: numRuns },
+  );
+  expect(prunings).toBeGreaterThan(10);
+  console.log(`seed ${seed}: ${prunings} prunings, ${again} a second time, ${removed} blocks removed`);
+});
