@@ -93,8 +93,15 @@ async function restartApp(
   if (flags.dryRun) throw begun(app);
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
-  if (!(await takeUp({ home, app, log: collector }, journal)))
-    return work(app, home, collector, flags, known, [...journal.processes]);
+  if (!(await takeUp({ home, app, log: collector }, journal))) {
+    const { keepSurvivors, fallBack } = journal;
+    const asBefore = {
+      ...flags,
+      keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
+      fallBack: flags.fallBack === true || fallBack,
+    };
+    return work(app, home, collector, asBefore, known, journal.processes);
+  }
   if (flags.json) await writeJson({ application: app, resumed: journal.processes });
   else await write("All its processes were there already; they go on now.\n");
 }

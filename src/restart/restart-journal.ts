@@ -16,6 +16,9 @@ export interface RestartJournal {
   readonly phase: RestartPhase;
   /** Processes that are killed and come back. */
   readonly processes: readonly string[];
+  /** As the call was told. */
+  readonly keepSurvivors: boolean;
+  readonly fallBack: boolean;
 }
 
 /** The folder of a restart under way; it also holds edited images. */

@@ -193,12 +193,15 @@ function imageFolder(home: string, app: string, process: string): string {
   return join(restartFolder(home, app), FILES, process);
 }
 
-function note({ home, app }: RestartRequest, plan: RestartPlan, phase: RestartPhase): Promise<void> {
+function note(request: RestartRequest, plan: RestartPlan, phase: RestartPhase): Promise<void> {
+  const { home, app, keepSurvivors, fallBack } = request;
   return writeJournal(restartFolder(home, app), {
     format: 1,
     application: app,
     phase,
     processes: namesOf(plan),
+    keepSurvivors,
+    fallBack,
   });
 }
 
