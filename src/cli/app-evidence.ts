@@ -10,6 +10,8 @@ export interface AppEvidence {
   readonly evidence: Evidence;
   /** Log directories that lack the application although they were named: only with `assumeLost`. */
   readonly missing: readonly string[];
+  /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
+  readonly missingNodes: readonly string[];
 }
 
 /** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
@@ -29,6 +31,7 @@ export async function evidenceOfLogs(
   homes: readonly string[],
   app: string,
   assumeLost = false,
+  nodes?: readonly string[],
 ): Promise<AppEvidence> {
   const { EvidenceBuilder } = await import("../graph/evidence.ts");
   const { decodeBlock } = await import("../format/block.ts");
@@ -51,7 +54,9 @@ export async function evidenceOfLogs(
     }
   if (missing.length === homes.length) throw unknown;
   if (missing.length > 0 && !assumeLost) throw refused(app, missing);
-  return { evidence: builder.build(), missing };
+  const { checkNodes } = await import("./app-nodes.ts");
+  const missingNodes = await checkNodes(homes, app, nodes, assumeLost);
+  return { evidence: builder.build(), missing, missingNodes };
 }
 
 function claim(owners: Map<string, string>, { process }: EventColumns, home: string): void {

@@ -3,22 +3,27 @@ import type { AppLog } from "../engine/compute-app.ts";
 import { hasCode } from "../model/errors.ts";
 import { appBlocks, openLog } from "./app-blocks.ts";
 import { refused } from "./app-evidence.ts";
+import { absentNodes, NODE_STATE, nodeNames, refusedNodes } from "./app-nodes.ts";
 import { appDirectory } from "./home.ts";
 
 export interface AppLogs {
   readonly logs: readonly AppLog[];
   /** Homes that lack the application although they were named: only with `assumeLost`. */
   readonly missing: readonly string[];
+  /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
+  readonly missingNodes: readonly string[];
 }
 
-/** Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it, and what opening throws. */
+/** Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it or a node's log is missing, and what opening throws. */
 export async function openAppLogs(
   homes: readonly string[],
   app: string,
   assumeLost = false,
+  nodes?: readonly string[],
 ): Promise<AppLogs> {
   const logs: AppLog[] = [];
   const missing: string[] = [];
+  let missingNodes: readonly string[] = [];
   let unknown: unknown;
   try {
     for (const home of homes)
@@ -31,11 +36,13 @@ export async function openAppLogs(
       }
     if (logs.length === 0) throw unknown;
     if (missing.length > 0 && !assumeLost) throw refused(app, missing);
+    missingNodes = absentNodes(logs, nodes);
+    if (missingNodes.length > 0 && !assumeLost) throw refusedNodes(app, missingNodes);
   } catch (error) {
     await closeLogs(logs);
     throw error;
   }
-  return { logs, missing };
+  return { logs, missing, missingNodes };
 }
 
 export async function closeLogs(logs: readonly AppLog[]): Promise<void> {
@@ -47,7 +54,15 @@ async function openAppLog(home: string, app: string): Promise<AppLog> {
   if (collected !== undefined) return collected;
   const reader = await openLog(appDirectory(home, app));
   const { ends } = reader;
-  return { name: home, cuts: reader, blocks: () => reader.unchecked(), ends, close: () => reader.close() };
+  const node = nodeNames(reader.getState(NODE_STATE));
+  return {
+    name: home,
+    cuts: reader,
+    blocks: () => reader.unchecked(),
+    ends,
+    node,
+    close: () => reader.close(),
+  };
 }
 
 /** The log in the hands of a live collector, which alone may read it; undefined if none has it. */
@@ -57,7 +72,14 @@ async function openCollected(home: string, app: string): Promise<AppLog | undefi
   if (collector === undefined) return undefined;
   try {
     const cuts = await collector.log(app);
-    return { name: home, cuts, blocks: () => appBlocks(home, app), close: async () => collector.close() };
+    const { node } = await collector.ping();
+    return {
+      name: home,
+      cuts,
+      node,
+      blocks: () => appBlocks(home, app),
+      close: async () => collector.close(),
+    };
   } catch (error) {
     collector.close();
     if (hasCode(error, "RL_UNKNOWN_APP")) return undefined;

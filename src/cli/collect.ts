@@ -1,8 +1,11 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
+import { hostname } from "node:os";
 import { type Command, Option } from "commander";
-import type { OnFull } from "../engine/collect.ts";
+import type { NodeNames, OnFull } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
+import { nodeList } from "./app-nodes.ts";
+import { repeated } from "./failed-names.ts";
 import { resolveHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printableSentence, write } from "./print.ts";
@@ -24,6 +27,8 @@ interface CollectFlags {
   readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
   readonly onFull: OnFull;
+  readonly node?: string;
+  readonly nodes?: readonly string[];
 }
 
 const HELP = `
@@ -89,6 +94,8 @@ export function register(program: Command): void {
         .choices(["taint", "stop", "halt"])
         .default("taint"),
     )
+    .option("--node <name>", "name of this node, kept in the logs (default with --nodes: the host's name)")
+    .option("--nodes <names>", "all nodes that the applications run on, A,B; kept in the logs", repeated)
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -112,6 +119,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     ringBytes: flags.ringMib * 1024 * 1024,
     commitIntervalMs: flags.commitInterval,
     onFull: flags.onFull,
+    ...nodeOf(flags),
     payloadLimitMib: flags.payloadLimit,
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,
@@ -127,6 +135,13 @@ async function collect(flags: CollectFlags): Promise<void> {
   } finally {
     await daemon.close();
   }
+}
+
+/** With the names of all nodes in its logs, whoever computes from them is told which log is missing. */
+function nodeOf({ node, nodes }: CollectFlags): { readonly node?: NodeNames } {
+  if (node === undefined && nodes === undefined) return {};
+  const name = node ?? hostname();
+  return { node: { name, all: [...new Set([name, ...nodeList(nodes ?? [])])].sort() } };
 }
 
 function readyLine(home: string, ringBytes: number, metricsPort: number | undefined): string {

@@ -7,6 +7,7 @@ import { MAX_WORKERS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { closeLogs, openAppLogs } from "./app-logs.ts";
+import { nodeList } from "./app-nodes.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { lineReport } from "./line-report.ts";
@@ -23,6 +24,7 @@ interface ComputeFlags {
   readonly json?: boolean;
   readonly diagram?: boolean;
   readonly assumeLost?: boolean;
+  readonly nodes?: readonly string[];
   readonly fromEvents?: boolean;
   readonly workers?: number;
 }
@@ -57,7 +59,15 @@ export function register(program: Command): void {
         .default("any"),
     )
     .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
-    .option("--assume-lost", "go on although one of the log directories lacks the application (tainted)")
+    .option(
+      "--nodes <names>",
+      "nodes whose logs must be there, A,B, besides those that the logs name",
+      repeated,
+    )
+    .option(
+      "--assume-lost",
+      "go on although a node's log or the application in a log directory is missing (tainted)",
+    )
     .option("--from-events", "read all events, also where the cuts of checkpoints would do")
     .option(
       "--workers <n>",
@@ -72,8 +82,9 @@ export function register(program: Command): void {
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
   const { dominoOf } = await import("../graph/domino.ts");
-  const { line, evidence, failed, missing } = await solve(app, flags);
-  const answer: RecoveryLine = missing.length > 0 ? { ...line, outcome: "tainted" } : line;
+  const { line, evidence, failed, missing, missingNodes } = await solve(app, flags);
+  const answer: RecoveryLine =
+    missing.length + missingNodes.length > 0 ? { ...line, outcome: "tainted" } : line;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
   const domino = dominoOf(evidence, answer.line);
   const application = app ?? inputBaseName(flags.from ?? "");
@@ -83,11 +94,13 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
       ...answer,
       domino,
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
+      ...(missingNodes.length > 0 ? { missingNodes } : {}),
       ...(diagram === undefined ? {} : { diagram }),
     });
   else
     await write(
-      lineReport(application, answer, domino, missing) + (diagram === undefined ? "" : `\n${diagram}`),
+      lineReport(application, answer, domino, missing, missingNodes) +
+        (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
 }
@@ -102,15 +115,16 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
   const { dsm, inTransit } = flags;
   if (flags.from !== undefined || flags.diagram || app === undefined) {
     const { computeLine } = await import("../engine/compute.ts");
-    const { evidence, missing } = await evidenceFor(app, flags);
+    const { evidence, missing, missingNodes } = await evidenceFor(app, flags);
     // Without any process it is the engine's part to refuse.
     const failed =
       evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
     const line = computeLine(evidence, { dsm, inTransit, ...(failed === undefined ? {} : { failed }) });
-    return { line, evidence, failed, missing };
+    return { line, evidence, failed, missing, missingNodes };
   }
   const { computeApp } = await import("../engine/compute-app.ts");
-  const { logs, missing } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost);
+  const nodes = nodeList(flags.nodes ?? []);
+  const { logs, missing, missingNodes } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost, nodes);
   const progress = new Progress(`reading ${printable(app)}`);
   try {
     const { line, evidence } = await computeApp(logs, {
@@ -121,7 +135,7 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
       ...(flags.fromEvents === undefined ? {} : { fromEvents: flags.fromEvents }),
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
     });
-    return { line, evidence, failed: undefined, missing };
+    return { line, evidence, failed: undefined, missing, missingNodes };
   } finally {
     progress.end();
     await closeLogs(logs);
@@ -138,9 +152,10 @@ async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promis
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    return { evidence: await evidenceOfFile(flags.from), missing: [] };
+    return { evidence: await evidenceOfFile(flags.from), missing: [], missingNodes: [] };
   }
-  if (app !== undefined) return evidenceOfLogs(homesOf(flags.log), app, flags.assumeLost);
+  if (app !== undefined)
+    return evidenceOfLogs(homesOf(flags.log), app, flags.assumeLost, nodeList(flags.nodes ?? []));
   throw new RecoveryLineError(
     "RL_USAGE",
     "no application and no events file",

@@ -14,15 +14,20 @@ const MAX_ROWS = 1000;
 /** Links of one chain printed, count. */
 const MAX_LINKS = 20;
 
-/** `missing`: log directories whose evidence was assumed lost. */
+/** `missing`: log directories, `missingNodes`: nodes whose evidence was assumed lost. */
 export function lineReport(
   application: string,
   answer: RecoveryLine,
   domino?: Domino,
   missing: readonly string[] = [],
+  missingNodes: readonly string[] = [],
 ): string {
+  const absent = [
+    ...missing.map((home) => missingText(`in ${printable(home)}`)),
+    ...missingNodes.map((node) => missingText(`of node ${printable(node)}`)),
+  ];
   return [
-    `${printable(application)}: ${headline(answer)}\n${missing.map(missingText).join("")}`,
+    `${printable(application)}: ${headline(answer)}\n${absent.join("")}`,
     entryTable(answer.line),
     domino === undefined ? "" : dominoText(domino),
     inTransitTable(answer.inTransit),
@@ -42,8 +47,8 @@ function dominoText({ depth, breadth, unbounded }: Domino): string {
   return `Domino effect: up to ${depth} restore points lost in one of ${counted(breadth, "process", "processes")}${start}.\n`;
 }
 
-function missingText(home: string): string {
-  return `The log in ${printable(home)} is missing; what only it knows counts as lost.\n`;
+function missingText(whose: string): string {
+  return `The log ${whose} is missing; what only it knows counts as lost.\n`;
 }
 
 function headline({ outcome, line, evidence }: RecoveryLine): string {

@@ -1,5 +1,5 @@
 /** One collector of one home: lock, capture, logs, socket, metrics, watch over processes; started in this order, ended in the reverse. */
-import { Collector, type OnFull } from "../engine/collect.ts";
+import { Collector, type NodeNames, type OnFull } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
 import { PayloadLoggers } from "../restart/payload-loggers.ts";
@@ -22,6 +22,8 @@ export interface DaemonOptions {
   readonly userfaults?: boolean;
   /** What happens where a log can't be written and the ring fills up. */
   readonly onFull: OnFull;
+  /** This node and all that applications run on. */
+  readonly node?: NodeNames;
   /** TCP port on 127.0.0.1 for metrics, 0 = any; absent: none. */
   readonly metricsPort?: number;
   /** Payloads kept of one application, in MiB. */
@@ -55,6 +57,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, version } = options;
+  const node = options.node === undefined ? {} : { node: options.node };
   prepareHome(home);
   undo.push(lockHome(home));
   ensureBpffs(pinDir);
@@ -70,6 +73,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     onTrouble,
     runs: applicationRuns,
     onFull: options.onFull,
+    ...node,
   });
   undo.push(() => collector.close());
   undo.push(() => collector.drain());
@@ -81,7 +85,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const metrics = collectorMetrics(() => collector.stats(), pressure);
   const metricsPort = await openMetrics(options, metrics, undo);
   const since = new Date().toISOString();
-  const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since };
+  const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
     { collector, membership, payloads, ping, metrics: () => metrics.text() },
     home,

@@ -23,7 +23,7 @@
  *
  * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
  */
-import type { CollectedProcess, CutAnswer, CutDetail, Registration } from "../engine/collect.ts";
+import type { CollectedProcess, CutAnswer, CutDetail, NodeNames, Registration } from "../engine/collect.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
@@ -40,6 +40,8 @@ export interface Ping {
   readonly pinDir: string;
   /** When collection began, ISO 8601. */
   readonly since: string;
+  /** Absent where the collector was not told. */
+  readonly node?: NodeNames;
 }
 
 export interface PruneRequest {

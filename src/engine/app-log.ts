@@ -6,6 +6,7 @@
  *   "process/<name>"      `StoredProcess`
  *   "checkpoints/<name>"  `StoredCheckpoints`
  *   "origin/<name>"       `StoredOrigin`
+ *   "node"                `NodeNames`, where the collector was told
  *   "ring"                `StoredRing`: records before `position` are in the log
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
@@ -18,6 +19,7 @@ import type { PrunePlan } from "../log/plan-prune.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
+import type { NodeNames } from "./collect-options.ts";
 import { Missed } from "./missed.ts";
 import { ProcessBuffer } from "./process-buffer.ts";
 import {
@@ -77,15 +79,18 @@ export class AppLog {
   readonly #folder: string;
   readonly #openLog: OpenLog;
   readonly #bootId: string;
+  readonly #node: NodeNames | undefined;
+  #nodeChanged = false;
   #stored: StoredRing | undefined;
   #namesChanged = false;
   #touched = false;
 
-  constructor(name: string, folder: string, openLog: OpenLog, bootId: string) {
+  constructor(name: string, folder: string, openLog: OpenLog, bootId: string, node?: NodeNames) {
     this.name = name;
     this.#folder = folder;
     this.#openLog = openLog;
     this.#bootId = bootId;
+    this.#node = node;
   }
 
   /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
@@ -161,6 +166,8 @@ export class AppLog {
       this.#add(name, new ProcessState(stored, checkpoints, origin));
     }
     this.#stored = (await log.getState("ring")) as StoredRing | undefined;
+    this.#nodeChanged =
+      this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
     this.pending = new Pending();
     this.taking = this.#stored?.taking ?? false;
   }
@@ -275,6 +282,8 @@ export class AppLog {
     let batches = 0;
     if (this.#namesChanged) log.putState("processes", [...this.processes.keys()]);
     this.#namesChanged = false;
+    if (this.#nodeChanged) log.putState("node", this.#node);
+    this.#nodeChanged = false;
     for (const process of this.processes.values()) {
       process.settle();
       if (process.columns.count > 0) {

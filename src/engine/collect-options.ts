@@ -23,6 +23,14 @@ export interface CollectorOptions {
   readonly runs?: (app: string) => boolean;
   /** What happens where a log can't be written and the ring fills up. Default `taint`. */
   readonly onFull?: OnFull;
+  /** Stands in every log; absent: nothing is said of nodes. */
+  readonly node?: NodeNames;
+}
+
+/** The node that collects, and all nodes that its applications run on. */
+export interface NodeNames {
+  readonly name: string;
+  readonly all: readonly string[];
 }
 
 /**
@@ -49,6 +57,7 @@ export interface CollectorParts {
   readonly onTrouble?: (sentence: string) => void;
   readonly runs?: (app: string) => boolean;
   readonly onFull?: OnFull;
+  readonly node?: NodeNames;
 }
 
 export interface Registration {

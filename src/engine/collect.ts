@@ -47,6 +47,7 @@ export type {
   CollectorOptions,
   CollectorParts,
   CollectorStats,
+  NodeNames,
   OnFull,
   Registration,
   RestoredPast,
@@ -156,8 +157,8 @@ export class Collector {
   }
 
   #newApp(name: string): AppLog {
-    const { home, openLog, source } = this.#parts;
-    return new AppLog(name, join(home, name), openLog, source.bootId);
+    const { home, openLog, source, node } = this.#parts;
+    return new AppLog(name, join(home, name), openLog, source.bootId, node);
   }
 
   // ---- the loop

@@ -8,6 +8,7 @@ import { SMALL_LOG_BLOCKS, SMALL_LOG_BYTES } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
 import { claimProcess } from "./assemble-stretches.ts";
 import { buildEvidence, type NamedBlocks } from "./build-evidence.ts";
+import type { NodeNames } from "./collect-options.ts";
 import { computeLine } from "./compute.ts";
 import { type CutSource, computeFromCuts } from "./compute-from-cuts.ts";
 
@@ -15,6 +16,8 @@ import { type CutSource, computeFromCuts } from "./compute-from-cuts.ts";
 export interface AppLog extends NamedBlocks {
   /** Its blocks by number; absent where they only come as a stream. */
   readonly cuts?: CutSource;
+  /** Whose log it is, where that is known. */
+  readonly node?: NodeNames | undefined;
   close(): Promise<void>;
 }
 
