@@ -1,5 +1,5 @@
 /** The capture programs and their ring as an `EventSource`. */
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 import { call, type NativeAddon, type NativeHandle, native, type UserfaultHandle } from "./binding.ts";
@@ -92,10 +92,18 @@ export class KernelSource implements EventSource {
     }
   }
 
-  /** Detaches and unpins everything in `pinDir`; records not yet read are gone. */
+  /**
+   * Detaches and unpins everything in `pinDir`; records not yet read are gone.
+   * RL_LOCKED while a collector reads it: that one would go on and never know that it records nothing any more.
+   */
   static unpin(pinDir: string): void {
-    rmSync(readerFolder(pinDir), { recursive: true, force: true });
-    call(`unpin ${pinDir}`, () => native().unpin(pinDir));
+    const unlock = existsSync(readerFolder(pinDir)) ? lockReader(pinDir) : undefined;
+    try {
+      rmSync(readerFolder(pinDir), { recursive: true, force: true });
+      call(`unpin ${pinDir}`, () => native().unpin(pinDir));
+    } finally {
+      unlock?.();
+    }
   }
 
   #watchUserfaults(): void {

@@ -9,6 +9,9 @@ import { missing, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 const NOBODY = 65534;
+/** A process that talks to itself over TCP and stays. */
+const LOOPBACK_TALK =
+  'const net=require("node:net");const s=net.createServer(c=>c.resume()).listen(0,"127.0.0.1",()=>net.connect(s.address().port,"127.0.0.1").write("hello"))';
 
 /** One request past our own client. */
 function raw(
@@ -70,6 +73,24 @@ live("a second collector of the same home is refused by name and pid, also with 
     expect(otherHome.code).toBe(1);
     expect(otherHome.err).toContain(String(child.pid));
     await expect((await rig.client()).ping()).resolves.toMatchObject({ pid: child.pid });
+  }),
+);
+
+live("--unpin does not pull the capture from under a collector that would go on without a word", () =>
+  withRig("unpin", async (rig) => {
+    const collector = await rig.collect();
+    const refused = await rig.cli("collect", "--pin-dir", rig.pinDir, "--unpin");
+    expect(refused).toMatchObject({
+      code: 1,
+      err: expect.stringContaining(`is being read by process ${collector.child.pid}`),
+    });
+    await rig.run("talker", process.execPath, "-e", LOOPBACK_TALK);
+    await expect.poll(async () => (await rig.events()).length).toBeGreaterThan(0);
+    collector.child.kill("SIGTERM");
+    await collector.ended;
+    expect(existsSync(rig.pinDir)).toBe(true);
+    expect((await rig.cli("collect", "--pin-dir", rig.pinDir, "--unpin")).code).toBe(0);
+    expect(existsSync(rig.pinDir)).toBe(false);
   }),
 );
 
