@@ -43,13 +43,16 @@ int main(int count, char **arguments) {
     puts("ready");
     fflush(stdout);
     struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
+    int ending = 0; /* looks since the end of stdin; others' traffic may never pause */
     for (unsigned next = 0;; next = (next + 1) % blocks) {
         struct tpacket_block_desc *block = (void *)(map + (size_t)next * BLOCK);
-        while (!(__atomic_load_n(&block->hdr.bh1.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)) {
-            if (fds[1].revents && poll(fds, 1, 50) == 0)
+        do {
+            if (poll(&fds[1], 1, 0) > 0 && ending++ > 4)
                 goto end;
-            poll(fds, 2, -1);
-        }
+            if (__atomic_load_n(&block->hdr.bh1.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)
+                break;
+            poll(fds, ending ? 1 : 2, ending ? 20 : -1);
+        } while (1);
         uint8_t *at = (uint8_t *)block + block->hdr.bh1.offset_to_first_pkt;
         for (uint32_t i = 0; i < block->hdr.bh1.num_pkts; i++) {
             const struct tpacket3_hdr *packet = (void *)at;
