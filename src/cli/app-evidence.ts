@@ -12,6 +12,8 @@ export interface AppEvidence {
   readonly missing: readonly string[];
   /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
   readonly missingNodes: readonly string[];
+  /** Processes that no collector records though their log says so (see unrecorded.ts). */
+  readonly unrecorded: readonly string[];
 }
 
 /** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
@@ -25,13 +27,15 @@ export function homesOf(log: readonly string[] | undefined): string[] {
 
 /**
  * Reads one log after the other. Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it (unless
- * `assumeLost`), RL_CONTRADICTION for a process in two logs: its lines have no order then.
+ * `assumeLost`), RL_CONTRADICTION for a process in two logs: its lines have no order then. `declare`: the evidence of an unrecorded process
+ * ends in a gap.
  */
 export async function evidenceOfLogs(
   homes: readonly string[],
   app: string,
   assumeLost = false,
   nodes?: readonly string[],
+  declare = false,
 ): Promise<AppEvidence> {
   const { EvidenceBuilder } = await import("../graph/evidence.ts");
   const { decodeBlock } = await import("../format/block.ts");
@@ -56,7 +60,10 @@ export async function evidenceOfLogs(
   if (missing.length > 0 && !assumeLost) throw refused(app, missing);
   const { checkNodes } = await import("./app-nodes.ts");
   const missingNodes = await checkNodes(homes, app, nodes, assumeLost);
-  return { evidence: builder.build(), missing, missingNodes };
+  const { unrecordedProcesses } = await import("./unrecorded.ts");
+  const unrecorded = await unrecordedProcesses(homes, app);
+  if (declare) for (const process of unrecorded) builder.addEvent({ type: "gap", process });
+  return { evidence: builder.build(), missing, missingNodes, unrecorded };
 }
 
 function claim(owners: Map<string, string>, { process }: EventColumns, home: string): void {

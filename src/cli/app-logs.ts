@@ -5,6 +5,7 @@ import { appBlocks, openLog } from "./app-blocks.ts";
 import { refused } from "./app-evidence.ts";
 import { absentNodes, NODE_STATE, nodeNames, refusedNodes } from "./app-nodes.ts";
 import { appDirectory } from "./home.ts";
+import { unrecordedIn } from "./unrecorded.ts";
 
 export interface AppLogs {
   readonly logs: readonly AppLog[];
@@ -12,6 +13,12 @@ export interface AppLogs {
   readonly missing: readonly string[];
   /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
   readonly missingNodes: readonly string[];
+  /** Processes that no collector records though their log says so. */
+  readonly unrecorded: readonly string[];
+}
+
+interface OpenLog extends AppLog {
+  readonly unrecorded: readonly string[];
 }
 
 /** Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it or a node's log is missing, and what opening throws. */
@@ -21,7 +28,7 @@ export async function openAppLogs(
   assumeLost = false,
   nodes?: readonly string[],
 ): Promise<AppLogs> {
-  const logs: AppLog[] = [];
+  const logs: OpenLog[] = [];
   const missing: string[] = [];
   let missingNodes: readonly string[] = [];
   let unknown: unknown;
@@ -42,16 +49,16 @@ export async function openAppLogs(
     await closeLogs(logs);
     throw error;
   }
-  return { logs, missing, missingNodes };
+  return { logs, missing, missingNodes, unrecorded: logs.flatMap(({ unrecorded }) => unrecorded) };
 }
 
 export async function closeLogs(logs: readonly AppLog[]): Promise<void> {
   for (const log of logs) await log.close();
 }
 
-async function openAppLog(home: string, app: string): Promise<AppLog> {
+async function openAppLog(home: string, app: string): Promise<OpenLog> {
   const collected = await openCollected(home, app);
-  if (collected !== undefined) return collected;
+  if (collected !== undefined) return { ...collected, unrecorded: [] };
   const reader = await openLog(appDirectory(home, app));
   const { ends } = reader;
   const node = nodeNames(reader.getState(NODE_STATE));
@@ -61,6 +68,7 @@ async function openAppLog(home: string, app: string): Promise<AppLog> {
     blocks: () => reader.unchecked(),
     ends,
     node,
+    unrecorded: unrecordedIn(reader),
     close: () => reader.close(),
   };
 }

@@ -14,6 +14,7 @@ import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
 import { Progress } from "./progress.ts";
+import { countedAsFailed, withUnrecorded } from "./unrecorded.ts";
 
 interface ComputeFlags {
   readonly log?: readonly string[];
@@ -82,9 +83,9 @@ export function register(program: Command): void {
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
   const { dominoOf } = await import("../graph/domino.ts");
-  const { line, evidence, failed, missing, missingNodes } = await solve(app, flags);
+  const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
   const answer: RecoveryLine =
-    missing.length + missingNodes.length > 0 ? { ...line, outcome: "tainted" } : line;
+    missing.length + missingNodes.length + unrecorded.length > 0 ? { ...line, outcome: "tainted" } : line;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
   const domino = dominoOf(evidence, answer.line);
   const application = app ?? inputBaseName(flags.from ?? "");
@@ -95,16 +96,18 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
       domino,
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
       ...(missingNodes.length > 0 ? { missingNodes } : {}),
+      ...(unrecorded.length > 0 ? { unrecorded } : {}),
       ...(diagram === undefined ? {} : { diagram }),
     });
   else
     await write(
-      lineReport(application, answer, domino, missing, missingNodes) +
+      lineReport(application, answer, domino, { missing, missingNodes, unrecorded }) +
         (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
 }
 
+/** `unrecorded`: only those that the caller does not call failed. */
 interface Solved extends AppEvidence {
   readonly line: RecoveryLine;
   readonly failed: readonly string[] | undefined;
@@ -115,27 +118,37 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
   const { dsm, inTransit } = flags;
   if (flags.from !== undefined || flags.diagram || app === undefined) {
     const { computeLine } = await import("../engine/compute.ts");
-    const { evidence, missing, missingNodes } = await evidenceFor(app, flags);
+    const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags);
     // Without any process it is the engine's part to refuse.
-    const failed =
-      evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+    const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+    const failed = withUnrecorded(named, unrecorded);
     const line = computeLine(evidence, { dsm, inTransit, ...(failed === undefined ? {} : { failed }) });
-    return { line, evidence, failed, missing, missingNodes };
+    return { line, evidence, failed, ...absent, unrecorded: countedAsFailed(named, unrecorded) };
   }
   const { computeApp } = await import("../engine/compute-app.ts");
   const nodes = nodeList(flags.nodes ?? []);
-  const { logs, missing, missingNodes } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost, nodes);
+  const { logs, unrecorded, ...absent } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost, nodes);
   const progress = new Progress(`reading ${printable(app)}`);
+  let named: readonly string[] | undefined;
   try {
     const { line, evidence } = await computeApp(logs, {
-      failed: (processes) => failedNames(flags.failed, processes),
+      failed: (processes) => {
+        named = failedNames(flags.failed, processes);
+        return withUnrecorded(named, unrecorded);
+      },
       dsm,
       inTransit,
       progress: (bytes) => progress.bytes(bytes),
       ...(flags.fromEvents === undefined ? {} : { fromEvents: flags.fromEvents }),
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
     });
-    return { line, evidence, failed: undefined, missing, missingNodes };
+    return {
+      line,
+      evidence,
+      failed: undefined,
+      ...absent,
+      unrecorded: countedAsFailed(named, unrecorded),
+    };
   } finally {
     progress.end();
     await closeLogs(logs);
@@ -152,7 +165,7 @@ async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promis
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    return { evidence: await evidenceOfFile(flags.from), missing: [], missingNodes: [] };
+    return { evidence: await evidenceOfFile(flags.from), missing: [], missingNodes: [], unrecorded: [] };
   }
   if (app !== undefined)
     return evidenceOfLogs(homesOf(flags.log), app, flags.assumeLost, nodeList(flags.nodes ?? []));

@@ -61,7 +61,7 @@ async function cut(app: string | undefined, flags: CutFlags): Promise<void> {
     throw new RecoveryLineError("RL_USAGE", "--greatest and --least exclude each other", "Choose one.");
   const { rollbackModel } = await import("../graph/rollback-model.ts");
   const { processNumbers } = await import("../engine/compute.ts");
-  const { application, evidence } = await loadEvidence(app, flags);
+  const { application, evidence } = await loadEvidence(app, flags, true);
   const model = rollbackModel(evidence, rulesOf(flags));
   const wanted = await membersOf(model, flags.containing);
   const failed = processNumbers(evidence, failedNames(flags.failed, evidence.processes) ?? []);

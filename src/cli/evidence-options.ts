@@ -7,6 +7,8 @@ import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 import { evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { repeated } from "./failed-names.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
+import { write } from "./print.ts";
+import { unrecordedText } from "./unrecorded.ts";
 
 export interface EvidenceFlags {
   readonly log?: readonly string[];
@@ -44,12 +46,18 @@ export function rulesOf({ dsm, inTransit }: EvidenceFlags): Rules {
 export interface Source {
   readonly application: string;
   readonly evidence: Evidence;
+  /** Processes that no collector records though their log says so (see unrecorded.ts). */
+  readonly unrecorded: readonly string[];
 }
 
-/** Reads the evidence that the flags name. Throws RL_USAGE without a source or with two, and what reading throws. */
+/**
+ * Reads the evidence that the flags name; `declare`: that of unrecorded processes ends in a gap. Throws RL_USAGE without a source or with
+ * two, and what reading throws.
+ */
 export async function loadEvidence(
   app: string | undefined,
   flags: Pick<EvidenceFlags, "from" | "log">,
+  declare = false,
 ): Promise<Source> {
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
@@ -57,7 +65,8 @@ export async function loadEvidence(
     const { readEventBatches } = await import("../format/interchange.ts");
     const { readEventEvidence } = await import("../engine/read-evidence.ts");
     const batches = readEventBatches(readInput(flags.from), inputName(flags.from));
-    return { application: app ?? inputBaseName(flags.from), evidence: await readEventEvidence(batches) };
+    const evidence = await readEventEvidence(batches);
+    return { application: app ?? inputBaseName(flags.from), evidence, unrecorded: [] };
   }
   if (app === undefined)
     throw new RecoveryLineError(
@@ -65,6 +74,8 @@ export async function loadEvidence(
       "no application and no events file",
       "Name an application, or an events file with --from.",
     );
-  const { evidence } = await evidenceOfLogs(homesOf(flags.log), app);
-  return { application: app, evidence };
+  const homes = homesOf(flags.log);
+  const { evidence, unrecorded } = await evidenceOfLogs(homes, app, false, undefined, declare);
+  if (declare) await write(unrecordedText(unrecorded), process.stderr);
+  return { application: app, evidence, unrecorded };
 }

@@ -8,6 +8,7 @@ import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
 import { chainText, sentenceOf } from "./sentences.ts";
+import { countedAsFailed, unrecordedText, withUnrecorded } from "./unrecorded.ts";
 
 interface ExplainFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -43,13 +44,17 @@ async function explain(
       "no process to explain",
       "Write recovery-line explain APP PROCESS.",
     );
-  const { application, evidence } = await loadEvidence(app, flags);
-  const failed = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-  const answer = computeLine(evidence, {
+  const { application, evidence, unrecorded } = await loadEvidence(app, flags);
+  const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+  const failed = withUnrecorded(named, unrecorded);
+  const unknown = countedAsFailed(named, unrecorded);
+  const line = computeLine(evidence, {
     ...(failed === undefined ? {} : { failed }),
     dsm: flags.dsm,
     inTransit: flags.inTransit,
   });
+  const answer: RecoveryLine = unknown.length > 0 ? { ...line, outcome: "tainted" } : line;
+  await write(unrecordedText(unknown), process.stderr);
   const explained = explanation(evidence, answer, name);
   if (flags.json) await writeJson({ application, outcome: answer.outcome, ...explained });
   else await write(explanationText(explained));

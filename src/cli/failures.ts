@@ -37,7 +37,7 @@ export function register(program: Command): void {
 async function failures(app: string | undefined, flags: FailuresFlags): Promise<void> {
   const { LossReport } = await import("../engine/losses.ts");
   const { rollbackModel } = await import("../graph/rollback-model.ts");
-  const { application, evidence } = await loadEvidence(app, flags);
+  const { application, evidence } = await loadEvidence(app, flags, true);
   if (evidence.processes.length === 0)
     throw new RecoveryLineError(
       "RL_REFUSED",

@@ -8,23 +8,34 @@ import type {
   WitnessLink,
 } from "../model/recovery-line.ts";
 import { counted, printable, table } from "./print.ts";
+import { unrecordedText } from "./unrecorded.ts";
 
 /** Rows of a table and witnesses printed, count; --json prints all. */
 const MAX_ROWS = 1000;
 /** Links of one chain printed, count. */
 const MAX_LINKS = 20;
 
-/** `missing`: log directories, `missingNodes`: nodes whose evidence was assumed lost. */
+interface Absent {
+  /** Log directories whose evidence was assumed lost. */
+  readonly missing: readonly string[];
+  /** Nodes whose evidence was assumed lost. */
+  readonly missingNodes: readonly string[];
+  /** Processes that go on unrecorded, and count as failed. */
+  readonly unrecorded: readonly string[];
+}
+
+const NOTHING_ABSENT: Absent = { missing: [], missingNodes: [], unrecorded: [] };
+
 export function lineReport(
   application: string,
   answer: RecoveryLine,
   domino?: Domino,
-  missing: readonly string[] = [],
-  missingNodes: readonly string[] = [],
+  { missing, missingNodes, unrecorded }: Absent = NOTHING_ABSENT,
 ): string {
   const absent = [
     ...missing.map((home) => missingText(`in ${printable(home)}`)),
     ...missingNodes.map((node) => missingText(`of node ${printable(node)}`)),
+    unrecordedText(unrecorded),
   ];
   return [
     `${printable(application)}: ${headline(answer)}\n${absent.join("")}`,
