@@ -71,7 +71,7 @@ export class AppLog {
   retryAtMs = 0;
   /** False from a failure to the next commit: that a log can be opened does not prove that it can be written. */
   well = true;
-  /** When it was well last, ms; counts only while it is not. */
+  /** When it was well last, and when it is tried again, ms of `performance.now()`: no decision rests on a clock that can be set. */
   brokenSinceMs = 0;
   #missed: Missed | undefined;
   #retryMs = LOG_RETRY_MIN_MS;
@@ -309,10 +309,10 @@ export class AppLog {
     const log = this.#log;
     this.#log = undefined;
     this.pending = new Pending();
-    if (this.well) this.brokenSinceMs = Date.now();
+    if (this.well) this.brokenSinceMs = performance.now();
     this.well = false;
     this.broken = this.#error(cause);
-    this.retryAtMs = Date.now() + this.#retryMs;
+    this.retryAtMs = performance.now() + this.#retryMs;
     this.#retryMs = Math.min(this.#retryMs * 2, LOG_RETRY_MAX_MS);
     await log?.close().catch(() => undefined);
   }

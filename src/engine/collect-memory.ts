@@ -79,7 +79,7 @@ class MemoryCollection {
   readonly #rings: MemoryRings;
   readonly #home: string;
   readonly #apps = new Map<string, MemoryApp>();
-  #committedMs = Date.now();
+  #committedMs = performance.now();
 
   constructor(rings: MemoryRings, home: string) {
     this.#rings = rings;
@@ -90,8 +90,8 @@ class MemoryCollection {
   async cycle(): Promise<boolean> {
     const batches = this.#rings.poll();
     for (const batch of batches) await this.#take(batch);
-    const due = Date.now() - this.#committedMs >= COMMIT_INTERVAL_MS;
-    if (due) this.#committedMs = Date.now();
+    const due = performance.now() - this.#committedMs >= COMMIT_INTERVAL_MS;
+    if (due) this.#committedMs = performance.now();
     for (const [name, app] of [...this.#apps]) {
       const last = !this.#rings.isConnected(name);
       if (due || last) await this.#guard(name, () => app.commit());

@@ -91,7 +91,7 @@ export class CollectPump {
         from += 1;
       }
     }
-    if (records > 0 && this.#pending === 0) this.#pendingSinceMs = Date.now();
+    if (records > 0 && this.#pending === 0) this.#pendingSinceMs = performance.now();
     this.#pending += records;
     return records;
   }
@@ -161,7 +161,7 @@ export class CollectPump {
   /** True once 256 KiB of slots or the oldest record's age ask for a group commit. */
   commitDue(intervalMs: number): boolean {
     if (this.#pending === 0) return false;
-    return this.#pending >= COMMIT_RECORDS || Date.now() - this.#pendingSinceMs >= intervalMs;
+    return this.#pending >= COMMIT_RECORDS || performance.now() - this.#pendingSinceMs >= intervalMs;
   }
 
   /** Commits every application that has something, then lets the ring go. A failed log stays behind, `broken`. */
@@ -198,6 +198,7 @@ export class CollectPump {
       // A program that did not run knows no process: whoever is alive may have lost an event.
       this.#misses = recursionMisses;
       for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
+      this.#commitSoon();
     }
     const total = sum(lost);
     if (total === this.#lostSeen || this.#byCgroup.size === 0) return;
@@ -208,7 +209,15 @@ export class CollectPump {
       if (count > 0) process.app.gap(process, count);
     }
     await this.#markTaking(false);
+    this.#commitSoon();
     this.#lostSeen = total;
+  }
+
+  /** Gaps are told in time, also where no record follows. */
+  #commitSoon(): void {
+    if (this.#pending > 0) return;
+    this.#pending = 1;
+    this.#pendingSinceMs = performance.now();
   }
 
   /** True if the kernel counted losses since they were last declared. */
@@ -225,7 +234,7 @@ export class CollectPump {
   /** Tries to open the failed logs whose wait is over. True if one came back: then the ring is read again. */
   async recover(): Promise<boolean> {
     const due = [...this.apps.values()].filter(
-      (app) => app.broken !== undefined && app.retryAtMs <= Date.now(),
+      (app) => app.broken !== undefined && app.retryAtMs <= performance.now(),
     );
     if (due.length === 0) return false;
     await this.commit(); // while those that are due are still broken: theirs is not in their logs

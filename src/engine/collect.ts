@@ -182,8 +182,8 @@ export class Collector {
     await this.#full.look();
     const position = this.#pump.source.readPosition();
     const more = this.#pump.read();
-    if (Date.now() >= this.#nextLossPollMs) {
-      this.#nextLossPollMs = Date.now() + LOSS_POLL_MS;
+    if (performance.now() >= this.#nextLossPollMs) {
+      this.#nextLossPollMs = performance.now() + LOSS_POLL_MS;
       await this.#pump.declareLosses();
     }
     if (more || this.#pump.commitDue(this.#intervalMs)) await this.#pump.commit();
@@ -230,17 +230,19 @@ export class Collector {
       const broken = apps.find((app) => app.broken !== undefined);
       if (broken?.broken === undefined) return;
       if (attempt >= LOG_RETRY_CALLER) throw broken.broken;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(1, broken.retryAtMs - Date.now())));
+      await new Promise((resolve) =>
+        setTimeout(resolve, 1 + Math.max(0, Math.ceil(broken.retryAtMs - performance.now()))),
+      );
     }
   }
 
   async #readTo(target: number): Promise<void> {
-    const deadlineMs = Date.now() + BUSY_SLOT_MS;
+    const deadlineMs = performance.now() + BUSY_SLOT_MS;
     while (this.#pump.source.readPosition() < target) {
       if (this.#pump.read()) await this.#pump.commit();
       else if (this.#pump.source.readPosition() < target)
         await new Promise((resolve) => setTimeout(resolve, 1));
-      if (Date.now() > deadlineMs && this.#pump.source.readPosition() < target) {
+      if (performance.now() > deadlineMs && this.#pump.source.readPosition() < target) {
         throw new RecoveryLineError(
           "RL_TIMEOUT",
           "a producer reserved a slot of the ring and never finished it",

@@ -48,7 +48,9 @@ export class FullPolicy {
   }
 
   #halt(waiting: readonly AppLog[]): void {
-    const longest = waiting.find((app) => this.#nearlyFull || Date.now() - app.brokenSinceMs >= HALT_WAIT_MS);
+    const longest = waiting.find(
+      (app) => this.#nearlyFull || performance.now() - app.brokenSinceMs >= HALT_WAIT_MS,
+    );
     if (longest?.broken === undefined) return;
     throw new RecoveryLineError(
       "RL_LOG_WRITE",
