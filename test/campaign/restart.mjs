@@ -7,7 +7,15 @@ const { values } = parseArgs({
 });
 const names = { runs: "CAMPAIGN_RUNS", seed: "CAMPAIGN_SEED", mode: "CAMPAIGN_MODE" };
 const told = Object.entries(values).map(([name, value]) => [names[name], value]);
-const args = ["vitest", "run", "--config", "test/campaign/vitest.config.ts", "--root", "."];
+const args = [
+  "vitest",
+  "run",
+  "--config",
+  "test/campaign/vitest.config.ts",
+  "--root",
+  ".",
+  "test/campaign/restart-campaign.ts",
+];
 const { status } = spawnSync("npx", args, {
   stdio: "inherit",
   env: { ...process.env, ...Object.fromEntries(told) },

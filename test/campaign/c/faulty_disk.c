@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* LD_PRELOAD: below FAULT_DIR one call in FAULT_RATE fails or does less than asked: short writes, EINTR, EIO,
+ * ENOSPC. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static _Atomic uint64_t turn;
+static uint64_t rate, seed;
+static const char *folder;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *text = getenv("FAULT_RATE"), *start = getenv("FAULT_SEED");
+
+    folder = getenv("FAULT_DIR");
+    rate = text ? strtoull(text, NULL, 10) : 0;
+    seed = start ? strtoull(start, NULL, 10) : 1;
+}
+
+/* 0: no fault now; else a number to choose by. */
+static uint64_t fault(int fd) {
+    char link[64], path[4096];
+
+    if (rate == 0 || folder == NULL)
+        return 0;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    const ssize_t length = readlink(link, path, sizeof(path) - 1);
+    if (length <= 0)
+        return 0;
+    path[length] = 0;
+    if (strncmp(path, folder, strlen(folder)) != 0)
+        return 0;
+    uint64_t x = (++turn + seed * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
+    x ^= x >> 31;
+    x *= 0x94d049bb133111ebu;
+    x ^= x >> 29;
+    return x % rate == 0 ? x / rate + 1 : 0;
+}
+
+static int code_of(uint64_t chosen) {
+    static const int codes[] = {EIO, ENOSPC, EINTR};
+    return codes[chosen % 3];
+}
+
+#define REAL(name, type) ((type)dlsym(RTLD_NEXT, name))
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    const uint64_t chosen = fd > 2 ? fault(fd) : 0;
+
+    if (chosen != 0 && (chosen & 1 || count < 2)) {
+        errno = code_of(chosen >> 1);
+        return -1;
+    }
+    if (chosen != 0)
+        count = 1 + chosen % (count - 1);
+    return REAL("write", ssize_t(*)(int, const void *, size_t))(fd, bytes, count);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+    const uint64_t chosen = fault(fd);
+
+    if (chosen != 0 && (chosen & 1 || count < 2)) {
+        errno = code_of(chosen >> 1);
+        return -1;
+    }
+    if (chosen != 0)
+        count = 1 + chosen % (count - 1);
+    return REAL("pwrite64", ssize_t(*)(int, const void *, size_t, off64_t))(fd, bytes, count, at);
+}
+
+int fsync(int fd) {
+    const uint64_t chosen = fault(fd);
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        return -1;
+    }
+    return REAL("fsync", int (*)(int))(fd);
+}
+
+int fdatasync(int fd) {
+    const uint64_t chosen = fault(fd);
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        return -1;
+    }
+    return REAL("fdatasync", int (*)(int))(fd);
+}

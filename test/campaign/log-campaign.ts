@@ -1,0 +1,219 @@
+/**
+ * `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S]`: the log under kill -9 at random times and at every
+ * named step, power cuts of an ext4 file system, a disk that fails and writes short, and damage. After each blow the log must hold all
+ * that was acknowledged, whole commits only, and go on. Prints its figures.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
+import { verifyLog } from "../../src/log/verify-log.ts";
+import { Random } from "../reference/random.ts";
+
+const runs = (name: string): number => Number(process.env[`CAMPAIGN_${name}`] ?? 0);
+const seed = Number(process.env["CAMPAIGN_SEED"] ?? Date.now() % 1_000_000);
+const random = new Random(seed);
+const rootDir = join(import.meta.dirname, "../..");
+const dist = join(rootDir, "build/test/dist-campaign");
+const tools = join(rootDir, "build/test/campaign");
+const scratch = mkdtempSync(join(tmpdir(), "recovery-line-campaign-"));
+const LINES_A_ROUND = 41;
+
+beforeAll(() => {
+  spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], { cwd: rootDir });
+  expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
+  mkdirSync(tools, { recursive: true });
+  const source = (name: string): string => join(import.meta.dirname, "c", name);
+  expect(spawnSync("cc", ["-O1", "-o", join(tools, "power_cut"), source("power_cut.c")]).status).toBe(0);
+  const library = [
+    "-O1",
+    "-shared",
+    "-fPIC",
+    "-o",
+    join(tools, "faulty_disk.so"),
+    source("faulty_disk.c"),
+    "-ldl",
+  ];
+  expect(spawnSync("cc", library).status).toBe(0);
+}, 300_000);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+interface Writer {
+  readonly child: ChildProcess;
+  /** Rounds acknowledged, as far as it said. */
+  acknowledged(): number;
+  said(): string;
+  readonly ended: Promise<void>;
+}
+
+function write(dir: string, step?: number, env: Record<string, string> = {}): Writer {
+  const args = [
+    join(import.meta.dirname, "log-writer.mjs"),
+    dist,
+    dir,
+    ...(step === undefined ? [] : [String(step)]),
+  ];
+  const child = spawn(process.execPath, args, {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
+  let [out, err] = ["", ""];
+  child.stdout.on("data", (text: Buffer) => {
+    out += text.toString();
+  });
+  child.stderr.on("data", (text: Buffer) => {
+    err += text.toString();
+  });
+  const acknowledged = (): number =>
+    Math.max(
+      0,
+      ...out
+        .split("\n")
+        .filter((line) => /^\d+$/.test(line))
+        .map(Number),
+    );
+  return { child, acknowledged, said: () => out + err, ended: once(child, "close").then(() => undefined) };
+}
+
+/** Rounds in the log, all of them whole, none missing. Throws what is wrong. */
+async function rounds(dir: string): Promise<number> {
+  const reader = await openLogReader(dir);
+  const stored = (reader.getState("rounds") as number | undefined) ?? 0;
+  const heads = reader.heads();
+  await reader.close();
+  expect((await verifyLog(dir)).damages).toEqual([]);
+  for (const process of ["a", "b"]) expect(heads.get(process)?.position ?? 0).toBe(stored * LINES_A_ROUND);
+  const evidence = await readEvidence(readLog(dir));
+  expect([...evidence.length]).toEqual(stored === 0 ? [] : [stored * LINES_A_ROUND, stored * LINES_A_ROUND]);
+  return stored;
+}
+
+/** What is there is what was acknowledged, or one round more that was under way. */
+async function check(dir: string, acknowledged: number): Promise<number> {
+  if (acknowledged === 0 && !existsSync(join(dir, "anchor"))) return 0;
+  const stored = await rounds(dir).catch((error: { code?: string }) => {
+    if (acknowledged === 0 && error.code === "RL_UNKNOWN_APP") return 0;
+    throw error;
+  });
+  expect([acknowledged, acknowledged + 1]).toContain(stored);
+  return stored;
+}
+
+test.skipIf(runs("KILL") === 0)(`${runs("KILL")} kills at random times, seed ${seed}`, async () => {
+  const dir = join(scratch, "kill");
+  let acknowledged = 0;
+  for (let kill = 0; kill < runs("KILL"); kill += 1) {
+    const writer = write(dir);
+    await Promise.race([once(writer.child.stdout!, "data"), writer.ended]);
+    await new Promise((resolve) => setTimeout(resolve, random.below(150)));
+    writer.child.kill("SIGKILL");
+    await writer.ended;
+    expect(writer.child.signalCode, writer.said()).toBe("SIGKILL");
+    acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
+  }
+  expect(acknowledged).toBeGreaterThan(0);
+  console.log(
+    `kill: ${runs("KILL")} kills, ${acknowledged} rounds of 2 × ${LINES_A_ROUND} events, none lost, none doubled`,
+  );
+});
+
+test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}`, async () => {
+  const named = new Map<string, number>();
+  let kills = 0;
+  for (let time = 0; time < runs("NAMED"); time += 1) {
+    const dir = join(scratch, `named-${time}`);
+    let acknowledged = 0;
+    // The step is counted from where the writer starts: each life gets a little further into the same work.
+    for (let step = 1 + random.below(3); step < 420; step += 1 + random.below(time === 0 ? 2 : 9)) {
+      const writer = write(dir, step);
+      await writer.ended;
+      expect(writer.child.signalCode, writer.said()).toBe("SIGKILL");
+      const place = writer.said().split("\n").at(-1) ?? "";
+      named.set(place, (named.get(place) ?? 0) + 1);
+      kills += 1;
+      acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
+    }
+  }
+  console.log(`named: ${kills} kills at ${named.size} named steps, none lost, none doubled`);
+  for (const [place, count] of [...named].sort()) console.log(`  ${String(count).padStart(5)}  ${place}`);
+});
+
+test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
+  if (runs("POWER") === 0) skip();
+  const image = join(scratch, "disk.img");
+  const mountPoint = join(scratch, "mnt");
+  mkdirSync(mountPoint);
+  const run = (program: string, ...args: string[]): boolean => spawnSync(program, args).status === 0;
+  writeFileSync(image, "");
+  const made = run("truncate", "-s", "96M", image) && run("mkfs.ext4", "-q", image);
+  if (!made || !run("mount", "-o", "loop", image, mountPoint)) {
+    console.log("power: RL_NOT_SUPPORTED: no loop device can be mounted here (needs root and a loop driver)");
+    skip();
+  }
+  const dir = join(mountPoint, "app");
+  let acknowledged = 0;
+  try {
+    for (let cut = 0; cut < runs("POWER"); cut += 1) {
+      const writer = write(dir);
+      await Promise.race([once(writer.child.stdout!, "data"), writer.ended]);
+      await new Promise((resolve) => setTimeout(resolve, random.below(120)));
+      expect(run(join(tools, "power_cut"), mountPoint)).toBe(true);
+      await new Promise((resolve) => setTimeout(resolve, 10)); // it goes on against the dead disk
+      writer.child.kill("SIGKILL");
+      await writer.ended;
+      expect(run("umount", mountPoint)).toBe(true);
+      expect(run("mount", "-o", "loop", image, mountPoint)).toBe(true);
+      acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
+    }
+  } finally {
+    run("umount", mountPoint);
+  }
+  expect(acknowledged).toBeGreaterThan(0);
+  console.log(`power: ${runs("POWER")} cuts, ${acknowledged} rounds, none lost, none doubled`);
+});
+
+test.skipIf(runs("FAULTS") === 0)(
+  `${runs("FAULTS")} lives on a disk that fails and writes short, seed ${seed}`,
+  async () => {
+    const dir = join(scratch, "faults");
+    let [acknowledged, troubles] = [0, 0];
+    for (let life = 0; life < runs("FAULTS"); life += 1) {
+      const writer = write(dir, undefined, {
+        LD_PRELOAD: join(tools, "faulty_disk.so"),
+        FAULT_DIR: dir,
+        FAULT_RATE: String(5 + random.below(200)),
+        FAULT_SEED: String(random.below(1_000_000)),
+      });
+      await Promise.race([once(writer.child.stdout!, "data"), writer.ended]);
+      await new Promise((resolve) => setTimeout(resolve, 200 + random.below(600)));
+      writer.child.kill("SIGKILL");
+      await writer.ended;
+      expect(writer.child.signalCode, writer.said()).toBe("SIGKILL");
+      troubles += writer.said().split("trouble").length - 1;
+      acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
+    }
+    console.log(
+      `faults: ${runs("FAULTS")} lives, ${troubles} times opened anew after EIO, ENOSPC or EINTR, ${acknowledged} rounds, none lost, none doubled`,
+    );
+  },
+);
+
+test.skipIf(runs("DAMAGE") === 0)(`${runs("DAMAGE")} damaged copies of a 1 MiB log`, () => {
+  const env = {
+    ...process.env,
+    RECOVERY_LINE_DAMAGE_TRIALS: String(runs("DAMAGE")),
+    RECOVERY_LINE_DAMAGE_SCALE: "16",
+  };
+  const { status, stdout } = spawnSync(
+    "npx",
+    ["--no-install", "vitest", "run", "test/unit/log-damage.test.ts"],
+    { cwd: rootDir, env },
+  );
+  for (const line of stdout.toString().split("\n"))
+    if (/flip|trunc|remov|silent|detected|bytes/i.test(line)) console.log(`damage: ${line}`);
+  expect(status).toBe(0);
+});
