@@ -1,6 +1,6 @@
 /**
- * What single lines can't show: checkpoint indices rise along each effective history, a rollback names a checkpoint of it, and a
- * channel has one sender and one receiver.
+ * What single lines can't show: checkpoint indices rise along each effective history, a rollback names a checkpoint of it (or one
+ * that a gap may hide), and a channel has one sender and one receiver.
  *
  * Memory: the checkpoints in effect and one entry a channel. A rollback drops checkpoints for good, so all of them together cost
  * no more than the checkpoints did.
@@ -12,6 +12,8 @@ interface History {
   readonly process: string;
   /** Checkpoint indices in effect, rising. */
   readonly checkpoints: number[];
+  /** Those after which, and before the next one, lines are missing; 0 = the initial state. Rising. */
+  readonly gapAfter: number[];
 }
 
 /** Who first sent and received, and the lines where they did. */
@@ -58,6 +60,11 @@ export class HistoryCheck {
       case "checkpoint":
         this.#checkpoint(history, event, place);
         break;
+      case "gap": {
+        const newest = history.checkpoints.at(-1) ?? 0;
+        if (history.gapAfter.at(-1) !== newest) history.gapAfter.push(newest);
+        break;
+      }
       case "rollback":
         rollBack(history, event, place);
         break;
@@ -67,7 +74,7 @@ export class HistoryCheck {
   #history(process: string): History {
     let history = this.#histories.get(process);
     if (history === undefined) {
-      history = { process, checkpoints: [] };
+      history = { process, checkpoints: [], gapAfter: [] };
       this.#histories.set(process, history);
     }
     return history;
@@ -129,9 +136,13 @@ function secondEnd(
 }
 
 function rollBack(history: History, event: RollbackEvent, place: Place): void {
-  const { checkpoints } = history;
+  const { checkpoints, gapAfter } = history;
   while ((checkpoints.at(-1) ?? 0) > event.checkpoint) checkpoints.pop();
-  if (event.checkpoint !== 0 && checkpoints.at(-1) !== event.checkpoint)
+  const base = checkpoints.at(-1) ?? 0;
+  while ((gapAfter.at(-1) ?? -1) > base) gapAfter.pop();
+  if (base === event.checkpoint) {
+    if (gapAfter.at(-1) === base) gapAfter.pop();
+  } else if (gapAfter.at(-1) !== base)
     throw badInput(
       place,
       "checkpoint",

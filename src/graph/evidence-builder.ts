@@ -12,7 +12,8 @@ import type { ReducedLines } from "./reduced-lines.ts";
  * Collects events into `Evidence`. Lines of one process must come in its program order; processes may interleave anyhow.
  *
  * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver (undone lines count: ends never change), and
- * `RL_BAD_INPUT` where a checkpoint index does not rise or a rollback names a checkpoint its history does not hold.
+ * `RL_BAD_INPUT` where a checkpoint index does not rise or a rollback names a checkpoint that its history does not hold and no gap
+ * can hide.
  */
 export class EvidenceBuilder {
   readonly #raw = new RawEvidence();
@@ -267,7 +268,11 @@ export class EvidenceBuilder {
     const raw = this.#raw;
     const line = this.#nextLine(process);
     const segment = raw.top.at(process);
-    if (raw.segmentGap.at(segment) === 0) raw.segmentGap.data[segment] = line;
+    if (raw.segmentGap.at(segment) === 0) {
+      raw.segmentGap.data[segment] = line;
+      raw.segmentFirstLost.data[segment] = event.lost ?? 0;
+      raw.segmentFirstStable.data[segment] = raw.segmentStable.at(segment);
+    }
     raw.segmentGapCount.data[segment] = raw.segmentGapCount.at(segment) + 1;
     raw.segmentLost.data[segment] = raw.segmentLost.at(segment) + (event.lost ?? 0);
   }
@@ -276,21 +281,23 @@ export class EvidenceBuilder {
     const raw = this.#raw;
     let segment = raw.top.at(process);
     while (raw.segmentIndex.at(segment) > event.checkpoint) segment = raw.segmentBelow.at(segment);
-    if (raw.segmentIndex.at(segment) !== event.checkpoint) {
+    // The line of a checkpoint that is missing was lost in a gap: in the first one that can hide it, since then least is believed.
+    const hidden = raw.segmentIndex.at(segment) !== event.checkpoint;
+    const kept = hidden ? raw.segmentGap.at(segment) : raw.segmentLine.at(segment);
+    if (hidden && kept === 0) {
       const line = raw.length.at(process) + 1;
       throw badInput(event.process, line, "checkpoint", `no checkpoint ${event.checkpoint} to roll back to`);
     }
-    const kept = raw.segmentLine.at(segment);
     raw.rollbackRow.push(raw.rowTag.length);
     raw.rollbackProcess.push(process);
     raw.rollbackKept.push(kept);
     raw.top.data[process] = segment;
     raw.length.data[process] = kept + 1;
     this.#closedRows.data[process] = raw.rowTag.length;
-    raw.segmentStable.data[segment] = 0;
-    raw.segmentGap.data[segment] = 0;
-    raw.segmentGapCount.data[segment] = 0;
-    raw.segmentLost.data[segment] = 0;
+    raw.segmentStable.data[segment] = hidden ? raw.segmentFirstStable.at(segment) : 0;
+    raw.segmentGap.data[segment] = hidden ? kept : 0;
+    raw.segmentGapCount.data[segment] = hidden ? 1 : 0;
+    raw.segmentLost.data[segment] = hidden ? raw.segmentFirstLost.at(segment) : 0;
   }
 
   #pushSegment(line: number, index: number, flags: number, below: number): void {
@@ -302,6 +309,8 @@ export class EvidenceBuilder {
     raw.segmentGap.push(0);
     raw.segmentGapCount.push(0);
     raw.segmentLost.push(0);
+    raw.segmentFirstLost.push(0);
+    raw.segmentFirstStable.push(0);
     raw.segmentBelow.push(below);
   }
 }

@@ -32,6 +32,9 @@ export class RawEvidence {
   readonly segmentGap = new Uint32List();
   readonly segmentGapCount = new Uint32List();
   readonly segmentLost = new Float64List();
+  /** What its first gap alone lost, and its last stable line before that gap: what a rollback into the gap keeps. */
+  readonly segmentFirstLost = new Float64List();
+  readonly segmentFirstStable = new Uint32List();
   readonly segmentBelow = new Uint32List();
 
   readonly cutSegment = new Uint32List();

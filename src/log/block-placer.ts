@@ -3,7 +3,7 @@ import { decodeBlock, writeBlock } from "../format/block.ts";
 import type { BlockPlace } from "../format/block-header.ts";
 import { HASH_BYTES } from "../format/block-layout.ts";
 import { type BlockPlan, nameBytes, planBlock } from "../format/block-measure.ts";
-import type { EventColumns } from "../format/event-columns.ts";
+import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { CutCoverage } from "./cut-coverage.ts";
@@ -96,11 +96,14 @@ export class BlockPlacer {
     });
   }
 
-  /** The rollback line is the first one behind the checkpoint it goes back to (src/README.md, semantics 1 and 2). */
+  /** The rollback line is the first behind the checkpoint, or the gap that hides it (src/README.md, semantics 1 and 2). */
   async #afterRollback(process: string, head: ProcessHead, plan: BlockPlan): Promise<number> {
     const checkpoint = plan.rollbackTo!;
     if (checkpoint === 0) return 1;
-    const position = this.#inPlan(head, plan, checkpoint) ?? (await this.#inLog(head, checkpoint));
+    const base = new RollbackBase(checkpoint);
+    base.walk(plan.columns, plan.from, plan.to, head.position);
+    if (base.open) await this.#inLog(head, base);
+    const { position } = base;
     if (position === undefined)
       throw new RecoveryLineError(
         "RL_CONTRADICTION",
@@ -110,30 +113,57 @@ export class BlockPlacer {
     return position + 1;
   }
 
-  #inPlan(head: ProcessHead, { columns, from, to }: BlockPlan, checkpoint: number): number | undefined {
-    for (let row = to - 1; row >= from; row -= 1) {
-      const event = columns.extras.get(row);
-      if (event?.type === "checkpoint" && event.checkpoint === checkpoint)
-        return head.position + row - from + 1;
-    }
-    return undefined;
-  }
-
   /** Walks back over the process's control blocks; what a rollback undid lies beyond its position. */
-  async #inLog(head: ProcessHead, checkpoint: number): Promise<number | undefined> {
+  async #inLog(head: ProcessHead, base: RollbackBase): Promise<void> {
     let greatest = Number.POSITIVE_INFINITY;
-    for (let chain = head.control; chain > 0; ) {
+    for (let chain = head.control; chain > 0 && base.open; ) {
       const bytes = await this.#blockAt(chain);
-      if (bytes === undefined) return undefined;
+      if (bytes === undefined) return base.giveUp();
       const { header, columns } = decodeBlock(bytes);
       if (header.endsInRollback) greatest = Math.min(greatest, header.positionAfter - 1);
-      for (const [row, event] of [...columns.extras].reverse()) {
-        const position = header.position + row + 1;
-        if (event.type === "checkpoint" && event.checkpoint === checkpoint && position <= greatest)
-          return position;
-      }
+      const inEffect = Math.min(columns.count, Math.max(0, greatest - header.position));
+      base.walk(columns, 0, inEffect, header.position);
       chain = header.previousControl;
     }
-    return undefined;
+  }
+}
+
+/**
+ * Looks, newest line first, for what a rollback keeps: up to its checkpoint; if that line is missing, up to the first gap behind the
+ * newest older checkpoint, since only there it can have been lost.
+ */
+class RollbackBase {
+  /** Not found yet, and older lines may tell. */
+  open = true;
+  readonly #checkpoint: number;
+  /** The oldest line so far that may be it. */
+  #position: number | undefined;
+
+  constructor(checkpoint: number) {
+    this.#checkpoint = checkpoint;
+  }
+
+  /** The last line to keep; undefined: nothing fits. */
+  get position(): number | undefined {
+    return this.#position;
+  }
+
+  /** Older lines are not kept: nobody can say. */
+  giveUp(): void {
+    this.#position = undefined;
+    this.open = false;
+  }
+
+  /** Rows [from, to) in effect; row `from` is line position + 1. */
+  walk({ kind, extras }: EventColumns, from: number, to: number, position: number): void {
+    for (let row = to - 1; row >= from && this.open; row -= 1) {
+      const line = position + row - from + 1;
+      if (kind[row] === EVENT_KIND.gap) this.#position = line;
+      const event = extras.get(row);
+      if (event?.type !== "checkpoint") continue;
+      if (event.checkpoint > this.#checkpoint) this.#position = undefined;
+      else this.open = false;
+      if (event.checkpoint === this.#checkpoint) this.#position = line;
+    }
   }
 }

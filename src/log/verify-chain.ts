@@ -14,6 +14,8 @@ export interface Damage {
 interface Track extends ProcessHead {
   /** [checkpoint, position] of the effective history, oldest first; undefined: what came before is not kept. */
   readonly checkpoints: [number, number][];
+  /** Positions of the effective history's gaps, oldest first. */
+  readonly gapLines: number[];
 }
 
 /** Instead of a number: the irregular block that links lead to was removed, its gaps stand in the base. */
@@ -133,6 +135,7 @@ export class ChainCheck {
         position: 0,
         greatestCheckpoint: 0,
         checkpoints: [],
+        gapLines: [],
       };
     return {
       chain: header.previousBlock,
@@ -142,23 +145,27 @@ export class ChainCheck {
       position: header.position,
       greatestCheckpoint: 0,
       checkpoints: [],
+      gapLines: [],
     };
   }
 
   *#history(header: BlockHeader, columns: EventColumns, before: Track): Generator<string> {
-    const checkpoints = before.checkpoints;
+    const { checkpoints, gapLines } = before;
     let position = header.position;
     let greatest = before.greatestCheckpoint;
     for (let row = 0; row < columns.count; row += 1) {
       position += 1;
-      if (columns.kind[row] === EVENT_KIND.gap) this.gaps += 1;
+      if (columns.kind[row] === EVENT_KIND.gap) {
+        this.gaps += 1;
+        gapLines.push(position);
+      }
       const event = columns.extras.get(row);
       if (event?.type === "checkpoint") {
         if (event.checkpoint <= (checkpoints.at(-1)?.[0] ?? 0))
           yield `checkpoint ${event.checkpoint} does not rise`;
         checkpoints.push([event.checkpoint, position]);
         greatest = Math.max(greatest, event.checkpoint);
-      } else if (event?.type === "rollback") position = this.#rollBack(header, event.checkpoint, checkpoints);
+      } else if (event?.type === "rollback") position = this.#rollBack(header, event.checkpoint, before);
     }
     if (position !== header.positionAfter)
       yield `leads to position ${position} and says ${header.positionAfter}`;
@@ -174,15 +181,22 @@ export class ChainCheck {
       position: header.positionAfter,
       greatestCheckpoint: header.greatestCheckpoint,
       checkpoints,
+      gapLines,
     });
   }
 
-  /** The position of the rollback's line; a checkpoint that is not kept is believed to stand where the header says. */
-  #rollBack(header: BlockHeader, checkpoint: number, checkpoints: [number, number][]): number {
-    while (checkpoints.length > 0 && checkpoints.at(-1)![0] > checkpoint) checkpoints.pop();
-    const base = checkpoints.at(-1);
-    const known = checkpoint === 0 ? 0 : base?.[0] === checkpoint ? base[1] : undefined;
-    const believed = known ?? (this.#firstChain > 1 ? header.positionAfter - 1 : Number.NaN);
+  /**
+   * The position of the rollback's line, behind its checkpoint or the first gap that can hide it; a checkpoint that is not kept is
+   * believed to stand where the header says.
+   */
+  #rollBack(header: BlockHeader, checkpoint: number, { checkpoints, gapLines }: Track): number {
+    let above = Number.POSITIVE_INFINITY;
+    while (checkpoints.length > 0 && checkpoints.at(-1)![0] > checkpoint) above = checkpoints.pop()![1];
+    const [index, line] = checkpoints.at(-1) ?? [0, 0];
+    const hiding = gapLines.find((gap) => gap > line && gap < above);
+    const whole = this.#firstChain === 1 ? (hiding ?? Number.NaN) : header.positionAfter - 1;
+    const believed = index === checkpoint ? line : whole;
+    while (gapLines.length > 0 && gapLines.at(-1)! > believed) gapLines.pop();
     const list = this.rollbacks.get(header.process) ?? [];
     list.push([header.sequence, header.positionAfter - 1]);
     this.rollbacks.set(header.process, list);

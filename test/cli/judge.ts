@@ -60,6 +60,14 @@ export function verdict(
   return { ...summary(processes), line: processes.map(entry), inTransit: transit(processes, ends, dsm) };
 }
 
+/** Lines up to the checkpoint, or up to the first gap behind all lower ones if its own line is missing. */
+function keptBy(lines: readonly Line[], checkpoint: number): number {
+  const exact = lines.findLastIndex((l) => l["type"] === "checkpoint" && l["checkpoint"] === checkpoint);
+  if (exact >= 0 || checkpoint === 0) return exact + 1;
+  const lower = lines.findLastIndex((l) => l["type"] === "checkpoint" && l["checkpoint"] < checkpoint);
+  return lines.findIndex((l, at) => at > lower && l["type"] === "gap") + 1;
+}
+
 /** What is not undone; the rollback line stays. */
 function histories(file: readonly Line[], failed: readonly string[] | undefined, dsm: string): Process[] {
   const found = new Map<string, Line[]>();
@@ -67,9 +75,7 @@ function histories(file: readonly Line[], failed: readonly string[] | undefined,
     const name = line["process"];
     const lines = found.get(name) ?? [];
     found.set(name, lines);
-    if (line["type"] === "rollback")
-      lines.length =
-        lines.findLastIndex((l) => l["type"] === "checkpoint" && l["checkpoint"] === line["checkpoint"]) + 1;
+    if (line["type"] === "rollback") lines.length = keptBy(lines, line["checkpoint"]);
     lines.push(line);
   }
   const ignored = new Map<string, Set<number>>();

@@ -29,12 +29,24 @@ function positionOfCheckpoint(history: History, index: number): number | undefin
   return undefined;
 }
 
+/** Where a checkpoint may stand whose line is missing: the first gap between the checkpoints with lower and with higher indices. */
+function positionOfHidden(history: History, index: number): number | undefined {
+  let hidden: number | undefined;
+  for (const [before, line] of history.entries()) {
+    if (line.type === "checkpoint" && line.checkpoint > index) break;
+    if (line.type === "checkpoint") hidden = undefined;
+    else if (line.type === "gap") hidden ??= before + 1;
+  }
+  return hidden;
+}
+
 /** Appends one line to a history, undoing what a `rollback` undoes. The rollback line itself stays. */
 export function appendLine(history: Event[], event: Event): void {
   if (event.type === "checkpoint" && event.checkpoint <= greatestCheckpoint(history))
     bad(event, `checkpoint ${event.checkpoint} does not rise`);
   if (event.type === "rollback") {
-    const position = positionOfCheckpoint(history, event.checkpoint);
+    const { checkpoint } = event;
+    const position = positionOfCheckpoint(history, checkpoint) ?? positionOfHidden(history, checkpoint);
     if (position === undefined) bad(event, `rollback to unknown checkpoint ${event.checkpoint}`);
     history.length = position;
   }

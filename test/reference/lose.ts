@@ -2,7 +2,7 @@
  * Evidence with losses: what a collector is left with of a true execution. Every hole is declared by a `gap`; only
  * the tail of a process that failed may be missing without one.
  *
- * Rollback lines and the checkpoints they name are written by the tool itself and are never lost here.
+ * Rollback lines are written by the tool itself and are never lost here.
  */
 import type { Event } from "../../src/model/event.ts";
 import { appendLine } from "./history.ts";
@@ -38,12 +38,9 @@ function effectiveOrigins(lines: readonly Line[]): number[] {
   return origins;
 }
 
-/** True for lines that may be lost: neither a rollback nor a checkpoint that a rollback names. */
+/** True for lines that may be lost. */
 function mayLose(lines: readonly Event[]): boolean[] {
-  const named = new Set(lines.map((line) => (line.type === "rollback" ? line.checkpoint : 0)));
-  return lines.map(
-    (line) => line.type !== "rollback" && !(line.type === "checkpoint" && named.has(line.checkpoint)),
-  );
+  return lines.map((line) => line.type !== "rollback");
 }
 
 function assemble(trueEvents: readonly Event[], kept: Map<string, Line[]>): Evidence {
