@@ -35,7 +35,9 @@ test("every node's log there: clean; one missing: refused by name, or tainted wi
   const homes = [];
   for (const name of all) homes.push(await nodeLog(name, all));
   const [one, two, three] = homes.map((home) => ["--log", home]) as [string[], string[], string[]];
-  expect((await runJson(["compute", "app", ...one, ...two, ...three, "--failed", "p-n1"])).value).toMatchObject({
+  expect(
+    (await runJson(["compute", "app", ...one, ...two, ...three, "--failed", "p-n1"])).value,
+  ).toMatchObject({
     outcome: "clean",
   });
 
