@@ -1,7 +1,7 @@
 import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event, GapEvent, RollbackEvent } from "../model/event.ts";
-import { MAX_PROCESS_LINES } from "../model/limits.ts";
+import { MAX_PROCESS_LINES, MAX_PROCESSES } from "../model/limits.ts";
 import { assembleEvidence } from "./assemble-evidence.ts";
 import { type Evidence, HAS_CUT, RECEIVER, SENDER, USABLE } from "./evidence-layout.ts";
 import { Uint32List } from "./growable.ts";
@@ -28,6 +28,12 @@ export class EvidenceBuilder {
     const known = this.#processIds.get(name);
     if (known !== undefined) return known;
     const raw = this.#raw;
+    if (raw.processes.length === MAX_PROCESSES)
+      throw new RecoveryLineError(
+        "RL_LIMIT",
+        `more than ${MAX_PROCESSES} processes in one application`,
+        "Split the application: give parts that do not talk to each other names of their own.",
+      );
     const id = raw.processes.push(name) - 1;
     this.#processIds.set(name, id);
     raw.length.push(0);
