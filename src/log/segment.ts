@@ -109,7 +109,7 @@ export class Segment {
 
 /** LevelDB says what it met in words; a full or broken disk is not a damaged log. */
 const DISK_TROUBLE =
-  /no space left|input\/output error|read-only file system|permission denied|too many open files|quota|cannot allocate/i;
+  /no space left|input\/output error|read-only file system|permission denied|too many open files|quota|cannot allocate|interrupted system call|temporarily unavailable|stale file handle|structure needs cleaning/i;
 
 /** How LevelDB's own statuses begin. */
 const STATUS = /^(Corruption|IO error|Invalid argument|NotFound|Not implemented): /;

@@ -5,7 +5,15 @@
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -18,15 +26,21 @@ const runs = (name: string): number => Number(process.env[`CAMPAIGN_${name}`] ??
 const seed = Number(process.env["CAMPAIGN_SEED"] ?? Date.now() % 1_000_000);
 const random = new Random(seed);
 const rootDir = join(import.meta.dirname, "../..");
-const dist = join(rootDir, "build/test/dist-campaign");
-const tools = join(rootDir, "build/test/campaign");
 const scratch = mkdtempSync(join(tmpdir(), "recovery-line-campaign-"));
+/** A package of its own, so that nobody rebuilds or removes it in the middle of hours. */
+const home = join(scratch, "package");
+const dist = join(home, "dist");
+const tools = join(scratch, "tools");
 const LINES_A_ROUND = 41;
 
 beforeAll(() => {
+  mkdirSync(home);
+  writeFileSync(join(home, "package.json"), '{ "type": "module" }\n');
+  for (const name of ["node_modules", "native"]) symlinkSync(join(rootDir, name), join(home, name));
+  copyFileSync(join(import.meta.dirname, "log-writer.mjs"), join(home, "log-writer.mjs"));
   spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], { cwd: rootDir });
   expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
-  mkdirSync(tools, { recursive: true });
+  mkdirSync(tools);
   const source = (name: string): string => join(import.meta.dirname, "c", name);
   expect(spawnSync("cc", ["-O1", "-o", join(tools, "power_cut"), source("power_cut.c")]).status).toBe(0);
   const library = [
@@ -51,12 +65,7 @@ interface Writer {
 }
 
 function write(dir: string, step?: number, env: Record<string, string> = {}): Writer {
-  const args = [
-    join(import.meta.dirname, "log-writer.mjs"),
-    dist,
-    dir,
-    ...(step === undefined ? [] : [String(step)]),
-  ];
+  const args = [join(home, "log-writer.mjs"), dist, dir, ...(step === undefined ? [] : [String(step)])];
   const child = spawn(process.execPath, args, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },

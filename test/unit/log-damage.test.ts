@@ -25,6 +25,8 @@ import { hasCode } from "../../src/model/errors.ts";
 import { columnsOf, commitOf, sends } from "./log-rig.ts";
 
 const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? 1600);
+/** Size of the log, in 64 KiB. */
+const SCALE = Number(process.env["RECOVERY_LINE_DAMAGE_SCALE"] ?? 1);
 /** In memory where there is room: no trial needs a disk. */
 const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "recovery-line-damage-"));
 const dir = join(root, "app");
@@ -59,10 +61,10 @@ async function content(): Promise<string> {
 /** Two segments; the newest has tables from an earlier opening and a WAL; about 64 KiB in all. */
 beforeAll(async () => {
   let log = await EventLog.open(dir, { create: true });
-  for (let n = 0; n < 16; n += 1) await commitOf(log, sends("p", n * 200, 200));
+  for (let n = 0; n < 16 * SCALE; n += 1) await commitOf(log, sends("p", n * 200, 200));
   await log.rotate();
   const fill = async (first: number): Promise<void> => {
-    for (let n = first; n < first + 12; n += 1) {
+    for (let n = first; n < first + 12 * SCALE; n += 1) {
       log.putState("ring", { position: n });
       await commitOf(log, sends("q", n * 250, 250), columnsOf([{ type: "stable", process: "p" }]));
     }
@@ -70,7 +72,7 @@ beforeAll(async () => {
   await fill(0);
   await log.close();
   log = await EventLog.open(dir, { create: false });
-  await fill(12);
+  await fill(12 * SCALE);
   await log.close();
   for (const path of walk(dir)) files.set(relative(dir, path), readFileSync(path));
   truth = await content();

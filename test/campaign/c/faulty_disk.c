@@ -14,12 +14,14 @@
 
 static _Atomic uint64_t turn;
 static uint64_t rate, seed;
+static int only; /* FAULT_ERRNO: no other error, and no short writes */
 static const char *folder;
 
 __attribute__((constructor)) static void begin(void) {
     const char *text = getenv("FAULT_RATE"), *start = getenv("FAULT_SEED");
 
     folder = getenv("FAULT_DIR");
+    only = getenv("FAULT_ERRNO") ? atoi(getenv("FAULT_ERRNO")) : 0;
     rate = text ? strtoull(text, NULL, 10) : 0;
     seed = start ? strtoull(start, NULL, 10) : 1;
 }
@@ -46,7 +48,7 @@ static uint64_t fault(int fd) {
 
 static int code_of(uint64_t chosen) {
     static const int codes[] = {EIO, ENOSPC, EINTR};
-    return codes[chosen % 3];
+    return only != 0 ? only : codes[chosen % 3];
 }
 
 #define REAL(name, type) ((type)dlsym(RTLD_NEXT, name))
@@ -54,7 +56,7 @@ static int code_of(uint64_t chosen) {
 ssize_t write(int fd, const void *bytes, size_t count) {
     const uint64_t chosen = fd > 2 ? fault(fd) : 0;
 
-    if (chosen != 0 && (chosen & 1 || count < 2)) {
+    if (chosen != 0 && (only != 0 || chosen & 1 || count < 2)) {
         errno = code_of(chosen >> 1);
         return -1;
     }
@@ -66,7 +68,7 @@ ssize_t write(int fd, const void *bytes, size_t count) {
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
     const uint64_t chosen = fault(fd);
 
-    if (chosen != 0 && (chosen & 1 || count < 2)) {
+    if (chosen != 0 && (only != 0 || chosen & 1 || count < 2)) {
         errno = code_of(chosen >> 1);
         return -1;
     }
