@@ -99,7 +99,7 @@ function rule(
 const MAPPED = /^0:0:0:0:0:ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
 
 /** A v6 socket that talks to a v4 address sends v4 packets. */
-function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddresses {
+export function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddresses {
   return { local: asV4(local), remote: asV4(remote) };
 }
 

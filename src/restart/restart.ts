@@ -28,6 +28,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
+import { endTimeWait } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -239,6 +240,7 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
   try {
     await note(request, plan, "restoring");
     await gone(plan.transit.ends.map(({ socket }) => socket));
+    await endTimeWait(plan.transit.ends.map(({ socket }) => socket));
     await log.drain();
     await blockForRestart(
       app,

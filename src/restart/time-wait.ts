@@ -1,0 +1,36 @@
+/**
+ * Ends the TIME_WAIT of connections whose both ends are dead: for a minute the kernel lets no socket bind to the address if the one
+ * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
+ * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
+ */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import type { Address } from "./criu-sockets.ts";
+import { type ConnectionAddresses, unmapped } from "./port-block.ts";
+
+const run = promisify(execFile);
+const LIMIT_MS = 10_000;
+/** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
+const CONNECTIONS_A_CALL = 100;
+
+/** Only sockets in TIME_WAIT, only these connections, from either end. Failure is no error here: a restore that needs it says so. */
+export async function endTimeWait(connections: readonly ConnectionAddresses[]): Promise<void> {
+  const ends = connections
+    .map(unmapped)
+    .flatMap(({ local, remote }) => [end(local, remote), end(remote, local)]);
+  const all = [...new Set(ends)];
+  for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
+    const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");
+    await run("ss", ["-K", "-t", "-n", "state", "time-wait", filter], { timeout: LIMIT_MS }).catch(
+      () => undefined,
+    );
+  }
+}
+
+function end(source: Address, destination: Address): string {
+  return `( src ${place(source)} and dst ${place(destination)} )`;
+}
+
+function place({ v6, address, port }: Address): string {
+  return v6 ? `[${address}]:${port}` : `${address}:${port}`;
+}
