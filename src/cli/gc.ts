@@ -22,8 +22,13 @@ A checkpoint is obsolete if no recovery line, of any failure now or later, resta
 what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
 the log will make more of the past restorable. Give --log for all nodes, as with compute.
 
-Without --apply nothing is changed. With it the images of obsolete checkpoints and prunable payloads (run --payload) are
-removed; the log itself stays whole, as every computation starts from its first line.`;
+Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
+
+Without --apply nothing is changed. With it the images of obsolete checkpoints, prunable payloads (run --payload) and whole segments of
+the log (256 MiB each) below every line are removed: a checkpoint with a cut then stands for all its process did before, and
+positions go on counting. A log with stable lines or page invalidations stays whole. Lines, in-transit ranges and outcomes
+stay the same; explain, graph and export begin later. Where processes send to others that nobody records, add
+--in-transit any: by the rule "logged" such bytes keep everything.`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
