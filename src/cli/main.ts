@@ -74,12 +74,26 @@ function buildProgram(): Command {
 }
 
 /** Prints the failure and sets the exit code. */
-async function fail(error: unknown): Promise<void> {
-  if (error instanceof CommanderError) return failUsage(error);
+async function fail(thrown: unknown): Promise<void> {
+  if (thrown instanceof CommanderError) return failUsage(thrown);
+  const error = told(thrown);
   process.exitCode = exitCodeOf(error);
   if (acting?.opts()["json"] === true)
     await writeFailure(process.exitCode, acting.processedArgs[appArgument(acting)], error);
   await write(`recovery-line: ${sentences(error).map(printableSentence).join("\n")}\n`, process.stderr);
+}
+
+/** What the operating system refuses (no space, no right, no such file) is outside trouble, whoever let it through. */
+function told(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof RecoveryLineError) return error;
+  const { syscall, code } = error as NodeJS.ErrnoException;
+  if (syscall === undefined || code === undefined) return error;
+  return new RecoveryLineError(
+    "RL_SYSTEM",
+    `the operating system refused: ${error.message}`,
+    "Free space, correct the rights or the path, whatever it names, and call again.",
+    error,
+  );
 }
 
 /** What to say about a failure, line by line: message and advice; of a bug of ours also where it is. */
@@ -119,14 +133,17 @@ async function writeFailure(exitCode: number, application: unknown, error: unkno
   });
 }
 
-/** A reader that went away (`| head`) is no failure, and nothing can be written to it any more. */
-function leaveQuietlyOnEpipe(): void {
-  for (const stream of [process.stdout, process.stderr])
-    stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "EPIPE") throw error;
-      process.exit(process.exitCode ?? EXIT.clean);
-    });
+/** A reader that went away (`| head`) is no failure, and nothing can be written to it any more; a full disk is one. */
+function leaveWhenOutputEnds(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(process.exitCode ?? EXIT.clean);
+    process.stderr.write(`recovery-line: the output can't be written: ${error.message}\n`);
+    process.exit(EXIT.other);
+  });
+  process.stderr.on("error", (error: NodeJS.ErrnoException) =>
+    process.exit(process.exitCode ?? (error.code === "EPIPE" ? EXIT.clean : EXIT.other)),
+  );
 }
 
-leaveQuietlyOnEpipe();
+leaveWhenOutputEnds();
 await buildProgram().parseAsync().catch(fail);

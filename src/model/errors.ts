@@ -20,6 +20,7 @@ export type ErrorCode =
   | "RL_LOCKED" // another process owns it
   | "RL_NO_COLLECTOR"
   | "RL_LOG_WRITE" // disk full, I/O error
+  | "RL_SYSTEM" // the operating system refused a call that nothing above knows more about
   | "RL_LIMIT" // a bound in limits.ts was reached
   | "RL_TIMEOUT"
   | "RL_DRIVER" // a checkpoint driver failed

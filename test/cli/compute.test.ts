@@ -1,7 +1,7 @@
 /** `compute --from`: each row of interchange.md's tables, each restore point rule, each exit code, through the compiled command. */
 
 import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build, does, lines, main, run, runJson, scratch } from "./cli.ts";
@@ -720,6 +720,35 @@ c  p -> q  [10, 12) of a: undone
     const command = `set -o pipefail; "${process.execPath}" "${main}" compute --from "${file}" --json | head -1`;
     const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
     expect([status, stdout, stderr]).toEqual([0, "{\n", ""]);
+  });
+
+  test("an output without room is a failure, told in one sentence", () => {
+    const file = join(dir, "one.jsonl");
+    writeFileSync(file, lines(p.fault()));
+    const command = `"${process.execPath}" "${main}" compute --from "${file}" > /dev/full`;
+    const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+    expect([status, stderr]).toEqual([
+      1,
+      "recovery-line: the output can't be written: ENOSPC: no space left on device, write\n",
+    ]);
+  });
+
+  test("what the operating system refuses is no bug of ours: no stack trace, and a code for programs", async () => {
+    const nowhere = join(dir, "dangling");
+    symlinkSync(join(dir, "nowhere"), nowhere);
+    const { code, value, stderr } = await runJson([
+      "import",
+      "app",
+      "--from",
+      "-",
+      "--log",
+      join(nowhere, "x"),
+    ]);
+    expect([code, value.error?.code, stderr]).toEqual([
+      1,
+      "RL_SYSTEM",
+      expect.stringMatching(/^recovery-line: the operating system refused: E.*\nFree space.*\n$/),
+    ]);
   });
 });
 
