@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 npx --no-install tsc -p tsconfig.bench.json
 ln -sfn "$PWD/build/Release" build/bench/build 2>/dev/null || true
+ln -sfn "$PWD/dist" build/bench/dist # commands that a bench starts
 mkdir -p bench/results
 if (($# == 0)); then
     for file in bench/*.ts; do
