@@ -16,6 +16,7 @@ import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRe
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
 import { idInUse, sessionOf } from "./process-tree.ts";
+import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
@@ -70,6 +71,7 @@ export class CriuDriver implements CheckpointDriver {
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
     const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
+    refuseSharedFiles(pids);
     const files = writtenFiles(pids); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -137,6 +139,18 @@ export class CriuDriver implements CheckpointDriver {
       "`recovery-line doctor` tells what CRIU can do here; its limits stand in the README.",
     );
   }
+}
+
+/** An image without them would be restored into wrong memory, silently. */
+function refuseSharedFiles(pids: readonly number[]): void {
+  const [first, ...more] = sharedFiles(pids);
+  if (first === undefined) return;
+  const others = more.length === 0 ? "" : ` and ${more.length} more`;
+  throw new RecoveryLineError(
+    "RL_DRIVER",
+    `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
+    "Have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
+  );
 }
 
 /**
