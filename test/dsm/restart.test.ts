@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -78,14 +78,28 @@ class Application {
   }
 }
 
-/** Kills one process after `ms`; true if the run ended by that and not on its own. */
-async function killed(launcher: ChildProcess, rank: number, ms: number): Promise<boolean> {
+/** Waits until each process and each home stands in its trace: on a busy machine that takes a while, and before it there is no line of all. */
+async function begun(traces: string, launcher: ChildProcess): Promise<void> {
+  const silent = (rank: number): boolean => {
+    const file = join(traces, `rank-${rank}.jsonl`);
+    const text = existsSync(file) ? readFileSync(file, "utf8") : "";
+    return !["p", "h"].every((kind) => text.includes(`"process":"${kind}${rank}"`));
+  };
+  for (let tries = 0; tries < 1000 && launcher.exitCode === null; tries += 1) {
+    if (!Array.from({ length: PROCESSES }, (_, rank) => rank).some(silent)) return;
+    await sleep(10);
+  }
+}
+
+/** Kills one process `ms` after all have begun; true if the run ended by that and not on its own. */
+async function killed(launcher: ChildProcess, traces: string, rank: number, ms: number): Promise<boolean> {
   const exit = once(launcher, "exit") as Promise<[number | null]>;
   const pids: number[] = [];
   for await (const text of createInterface({ input: launcher.stdout! })) {
     pids.push((JSON.parse(text) as { pid: number }).pid);
     if (pids.length === PROCESSES) break;
   }
+  await begun(traces, launcher);
   await sleep(ms);
   if (launcher.exitCode === null) process.kill(pids[rank]!, "SIGKILL");
   return (await exit)[0] !== 0;
@@ -110,7 +124,7 @@ async function survive(kernel: string, seed: number): Promise<number> {
   let sum = 0;
   for (let failures = 1 + random.below(2); failures > 0; failures -= 1) {
     const launcher = app.start(line.text, "--pause-us", PAUSE_US);
-    if (!(await killed(launcher, random.below(PROCESSES), 150 + random.below(600)))) return sum;
+    if (!(await killed(launcher, app.folder, random.below(PROCESSES), 150 + random.below(600)))) return sum;
     line = await app.line();
     sum += line.checkpoints;
   }
@@ -139,7 +153,7 @@ test.each(Object.keys(KERNELS))(
 
 test("a restart refuses what is no line, and images that are not what their manifests say", async () => {
   const app = new Application("refused", "sor");
-  expect(await killed(app.start("", "--pause-us", PAUSE_US), 1, 600)).toBe(true);
+  expect(await killed(app.start("", "--pause-us", PAUSE_US), app.folder, 1, 600)).toBe(true);
   const { text, checkpoints } = await app.line();
   expect(checkpoints).toBeGreaterThan(6);
   const refusals = async (line: string): Promise<string> => {
