@@ -67,6 +67,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   const { chooseDriver } = await import("../restart/driver-choice.ts");
   const home = resolveHome(flags.log);
   const log = await requireCollector(home);
+  await notWhileRestarting(home, app);
   const targets = await findTargets(app, names, await log.processes());
   if (flags.driver === "hook") {
     await takeByHook(app, targets, await findTargets(app, [], await log.processes()), { home, log }, flags);
@@ -82,6 +83,16 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   const options = { home, log, driver, usable: fallback === undefined, limitMs: flags.limit * 1000 };
   await take(app, targets, options, flags);
   log.close();
+}
+
+async function notWhileRestarting(home: string, app: string): Promise<void> {
+  const { interrupted } = await import("../restart/restart.ts");
+  if ((await interrupted(home, app)) === undefined) return;
+  throw new RecoveryLineError(
+    "RL_LOCKED",
+    `a restart of ${app} was begun and is not done: its processes stand still or are dead`,
+    `Wait for it; if none runs, it was cut off: recovery-line restart ${app}`,
+  );
 }
 
 /** One after another; every other running process of the application stands still meanwhile. */
@@ -143,7 +154,11 @@ async function findTargets(
     );
   const chosen = names.length === 0 ? live : [...new Set(names)].map((name) => liveOne(app, name, ofApp));
   if (chosen.length === 0)
-    throw new RecoveryLineError("RL_UNKNOWN_PROCESS", `no process of ${app} is running`);
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_PROCESS",
+      `no process of ${app} is running`,
+      `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
+    );
   return chosen.map(({ process, incarnation }) => ({
     app,
     process,

@@ -28,7 +28,8 @@ const HELP = `
 Everything stands still while the line is computed and verified and every byte in transit is looked for. What can't come back
 exactly is refused then (exit code 4), and nothing has been touched. Else the processes of the plan are killed, brought back from
 their images, put on record as rolled back, and let go together. A survivor that shares a connection with one of them comes back, too.
-If this command itself is killed, call it again: it takes up what it finds begun.
+Once the plan is made, Ctrl-C changes nothing: the restart ends by itself. If this command itself is killed, call it again: it takes
+up what it finds begun.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
 
@@ -93,6 +94,7 @@ async function restartApp(
   if (flags.dryRun) throw begun(app);
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
+  goOnThroughSignals();
   if (!(await takeUp({ home, app, log: collector }, journal))) {
     const { keepSurvivors, fallBack } = journal;
     const asBefore = {
@@ -143,6 +145,7 @@ async function work(
   const { driver } = await chooseDriver("criu", home);
   const payload = openPayloadStore(appDirectory(home, app));
   const show = async (plan: RestartPlan): Promise<void> => {
+    if (!flags.dryRun) goOnThroughSignals();
     if (!flags.json) await write(planReport(plan));
   };
   const request: RestartRequest = {
@@ -172,6 +175,19 @@ async function work(
   const result = await restart(request);
   if (flags.json) await writeJson({ ...planJson(result.plan), dryRun: false, phasesMs: result.phasesMs });
   else await write(`\n${resultReport(result)}`);
+}
+
+let going = false;
+
+/** Half done, the processes would be dead or held still with their connections blocked, and nobody told. The limit on images bounds it. */
+function goOnThroughSignals(): void {
+  if (going) return;
+  going = true;
+  const say = (): boolean =>
+    process.stderr.write(
+      "recovery-line: the restart is under way and ends by itself; half done it would leave nothing running\n",
+    );
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, say);
 }
 
 /** As `compute` does, unless that knows too little or too much. */

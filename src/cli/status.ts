@@ -53,8 +53,40 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   const [ping, stats] = [await collector.ping(), await collector.stats()];
   const processes = await statusOf(collector, app);
   collector.close();
-  if (flags.json) return writeJson({ collector: { ...ping, ...summary(stats) }, processes });
-  await write(`${headline(ping, stats)}${processTable(processes)}`);
+  const cutOff = await cutOffRestarts(
+    home,
+    app === undefined ? foldersOf(home).filter(isAppName).sort() : [app],
+  );
+  if (flags.json)
+    return writeJson({ collector: { ...ping, ...summary(stats) }, processes, cutOffRestarts: cutOff });
+  await write(`${headline(ping, stats)}${cutOffText(cutOff)}${processTable(processes)}`);
+}
+
+interface CutOffRestart {
+  readonly application: string;
+  readonly phase: string;
+  readonly processes: readonly string[];
+}
+
+/** Restarts that were begun and are not done: cut off, or under way now. */
+async function cutOffRestarts(home: string, apps: readonly string[]): Promise<CutOffRestart[]> {
+  const { interrupted } = await import("../restart/restart.ts");
+  const found: CutOffRestart[] = [];
+  for (const application of apps) {
+    const journal = await interrupted(home, application);
+    if (journal !== undefined)
+      found.push({ application, phase: journal.phase, processes: journal.processes });
+  }
+  return found;
+}
+
+function cutOffText(restarts: readonly CutOffRestart[]): string {
+  return restarts
+    .map(
+      ({ application, phase }) =>
+        `restart:   ${application}: begun and not done (${phase}); if no restart runs now: recovery-line restart ${application}\n`,
+    )
+    .join("");
 }
 
 /** What is on disk stays readable without one. */

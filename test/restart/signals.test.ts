@@ -1,0 +1,68 @@
+/** Ctrl-C and kill -9 in the middle of a restart: it ends by itself, or says that it was begun, and is taken up. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
+
+const criu = await findCriu();
+const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
+const restartable = test.skipIf(missing !== undefined || !works);
+
+interface Status {
+  readonly processes: readonly { readonly process: string; readonly state: string }[];
+  readonly cutOffRestarts: readonly { readonly application: string; readonly processes: readonly string[] }[];
+}
+
+const states = ({ processes }: Status): string[] =>
+  processes.map(({ process, state }) => `${process} ${state}`);
+const RUNNING = ["one running", "two running"];
+
+async function checkpointed(rig: Rig): Promise<void> {
+  await rig.collect();
+  for (const name of ["one", "two"]) await rig.run(name, "bash", "-c", "while :; do sleep 0.05; done");
+  await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+}
+
+restartable("a signal once the plan is printed: the restart says that it goes on, and ends well", () =>
+  withRig("signal", async (rig) => {
+    await checkpointed(rig);
+    const { child, ended } = await rig.start("restart", rig.app, "--failed", "one,two");
+    child.kill("SIGINT");
+    child.kill("SIGTERM");
+    const { code, out, err } = await ended;
+    expect([code, out, err]).toEqual([
+      0,
+      expect.stringContaining("2 processes restarted"),
+      expect.stringContaining("the restart is under way and ends by itself"),
+    ]);
+    const after = await rig.json<Status>("status", rig.app);
+    expect([states(after), after.cutOffRestarts]).toEqual([RUNNING, []]);
+  }),
+);
+
+restartable("killed half way: status says so and what to do; the next call takes it up", () =>
+  withRig("half-way", async (rig) => {
+    await checkpointed(rig);
+    const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
+    const journal = join(rig.home, rig.app, "restart", "journal.json");
+    await until("it has begun", () => existsSync(journal));
+    child.kill("SIGKILL");
+    await ended;
+    expect((await rig.json<Status>("status", rig.app)).cutOffRestarts).toMatchObject([
+      { application: rig.app, processes: ["one", "two"] },
+    ]);
+    expect((await rig.cli("status")).out).toContain(`recovery-line restart ${rig.app}`);
+    expect(await rig.cli("checkpoint", rig.app)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("a restart of"),
+    });
+    expect(await rig.cli("restart", rig.app)).toMatchObject({
+      code: 0,
+      out: expect.stringContaining("taken up"),
+    });
+    const after = await rig.json<Status>("status", rig.app);
+    expect([states(after), after.cutOffRestarts]).toEqual([RUNNING, []]);
+  }),
+);
