@@ -101,7 +101,11 @@ async function killed(launcher: ChildProcess, traces: string, rank: number, ms: 
   }
   await begun(traces, launcher);
   await sleep(ms);
-  if (launcher.exitCode === null) process.kill(pids[rank]!, "SIGKILL");
+  try {
+    if (launcher.exitCode === null) process.kill(pids[rank]!, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error; // it came to its end at this very moment
+  }
   return (await exit)[0] !== 0;
 }
 

@@ -15,13 +15,13 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "a rollback leaves undone stable lines in force",
     file: "graph/evidence-builder.ts",
-    find: "raw.segmentStable.data[segment] = 0;",
+    find: "raw.segmentStable.data[segment] = hidden ? raw.segmentFirstStable.at(segment) : 0;",
     replace: "",
   },
   {
     what: "a rollback leaves undone gaps in force",
     file: "graph/evidence-builder.ts",
-    find: "    raw.segmentGap.data[segment] = 0;",
+    find: "    raw.segmentGap.data[segment] = hidden ? kept : 0;",
     replace: "",
   },
   {
@@ -33,8 +33,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "the last gap of a segment counts, not the first",
     file: "graph/evidence-builder.ts",
-    find: "if (raw.segmentGap.at(segment) === 0) raw",
-    replace: "raw",
+    find: "if (raw.segmentGap.at(segment) === 0) {",
+    replace: "{",
   },
   {
     what: "page transfers have their ends swapped",

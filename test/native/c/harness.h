@@ -158,7 +158,7 @@ static inline void find_cgroup2(char *path, size_t bytes) {
 
     path[0] = '\0';
     CHECK(file != NULL);
-    while (fgets(line, sizeof(line), file) != NULL)
+    while (path[0] == '\0' && fgets(line, sizeof(line), file) != NULL)
         if (strstr(line, " - cgroup2 ") != NULL && sscanf(line, "%*s %*s %*s %*s %199s", mount) == 1)
             snprintf(path, bytes, "%s", mount);
     fclose(file);
