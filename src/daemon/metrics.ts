@@ -37,9 +37,9 @@ const COUNTERS: Readonly<Record<string, Metric<number>>> = {
 const GAUGES: Readonly<Record<string, Metric<number>>> = {
   ring_size_bytes: { help: "Size of the kernel ring.", of: (s) => s.ringBytes },
   ring_fill_bytes: { help: "Bytes of the ring that are not yet committed.", of: (s) => s.ringFillBytes },
-  lag_milliseconds: {
+  lag_seconds: {
     help: "Age of the oldest record of the last commit when it returned.",
-    of: (s) => s.lagMs,
+    of: (s) => s.lagMs / 1000,
   },
   live_processes: { help: "Processes that are recorded.", of: (s) => s.liveProcesses },
   broken_logs: { help: "Applications whose log cannot be written now.", of: (s) => s.brokenApps.length },
@@ -61,10 +61,16 @@ export interface CollectorMetrics {
   text(): Promise<string>;
 }
 
+/** Node's own measure of the event loop's delay wakes the process at this interval, ms; at 10, its default, an idle collector is never idle. */
+const LOOP_PRECISION_MS = 1000;
+/** What is said of that delay is of no use at such a precision. */
+const LOOP_DELAYS = ["min", "max", "mean", "stddev", "p50", "p90", "p99"];
+
 /** A registry of its own: two collectors in one program do not meet. */
 export function collectorMetrics(read: () => CollectorStats, holding?: Holding): CollectorMetrics {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
+  for (const what of LOOP_DELAYS) registry.removeSingleMetric(`nodejs_eventloop_lag_${what}_seconds`);
   let stats: CollectorStats | undefined;
   const define = (name: string, help: string) => ({
     name: `recovery_line_${name}`,

@@ -33,6 +33,20 @@ function raw(
   });
 }
 
+/** Families of ours against the naming rules of Prometheus: a counter ends in _total, nothing else does; base units; each has its help. */
+function misnamed(text: string): string[] {
+  const families = [...text.matchAll(/^# TYPE (recovery_line_\S+) (\S+)$/gm)].map(([, name, type]) => [
+    name!,
+    type!,
+  ]);
+  expect(families.length).toBeGreaterThan(15);
+  return families.flatMap(([name, type]) => {
+    const total = /_total$/.test(name!) === (type === "counter");
+    const units = !/(milli|micro|nano)seconds|_m[si]|kib|mib/i.test(name!.replaceAll(/_missed|_misses/g, ""));
+    return total && units && text.includes(`# HELP ${name} `) ? [] : [`${name} ${type}`];
+  });
+}
+
 live("collect: ready line, private socket, metrics, clean end on SIGTERM", () =>
   withRig("collect", async (rig) => {
     const collector = await rig.collect("--metrics-port", "0", "--ring-mib", "1");
@@ -51,6 +65,7 @@ live("collect: ready line, private socket, metrics, clean end on SIGTERM", () =>
       expect(text).toContain("recovery_line_ring_size_bytes 1048576");
       expect(text).toMatch(/process_resident_memory_bytes \d+/);
     }
+    expect(misnamed(await client.metrics())).toEqual([]);
     expect((await fetch(url.replace("metrics", "v1/ping"))).status).toBe(404);
     client.close();
     collector.child.kill("SIGTERM");
