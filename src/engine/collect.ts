@@ -18,6 +18,7 @@ import {
   MAX_LIVE_PROCESSES,
   MAX_POLL_MS,
   MIN_POLL_MS,
+  UNUSED_POLL_MS,
 } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { KernelSource } from "../ring/kernel-source.ts";
@@ -168,7 +169,8 @@ export class Collector {
     while (!this.#stopping) {
       try {
         const busy = await this.#serial.run(() => this.#cycle());
-        waitMs = busy === "idle" ? Math.min(waitMs * 2, MAX_POLL_MS) : MIN_POLL_MS;
+        const longest = this.#pump.liveProcesses === 0 ? UNUSED_POLL_MS : MAX_POLL_MS;
+        waitMs = busy === "idle" ? Math.min(waitMs * 2, longest) : MIN_POLL_MS;
         await this.#pause.wait(busy === "more" ? 0 : waitMs);
       } catch (error) {
         this.#fail(error);
@@ -264,6 +266,7 @@ export class Collector {
       const process = app.process(registration.process);
       if (process.state.live) await this.#stop(process);
       await this.#begin(app.process(registration.process), registration);
+      this.#pause.end(); // with nothing to record it waits longer
       return { incarnation: app.process(registration.process).state.incarnation };
     });
   }

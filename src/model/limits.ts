@@ -48,6 +48,8 @@ export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
 export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
+/** The same timer while nothing is recorded: nothing can come, only be over. */
+export const UNUSED_POLL_MS = 250;
 /** How often losses that no record has told yet are looked for, in ms. */
 export const LOSS_POLL_MS = 100;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
