@@ -122,7 +122,10 @@ async function resumePayloads(
     await payloads.ensure(app).catch((error: unknown) => onTrouble((error as Error).message));
 }
 
-/** Looks for ended processes at once and then again and again; a log that can't be written now is tried again. */
+/**
+ * Looks for ended processes at once and then again and again; a log that can't be written now is tried again. And at the end, so that the
+ * log does not call recorded what has ended before the collector.
+ */
 function watchProcesses(
   collector: Collector,
   membership: Membership,
@@ -144,9 +147,11 @@ function watchProcesses(
   };
   const timer = setInterval(look, REAP_INTERVAL_MS);
   look();
-  return () => {
+  return async () => {
     clearInterval(timer);
-    return running;
+    await running;
+    look();
+    await running;
   };
 }
 

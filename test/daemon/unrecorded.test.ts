@@ -48,10 +48,17 @@ live("without a collector, a process that runs on can't continue: it may have re
       });
     expect(await rig.json<Answer>("compute", rig.app)).not.toHaveProperty("unrecorded"); // nobody goes on
 
-    await rig.collect();
+    const again = await rig.collect();
     await rig.events(); // drained
     const after = await rig.json<Answer>("compute", rig.app, "--failed", "server");
     expect(after).not.toHaveProperty("unrecorded");
     expect(after.line[0]).toMatchObject({ process: "client", action: "restore", checkpoint: 1 });
+
+    for (const name of ["client", "server"]) rig.cgroup(name).kill();
+    await expect.poll(() => rig.cgroup("client").populated || rig.cgroup("server").populated).toBe(false);
+    again.child.kill("SIGTERM");
+    await again.ended;
+    const ended = await rig.json<Answer>("compute", rig.app, "--failed", "server"); // clean, or it throws
+    expect(ended).not.toHaveProperty("unrecorded"); // both ended before the collector, which saw it
   }),
 );
