@@ -27,14 +27,30 @@ for (const size of sizes) { want += size + n; c.write(Buffer.alloc(size + n, n))
 c.on("data", (d) => { got += d.length; if (got === want) { c.end(); if (--open === 0) process.exitCode = 0; } }); }
 process.exitCode = 1;`;
 
+/** What ends a program from a terminal or a service manager. */
+const ENDING = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 export interface SelfTest {
   readonly passed: boolean;
   /** One sentence. */
   readonly reason: string;
 }
 
-/** Leaves nothing behind. Never throws: what stops it is its reason. */
+/** Leaves nothing behind, also where a signal ends this program meanwhile. Never throws: what stops it is its reason. */
 export async function loopbackSelfTest(): Promise<SelfTest> {
+  const stop = new AbortController();
+  const end = (signal: NodeJS.Signals): void => stop.abort(signal);
+  for (const signal of ENDING) process.once(signal, end);
+  try {
+    return await clearedSelfTest(stop.signal);
+  } finally {
+    for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve)); // one that came in time is heard
+    for (const signal of ENDING) process.off(signal, end);
+    if (stop.signal.aborted) process.kill(process.pid, stop.signal.reason);
+  }
+}
+
+async function clearedSelfTest(stop: AbortSignal): Promise<SelfTest> {
   const home = mkdtempSync(join(tmpdir(), "recovery-line-doctor-"));
   const name = `doctor-${process.pid}`;
   const pinDir = `/sys/fs/bpf/recovery-line-${name}`;
@@ -42,7 +58,7 @@ export async function loopbackSelfTest(): Promise<SelfTest> {
   try {
     ensureBpffs(pinDir);
     for (const cgroup of cgroups) cgroup.create();
-    return judge(await converse(home, pinDir, cgroups));
+    return judge(await converse(home, pinDir, cgroups, stop));
   } catch (error) {
     return { passed: false, reason: (error as Error).message };
   } finally {
@@ -52,13 +68,18 @@ export async function loopbackSelfTest(): Promise<SelfTest> {
   }
 }
 
-async function converse(home: string, pinDir: string, cgroups: readonly ProcessCgroup[]): Promise<Event[]> {
+async function converse(
+  home: string,
+  pinDir: string,
+  cgroups: readonly ProcessCgroup[],
+  stop: AbortSignal,
+): Promise<Event[]> {
   const options = { home, pinDir, ringBytes: RING_BYTES, cgroupLevel: processCgroupLevel() };
   const collector = await Collector.start(options);
   try {
     for (const [index, process] of ["server", "client"].entries())
       await collector.register({ app: APP, process, cgroupId: cgroups[index]!.id! });
-    await talk(cgroups[0]!, cgroups[1]!);
+    await talk(cgroups[0]!, cgroups[1]!, stop);
     await collector.drain();
     const events: Event[] = [];
     for await (const block of collector.readBlocks(APP)) events.push(...decodeBlock(block).columns.events());
@@ -68,8 +89,8 @@ async function converse(home: string, pinDir: string, cgroups: readonly ProcessC
   }
 }
 
-async function talk(server: ProcessCgroup, client: ProcessCgroup): Promise<void> {
-  const signal = AbortSignal.timeout(TALK_LIMIT_MS);
+async function talk(server: ProcessCgroup, client: ProcessCgroup, stop: AbortSignal): Promise<void> {
+  const signal = AbortSignal.any([AbortSignal.timeout(TALK_LIMIT_MS), stop]);
   const echo = node(server, SERVER);
   const [port] = (await once(echo.stdout!, "data", { signal })) as [Buffer];
   const talker = node(client, CLIENT, port.toString().trim());
@@ -123,9 +144,10 @@ function judge(events: readonly Event[]): SelfTest {
 
 async function clear(cgroup: ProcessCgroup): Promise<void> {
   try {
-    if (cgroup.populated) cgroup.kill();
-    for (let attempt = 0; attempt < 100 && !cgroup.remove(); attempt += 1)
+    for (let attempt = 0; attempt < 100 && !cgroup.remove(); attempt += 1) {
+      if (cgroup.populated) cgroup.kill(); // again and again: a shell may have been on its way into it
       await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   } catch {} // what stopped the test stops its clearing, too, and has been told
 }
 

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { expect, test } from "vitest";
 import { cgroup2Root } from "../../src/restart/cgroups.ts";
-import { missing, withRig } from "./rig.ts";
+import { missing, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 
@@ -37,5 +37,19 @@ live("doctor: every capability has a reason, the self-test really captures, and 
     const table = await rig.cli("doctor");
     expect(table.out).toMatch(/^capability +here +needed for +why\naddon +yes/);
     expect(table.out).toContain("loopback self-test passed");
+  }),
+);
+
+live("doctor: Ctrl-C in the middle of the self-test leaves nothing in the kernel", () =>
+  withRig("doctor-signal", async (rig) => {
+    const { child, ended } = rig.background("doctor");
+    const [pins, cgroups] = [
+      `/sys/fs/bpf/recovery-line-doctor-${child.pid}`,
+      `${cgroup2Root()}/recovery-line/doctor-${child.pid}`,
+    ];
+    await until("it has begun", () => existsSync(pins));
+    child.kill("SIGINT");
+    expect((await ended).out).not.toContain("self-test passed");
+    expect([child.signalCode, existsSync(pins), existsSync(cgroups)]).toEqual(["SIGINT", false, false]);
   }),
 );
