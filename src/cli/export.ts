@@ -1,5 +1,5 @@
 /** `recovery-line export`: a log as JSON Lines (interchange.md). */
-import { constants } from "node:fs";
+import { constants, rmSync } from "node:fs";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Command } from "commander";
@@ -21,6 +21,8 @@ Lines of one process stand in its program order. With --to the file appears whol
 Examples:
   recovery-line export heat --to heat.jsonl
   recovery-line export heat | grep '"checkpoint"'`;
+
+const ENDING = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Text collected before it is written, characters. */
 const WRITE_CHARACTERS = 256 * 1024;
@@ -77,6 +79,11 @@ async function writeEvents(
 /** Under another name until it is whole and synced. */
 async function writeFile(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
   const part = `${path}.part-${process.pid}`;
+  const ended = (signal: NodeJS.Signals): void => {
+    rmSync(part, { force: true });
+    process.kill(process.pid, signal); // now as it would have ended it
+  };
+  for (const signal of ENDING) process.once(signal, ended);
   try {
     const file = await open(part, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o666);
     const events = await fill(file, blocks);
@@ -87,6 +94,8 @@ async function writeFile(path: string, blocks: AsyncIterable<Uint8Array>): Promi
   } catch (error) {
     await unlink(part).catch(() => undefined);
     throw cantWrite(path, error);
+  } finally {
+    for (const signal of ENDING) process.off(signal, ended);
   }
 }
 
