@@ -18,12 +18,12 @@ export function isAppName(name: string): boolean {
   return PATH_NAME.test(name);
 }
 
-/** An application name becomes a directory: anything else than the pattern of README "Names" is wrong use. */
-export function checkedAppName(name: string): string {
+/** The name of an application or process becomes a directory: anything else than the pattern of README "Names" is wrong use. */
+export function checkedAppName(name: string, what: "application" | "process" = "application"): string {
   if (PATH_NAME.test(name)) return name;
   throw new RecoveryLineError(
     "RL_USAGE",
-    `${JSON.stringify(name)} is no application name`,
+    `${JSON.stringify(name)} is no ${what} name`,
     "A name starts with a letter or digit and has at most 64 letters, digits, '.', '_' or '-'.",
   );
 }

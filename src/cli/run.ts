@@ -61,14 +61,15 @@ async function run(
   command: [string, ...string[]],
   flags: RunFlags,
 ): Promise<void> {
-  for (const name of [app, processName]) checkedAppName(name);
+  checkedAppName(app);
+  checkedAppName(processName, "process");
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   const output = flags.output === undefined ? undefined : openOutput(flags.output);
   const terminal = process.stdin.isTTY === true && !flags.detach;
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child } = await startProcess(collector, {
+  const { child, cgroup } = await startProcess(collector, {
     app,
     process: processName,
     command,
@@ -85,7 +86,10 @@ async function run(
   if (flags.detach) {
     child.unref();
     await write(`${child.pid}\n`);
-  } else process.exitCode = await forwarding!.untilEnd(child);
+  } else {
+    process.exitCode = await forwarding!.untilEnd(child);
+    cgroup.remove(); // unless children of the command go on in it
+  }
   collector.close();
 }
 

@@ -6,7 +6,7 @@
  * socket of ours stands in its history.
  */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import type { StartRecipe } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -108,6 +108,13 @@ function requireCommand(name: string): void {
     ? [name]
     : (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, name));
   if (places.some(isProgram)) return;
+  const found = places.find((place) => existsSync(place));
+  if (found !== undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `${found} is no program that may be run`,
+      "It must be a file with the right to execute it (chmod +x).",
+    );
   throw new RecoveryLineError(
     "RL_USAGE",
     `there is no program ${JSON.stringify(name)} to run`,
