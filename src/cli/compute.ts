@@ -1,6 +1,5 @@
 /** `recovery-line compute`: the latest line that the evidence proves safe (interchange.md). */
 import type { Command } from "commander";
-import { Option } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_WORKERS } from "../model/limits.ts";
@@ -8,6 +7,7 @@ import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-
 import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { closeLogs, openAppLogs } from "./app-logs.ts";
 import { nodeList } from "./app-nodes.ts";
+import { dsmOption, inTransitOption } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { lineReport } from "./line-report.ts";
@@ -49,16 +49,8 @@ export function register(program: Command): void {
     .argument("[app]", "application; may be left out with --from")
     .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
     .option("--failed <names>", "processes that failed, P,Q; repeatable (default: all of them)", repeated)
-    .addOption(
-      new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
-        .choices(["sequential", "transfers"])
-        .default("sequential"),
-    )
-    .addOption(
-      new Option("--in-transit <policy>", "which messages may be left in transit: any, or only logged ones")
-        .choices(["any", "logged"])
-        .default("any"),
-    )
+    .addOption(dsmOption())
+    .addOption(inTransitOption())
     .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
     .option(
       "--nodes <names>",

@@ -18,6 +18,21 @@ export interface EvidenceFlags {
   readonly json?: boolean;
 }
 
+export function dsmOption(): Option {
+  return new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
+    .choices(["sequential", "transfers"])
+    .default("sequential");
+}
+
+export function inTransitOption(): Option {
+  return new Option(
+    "--in-transit <policy>",
+    "which messages may be left in transit: any, or only logged ones",
+  )
+    .choices(["any", "logged"])
+    .default("any");
+}
+
 /** A command on evidence. Its further arguments and options are the caller's. */
 export function evidenceCommand(program: Command, name: string, summary: string): Command {
   return program
@@ -26,16 +41,8 @@ export function evidenceCommand(program: Command, name: string, summary: string)
     .argument("[app]", "application; may be left out with --from")
     .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
     .option("--from <file>", "take an events file (JSON Lines) instead of a log; - is standard input")
-    .addOption(
-      new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
-        .choices(["sequential", "transfers"])
-        .default("sequential"),
-    )
-    .addOption(
-      new Option("--in-transit <policy>", "which messages may be left in transit: any, or only logged ones")
-        .choices(["any", "logged"])
-        .default("any"),
-    )
+    .addOption(dsmOption())
+    .addOption(inTransitOption())
     .option("--json", "print one JSON object");
 }
 
