@@ -8,7 +8,7 @@ import { LogState } from "../src/log/log-state.ts";
 import { type Figure, median, report } from "./report.ts";
 import { ringBatch } from "./ring-log.ts";
 
-const EVENTS = Number(process.env["RL_BENCH_BUILD_EVENTS"] ?? 80_000_000);
+const EVENTS = Number(process.env["RL_BENCH_BUILD_EVENTS"] ?? 480_000_000);
 const shape = { processes: 16, interval: 50_000, cuts: true };
 
 async function blocksInMemory(): Promise<Uint8Array[]> {

@@ -25,7 +25,7 @@ the log will make more of the past restorable. Give --log for all nodes, as with
 Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
 
 Without --apply nothing is changed. With it the images of obsolete checkpoints, prunable payloads (run --payload) and whole segments of
-the log (256 MiB each) below every line are removed: a checkpoint with a cut then stands for all its process did before, and
+the log (64 MiB each) below every line are removed: a checkpoint with a cut then stands for all its process did before, and
 positions go on counting. A log with stable lines or page invalidations stays whole. Lines, in-transit ranges and outcomes
 stay the same; explain, graph and export begin later. Where processes send to others that nobody records, add
 --in-transit any: by the rule "logged" such bytes keep everything.`;

@@ -40,7 +40,7 @@ export const SEGMENT_AT = {
   lastHash: 32, // 32 bytes, zeros while it is open
 } as const;
 export const SEGMENT_ENTRY_BYTES = 64;
-/** Far above any real log: 65 536 segments of 256 MiB are 16 TiB. */
+/** Far above any real log: 65 536 segments of 64 MiB are 4 TiB. */
 const MAX_SEGMENTS = 65_536;
 
 export interface SegmentFacts {

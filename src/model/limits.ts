@@ -15,7 +15,7 @@ export const MAX_BLOCK_BYTES = 256 * 1024;
 /** A log block of one enormous event (a checkpoint with a very long cut vector) may grow to this size, in bytes. */
 export const MAX_EVENT_BLOCK_BYTES = 32 * 1024 * 1024;
 /** A log segment is sealed at this size of its blocks, in bytes (retention removes whole segments). */
-export const SEGMENT_BYTES = 256 * 1024 * 1024;
+export const SEGMENT_BYTES = 64 * 1024 * 1024;
 /** LevelDB's write buffer of the open segment, in bytes; two of them may be in memory. */
 export const LEVEL_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
 /** Blocks of removed segments that a log carries along in its state because they may still matter, bytes. */
