@@ -1,36 +1,41 @@
 /**
  * `recovery-line demo dsm`: red-black SOR in distributed shared memory on four processes that checkpoint independently; one is
- * killed, the others keep their state, and the line comes out with page evidence.
+ * killed, the line comes out with page evidence, and the application goes on from it to the result of a sequential run.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { once } from "node:events";
+import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { readDsmTraces } from "../analysis/importers/dsm-trace.ts";
-import { computeLine, processNumbers } from "../engine/compute.ts";
+import { computeLine } from "../engine/compute.ts";
 import { EvidenceBuilder } from "../graph/evidence.ts";
-import { exactPageModel, survivingCopies } from "../graph/page-transfers.ts";
-import { keptPositions, undoneBy } from "../graph/rollback-model.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 import { packageRoot } from "../ring/binding.ts";
+import { exactComparison, pageEvidence, restartEvidence, verifiedImages } from "./demo-dsm-evidence.ts";
 import { lineReport } from "./line-report.ts";
-import { counted, table, write } from "./print.ts";
+import { counted, write } from "./print.ts";
 
 const PROCESSES = 4;
 const GRID = 256;
+/** More than RUN_MS leaves time for: each takes PAUSE_US at least. */
+const ITERATIONS = 80;
 /** After each iteration, in µs: time for an image to reach the disk. */
 const PAUSE_US = 60_000;
 /** How long the processes compute before one is killed, in ms. */
 const RUN_MS = 3_000;
 /** Longest wait for the survivors to notice, in ms. */
 const NOTICE_MS = 5_000;
+/** Longest that the restarted application may take to its end, in ms. */
+const RESTART_MS = 60_000;
 const VICTIM = 2;
+/** What is read of the victim's trace to see what it does now: some hundred lines. */
+const TAIL_BYTES = 32_768;
 
 /** Builds native/dsm where it is not current. Throws RL_NOT_SUPPORTED without make or a C compiler. */
 async function buildKernels(): Promise<string> {
@@ -54,39 +59,70 @@ export async function runDsmDemo(): Promise<void> {
   try {
     await mkdir(join(folder, "images"));
     await crash(program, folder);
-    const files = Array.from({ length: PROCESSES }, (_, rank) => join(folder, `rank-${rank}.jsonl`));
-    await explain(await readDsmTraces(files), join(folder, "images"));
+    const before = await traces(folder);
+    await explain(before, folder);
+    await goOn(program, folder, before);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-// ---- the run
+function traces(folder: string): Promise<DsmEvent[]> {
+  return readDsmTraces(Array.from({ length: PROCESSES }, (_, rank) => join(folder, `rank-${rank}.jsonl`)));
+}
 
-function start(program: string, folder: string): ChildProcess {
-  const size = ["--processes", `${PROCESSES}`, "--n", `${GRID}`, "--iterations", "100000"];
-  const checkpoints = ["--every", "1", "--pause-us", `${PAUSE_US}`, "--images", join(folder, "images")];
-  return spawn(program, ["sor", ...size, ...checkpoints, "--trace", folder, "--hold"], {
+function start(program: string, folder: string, ...more: readonly string[]): ChildProcess {
+  const size = ["--processes", `${PROCESSES}`, "--n", `${GRID}`, "--iterations", `${ITERATIONS}`];
+  const checkpoints = ["--every", "1", "--images", join(folder, "images")];
+  return spawn(program, ["sor", ...size, ...checkpoints, "--trace", folder, ...more], {
     stdio: ["ignore", "pipe", "pipe"],
   });
 }
 
+// ---- the crash
+
 /** Starts the processes, kills one, and waits until the others have noticed. Nothing of it runs on return. */
 async function crash(program: string, folder: string): Promise<void> {
-  const launcher = start(program, folder);
+  const launcher = start(program, folder, "--pause-us", `${PAUSE_US}`, "--hold");
   try {
     const pids = await firstPids(launcher);
     await write(
-      `SOR on a ${GRID} × ${GRID} grid in distributed shared memory, ${PROCESSES} processes (pids ${pids.join(", ")}).\n` +
+      `SOR on a ${GRID} × ${GRID} grid in distributed shared memory, ${ITERATIONS} iterations, ${PROCESSES} processes (pids ${pids.join(", ")}).\n` +
         "Each process p and each home h (master pages, directory, locks) checkpoints for itself after every iteration.\n",
     );
     await sleep(RUN_MS);
+    await midIteration(join(folder, `rank-${VICTIM}.jsonl`));
     process.kill(pids[VICTIM] as number, "SIGKILL");
     await write(`Killed process p${VICTIM} with SIGKILL; its home h${VICTIM} dies with it.\n`);
     await noticed(launcher);
   } finally {
-    launcher.kill("SIGKILL"); // the workers die with it
+    await end(launcher);
   }
+}
+
+/** Returns while the victim moves pages, some of them since its last checkpoint: else there would be nothing to undo. */
+async function midIteration(trace: string): Promise<void> {
+  const file = await open(trace);
+  try {
+    const tail = Buffer.alloc(TAIL_BYTES);
+    for (const end = Date.now() + NOTICE_MS; Date.now() < end; await sleep(1)) {
+      const { size } = await file.stat();
+      const { bytesRead } = await file.read(tail, 0, TAIL_BYTES, Math.max(0, size - TAIL_BYTES));
+      const own = tail.toString("utf8", 0, bytesRead).split("\n").reverse();
+      if (own.find((line) => line.includes(`"process":"p${VICTIM}"`))?.includes('"page-copy"')) return;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** The workers die with their launcher; they hold its pipes open until then. */
+async function end(launcher: ChildProcess): Promise<void> {
+  launcher.stdout?.resume();
+  launcher.stderr?.resume();
+  const closed = once(launcher, "close");
+  launcher.kill("SIGKILL");
+  await closed;
 }
 
 async function firstPids(launcher: ChildProcess): Promise<number[]> {
@@ -113,91 +149,62 @@ async function noticed(launcher: ChildProcess): Promise<void> {
 
 // ---- the line
 
-async function explain(events: readonly DsmEvent[], images: string): Promise<void> {
+function lineOf(events: readonly DsmEvent[], failed?: readonly string[]): RecoveryLine {
   const builder = new EvidenceBuilder();
   for (const event of events) builder.addEvent(event);
+  return computeLine(builder.build(), { ...(failed && { failed }), dsm: "sequential", inTransit: "any" });
+}
+
+async function explain(events: readonly DsmEvent[], folder: string): Promise<void> {
   const failed = [`p${VICTIM}`, `h${VICTIM}`];
-  const answer = computeLine(builder.build(), { failed, dsm: "sequential", inTransit: "any" });
+  const answer = lineOf(events, failed);
   await write(`\n${lineReport("sor", answer)}\n`);
   await write(`${pageEvidence(events, answer)}\n${exactComparison(events, failed, answer)}`);
-  await write(await verifiedImages(events, answer, images));
+  await write(await verifiedImages(events, answer, join(folder, "images")));
 }
 
-const MOVES = ["page-fault", "page-copy", "page-invalidate"] as const;
+// ---- the restart
 
-/** Per process: page events the line keeps, of those that happened; then who holds the newest versions. */
-function pageEvidence(events: readonly DsmEvent[], { line }: RecoveryLine): string {
-  const kept = new Map(line.map(({ process, position }) => [process, position]));
-  const counts = new Map<string, { all: number; kept: number }>();
-  const lines = new Map<string, number>();
-  for (const { process, type } of events) {
-    const at = (lines.get(process) ?? 0) + 1;
-    lines.set(process, at);
-    const count = counts.get(`${type} ${process}`) ?? { all: 0, kept: 0 };
-    counts.set(`${type} ${process}`, count);
-    count.all += 1;
-    if (at <= (kept.get(process) ?? 0)) count.kept += 1;
-  }
-  const rows = line.map(({ process }) => [
-    process,
-    ...MOVES.map((type) => {
-      const count = counts.get(`${type} ${process}`);
-      return count === undefined ? "-" : `${count.kept}/${count.all}`;
-    }),
-  ]);
-  return `Page evidence, kept by the line / recorded:\n${table(["PROCESS", "FAULTS", "COPIES", "INVALIDATIONS"], rows)}${survivors(events, kept)}`;
+/** What the launcher prints at the end (native/dsm/kernels/main.c). */
+interface Result {
+  readonly correct: boolean;
+  readonly firstStep: number;
+  readonly iterations: number;
+  readonly seconds: number;
 }
 
-function survivors(events: readonly DsmEvent[], kept: ReadonlyMap<string, number>): string {
-  const pages = survivingCopies(events, (process) => kept.get(process) ?? 0);
-  const lost = pages.filter(({ holders }) => holders.length === 0);
-  if (lost.length > 0)
-    throw new RecoveryLineError(
-      "RL_REJECTED",
-      `page ${lost[0]?.page} has no copy of version ${lost[0]?.version} in the line`,
-    );
-  const retained = pages.filter((page) => page.holders.length === page.retained.length).length;
-  const newest = Math.max(0, ...pages.map(({ version }) => version));
-  return `${counted(pages.length, "page")} in the line, up to version ${newest}; each has a surviving copy of its newest version, ${retained} of them only because invalidation retains it.\n`;
+/** From the line of everybody to the end. This runtime restarts all of its processes: it has no way back for survivors. */
+async function goOn(program: string, folder: string, before: readonly DsmEvent[]): Promise<void> {
+  const line = lineOf(before);
+  const where = line.line.map(({ process, checkpoint }) => `${process}:${checkpoint}`).join(",");
+  await write(`\nEverybody is started again from the line of all: dsm-kernels sor … --restore ${where}\n`);
+  const result = await finished(start(program, folder, "--restore", where));
+  await write(
+    `p0 went on with iteration ${result.firstStep + 1} of ${result.iterations} and came to the end in ${result.seconds.toFixed(1)} s.\n`,
+  );
+  await write(restartEvidence(before, await traces(folder), line));
+  await write(
+    `All ${counted(GRID * GRID, "point")} of the grid are compared with a sequential run: ${result.correct ? "equal, bit by bit" : "they DIFFER"}.\n`,
+  );
+  if (!result.correct)
+    throw new RecoveryLineError("RL_REJECTED", "the restarted application came to another result");
 }
 
-/** The same failure with exact last-writer dependencies instead of conservative ones. */
-function exactComparison(
-  events: readonly DsmEvent[],
-  failed: readonly string[],
-  { line }: RecoveryLine,
-): string {
-  const model = exactPageModel(events, "any");
-  const kept = keptPositions(model.evidence, undoneBy(model, processNumbers(model.evidence, failed)));
-  const exact = kept.reduce((sum, position) => sum + position, 0);
-  const conservative = line.reduce((sum, { position }) => sum + position, 0);
-  return `Page versions are known: with exact last-writer dependencies ${exact} events are kept, with conservative ones ${conservative} (of ${events.length}).\n`;
-}
-
-interface Manifest {
-  readonly file: string;
-  readonly bytes: number;
-  readonly sha256: string;
-}
-
-/** Every image that the line restores, read and compared with its manifest. */
-async function verifiedImages(
-  events: readonly DsmEvent[],
-  { line }: RecoveryLine,
-  folder: string,
-): Promise<string> {
-  let images = 0;
-  let size = 0;
-  for (const event of events) {
-    const entry = line.find(({ process }) => process === event.process);
-    if (event.type !== "checkpoint" || event.checkpoint !== entry?.checkpoint) continue;
-    const manifest = JSON.parse(await readFile(join(folder, `${event.image}.json`), "utf8")) as Manifest;
-    const bytes = await readFile(join(folder, manifest.file));
-    const sum = createHash("sha256").update(bytes).digest("hex");
-    if (sum !== manifest.sha256 || bytes.length !== manifest.bytes)
-      throw new RecoveryLineError("RL_DRIVER", `image ${manifest.file} is not what its manifest says`);
-    images += 1;
-    size += bytes.length;
-  }
-  return `${counted(images, "image")} of the line read and equal to the SHA-256 of their manifests (${Math.round(size / 1024)} KiB).\n`;
+/** Its result. Throws RL_DRIVER where it does not come to an end in time. */
+async function finished(launcher: ChildProcess): Promise<Result> {
+  const timer = setTimeout(() => launcher.kill("SIGKILL"), RESTART_MS);
+  let out = "";
+  let said = "";
+  launcher.stdout?.on("data", (text: Buffer) => {
+    out += text.toString();
+  });
+  launcher.stderr?.on("data", (text: Buffer) => {
+    said += text.toString();
+  });
+  const [code] = (await once(launcher, "close")) as [number | null];
+  clearTimeout(timer);
+  const last = out.trim().split("\n").at(-1) ?? "";
+  if ((code !== 0 && code !== 1) || !last.includes('"correct"'))
+    throw new RecoveryLineError("RL_DRIVER", `the restart ended with ${code ?? "a signal"}: ${said.trim()}`);
+  return JSON.parse(last) as Result;
 }

@@ -14,7 +14,7 @@ const MAX_SEED = 2 ** 32 - 1;
 
 const HELP = `
 nats  two clustered nats-servers, a publisher and a subscriber, unmodified, checkpointed independently; one is killed
-dsm   a distributed-shared-memory program on four processes, with page evidence
+dsm   a distributed-shared-memory program on four processes; one is killed, all go on from the line to the sequential result
 
 Where nothing can be captured, nats computes the line of a recorded log instead, and says so.`;
 

@@ -6,8 +6,8 @@
  *             [--restore LINE] [--unchecked]
  *
  * Starts P processes that are connected over 127.0.0.1 and prints JSON lines: one a process with its pid,
- * then the result. Exit code: 0 correct, 1 wrong result, 2 wrong use, 70 a process failed or died (the others
- * tell which one is gone).
+ * then the result; firstStep is the one that rank 0 began with. Exit code: 0 correct, 1 wrong result, 2 wrong
+ * use, 70 a process failed or died (the others tell which one is gone).
  *
  * LINE is the checkpoint of every entity, "p0:3,h0:2,…" in any order (0 or left out: initial state): all
  * processes go on from the images in DIR, with the options they had.
@@ -129,17 +129,17 @@ static double cpu_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void print_result(const struct options *options, const struct run *run, double took, double cpu,
-                         bool correct) {
+static void print_result(const struct options *options, const struct run *run, unsigned first_step,
+                         double took, double cpu, bool correct) {
     struct dsm_counters c;
 
     dsm_count(run->dsm, &c);
-    printf("{\"kernel\":\"%s\",\"processes\":%u,\"n\":%zu,\"iterations\":%u,\"seconds\":%.6f,\"cpuSeconds\":%"
-           ".6f,\"correct\":%s,"
+    printf("{\"kernel\":\"%s\",\"processes\":%u,\"n\":%zu,\"iterations\":%u,\"firstStep\":%u,"
+           "\"seconds\":%.6f,\"cpuSeconds\":%.6f,\"correct\":%s,"
            "\"readFaults\":%llu,\"writeFaults\":%llu,\"copiesReceived\":%llu,\"invalidations\":%llu,"
            "\"records\":%llu,"
            "\"recordsLost\":%llu}\n",
-           options->kernel->name, run->size, run->n, run->iterations, took, cpu,
+           options->kernel->name, run->size, run->n, run->iterations, first_step, took, cpu,
            unchecked ? "null"
            : correct ? "true"
                      : "false",
@@ -181,12 +181,13 @@ static int one_process(const struct options *options, struct dsm_config config) 
     must(&run, dsm_register_state(run.dsm, &run.kept, sizeof(run.kept)));
     if (run.kept.step == 0)
         run_barrier(&run);
+    const unsigned first_step = run.kept.step;
     const double start = seconds(), cpu = cpu_seconds();
     options->kernel->compute(&run);
     const double took = seconds() - start, used = cpu_seconds() - cpu;
     if (run.rank == 0) {
         correct = unchecked || options->kernel->correct(&run);
-        print_result(options, &run, took, used, correct);
+        print_result(options, &run, first_step, took, used, correct);
     }
     return dsm_close(run.dsm) != DSM_OK ? DSM_EXIT_FAILED : correct ? 0 : 1;
 }
