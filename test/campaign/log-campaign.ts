@@ -10,6 +10,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -21,6 +22,7 @@ import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
 import { Random } from "../reference/random.ts";
+import { KillPoints, type Scenario } from "./kill-points.ts";
 
 const runs = (name: string): number => Number(process.env[`CAMPAIGN_${name}`] ?? 0);
 const seed = Number(process.env["CAMPAIGN_SEED"] ?? Date.now() % 1_000_000);
@@ -31,30 +33,42 @@ const scratch = mkdtempSync(join(tmpdir(), "recovery-line-campaign-"));
 const home = join(scratch, "package");
 const dist = join(home, "dist");
 const tools = join(scratch, "tools");
+/** Kills leave what the page cache holds: they need no disk. */
+const fast = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "recovery-line-campaign-"));
+/** Scenarios of the named steps; undefined: all. */
+const chosen = process.env["CAMPAIGN_SCENARIOS"]?.split(",");
 const LINES_A_ROUND = 41;
 
 beforeAll(() => {
   mkdirSync(home);
   writeFileSync(join(home, "package.json"), '{ "type": "module" }\n');
-  for (const name of ["node_modules", "native"]) symlinkSync(join(rootDir, name), join(home, name));
+  for (const name of ["node_modules", "native", "build"]) symlinkSync(join(rootDir, name), join(home, name));
   copyFileSync(join(import.meta.dirname, "log-writer.mjs"), join(home, "log-writer.mjs"));
   spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], { cwd: rootDir });
   expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
+  shrinkLimits(join(dist, "model/limits.js"));
   mkdirSync(tools);
   const source = (name: string): string => join(import.meta.dirname, "c", name);
   expect(spawnSync("cc", ["-O1", "-o", join(tools, "power_cut"), source("power_cut.c")]).status).toBe(0);
-  const library = [
-    "-O1",
-    "-shared",
-    "-fPIC",
-    "-o",
-    join(tools, "faulty_disk.so"),
-    source("faulty_disk.c"),
-    "-ldl",
-  ];
-  expect(spawnSync("cc", library).status).toBe(0);
+  for (const name of ["faulty_disk", "kill_point"]) {
+    const library = ["-O1", "-shared", "-fPIC", "-o", join(tools, `${name}.so`), source(`${name}.c`), "-ldl"];
+    expect(spawnSync("cc", library).status).toBe(0);
+  }
 }, 300_000);
-afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+afterAll(() => {
+  for (const folder of [scratch, fast]) rmSync(folder, { recursive: true, force: true });
+});
+
+/** In the package that is killed, little data meets all bounds. */
+function shrinkLimits(file: string): void {
+  const smaller = { LEVEL_WRITE_BUFFER_BYTES: 64 * 1024, IMPORT_BATCH_EVENTS: 64 };
+  let text = readFileSync(file, "utf8");
+  for (const [name, value] of Object.entries(smaller)) {
+    expect(text).toMatch(new RegExp(`const ${name} = `));
+    text = text.replace(new RegExp(`const ${name} = .*;`), `const ${name} = ${value};`);
+  }
+  writeFileSync(file, text);
+}
 
 interface Writer {
   readonly child: ChildProcess;
@@ -64,8 +78,8 @@ interface Writer {
   readonly ended: Promise<void>;
 }
 
-function write(dir: string, step?: number, env: Record<string, string> = {}): Writer {
-  const args = [join(home, "log-writer.mjs"), dist, dir, ...(step === undefined ? [] : [String(step)])];
+function write(dir: string, env: Record<string, string> = {}): Writer {
+  const args = [join(home, "log-writer.mjs"), dist, dir];
   const child = spawn(process.execPath, args, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },
@@ -77,15 +91,17 @@ function write(dir: string, step?: number, env: Record<string, string> = {}): Wr
   child.stderr.on("data", (text: Buffer) => {
     err += text.toString();
   });
-  const acknowledged = (): number =>
-    Math.max(
-      0,
-      ...out
-        .split("\n")
-        .filter((line) => /^\d+$/.test(line))
-        .map(Number),
-    );
-  return { child, acknowledged, said: () => out + err, ended: once(child, "close").then(() => undefined) };
+  return {
+    child,
+    acknowledged: () => acknowledgedIn(out),
+    said: () => out + err,
+    ended: once(child, "close").then(() => undefined),
+  };
+}
+
+function acknowledgedIn(said: string): number {
+  const lines = said.split("\n").filter((line) => /^\d+$/.test(line));
+  return Math.max(0, ...lines.map(Number));
 }
 
 /** Rounds in the log, all of them whole, none missing. Throws what is wrong. */
@@ -116,6 +132,14 @@ async function check(dir: string, acknowledged: number, troubles = 0): Promise<n
   return stored;
 }
 
+const logScenario: Scenario<number> = {
+  name: "log",
+  program: [join(home, "log-writer.mjs"), dist, "brisk"],
+  start: 0,
+  check: (dir, before, said) => check(dir, Math.max(before, acknowledgedIn(said))),
+  lines: 16,
+};
+
 test.skipIf(runs("KILL") === 0)(`${runs("KILL")} kills at random times, seed ${seed}`, async () => {
   const dir = join(scratch, "kill");
   let acknowledged = 0;
@@ -134,25 +158,21 @@ test.skipIf(runs("KILL") === 0)(`${runs("KILL")} kills at random times, seed ${s
   );
 });
 
-test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}`, async () => {
-  const named = new Map<string, number>();
-  let kills = 0;
-  for (let time = 0; time < runs("NAMED"); time += 1) {
-    const dir = join(scratch, `named-${time}`);
-    let acknowledged = 0;
-    // The step is counted from where the writer starts: each life gets a little further into the same work.
-    for (let step = 1 + random.below(3); step < 420; step += 1 + random.below(time === 0 ? 2 : 9)) {
-      const writer = write(dir, step);
-      await writer.ended;
-      expect(writer.child.signalCode, writer.said()).toBe("SIGKILL");
-      const place = writer.said().split("\n").at(-1) ?? "";
-      named.set(place, (named.get(place) ?? 0) + 1);
-      kills += 1;
-      acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
-    }
+test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}, seed ${seed}`, async () => {
+  const scenarios = [logScenario].filter(({ name }) => chosen === undefined || chosen.includes(name));
+  let [kills, names, others] = [0, 0, 0];
+  for (const scenario of scenarios) {
+    const folder = join(fast, scenario.name);
+    mkdirSync(folder);
+    const points = new KillPoints<number>(scenario, join(tools, "kill_point.so"), folder, random);
+    const killed = await points.run(runs("NAMED"));
+    for (const [name, count] of [...killed.kills].sort())
+      console.log(`  ${String(count).padStart(5)}  ${scenario.name}  ${name}`);
+    kills += [...killed.kills.values()].reduce((sum, count) => sum + count, 0);
+    names += killed.kills.size;
+    others += killed.others;
   }
-  console.log(`named: ${kills} kills at ${named.size} named steps, none lost, none doubled`);
-  for (const [place, count] of [...named].sort()) console.log(`  ${String(count).padStart(5)}  ${place}`);
+  console.log(`named: ${kills} kills at ${names} named steps, ${others} others, none lost, none doubled`);
 });
 
 test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
@@ -195,7 +215,7 @@ test.skipIf(runs("FAULTS") === 0)(
     const dir = join(scratch, "faults");
     let [acknowledged, troubles] = [0, 0];
     for (let life = 0; life < runs("FAULTS"); life += 1) {
-      const writer = write(dir, undefined, {
+      const writer = write(dir, {
         LD_PRELOAD: join(tools, "faulty_disk.so"),
         FAULT_DIR: dir,
         FAULT_RATE: String(5 + random.below(200)),

@@ -1,8 +1,9 @@
-/** `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S]`: the flags, for log-campaign.ts. */
+/** `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S]
+ * [--scenarios log,gc,import,collect]`: the flags, for log-campaign.ts. */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 
-const names = ["kill", "named", "power", "faults", "damage", "seed"];
+const names = ["kill", "named", "power", "faults", "damage", "seed", "scenarios"];
 const { values } = parseArgs({
   options: Object.fromEntries(names.map((name) => [name, { type: "string" }])),
 });
