@@ -11,6 +11,9 @@
         "native/addon/peer.c",
         "native/addon/memory_glue.c",
         "native/addon/userfault_glue.c",
+        "native/addon/process_glue.c",
+        "native/addon/backend.c",
+        "native/attach/remote.c",
         "native/ring/memory_ring.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
@@ -23,6 +26,24 @@
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags!": ["-O3"]
+    },
+    {
+      "target_name": "recovery-line-attach",
+      "type": "executable",
+      "sources": [
+        "native/attach/attach.c",
+        "native/attach/serve.c",
+        "native/loader/capture.c",
+        "native/loader/cgroup.c",
+        "native/loader/cut.c",
+        "native/loader/probe.c",
+        "native/loader/programs.c",
+        "native/loader/userfault.c"
+      ],
+      "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIE"],
+      "cflags!": ["-O3"],
+      "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],
+      "ldflags!": ["-rdynamic"]
     }
   ]
 }

@@ -3,6 +3,7 @@
 #include "glue.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/bpf.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,37 @@ static napi_value open_capture(napi_env env, napi_callback_info info) {
     return finish_source(env, source, actual_bytes);
 }
 
+/* openHelped(socket) -> handle whose capture an attach helper holds, at the other end of the socket */
+static napi_value open_helped(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct attach_hello hello = {0};
+    uint64_t socket;
+    napi_value arguments[1];
+
+    if (!glue_arguments(env, info, 1, arguments) || !glue_u64(env, arguments[0], &socket))
+        return NULL;
+    if (socket > INT_MAX)
+        return glue_throw(env, -EINVAL, "the descriptor is out of range");
+    struct source *source = new_source(env);
+    if (source == NULL)
+        return NULL;
+    source->lock_fd = -1;
+    if ((source->remote = calloc(1, sizeof(*source->remote))) == NULL) {
+        free(source);
+        return glue_throw(env, -ENOMEM, "out of memory");
+    }
+    const int status =
+        remote_open(source->remote, (int)socket, &hello, &source->ring_fd, &source->lock_fd, error);
+    if (status != 0) {
+        glue_close_source(source);
+        free(source);
+        return glue_throw(env, status, error);
+    }
+    source->owns_fd = true;
+    source->created = hello.created != 0;
+    return finish_source(env, source, hello.ring_bytes);
+}
+
 /* attach(pinnedRingPath, ringBytes) -> handle that only reads: needs no rights but those on the pin. */
 static napi_value attach_ring(napi_env env, napi_callback_info info) {
     char path[PATH_BYTES];
@@ -115,9 +147,10 @@ static struct source *capture_and_cgroup(napi_env env, napi_value *arguments, ui
 
     if (source == NULL || !glue_u64(env, arguments[1], cgroup))
         return NULL;
-    if (source->capture == NULL)
-        glue_throw(env, -ENOTSUP, "this handle only reads a ring");
-    return source->capture == NULL ? NULL : source;
+    if (source_captures(source))
+        return source;
+    glue_throw(env, -ENOTSUP, "this handle only reads a ring");
+    return NULL;
 }
 
 /* select(handle, cgroupId, on) */
@@ -135,7 +168,7 @@ static napi_value select_cgroup(napi_env env, napi_callback_info info) {
         napi_throw_type_error(env, NULL, "expected true or false");
         return NULL;
     }
-    const int status = capture_select(source->capture, cgroup, on, error);
+    const int status = source_select(source, cgroup, on, error);
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
 
@@ -149,7 +182,7 @@ static napi_value take_lost(napi_env env, napi_callback_info info) {
     if (!glue_arguments(env, info, 2, arguments) ||
         (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
         return NULL;
-    const int status = capture_take_lost(source->capture, cgroup, &lost, error);
+    const int status = source_take_lost(source, cgroup, &lost, error);
     return status == 0 ? glue_number(env, (double)lost) : glue_throw(env, status, error);
 }
 
@@ -179,7 +212,7 @@ static napi_value counters(napi_env env, napi_callback_info info) {
     if (values == NULL)
         return glue_throw(env, -ENOMEM, "out of memory");
     *values = zero;
-    const int status = capture_counters(source->capture, values, error);
+    const int status = source_counters(source, values, error);
     if (status != 0) {
         free(values);
         return glue_throw(env, status, error);
@@ -224,7 +257,7 @@ static napi_value cut(napi_env env, napi_callback_info info) {
     if (!glue_arguments(env, info, 2, arguments) ||
         (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
         return NULL;
-    const int status = capture_cut(source->capture, cgroup, &entries, &count, &complete, error);
+    const int status = source_cut(source, cgroup, &entries, &count, &complete, error);
     if (status != 0)
         return glue_throw(env, status, error);
     napi_create_object(env, &object);
@@ -291,7 +324,7 @@ static napi_value forget_closed(napi_env env, napi_callback_info info) {
         (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
         (entries = read_entries(env, arguments[2], &count)) == NULL)
         return NULL;
-    const int status = capture_forget_closed(source->capture, cgroup, entries, count, error);
+    const int status = source_forget_closed(source, cgroup, entries, count, error);
     free(entries);
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
@@ -306,11 +339,11 @@ static napi_value expect_restore(napi_env env, napi_callback_info info) {
 
     if (!glue_arguments(env, info, 2, arguments) || (source = glue_source(env, arguments[0])) == NULL)
         return NULL;
-    if (source->capture == NULL)
+    if (!source_captures(source))
         return glue_throw(env, -ENOTSUP, "this handle only reads a ring");
     if ((entries = read_entries(env, arguments[1], &count)) == NULL)
         return NULL;
-    const int status = capture_expect_restore(source->capture, entries, count, error);
+    const int status = source_expect_restore(source, entries, count, error);
     free(entries);
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
@@ -340,6 +373,7 @@ static napi_value probe(napi_env env, napi_callback_info info) {
 
 void capture_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "open", open_capture);
+    glue_define(env, exports, "openHelped", open_helped);
     glue_define(env, exports, "attach", attach_ring);
     glue_define(env, exports, "close", close_capture);
     glue_define(env, exports, "unpin", unpin);

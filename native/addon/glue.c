@@ -56,6 +56,13 @@ void glue_close_source(struct source *source) {
     if (source->capture != NULL)
         capture_close(source->capture);
     source->capture = NULL;
+    if (source->remote != NULL) {
+        remote_close(source->remote);
+        free(source->remote);
+        source->remote = NULL;
+        if (source->lock_fd >= 0)
+            close(source->lock_fd);
+    }
 }
 
 static void finalize(napi_env env, void *data, void *hint) {
@@ -127,6 +134,7 @@ static napi_value init(napi_env env, napi_value exports) {
     lock_glue_init(env, exports);
     memory_glue_init(env, exports);
     peer_glue_init(env, exports);
+    process_glue_init(env, exports);
     userfault_glue_init(env, exports);
     return exports;
 }

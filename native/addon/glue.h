@@ -16,6 +16,7 @@
 #include <node_api.h>
 #include <stdbool.h>
 
+#include "../attach/remote.h"
 #include "../loader/capture.h"
 #include "../ring/ring_read.h"
 
@@ -23,7 +24,9 @@ struct wake;
 
 struct source {
     bool open;
-    struct capture *capture; /* NULL: only a ring was attached */
+    struct capture *capture; /* NULL: only a ring was attached, or a helper holds it */
+    struct remote *remote;   /* the helper that does; NULL: there is none */
+    int lock_fd;             /* of the ring's reader, from the helper; closed with the source */
     int ring_fd;
     bool owns_fd;
     bool created;
@@ -51,12 +54,25 @@ void glue_define(napi_env env, napi_value exports, const char *name, napi_callba
 
 void wake_stop(struct wake *wake);
 
+/* backend.c: the calls of loader/capture.h, made here or asked of the helper. `source_captures` first. */
+bool source_captures(const struct source *source);
+int source_select(struct source *source, uint64_t cgroup, int on, char *error);
+int source_counters(struct source *source, struct capture_counters *out, char *error);
+int source_take_lost(struct source *source, uint64_t cgroup, uint64_t *lost, char *error);
+int source_cut(struct source *source, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
+               int *complete, char *error);
+int source_forget_closed(struct source *source, uint64_t cgroup, const struct capture_cut_entry *entries,
+                         size_t count, char *error);
+int source_expect_restore(struct source *source, const struct capture_cut_entry *entries, size_t count,
+                          char *error);
+
 void capture_glue_init(napi_env env, napi_value exports);
 void ring_glue_init(napi_env env, napi_value exports);
 void wake_glue_init(napi_env env, napi_value exports);
 void memory_glue_init(napi_env env, napi_value exports);
 void lock_glue_init(napi_env env, napi_value exports);
 void peer_glue_init(napi_env env, napi_value exports);
+void process_glue_init(napi_env env, napi_value exports);
 void userfault_glue_init(napi_env env, napi_value exports);
 
 #endif /* RECOVERY_GLUE_H */

@@ -90,26 +90,44 @@ static napi_value close_userfault(napi_env env, napi_callback_info info) {
     return glue_undefined(env);
 }
 
+static napi_value counts_object(napi_env env, const struct userfault_counts *values) {
+    napi_value object, one;
+
+    napi_create_object(env, &object);
+    for (int i = 0; i < USERFAULT_OPERATIONS; i++) {
+        napi_create_object(env, &one);
+        glue_set_number(env, one, "calls", (double)values->calls[i]);
+        glue_set_number(env, one, "bytes", (double)values->bytes[i]);
+        napi_set_named_property(env, object, OPERATIONS[i], one);
+    }
+    return object;
+}
+
 /* userfaultCounts(handle) -> { fault: { calls, bytes }, … } */
 static napi_value counts(napi_env env, napi_callback_info info) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct userfault_counts values;
     struct handle *handle = open_handle(env, info);
-    napi_value object, one;
 
     if (handle == NULL)
         return NULL;
     const int status = userfault_counts(handle->userfault, &values, error);
-    if (status != 0)
-        return glue_throw(env, status, error);
-    napi_create_object(env, &object);
-    for (int i = 0; i < USERFAULT_OPERATIONS; i++) {
-        napi_create_object(env, &one);
-        glue_set_number(env, one, "calls", (double)values.calls[i]);
-        glue_set_number(env, one, "bytes", (double)values.bytes[i]);
-        napi_set_named_property(env, object, OPERATIONS[i], one);
-    }
-    return object;
+    return status == 0 ? counts_object(env, &values) : glue_throw(env, status, error);
+}
+
+/* helpedUserfaultCounts(captureHandle) -> the same, of the hook that its attach helper holds */
+static napi_value helped_counts(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct userfault_counts values;
+    napi_value arguments[1];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 1, arguments) || (source = glue_source(env, arguments[0])) == NULL)
+        return NULL;
+    if (source->remote == NULL)
+        return glue_throw(env, -ENOTSUP, "no helper is behind this handle");
+    const int status = remote_userfaults(source->remote, &values, error);
+    return status == 0 ? counts_object(env, &values) : glue_throw(env, status, error);
 }
 
 /* timeSystemCall(count) -> nanoseconds */
@@ -128,5 +146,6 @@ void userfault_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "userfaultOpen", open_userfault);
     glue_define(env, exports, "userfaultClose", close_userfault);
     glue_define(env, exports, "userfaultCounts", counts);
+    glue_define(env, exports, "helpedUserfaultCounts", helped_counts);
     glue_define(env, exports, "timeSystemCall", time_system_call);
 }

@@ -40,6 +40,9 @@ int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes);
  * the cgroup is not at cgroup_level, so nothing of it would ever be recorded. */
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error);
 
+/* Path of a cgroup below the cgroup2 mount, "/" for the mount itself. -ENOENT: there is none with this id. */
+int capture_cgroup_path(uint64_t cgroup_id, char *path, size_t bytes);
+
 struct capture_counters {
     uint32_t cpus;
     uint64_t committed[CAPTURE_KINDS]; /* records, by kind, summed over CPUs */

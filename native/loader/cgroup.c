@@ -106,8 +106,26 @@ int cgroup_open(uint64_t id) {
     return search.found < 0 ? -ENOENT : search.found;
 }
 
+/* Where the directory lies below the cgroup2 mount, "" for the mount itself. */
+static int path_below_mount(int directory, char *path, size_t bytes) {
+    char mount[PATH_MAX], link[64], whole[PATH_MAX];
+    int status = cgroup_mount(mount, sizeof(mount));
+
+    if (status != 0)
+        return status;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", directory);
+    const ssize_t length = readlink(link, whole, sizeof(whole) - 1);
+    if (length < 0)
+        return -errno;
+    whole[length] = '\0';
+    const size_t prefix = strlen(mount);
+    if (strncmp(whole, mount, prefix) != 0 || (whole[prefix] != '/' && whole[prefix] != '\0'))
+        return -ENOENT;
+    return snprintf(path, bytes, "%s", whole + prefix) < (int)bytes ? 0 : -ENAMETOOLONG;
+}
+
 int cgroup_depth(int directory) {
-    char mount[PATH_MAX], link[64], path[PATH_MAX];
+    char mount[PATH_MAX], path[PATH_MAX];
     struct stat root;
     int depth = 0, status = cgroup_mount(mount, sizeof(mount));
     if (status != 0)
@@ -116,17 +134,23 @@ int cgroup_depth(int directory) {
         return -errno;
     if (root.st_ino != KERNFS_ROOT_INODE)
         return -EXDEV;
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", directory);
-    const ssize_t length = readlink(link, path, sizeof(path) - 1);
-    if (length < 0)
-        return -errno;
-    path[length] = '\0';
-    const size_t prefix = strlen(mount);
-    if (strncmp(path, mount, prefix) != 0)
-        return -ENOENT;
-    for (const char *at = path + prefix; *at != '\0'; at++)
+    status = path_below_mount(directory, path, sizeof(path));
+    if (status != 0)
+        return status;
+    for (const char *at = path; *at != '\0'; at++)
         depth += *at == '/' && at[1] != '\0';
     return depth;
+}
+
+int capture_cgroup_path(uint64_t cgroup_id, char *path, size_t bytes) {
+    const int directory = cgroup_open(cgroup_id);
+    if (directory < 0)
+        return directory;
+    int status = path_below_mount(directory, path, bytes);
+    close(directory);
+    if (status == 0 && path[0] == '\0' && snprintf(path, bytes, "/") >= (int)bytes)
+        status = -ENAMETOOLONG;
+    return status;
 }
 
 struct pid_list {

@@ -26,6 +26,7 @@ interface CollectFlags {
   readonly payloadLimit: number;
   readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
+  readonly user?: string;
   readonly onFull: OnFull;
   readonly node?: string;
   readonly nodes?: readonly string[];
@@ -45,7 +46,13 @@ Whatever is acknowledged stays, and what was produced is either in the log or de
 --dsm userfaultfd is for distributed shared memory that was not made for this tool; it ends with this collector, and
 \`recovery-line doctor --dsm\` measures what it costs. What it sees and what not: docs/userfaultfd.md.
 
-Example:
+--user, started by root: the collector runs as that user and can do nothing that user can't. A small helper beside it holds the two rights
+it takes to capture, CAP_BPF and CAP_PERFMON, and does nothing but hand over the ring, select what \`run\` registered, and read cuts and
+counters. If either dies the kernel goes on recording and the other ends. The log directory becomes the user's if it is new or empty. Not
+with --user: --on-full stop, run --payload, checkpoint, restart, which take root's rights, or would make root act on what the user wrote.
+
+Examples:
+  recovery-line collect --user recovery-line
   recovery-line collect --log /var/lib/recovery-line --metrics-port 9464`;
 
 export function register(program: Command): void {
@@ -96,6 +103,10 @@ export function register(program: Command): void {
     )
     .option("--node <name>", "name of this node, kept in the logs (default with --nodes: the host's name)")
     .option("--nodes <names>", "all nodes that the applications run on, A,B; kept in the logs", repeated)
+    .option(
+      "--user <name>",
+      "as root: run as this user, without any right; a helper keeps the two it takes to capture",
+    )
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -109,9 +120,9 @@ function ringSize(text: string): number {
 
 async function collect(flags: CollectFlags): Promise<void> {
   if (flags.unpin) return unpin(flags.pinDir);
+  const { home, helper } = await placeOf(flags);
   const { startDaemon } = await import("../daemon/daemon.ts");
   const { notifyManager } = await import("../daemon/notify.ts");
-  const home = resolveHome(flags.log);
   const stop = stopRequest();
   const daemon = await startDaemon({
     home,
@@ -123,12 +134,13 @@ async function collect(flags: CollectFlags): Promise<void> {
     payloadLimitMib: flags.payloadLimit,
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,
+    ...(helper === undefined ? {} : { helper }),
     ...(flags.metricsPort === undefined ? {} : { metricsPort: flags.metricsPort }),
     onFatal: stop.fail,
     onTrouble: (sentence) => process.stderr.write(`recovery-line: ${printableSentence(sentence)}\n`),
   });
   try {
-    await write(readyLine(home, daemon.ringBytes, daemon.metricsPort));
+    await write(readyLine(home, flags.user, daemon));
     await notifyManager("READY=1");
     await stop.requested;
     await notifyManager("STOPPING=1");
@@ -144,10 +156,32 @@ function nodeOf({ node, nodes }: CollectFlags): { readonly node?: NodeNames } {
   return { node: { name, all: [...new Set([name, ...nodeList(nodes ?? [])])].sort() } };
 }
 
-function readyLine(home: string, ringBytes: number, metricsPort: number | undefined): string {
-  const ring = `ring ${ringBytes / 1024 / 1024} MiB`;
+/** With --user the first call of two ends in there: this process becomes another one, which calls it again. */
+async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; readonly helper?: number }> {
+  const home = resolveHome(flags.log);
+  const { user, pinDir } = flags;
+  if (user === undefined) return { home };
+  if (flags.onFull === "stop")
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--on-full stop holds processes still by their cgroups, which takes a right that --user gives away",
+      "Take --on-full taint or halt, or leave --user out.",
+    );
+  const { attach, attached } = await import("../daemon/attach.ts");
+  const ringBytes = flags.ringMib * 1024 * 1024;
+  return attached() ?? attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined });
+}
+
+function readyLine(
+  home: string,
+  user: string | undefined,
+  daemon: { readonly ringBytes: number; readonly metricsPort: number | undefined },
+): string {
+  const who = `process ${process.pid}${user === undefined ? "" : ` as ${user} without rights`}`;
+  const ring = `ring ${daemon.ringBytes / 1024 / 1024} MiB`;
+  const { metricsPort } = daemon;
   const metrics = metricsPort === undefined ? "" : `, metrics http://127.0.0.1:${metricsPort}/metrics`;
-  return `recovery-line: collecting into ${printableSentence(home)} (process ${process.pid}, ${ring}${metrics})\n`;
+  return `recovery-line: collecting into ${printableSentence(home)} (${printableSentence(who)}, ${ring}${metrics})\n`;
 }
 
 /** Resolves at the first SIGTERM or SIGINT, rejects where collection fails. Further signals change nothing: it is stopping. */

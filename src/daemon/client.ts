@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
+import { resolve } from "node:path";
 import type { CollectorStats, CutAnswer, Pruned, StartRecipe } from "../engine/collect.ts";
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
@@ -11,6 +12,7 @@ import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { receiveBlocks } from "./block-stream.ts";
+import { isPlacedByRoot } from "./placed-by-root.ts";
 import {
   cutFromWire,
   errorFromWire,
@@ -32,7 +34,7 @@ const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
 
 /**
  * The live collector of a home; undefined where none answers. Looks before it connects: a socket that belongs to neither root nor
- * us is somebody else's. Throws RL_NO_RIGHTS, and RL_TIMEOUT where something holds the socket and does not answer.
+ * us is somebody else's, unless we are root and gave the home away. Throws RL_NO_RIGHTS, and RL_TIMEOUT where something holds the socket and does not answer.
  */
 export async function connectCollector(home: string): Promise<CollectorClient | undefined> {
   if (!isSocketOfOurs(home)) return undefined;
@@ -61,12 +63,17 @@ export async function requireCollector(home: string): Promise<CollectorClient> {
 function isSocketOfOurs(home: string): boolean {
   try {
     const stat = lstatSync(socketFile(home));
-    return stat.isSocket() && (stat.uid === 0 || stat.uid === process.geteuid!());
+    return stat.isSocket() && (stat.uid === 0 || stat.uid === process.geteuid!() || isGiven(home, stat.uid));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") return false;
     throw noRights(home, error);
   }
+}
+
+/** For root: a home that root gave to the user of a collector without rights (collect --user). */
+function isGiven(home: string, uid: number): boolean {
+  return process.geteuid!() === 0 && lstatSync(home).uid === uid && isPlacedByRoot(resolve(home));
 }
 
 function noRights(home: string, cause: unknown): RecoveryLineError {

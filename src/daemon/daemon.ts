@@ -20,6 +20,8 @@ export interface DaemonOptions {
   readonly commitIntervalMs: number;
   /** True: also page faults that processes handle by userfaultfd; it slows every system call of the machine. */
   readonly userfaults?: boolean;
+  /** Socket of the attach helper that holds the capture; this process has no rights then (attach.ts). */
+  readonly helper?: number;
   /** What happens where a log can't be written and the ring fills up. */
   readonly onFull: OnFull;
   /** This node and all that applications run on. */
@@ -60,7 +62,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const node = options.node === undefined ? {} : { node: options.node };
   prepareHome(home);
   undo.push(lockHome(home));
-  ensureBpffs(pinDir);
+  if (options.helper === undefined) ensureBpffs(pinDir);
   const cgroupLevel = processCgroupLevel();
   const collector = await Collector.start({
     home,
@@ -68,6 +70,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     ringBytes,
     cgroupLevel,
     userfaults: options.userfaults ?? false,
+    ...(options.helper === undefined ? {} : { helper: options.helper }),
     commitIntervalMs,
     onFatal,
     onTrouble,
@@ -78,7 +81,11 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(() => collector.close());
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
-  const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib });
+  const payloads = new PayloadLoggers({
+    ...options,
+    limitMib: options.payloadLimitMib,
+    withoutRights: options.helper !== undefined,
+  });
   undo.push(() => payloads.close());
   const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
   if (pressure !== undefined) undo.push(() => pressure.close());

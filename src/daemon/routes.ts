@@ -87,6 +87,7 @@ async function register({ membership, payloads }: Service, body: Body): Promise<
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
+  if (payload) payloads.requireRights();
   const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
   return answer;

@@ -13,6 +13,8 @@ export interface CollectorOptions {
   readonly cgroupLevel: number;
   /** True: also page faults that processes handle by userfaultfd (`KernelSourceOptions`). */
   readonly userfaults?: boolean;
+  /** Socket of the attach helper that holds the capture (`KernelSourceOptions`). */
+  readonly helper?: number;
   /** Longest time from reading a record to its group commit, in ms. Default 50. */
   readonly commitIntervalMs?: number;
   /** Called once, with the reason, when collection cannot go on (a damaged ring, a bug). Everything then rejects with it. */

@@ -24,7 +24,8 @@ export type ErrorCode =
   | "RL_LIMIT" // a bound in limits.ts was reached
   | "RL_TIMEOUT"
   | "RL_DRIVER" // a checkpoint driver failed
-  | "RL_WORKER"; // a pool worker died
+  | "RL_WORKER" // a pool worker died
+  | "RL_ATTACH"; // the attach helper of a collector without rights died
 
 export class RecoveryLineError extends Error {
   override readonly name = "RecoveryLineError";

@@ -61,10 +61,13 @@ export class ProcessCgroup {
 
   /** Makes it where it is missing. Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED. */
   create(): void {
+    const umask = process.umask(0o022); // a collector without rights looks into it
     try {
       mkdirSync(this.path, { recursive: true });
     } catch (cause) {
       throw cgroupError(`the cgroup ${this.path} cannot be made`, cause);
+    } finally {
+      process.umask(umask);
     }
   }
 

@@ -3,6 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Serial } from "../engine/serial.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import { PAYLOAD_RESTART_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "./cgroups.ts";
 import { PAYLOAD_FOLDER } from "./payload-log.ts";
@@ -13,6 +14,8 @@ export interface PayloadLoggersOptions {
   readonly pinDir: string;
   /** Of one application, in MiB. */
   readonly limitMib: number;
+  /** True: the collector has no rights, and a logger would have none. */
+  readonly withoutRights: boolean;
   /** Something that goes on by itself but should be seen; one sentence. */
   readonly onTrouble: (sentence: string) => void;
 }
@@ -29,14 +32,26 @@ export class PayloadLoggers {
 
   /** From here on, and after every restart of the collector, payloads of the application are kept. Throws RL_NOT_SUPPORTED. */
   async enable(app: string): Promise<void> {
+    this.requireRights();
     await mkdir(this.#folder(app), { recursive: true, mode: 0o700 });
     await this.ensure(app);
+  }
+
+  /** Throws RL_NO_RIGHTS where no payload can be kept. */
+  requireRights(): void {
+    if (!this.#options.withoutRights) return;
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      "this collector has no rights (collect --user), and keeping payloads takes CAP_NET_ADMIN",
+      "Run without --payload, or start the collector without --user.",
+    );
   }
 
   /** A process of the application is there: its payloads are kept from here on if it ever asked for it. Throws RL_NOT_SUPPORTED. */
   ensure(app: string): Promise<void> {
     return this.#serial.run(async () => {
       if (!existsSync(this.#folder(app))) return;
+      this.requireRights();
       const running = this.#loggers.get(app);
       if (running?.running && running.cgroupId === statSync(this.#cgroup(app)).ino) return;
       await running?.close(); // its cgroup was made anew: nobody is in the old one

@@ -28,6 +28,8 @@ export interface NativeState {
 /** The addon as it is: throws Errors with a positive `errno`; `call` turns them into ours. */
 export interface NativeAddon {
   open(pinDir: string, ringBytes: number, cgroupLevel: number): NativeHandle;
+  /** The capture that an attach helper holds, at the other end of an inherited socket, which the handle owns from now on. */
+  openHelped(socket: number): NativeHandle;
   attach(pinnedRing: string, ringBytes: number): NativeHandle;
   close(handle: NativeHandle): void;
   unpin(pinDir: string): void;
@@ -62,10 +64,16 @@ export interface NativeAddon {
   userfaultOpen(capture: NativeHandle | undefined): UserfaultHandle;
   userfaultClose(handle: UserfaultHandle): void;
   userfaultCounts(handle: UserfaultHandle): UserfaultCounts;
+  /** The same of the hook that the attach helper of a handle holds. */
+  helpedUserfaultCounts(handle: NativeHandle): UserfaultCounts;
   /** Mean duration of getppid(2), ns. */
   timeSystemCall(count: number): number;
   /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
   peer(fd: number): { pid: number; uid: number; gid: number };
+  /** From the system's user database; undefined: there is no such user. */
+  user(name: string): { uid: number; gid: number } | undefined;
+  /** This process becomes another program; returns only by throwing. `environment`: NAME=value. */
+  execute(path: string, words: readonly string[], environment: readonly string[]): never;
 }
 
 /** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */
@@ -99,6 +107,8 @@ const EACCES = 13;
 const EBUSY = 16;
 const EBADMSG = 74;
 const EWOULDBLOCK = 11;
+/** The attach helper is gone, or answered nonsense (native/attach/remote.h); EPROTO: it refused what was asked. */
+const HELPER = new Set([32, 71]);
 const E2BIG = 7;
 const ENOSPC = 28;
 /** ENOSYS, ENOTSUP, ENODEV, EINVAL of the bpf call on old kernels arrive as these. */
@@ -108,6 +118,7 @@ function codeOf(errno: number): ErrorCode {
   if (errno === EPERM || errno === EACCES) return "RL_NO_RIGHTS";
   if (NOT_SUPPORTED.has(errno)) return "RL_NOT_SUPPORTED";
   if (errno === EBADMSG) return "RL_BAD_RECORD";
+  if (HELPER.has(errno)) return "RL_ATTACH";
   if (errno === EWOULDBLOCK || errno === EBUSY) return "RL_LOCKED";
   if (errno === E2BIG || errno === ENOSPC) return "RL_LIMIT";
   return "RL_NOT_SUPPORTED";
@@ -117,6 +128,8 @@ const ADVICE: Partial<Record<ErrorCode, string>> = {
   RL_NO_RIGHTS: "Run as root, or with CAP_BPF and CAP_PERFMON and a writable bpffs.",
   RL_NOT_SUPPORTED: "`recovery-line doctor` lists what this kernel offers.",
   RL_LIMIT: "A kernel map is full: fewer processes, or a larger bound.",
+  RL_ATTACH:
+    "What runs goes on being recorded into the kernel's ring. Start the collector again: it takes up where this one ended.",
 };
 
 /** Runs a native call; an Error that carries an errno becomes a `RecoveryLineError`, misuse stays a `TypeError`. */

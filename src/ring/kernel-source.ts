@@ -19,6 +19,8 @@ export interface KernelSourceOptions {
    * is open. It costs every system call of the machine a few tens of nanoseconds (docs/userfaultfd.md).
    */
   readonly userfaults?: boolean;
+  /** Socket of an attach helper that opened the capture with these options; absent: it is opened here, which takes rights. */
+  readonly helper?: number;
 }
 
 const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0, naive: 0 };
@@ -48,9 +50,10 @@ export class KernelSource implements EventSource {
   readonly #unlock: () => void;
   readonly #captures: boolean;
   #userfaults: UserfaultHandle | undefined;
+  #helpedUserfaults = false;
   #closed = false;
 
-  private constructor(addon: NativeAddon, handle: NativeHandle, pinDir: string, captures: boolean) {
+  private constructor(addon: NativeAddon, handle: NativeHandle, captures: boolean, lock: () => () => void) {
     this.#native = addon;
     this.#handle = handle;
     this.#captures = captures;
@@ -59,7 +62,7 @@ export class KernelSource implements EventSource {
     this.ringBytes = state.ringBytes;
     this.created = state.created !== 0;
     this.ringId = `${this.bootId}:${mapId(state.fd)}`;
-    this.#unlock = lockReader(pinDir);
+    this.#unlock = lock();
     this.#reader.rewind();
   }
 
@@ -68,11 +71,21 @@ export class KernelSource implements EventSource {
    * Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED, RL_LOCKED.
    */
   static open(options: KernelSourceOptions): KernelSource {
-    const { pinDir, ringBytes, cgroupLevel } = options;
+    const { pinDir, ringBytes, cgroupLevel, helper } = options;
+    if (helper !== undefined) return KernelSource.#helped(helper, options);
     const addon = native();
     const handle = call(`capture in ${pinDir}`, () => addon.open(pinDir, ringBytes, cgroupLevel));
-    const source = KernelSource.#over(addon, handle, pinDir, true);
+    const source = KernelSource.#over(addon, handle, true, () => lockReader(pinDir));
     if (options.userfaults) source.#watchUserfaults();
+    return source;
+  }
+
+  /** The helper has taken the reader's lock before it gave the ring away; it is let go with the handle. */
+  static #helped(socket: number, { pinDir, userfaults = false }: KernelSourceOptions): KernelSource {
+    const addon = native();
+    const handle = call(`capture in ${pinDir}`, () => addon.openHelped(socket));
+    const source = KernelSource.#over(addon, handle, true, () => () => undefined);
+    source.#helpedUserfaults = userfaults;
     return source;
   }
 
@@ -80,12 +93,17 @@ export class KernelSource implements EventSource {
   static attach(pinnedRing: string, ringBytes: number): KernelSource {
     const addon = native();
     const handle = call(`ring ${pinnedRing}`, () => addon.attach(pinnedRing, ringBytes));
-    return KernelSource.#over(addon, handle, dirname(pinnedRing), false);
+    return KernelSource.#over(addon, handle, false, () => lockReader(dirname(pinnedRing)));
   }
 
-  static #over(addon: NativeAddon, handle: NativeHandle, pinDir: string, captures: boolean): KernelSource {
+  static #over(
+    addon: NativeAddon,
+    handle: NativeHandle,
+    captures: boolean,
+    lock: () => () => void,
+  ): KernelSource {
     try {
-      return new KernelSource(addon, handle, pinDir, captures);
+      return new KernelSource(addon, handle, captures, lock);
     } catch (error) {
       addon.close(handle);
       throw error;
@@ -160,6 +178,8 @@ export class KernelSource implements EventSource {
   /** Since this source was opened; undefined: nobody asked for `userfaults`. */
   userfaultCounts(): UserfaultCounts | undefined {
     const handle = this.#userfaults;
+    if (this.#helpedUserfaults)
+      return call("counts of userfaultfd", () => this.#native.helpedUserfaultCounts(this.#handle));
     return handle && call("counts of userfaultfd", () => this.#native.userfaultCounts(handle));
   }
 

@@ -1,0 +1,163 @@
+/**
+ * `collect --user`: a collector without rights, beside a small helper that holds the two it takes to capture.
+ *
+ *   root, before anything is opened   this process makes the home and the BPF file system, and becomes native/attach
+ *   recovery-line-attach              forks the helper, gives all rights away, executes the same command again
+ *   the same command, as the user     finds the helper's socket in its environment; it has no right to anything
+ *
+ * Not a `setuid` of this process: what its threads and libuv's io_uring got as root, they would keep. Its number stays.
+ */
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { assert } from "../model/assert.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { processCgroupLevel } from "../restart/cgroups.ts";
+import { call, native, packageRoot } from "../ring/binding.ts";
+import { lockReader } from "../ring/reader-lock.ts";
+import { ensureBpffs } from "./bpffs.ts";
+import { isPlacedByRoot } from "./placed-by-root.ts";
+
+/** Number of the socket; native/attach/attach.c sets it. */
+const SOCKET_VARIABLE = "RECOVERY_LINE_ATTACHED";
+const HOME_VARIABLE = "RECOVERY_LINE_HOME";
+
+export interface AttachOptions {
+  readonly user: string;
+  /** Absolute. */
+  readonly home: string;
+  readonly pinDir: string;
+  readonly ringBytes: number;
+  readonly userfaults: boolean;
+}
+
+interface User {
+  readonly name: string;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** What the second run of the command finds. */
+export interface Attached {
+  readonly helper: number;
+  readonly home: string;
+}
+
+/**
+ * The helper of this process; undefined where it was not started by one, and `attach` comes first. What it says in the environment is
+ * gone after the call. Throws RL_USAGE.
+ */
+export function attached(): Attached | undefined {
+  const { [SOCKET_VARIABLE]: socket, [HOME_VARIABLE]: home } = process.env;
+  if (socket === undefined) return undefined;
+  delete process.env[SOCKET_VARIABLE]; // its children have no part in it
+  if (!/^\d{1,6}$/.test(socket) || home === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `$${SOCKET_VARIABLE} is for recovery-line-attach alone`,
+      "Unset it.",
+    );
+  assertWithoutRights();
+  return { helper: Number(socket), home };
+}
+
+/** This process becomes the helper's parent and then, as the user, this very command again. Throws RL_USAGE, RL_NO_RIGHTS, RL_LOCKED, RL_NOT_SUPPORTED. */
+export function attach(options: AttachOptions): never {
+  const { home, pinDir, ringBytes, userfaults } = options;
+  if (process.geteuid!() !== 0)
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      "--user takes root: it starts the helper that holds the rights, and gives all others away",
+      "Run as root, or without --user as a user who has CAP_BPF and CAP_PERFMON.",
+    );
+  const user = findUser(options.user);
+  giveHome(home, user);
+  ensureBpffs(pinDir);
+  refuseSecondReader(pinDir);
+  const [, script = ""] = process.argv;
+  const program = join(packageRoot(), "build/Release/recovery-line-attach");
+  const words = [
+    program,
+    ...["--user", user.name, "--pin-dir", pinDir, "--ring-bytes", String(ringBytes)],
+    ...["--level", String(processCgroupLevel()), ...(userfaults ? ["--userfaults"] : []), "--reads", script],
+    ...["--", process.execPath, ...process.execArgv, ...process.argv.slice(1)],
+  ];
+  const environment = Object.entries({ ...process.env, [HOME_VARIABLE]: home });
+  return call(program, () =>
+    native().execute(
+      program,
+      words,
+      environment.map(([name, value]) => `${name}=${value}`),
+    ),
+  );
+}
+
+function findUser(name: string): User {
+  const found = native().user(name);
+  if (found === undefined) throw new RecoveryLineError("RL_USAGE", `--user ${name}: there is no such user`);
+  if (found.uid !== 0) return { name, ...found };
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `--user ${name}: that user has every right`,
+    "Name a user who is for this alone.",
+  );
+}
+
+/** The home becomes the user's if it is that already, or if it is empty and root's. */
+function giveHome(home: string, { name, uid, gid }: User): void {
+  mkdirSync(dirname(home), { recursive: true, mode: 0o755 });
+  if (!isPlacedByRoot(home))
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      `the log directory ${home} can be exchanged by others: with --user all folders above it belong to root, and nobody else can write in the one it stands in`,
+      "Name another one with --log.",
+    );
+  try {
+    mkdirSync(home, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
+  const fd = openSync(home, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    const owner = fstatSync(fd).uid;
+    if (owner === uid) return;
+    if (owner !== 0 || readdirSync(home).length > 0)
+      throw new RecoveryLineError(
+        "RL_NO_RIGHTS",
+        `the log directory ${home} belongs to user ${owner}, and is not empty`,
+        `Name another one with --log, or give it away yourself: chown -R ${name} ${home}`,
+      );
+    fchownSync(fd, uid, gid);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The helper would refuse, too, but could not say who reads. */
+function refuseSecondReader(pinDir: string): void {
+  try {
+    lockReader(pinDir)();
+  } catch (error) {
+    if (hasCode(error, "RL_LOCKED")) throw error; // else: the helper tells
+  }
+}
+
+/** Every thread: nothing effective, permitted, inheritable, ambient, and nothing to be had by executing. */
+function assertWithoutRights(): void {
+  for (const thread of readdirSync("/proc/self/task")) {
+    const status = readFileSync(`/proc/self/task/${thread}/status`, "utf8");
+    const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1] ?? "?";
+    for (const set of ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"])
+      assert(/^0+$/.test(field(set)), `a collector without rights has ${set} ${field(set)}`);
+    assert(field("NoNewPrivs") === "1", "a collector without rights can get new ones");
+    assert(!field("Uid").split("\t").includes("0"), "a collector without rights is root");
+  }
+}
