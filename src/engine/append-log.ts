@@ -31,7 +31,7 @@ export type OpenLog = (folder: string, options: { create: boolean }) => Promise<
 
 /** The real one; an import that a crash cut off is completed first. Throws what `EventLog.open` throws. */
 export const openEventLog: OpenLog = async (folder, options) => {
-  const log = await EventLog.open(folder, options);
+  const log = await EventLog.open(folder, { ...options, mayForget: true });
   try {
     await finishImport(folder, log);
     return log;

@@ -16,6 +16,9 @@
  * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them. A gap before a cut is healed by it (3).
  * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Undone lines are not read: if
  *    there are any and a receiver is not known, the events must tell.
+ * 6. A cut may leave closed channels out that an older one names (`BlockHeader.forgets`). Where both ends' cuts do, the channel couples
+ *    what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is unknown here: older
+ *    cuts are read until one names it.
  *
  * Where one of these does not hold the answer is `undefined` with a reason, never a guess: compute-app.ts then takes the events.
  */
@@ -64,7 +67,9 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
   await reading.begin();
   for (;;) {
     const evidence = reading.evidence();
-    const short = tooShort(reading.histories, evidence, options);
+    const silent = reading.histories.filter(({ leavesOut }) => leavesOut);
+    const short =
+      silent.length > 0 && hasLooseEnd(evidence) ? silent : tooShort(reading.histories, evidence, options);
     if (short.length > 0) {
       await inTurns(short, (history) => history.load(history.depth * 2 + 1));
       continue;
@@ -74,6 +79,14 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
       throw new NeedsEvents("a receiver may be known from undone lines alone");
     return { line, evidence, blocksRead: reading.blocksRead };
   }
+}
+
+/** A cut names a channel whose other end nothing here names. */
+function hasLooseEnd({ processAt, cuts }: Evidence): boolean {
+  for (let end = 0; end < processAt.length; end += 1)
+    if (processAt[end] === -1 && (cuts.start[end ^ 1] as number) < (cuts.start[(end ^ 1) + 1] as number))
+      return true;
+  return false;
 }
 
 /** The histories that the line falls off. */

@@ -4,7 +4,7 @@
  * Behind the newest cut only control blocks are read. They must hold nothing but checkpoints with covering cuts (and gaps, which a cut
  * heals): everything else needs the events, and is a `NeedsEvents`.
  */
-import type { ParsedBlock } from "../format/block-header.ts";
+import type { BlockHeader, ParsedBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
 import type { EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
@@ -20,6 +20,12 @@ export class NeedsEvents extends Error {
 interface Placed<E extends Event> {
   readonly line: number;
   readonly event: E;
+}
+
+interface PlacedCut extends Placed<CheckpointEvent> {
+  readonly cut: Cut;
+  /** It, or one before it, leaves closed channels out. */
+  readonly forgets: boolean;
 }
 
 /** Rows [from, to) of a block; row 0 is line position + 1. */
@@ -39,7 +45,7 @@ export class CutHistory {
   readonly #lines: number;
   readonly #read: ReadBlock;
   /** Newest first. */
-  readonly #checkpoints: (Placed<CheckpointEvent> & { readonly cut: Cut })[] = [];
+  readonly #checkpoints: PlacedCut[] = [];
   readonly #tail: TailRows[] = [];
   /** Gaps before the newest cut, newest first. */
   readonly #gaps: Placed<Event>[] = [];
@@ -59,6 +65,11 @@ export class CutHistory {
   /** Line of the oldest checkpoint that was read: what lies before is unknown. 0 = nothing is unknown. */
   get knownFrom(): number {
     return this.complete ? 0 : (this.#checkpoints.at(-1) as Placed<Event>).line;
+  }
+
+  /** Older cuts name channels that those which were read don't. */
+  get leavesOut(): boolean {
+    return !this.complete && this.#checkpoints.at(-1)?.forgets === true;
   }
 
   /** Checkpoints read so far, count. */
@@ -82,7 +93,7 @@ export class CutHistory {
   #take(parsed: ParsedBlock, rows: number): void {
     const { header } = parsed;
     const columns = readColumns(parsed);
-    const cuts = this.#cutsOf(columns, header.position, rows);
+    const cuts = this.#cutsOf(columns, header, rows);
     const newest = cuts[0];
     if (cuts.length > 0 && !header.covers) throw new NeedsEvents("a cut does not name all its process did");
     if (this.depth === 0) {
@@ -94,13 +105,13 @@ export class CutHistory {
   }
 
   /** The checkpoints with cuts among the first `rows` rows, newest first. */
-  #cutsOf(columns: EventColumns, position: number, rows: number) {
-    const cuts: (Placed<CheckpointEvent> & { readonly cut: Cut })[] = [];
+  #cutsOf(columns: EventColumns, { position, forgets }: BlockHeader, rows: number): PlacedCut[] {
+    const cuts: PlacedCut[] = [];
     let oldestWithout = Number.POSITIVE_INFINITY;
     for (const [row, event] of columns.extras) {
       if (row >= rows || event.type !== "checkpoint") continue;
       const line = position + row + 1;
-      if (event.cut !== undefined) cuts.push({ line, event, cut: event.cut });
+      if (event.cut !== undefined) cuts.push({ line, event, cut: event.cut, forgets });
       else if (event.usable) oldestWithout = Math.min(oldestWithout, line);
     }
     const newest = this.depth > 0 ? Number.POSITIVE_INFINITY : (cuts.at(-1)?.line ?? 0);
@@ -108,11 +119,14 @@ export class CutHistory {
     return cuts.reverse();
   }
 
-  #pushCheckpoint(one: Placed<CheckpointEvent> & { readonly cut: Cut }): void {
+  #pushCheckpoint(one: PlacedCut): void {
     const newer = this.#checkpoints.at(-1);
     if (
       newer !== undefined &&
-      !(within(one.cut.sent, newer.cut.sent) && within(one.cut.received, newer.cut.received))
+      !(
+        within(one.cut.sent, newer.cut.sent, newer.forgets) &&
+        within(one.cut.received, newer.cut.received, newer.forgets)
+      )
     )
       throw new NeedsEvents("a cut falls behind the one before it");
     this.#checkpoints.push(one);
@@ -168,8 +182,13 @@ export class CutHistory {
   }
 }
 
-/** Every channel of the older cut stands in the newer one, no lower. */
-function within(older: ReadonlyMap<string, number>, newer: ReadonlyMap<string, number>): boolean {
-  for (const [channel, offset] of older) if (!((newer.get(channel) ?? -1) >= offset)) return false;
+/** Every channel of the older cut stands in the newer one, no lower; `forgets`: or not at all. */
+function within(
+  older: ReadonlyMap<string, number>,
+  newer: ReadonlyMap<string, number>,
+  forgets: boolean,
+): boolean {
+  const unnamed = forgets ? Number.POSITIVE_INFINITY : -1;
+  for (const [channel, offset] of older) if (!((newer.get(channel) ?? unnamed) >= offset)) return false;
   return true;
 }

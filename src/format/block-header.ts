@@ -39,6 +39,8 @@ export interface BlockPlace {
   readonly previousIrregular?: number;
   /** Every cut in the block covers all that its process did before it (`log/cut-coverage.ts`). Absent: nobody knows. */
   readonly covers?: boolean;
+  /** A cut in the block, or one before it in effect, leaves out channels that older ones named: they are closed. Absent: none does. */
+  readonly forgets?: boolean;
 }
 
 export interface BlockHeader extends Required<BlockPlace> {
@@ -97,7 +99,8 @@ export function parseBlock(input: Uint8Array): ParsedBlock {
   const bytes = input.byteOffset % 8 === 0 ? input : Uint8Array.from(input);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   require(view.getUint32(AT.magic, true) === BLOCK_MAGIC, "wrong magic number");
-  require(view.getUint8(AT.version) === BLOCK_VERSION, `unknown version ${view.getUint8(AT.version)}`);
+  const version = view.getUint8(AT.version);
+  require(version >= 1 && version <= BLOCK_VERSION, `unknown version ${version}`);
   require(view.getUint32(AT.size, true) === bytes.length, "wrong size");
   const trailer = bytes.length - HASH_BYTES;
   const digest = sha256(bytes.subarray(0, trailer));
@@ -120,6 +123,7 @@ function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): Pa
     ...readNumbers(view),
     irregular: (flags & BLOCK_FLAG.irregular) !== 0,
     covers: (flags & BLOCK_FLAG.covers) !== 0,
+    forgets: (flags & BLOCK_FLAG.forgets) !== 0,
     previousHash: bytes.slice(AT.previousHash, AT.previousHash + HASH_BYTES),
     hasCut: (flags & BLOCK_FLAG.cut) !== 0,
     endsInRollback: (flags & BLOCK_FLAG.rollback) !== 0,
@@ -193,7 +197,7 @@ function checkNumbers(header: BlockHeader, flags: number): void {
   require(chain >= 1 && sequence >= 1 && previousBlock < chain, "numbers do not rise");
   require(previousIrregular >= 0 &&
     previousIrregular <= previousBlock, "the irregular block before is not before");
-  require(header.hasCut || !header.covers, "covering without a cut");
+  require(header.hasCut || !(header.covers || header.forgets), "covering without a cut");
   require(previousControl <= previousBlock, "the control block before is not before");
   require((sequence === 1) === (previousBlock === 0), "only the first block of a process has none before");
   require(((flags & BLOCK_FLAG.control) !== 0) === header.controls > 0, "control flag and count differ");

@@ -2,7 +2,8 @@
  * Where everything stands in a log block (logs-format.md, "Block"). Little endian. One definition for writer and reader.
  */
 export const BLOCK_MAGIC = 0x424c_5252; // "RRLB"
-export const BLOCK_VERSION = 1;
+/** The newest version. A block has the least one that can hold its rows: 2 where rows carry page versions. */
+export const BLOCK_VERSION = 2;
 /** SHA-256, in bytes. */
 export const HASH_BYTES = 32;
 export const HEADER_BYTES = 160;
@@ -43,8 +44,16 @@ export const AT = {
 } as const;
 
 /** Bits of `flags`: what a reader may skip a block for. */
-export const BLOCK_FLAG = { control: 1, cut: 2, extras: 4, rollback: 8, irregular: 16, covers: 32 } as const;
-export const BLOCK_FLAGS_KNOWN = 63;
+export const BLOCK_FLAG = {
+  control: 1,
+  cut: 2,
+  extras: 4,
+  rollback: 8,
+  irregular: 16,
+  covers: 32,
+  forgets: 64,
+} as const;
+export const BLOCK_FLAGS_KNOWN = 127;
 
 /** What decides where the sections of a block stand. */
 export interface Shape {

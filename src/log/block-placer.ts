@@ -38,11 +38,12 @@ export class BlockPlacer {
     state: LogState,
     last: { readonly lastChain: number; readonly lastHash: Uint8Array },
     blockAt: (chain: number) => Promise<Uint8Array | undefined>,
+    mayForget = false,
   ) {
     this.#application = application;
     this.#state = state;
     this.#blockAt = blockAt;
-    this.#coverage = new CutCoverage(blockAt);
+    this.#coverage = new CutCoverage(blockAt, mayForget);
     this.#chain = last.lastChain;
     this.#hash = last.lastHash;
   }
@@ -60,8 +61,8 @@ export class BlockPlacer {
         plan.rollbackTo === undefined
           ? head.position + plan.shape.rows
           : await this.#afterRollback(columns.process, head, plan);
-      const covers = await this.#coverage.take(columns, plan.from, plan.to, plan.hasCut, head);
-      const bytes = writeBlock({ ...this.#placeOf(head, plan, positionAfter), covers }, plan);
+      const coverage = await this.#coverage.take(columns, plan.from, plan.to, plan.hasCut, head);
+      const bytes = writeBlock({ ...this.#placeOf(head, plan, positionAfter), ...coverage }, plan);
       this.#advance(columns.process, head, plan, positionAfter, bytes);
       take({ chain: this.#chain, bytes });
       from = plan.to;

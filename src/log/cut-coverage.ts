@@ -5,6 +5,9 @@
  * Covered: each channel end that a line in effect or an earlier cut names is named by the cut, at that offset or above. What must be named
  * is known from the last covering cut and the lines since; where this owner of the log did not see them (it was opened anew, a
  * rollback), they are read back. Too far to read: then no cut covers, and readers take the events.
+ *
+ * A writer that may forget (the collector: engine/forget-closed.ts) leaves out channels that are closed at both ends. Such a cut still
+ * covers if the covering cut before it named the channel's last offset, and says so (`BlockHeader.forgets`): older cuts name the rest.
  */
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
@@ -18,38 +21,51 @@ import { HistoryWalk } from "./history-walk.ts";
 interface Required {
   readonly sent: Map<string, number>;
   readonly received: Map<string, number>;
+  /** The last covering cut: what it says stands, also where the next one is silent. Absent: silence covers nothing. */
+  stated: Cut | undefined;
+  /** Cuts in effect left channels out. */
+  forgets: boolean;
 }
 
-const nothing = (): Required => ({ sent: new Map(), received: new Map() });
+/** What a block says of its cuts. */
+export interface Coverage {
+  readonly covers: boolean;
+  readonly forgets: boolean;
+}
+
+const NO_CUT: Coverage = { covers: false, forgets: false };
+const NOTHING: Cut = { sent: new Map(), received: new Map() };
 
 export class CutCoverage {
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
   /** In order of last use. Null: it can't be known, so no cut of the process covers. */
   readonly #required = new Map<string, Required | null>();
+  readonly #mayForget: boolean;
 
-  constructor(blockAt: (chain: number) => Promise<Uint8Array | undefined>) {
+  constructor(blockAt: (chain: number) => Promise<Uint8Array | undefined>, mayForget = false) {
     this.#blockAt = blockAt;
+    this.#mayForget = mayForget;
   }
 
-  /** Rows [from, to), which go behind `head`. True if they hold cuts and all of them cover. */
+  /** Rows [from, to), which go behind `head`. Covers if they hold cuts and all of them do. */
   async take(
     columns: EventColumns,
     from: number,
     to: number,
     hasCut: boolean,
     head: ProcessHead,
-  ): Promise<boolean> {
+  ): Promise<Coverage> {
     const { process } = columns;
-    let required = head.chain === 0 ? nothing() : this.#required.get(process);
+    let required = head.chain === 0 ? this.#requiredBy(NOTHING, false) : this.#required.get(process);
     if (required === undefined) {
-      if (!hasCut) return false; // read back when it is needed
+      if (!hasCut) return NO_CUT; // read back when it is needed
       required = await this.#readBack(process, head);
     }
     this.#required.delete(process);
     const covers = required !== null && follow(required, columns, from, to);
     // A rollback stands last: what is in effect now must be read back.
     if (columns.kind[to - 1] !== EVENT_KIND.rollback) this.#remember(process, required);
-    return hasCut && covers;
+    return hasCut ? { covers, forgets: required?.forgets === true } : NO_CUT;
   }
 
   #remember(process: string, required: Required | null): void {
@@ -63,13 +79,13 @@ export class CutCoverage {
   async #readBack(process: string, head: ProcessHead): Promise<Required | null> {
     const walk = new HistoryWalk(process, head, (chain) => this.#parsed(chain));
     const newer: { readonly columns: EventColumns; readonly from: number; readonly to: number }[] = [];
-    let required = nothing();
+    let required = this.#requiredBy(NOTHING, false);
     for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
       const columns = readColumns(block.parsed);
       const last = block.parsed.header.covers ? lastCut(columns, block.rows) : undefined;
       newer.push({ columns, from: last === undefined ? 0 : last.row + 1, to: block.rows });
       if (last !== undefined) {
-        required = requiredBy(last.cut);
+        required = this.#requiredBy(last.cut, block.parsed.header.forgets);
         break;
       }
       if (walk.blocks > MAX_COVERAGE_BLOCKS) return null;
@@ -79,14 +95,16 @@ export class CutCoverage {
     return required;
   }
 
+  #requiredBy(cut: Cut, forgets: boolean): Required {
+    const { sent, received } = cut;
+    const stated = this.#mayForget ? cut : undefined;
+    return { sent: new Map(sent), received: new Map(received), stated, forgets };
+  }
+
   async #parsed(chain: number): Promise<ParsedBlock | undefined> {
     const bytes = await this.#blockAt(chain);
     return bytes === undefined ? undefined : parseBlock(bytes);
   }
-}
-
-function requiredBy({ sent, received }: Cut): Required {
-  return { sent: new Map(sent), received: new Map(received) };
 }
 
 /** The newest cut among the first `rows` rows. */
@@ -110,8 +128,14 @@ function follow(required: Required, columns: EventColumns, from: number, to: num
     raiseByRows(required, columns, done, row);
     done = row;
     const { sent, received } = event.cut;
-    const reached = reaches(sent, required.sent) && reaches(received, required.received);
+    const { stated } = required;
+    const reached =
+      reaches(sent, required.sent, stated?.sent) && reaches(received, required.received, stated?.received);
     covers &&= reached;
+    if (reached && stated !== undefined) {
+      required.forgets ||= leavesOut(event.cut, stated);
+      required.stated = event.cut;
+    }
     settle(required.sent, sent, reached);
     settle(required.received, received, reached);
   }
@@ -119,9 +143,19 @@ function follow(required: Required, columns: EventColumns, from: number, to: num
   return covers;
 }
 
-function reaches(cut: ReadonlyMap<string, number>, required: ReadonlyMap<string, number>): boolean {
-  for (const [channel, offset] of required) if (!((cut.get(channel) ?? -1) >= offset)) return false;
+type Offsets = ReadonlyMap<string, number>;
+
+/** `stated`: a channel that the cut does not name stands where this one says. */
+function reaches(cut: Offsets, required: Offsets, stated: Offsets | undefined): boolean {
+  for (const [channel, offset] of required)
+    if (!((cut.get(channel) ?? stated?.get(channel) ?? -1) >= offset)) return false;
   return true;
+}
+
+function leavesOut(cut: Cut, stated: Cut): boolean {
+  const missing = (now: Offsets, before: Offsets): boolean =>
+    [...before.keys()].some((channel) => !now.has(channel));
+  return missing(cut.sent, stated.sent) || missing(cut.received, stated.received);
 }
 
 /** After a covering cut its offsets are all that is required; else they add to it. */

@@ -31,6 +31,8 @@ export interface EventLogOptions {
   readonly application?: string;
   /** A segment is sealed once its blocks hold this many bytes. Default SEGMENT_BYTES. */
   readonly segmentBytes?: number;
+  /** Its cuts leave closed channels out that no line needs any more, and only those (log/cut-coverage.ts). */
+  readonly mayForget?: boolean;
 }
 
 /** Where a log's blocks end and begin, and the newest one of each process. */
@@ -67,9 +69,9 @@ export class EventLog {
   #tail: Promise<unknown> = Promise.resolve();
   readonly #removals = new Set<Promise<void>>();
 
-  private constructor(dir: string, opened: OpenedLog, segmentBytes: number) {
+  private constructor(dir: string, opened: OpenedLog, options: EventLogOptions) {
     this.#dir = dir;
-    this.#segmentBytesLimit = segmentBytes;
+    this.#segmentBytesLimit = options.segmentBytes ?? SEGMENT_BYTES;
     this.#unlock = opened.unlock;
     this.#shelf = opened.shelf;
     this.#state = opened.state;
@@ -78,8 +80,12 @@ export class EventLog {
     this.#segment = opened.newest!;
     this.#segmentBytes = opened.segmentBytes;
     this.#store = new BlockStore(dir, opened.shelf, () => this.#anchor);
-    this.#placer = new BlockPlacer(this.application, this.#state, this.#anchor, (chain) =>
-      this.#blockAt(chain),
+    this.#placer = new BlockPlacer(
+      this.application,
+      this.#state,
+      this.#anchor,
+      (chain) => this.#blockAt(chain),
+      options.mayForget,
     );
   }
 
@@ -92,7 +98,7 @@ export class EventLog {
     const length = Buffer.byteLength(name);
     if (length < 1 || length > 255) throw new TypeError(`an application's name of ${length} bytes`);
     const opened = await openLog(dir, "owner", options.create ? name : undefined);
-    return new EventLog(dir, opened, options.segmentBytes ?? SEGMENT_BYTES);
+    return new EventLog(dir, opened, options);
   }
 
   get application(): string {

@@ -4,7 +4,8 @@
  * A process's history up to a checkpoint that no line of any future falls below is collapsed into that checkpoint: its cut names all that
  * the process had sent and received (`covers`), and no mark of a rollback gets before it, so what lies before is one interval that is
  * never undone (the argument of engine/compute-from-cuts.ts, which reads logs in the same way). Positions go on, gaps are counted as
- * before. What the process did since, as far as it stands in removed segments, is carried along: its blocks as they are.
+ * before. What the process did since, as far as it stands in removed segments, is carried along: its blocks as they are. A closed channel
+ * that the cut leaves out (`forgets`) is put back into it from the older cuts, unless both its ends leave it out at the same offset.
  *
  * Left whole: a log with message-log (`stable`) lines or page invalidations, and whatever would carry more than MAX_CARRIED_BYTES.
  */
@@ -13,7 +14,7 @@ import { type BlockHeader, parseBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { LogBase } from "../format/log-base.ts";
-import type { CheckpointEvent, Event } from "../model/event.ts";
+import type { CheckpointEvent, Cut, Event } from "../model/event.ts";
 import { MAX_BASE_GAPS, MAX_BLOCK_EVENTS, MAX_CARRIED_BYTES, MAX_CARRIED_SHARE } from "../model/limits.ts";
 
 export type PrunePlan =
@@ -35,6 +36,8 @@ interface Collapse {
   readonly row: number;
   readonly gaps: number;
   readonly lost: number;
+  /** Its cut leaves channels out that older ones name. */
+  readonly forgets: boolean;
 }
 
 /** One process's history. */
@@ -145,7 +148,7 @@ function addCollapse(
   if (event.cut === undefined || !event.usable || !header.covers) return;
   if (gaps > MAX_BASE_GAPS || gaps >= at.position || gaps + header.rows > MAX_BLOCK_EVENTS) return;
   const lost = track.gaps.reduce((sum, gap) => sum + gap.lost, 0);
-  track.collapses.push({ ...at, chain: header.chain, gaps, lost });
+  track.collapses.push({ ...at, chain: header.chain, gaps, lost, forgets: header.forgets });
 }
 
 async function collapse(
@@ -153,6 +156,7 @@ async function collapse(
   tracks: ReadonlyMap<string, Track>,
   boundary: number,
 ): Promise<PrunePlan> {
+  const left = await leftOut(source, tracks, boundary);
   const blocks: Uint8Array[] = [];
   const ends = new Map<string, ChannelEnds>();
   for await (const bytes of source.blocks()) {
@@ -165,34 +169,133 @@ async function collapse(
     else {
       // Who stands at a channel's end is also told by lines that were undone.
       if (track.rolledBack > 0) collectEnds(ends, decodeBlock(bytes));
-      if (chain === into.chain) blocks.push(collapsed(decodeBlock(bytes), into, ends.get(process)));
+      if (chain === into.chain)
+        blocks.push(collapsed(decodeBlock(bytes), into, [ends.get(process), left.get(process)]));
     }
   }
   return { base: { boundary, blocks }, carriedBytes: blocks.reduce((sum, { length }) => sum + length, 0) };
 }
 
+/** By process, what the cut that its history is collapsed into must say again. */
+async function leftOut(
+  source: PruneSource,
+  tracks: ReadonlyMap<string, Track>,
+  boundary: number,
+): Promise<ReadonlyMap<string, ChannelEnds>> {
+  const histories = new Map<string, CutOffsets>();
+  const left = new Map<string, ChannelEnds>();
+  for (const [process, track] of tracks)
+    if (track.collapseBefore(boundary)?.forgets === true) histories.set(process, new CutOffsets());
+  if (histories.size === 0) return left;
+  for await (const bytes of source.blocks()) {
+    const { header, ...parsed } = parseBlock(bytes);
+    if (header.chain >= boundary) break;
+    const into = (tracks.get(header.process) as Track).collapseBefore(boundary) as Collapse;
+    const history = histories.get(header.process);
+    if (history === undefined || header.chain > into.chain) continue;
+    if (header.hasCut) history.take(header, readColumns({ header, ...parsed }), into);
+    if (header.endsInRollback) history.undo(header.positionAfter - 1);
+    if (header.chain === into.chain) left.set(header.process, history.leftOut());
+  }
+  forgetSettled(left);
+  return left;
+}
+
+/** Drops the channels that are left out at both ends, all received that was sent: nobody asks for them any more. */
+function forgetSettled(left: ReadonlyMap<string, ChannelEnds>): void {
+  const sent = new Map<string, ChannelEnds>();
+  for (const ends of left.values()) for (const channel of ends.sent.keys()) sent.set(channel, ends);
+  for (const ends of left.values())
+    for (const [channel, offset] of ends.received) {
+      const sender = sent.get(channel);
+      if (sender?.sent.get(channel) !== offset) continue;
+      sender.sent.delete(channel);
+      ends.received.delete(channel);
+    }
+}
+
+/** The offsets that a process's cuts named, as far as they are in effect. */
+class CutOffsets {
+  /** By channel: rising positions and offsets. */
+  readonly #sent = new Map<string, Stair[]>();
+  readonly #received = new Map<string, Stair[]>();
+  /** The newest cut's. */
+  #now: Cut = { sent: new Map(), received: new Map() };
+
+  take(header: BlockHeader, columns: EventColumns, into: Collapse): void {
+    for (const [row, event] of columns.extras) {
+      const position = header.position + row + 1;
+      if (event.type !== "checkpoint" || event.cut === undefined) continue;
+      if (header.chain === into.chain && row > into.row) continue;
+      this.#now = event.cut;
+      raise(this.#sent, event.cut.sent, position);
+      raise(this.#received, event.cut.received, position);
+    }
+  }
+
+  undo(kept: number): void {
+    for (const stairs of [this.#sent, this.#received])
+      for (const [channel, steps] of stairs) {
+        while ((steps.at(-1)?.position ?? 0) > kept) steps.pop();
+        if (steps.length === 0) stairs.delete(channel);
+      }
+  }
+
+  /** What the newest cut is silent about. */
+  leftOut(): ChannelEnds {
+    return {
+      sent: unnamed(this.#sent, this.#now.sent),
+      received: unnamed(this.#received, this.#now.received),
+    };
+  }
+}
+
+interface Stair {
+  readonly position: number;
+  readonly offset: number;
+}
+
+function raise(stairs: Map<string, Stair[]>, cut: ReadonlyMap<string, number>, position: number): void {
+  for (const [channel, offset] of cut) {
+    const steps = stairs.get(channel) ?? [];
+    stairs.set(channel, steps);
+    if (offset > (steps.at(-1)?.offset ?? -1)) steps.push({ position, offset });
+  }
+}
+
+function unnamed(
+  stairs: ReadonlyMap<string, readonly Stair[]>,
+  cut: ReadonlyMap<string, number>,
+): Map<string, number> {
+  const left = new Map<string, number>();
+  for (const [channel, steps] of stairs)
+    if (!cut.has(channel)) left.set(channel, steps.at(-1)?.offset as number);
+  return left;
+}
+
+/** Offsets by channel; 0 says only who stands there. */
 interface ChannelEnds {
-  readonly sent: Set<string>;
-  readonly received: Set<string>;
+  readonly sent: Map<string, number>;
+  readonly received: Map<string, number>;
 }
 
 function collectEnds(into: Map<string, ChannelEnds>, { columns }: Block): void {
   let ends = into.get(columns.process);
   if (ends === undefined) {
-    ends = { sent: new Set(), received: new Set() };
+    ends = { sent: new Map(), received: new Map() };
     into.set(columns.process, ends);
   }
   for (const event of columns.events()) addEnds(ends, event);
 }
 
 function addEnds(ends: ChannelEnds, event: Event): void {
-  if (event.type === "send") ends.sent.add(event.channel);
-  else if (event.type === "receive") ends.received.add(event.channel);
+  if (event.type === "send") ends.sent.set(event.channel, 0);
+  else if (event.type === "receive") ends.received.set(event.channel, 0);
   else if (event.type === "page-copy")
-    (event.role === "source" ? ends.sent : ends.received).add(event.channel);
+    (event.role === "source" ? ends.sent : ends.received).set(event.channel, 0);
   else if (event.type === "checkpoint" && event.cut !== undefined) {
-    for (const channel of event.cut.sent.keys()) ends.sent.add(channel);
-    for (const channel of event.cut.received.keys()) ends.received.add(channel);
+    for (const channel of event.cut.sent.keys()) ends.sent.set(channel, 0);
+    for (const channel of event.cut.received.keys()) ends.received.set(channel, 0);
   }
 }
 
@@ -200,7 +303,7 @@ function addEnds(ends: ChannelEnds, event: Event): void {
 function collapsed(
   { header, columns }: Block,
   { position, row, gaps, lost }: Collapse,
-  ends: ChannelEnds | undefined,
+  more: readonly (ChannelEnds | undefined)[],
 ): Uint8Array {
   const { process } = columns;
   const kept = new EventColumns(process);
@@ -208,20 +311,25 @@ function collapsed(
     kept.push({ type: "gap", process, ...(gap === 0 && lost > 0 ? { lost } : {}) });
   for (let at = row; at < columns.count; at += 1) {
     const event = columns.event(at);
-    kept.push(at === row && event.type === "checkpoint" ? withEnds(event, ends) : event);
+    kept.push(at === row && event.type === "checkpoint" ? more.reduce(withEnds, event) : event);
   }
   const place = { ...header, previousControl: 0, previousIrregular: 0 }; // nothing before it is asked for
   return encodeBlock({ ...place, position: position - 1 - gaps }, kept);
 }
 
-/** A channel that the cut does not name stands at 0: to say so changes nothing but who stands there. */
+/** A channel that no cut in effect names stands at 0: to say so changes nothing but who stands there. */
 function withEnds(event: CheckpointEvent, ends: ChannelEnds | undefined): CheckpointEvent {
   const cut = event.cut;
   if (ends === undefined || cut === undefined) return event;
-  const named = (offsets: ReadonlyMap<string, number>, more: ReadonlySet<string>): Map<string, number> =>
-    new Map([...[...more].map((channel) => [channel, 0] as const), ...offsets]);
-  return {
-    ...event,
-    cut: { sent: named(cut.sent, ends.sent), received: named(cut.received, ends.received) },
-  };
+  const sent = raised(cut.sent, ends.sent);
+  return { ...event, cut: { sent, received: raised(cut.received, ends.received) } };
+}
+
+function raised(
+  offsets: ReadonlyMap<string, number>,
+  more: ReadonlyMap<string, number>,
+): Map<string, number> {
+  const all = new Map(offsets);
+  for (const [channel, offset] of more) all.set(channel, Math.max(offset, all.get(channel) ?? 0));
+  return all;
 }

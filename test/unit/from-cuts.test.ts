@@ -136,3 +136,45 @@ test("every single lost event, declared by a gap: same line, same count of gaps"
     { numRuns: Math.ceil(numRuns / 10) },
   );
 });
+
+/** p sends 5 bytes to q on a connection that is then closed; both checkpoint, and the collector forgets it. */
+function closedConnection(): Event[] {
+  const events: Event[] = [
+    { type: "send", process: "p", channel: "c", begin: 0, end: 5 },
+    { type: "receive", process: "q", channel: "c", begin: 0, end: 5 },
+  ];
+  const cut = (sent: number, received: number) => ({
+    sent: new Map(sent > 0 ? [["c", sent]] : []),
+    received: new Map(received > 0 ? [["c", received]] : []),
+  });
+  for (const process of ["p", "q"])
+    events.push({
+      type: "checkpoint",
+      process,
+      checkpoint: 1,
+      usable: true,
+      cut: process === "p" ? cut(5, 0) : cut(0, 5),
+    });
+  return events;
+}
+
+for (const first of ["p", "q"])
+  test(`a channel that only ${first}'s newest cut leaves out: older cuts are read until they name it`, async () => {
+    const events = closedConnection();
+    const empty = { sent: new Map(), received: new Map() };
+    for (const checkpoint of [2, 3, 4])
+      events.push({ type: "checkpoint", process: first, checkpoint, usable: true, cut: empty });
+    const log = await memoryLog(events, [1], true);
+    for (const failed of [["p"], ["q"], ["p", "q"]]) {
+      const options = { failed, dsm: "sequential", inTransit: "any" } as const;
+      const found = await computeFromCuts([log], options);
+      if (found.line === undefined) throw new Error(found.reason);
+      const expected = computeLine(evidenceOf(events, []), options);
+      expect(withoutWitnesses(found.line)).toEqual(withoutWitnesses(expected));
+      expect(found.line.inTransit).toEqual([]);
+      expect(found.line.line.some(({ action }) => action === "initial")).toBe(false);
+    }
+    const other = await memoryLog(events, [1]);
+    const { line } = await computeFromCuts([other], { dsm: "sequential", inTransit: "any" });
+    expect(line).toBeUndefined(); // who may not forget has a cut that does not cover
+  });

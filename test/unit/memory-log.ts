@@ -10,9 +10,15 @@ import type { Event } from "../../src/model/event.ts";
 export class MemoryLog {
   readonly bytes = new Map<number, Uint8Array>();
   readonly #state = new LogState();
-  #placer = this.#newPlacer(NO_HASH);
+  readonly #mayForget: boolean;
+  #placer: BlockPlacer;
   readonly firstChain = 1;
   reads = 0;
+
+  constructor(mayForget = false) {
+    this.#mayForget = mayForget;
+    this.#placer = this.#newPlacer(NO_HASH);
+  }
 
   get lastChain(): number {
     return this.bytes.size;
@@ -25,8 +31,12 @@ export class MemoryLog {
   }
 
   #newPlacer(lastHash: Uint8Array): BlockPlacer {
-    return new BlockPlacer("memory", this.#state, { lastChain: this.bytes.size, lastHash }, async (chain) =>
-      this.bytes.get(chain),
+    return new BlockPlacer(
+      "memory",
+      this.#state,
+      { lastChain: this.bytes.size, lastHash },
+      async (chain) => this.bytes.get(chain),
+      this.#mayForget,
     );
   }
 
@@ -60,8 +70,12 @@ export class MemoryLog {
 }
 
 /** The events in batches a process, their sizes taken in turns; 0 = the log is opened anew, too. */
-export async function memoryLog(events: readonly Event[], sizes: readonly number[]): Promise<MemoryLog> {
-  const log = new MemoryLog();
+export async function memoryLog(
+  events: readonly Event[],
+  sizes: readonly number[],
+  mayForget = false,
+): Promise<MemoryLog> {
+  const log = new MemoryLog(mayForget);
   const open = new Map<string, EventColumns>();
   let turn = 0;
   const flush = async (process: string): Promise<void> => {
