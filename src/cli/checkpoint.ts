@@ -5,7 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../restart/checkpoint.ts";
 import type { DriverName } from "../restart/driver-choice.ts";
-import { checkedAppName, resolveHome } from "./home.ts";
+import { checkedAppName, ownHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, printableSentence, table, write, writeJson } from "./print.ts";
 
@@ -65,7 +65,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   checkedAppName(app);
   const { requireCollector } = await import("../daemon/client.ts");
   const { chooseDriver } = await import("../restart/driver-choice.ts");
-  const home = resolveHome(flags.log);
+  const home = ownHome(flags.log);
   const log = await requireCollector(home);
   await notWhileRestarting(home, app);
   const targets = await findTargets(app, names, await log.processes());

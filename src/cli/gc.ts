@@ -7,7 +7,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { homesOf } from "./app-evidence.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
-import { appDirectory } from "./home.ts";
+import { appDirectory, requireOwn } from "./home.ts";
 import { counted, printable, table, write, writeJson } from "./print.ts";
 
 interface GcFlags extends EvidenceFlags {
@@ -46,6 +46,7 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
       "Leave --apply out.",
     );
   const homes = flags.from === undefined && app !== undefined ? homesOf(flags.log) : [];
+  if (flags.apply) homes.forEach(requireOwn);
   const dirs = homes.map((home) => appDirectory(home, app as string));
   const { finished, unlock } = await begin(flags.apply ? dirs : []);
   try {

@@ -1,4 +1,5 @@
 /** Where logs live (README, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
+import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -10,6 +11,24 @@ export function resolveHome(logOption?: string): string {
   if (home) return resolve(home);
   if (process.getuid?.() === 0) return "/var/lib/recovery-line";
   return join(process.env["XDG_STATE_HOME"] || join(homedir(), ".local", "state"), "recovery-line");
+}
+
+/** The same for commands that write there, or act on what stands there: a home of this user's, or none yet. Throws RL_NO_RIGHTS. */
+export function ownHome(logOption?: string): string {
+  const home = resolveHome(logOption);
+  requireOwn(home);
+  return home;
+}
+
+/** Throws RL_NO_RIGHTS for a home that belongs to somebody else (collect --user gives it away). */
+export function requireOwn(home: string): void {
+  const owner = statSync(home, { throwIfNoEntry: false })?.uid;
+  if (owner === undefined || owner === process.geteuid!()) return;
+  throw new RecoveryLineError(
+    "RL_NO_RIGHTS",
+    `the log directory ${home} belongs to user ${owner}: root would act on what that user can write, images and commands to start among it`,
+    "Checkpoint and restart are for a collector without --user; import and gc --apply as that user.",
+  );
 }
 
 const PATH_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;

@@ -5,7 +5,7 @@ import type { CheckpointSchedule } from "../analysis/importers/insert-checkpoint
 import type { EventSource, ImportCounts } from "../engine/import-events.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
-import { appDirectory, resolveHome } from "./home.ts";
+import { appDirectory, ownHome } from "./home.ts";
 import { cantRead, inputName, readInput } from "./open-input.ts";
 import { counted, printable, table, write, writeJson } from "./print.ts";
 
@@ -60,7 +60,7 @@ export function register(program: Command): void {
 }
 
 async function importApp(app: string, flags: ImportFlags): Promise<void> {
-  const home = resolveHome(flags.log);
+  const home = ownHome(flags.log);
   const dir = appDirectory(home, app);
   const source = await sourceOf(flags, scheduleOf(flags));
   const { importEvents } = await import("../engine/import-events.ts");

@@ -8,7 +8,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { appDirectory, checkedAppName, resolveHome } from "./home.ts";
+import { appDirectory, checkedAppName, ownHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, write, writeJson } from "./print.ts";
 
@@ -72,9 +72,10 @@ export function register(program: Command): void {
 async function run(app: string, flags: RestartFlags): Promise<void> {
   checkedAppName(app);
   const { requireCollector } = await import("../daemon/client.ts");
-  const collector = await requireCollector(resolveHome(flags.log));
+  const home = ownHome(flags.log);
+  const collector = await requireCollector(home);
   try {
-    await restartApp(app, resolveHome(flags.log), collector, flags);
+    await restartApp(app, home, collector, flags);
   } finally {
     collector.close();
   }
