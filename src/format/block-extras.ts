@@ -2,8 +2,8 @@
  * What the columns of a block can't hold, as one strict msgpack array (logs-format.md, "Extras"):
  * [[row, node | nil, …what the kind adds], …], rows rising. Kind, channel, range and time stand in the columns.
  */
-import type { Cut, Event, PageName } from "../model/event.ts";
-import { MAX_CHANNEL_NAME_BYTES } from "../model/limits.ts";
+import type { Cut, Event, PageName, PageVersion } from "../model/event.ts";
+import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
 import { badBlock } from "./block-header.ts";
 import { EVENT_KIND, type EventColumns } from "./event-columns.ts";
 import { packStrict, unpackStrict } from "./strict-msgpack.ts";
@@ -12,12 +12,29 @@ const ROLES = ["source", "destination"] as const;
 const ACCESSES = ["read", "write"] as const;
 type Entry = readonly unknown[];
 
+/** Blocks of this version hold page versions, in entries that are longer than those of version 1. */
+const VERSION_WITH_PAGES = 2;
+
+export interface PackedExtras {
+  readonly extras: Uint8Array;
+  /** The least version of a block that they may stand in. */
+  readonly version: number;
+}
+
 /** The extras of rows [from, to), or nothing. Throws `TypeError` for values that are no events. */
-export function packExtras(columns: EventColumns, from: number, to: number): Uint8Array {
-  if (columns.extras.size === 0) return new Uint8Array(0);
+export function packExtras(columns: EventColumns, from: number, to: number): PackedExtras {
+  const nothing = { extras: new Uint8Array(0), version: 1 };
+  if (columns.extras.size === 0) return nothing;
   const rows = [...columns.extras.keys()].filter((row) => row >= from && row < to).sort((a, b) => a - b);
-  if (rows.length === 0) return new Uint8Array(0);
-  return packStrict(rows.map((row) => entryOf(row - from, columns.extras.get(row)!)));
+  if (rows.length === 0) return nothing;
+  let version = 1;
+  const entries = rows.map((row) => {
+    const event = columns.extras.get(row)!;
+    const entry = entryOf(row - from, event);
+    if (entry.length > FIELDS[EVENT_KIND[event.type]]!) version = VERSION_WITH_PAGES;
+    return entry;
+  });
+  return { extras: packStrict(entries), version };
 }
 
 function entryOf(row: number, event: Event): Entry {
@@ -27,23 +44,35 @@ function entryOf(row: number, event: Event): Entry {
       return [row, node, event.page, ACCESSES.indexOf(event.access)];
     case "page-copy":
     case "page-invalidate":
-      return [row, node, event.page, ROLES.indexOf(event.role)];
+      return [row, node, event.page, ROLES.indexOf(event.role), ...versionEntry(event)];
     case "checkpoint":
       return [row, node, event.checkpoint, event.usable, event.image ?? null, ...cutEntry(event.cut)];
     case "gap":
       return [row, node, event.lost ?? null];
     case "rollback":
       return [row, node, event.checkpoint];
-    default:
+    case "stable":
       return [row, node];
+    default:
+      return event.owner === true ? [row, node, event.page ?? null, ...versionEntry(event)] : [row, node];
   }
+}
+
+/** Fields of `versionEntry`, count. */
+const VERSION_FIELDS = 4;
+
+/** Nothing where nothing is known. */
+function versionEntry({ version, writer, interval, owner }: PageVersion): Entry {
+  if (version === undefined && writer === undefined && interval === undefined && owner === undefined)
+    return [];
+  return [version ?? null, writer ?? null, interval ?? null, owner === true];
 }
 
 function cutEntry(cut: Cut | undefined): Entry {
   return cut === undefined ? [null, null] : [[...cut.sent].flat(), [...cut.received].flat()];
 }
 
-/** Fields of an entry by kind, count; the smallest and largest kinds differ only in them. */
+/** Fields of an entry by kind, count, without page versions. */
 const FIELDS: Readonly<Record<number, number>> = {
   [EVENT_KIND.send]: 2,
   [EVENT_KIND.receive]: 2,
@@ -56,14 +85,22 @@ const FIELDS: Readonly<Record<number, number>> = {
   [EVENT_KIND.rollback]: 3,
 };
 
+/** The same with page versions; messages name the page, too. */
+const LONG_FIELDS: Readonly<Record<number, number>> = {
+  [EVENT_KIND.send]: 3 + VERSION_FIELDS,
+  [EVENT_KIND.receive]: 3 + VERSION_FIELDS,
+  [EVENT_KIND["page-copy"]]: 4 + VERSION_FIELDS,
+  [EVENT_KIND["page-invalidate"]]: 4 + VERSION_FIELDS,
+};
+
 /** Fills `columns.extras`, whose columns are checked already. Throws only RL_BAD_BLOCK. */
-export function unpackExtras(bytes: Uint8Array, columns: EventColumns): void {
+export function unpackExtras(bytes: Uint8Array, columns: EventColumns, version: number): void {
   let last = -1;
   for (const entry of entriesOf(bytes)) {
     const row = integer(entry[0], last + 1, "an extra's row");
     if (row >= columns.count) throw badBlock("an extra's row is beyond the block");
     last = row;
-    columns.extras.set(row, eventOf(columns, row, entry));
+    columns.extras.set(row, eventOf(columns, row, entry, version));
   }
 }
 
@@ -79,9 +116,10 @@ function entriesOf(bytes: Uint8Array): readonly Entry[] {
   return list as readonly Entry[];
 }
 
-function eventOf(columns: EventColumns, row: number, entry: Entry): Event {
+function eventOf(columns: EventColumns, row: number, entry: Entry, version: number): Event {
   const kind = columns.kind[row]!;
-  if (entry.length !== FIELDS[kind]) throw badBlock(`an extra of ${entry.length} fields`);
+  const longer = version >= VERSION_WITH_PAGES && entry.length === LONG_FIELDS[kind];
+  if (entry.length !== FIELDS[kind] && !longer) throw badBlock(`an extra of ${entry.length} fields`);
   const event = { ...columns.event(row) } as Event & Record<string, unknown>;
   const node = entry[1] === null ? undefined : string(entry[1], "node", true);
   Object.assign(event, addition(kind, entry), node === undefined ? {} : { node });
@@ -94,16 +132,45 @@ function addition(kind: number, entry: Entry): object {
       return { page: pageName(entry[2]), access: word(ACCESSES, entry[3]) };
     case EVENT_KIND["page-copy"]:
     case EVENT_KIND["page-invalidate"]:
-      return { page: pageName(entry[2]), role: word(ROLES, entry[3]) };
+      return { page: pageName(entry[2]), role: word(ROLES, entry[3]), ...pageVersion(entry, 4) };
     case EVENT_KIND.checkpoint:
       return checkpoint(entry);
     case EVENT_KIND.gap:
       return entry[2] === null ? {} : { lost: integer(entry[2], 0, "lost") };
     case EVENT_KIND.rollback:
       return { checkpoint: integer(entry[2], 0, "a rollback's checkpoint") };
+    case EVENT_KIND.send:
+    case EVENT_KIND.receive:
+      return message(entry);
     default:
       return {};
   }
+}
+
+function message(entry: Entry): object {
+  if (entry.length === FIELDS[EVENT_KIND.send]) return {};
+  const version = pageVersion(entry, 3);
+  if (version.owner === undefined) throw badBlock("a message with a page version that is no grant");
+  return entry[2] === null ? version : { page: pageName(entry[2]), ...version };
+}
+
+/** What `versionEntry` wrote from field `at` on; the entry may end before it. */
+function pageVersion(entry: Entry, at: number): PageVersion {
+  if (entry.length === at) return {};
+  const [version, writer, interval, owner] = entry.slice(at);
+  if (typeof owner !== "boolean") throw badBlock("owner is no boolean");
+  return {
+    ...(version === null ? {} : { version: integer(version, 0, "a page's version") }),
+    ...(writer === null ? {} : { writer: processName(writer) }),
+    ...(interval === null ? {} : { interval: integer(interval, 1, "a writer's interval") }),
+    ...(owner ? { owner } : {}),
+  };
+}
+
+function processName(value: unknown): string {
+  const name = string(value, "a writer", false);
+  if (Buffer.byteLength(name) > MAX_PROCESS_NAME_BYTES) throw badBlock("a writer's name is too long");
+  return name;
 }
 
 function checkpoint(entry: Entry): object {

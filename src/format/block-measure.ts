@@ -22,6 +22,8 @@ export interface BlockPlan {
   readonly rollbackTo: number | undefined;
   /** Greatest checkpoint index among the rows; 0 = none. */
   readonly greatestCheckpoint: number;
+  /** The least version of a block that can hold the rows. */
+  readonly version: number;
   readonly localChannel: Uint32Array;
   /** Time minus the time before it; NaN where that is no exact integer, or there is none. */
   readonly delta: Float64Array;
@@ -49,7 +51,7 @@ export function measure(columns: EventColumns, from: number, to: number, leading
   const times = measureTimes(columns, from, to);
   const threads = measureThreads(columns, from, to);
   const controls = measureControls(columns, from, to);
-  const extras = packExtras(columns, from, to);
+  const { extras, version } = packExtras(columns, from, to);
   let channelBytes = 0;
   for (const name of channels.channelNames) channelBytes += name.length;
   const shape: Shape = {
@@ -78,6 +80,7 @@ export function measure(columns: EventColumns, from: number, to: number, leading
     timeBase: times.base,
     ...threads,
     extras,
+    version,
   };
 }
 

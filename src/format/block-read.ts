@@ -30,7 +30,7 @@ export function readColumns(parsed: ParsedBlock): EventColumns {
   });
   const { extras, trailer } = parsed.sections;
   require(parsed.hasExtras === extras < trailer, "the extras flag is wrong");
-  unpackExtras(parsed.bytes.subarray(extras, trailer), columns);
+  unpackExtras(parsed.bytes.subarray(extras, trailer), columns, parsed.bytes[AT.version]!);
   checkControls(parsed, columns);
   return columns;
 }

@@ -187,6 +187,7 @@ function needsExtra(event: Event): boolean {
   switch (event.type) {
     case "send":
     case "receive":
+      return event.owner === true;
     case "stable":
       return false;
     case "gap":

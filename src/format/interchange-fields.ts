@@ -1,5 +1,5 @@
 /** Single fields of an event line: each function returns a value that holds its invariant, or throws RL_BAD_INPUT. */
-import type { Cut, PageName } from "../model/event.ts";
+import type { Cut, PageName, PageVersion } from "../model/event.ts";
 import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
 import { badInput, type Place, quoted } from "./interchange-error.ts";
 
@@ -72,6 +72,38 @@ export function pageField(line: JsonObject, place: Place): PageName {
   if (typeof value === "string") return nameField(line, "page", MAX_CHANNEL_NAME_BYTES, place);
   if (Number.isSafeInteger(value)) return (value as number) + 0;
   throw badInput(place, "page", `must be a non-empty string or an integer, is ${quoted(value)}`);
+}
+
+/** The page where one is named as `pageField` demands, else undefined: it was an unknown field once, which is never an error. */
+export function optionalPage(line: JsonObject): PageName | undefined {
+  const page = Object.hasOwn(line, "page") ? line["page"] : undefined;
+  if (isName(page, MAX_CHANNEL_NAME_BYTES)) return page;
+  return Number.isSafeInteger(page) ? (page as number) + 0 : undefined;
+}
+
+/** Optional fields of page lines. What is not as it should be is left out, for the same reason. */
+export function pageVersion(line: JsonObject): PageVersion {
+  const own = (field: string): unknown => (Object.hasOwn(line, field) ? line[field] : undefined);
+  const [version, writer, interval] = [own("version"), own("writer"), own("interval")];
+  return {
+    ...(isInteger(version, 0) ? { version: version + 0 } : {}),
+    ...(isName(writer, MAX_PROCESS_NAME_BYTES) ? { writer } : {}),
+    ...(isInteger(interval, 1) ? { interval } : {}),
+    ...(own("owner") === true ? { owner: true } : {}),
+  };
+}
+
+function isInteger(value: unknown, least: number): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= least;
+}
+
+function isName(value: unknown, maxBytes: number): value is string {
+  return (
+    typeof value === "string" &&
+    value !== "" &&
+    (value.length * 3 <= maxBytes || Buffer.byteLength(value) <= maxBytes) &&
+    !LONE_SURROGATE.test(value)
+  );
 }
 
 export function optionalString(line: JsonObject, field: string, place: Place): string | undefined {

@@ -1,5 +1,5 @@
 /** One line of an events file → one `Event`. Every row of the table in interchange.md is one function here. */
-import type { Event } from "../model/event.ts";
+import type { Event, PageVersion } from "../model/event.ts";
 import { badInput, type Place, quoted, shortened } from "./interchange-error.ts";
 import {
   channelField,
@@ -10,8 +10,10 @@ import {
   optionalBoolean,
   optionalCut,
   optionalNumber,
+  optionalPage,
   optionalString,
   pageField,
+  pageVersion,
   processField,
   wordField,
 } from "./interchange-fields.ts";
@@ -23,8 +25,11 @@ const ROLES = ["source", "destination"] as const;
 const ACCESSES = ["read", "write"] as const;
 
 const READERS = new Map<unknown, Reader>([
-  ["send", (line, process, place) => ({ type: "send", process, ...range(line, place) })],
-  ["receive", (line, process, place) => ({ type: "receive", process, ...range(line, place) })],
+  ["send", (line, process, place) => ({ type: "send", process, ...range(line, place), ...grant(line) })],
+  [
+    "receive",
+    (line, process, place) => ({ type: "receive", process, ...range(line, place), ...grant(line) }),
+  ],
   ["page-fault", pageFault],
   ["page-copy", (line, process, place) => ({ type: "page-copy", process, ...pageMove(line, place) })],
   [
@@ -78,7 +83,14 @@ function pageFault(line: JsonObject, process: string, place: Place): Mutable<Eve
 function pageMove(line: JsonObject, place: Place) {
   const page = pageField(line, place);
   const role = wordField(line, "role", ROLES, place);
-  return { page, role, ...range(line, place) };
+  return { page, role, ...range(line, place), ...pageVersion(line) };
+}
+
+/** A message that ownership of a page comes with; of others page fields are unknown fields. */
+function grant(line: JsonObject): PageVersion {
+  if (!Object.hasOwn(line, "owner") || line["owner"] !== true) return {};
+  const page = optionalPage(line);
+  return { ...(page === undefined ? {} : { page }), ...pageVersion(line) };
 }
 
 function checkpoint(line: JsonObject, process: string, place: Place): Mutable<Event> {

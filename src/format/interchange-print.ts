@@ -1,5 +1,5 @@
 /** One `Event` → its canonical line: fields in a fixed order, defaults left out, channels of a cut in plain `<` order. */
-import type { Event } from "../model/event.ts";
+import type { Event, PageVersion } from "../model/event.ts";
 
 /** Without the newline. `parseEvent` of it gives an equal event. */
 export function printEvent(event: Event): string {
@@ -10,12 +10,12 @@ function ownFields(event: Event): string {
   switch (event.type) {
     case "send":
     case "receive":
-      return rangeFields(event);
+      return rangeFields(event) + grantFields(event);
     case "page-fault":
       return `,"page":${text(event.page)},"access":"${event.access}"`;
     case "page-copy":
     case "page-invalidate":
-      return `,"page":${text(event.page)},"role":"${event.role}"${rangeFields(event)}`;
+      return `,"page":${text(event.page)},"role":"${event.role}"${rangeFields(event)}${versionFields(event)}`;
     case "checkpoint":
       return checkpointFields(event);
     case "stable":
@@ -29,6 +29,19 @@ function ownFields(event: Event): string {
 
 function rangeFields(event: { channel: string; begin: number; end: number }): string {
   return `,"channel":${text(event.channel)},"begin":${event.begin},"end":${event.end}`;
+}
+
+function grantFields(event: PageVersion): string {
+  if (event.owner !== true) return "";
+  const page = event.page === undefined ? "" : `,"page":${text(event.page)}`;
+  return page + versionFields(event);
+}
+
+function versionFields({ version, writer, interval, owner }: PageVersion): string {
+  const known = version === undefined ? "" : `,"version":${version}`;
+  const by = writer === undefined ? "" : `,"writer":${text(writer)}`;
+  const written = interval === undefined ? "" : `,"interval":${interval}`;
+  return known + by + written + (owner === true ? `,"owner":true` : "");
 }
 
 function checkpointFields(event: Extract<Event, { type: "checkpoint" }>): string {

@@ -29,10 +29,23 @@ interface Range {
 export type PageName = string | number;
 export type PageRole = "source" | "destination";
 
-export interface SendEvent extends Common, Range {
+/** What a DSM runtime knows of a page beyond what was copied; all optional (interchange.md allows added fields). */
+export interface PageVersion {
+  readonly page?: PageName;
+  /** Rises with each change of ownership, ≥ 0; 0 = nobody has written the page. */
+  readonly version?: number;
+  /** Process that wrote this version last … */
+  readonly writer?: string;
+  /** … in this checkpoint interval of its own, ≥ 1: the one that checkpoint `interval` ends. */
+  readonly interval?: number;
+  /** Ownership comes with it: the destination writes version + 1. Of messages, only those that have it say anything of a page. */
+  readonly owner?: true;
+}
+
+export interface SendEvent extends Common, Range, PageVersion {
   readonly type: "send";
 }
-export interface ReceiveEvent extends Common, Range {
+export interface ReceiveEvent extends Common, Range, PageVersion {
   readonly type: "receive";
 }
 export interface PageFaultEvent extends Common {
@@ -40,12 +53,12 @@ export interface PageFaultEvent extends Common {
   readonly page: PageName;
   readonly access: "read" | "write";
 }
-export interface PageCopyEvent extends Common, Range {
+export interface PageCopyEvent extends Common, Range, PageVersion {
   readonly type: "page-copy";
   readonly page: PageName;
   readonly role: PageRole;
 }
-export interface PageInvalidateEvent extends Common, Range {
+export interface PageInvalidateEvent extends Common, Range, PageVersion {
   readonly type: "page-invalidate";
   readonly page: PageName;
   readonly role: PageRole;
@@ -86,18 +99,5 @@ export type Event =
 
 export type EventType = Event["type"];
 
-/** What a DSM runtime knows beyond interchange.md; optional fields of its page lines. */
-export interface PageVersion {
-  readonly page?: PageName;
-  /** Rises with each change of ownership; 0 = nobody has written the page. */
-  readonly version?: number;
-  /** Process that wrote this version last … */
-  readonly writer?: string;
-  /** … in this checkpoint interval of its own, ≥ 1: the one that checkpoint `interval` ends. */
-  readonly interval?: number;
-  /** Ownership comes with it: the destination writes version + 1. */
-  readonly owner?: boolean;
-}
-
-/** Without the added fields of other types, which mean nothing here. */
+/** An event whose page fields may be asked for whatever its type: they are there where they mean something. */
 export type DsmEvent = Event & PageVersion;

@@ -37,6 +37,16 @@ const page = fc.oneof(
 const offsets = fc.array(fc.tuple(name, offset), { maxLength: 5 }).map((pairs) => new Map(pairs));
 const cut: fc.Arbitrary<Cut> = fc.record({ sent: offsets, received: offsets });
 const role = fc.constantFrom("source" as const, "destination" as const);
+const known = {
+  version: offset,
+  writer: fc.constantFrom("p0", "ключ", "w".repeat(255)),
+  interval: fc.integer({ min: 1 }),
+};
+const owner = fc.constant(true as const);
+/** What may be known of a page's version. */
+const version = fc.record({ ...known, owner }, { requiredKeys: [] });
+/** A message that ownership of a page comes with. */
+const grant = fc.record({ page, ...known, owner }, { requiredKeys: ["owner"] });
 
 const body: fc.Arbitrary<object> = fc.oneof(
   { weight: 6, arbitrary: range.map((at) => ({ type: "send", ...at })) },
@@ -46,10 +56,12 @@ const body: fc.Arbitrary<object> = fc.oneof(
     page,
     access: fc.constantFrom("read" as const, "write" as const),
   }),
-  fc.tuple(range, page, role).map(([at, named, as]) => ({ type: "page-copy", ...at, page: named, role: as })),
   fc
-    .tuple(range, page, role)
-    .map(([at, named, as]) => ({ type: "page-invalidate", ...at, page: named, role: as })),
+    .tuple(fc.constantFrom("send", "receive"), range, grant)
+    .map(([type, at, of]) => ({ type, ...at, ...of })),
+  fc
+    .tuple(fc.constantFrom("page-copy", "page-invalidate"), range, page, role, version)
+    .map(([type, at, named, as, of]) => ({ type, ...at, page: named, role: as, ...of })),
   fc.constant({ type: "stable" }),
   fc.oneof(fc.constant({ type: "gap" }), fc.record({ type: fc.constant("gap"), lost: offset })),
   fc.record(

@@ -184,3 +184,23 @@ test("a rollback ends its block; control events do not drag long runs of data wi
     [6013, 6018],
   ]);
 });
+
+test("a block is of version 2 only where a row carries a page version, and version 1 has no room for one", () => {
+  const range = { process: "h0", channel: "dsm:h0-p1", begin: 0, end: 1 };
+  const copy = { type: "page-copy", ...range, page: 7, role: "source" } as const;
+  const versionOf = (event: Event): number => {
+    const columns = columnsOf([event]);
+    return encodeBlock(firstPlace(columns), columns)[AT.version]!;
+  };
+  expect(versionOf(copy)).toBe(1);
+  expect(versionOf({ type: "send", ...range })).toBe(1);
+  for (const known of [{ version: 0 }, { writer: "p1" }, { interval: 1 }, { owner: true }] as const)
+    expect([known, versionOf({ ...copy, ...known })]).toEqual([known, 2]);
+  expect(versionOf({ type: "send", ...range, owner: true })).toBe(2);
+  const columns = columnsOf([{ ...copy, version: 3 }]);
+  const bytes = encodeBlock(firstPlace(columns), columns);
+  bytes[AT.version] = 1;
+  expect(() => decodeBlock(seal(bytes))).toThrow("an extra of 8 fields");
+  bytes[AT.version] = 3;
+  expect(() => decodeBlock(seal(bytes))).toThrow("unknown version 3");
+});

@@ -6,7 +6,7 @@ import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, rmSync, write
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { decodeBlock, encodeBlock } from "../../src/format/block.ts";
-import { BLOCK_VERSION } from "../../src/format/block-layout.ts";
+import { AT, BLOCK_VERSION } from "../../src/format/block-layout.ts";
 import { printEvent } from "../../src/format/interchange-print.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
@@ -66,6 +66,37 @@ function everyKind(): Event[][] {
       },
     ],
     [
+      { type: "receive", process: "h1", channel: "c", begin: 3, end: 4, owner: true },
+      {
+        ...{ type: "send", process: "h1", channel: "dsm:h1-p0", begin: 0, end: 1, node: "n1", page: "a" },
+        ...{ version: far, writer: "ключ", interval: 70_000, owner: true },
+      },
+      {
+        ...{
+          type: "page-copy",
+          process: "h1",
+          page: 7,
+          role: "source",
+          channel: "dsm:h1-p0",
+          begin: 1,
+          end: 2,
+        },
+        ...{ version: 0, owner: true },
+      },
+      {
+        ...{
+          type: "page-invalidate",
+          process: "h1",
+          page: 7,
+          role: "destination",
+          channel: "c",
+          begin: 4,
+          end: 5,
+        },
+        ...{ version: 1, writer: "p0", interval: 1 },
+      },
+    ],
+    [
       {
         type: "checkpoint",
         ...p,
@@ -87,8 +118,8 @@ function everyKind(): Event[][] {
 
 async function writeGolden(path: string): Promise<void> {
   const log = await EventLog.open(path, { create: true, application: "golden" });
-  const [first, pages, last] = everyKind();
-  await commitOf(log, columnsOf(first!), columnsOf(pages!));
+  const [first, pages, versions, last] = everyKind();
+  await commitOf(log, columnsOf(first!), columnsOf(pages!), columnsOf(versions!));
   log.putState("ring", { position: 4096, ringId: "boot:1", live: true, names: ["p0"] });
   await log.commit();
   await log.rotate();
@@ -115,8 +146,15 @@ function copyOf(version: string): ReturnType<typeof scratch> {
   return folder;
 }
 
-test("the version in use has a golden log", () => {
+test("the version in use has a golden log, in which it is used", async () => {
   expect(versions()).toContain(`log-v${BLOCK_VERSION}`);
+  const folder = copyOf(`log-v${BLOCK_VERSION}`);
+  const reader = await openLogReader(join(folder.path, "app"));
+  const used = new Set<number>();
+  for await (const { bytes } of reader.blocks()) used.add(bytes[AT.version]!);
+  expect(Math.max(...used)).toBe(BLOCK_VERSION);
+  await reader.close();
+  folder.remove();
 });
 
 test.each(versions())("%s decodes to the events it was made of", async (version) => {
@@ -131,8 +169,8 @@ test.each(versions())("%s decodes to the events it was made of", async (version)
   folder.remove();
 });
 
-test(`version ${BLOCK_VERSION} is written byte for byte as it was`, async () => {
-  const folder = copyOf(`log-v${BLOCK_VERSION}`);
+test.each(versions())("the blocks of %s are written byte for byte as they were", async (version) => {
+  const folder = copyOf(version);
   const reader = await openLogReader(join(folder.path, "app"));
   for await (const { bytes } of reader.blocks()) {
     const { header, columns } = decodeBlock(bytes);

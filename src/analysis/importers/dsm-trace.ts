@@ -1,7 +1,7 @@
-/** Traces of native/dsm: interchange.md, and what the runtime knows about page versions beside it. */
+/** Traces of native/dsm: events as interchange.md has them, a file a process and its home. */
 import { open } from "node:fs/promises";
 import { HistoryCheck, parseEvent } from "../../format/interchange.ts";
-import type { DsmEvent, PageName, PageVersion } from "../../model/event.ts";
+import type { DsmEvent } from "../../model/event.ts";
 
 /**
  * All events of the files, file after file. Lines of one process must stand in one file.
@@ -18,18 +18,8 @@ export async function readDsmTraces(files: readonly string[]): Promise<DsmEvent[
       if (text === "") continue;
       const event = parseEvent(text, { file, line });
       check.add(event, { file, line });
-      events.push({ ...event, ...versionOf(JSON.parse(text)) });
+      events.push(event);
     }
   }
   return events;
-}
-
-function versionOf({ page, version, writer, interval, owner }: Record<string, unknown>): PageVersion {
-  return {
-    ...(typeof page === "number" || typeof page === "string" ? { page: page as PageName } : {}),
-    ...(Number.isSafeInteger(version) ? { version: version as number } : {}),
-    ...(typeof writer === "string" ? { writer } : {}),
-    ...(Number.isSafeInteger(interval) ? { interval: interval as number } : {}),
-    ...(owner === true ? { owner: true } : {}),
-  };
 }
