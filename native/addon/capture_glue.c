@@ -235,6 +235,7 @@ static napi_value cut_entry(napi_env env, const struct capture_cut_entry *entry)
     napi_create_object(env, &object);
     glue_set_number(env, object, "flags", entry->flags);
     glue_set_number(env, object, "live", entry->live);
+    glue_set_number(env, object, "gone", entry->gone);
     glue_set_number(env, object, "local", (double)entry->local);
     glue_set_number(env, object, "remote", (double)entry->remote);
     glue_set_number(env, object, "sent", (double)entry->sent);

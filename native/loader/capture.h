@@ -59,7 +59,8 @@ int capture_take_lost(struct capture *capture, uint64_t cgroup_id, uint64_t *los
 struct capture_cut_entry {
     uint8_t flags; /* RECOVERY_FLAG_UNIX, RECOVERY_FLAG_NAIVE */
     uint8_t live;  /* 1: an open descriptor was read by the iterator; 0: closed, last offsets */
-    uint8_t reserved[6];
+    uint8_t gone;  /* 1: the socket is no more, nothing but these last offsets is left of it */
+    uint8_t reserved[5];
     uint64_t local, remote;  /* names as in struct recovery_record */
     uint64_t sent, received; /* 64-bit offsets: handed to / taken from the kernel by the process */
     uint64_t unacknowledged; /* bytes sent and not acknowledged by the peer's kernel */
@@ -73,8 +74,9 @@ struct capture_cut_entry {
 int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries,
                 size_t *count, int *complete, char *error);
 
-/* Forgets closed connections (entries with live = 0) that the caller has stored for good: the kernel keeps at
- * most 2^18 of them for all processes together. Later cuts no longer name them. */
+/* Forgets closed connections (entries with live = 0; those that are not `gone` yet may be named again) that
+ * the caller has stored for good: the kernel keeps at most 2^18 of them for all processes together. Later
+ * cuts no longer name them. */
 int capture_forget_closed(struct capture *capture, uint64_t cgroup_id,
                           const struct capture_cut_entry *entries, size_t count, char *error);
 

@@ -151,6 +151,7 @@ static int add_closed(struct found_list *list, const struct batch *batch, uint32
 
     for (uint32_t i = 0; status == 0 && i < count; i++) {
         const struct capture_cut_entry entry = {.flags = (uint8_t)batch->keys[i].flags,
+                                                .gone = 1,
                                                 .local = batch->keys[i].local,
                                                 .remote = batch->keys[i].remote,
                                                 .sent = batch->values[i].sent,

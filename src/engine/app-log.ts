@@ -7,6 +7,7 @@
  *   "checkpoints/<name>"  `StoredCheckpoints`
  *   "origin/<name>"       `StoredOrigin`
  *   "node"                `NodeNames`, where the collector was told
+ *   "forgetting"          `Forgetting[]`
  *   "ring"                `StoredRing`: records before `position` are in the log
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
@@ -18,6 +19,7 @@ import type { CommittedLog, Removal } from "../log/event-log.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
+import type { CutEntry } from "../ring/event-source.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
 import type { NodeNames } from "./collect-options.ts";
 import { Missed } from "./missed.ts";
@@ -43,6 +45,9 @@ export interface StoredRing {
   /** The last collector session this application took part in. */
   readonly session: number;
 }
+
+/** Process, its cgroup, and closed connections of it that the kernel is about to forget (engine/forget-closed.ts). */
+export type Forgetting = readonly [string, number, readonly CutEntry[]];
 
 /** The ring as it is now, to compare with what is stored. */
 export type RingFacts = Omit<StoredRing, "position" | "taking">;
@@ -84,6 +89,8 @@ export class AppLog {
   #stored: StoredRing | undefined;
   #namesChanged = false;
   #touched = false;
+  #forgetting: readonly Forgetting[] = [];
+  #forgettingChanged = false;
 
   constructor(name: string, folder: string, openLog: OpenLog, bootId: string, node?: NodeNames) {
     this.name = name;
@@ -168,6 +175,8 @@ export class AppLog {
     this.#stored = (await log.getState("ring")) as StoredRing | undefined;
     this.#nodeChanged =
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
+    this.#forgetting = ((await log.getState("forgetting")) ?? []) as readonly Forgetting[];
+    this.#forgettingChanged = false;
     this.pending = new Pending();
     this.taking = this.#stored?.taking ?? false;
   }
@@ -210,6 +219,17 @@ export class AppLog {
       state.changed ||= state.live;
       state.live = false; // its cgroup went with the boot
     }
+  }
+
+  /** Stored with the next commit. */
+  get forgetting(): readonly Forgetting[] {
+    return this.#forgetting;
+  }
+
+  set forgetting(ends: readonly Forgetting[]) {
+    this.#forgetting = ends;
+    this.#forgettingChanged = true;
+    this.touch();
   }
 
   /** Nothing of it is recorded any more. Returns the cgroups that were. */
@@ -284,6 +304,8 @@ export class AppLog {
     this.#namesChanged = false;
     if (this.#nodeChanged) log.putState("node", this.#node);
     this.#nodeChanged = false;
+    if (this.#forgettingChanged) log.putState("forgetting", this.#forgetting);
+    this.#forgettingChanged = false;
     for (const process of this.processes.values()) {
       process.settle();
       if (process.columns.count > 0) {

@@ -18,7 +18,11 @@ export function withCarried(entries: readonly CutEntry[], carried: readonly CutE
   if (carried.length === 0) return entries;
   const known = new Set(entries.map(nameOf));
   const closed = carried.filter((entry) => !known.has(nameOf(entry)));
-  return [...entries, ...closed.map((entry) => ({ ...entry, live: 0, unacknowledged: 0, queued: 0 }))];
+  return [
+    ...entries,
+    // What was closed in the image has no socket that could come back; of the others the kernel may not know yet.
+    ...closed.map((entry) => ({ ...entry, live: 0, gone: 1 - entry.live, unacknowledged: 0, queued: 0 })),
+  ];
 }
 
 function nameOf({ flags, local, remote }: CutEntry): string {

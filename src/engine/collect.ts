@@ -36,6 +36,7 @@ import type {
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
+import { finishForgetting, floorsOf, type ProcessConnections, settledConnections } from "./forget-closed.ts";
 import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
@@ -60,6 +61,8 @@ export interface Pruned {
   readonly bytes: number;
   /** Why nothing could go. */
   readonly reason?: string;
+  /** Ends of closed connections that cuts name no longer, count; absent: no collector lives. */
+  readonly forgotten?: number;
 }
 
 /** One cut vector, read from the kernel. */
@@ -151,6 +154,7 @@ export class Collector {
     const { source } = this.#parts;
     for (const app of this.#pump.apps.values()) {
       for (const { state } of app.processes.values()) if (state.live) source.select(state.cgroupId, true);
+      finishForgetting(app, source);
       app.touch();
       await this.#pump.commitApp(app);
       if (app.broken !== undefined) throw app.broken;
@@ -471,12 +475,41 @@ export class Collector {
    */
   async prune(appName: string, oldest: ReadonlyMap<string, number>): Promise<Pruned> {
     const app = await this.#exclusive(() => this.#openApp(appName, false));
+    const forgotten = await this.#forgetClosed(app, oldest);
     const { base, ...plan } = await app.planPrune(oldest);
-    if (base === undefined) return { bytes: 0, ...plan };
+    if (base === undefined) return { bytes: 0, forgotten, ...plan };
     // What was planned stays true while the log grows, also for a log that was opened anew.
     const removal = await this.#exclusive(async () => (await this.#openApp(appName, false)).prune(base));
     await removal?.removed;
-    return { bytes: removal?.bytes ?? 0 };
+    return { bytes: removal?.bytes ?? 0, forgotten };
+  }
+
+  /** Returns how many ends of connections cuts name no longer (engine/forget-closed.ts). */
+  async #forgetClosed(app: AppLog, oldest: ReadonlyMap<string, number>): Promise<number> {
+    const { source } = this.#parts;
+    if (source.forgetClosed === undefined) return 0;
+    const floors = await floorsOf(app, oldest);
+    return this.#exclusive(async () => {
+      const still = await this.#openApp(app.name, false);
+      finishForgetting(still, source);
+      const settled = settledConnections(this.#connections(still, floors), source.bootId);
+      if (settled.size === 0) return 0;
+      still.forgetting = [...settled].map(([name, ends]) => [name, still.process(name).state.cgroupId, ends]);
+      await this.#commitOrThrow(still);
+      finishForgetting(still, source);
+      return [...settled.values()].reduce((sum, { length }) => sum + length, 0);
+    });
+  }
+
+  #connections(app: AppLog, floors: ReadonlyMap<string, Cut>): ProcessConnections[] {
+    const found: ProcessConnections[] = [];
+    for (const { name, state } of app.processes.values()) {
+      const floor = floors.get(name);
+      if (floor === undefined || !state.live) continue;
+      const { entries } = this.#parts.source.cut(state.cgroupId);
+      found.push({ process: name, entries: withCarried(entries, state.origin.carried), floor });
+    }
+    return found;
   }
 
   /** Every process of the open applications: those that are recorded, and those that were. */

@@ -28,7 +28,7 @@ interface Required {
 }
 
 /** What a block says of its cuts. */
-export interface Coverage {
+interface Coverage {
   readonly covers: boolean;
   readonly forgets: boolean;
 }

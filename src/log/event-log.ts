@@ -191,10 +191,10 @@ export class EventLog {
     for await (const { bytes } of this.#carried.before(since, this.#store)) yield bytes;
   }
 
-  /** The committed block with this number. Throws `TypeError` beyond firstChain … lastChain, RL_CORRUPT_LOG. */
+  /** The committed block with this number, or one of the base. Throws `TypeError` for others, RL_CORRUPT_LOG. */
   async block(chain: number): Promise<Uint8Array> {
     this.#check();
-    return (await this.#store.block(chain)).bytes;
+    return this.#carried.block(chain)?.bytes ?? (await this.#store.block(chain)).bytes;
   }
 
   /** What the last commit holds, all of one moment. */

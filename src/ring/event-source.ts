@@ -9,6 +9,8 @@ export interface CutEntry {
   readonly flags: number;
   /** 1: an open socket was read; 0: closed, its last offsets. */
   readonly live: number;
+  /** 1: its socket is no more, nothing but the last offsets is left of it. Absent or 0: it may still be there. */
+  readonly gone?: number;
   readonly local: number;
   readonly remote: number;
   readonly sent: number;
@@ -87,6 +89,8 @@ export interface EventSource {
   /** Losses of a process not yet in any record's `lost_before`; reads and clears, count. */
   takeLost(cgroupId: number): number;
   cut(cgroupId: number): { readonly complete: boolean; readonly entries: readonly CutEntry[] };
+  /** Closed connections that later cuts need not name; absent where nothing is captured. */
+  forgetClosed?(cgroupId: number, entries: readonly CutEntry[]): void;
   /** Announces TCP connections that a restore is about to make; absent where nothing is captured. */
   expectRestore?(entries: readonly CutEntry[]): void;
   close(): void;

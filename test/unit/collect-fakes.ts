@@ -21,6 +21,10 @@ export class FakeRing {
   /** Index of a slot that its producer has not finished; -1 = none. */
   busyAt = -1;
   cutEntries: CutEntry[] = [];
+  /** Of single cgroups, by their name; the others have `cutEntries`. */
+  readonly connections = new Map<number, Map<string, CutEntry>>();
+  /** Calls of `forgetClosed` until one fails; -1: none does. */
+  failsForgetting = -1;
 
   get producer(): number {
     return this.slots.length * SLOT_BYTES;
@@ -128,8 +132,16 @@ export class FakeSource implements EventSource {
     return lost;
   }
 
-  cut() {
-    return { complete: true, entries: this.#alive().cutEntries };
+  cut(cgroupId: number) {
+    const { connections, cutEntries } = this.#alive();
+    return { complete: true, entries: [...(connections.get(cgroupId)?.values() ?? cutEntries)] };
+  }
+
+  forgetClosed(cgroupId: number, entries: readonly CutEntry[]): void {
+    const ring = this.#alive();
+    if (ring.failsForgetting-- === 0) throw new Error("the helper is gone");
+    const known = ring.connections.get(cgroupId);
+    for (const { local, remote, live } of entries) if (live === 0) known?.delete(`${local}-${remote}`);
   }
 
   close(): void {}
