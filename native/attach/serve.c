@@ -170,7 +170,7 @@ static bool entry_is_possible(const struct capture_cut_entry *entry) {
     const bool unix_socket = (entry->flags & RECOVERY_FLAG_UNIX) != 0;
     const uint64_t greatest_name = unix_socket ? UINT64_MAX : UINT32_MAX;
 
-    return (entry->flags & ~KNOWN_FLAGS) == 0 && entry->live <= 1 &&
+    return (entry->flags & ~KNOWN_FLAGS) == 0 && entry->live <= 1 && entry->gone <= 1 &&
            memcmp(entry->reserved, zero, sizeof(zero)) == 0 && entry->local <= greatest_name &&
            entry->remote <= greatest_name && entry->sent <= ATTACH_MAX_OFFSET &&
            entry->received <= ATTACH_MAX_OFFSET && entry->unacknowledged <= entry->sent &&

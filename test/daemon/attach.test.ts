@@ -194,6 +194,16 @@ root(
     }),
 );
 
+root("page faults of userfaultfd are counted through the helper, too", () =>
+  withOpenRig("attach-dsm", async (rig) => {
+    await collect(rig, "--dsm", "userfaultfd");
+    const client = await rig.client();
+    const { userfaults } = await client.stats();
+    client.close();
+    expect(userfaults).toMatchObject({ fault: { calls: expect.any(Number), bytes: 0 } });
+  }),
+);
+
 root("root asks a collector of another user only where nobody but root can have put its home", () =>
   withOpenRig("attach-placed", async (rig) => {
     await collect(rig);

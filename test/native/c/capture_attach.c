@@ -316,6 +316,7 @@ static void refuses_impossible_entries(uint64_t cgroup) {
         {.flags = 128},
         {.flags = RECOVERY_FLAG_DSM},
         {.live = 2},
+        {.gone = 2},
         {.reserved = {0, 0, 0, 0, 1}},
         {.local = 1ull << 32},
         {.remote = 1ull << 32},
