@@ -21,7 +21,12 @@ export interface Scenario<State> {
   check(dir: string, before: State, said: string): Promise<State>;
   /** A life that has said so many lines will not meet the step any more. */
   readonly lines: number;
+  /** The folder is only half of what it lives on (the kernel's ring is the other): every life goes on where the last one ended. */
+  readonly chained?: boolean;
 }
+
+/** Lives in a row that do not meet a step, count. */
+const MAX_MISSES = 3;
 
 interface Life {
   /** It killed itself at the step; false: it was ended from here. */
@@ -53,6 +58,8 @@ export class KillPoints<State> {
   readonly #random: Random;
   readonly #steps = new Map<string, Step<State>>();
   readonly #kills = new Map<string, number>();
+  readonly #misses = new Map<string, number>();
+  #begun = false;
   #others = 0;
   #folders = 0;
   /** The folder that lives work in; its path is the same for all of them. */
@@ -68,11 +75,17 @@ export class KillPoints<State> {
     this.#state = scenario.start;
   }
 
-  /** Finds steps by `chains` rows of lives, then kills `times` times at each. Throws what the check throws, naming the step. */
-  async run(times: number, chains = 6): Promise<Killed> {
+  /** The folder that lives work in. */
+  get folder(): string {
+    return join(this.#root, "app");
+  }
+
+  /** Finds steps by rows of lives, then kills `times` times at each that is wanted. Throws what the check throws, naming the step. */
+  async run(times: number, wanted: RegExp): Promise<Killed> {
+    const chains = this.#scenario.chained ? 2 : 6;
     for (let chain = 0; chain < chains; chain += 1) await this.#explore();
     for (let time = 0; time < times; time += 1)
-      for (const name of this.#steps.keys()) await this.#killAt(name);
+      for (const name of [...this.#steps.keys()]) if (wanted.test(name)) await this.#killAt(name);
     return { kills: this.#kills, others: this.#others };
   }
 
@@ -87,13 +100,25 @@ export class KillPoints<State> {
 
   async #killAt(name: string): Promise<void> {
     const step = this.#steps.get(name)!;
+    if (this.#scenario.chained) return this.#killInChain(name, step);
     if (this.#random.below(3) > 0) this.#restore(step);
     if (await this.#live(name, 1 + this.#random.below(Math.min(step.times, 5)))) return;
     this.#restore(step);
     await this.#live(name, 1);
   }
 
+  /** A step that lives seldom meet (the first one's) is given up after a few. */
+  async #killInChain(name: string, step: Step<State>): Promise<void> {
+    const misses = this.#misses.get(name) ?? 0;
+    if (misses >= MAX_MISSES) return;
+    const nth = 1 + this.#random.below(Math.min(step.times, 5));
+    const met = (await this.#live(name, nth)) || (nth > 1 && (await this.#live(name, 1)));
+    this.#misses.set(name, met ? 0 : misses + 1);
+  }
+
   #restore(step: Step<State> | undefined): void {
+    if (this.#scenario.chained && this.#begun) return;
+    this.#begun = true;
     rmSync(this.#root, { recursive: true, force: true });
     mkdirSync(this.#root);
     if (step?.folder !== undefined) cpSync(step.folder, this.#root, { recursive: true });
@@ -103,15 +128,16 @@ export class KillPoints<State> {
   /** One life, and the check after it. True if it was killed at the step. */
   async #live(name: string | undefined, nth: number): Promise<boolean> {
     const before = this.#state;
-    const copy = join(this.#scratch, `start-${this.#folders}`);
-    cpSync(this.#root, copy, { recursive: true });
+    const copy = this.#scenario.chained ? undefined : join(this.#scratch, `start-${this.#folders}`);
+    if (copy !== undefined) cpSync(this.#root, copy, { recursive: true });
     const life = await this.#spawn(name, nth);
-    if (this.#learn(life.steps, copy, before)) this.#folders += 1;
-    else rmSync(copy, { recursive: true });
+    const learned = this.#learn(life.steps, copy, before);
+    if (learned) this.#folders += 1;
+    else if (copy !== undefined) rmSync(copy, { recursive: true });
     if (life.met) this.#kills.set(name!, (this.#kills.get(name!) ?? 0) + 1);
     else this.#others += 1;
     try {
-      this.#state = await this.#scenario.check(join(this.#root, "app"), before, life.said);
+      this.#state = await this.#scenario.check(this.folder, before, life.said);
     } catch (error) {
       throw new Error(`${this.#scenario.name}: killed at "${name}", time ${nth}: ${life.said.slice(-500)}`, {
         cause: error,
@@ -121,7 +147,7 @@ export class KillPoints<State> {
   }
 
   /** True if there were new ones. */
-  #learn(steps: readonly string[], folder: string, state: State): boolean {
+  #learn(steps: readonly string[], folder: string | undefined, state: State): boolean {
     const times = new Map<string, number>();
     for (const step of steps) times.set(step, (times.get(step) ?? 0) + 1);
     let learned = false;
@@ -143,7 +169,7 @@ export class KillPoints<State> {
       KILL_LOG: log,
       ...(name === undefined ? {} : { KILL_NAME: name, KILL_NTH: String(nth) }),
     };
-    const child = spawn(process.execPath, [...this.#scenario.program, join(this.#root, "app")], {
+    const child = spawn(process.execPath, [...this.#scenario.program, this.folder], {
       stdio: ["ignore", "pipe", "pipe"],
       env,
     });

@@ -16,13 +16,16 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
+import { freePort, missing } from "../daemon/rig.ts";
 import { Random } from "../reference/random.ts";
-import { KillPoints, type Scenario } from "./kill-points.ts";
+import { TalkingPrograms } from "./collect-scenario.ts";
+import { type Killed, KillPoints, type Scenario } from "./kill-points.ts";
+import { imageScenario, importScenario } from "./log-scenarios.ts";
 
 const runs = (name: string): number => Number(process.env[`CAMPAIGN_${name}`] ?? 0);
 const seed = Number(process.env["CAMPAIGN_SEED"] ?? Date.now() % 1_000_000);
@@ -37,13 +40,20 @@ const tools = join(scratch, "tools");
 const fast = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "recovery-line-campaign-"));
 /** Scenarios of the named steps; undefined: all. */
 const chosen = process.env["CAMPAIGN_SCENARIOS"]?.split(",");
+/** Names of steps to kill at. */
+const wantedSteps = new RegExp(process.env["CAMPAIGN_STEPS"] ?? ".");
 const LINES_A_ROUND = 41;
 
 beforeAll(() => {
   mkdirSync(home);
   writeFileSync(join(home, "package.json"), '{ "type": "module" }\n');
-  for (const name of ["node_modules", "native", "build"]) symlinkSync(join(rootDir, name), join(home, name));
-  copyFileSync(join(import.meta.dirname, "log-writer.mjs"), join(home, "log-writer.mjs"));
+  for (const name of ["node_modules", "native", "binding.gyp"])
+    symlinkSync(join(rootDir, name), join(home, name));
+  const addon = "build/Release/recovery_line.node";
+  mkdirSync(join(home, dirname(addon)), { recursive: true });
+  if (existsSync(join(rootDir, addon))) copyFileSync(join(rootDir, addon), join(home, addon));
+  for (const name of ["during", "log-writer", "gc-writer", "import-writer", "collect-writer"])
+    copyFileSync(join(import.meta.dirname, `${name}.mjs`), join(home, `${name}.mjs`));
   spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], { cwd: rootDir });
   expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
   shrinkLimits(join(dist, "model/limits.js"));
@@ -56,6 +66,7 @@ beforeAll(() => {
   }
 }, 300_000);
 afterAll(() => {
+  console.log(`\nseed ${seed}\n${figures.join("\n")}`);
   for (const folder of [scratch, fast]) rmSync(folder, { recursive: true, force: true });
 });
 
@@ -78,8 +89,8 @@ interface Writer {
   readonly ended: Promise<void>;
 }
 
-function write(dir: string, env: Record<string, string> = {}): Writer {
-  const args = [join(home, "log-writer.mjs"), dist, dir];
+function write(dir: string, env: Record<string, string> = {}, ...pace: "brisk"[]): Writer {
+  const args = [join(home, "log-writer.mjs"), dist, ...pace, dir];
   const child = spawn(process.execPath, args, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },
@@ -97,6 +108,30 @@ function write(dir: string, env: Record<string, string> = {}): Writer {
     said: () => out + err,
     ended: once(child, "close").then(() => undefined),
   };
+}
+
+/** Some lines after its start, and somewhere between two of them: also on a slow machine lives get equally far. */
+async function atRandom({ child, ended, said }: Writer): Promise<void> {
+  const lines = 1 + random.below(10);
+  const far = new Promise<void>((resolve) => {
+    child.stdout!.on("data", () => {
+      if (said().split("\n").length > lines) resolve();
+    });
+  });
+  await Promise.race([far, ended]);
+  await new Promise((resolve) => setTimeout(resolve, random.below(6)));
+}
+
+const figures: string[] = [];
+
+/** Says it now, and once more at the end. */
+function report(line: string): void {
+  figures.push(line);
+  console.log(line);
+}
+
+function seconds(sinceMs: number): string {
+  return `${((performance.now() - sinceMs) / 1000).toFixed(0)} s`;
 }
 
 function acknowledgedIn(said: string): number {
@@ -141,38 +176,79 @@ const logScenario: Scenario<number> = {
 };
 
 test.skipIf(runs("KILL") === 0)(`${runs("KILL")} kills at random times, seed ${seed}`, async () => {
-  const dir = join(scratch, "kill");
+  const beganMs = performance.now();
+  const dir = join(fast, "kill");
   let acknowledged = 0;
   for (let kill = 0; kill < runs("KILL"); kill += 1) {
-    const writer = write(dir);
-    await Promise.race([once(writer.child.stdout!, "data"), writer.ended]);
-    await new Promise((resolve) => setTimeout(resolve, random.below(150)));
+    const writer = write(dir, {}, "brisk");
+    await atRandom(writer);
     writer.child.kill("SIGKILL");
     await writer.ended;
     expect(writer.child.signalCode, writer.said()).toBe("SIGKILL");
     acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()));
   }
   expect(acknowledged).toBeGreaterThan(0);
-  console.log(
-    `kill: ${runs("KILL")} kills, ${acknowledged} rounds of 2 × ${LINES_A_ROUND} events, none lost, none doubled`,
+  report(
+    `kill: ${runs("KILL")} kills, ${acknowledged} rounds of 2 × ${LINES_A_ROUND} events, none lost, none doubled; ${seconds(beganMs)}`,
   );
 });
 
-test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}, seed ${seed}`, async () => {
-  const scenarios = [logScenario].filter(({ name }) => chosen === undefined || chosen.includes(name));
-  let [kills, names, others] = [0, 0, 0];
-  for (const scenario of scenarios) {
-    const folder = join(fast, scenario.name);
-    mkdirSync(folder);
-    const points = new KillPoints<number>(scenario, join(tools, "kill_point.so"), folder, random);
-    const killed = await points.run(runs("NAMED"));
-    for (const [name, count] of [...killed.kills].sort())
-      console.log(`  ${String(count).padStart(5)}  ${scenario.name}  ${name}`);
-    kills += [...killed.kills.values()].reduce((sum, count) => sum + count, 0);
-    names += killed.kills.size;
-    others += killed.others;
+/** Kills at every step of one program; prints the figures of each step. Returns kills, steps, and kills elsewhere. */
+async function killAtAll<State>(
+  scenario: Scenario<State>,
+  around: (folder: string, work: () => Promise<void>) => Promise<void> = (_, work) => work(),
+): Promise<readonly [kills: number, steps: number, others: number]> {
+  const beganMs = performance.now();
+  const folder = join(fast, scenario.name);
+  mkdirSync(folder);
+  const points = new KillPoints(scenario, join(tools, "kill_point.so"), folder, random);
+  let killed: Killed = { kills: new Map(), others: 0 };
+  await around(points.folder, async () => {
+    killed = await points.run(runs("NAMED"), wantedSteps);
+  });
+  for (const [name, count] of [...killed.kills].sort())
+    console.log(`  ${String(count).padStart(5)}  ${scenario.name}  ${name}`);
+  const kills = [...killed.kills.values()].reduce((sum, count) => sum + count, 0);
+  const least = Math.min(...killed.kills.values());
+  report(
+    `named, ${scenario.name}: ${kills} kills at ${killed.kills.size} steps, at each at least ${least}; ${killed.others} elsewhere; ${seconds(beganMs)}`,
+  );
+  return [kills, killed.kills.size, killed.others];
+}
+
+async function killCollector(): Promise<readonly [number, number, number]> {
+  if (missing !== undefined) {
+    report(`named, collect: RL_NOT_SUPPORTED: ${missing.name}`);
+    return [0, 0, 0];
   }
-  console.log(`named: ${kills} kills at ${names} named steps, ${others} others, none lost, none doubled`);
+  const programs = new TalkingPrograms(home, dist);
+  try {
+    return await killAtAll(programs.scenario, async (folder, work) => {
+      await programs.start(folder, await freePort());
+      await work();
+      report(`named, collect: ${await programs.finish(folder)}`);
+    });
+  } finally {
+    await programs.remove();
+  }
+}
+
+test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}, seed ${seed}`, async () => {
+  const all = new Map([
+    ["collect", killCollector],
+    ["gc", () => killAtAll(imageScenario(home, dist))],
+    ["import", () => killAtAll(importScenario(home, dist))],
+    ["log", () => killAtAll(logScenario)],
+  ]);
+  let [kills, steps, others] = [0, 0, 0];
+  for (const [name, run] of all) {
+    if (chosen !== undefined && !chosen.includes(name)) continue;
+    const figures = await run();
+    kills += figures[0];
+    steps += figures[1];
+    others += figures[2];
+  }
+  report(`named: ${kills} kills at ${steps} named steps, ${others} elsewhere, none lost, none doubled`);
 });
 
 test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
@@ -188,12 +264,12 @@ test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
     skip();
   }
   const dir = join(mountPoint, "app");
+  const beganMs = performance.now();
   let acknowledged = 0;
   try {
     for (let cut = 0; cut < runs("POWER"); cut += 1) {
-      const writer = write(dir);
-      await Promise.race([once(writer.child.stdout!, "data"), writer.ended]);
-      await new Promise((resolve) => setTimeout(resolve, random.below(120)));
+      const writer = write(dir, {}, "brisk");
+      await atRandom(writer);
       expect(run(join(tools, "power_cut"), mountPoint)).toBe(true);
       await new Promise((resolve) => setTimeout(resolve, 10)); // it goes on against the dead disk
       writer.child.kill("SIGKILL");
@@ -206,7 +282,9 @@ test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
     run("umount", mountPoint);
   }
   expect(acknowledged).toBeGreaterThan(0);
-  console.log(`power: ${runs("POWER")} cuts, ${acknowledged} rounds, none lost, none doubled`);
+  report(
+    `power: ${runs("POWER")} cuts, ${acknowledged} rounds, none lost, none doubled; ${seconds(beganMs)}`,
+  );
 });
 
 test.skipIf(runs("FAULTS") === 0)(
@@ -230,7 +308,7 @@ test.skipIf(runs("FAULTS") === 0)(
       troubles += met;
       acknowledged = await check(dir, Math.max(acknowledged, writer.acknowledged()), met);
     }
-    console.log(
+    report(
       `faults: ${runs("FAULTS")} lives, ${troubles} times opened anew after EIO, ENOSPC or EINTR, ${acknowledged} rounds, none lost, none doubled`,
     );
   },
@@ -248,6 +326,6 @@ test.skipIf(runs("DAMAGE") === 0)(`${runs("DAMAGE")} damaged copies of a 1 MiB l
     { cwd: rootDir, env },
   );
   for (const line of stdout.toString().split("\n"))
-    if (/flip|trunc|remov|silent|detected|bytes/i.test(line)) console.log(`damage: ${line}`);
+    if (/flip|trunc|remov|silent|detected|bytes/i.test(line)) report(`damage: ${line}`);
   expect(status).toBe(0);
 });

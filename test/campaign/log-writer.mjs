@@ -4,7 +4,8 @@
  *
  *   node log-writer.mjs DIST [brisk] DIR     brisk: all it ever does, it does within a few rounds
  */
-import { existsSync, writeSync } from "node:fs";
+import { writeSync } from "node:fs";
+import { during, say } from "./during.mjs";
 
 const [dist, ...rest] = process.argv.slice(2);
 const [dir, pace] = rest.reverse();
@@ -15,17 +16,6 @@ const { readEvidence } = await import(`${dist}/engine/read-evidence.js`);
 
 const RANGES = 40;
 const EVERY = pace === "brisk" ? { rotate: 2, prune: 4, reopen: 5 } : { rotate: 7, prune: 17, reopen: 23 };
-
-/** Synchronous: what was said before a SIGKILL has been said. */
-const say = (text) => writeSync(1, `${text}\n`);
-
-/** Calls of the file system meanwhile are named after it (c/kill_point.c). */
-async function during(name, work) {
-  existsSync(`/kill-context/${name}`);
-  const result = await work();
-  existsSync("/kill-context/");
-  return result;
-}
 
 function round(process, n) {
   const columns = new EventColumns(process);

@@ -1,13 +1,24 @@
-/** `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S]
- * [--scenarios log,gc,import,collect]`: the flags, for log-campaign.ts. */
+/**
+ * `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S] [--scenarios log,gc,import,collect] [--steps REGEX]`,
+ * or `-- --nightly` for the volumes of a night: the flags, for log-campaign.ts.
+ */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 
-const names = ["kill", "named", "power", "faults", "damage", "seed", "scenarios"];
+const NIGHTLY = { kill: "10000", named: "100", power: "1000", faults: "500", damage: "100000" };
+
+const names = ["kill", "named", "power", "faults", "damage", "seed", "scenarios", "steps"];
 const { values } = parseArgs({
-  options: Object.fromEntries(names.map((name) => [name, { type: "string" }])),
+  options: {
+    nightly: { type: "boolean" },
+    ...Object.fromEntries(names.map((name) => [name, { type: "string" }])),
+  },
 });
-const told = Object.entries(values).map(([name, value]) => [`CAMPAIGN_${name.toUpperCase()}`, value]);
+const { nightly, ...given } = values;
+const told = Object.entries({ ...(nightly ? NIGHTLY : {}), ...given }).map(([name, value]) => [
+  `CAMPAIGN_${name.toUpperCase()}`,
+  value,
+]);
 const args = [
   "vitest",
   "run",

@@ -105,6 +105,8 @@ static void named(const char *name, char *line, size_t size) {
 static void point(const char *name) {
     char line[NAME_BYTES + 80];
 
+    if (strcmp(context, "rig: ") == 0)
+        return;
     pthread_mutex_lock(&lock);
     named(name, line, sizeof(line));
     const int length = (int)strlen(line);

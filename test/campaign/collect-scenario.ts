@@ -1,0 +1,172 @@
+/** The collector as a service, killed while real programs talk over TCP: nothing lost, nothing doubled, produced = logged + declared lost. */
+import { ok, deepStrictEqual as same } from "node:assert";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { decodeBlock } from "../../src/format/block.ts";
+import { readLog } from "../../src/log/segment-reader.ts";
+import { hasCode } from "../../src/model/errors.ts";
+import { ProcessCgroup } from "../../src/restart/cgroups.ts";
+import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { until } from "../daemon/rig.ts";
+import { compile } from "../native/c-build.ts";
+import { tile } from "../native/tiling.ts";
+import { storedEvents } from "../unit/log-rig.ts";
+import type { Scenario } from "./kill-points.ts";
+
+/** What the log held when it was looked at last. */
+export interface Collected {
+  readonly lastChain: number;
+  /** Lines of the server, and which of them are acknowledged `stable` lines. */
+  readonly lines: number;
+  readonly acknowledged: ReadonlySet<number>;
+}
+
+const CONNECTIONS = "4";
+const PAUSE_US = "3000";
+
+export class TalkingPrograms {
+  readonly app = `campaign-${process.pid}`;
+  readonly pinDir = `/sys/fs/bpf/rl-campaign-${process.pid}`;
+  readonly #home: string;
+  readonly #dist: string;
+  readonly #cgroups = ["server", "client"].map((name) => new ProcessCgroup(this.app, name));
+  readonly #programs: ChildProcess[] = [];
+
+  constructor(home: string, dist: string) {
+    this.#home = home;
+    this.#dist = dist;
+    for (const cgroup of this.#cgroups) cgroup.create();
+  }
+
+  #program(only?: "register" | "drain"): readonly string[] {
+    const processes = ["server", "client"].map((name, at) => [name, this.#cgroups[at]!.id]);
+    const options = JSON.stringify({ app: this.app, processes, pinDir: this.pinDir, only });
+    return [join(this.#home, "collect-writer.mjs"), this.#dist, options];
+  }
+
+  get scenario(): Scenario<Collected> {
+    return {
+      name: "collect",
+      program: this.#program(),
+      start: { lastChain: 0, lines: 0, acknowledged: new Set() },
+      check: (home, before, said) => this.#check(join(home, this.app), before, said),
+      lines: 6,
+      chained: true,
+    };
+  }
+
+  /** Both programs; they are recorded from before their first connection on. */
+  async start(home: string, port: number): Promise<void> {
+    const program = compile("tcp_load", ["test/native/c/tcp_load.c"]);
+    // Something must run in the cgroups before a collector looks at them.
+    const server = this.#spawn(0, program, "server", String(port));
+    await once(server.stdout!, "data");
+    const waiting = this.#spawn(1, "sleep", "1000");
+    await this.#peace(home, "register");
+    this.#spawn(1, program, "client", String(port), CONNECTIONS, PAUSE_US);
+    await this.#end(waiting, "SIGKILL");
+  }
+
+  #spawn(at: number, command: string, ...args: string[]): ChildProcess {
+    const script = 'echo $$ > "$0" && exec "$@"';
+    const child = spawn(
+      "sh",
+      ["-c", script, join(this.#cgroups[at]!.path, "cgroup.procs"), command, ...args],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
+    this.#programs.push(child);
+    return child;
+  }
+
+  async #end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, "close");
+  }
+
+  /** A life that nobody kills. Returns what the kernel counted as lost. */
+  async #peace(home: string, only: "register" | "drain"): Promise<number> {
+    const child = spawn(process.execPath, [...this.#program(only), home], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let out = "";
+    child.stdout.on("data", (text: Buffer) => {
+      out += text.toString();
+    });
+    await once(child, "close");
+    same(child.exitCode, 0, out);
+    const stats = out.split("\n").find((line) => line.startsWith("stats "))!;
+    const { lost } = JSON.parse(stats.slice(6)) as { lost: number[] };
+    return lost.reduce((sum, one) => sum + one, 0);
+  }
+
+  /** Every acknowledged line is where it was said to be. The blocks of a log that nobody holds. */
+  async #check(dir: string, before: Collected, said: string): Promise<Collected> {
+    const acknowledged = new Set(before.acknowledged);
+    for (const line of said.split("\n"))
+      if (/^ack \d+$/.test(line)) {
+        const position = Number(line.slice(4));
+        ok(position > before.lines || !acknowledged.has(position), `line ${position} was acknowledged twice`);
+        acknowledged.add(position);
+      }
+    let { lastChain, lines } = before;
+    const stable = new Set<number>();
+    if (existsSync(dir))
+      for await (const bytes of committed(dir, lastChain)) {
+        const { header, columns } = decodeBlock(bytes);
+        lastChain = header.chain;
+        if (columns.process !== "server") continue;
+        same(header.position, lines, "lines are missing");
+        for (const event of columns.events()) {
+          lines += 1;
+          if (event.type === "stable") stable.add(lines);
+        }
+      }
+    for (const position of acknowledged)
+      if (position > before.lines) ok(stable.has(position), `acknowledged line ${position} is not there`);
+    return { lastChain, lines, acknowledged };
+  }
+
+  /** The programs end; all they did must be in the log once, in order, or declared lost. Returns figures. */
+  async finish(home: string): Promise<string> {
+    const [server, , client] = this.#programs;
+    await this.#end(client!, "SIGTERM"); // it finishes its round: whatever was sent has been received
+    await this.#end(server!, "SIGKILL");
+    const lost = await this.#peace(home, "drain");
+    const events = await storedEvents(join(home, this.app));
+    const { covered, faults } = tile(events);
+    same(lost, 0, "the ring was large enough");
+    same(faults.slice(0, 5), []);
+    let channels = 0;
+    for (const [key, bytes] of covered) {
+      if (!key.includes(" tcp:")) continue; // the server's standard output is a socket to this test
+      const other = key.startsWith("send") ? key.replace("send", "receive") : key.replace("receive", "send");
+      same([key, covered.get(other)], [key, bytes]);
+      channels += 0.5;
+    }
+    return `${events.length} events of ${channels} TCP channels, all of them once and in order, 0 lost`;
+  }
+
+  async remove(): Promise<void> {
+    for (const child of this.#programs) await this.#end(child, "SIGKILL");
+    for (const cgroup of this.#cgroups)
+      await until("its processes are gone", () => {
+        if (cgroup.populated) cgroup.kill();
+        return cgroup.remove();
+      });
+    spawnSync("rmdir", [join(this.#cgroups[0]!.path, "..")]);
+    KernelSource.unpin(this.pinDir);
+  }
+}
+
+async function* committed(dir: string, since: number): AsyncGenerator<Uint8Array> {
+  try {
+    yield* readLog(dir, since);
+  } catch (error) {
+    if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * One life of a collector of a home, the whole service with the kernel's ring, and a client of it that checkpoints: says "ack POSITION" for
+ * each acknowledged `stable` line of the first process, then starts the service again.
+ *
+ *   node collect-writer.mjs DIST OPTIONS DIR     OPTIONS: JSON { app, processes: [[name, cgroup id]…], pinDir, only? }
+ *
+ * `only`: "register" or "drain": does that, says "stats JSON", and ends.
+ */
+import { during, makePoints, say } from "./during.mjs";
+
+const [dist, json, home] = process.argv.slice(2);
+const { startDaemon } = await import(`${dist}/daemon/daemon.js`);
+const { requireCollector } = await import(`${dist}/daemon/client.js`);
+const { KernelSource } = await import(`${dist}/ring/kernel-source.js`);
+const { app, processes, pinDir, only } = JSON.parse(json);
+
+makePoints(
+  KernelSource.prototype,
+  ...["drain", "commit", "rewind", "select", "takeLost", "cut", "readPosition", "close"],
+);
+
+const OPTIONS = {
+  home,
+  pinDir,
+  ringBytes: 16 * 1024 * 1024,
+  commitIntervalMs: 5,
+  onFull: "taint",
+  payloadLimitMib: 64,
+  version: "campaign",
+  onFatal: (error) => {
+    throw error;
+  },
+  onTrouble: (sentence) => process.stderr.write(`${sentence}\n`),
+};
+
+async function checkpoint(client, name) {
+  const index = await during("checkpoint index", () => client.nextCheckpoint(app, name));
+  const { cut, complete, uncaptured } = await during("cut", () => client.cut(app, name));
+  const event = { type: "checkpoint", process: name, checkpoint: index, usable: false };
+  await during("checkpoint record", () =>
+    client.append(app, complete && uncaptured.length === 0 ? { ...event, cut } : event),
+  );
+}
+
+async function register(client) {
+  for (const [process, cgroupId] of processes) {
+    const known = (await client.processes()).some((one) => one.process === process && one.live);
+    if (!known) await during("register", () => client.register({ app, process, cgroupId }));
+  }
+}
+
+async function serve(client) {
+  await register(client);
+  for (let turn = 0; turn < 2; turn += 1) {
+    const [[name]] = processes;
+    const { position } = await during("control", () => client.append(app, { type: "stable", process: name }));
+    say(`ack ${position}`);
+    for (const [process] of processes) await checkpoint(client, process);
+  }
+  await during("rotate", () => client.rotate(app));
+}
+
+do {
+  const daemon = await during("start", () => startDaemon(OPTIONS));
+  const client = await requireCollector(home);
+  if (only === undefined) await serve(client);
+  else {
+    if (only === "register") await register(client);
+    await client.drain();
+    say(`stats ${JSON.stringify(await client.stats())}`);
+  }
+  client.close();
+  await during("close", () => daemon.close());
+} while (only === undefined);
