@@ -4,6 +4,7 @@ import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_WORKERS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+import type { PlacedPayload } from "../restart/payload-places.ts";
 import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { closeLogs, openAppLogs } from "./app-logs.ts";
 import { nodeList } from "./app-nodes.ts";
@@ -11,6 +12,7 @@ import { dsmOption, inTransitOption } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { lineReport } from "./line-report.ts";
+import { appDirectory } from "./home.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
 import { Progress } from "./progress.ts";
@@ -80,12 +82,14 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
     missing.length + missingNodes.length + unrecorded.length > 0 ? { ...line, outcome: "tainted" } : line;
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
   const domino = dominoOf(evidence, answer.line);
+  const payloads = await payloadsOf(evidence, answer, app, flags);
   const application = app ?? inputBaseName(flags.from ?? "");
   if (flags.json)
     await writeJson({
       application,
       ...answer,
       domino,
+      payloads,
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
       ...(missingNodes.length > 0 ? { missingNodes } : {}),
       ...(unrecorded.length > 0 ? { unrecorded } : {}),
@@ -93,10 +97,26 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
     });
   else
     await write(
-      lineReport(application, answer, domino, { missing, missingNodes, unrecorded }) +
+      lineReport(application, answer, { domino, payloads, missing, missingNodes, unrecorded }) +
         (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
+}
+
+/** An events file has no payload logs beside it. */
+async function payloadsOf(
+  evidence: Evidence,
+  answer: RecoveryLine,
+  app: string | undefined,
+  { from, log }: ComputeFlags,
+): Promise<PlacedPayload[]> {
+  const { placePayloads } = await import("../restart/payload-places.ts");
+  const homes = from === undefined && app !== undefined ? homesOf(log) : [];
+  return placePayloads(
+    evidence,
+    answer,
+    homes.map((home) => appDirectory(home, app as string)),
+  );
 }
 
 /** `unrecorded`: only those that the caller does not call failed. */

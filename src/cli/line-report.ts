@@ -7,6 +7,7 @@ import type {
   Witness,
   WitnessLink,
 } from "../model/recovery-line.ts";
+import type { PlacedPayload } from "../restart/payload-places.ts";
 import { counted, printable, table } from "./print.ts";
 import { unrecordedText } from "./unrecorded.ts";
 
@@ -15,22 +16,22 @@ const MAX_ROWS = 1000;
 /** Links of one chain printed, count. */
 const MAX_LINKS = 20;
 
-interface Absent {
+interface Besides {
+  readonly domino?: Domino;
+  /** Of all that is in transit, in its order. */
+  readonly payloads?: readonly PlacedPayload[];
   /** Log directories whose evidence was assumed lost. */
-  readonly missing: readonly string[];
+  readonly missing?: readonly string[];
   /** Nodes whose evidence was assumed lost. */
-  readonly missingNodes: readonly string[];
+  readonly missingNodes?: readonly string[];
   /** Processes that go on unrecorded, and count as failed. */
-  readonly unrecorded: readonly string[];
+  readonly unrecorded?: readonly string[];
 }
-
-const NOTHING_ABSENT: Absent = { missing: [], missingNodes: [], unrecorded: [] };
 
 export function lineReport(
   application: string,
   answer: RecoveryLine,
-  domino?: Domino,
-  { missing, missingNodes, unrecorded }: Absent = NOTHING_ABSENT,
+  { domino, payloads, missing = [], missingNodes = [], unrecorded = [] }: Besides = {},
 ): string {
   const absent = [
     ...missing.map((home) => missingText(`in ${printable(home)}`)),
@@ -41,7 +42,7 @@ export function lineReport(
     `${printable(application)}: ${headline(answer)}\n${absent.join("")}`,
     entryTable(answer.line),
     domino === undefined ? "" : dominoText(domino),
-    inTransitTable(answer.inTransit),
+    inTransitTable(answer.inTransit, payloads),
     witnessList(answer.witnesses),
   ]
     .filter((part) => part !== "")
@@ -82,19 +83,27 @@ function entryTable(line: readonly LineEntry[]): string {
   return table(["PROCESS", "ACTION", "CHECKPOINT", "POSITION"], rows) + more(line.length, "processes");
 }
 
-function inTransitTable(ranges: readonly InTransitRange[]): string {
+function inTransitTable(ranges: readonly InTransitRange[], payloads?: readonly PlacedPayload[]): string {
   if (ranges.length === 0) return "Nothing is in transit.\n";
-  const rows = ranges
-    .slice(0, MAX_ROWS)
-    .map(({ channel, from, to, begin, end }) => [
+  const parts = payloads ?? ranges;
+  let range = 0;
+  const rows = parts.slice(0, MAX_ROWS).map((part) => {
+    const { channel, begin, end } = part;
+    while (ranges[range]!.channel !== channel || ranges[range]!.end < end) range += 1;
+    const { from, to } = ranges[range]!;
+    const place = "place" in part ? [part.place] : [];
+    return [
       printable(from),
       to === null ? "?" : printable(to),
       String(begin),
       String(end),
+      ...place,
       printable(channel),
-    ]);
+    ];
+  });
+  const columns = ["FROM", "TO", "BEGIN", "END", ...(payloads === undefined ? [] : ["PAYLOAD"]), "CHANNEL"];
   const head = "In transit: sent inside the line, not received inside it; must be replayed.\n";
-  return head + table(["FROM", "TO", "BEGIN", "END", "CHANNEL"], rows) + more(ranges.length, "ranges");
+  return head + table(columns, rows) + more(parts.length, "ranges");
 }
 
 function witnessList(witnesses: readonly Witness[]): string {

@@ -40,3 +40,38 @@ test("what was received before the checkpoints that every line keeps", async () 
   expect((await run(["gc", "app", "--apply", "--in-transit", "any", "--log", home])).code).toBe(0);
   expect(await ranges()).toEqual([{ begin: 700, end: 1200 }]);
 });
+
+test("compute says where in-transit payloads are: message log, payload log, a live connection, or not known", async () => {
+  const [kept, live] = [channelName(0), channelName(1)];
+  const events = [
+    { type: "send", process: "a", channel: kept, begin: 0, end: 300 },
+    { type: "stable", process: "a" },
+    { type: "send", process: "a", channel: kept, begin: 300, end: 2000 },
+    { type: "checkpoint", process: "a", checkpoint: 1 },
+    { type: "send", process: "b", channel: live, begin: 0, end: 5 },
+    { type: "checkpoint", process: "c", checkpoint: 1 },
+    { type: "receive", process: "d", channel: live, begin: 0, end: 2 },
+    { type: "receive", process: "c", channel: kept, begin: 0, end: 100 },
+  ];
+  const lines = events.map((event) => `${JSON.stringify(event)}\n`).join("");
+  expect((await run(["import", "app", "--from", "-", "--log", home], lines)).code).toBe(0);
+  const folder = join(home, "app", "payload");
+  mkdirSync(folder);
+  writeSegments(folder, [{ begin: 0, end: 1000 }]);
+  const answer = await run(["compute", "app", "--failed", "a,c", "--json", "--log", home]);
+  expect(answer.code).toBe(0);
+  const { inTransit, payloads } = JSON.parse(answer.stdout);
+  expect(inTransit.map(({ begin, end }: { begin: number; end: number }) => [begin, end]).sort()).toEqual([
+    [0, 2000],
+    [2, 5],
+  ]);
+  expect(payloads.filter(({ channel }: { channel: string }) => channel === kept)).toEqual([
+    { channel: kept, begin: 0, end: 300, place: "message log" },
+    { channel: kept, begin: 300, end: 1000, place: "payload log" },
+    { channel: kept, begin: 1000, end: 2000, place: "unknown" },
+  ]);
+  expect(payloads.filter(({ channel }: { channel: string }) => channel === live)).toEqual([
+    { channel: live, begin: 2, end: 5, place: "connection" },
+  ]);
+  expect((await run(["compute", "app", "--failed", "a,c", "--log", home])).stdout).toContain("payload log");
+});
