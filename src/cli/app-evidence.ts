@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
 import type { Evidence } from "../graph/evidence.ts";
+import type { PageVersions } from "../graph/page-versions.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { appBlocks } from "./app-blocks.ts";
 import { resolveHome } from "./home.ts";
@@ -28,7 +29,7 @@ export function homesOf(log: readonly string[] | undefined): string[] {
 /**
  * Reads one log after the other. Throws RL_UNKNOWN_APP where no home has the application, RL_REFUSED where one of several lacks it (unless
  * `assumeLost`), RL_CONTRADICTION for a process in two logs: its lines have no order then. `declare`: the evidence of an unrecorded process
- * ends in a gap.
+ * ends in a gap. What events say of page versions goes into `versions`.
  */
 export async function evidenceOfLogs(
   homes: readonly string[],
@@ -36,6 +37,7 @@ export async function evidenceOfLogs(
   assumeLost = false,
   nodes?: readonly string[],
   declare = false,
+  versions?: PageVersions,
 ): Promise<AppEvidence> {
   const { EvidenceBuilder } = await import("../graph/evidence.ts");
   const { decodeBlock } = await import("../format/block.ts");
@@ -49,7 +51,7 @@ export async function evidenceOfLogs(
       for await (const bytes of appBlocks(home, app)) {
         const block = decodeBlock(bytes);
         claim(owners, block.columns, home);
-        addBlock(builder, block);
+        addBlock(builder, block, versions);
       }
     } catch (error) {
       if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;

@@ -1,6 +1,7 @@
 /** `recovery-line compute`: the latest line that the evidence proves safe (interchange.md). */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
+import type { PageVersions } from "../graph/page-versions.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_WORKERS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
@@ -8,11 +9,11 @@ import type { PlacedPayload } from "../restart/payload-places.ts";
 import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
 import { closeLogs, openAppLogs } from "./app-logs.ts";
 import { nodeList } from "./app-nodes.ts";
-import { dsmOption, inTransitOption } from "./evidence-options.ts";
+import { inTransitOption } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { lineReport } from "./line-report.ts";
 import { appDirectory } from "./home.ts";
+import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
 import { Progress } from "./progress.ts";
@@ -21,7 +22,7 @@ import { countedAsFailed, withUnrecorded } from "./unrecorded.ts";
 interface ComputeFlags {
   readonly log?: readonly string[];
   readonly failed?: readonly string[];
-  readonly dsm: DsmModel;
+  readonly dsm: DsmModel | "exact";
   readonly inTransit: InTransitPolicy;
   readonly from?: string;
   readonly json?: boolean;
@@ -41,6 +42,7 @@ Exit codes: 0 clean, 3 tainted (events are missing; a safe line was printed), 2 
 Examples:
   recovery-line compute heat --failed p0,p1
   recovery-line compute --from events.jsonl --in-transit logged --json
+  recovery-line compute sor --dsm exact --failed h2
   recovery-line export heat | recovery-line compute --from - --diagram`;
 
 export function register(program: Command): void {
@@ -51,7 +53,14 @@ export function register(program: Command): void {
     .argument("[app]", "application; may be left out with --from")
     .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
     .option("--failed <names>", "processes that failed, P,Q; repeatable (default: all of them)", repeated)
-    .addOption(dsmOption())
+    .addOption(
+      new Option(
+        "--dsm <model>",
+        "how page traffic counts: every copy and invalidate; only copies; or copies by who wrote the version, where that is known",
+      )
+        .choices(["sequential", "transfers", "exact"])
+        .default("sequential"),
+    )
     .addOption(inTransitOption())
     .option("--from <file>", "compute from an events file (JSON Lines), without a log; - is standard input")
     .option(
@@ -80,7 +89,8 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
   const answer: RecoveryLine =
     missing.length + missingNodes.length + unrecorded.length > 0 ? { ...line, outcome: "tainted" } : line;
-  const diagram = flags.diagram ? await draw(evidence, answer, failed, flags.dsm) : undefined;
+  const { dsm } = flags;
+  const diagram = flags.diagram && dsm !== "exact" ? await draw(evidence, answer, failed, dsm) : undefined;
   const domino = dominoOf(evidence, answer.line);
   const payloads = await payloadsOf(evidence, answer, app, flags);
   const application = app ?? inputBaseName(flags.from ?? "");
@@ -128,6 +138,7 @@ interface Solved extends AppEvidence {
 /** From a file, or for a diagram, which shows every message: all events in this thread. Else as `computeApp` sees fit. */
 async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
   const { dsm, inTransit } = flags;
+  if (dsm === "exact") return solveExactly(app, flags);
   if (flags.from !== undefined || flags.diagram || app === undefined) {
     const { computeLine } = await import("../engine/compute.ts");
     const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags);
@@ -167,20 +178,57 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
   }
 }
 
+/** By page versions: all events in this thread, too. */
+async function solveExactly(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
+  const [policy, diagram] = [flags.inTransit === "logged", flags.diagram === true];
+  if (policy || diagram)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `--dsm exact does not go with ${policy ? "--in-transit logged" : "--diagram"}`,
+      policy
+        ? "Message logs hold no pages: take --dsm transfers or --dsm sequential."
+        : "The diagram draws messages, not who wrote a page: take --dsm transfers.",
+    );
+  const { PageVersions } = await import("../graph/page-versions.ts");
+  const { computeExactLine } = await import("../engine/compute-exact.ts");
+  const versions = new PageVersions();
+  const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags, versions);
+  const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+  const failed = withUnrecorded(named, unrecorded);
+  const line = computeExactLine(evidence, versions, failed === undefined ? {} : { failed });
+  return { line, evidence, failed, ...absent, unrecorded: countedAsFailed(named, unrecorded) };
+}
+
 function workerCount(text: string): number {
   const count = Number(text);
   if (/^\d+$/.test(text) && count <= MAX_WORKERS) return count;
   throw new RecoveryLineError("RL_USAGE", `--workers takes a number from 0 to ${MAX_WORKERS}, not ${text}`);
 }
 
-async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promise<AppEvidence> {
+async function evidenceFor(
+  app: string | undefined,
+  flags: ComputeFlags,
+  versions?: PageVersions,
+): Promise<AppEvidence> {
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    return { evidence: await evidenceOfFile(flags.from), missing: [], missingNodes: [], unrecorded: [] };
+    return {
+      evidence: await evidenceOfFile(flags.from, versions),
+      missing: [],
+      missingNodes: [],
+      unrecorded: [],
+    };
   }
   if (app !== undefined)
-    return evidenceOfLogs(homesOf(flags.log), app, flags.assumeLost, nodeList(flags.nodes ?? []));
+    return evidenceOfLogs(
+      homesOf(flags.log),
+      app,
+      flags.assumeLost,
+      nodeList(flags.nodes ?? []),
+      false,
+      versions,
+    );
   throw new RecoveryLineError(
     "RL_USAGE",
     "no application and no events file",
@@ -188,10 +236,10 @@ async function evidenceFor(app: string | undefined, flags: ComputeFlags): Promis
   );
 }
 
-async function evidenceOfFile(file: string): Promise<Evidence> {
+async function evidenceOfFile(file: string, versions?: PageVersions): Promise<Evidence> {
   const { readEventBatches } = await import("../format/interchange.ts");
   const { readEventEvidence } = await import("../engine/read-evidence.ts");
-  return readEventEvidence(readEventBatches(readInput(file), inputName(file)));
+  return readEventEvidence(readEventBatches(readInput(file), inputName(file)), versions);
 }
 
 async function draw(

@@ -99,7 +99,7 @@ export function exactComparison(
   failed: readonly string[],
   { line }: RecoveryLine,
 ): string {
-  const model = exactPageModel(events, "any");
+  const model = exactPageModel(events);
   const kept = keptPositions(model.evidence, undoneBy(model, processNumbers(model.evidence, failed)));
   const exact = kept.reduce((sum, position) => sum + position, 0);
   const conservative = line.reduce((sum, { position }) => sum + position, 0);

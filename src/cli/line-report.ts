@@ -132,6 +132,8 @@ function linkText(link: WitnessLink): string {
     case "gap":
       return `events of ${process} are missing${at}: no position after that is certain`;
     case "orphan":
+      if (link.page !== undefined)
+        return `${process} received version ${link.version} of page ${printable(String(link.page))}${at}, which ${from} has then not written`;
       return `${process} received ${range}${at}, which ${from} has then not sent`;
     case "never-sent":
       return `${process} received ${range}${at}, which nobody sent`;

@@ -1,4 +1,5 @@
 /** The answer of `compute`, exactly as interchange.md prints it. */
+import type { PageName } from "./event.ts";
 
 export type Outcome = "clean" | "tainted";
 export type Action = "continue" | "restore" | "replay" | "initial";
@@ -36,6 +37,9 @@ export interface WitnessLink {
   readonly end?: number;
   /** Position (1-based line number in the effective history) of the event that is undone, where one event is known. */
   readonly position?: number;
+  /** With `--dsm exact`: `from` wrote this version of the page, which came with the range (from whoever served it). */
+  readonly page?: PageName;
+  readonly version?: number;
 }
 
 export interface Witness {

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +7,41 @@ import { packageRoot } from "../../src/ring/binding.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
 
 const MAIN = join(packageRoot(), "dist/cli/main.js");
+
+/** Page versions come through rings, log and export: the exact line needs no trace, and is nowhere earlier than the rough one. */
+function exactFromLogAndExport(home: string): void {
+  const answer = (words: readonly string[], input = "") =>
+    JSON.parse(
+      execFileSync(process.execPath, [MAIN, "compute", ...words, "--failed", "h1", "--json"], {
+        encoding: "utf8",
+        input,
+      }),
+    ) as { application: string; line: { process: string; position: number }[] };
+  const text = execFileSync(process.execPath, [MAIN, "export", "heat", "--log", home], { encoding: "utf8" });
+  expect(text).toMatch(/"type":"page-copy".*"version":[1-9]\d*,"writer":"p[01]","interval":\d+/);
+  expect(text).toMatch(/"type":"receive".*"page":\d+,"version":\d+.*"owner":true/);
+  const exact = answer(["heat", "--log", home, "--dsm", "exact"]);
+  expect({ ...answer(["--from", "-", "--dsm", "exact"], text), application: "heat" }).toEqual(exact);
+  const rough = answer(["heat", "--log", home, "--dsm", "transfers"]);
+  exact.line.forEach(({ position }, n) => {
+    expect(position).toBeGreaterThanOrEqual(rough.line[n]!.position);
+  });
+  const policy = spawnSync(process.execPath, [
+    MAIN,
+    "compute",
+    "heat",
+    "--log",
+    home,
+    "--dsm",
+    "exact",
+    "--in-transit",
+    "logged",
+  ]);
+  expect([policy.status, policy.stderr.toString()]).toEqual([
+    2,
+    expect.stringContaining("--dsm exact does not go with --in-transit logged"),
+  ]);
+}
 
 test("collect-rings records a program of the DSM, compute reads its log while it goes on", async () => {
   const kernels = makeDsm();
@@ -41,6 +76,7 @@ test("collect-rings records a program of the DSM, compute reads its log while it
     expect(answer.outcome).toBe("clean");
     expect(answer.line.map(({ process }) => process)).toEqual(["h0", "h1", "p0", "p1"]);
     expect(answer.line.find(({ process }) => process === "p1")!.action).not.toBe("continue");
+    exactFromLogAndExport(home);
     collector.kill("SIGTERM");
     expect(await ended).toBe(0);
     expect(said).toMatch(/\d+ events recorded\n$/);

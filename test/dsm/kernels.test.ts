@@ -133,7 +133,7 @@ test.each([
 test("every failure of a real trace: fewer dependencies never give an earlier line, and every page survives", async () => {
   const events = await traced("failures", "tsp", "--n", "9", "--every", "4", "--processes", "3");
   const evidence = evidenceOf(events);
-  const exactModel = exactPageModel(events, "any");
+  const exactModel = exactPageModel(events);
   for (let rank = 0; rank < 3; rank += 1) {
     const failed = [`p${rank}`, `h${rank}`];
     const kept = (dsm: "sequential" | "transfers") =>

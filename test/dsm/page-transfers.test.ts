@@ -1,6 +1,12 @@
 import { expect, test } from "vitest";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { computeLine } from "../../src/engine/compute.ts";
+import { computeExactLine } from "../../src/engine/compute-exact.ts";
+import { addBlock } from "../../src/engine/read-evidence.ts";
+import { decodeBlock, encodeBlock } from "../../src/format/block.ts";
+import { EventColumns } from "../../src/format/event-columns.ts";
+import { type Evidence, EvidenceBuilder } from "../../src/graph/evidence.ts";
 import { exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
+import { PageVersions } from "../../src/graph/page-versions.ts";
 import { NOTHING_UNDONE } from "../../src/graph/propagate-rollback.ts";
 import {
   keptPositions,
@@ -90,7 +96,7 @@ test(`no orphan read and no page without a surviving copy, over 100 000 cuts, se
     const models = {
       sequential: conservative(execution, "sequential"),
       transfers: conservative(execution, "transfers"),
-      exact: exactPageModel(execution.events, "any"),
+      exact: exactPageModel(execution.events),
     };
     seen.reads += execution.reads.length;
     for (const failed of failureSets([...known], random, 17)) {
@@ -141,6 +147,71 @@ test(`no orphan read and no page without a surviving copy, over 100 000 cuts, se
   expect(seen.transfers).toBeGreaterThan(seen.sequential);
 });
 
+/** What a log gives back: each process's events in one or two blocks. */
+function throughBlocks(
+  events: readonly DsmEvent[],
+  random: Random,
+): { evidence: Evidence; versions: PageVersions } {
+  const histories = new Map<string, EventColumns>();
+  for (const event of events) {
+    const columns = histories.get(event.process) ?? new EventColumns(event.process);
+    histories.set(event.process, columns);
+    columns.push(event);
+  }
+  const builder = new EvidenceBuilder();
+  const versions = new PageVersions();
+  for (const columns of histories.values()) {
+    const middle = random.below(columns.count);
+    for (const [from, to] of [[0, middle] as const, [middle, columns.count] as const]) {
+      if (from === to) continue;
+      const place = {
+        ...{ application: "app", chain: 9, previousHash: new Uint8Array(32), previousControl: 0 },
+        ...{ sequence: from === 0 ? 1 : 2, previousBlock: from === 0 ? 0 : 1, greatestCheckpoint: 1_000_000 },
+        ...{ position: from, positionAfter: to },
+      };
+      addBlock(builder, decodeBlock(encodeBlock(place, columns, from, to)), versions);
+    }
+  }
+  return { evidence: builder.build(), versions };
+}
+
+test(`blocks of a log give the exact line, which the verifier accepts, seed ${SEED}`, () => {
+  const random = new Random(SEED);
+  const seen = { later: 0, links: 0, lines: 0 };
+  for (let n = 0; n < 150; n += 1) {
+    const { events } = simulateDsm(SEED + n, setting(random));
+    const model = exactPageModel(events);
+    const { evidence, versions } = throughBlocks(events, random);
+    for (const failed of failureSets(evidence.processes, random, 5)) {
+      const answer = computeExactLine(evidence, versions, { failed });
+      const kept = Object.fromEntries(answer.line.map(({ process, position }) => [process, position]));
+      expect(kept).toEqual(Object.fromEntries(lineOf(model, failed).kept));
+      const rough = computeLine(evidence, { failed, dsm: "transfers", inTransit: "any" });
+      if (rough.line.some(({ process, position }) => position < kept[process]!)) seen.later += 1;
+      seen.lines += 1;
+      const names = new Set(evidence.channels);
+      for (const { channel } of answer.inTransit) expect(names).toContain(channel);
+      for (const link of answer.witnesses.flatMap(({ because }) => because)) {
+        if (link.channel !== undefined) expect(names).toContain(link.channel);
+        if (link.page === undefined) continue;
+        seen.links += 1;
+        expect(
+          events.find(
+            (e) =>
+              e.type === "page-copy" &&
+              e.role === "destination" &&
+              e.channel === link.channel &&
+              e.begin === link.begin,
+          ),
+        ).toMatchObject({ process: link.process, writer: link.from, page: link.page, version: link.version });
+      }
+    }
+  }
+  console.log(JSON.stringify(seen));
+  expect(seen.later).toBeGreaterThan(seen.lines / 20);
+  expect(seen.links).toBeGreaterThan(50);
+});
+
 const message = { page: 7, channel: "h0>p1", begin: 0, end: 1, version: 1, writer: "p0", interval: 1 };
 const served: readonly DsmEvent[] = [
   { type: "page-copy", process: "h0", role: "source", ...message },
@@ -149,7 +220,7 @@ const served: readonly DsmEvent[] = [
 ];
 
 function keptWhenFails(events: readonly DsmEvent[], failed: string): Record<string, number> {
-  return Object.fromEntries(lineOf(exactPageModel(events, "any"), [failed]).kept);
+  return Object.fromEntries(lineOf(exactPageModel(events), [failed]).kept);
 }
 
 test("a copy depends on its last writer and not on the home that served it", () => {
