@@ -42,7 +42,7 @@ interface Run {
   /** File of CRIU's log, for the error. */
   readonly log: string;
   readonly limitMs: number;
-  readonly guard?: Writable;
+  readonly guard?: Writable | number;
 }
 
 export class CriuDriver implements CheckpointDriver {
@@ -112,7 +112,9 @@ export class CriuDriver implements CheckpointDriver {
       if (sibling === true) args.push("--restore-sibling");
       if (request.freezeCgroup !== undefined)
         args.push("--action-script", freezer(work, request.freezeCgroup));
-      await this.#run({ what: `restore from ${folder}`, args, log, limitMs });
+      const { guard } = request;
+      const run = { what: `restore from ${folder}`, args, log, limitMs };
+      await this.#run(guard === undefined ? run : { ...run, guard });
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
       rmSync(work, { recursive: true, force: true });

@@ -35,6 +35,8 @@ export interface RestoreRequest {
   readonly rollBackFiles?: boolean;
   /** Cgroup of the tree: it is frozen before the first instruction of the program and stands still on return. Absent: it runs. */
   readonly freezeCgroup?: string;
+  /** Descriptor that whatever the driver starts holds until it has ended (not what it brings back): nobody else acts below it. */
+  readonly guard?: number;
 }
 
 export interface DriverCheck {

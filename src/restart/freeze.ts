@@ -20,6 +20,9 @@ import type { ProcessCgroup } from "./cgroups.ts";
  */
 type FrozenWork<T> = (guard: Writable, sinceMs: number) => Promise<T>;
 
+/** Longest wait for the watchdog of a caller that has just died, in ms. */
+const THAW_LIMIT_MS = 1_000;
+
 /**
  * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED.
  * Throws RL_TIMEOUT where one does not freeze within `limitMs`, and whatever the work throws; nothing stays frozen.
@@ -31,7 +34,7 @@ export async function whileFrozen<T>(
 ): Promise<T> {
   const locks: number[] = [];
   try {
-    for (const cgroup of cgroups) locks.push(lockCgroup(cgroup));
+    for (const cgroup of cgroups) locks.push(await lockCgroup(cgroup));
     const watchdog = await startWatchdog(cgroups);
     try {
       const sinceMs = performance.now();
@@ -47,20 +50,11 @@ export async function whileFrozen<T>(
   }
 }
 
-/** The right to freeze a cgroup; let go with the process. */
-function lockCgroup(cgroup: ProcessCgroup): number {
-  let lock: number;
-  try {
-    lock = call(cgroup.path, () => native().lock(cgroup.path));
-  } catch (error) {
-    if (!hasCode(error, "RL_LOCKED")) throw error;
-    throw new RecoveryLineError(
-      "RL_LOCKED",
-      `${cgroup.path} is being checkpointed by another process`,
-      "Wait for it, or end it.",
-      error,
-    );
-  }
+/** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
+async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
+  const lock = holdCgroup(cgroup);
+  const deadlineMs = Date.now() + THAW_LIMIT_MS;
+  while (cgroup.freezing && Date.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
   if (!cgroup.freezing) return lock;
   native().unlock(lock);
   throw new RecoveryLineError(
@@ -68,6 +62,24 @@ function lockCgroup(cgroup: ProcessCgroup): number {
     `${cgroup.path} is frozen already`,
     `A dump whose caller died may be at work still: then it thaws by itself. Else: echo 0 > ${cgroup.path}/cgroup.freeze`,
   );
+}
+
+/**
+ * The right to act on a cgroup, as a descriptor for `native().unlock`; let go with this process and whoever inherited the descriptor.
+ * Throws RL_LOCKED.
+ */
+export function holdCgroup(cgroup: ProcessCgroup): number {
+  try {
+    return call(cgroup.path, () => native().lock(cgroup.path));
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `${cgroup.path} is being checkpointed or restored by another process`,
+      "Wait for it, or end it.",
+      error,
+    );
+  }
 }
 
 /** Waits for the kernel's word that every process stands still. */

@@ -9,14 +9,15 @@ import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { CutAnswer, Registration, StartRecipe } from "../engine/collect.ts";
 import { lockCollection } from "../engine/collect-images.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { native } from "../ring/binding.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver } from "./driver.ts";
 import { HookDriver } from "./driver-hook.ts";
-import { standsStill, whileFrozen } from "./freeze.ts";
+import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
 import { stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
@@ -68,6 +69,8 @@ export interface RestartResult {
 
 /** Longest wait for killed processes, in ms. */
 const KILL_LIMIT_MS = 10_000;
+/** Longest wait for a driver whose caller died, in ms; then for its end once its work is killed. */
+const DRIVER_END_MS = 10_000;
 const FILES = "files";
 
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
@@ -230,8 +233,29 @@ async function killAll(
  * their addresses.
  */
 async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonly string[]): Promise<void> {
+  await driversEnded(request.app, names);
   await unblockRestart(request.app);
   await killAll(request, names);
+}
+
+/**
+ * A driver outlives a restart that is killed, and what it has not yet brought into the cgroup would escape. Throws RL_LOCKED where one
+ * does not end though what it works on is killed.
+ */
+async function driversEnded(app: string, names: readonly string[]): Promise<void> {
+  for (const cgroup of names.map((name) => new ProcessCgroup(app, name))) {
+    const fromMs = Date.now();
+    while (cgroup.id !== undefined) {
+      try {
+        native().unlock(holdCgroup(cgroup));
+        break;
+      } catch (error) {
+        if (!hasCode(error, "RL_LOCKED") || Date.now() > fromMs + 2 * DRIVER_END_MS) throw error;
+        if (Date.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
 }
 
 /** On failure nothing that came back has run; it is dead on return, and the journal stays. */
@@ -286,13 +310,17 @@ async function restoreOne(request: RestartRequest, { process, image }: RestoreTa
   const driver = image.manifest.driver.name === "hook" ? new HookDriver() : request.driver;
   const cgroup = new ProcessCgroup(app, process);
   cgroup.create();
-  const root = await driver.restore({
-    folder: imageFolder(home, app, process),
-    notes: image.manifest.driver.notes,
-    limitMs,
-    rollBackFiles: true,
-    freezeCgroup: cgroup.path,
-  });
+  const guard = holdCgroup(cgroup);
+  const root = await driver
+    .restore({
+      folder: imageFolder(home, app, process),
+      notes: image.manifest.driver.notes,
+      limitMs,
+      rollBackFiles: true,
+      freezeCgroup: cgroup.path,
+      guard,
+    })
+    .finally(() => native().unlock(guard));
   await standsStill(cgroup, Date.now() + KILL_LIMIT_MS);
   if (cgroup.pids().includes(root)) return;
   throw new RecoveryLineError(

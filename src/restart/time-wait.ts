@@ -3,12 +3,11 @@
  * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
  * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
  */
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import type { Address } from "./criu-sockets.ts";
 import { type ConnectionAddresses, unmapped } from "./port-block.ts";
 
-const run = promisify(execFile);
 const LIMIT_MS = 10_000;
 /** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
 const CONNECTIONS_A_CALL = 100;
@@ -21,10 +20,16 @@ export async function endTimeWait(connections: readonly ConnectionAddresses[]): 
   const all = [...new Set(ends)];
   for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
     const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");
-    await run("ss", ["-K", "-t", "-n", "state", "time-wait", filter], { timeout: LIMIT_MS }).catch(
-      () => undefined,
-    );
+    await ss(["-K", "-t", "-n", "state", "time-wait", filter]);
   }
+}
+
+/** In a session of its own: a Ctrl-C of the terminal would end it, and the restore would fail for want of it. */
+async function ss(args: readonly string[]): Promise<void> {
+  const child = spawn("ss", args, { stdio: "ignore", detached: true });
+  const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
+  await once(child, "exit").catch(() => undefined); // it does not start
+  clearTimeout(timer);
 }
 
 function end(source: Address, destination: Address): string {
