@@ -59,7 +59,6 @@ export class KillPoints<State> {
   readonly #steps = new Map<string, Step<State>>();
   readonly #kills = new Map<string, number>();
   readonly #misses = new Map<string, number>();
-  #begun = false;
   #others = 0;
   #folders = 0;
   /** The folder that lives work in; its path is the same for all of them. */
@@ -72,6 +71,7 @@ export class KillPoints<State> {
     this.#scratch = scratch;
     this.#random = random;
     this.#root = join(scratch, "life");
+    mkdirSync(this.#root);
     this.#state = scenario.start;
   }
 
@@ -117,8 +117,7 @@ export class KillPoints<State> {
   }
 
   #restore(step: Step<State> | undefined): void {
-    if (this.#scenario.chained && this.#begun) return;
-    this.#begun = true;
+    if (this.#scenario.chained) return;
     rmSync(this.#root, { recursive: true, force: true });
     mkdirSync(this.#root);
     if (step?.folder !== undefined) cpSync(step.folder, this.#root, { recursive: true });

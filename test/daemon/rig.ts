@@ -169,7 +169,7 @@ export class Rig {
   }
 
   async remove(): Promise<void> {
-    for (const name of this.#processNames()) {
+    for (const name of this.processNames()) {
       const cgroup = this.cgroup(name);
       if (cgroup.freezing) cgroup.setFreeze(false);
       await until(`${name} is gone`, () => {
@@ -186,7 +186,7 @@ export class Rig {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  #processNames(): string[] {
+  processNames(): string[] {
     const folder = join(this.cgroup("x").path, "..");
     if (!existsSync(folder)) return [];
     return readdirSync(folder, { withFileTypes: true }).flatMap((one) =>

@@ -6,15 +6,18 @@ import { connectCollector } from "../../src/daemon/client.ts";
 import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { checkpointTogether } from "../../src/restart/checkpoint.ts";
 import { chooseDriver } from "../../src/restart/driver-choice.ts";
-import { type Rig, until } from "../daemon/rig.ts";
+import { type Ended, type Rig, until } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
+import { restartInterrupted } from "./interrupted.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
+import { seeded } from "./random.ts";
 
 /**
  * coordinated: all at one time · payload: one coordinated one, then independent ones, payloads kept · fall-back: the same without
- * payloads, with --fall-back · images: independent ones alone, no payloads
+ * payloads, with --fall-back · images: independent ones alone, no payloads · interrupted: coordinated or payload, by the seed, and
+ * signals for the restart at random moments until one call comes to its end
  */
-export type RunMode = "coordinated" | "payload" | "fall-back" | "images";
+export type RunMode = "coordinated" | "payload" | "fall-back" | "images" | "interrupted";
 
 export interface RunResult {
   readonly seed: number;
@@ -30,6 +33,7 @@ export interface RunResult {
 }
 
 const MESSAGES = 4000;
+const SIGNALS_WITHIN_MS = 2500;
 const REFUSED = 4;
 
 export async function natsRun(rig: Rig, seed: number, mode: RunMode): Promise<RunResult> {
@@ -41,7 +45,8 @@ export async function natsRun(rig: Rig, seed: number, mode: RunMode): Promise<Ru
 class Run {
   readonly #rig: Rig;
   readonly #seed: number;
-  readonly #mode: RunMode;
+  readonly #mode: Exclude<RunMode, "interrupted">;
+  readonly #interrupted: boolean;
   readonly #random: (limit: number) => number;
   readonly #app: NatsApp;
   readonly #newest = new Map<string, number>();
@@ -53,9 +58,11 @@ class Run {
   constructor(rig: Rig, seed: number, mode: RunMode) {
     this.#rig = rig;
     this.#seed = seed;
-    this.#mode = mode;
+    this.#interrupted = mode === "interrupted";
     this.#random = seeded(seed);
-    this.#app = new NatsApp(rig, MESSAGES, ...(mode === "payload" ? ["--payload"] : []));
+    if (mode === "interrupted") this.#mode = this.#random(2) === 0 ? "coordinated" : "payload";
+    else this.#mode = mode;
+    this.#app = new NatsApp(rig, MESSAGES, ...(this.#mode === "payload" ? ["--payload"] : []));
   }
 
   async play(): Promise<RunResult> {
@@ -109,17 +116,30 @@ class Run {
   async #restart(): Promise<RunResult | undefined> {
     await pause(this.#random(50));
     const flags = this.#mode === "fall-back" ? ["--fall-back"] : [];
-    const { code, out, err } = await this.#rig.cli("restart", this.#rig.app, "--json", ...flags);
+    const { code, out, err } = this.#interrupted
+      ? await this.#interrupt()
+      : await this.#rig.cli("restart", this.#rig.app, "--json", ...flags);
     if (code === REFUSED) return this.#result("refused", JSON.parse(out).error.message as string);
-    if (code !== 0) return this.#result("failed", err);
+    if (code !== 0) return this.#result("failed", out + err);
     const answer = JSON.parse(out) as Answer;
     this.#restarts += 1;
+    if (answer.connections === undefined) return undefined; // an earlier call had done it, and could not say so
     this.#restartMs.push(answer.phasesMs["total"]!);
     for (const { process, checkpoint } of answer.restarted)
       if (checkpoint !== (this.#newest.get(process) ?? 0)) this.#rolledFurther += 1;
     this.#replayedBytes += answer.inTransit.reduce((sum, { begin, end }) => sum + end - begin, 0);
     const broken = fromNowhere(answer);
     return broken.length === 0 ? undefined : this.#result("wrong", `received more than sent: ${broken}`);
+  }
+
+  async #interrupt(): Promise<Ended> {
+    const { last, story } = await restartInterrupted(
+      this.#rig,
+      this.#random,
+      1 + this.#random(4),
+      SIGNALS_WITHIN_MS,
+    );
+    return last.code === 0 ? last : { ...last, err: `${last.err} (${story.join("; ")})` };
   }
 
   #result(outcome: RunResult["outcome"], detail: string): RunResult {
@@ -131,17 +151,6 @@ class Run {
     const [seed, mode, restartMs] = [this.#seed, this.#mode, this.#restartMs];
     return { seed, mode, outcome, detail, restarts, rolledFurther, replayedBytes, restartMs };
   }
-}
-
-/** Numbers below a limit (xorshift32). */
-function seeded(seed: number): (limit: number) => number {
-  let state = (seed ^ 0x9e3779b9) >>> 0 || 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % limit;
-  };
 }
 
 function pause(ms: number): Promise<void> {
