@@ -15,13 +15,13 @@ struct range {
     uint8_t kind, flags;
 };
 
-/* A wake-up costs more than the record, so the reader polls on a timer and is only woken when the ring fills.
- */
+/* A wake-up costs more than the record. With flags 0 the kernel wakes the reader for the record at the
+ * consumer position alone: the first one after the reader has let everything go, which it does with each
+ * group commit. All others it finds by its timer, but when the ring fills. */
 static __always_inline uint64_t wake_flags(void *ring, uint64_t committed, uint32_t ring_bytes) {
     if (committed & 63)
-        return BPF_RB_NO_WAKEUP;
-    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > ring_bytes / 2 ? BPF_RB_FORCE_WAKEUP
-                                                                       : BPF_RB_NO_WAKEUP;
+        return 0;
+    return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > ring_bytes / 2 ? BPF_RB_FORCE_WAKEUP : 0;
 }
 
 static __always_inline void count_loss(struct process_state *state, struct cpu_counters *cpu, uint32_t kind) {

@@ -59,6 +59,16 @@ export class CollectPump {
     return this.#byCgroup.size;
   }
 
+  /**
+   * The ring is empty and nothing waits for a commit or a retry: the kernel wakes the reader for the next record. While the ring holds
+   * anything it does not.
+   */
+  get wakesWhenDue(): boolean {
+    if (this.#pending > 0 || this.source.fillBytes() > 0) return false;
+    for (const app of this.apps.values()) if (app.broken !== undefined) return false;
+    return this.source.wakesForFirst === true || this.#byCgroup.size === 0;
+  }
+
   byCgroup(cgroupId: number): ProcessBuffer | undefined {
     return this.#byCgroup.get(cgroupId);
   }
@@ -215,9 +225,13 @@ export class CollectPump {
 
   /** Gaps are told in time, also where no record follows. */
   #commitSoon(): void {
-    if (this.#pending > 0) return;
-    this.#pending = 1;
-    this.#pendingSinceMs = performance.now();
+    if (this.#pending === 0) this.took(1);
+  }
+
+  /** So many events are in columns that did not come from the ring: they wait for a commit, too. */
+  took(events: number): void {
+    if (this.#pending === 0) this.#pendingSinceMs = performance.now();
+    this.#pending += events;
   }
 
   /** True if the kernel counted losses since they were last declared. */

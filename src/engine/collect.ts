@@ -13,12 +13,12 @@ import type { Cut, Event } from "../model/event.ts";
 import {
   BUSY_SLOT_MS,
   COMMIT_INTERVAL_MS,
+  IDLE_POLL_MS,
   LOG_RETRY_CALLER,
   LOSS_POLL_MS,
   MAX_LIVE_PROCESSES,
   MAX_POLL_MS,
   MIN_POLL_MS,
-  UNUSED_POLL_MS,
 } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { KernelSource } from "../ring/kernel-source.ts";
@@ -173,7 +173,7 @@ export class Collector {
     while (!this.#stopping) {
       try {
         const busy = await this.#serial.run(() => this.#cycle());
-        const longest = this.#pump.liveProcesses === 0 ? UNUSED_POLL_MS : MAX_POLL_MS;
+        const longest = this.#pump.wakesWhenDue ? IDLE_POLL_MS : MAX_POLL_MS;
         waitMs = busy === "idle" ? Math.min(waitMs * 2, longest) : MIN_POLL_MS;
         await this.#pause.wait(busy === "more" ? 0 : waitMs);
       } catch (error) {

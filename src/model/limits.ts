@@ -48,8 +48,8 @@ export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
 export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
-/** The same timer while nothing is recorded: nothing can come, only be over. */
-export const UNUSED_POLL_MS = 250;
+/** The same timer while the kernel wakes the reader for the next record: only losses without a record are found by it. */
+export const IDLE_POLL_MS = 1000;
 /** How often losses that no record has told yet are looked for, in ms. */
 export const LOSS_POLL_MS = 100;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
@@ -86,6 +86,9 @@ export const MAX_BLOCK_STREAMS = 8;
 export const PING_LIMIT_MS = 5_000;
 /** Longest wait for any other answer of the collector, in ms (a drain of a full ring into a slow disk). */
 export const REQUEST_LIMIT_MS = 120_000;
+/** `collect --keep-bytes`, `--keep-hours`: how often sizes and ages are looked at, and the longest wait after a try that could not do it, in ms. */
+export const KEEP_LOOK_MS = 5_000;
+export const KEEP_RETRY_MAX_MS = 15 * 60_000;
 /** How often the collector looks for processes whose cgroup has become empty, in ms. */
 export const REAP_INTERVAL_MS = 500;
 /** Longest wait for a cgroup to freeze, in ms. */

@@ -78,7 +78,9 @@ export interface EventSource {
   producerPosition(): number;
   /** Bytes held by the ring, read or not. */
   fillBytes(): number;
-  /** Calls back when the kernel woke the reader: above half full. Once. */
+  /** True: the reader is woken for the first record after all was let go, too; absent: only above half full. */
+  readonly wakesForFirst?: boolean;
+  /** Calls back when the kernel woke the reader. Once. */
   onWake(callback: () => void): void;
   /** Nanoseconds of the records' clock. */
   now(): number;

@@ -47,6 +47,8 @@ export class KernelSource implements EventSource {
   readonly #native: NativeAddon;
   readonly #handle: NativeHandle;
   readonly #reader: RingReader;
+  /** Our own programs do so (native/bpf/record.bpf.h); who fills an attached ring, nobody knows. */
+  readonly wakesForFirst: boolean;
   readonly #unlock: () => void;
   readonly #captures: boolean;
   #userfaults: UserfaultHandle | undefined;
@@ -57,6 +59,7 @@ export class KernelSource implements EventSource {
     this.#native = addon;
     this.#handle = handle;
     this.#captures = captures;
+    this.wakesForFirst = captures;
     this.#reader = new RingReader(addon, handle);
     const state = this.#reader.state();
     this.ringBytes = state.ringBytes;
