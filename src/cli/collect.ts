@@ -1,14 +1,18 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
 import { hostname } from "node:os";
 import { type Command, Option } from "commander";
+import type { Retention } from "../daemon/keep-watch.ts";
 import type { NodeNames, OnFull } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
+import type { InTransitPolicy } from "../model/recovery-line.ts";
 import { nodeList } from "./app-nodes.ts";
 import { repeated } from "./failed-names.ts";
+import { keepBytes, keepHours, keepOf } from "./gc.ts";
 import { resolveHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printableSentence, write } from "./print.ts";
+import { MAIN } from "./run-command.ts";
 import { packageVersion } from "./version.ts";
 
 const DEFAULT_PIN_DIR = "/sys/fs/bpf/recovery-line";
@@ -28,6 +32,9 @@ interface CollectFlags {
   readonly unpin?: boolean;
   readonly user?: string;
   readonly onFull: OnFull;
+  readonly keepBytes?: number;
+  readonly keepHours?: number;
+  readonly keepInTransit?: InTransitPolicy;
   readonly node?: string;
   readonly nodes?: readonly string[];
 }
@@ -42,6 +49,11 @@ happens when they fill three quarters of it:
   taint  a log that is broken alone is given up, so that the others go on; what it misses is counted, and is a gap in it later
   stop   all recorded processes are held still (by the cgroup freezer) until half of the ring is free: nothing is lost, they wait
   halt   the collector ends with RL_LOG_WRITE, also after 30 s without success; the ring still holds everything
+--keep-bytes and --keep-hours say how much of a log is wanted: whole segments (64 MiB) beyond the one, or sealed longer ago than the other,
+are removed by \`gc --apply\`, which this collector runs, as far as no line of any future needs them. No clock decides what is safe. Where
+lines need more than is wanted (a process that does not checkpoint, a message log, bytes sent to somebody who is not recorded: see
+--keep-in-transit any), the log stays, one line here says why, and recovery_line_keep_unmet_logs counts it.
+
 Whatever is acknowledged stays, and what was produced is either in the log or declared lost in it.
 --dsm userfaultfd is for distributed shared memory that was not made for this tool; it ends with this collector, and
 \`recovery-line doctor --dsm\` measures what it costs. What it sees and what not: docs/userfaultfd.md.
@@ -101,6 +113,22 @@ export function register(program: Command): void {
         .choices(["taint", "stop", "halt"])
         .default("taint"),
     )
+    .option(
+      "--keep-bytes <n>",
+      "keep about so many bytes of each log, as far as no line needs more",
+      keepBytes,
+    )
+    .option(
+      "--keep-hours <n>",
+      "keep segments of the log for so many hours, as far as no line needs them longer",
+      keepHours,
+    )
+    .addOption(
+      new Option(
+        "--keep-in-transit <rule>",
+        "what lines need is what this rule of compute needs (default: what either needs)",
+      ).choices(["any", "logged"]),
+    )
     .option("--node <name>", "name of this node, kept in the logs (default with --nodes: the host's name)")
     .option("--nodes <names>", "all nodes that the applications run on, A,B; kept in the logs", repeated)
     .option(
@@ -132,6 +160,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     onFull: flags.onFull,
     ...nodeOf(flags),
     payloadLimitMib: flags.payloadLimit,
+    ...retentionOf(flags, home),
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,
     ...(helper === undefined ? {} : { helper }),
@@ -154,6 +183,25 @@ function nodeOf({ node, nodes }: CollectFlags): { readonly node?: NodeNames } {
   if (node === undefined && nodes === undefined) return {};
   const name = node ?? hostname();
   return { node: { name, all: [...new Set([name, ...nodeList(nodes ?? [])])].sort() } };
+}
+
+/** What is wanted of retention, and how it is done: by `gc --apply`. Throws RL_USAGE for what can't be done on one node alone. */
+function retentionOf(flags: CollectFlags, home: string): { readonly retention?: Retention } {
+  const keep = keepOf(flags);
+  if (keep === undefined && flags.keepInTransit !== undefined)
+    throw new RecoveryLineError("RL_USAGE", "--keep-in-transit goes with --keep-bytes or --keep-hours");
+  if (keep === undefined) return {};
+  if ((flags.nodes?.length ?? 0) > 0)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "what lines need of this node's log only the logs of all --nodes tell together",
+      "Leave --keep-bytes and --keep-hours out, and run `gc --apply --keep-bytes` with a --log for each node.",
+    );
+  const rest = ["--log", home, "--apply", "--json"];
+  if (keep.bytes !== undefined) rest.push("--keep-bytes", String(keep.bytes));
+  if (keep.hours !== undefined) rest.push("--keep-hours", String(keep.hours));
+  if (flags.keepInTransit !== undefined) rest.push("--in-transit", flags.keepInTransit);
+  return { retention: { keep, command: (app) => [process.execPath, MAIN, "gc", app, ...rest] } };
 }
 
 /** With --user the first call of two ends in there: this process becomes another one, which calls it again. */

@@ -3,19 +3,27 @@ import type { Command } from "commander";
 import type { Pruned } from "../engine/collect.ts";
 import type { StoredImage } from "../engine/collect-images.ts";
 import type { CollectPlan } from "../engine/gc.ts";
+import type { Keep } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { homesOf } from "./app-evidence.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { appDirectory, requireOwn } from "./home.ts";
+import { integerOption } from "./numbers.ts";
 import { counted, printable, table, write, writeJson } from "./print.ts";
 
-interface GcFlags extends EvidenceFlags {
+interface KeepFlags {
+  readonly keepBytes?: number;
+  readonly keepHours?: number;
+}
+
+interface GcFlags extends EvidenceFlags, KeepFlags {
   readonly apply?: boolean;
 }
 
 /** Rows of a table, count; --json prints all. */
 const MAX_ROWS = 200;
+const MAX_KEEP_HOURS = 1_000_000;
 
 const HELP = `
 A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
@@ -28,14 +36,38 @@ Without --apply nothing is changed. With it the images of obsolete checkpoints, 
 the log (64 MiB each) below every line are removed: a checkpoint with a cut then stands for all its process did before, and
 positions go on counting. A log with stable lines or page invalidations stays whole. Lines, in-transit ranges and outcomes
 stay the same; explain, graph and export begin later. Where processes send to others that nobody records, add
---in-transit any: by the rule "logged" such bytes keep everything.`;
+--in-transit any: by the rule "logged" such bytes keep everything.
+
+--keep-bytes and --keep-hours leave more of the log than must stay: only segments beyond so many bytes, or sealed so long ago, go.
+What may go at all is decided without them, and without a clock.`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
     .description("Finds checkpoints and message-log entries that no future recovery line can need.")
     .option("--apply", "remove the images of obsolete checkpoints, and prunable payloads")
+    .option(
+      "--keep-bytes <n>",
+      "with --apply: of the log remove no more than what is beyond so many bytes",
+      keepBytes,
+    )
+    .option("--keep-hours <n>", "… or was sealed more than so many hours ago", keepHours)
     .addHelpText("after", HELP)
     .action(gc);
+}
+
+/** Of blocks; for one application. */
+export function keepBytes(text: string): number {
+  return integerOption("--keep-bytes", text, 0, Number.MAX_SAFE_INTEGER);
+}
+
+export function keepHours(text: string): number {
+  return integerOption("--keep-hours", text, 0, MAX_KEEP_HOURS);
+}
+
+/** Undefined: all of the log that can go is to go. */
+export function keepOf({ keepBytes: bytes, keepHours: hours }: KeepFlags): Keep | undefined {
+  if (bytes === undefined && hours === undefined) return undefined;
+  return { ...(bytes === undefined ? {} : { bytes }), ...(hours === undefined ? {} : { hours }) };
 }
 
 async function gc(app: string | undefined, flags: GcFlags, command: Command): Promise<void> {
@@ -45,6 +77,8 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
       "--apply needs a log: an events file has no images",
       "Leave --apply out.",
     );
+  if (keepOf(flags) !== undefined && !flags.apply)
+    throw new RecoveryLineError("RL_USAGE", "--keep-bytes and --keep-hours say what --apply is to leave");
   const homes = flags.from === undefined && app !== undefined ? homesOf(flags.log) : [];
   if (flags.apply) homes.forEach(requireOwn);
   const dirs = homes.map((home) => appDirectory(home, app as string));
@@ -53,7 +87,7 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
     const found = await findObsolete(app, flags, dirs, command);
     if (flags.apply)
       for (const [at, dir] of dirs.entries()) await removeAll(dir, found, found.images[at] ?? []);
-    const logs = flags.apply ? await pruneLogs(homes, found) : [];
+    const logs = flags.apply ? await pruneLogs(homes, found, keepOf(flags)) : [];
     await print(found, { applied: flags.apply === true, finished, logs }, flags);
     process.exitCode = exitCodeOfOutcome(found.outcome);
   } finally {
@@ -62,10 +96,15 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
 }
 
 /** Images first: whoever finds an older log has all images that it names. */
-async function pruneLogs(homes: readonly string[], { application, plan }: Found): Promise<Done["logs"]> {
+async function pruneLogs(
+  homes: readonly string[],
+  { application, plan }: Found,
+  keep: Keep | undefined,
+): Promise<Done["logs"]> {
   const { pruneLog } = await import("./prune-log.ts");
   const logs = [];
-  for (const home of homes) logs.push({ log: home, ...(await pruneLog(home, application, plan.oldest)) });
+  for (const home of homes)
+    logs.push({ log: home, ...(await pruneLog(home, application, plan.oldest, keep)) });
   return logs;
 }
 

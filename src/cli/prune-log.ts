@@ -1,5 +1,6 @@
 /** Retention of one node's log, whoever holds it: the live collector, or nobody. */
 import type { Pruned } from "../engine/collect.ts";
+import type { Keep } from "../log/keep.ts";
 import { hasCode } from "../model/errors.ts";
 import { appDirectory } from "./home.ts";
 
@@ -8,11 +9,12 @@ export async function pruneLog(
   home: string,
   app: string,
   oldest: ReadonlyMap<string, number>,
+  keep?: Keep,
 ): Promise<Pruned> {
   const { connectCollector } = await import("../daemon/client.ts");
   const collector = await connectCollector(home);
   try {
-    if (collector !== undefined) return await collector.prune(app, oldest);
+    if (collector !== undefined) return await collector.prune(app, oldest, keep);
   } catch (error) {
     if (!hasCode(error, "RL_UNKNOWN_APP")) throw error; // imported beside the collector
   } finally {
@@ -21,7 +23,7 @@ export async function pruneLog(
   const { EventLog } = await import("../log/event-log.ts");
   const log = await EventLog.open(appDirectory(home, app), { create: false });
   try {
-    const { base, ...plan } = await log.planPrune(oldest);
+    const { base, ...plan } = await log.planPrune(oldest, keep);
     if (base === undefined) return { bytes: 0, ...plan };
     const { bytes, removed } = await log.prune(base);
     await removed;

@@ -7,6 +7,7 @@ import type { CollectorStats, CutAnswer, Pruned, StartRecipe } from "../engine/c
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
+import type { Keep } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
@@ -164,8 +165,8 @@ export class CollectorClient {
   }
 
   /** `PruneRequest` in protocol.ts; the collector reads its whole log for it. */
-  prune(app: string, oldest: ReadonlyMap<string, number>): Promise<Pruned> {
-    const body: PruneRequest = { app, oldest: [...oldest] };
+  prune(app: string, oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<Pruned> {
+    const body: PruneRequest = { app, oldest: [...oldest], ...(keep === undefined ? {} : { keep }) };
     return this.#json("POST", "/v1/prune", body, PRUNE_LIMIT_MS);
   }
 

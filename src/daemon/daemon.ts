@@ -6,6 +6,7 @@ import { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
 import { ensureBpffs } from "./bpffs.ts";
 import { lockHome, prepareHome } from "./home-lock.ts";
+import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
@@ -30,6 +31,8 @@ export interface DaemonOptions {
   readonly metricsPort?: number;
   /** Payloads kept of one application, in MiB. */
   readonly payloadLimitMib: number;
+  /** Absent: logs grow until somebody runs `gc --apply`. */
+  readonly retention?: Retention;
   readonly version: string;
   /** Called once when collection cannot go on. */
   readonly onFatal: (error: unknown) => void;
@@ -89,7 +92,12 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(() => payloads.close());
   const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
   if (pressure !== undefined) undo.push(() => pressure.close());
-  const metrics = collectorMetrics(() => collector.stats(), pressure);
+  let keeping: KeepWatch | undefined;
+  const metrics = collectorMetrics(
+    () => collector.stats(),
+    pressure,
+    () => keeping,
+  );
   const metricsPort = await openMetrics(options, metrics, undo);
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
@@ -98,6 +106,11 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     home,
   );
   undo.push(() => server.close());
+  if (options.retention !== undefined) {
+    const watch = new KeepWatch(collector, options.retention, onTrouble);
+    keeping = watch;
+    undo.push(() => watch.close());
+  }
   undo.push(watchProcesses(collector, membership, payloads, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;

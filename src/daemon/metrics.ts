@@ -56,6 +56,12 @@ interface Holding {
   readonly heldMs: number;
 }
 
+/** What `--keep-bytes` and `--keep-hours` came to. */
+interface Keeping {
+  readonly unmetLogs: number;
+  readonly prunedBytes: number;
+}
+
 export interface CollectorMetrics {
   /** Prometheus text, all values of one instant. */
   text(): Promise<string>;
@@ -67,7 +73,11 @@ const LOOP_PRECISION_MS = 1000;
 const LOOP_DELAYS = ["min", "max", "mean", "stddev", "p50", "p90", "p99"];
 
 /** A registry of its own: two collectors in one program do not meet. */
-export function collectorMetrics(read: () => CollectorStats, holding?: Holding): CollectorMetrics {
+export function collectorMetrics(
+  read: () => CollectorStats,
+  holding?: Holding,
+  keeping?: () => Keeping | undefined,
+): CollectorMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
   for (const what of LOOP_DELAYS) registry.removeSingleMetric(`nodejs_eventloop_lag_${what}_seconds`);
@@ -107,6 +117,19 @@ export function collectorMetrics(read: () => CollectorStats, holding?: Holding):
       },
     });
   }
+  new Gauge({
+    ...define("keep_unmet_logs", "Logs beyond --keep-bytes or --keep-hours that a line may need."),
+    collect() {
+      this.set(keeping?.()?.unmetLogs ?? 0);
+    },
+  });
+  new Counter({
+    ...define("pruned_bytes_total", "Bytes of blocks that --keep-bytes and --keep-hours removed."),
+    collect() {
+      this.reset();
+      this.inc(keeping?.()?.prunedBytes ?? 0);
+    },
+  });
   new Gauge({
     ...define("held_processes", "Processes held still because the ring is nearly full."),
     collect() {

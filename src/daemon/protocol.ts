@@ -25,6 +25,7 @@
  */
 import type { CollectedProcess, CutAnswer, CutDetail, NodeNames, Registration } from "../engine/collect.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
+import type { Keep } from "../log/keep.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
 
@@ -48,6 +49,8 @@ export interface PruneRequest {
   readonly app: string;
   /** [process, position of a checkpoint or 0 that no line of any future starts before], from the evidence of all nodes. */
   readonly oldest: readonly (readonly [string, number])[];
+  /** No more goes than this wants gone; absent: all that can. */
+  readonly keep?: Keep;
 }
 
 export type ProcessInfo = CollectedProcess;

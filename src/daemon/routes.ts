@@ -2,6 +2,7 @@
 
 import type { Collector, Registration } from "../engine/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
+import type { Keep } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
@@ -61,7 +62,10 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     },
   ],
   ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
-  ["POST /v1/prune", ({ collector }, body) => collector.prune(stringField(body, "app"), oldestField(body))],
+  [
+    "POST /v1/prune",
+    ({ collector }, body) => collector.prune(stringField(body, "app"), oldestField(body), keepField(body)),
+  ],
 ]);
 
 function processOf(body: Body): ProcessRequest {
@@ -133,6 +137,15 @@ function oldestField({ oldest }: Body): ReadonlyMap<string, number> {
       'the request\'s field "oldest" is no list of [process, position]',
     );
   return new Map(oldest as [string, number][]);
+}
+
+function keepField({ keep }: Body): Keep | undefined {
+  if (keep === undefined) return undefined;
+  const fields = Object.entries(keep ?? {});
+  const known = ([name, value]: [string, unknown]): boolean =>
+    (name === "bytes" || name === "hours") && typeof value === "number" && value >= 0;
+  if (fields.length > 0 && fields.every(known)) return keep as Keep;
+  throw new RecoveryLineError("RL_USAGE", 'the request\'s field "keep" is not { bytes?, hours? }');
 }
 
 async function rotate(collector: Collector, app: string): Promise<object> {

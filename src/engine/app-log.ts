@@ -17,6 +17,7 @@ import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { CommittedLog, Removal } from "../log/event-log.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
+import { type Keep, sealAfterMs } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
@@ -385,9 +386,22 @@ export class AppLog {
   }
 
   /** See `EventLog.planPrune`: reads the whole log. */
-  async planPrune(oldest: ReadonlyMap<string, number>): Promise<PrunePlan> {
+  async planPrune(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    return (await this.#log.planPrune?.(oldest)) ?? { base: undefined, reason: "this log keeps no segments" };
+    const plan = await this.#log.planPrune?.(oldest, keep);
+    return plan ?? { base: undefined, reason: "this log keeps no segments" };
+  }
+
+  /** True if the log is larger or older than is to be kept; false while it is broken. */
+  async isBeyond(keep: Keep): Promise<boolean> {
+    return ((await this.#log?.keptFrom?.(keep)) ?? 0) > 0;
+  }
+
+  /** True if the open segment is so old that sealing it is due, so that it can go in time. */
+  async isSealDue({ hours }: Keep): Promise<boolean> {
+    if (hours === undefined) return false;
+    const sinceMs = (await this.#log?.openSinceMs?.()) ?? Date.now();
+    return Date.now() - sinceMs > sealAfterMs(hours);
   }
 
   /** Between two commits. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */

@@ -2,6 +2,7 @@
 import type { EventColumns } from "../format/event-columns.ts";
 import type { LogBase } from "../format/log-base.ts";
 import { type CommittedLog, EventLog, type Removal } from "../log/event-log.ts";
+import type { Keep } from "../log/keep.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
 import { finishImport } from "./import-journal.ts";
 
@@ -22,7 +23,9 @@ export interface AppendLog {
   /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
   rotate?(): Promise<void>;
   /** What retention may remove, and removing it (`EventLog`); absent where a log has no segments. */
-  planPrune?(oldest: ReadonlyMap<string, number>): Promise<PrunePlan>;
+  planPrune?(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan>;
+  keptFrom?(keep: Keep): Promise<number>;
+  openSinceMs?(): Promise<number>;
   prune?(base: LogBase): Promise<Removal>;
   close(): Promise<void>;
 }

@@ -8,6 +8,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { CommittedLog } from "../log/event-log.ts";
+import type { Keep } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Cut, Event } from "../model/event.ts";
 import {
@@ -471,12 +472,13 @@ export class Collector {
 
   /**
    * Removes whole segments of the log whose content no line of any future needs (log/plan-prune.ts); collection goes on meanwhile. `oldest`
-   * must come from the evidence of all nodes' logs. Throws RL_UNKNOWN_APP, RL_LOG_WRITE, and what reading throws.
+   * must come from the evidence of all nodes' logs. With `keep` no more goes than that wants gone. Throws RL_UNKNOWN_APP, RL_LOG_WRITE, and
+   * what reading throws.
    */
-  async prune(appName: string, oldest: ReadonlyMap<string, number>): Promise<Pruned> {
+  async prune(appName: string, oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<Pruned> {
     const app = await this.#exclusive(() => this.#openApp(appName, false));
     const forgotten = await this.#forgetClosed(app, oldest);
-    const { base, ...plan } = await app.planPrune(oldest);
+    const { base, ...plan } = await app.planPrune(oldest, keep);
     if (base === undefined) return { bytes: 0, forgotten, ...plan };
     // What was planned stays true while the log grows, also for a log that was opened anew.
     const removal = await this.#exclusive(async () => (await this.#openApp(appName, false)).prune(base));
@@ -515,6 +517,19 @@ export class Collector {
   /** Every process of the open applications: those that are recorded, and those that were. */
   processes(): readonly CollectedProcess[] {
     return [...this.#pump.apps.values()].flatMap((app) =>
+  /**
+   * Applications whose open log is larger or older than is to be kept; seals what is so old that it should go in time. Throws what looking
+   * at its files throws, and RL_LOG_WRITE.
+   */
+  async beyond(keep: Keep): Promise<string[]> {
+    const found: string[] = [];
+    for (const app of [...this.#pump.apps.values()]) {
+      if (await app.isSealDue(keep)) await this.rotate(app.name);
+      if (await app.isBeyond(keep)) found.push(app.name);
+    }
+    return found;
+  }
+
       [...app.processes.values()].map(({ name, state }) => ({
         app: app.name,
         process: name,

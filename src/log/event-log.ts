@@ -4,7 +4,7 @@
  * `commit` returns when LevelDB has synced the batch and the anchor names it. Any error of the disk breaks the log:
  * it must be closed and opened anew, and then holds the commit whole or not at all.
  */
-import { rm } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
 import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
@@ -17,7 +17,8 @@ import { writeAnchor } from "./anchor-file.ts";
 import { BlockPlacer } from "./block-placer.ts";
 import { BlockStore } from "./block-store.ts";
 import { CarriedBlocks } from "./carried-blocks.ts";
-import { segmentPath, segmentsPath, syncFolder } from "./log-paths.ts";
+import { type Keep, keptFrom, sealTimes } from "./keep.ts";
+import { diskError, segmentPath, segmentsPath, syncFolder } from "./log-paths.ts";
 import type { LogState } from "./log-state.ts";
 import { type OpenedLog, openLog, withoutBefore } from "./open-log.ts";
 import { type PrunePlan, planPrune } from "./plan-prune.ts";
@@ -275,10 +276,37 @@ export class EventLog {
     return { bytes: dropped.reduce((sum, { bytes }) => sum + bytes, 0), removed };
   }
 
-  /** What of the log can go; see plan-prune.ts. Changes nothing, reads all of it. Throws what reading throws. */
-  planPrune(oldest: ReadonlyMap<string, number>): Promise<PrunePlan> {
+  /**
+   * What of the log can go; see plan-prune.ts. With `keep` no more than that wants gone. Changes nothing, reads all of it. Throws what
+   * reading throws.
+   */
+  async planPrune(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan> {
     const boundaries = this.#anchor.segments.slice(1).map(({ firstChain }) => firstChain);
-    return planPrune({ boundaries, blocks: () => this.readBlocks() }, oldest);
+    const source = { boundaries, blocks: () => this.readBlocks() };
+    if (keep === undefined) return planPrune(source, oldest);
+    const from = await this.keptFrom(keep);
+    if (from === 0) return { base: undefined, reason: "the log is within what is to be kept" };
+    return planPrune({ ...source, boundaries: boundaries.filter((boundary) => boundary <= from) }, oldest);
+  }
+
+  /** The first block to keep by `keep`; 0: the log is within it, nothing is to go. Throws RL_LOG_WRITE. */
+  async keptFrom(keep: Keep): Promise<number> {
+    const { segments } = this.#anchor;
+    try {
+      const sealed = keep.hours === undefined ? [] : await sealTimes(this.#dir, segments);
+      return keptFrom(segments, this.#segmentBytes, keep, (index) => sealed[index]!, Date.now());
+    } catch (error) {
+      throw diskError(this.#dir, error);
+    }
+  }
+
+  /** Since when blocks go into the open segment, ms of the epoch. Throws RL_LOG_WRITE. */
+  async openSinceMs(): Promise<number> {
+    const { number } = this.#anchor.segments.at(-1)!;
+    return stat(segmentPath(this.#dir, number)).then(
+      ({ birthtimeMs }) => birthtimeMs,
+      (error: unknown) => Promise.reject(diskError(this.#dir, error)),
+    );
   }
 
   /**
