@@ -216,8 +216,12 @@ async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; re
       "Take --on-full taint or halt, or leave --user out.",
     );
   const { attach, attached } = await import("../daemon/attach.ts");
+  const place = attached();
+  if (place !== undefined) return place;
+  const { requireFreePort } = await import("../daemon/metrics-port.ts");
+  await requireFreePort(flags.metricsPort); // the helper pins before it calls us again
   const ringBytes = flags.ringMib * 1024 * 1024;
-  return attached() ?? attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined });
+  return attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined });
 }
 
 function readyLine(

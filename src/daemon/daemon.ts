@@ -1,4 +1,4 @@
-/** One collector of one home: lock, capture, logs, socket, metrics, watch over processes; started in this order, ended in the reverse. */
+/** One collector of one home: lock, metrics port, capture, logs, socket, watch over processes; started in this order, ended in the reverse. */
 import { Collector, type NodeNames, type OnFull } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
@@ -65,6 +65,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const node = options.node === undefined ? {} : { node: options.node };
   prepareHome(home);
   undo.push(lockHome(home));
+  const metricsPort = await openMetrics(options, undo); // what can be refused comes before anything is pinned
   if (options.helper === undefined) ensureBpffs(pinDir);
   const cgroupLevel = processCgroupLevel();
   const collector = await Collector.start({
@@ -98,7 +99,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     pressure,
     () => keeping,
   );
-  const metricsPort = await openMetrics(options, metrics, undo);
+  metricsPort?.serve(() => metrics.text());
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
@@ -119,11 +120,10 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
 
 async function openMetrics(
   { metricsPort }: DaemonOptions,
-  metrics: { text(): Promise<string> },
   undo: Undo[],
 ): Promise<MetricsPort | undefined> {
   if (metricsPort === undefined) return undefined;
-  const opened = await openMetricsPort(metrics, metricsPort);
+  const opened = await openMetricsPort(metricsPort);
   undo.push(() => opened.close());
   return opened;
 }

@@ -1,6 +1,8 @@
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, statSync } from "node:fs";
 import { createServer, request } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { connectCollector } from "../../src/daemon/client.ts";
@@ -135,6 +137,12 @@ live("wrong use is told as such and starts nothing", () =>
       const { code, err } = await rig.cli("collect", "--pin-dir", rig.pinDir, ...args);
       expect([code, err]).toEqual([2, expect.stringContaining(args[0]!)]);
     }
+    const taken = createServer().listen(0, "127.0.0.1");
+    await once(taken, "listening");
+    const { port } = taken.address() as AddressInfo;
+    const busy = await rig.cli("collect", "--pin-dir", rig.pinDir, "--metrics-port", String(port));
+    expect([busy.code, busy.err]).toEqual([2, expect.stringContaining(`metrics port ${port}`)]);
+    taken.close();
     chmodSync(rig.home, 0o755);
     const open = await rig.cli("collect", "--pin-dir", rig.pinDir);
     expect([open.code, open.err]).toEqual([1, expect.stringContaining("chmod 700")]);
