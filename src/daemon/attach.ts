@@ -18,6 +18,7 @@ import {
   readFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { makeFolders } from "../log/make-folders.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { processCgroupLevel } from "../restart/cgroups.ts";
@@ -113,7 +114,7 @@ function findUser(name: string): User {
 
 /** The home becomes the user's if it is that already, or if it is empty and root's. */
 function giveHome(home: string, { name, uid, gid }: User): void {
-  mkdirSync(dirname(home), { recursive: true, mode: 0o755 });
+  makeFolders(dirname(home), 0o755);
   if (!isPlacedByRoot(home))
     throw new RecoveryLineError(
       "RL_NO_RIGHTS",

@@ -1,13 +1,14 @@
 /** One collector a home: an flock on `<home>/collector.lock`, whose text names the holder; and the home is for its owner only. */
-import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { makeFolders } from "../log/make-folders.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, native } from "../ring/binding.ts";
 
 /** Makes the home (0700) where it is missing. Throws RL_NO_RIGHTS, also where others may look into it. */
 export function prepareHome(home: string): void {
   try {
-    mkdirSync(home, { recursive: true, mode: 0o700 });
+    makeFolders(home);
   } catch (cause) {
     throw new RecoveryLineError(
       "RL_NO_RIGHTS",

@@ -2,14 +2,15 @@
  * Numbers the collector's sessions of one home. An application whose log was away while a session ran missed records
  * that the ring has let go since; it finds that out by comparing its last session with this file.
  */
-import { mkdir, open, readFile, rename } from "node:fs/promises";
+import { open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolders } from "../log/make-folders.ts";
 
 const FILE = "collector.session";
 
 /** The newest session that began with all applications of the home; 0 if none ever did. Makes the home, mode 0700. */
 export async function lastSession(home: string): Promise<number> {
-  await mkdir(home, { recursive: true, mode: 0o700 });
+  makeFolders(home);
   const text = await readFile(join(home, FILE), "utf8").catch(() => "0");
   return Number.parseInt(text, 10) || 0;
 }

@@ -2,11 +2,12 @@
 
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { mkdir, open, readdir, unlink } from "node:fs/promises";
+import { open, readdir, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { decodeBlock } from "../format/block.ts";
 import { HistoryCheck, printEvent } from "../format/interchange.ts";
 import { EventLog } from "../log/event-log.ts";
+import { makeFolders } from "../log/make-folders.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { appendStaged, finishImport } from "./import-journal.ts";
@@ -90,7 +91,7 @@ async function knowHistory(log: EventLog, check: HistoryCheck): Promise<void> {
 /** A name for the canonical copy, on the log's file system. Those of imports that died are removed. */
 async function stagingFile(dir: string, application: string): Promise<string> {
   const home = dirname(dir);
-  await mkdir(home, { recursive: true, mode: 0o700 });
+  makeFolders(home);
   const prefix = `.import-${application}-`;
   for (const name of await readdir(home))
     if (name.startsWith(prefix) && !isAlive(Number(name.slice(prefix.length).split("-", 1)[0])))

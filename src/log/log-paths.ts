@@ -1,8 +1,9 @@
 /** Where a log's files stand, and whether they may be trusted: nobody else may have made, replaced or linked them. */
 import { constants } from "node:fs";
-import { lstat, mkdir, open, readdir } from "node:fs/promises";
+import { lstat, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
+import { makeFolders } from "./make-folders.ts";
 
 export const anchorPath = (dir: string): string => join(dir, "anchor");
 export const lockPath = (dir: string): string => join(dir, "lock");
@@ -55,7 +56,7 @@ export async function checkSegment(path: string): Promise<boolean> {
 
 /** Makes a folder for this user alone. */
 export async function makeFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
+  makeFolders(path);
 }
 
 /** What a folder names is durable on return. */

@@ -7,6 +7,7 @@
  */
 import { crc32 } from "node:zlib";
 import { lockLog } from "../log/log-lock.ts";
+import { makeFolders } from "../log/make-folders.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_SDK_MESSAGE_BYTES, MAX_SDK_STATE_BYTES, SDK_FLUSH_INTERVAL_MS } from "../model/limits.ts";
@@ -488,8 +489,7 @@ function limited(payload: Uint8Array | string): Uint8Array {
 }
 
 async function lockFolder(folder: string): Promise<() => void> {
-  const { mkdir } = await import("node:fs/promises");
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder);
   for (let left = LOCK_TRIES; ; left -= 1) {
     try {
       return await lockLog(folder);

@@ -11,7 +11,6 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readdirSync,
   write,
@@ -19,6 +18,7 @@ import {
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { crc32 } from "node:zlib";
+import { makeFolders } from "../log/make-folders.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkpointFile } from "./checkpoint-files.ts";
 import {
@@ -185,7 +185,7 @@ export class ProcessLog {
 
 function openOrMake(folder: string, path: string): number {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolders(folder);
     return openSync(path, "r+");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw brokenBy(path, error);
