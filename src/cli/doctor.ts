@@ -1,6 +1,5 @@
 /** `recovery-line doctor`: what this machine can do, with reasons, and a test that really captures something. */
-import { execFile } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { SystemCallCost } from "../ring/system-call-cost.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -11,6 +10,7 @@ interface DoctorFlags {
   readonly log?: string;
   readonly json?: boolean;
   readonly dsm?: boolean;
+  readonly sweep?: boolean;
 }
 
 interface Finding {
@@ -33,28 +33,33 @@ export function register(program: Command): void {
     .command("doctor")
     .summary("tell what works on this machine, and prove it")
     .description(
-      "Probes kernel, rights, cgroups and CRIU, and captures a short conversation over the loopback device.",
+      "Probes kernel and rights, tries CRIU, nftables, ss, hooks and SDK for real, captures a short conversation over the loopback device, and lists what dead programs left in the kernel.",
     )
     .option("--log <dir>", "log directory, where a private CRIU may lie")
     .option("--dsm", "load the hook of `collect --dsm userfaultfd` for a moment and measure what it costs")
+    .option("--sweep", "remove what dead programs left: their captures, empty cgroups, blocked connections")
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExit codes: 0 capture works, 1 it does not.")
     .action(doctor);
 }
 
 async function doctor(flags: DoctorFlags): Promise<void> {
+  const home = resolveHome(flags.log);
   const capture = [...(await kernel()), ...(await cgroups()), rights()];
-  const checkpoints = await restart(resolveHome(flags.log));
+  const checkpoints = [...(await restart(home)), ...(await sdk())];
   const dsm = flags.dsm ? await systemCalls() : undefined;
   if (dsm !== undefined) capture.push(dsm.finding);
   const { loopbackSelfTest } = await import("../daemon/self-test.ts");
   const selfTest = await loopbackSelfTest();
+  const { leftBehind } = await import("./doctor-leftovers.ts");
+  const left = await leftBehind(home, flags.sweep === true);
   process.exitCode = selfTest.passed ? EXIT.clean : EXIT.other;
   if (flags.json)
     return writeJson({
       capabilities: [...capture, ...checkpoints],
       selfTest,
       ...(dsm?.cost === undefined ? {} : { systemCalls: dsm.cost }),
+      leftovers: left,
       notes: NOTES,
     });
   const rows = [...capture, ...checkpoints].map((one) => [
@@ -67,6 +72,8 @@ async function doctor(flags: DoctorFlags): Promise<void> {
   await write(
     `${table(["capability", "here", "needed for", "why"], rows)}\nloopback self-test ${verdict}\n\n`,
   );
+  const { leftoverReport } = await import("./doctor-leftovers.ts");
+  await write(leftoverReport(left));
   await write(NOTES.map((note) => `note: ${note}\n`).join(""));
 }
 
@@ -125,8 +132,32 @@ function rights(): Finding {
   return { name: "rights", supported, reason, needed: "capture" };
 }
 
+/** One after the other: each is tried for real. */
 async function restart(home: string): Promise<Finding[]> {
-  return [await criu(home), await nftables(), freezer()];
+  const { testBlocking, testHook, testTimeWait } = await import("../restart/self-tests.ts");
+  return [
+    await criu(home),
+    finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
+    finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
+    finding("hook", "images by a program's own command", await testHook()),
+    freezer(),
+  ];
+}
+
+async function sdk(): Promise<Finding[]> {
+  const { testSdk, testSdkInC } = await import("../sdk/self-test.ts");
+  return [
+    finding("sdk", "programs that replay themselves", await testSdk()),
+    finding("sdk-c", "the same in C", await testSdkInC()),
+  ];
+}
+
+function finding(
+  name: string,
+  needed: string,
+  { works, reason }: { works: boolean; reason: string },
+): Finding {
+  return { name, needed, supported: works, reason: reason.endsWith(".") ? reason : `${reason}.` };
 }
 
 async function criu(home: string): Promise<Finding> {
@@ -138,29 +169,6 @@ async function criu(home: string): Promise<Finding> {
     return { ...common, supported: false, reason: `${search.reason} scripts/get-criu.sh fetches one.` };
   const { works, reason } = await new CriuDriver(search.found).check();
   return { ...common, supported: works, reason };
-}
-
-/** CRIU brings its own library; what counts is the kernel's answer, which `nft` shows where it is installed. */
-function nftables(): Promise<Finding> {
-  const common = { name: "nftables", needed: "images of TCP connections" };
-  const nft = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"].find((path) => existsSync(path));
-  if (nft === undefined) {
-    const supported = existsSync("/proc/net/nf_conntrack") || existsSync("/proc/net/netfilter");
-    return Promise.resolve({
-      ...common,
-      supported,
-      reason: supported
-        ? "The kernel has netfilter; nft is not here to ask more."
-        : "The kernel has no netfilter.",
-    });
-  }
-  return new Promise((resolve) => {
-    execFile(nft, ["list", "tables"], { timeout: 10_000 }, (error, _, stderr) => {
-      const reason =
-        error === null ? "The kernel lists its tables." : stderr.trim().split("\n")[0] || error.message;
-      resolve({ ...common, supported: error === null, reason });
-    });
-  });
 }
 
 function freezer(): Finding {

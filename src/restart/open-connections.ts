@@ -24,6 +24,14 @@ export function stillThere(connections: readonly ConnectionAddresses[]): Connect
   return connections.find((connection) => there.has(keyOf(connection)));
 }
 
+/** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
+export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
+  const used = new Set(pairs.flatMap(([one, other]) => [`${one}-${other}`, `${other}-${one}`]));
+  return [false, true].some((v6) =>
+    [...tcpTable("self", v6)].some(([, { local, remote }]) => used.has(`${local.port}-${remote.port}`)),
+  );
+}
+
 function keyOf({ local, remote }: ConnectionAddresses): string {
   return `${local.address}:${local.port}-${remote.address}:${remote.port}`;
 }

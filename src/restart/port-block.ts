@@ -40,6 +40,29 @@ export async function unblockRestart(app: string): Promise<void> {
   await nft(`add table inet ${table}\ndelete table inet ${table}\n`);
 }
 
+/** Names of the tables of family inet in this network namespace. Throws RL_NOT_SUPPORTED. */
+export async function tables(): Promise<string[]> {
+  const printed = await nft("list tables inet\n");
+  return [...printed.matchAll(/^table inet (\S+)$/gm)].map(([, name]) => name!);
+}
+
+/** Pairs of ports, source before destination, of the connections that a table names in its sets. */
+export async function tablePorts(name: string): Promise<[number, number][]> {
+  const printed = await nft(`list table inet ${name}\n`);
+  const connections = printed.matchAll(/[0-9a-f.:]+ \. (\d+) \. [0-9a-f.:]+ \. (\d+)/g);
+  return [...connections].map(([, source, destination]) => [Number(source), Number(destination)]);
+}
+
+export async function deleteTable(name: string): Promise<void> {
+  await nft(`delete table inet ${name}\n`);
+}
+
+/** The application for whose restart a table blocks connections; undefined for all other tables. */
+export function restartTableApp(name: string): string | undefined {
+  const hex = /^recovery_line_restart_((?:[0-9a-f]{2})+)$/.exec(name)?.[1];
+  return hex === undefined ? undefined : Buffer.from(hex, "hex").toString();
+}
+
 /** The same while `work` runs, and no longer than this process lives. */
 export async function whileBlocked<T>(
   app: string,
@@ -67,9 +90,9 @@ export async function whileBlocked<T>(
 
 /** Waits until the rules are there: what `nft` prints into a pipe comes late. Throws RL_NOT_SUPPORTED with what it said. */
 async function drops(table: string, said: () => string): Promise<void> {
-  const deadlineMs = Date.now() + LIMIT_MS;
+  const deadlineMs = performance.now() + LIMIT_MS;
   while (!(await nft(`list chain inet ${table} input\n`).catch(() => "")).includes(" drop")) {
-    if (said() !== "" || Date.now() > deadlineMs) throw failed(said());
+    if (said() !== "" || performance.now() > deadlineMs) throw failed(said());
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

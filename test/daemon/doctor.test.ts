@@ -1,4 +1,6 @@
-import { existsSync, readdirSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { cgroup2Root } from "../../src/restart/cgroups.ts";
 import { missing, until, withRig } from "./rig.ts";
@@ -25,6 +27,10 @@ live("doctor: every capability has a reason, the self-test really captures, and 
         "rights",
         "criu",
         "nftables",
+        "ss",
+        "hook",
+        "sdk",
+        "sdk-c",
         "cgroup-freezer",
       ]),
     );
@@ -38,6 +44,31 @@ live("doctor: every capability has a reason, the self-test really captures, and 
     expect(table.out).toMatch(/^capability +here +needed for +why\naddon +yes/);
     expect(table.out).toContain("loopback self-test passed");
   }),
+);
+
+live(
+  "doctor: without nft, ss, cc and CRIU each of their rows says no, and what to install; the rest works",
+  () =>
+    withRig("doctor-poor", async (rig) => {
+      const bare = rig.path("bin");
+      mkdirSync(bare);
+      for (const name of ["sh", "cat", "sleep"]) symlinkSync(`/bin/${name}`, join(bare, name));
+      const env = {
+        ...process.env,
+        PATH: bare,
+        RECOVERY_LINE_HOME: rig.home,
+        RECOVERY_LINE_CRIU: "/nowhere/criu",
+      };
+      const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+      const { stdout } = spawnSync(process.execPath, [cli, "doctor", "--json"], { env, encoding: "utf8" });
+      const rows = new Map((JSON.parse(stdout) as Doctor).capabilities.map((one) => [one.name, one]));
+      const no = (name: string) => [rows.get(name)!.supported, rows.get(name)!.reason];
+      expect(no("nftables")).toEqual([false, expect.stringContaining("nft does not start")]);
+      expect(no("ss")).toEqual([false, expect.stringContaining("ss is missing (Debian: iproute2)")]);
+      expect(no("sdk-c")).toEqual([false, "There is no C compiler here (cc)."]);
+      expect(no("criu")).toEqual([false, expect.stringContaining("criu")]);
+      expect(["hook", "sdk"].map((name) => rows.get(name)!.supported)).toEqual([true, true]);
+    }),
 );
 
 live("doctor: Ctrl-C in the middle of the self-test leaves nothing in the kernel", () =>

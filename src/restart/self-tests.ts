@@ -1,0 +1,176 @@
+/**
+ * What a restart leans on besides the kernel's capture, tried for real: connections are blocked and let through, a TIME_WAIT is ended, a hook
+ * takes and brings back a state. Each says in one sentence what it did or why it can't, leaves nothing behind, and never throws.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ProcessCgroup } from "./cgroups.ts";
+import type { DriverCheck } from "./driver.ts";
+import { HookDriver } from "./driver-hook.ts";
+import { standsStill, whileFrozen } from "./freeze.ts";
+import { blockForRestart, type ConnectionAddresses, unblockRestart, whileBlocked } from "./port-block.ts";
+import { endTimeWait } from "./time-wait.ts";
+
+const LIMIT_MS = 10_000;
+/** What is blocked must not arrive within this time, in ms; over the loopback device anything else takes less than one. */
+const SILENCE_MS = 100;
+
+/** Both ways of blocking: the table that outlives its maker, and the one that goes with it. */
+export function testBlocking(): Promise<DriverCheck> {
+  return tried("nft blocks a connection over the loopback device, and lets it go on.", async () => {
+    const app = `doctor-${process.pid}`;
+    await overLoopback(async ({ near, far, addresses }) => {
+      let heard = 0;
+      far.on("data", (bytes: Buffer) => {
+        heard += bytes.length;
+      });
+      const silent = async (): Promise<void> => {
+        const before = heard;
+        near.write("x");
+        await pause(SILENCE_MS);
+        if (heard !== before) throw new Error("nft accepts rules, and what they block arrives all the same.");
+      };
+      try {
+        await whileBlocked(app, [addresses], silent);
+        await until(() => heard === 1, "what whileBlocked kept back never arrives");
+        await blockForRestart(app, [addresses]);
+        await silent();
+      } finally {
+        await unblockRestart(app);
+      }
+      await until(() => heard === 2, "what nft kept back never arrives");
+    });
+  });
+}
+
+export function testTimeWait(): Promise<DriverCheck> {
+  return tried("ss ends a connection in TIME_WAIT (ss -K).", async () => {
+    let used: ConnectionAddresses | undefined;
+    await overLoopback(async ({ near, far, addresses }) => {
+      far.on("end", () => far.end());
+      far.resume();
+      near.resume();
+      near.end();
+      await once(near, "close");
+      used = addresses;
+    });
+    await until(() => waits(used!), "a closed connection does not come into TIME_WAIT");
+    await endTimeWait([used!]);
+    if (waits(used!))
+      throw new Error(
+        "ss is missing (Debian: iproute2), or the kernel can't (CONFIG_INET_DIAG_DESTROY): listeners without SO_REUSEADDR come back after a minute.",
+      );
+  });
+}
+
+const HOOK = {
+  checkpoint: 'echo state >"$RECOVERY_LINE_IMAGE/state"',
+  restore:
+    'read -r state <"$RECOVERY_LINE_IMAGE/state" && echo "$state" >"$RECOVERY_LINE_IMAGE/../back" && exec sleep 60',
+};
+
+export function testHook(): Promise<DriverCheck> {
+  return tried("A hook took a state inside a process cgroup and brought it back there.", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "recovery-line-doctor-"));
+    const cgroup = new ProcessCgroup(`doctor-${process.pid}`, "hook");
+    try {
+      cgroup.create();
+      const image = join(folder, "image");
+      mkdirSync(image);
+      const procs = join(cgroup.path, "cgroup.procs");
+      spawn("/bin/sh", ["-c", 'echo $$ >"$0" && exec sleep 60', procs], { stdio: "ignore" });
+      await until(() => cgroup.populated, `nothing can be brought into ${cgroup.path}`);
+      const driver = new HookDriver({ ...HOOK, cwd: folder });
+      const notes = await whileFrozen([cgroup], (guard) =>
+        driver.dump({
+          folder: image,
+          rootPid: cgroup.pids()[0]!,
+          pids: cgroup.pids(),
+          cgroupPath: cgroup.path,
+          limitMs: LIMIT_MS,
+          guard,
+        }),
+      );
+      await end(cgroup);
+      cgroup.create();
+      await driver.restore({ folder: image, notes, limitMs: LIMIT_MS, freezeCgroup: cgroup.path });
+      await standsStill(cgroup, performance.now() + LIMIT_MS);
+      cgroup.setFreeze(false);
+      const back = (): boolean =>
+        existsSync(join(folder, "back")) && readFileSync(join(folder, "back"), "utf8") === "state\n";
+      await until(back, "the restore command does not run");
+    } finally {
+      await end(cgroup);
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+}
+
+async function end(cgroup: ProcessCgroup): Promise<void> {
+  await until(() => {
+    if (cgroup.populated) cgroup.kill();
+    return cgroup.remove();
+  }, `${cgroup.path} does not become empty`);
+}
+
+interface Connection {
+  /** Asked for the connection. */
+  readonly near: Socket;
+  readonly far: Socket;
+  readonly addresses: ConnectionAddresses;
+}
+
+async function overLoopback(work: (connection: Connection) => Promise<void>): Promise<void> {
+  const server = createServer({ allowHalfOpen: true }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const accepted = once(server, "connection") as Promise<[Socket]>;
+  const near = connect({ port: (server.address() as AddressInfo).port, host: "127.0.0.1" });
+  const [[far]] = await Promise.all([accepted, once(near, "connect")]);
+  const end = (port: number | undefined) => ({ address: "127.0.0.1", port: port!, v6: false });
+  try {
+    for (const socket of [near, far]) socket.on("error", () => undefined);
+    await work({ near, far, addresses: { local: end(near.localPort), remote: end(near.remotePort) } });
+  } finally {
+    near.destroy();
+    far.destroy();
+    server.close();
+  }
+}
+
+const TIME_WAIT = "06";
+
+function waits({ local, remote }: ConnectionAddresses): boolean {
+  const hex = (port: number): string => `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  return readFileSync("/proc/net/tcp", "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .some(
+      ([, from, to, state]) =>
+        state === TIME_WAIT && from!.endsWith(hex(local.port)) && to!.endsWith(hex(remote.port)),
+    );
+}
+
+async function tried(reason: string, work: () => Promise<void>): Promise<DriverCheck> {
+  try {
+    await work();
+    return { works: true, reason };
+  } catch (error) {
+    return { works: false, reason: (error as Error).message };
+  }
+}
+
+async function until(condition: () => boolean, otherwise: string): Promise<void> {
+  const deadlineMs = performance.now() + LIMIT_MS;
+  while (!condition()) {
+    if (performance.now() > deadlineMs) throw new Error(`${otherwise}.`);
+    await pause(5);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

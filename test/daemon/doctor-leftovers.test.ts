@@ -1,0 +1,84 @@
+/** What dead programs leave in the kernel: doctor names it, doctor --sweep removes it, and nothing that is in use. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { expect, test } from "vitest";
+import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { missing, type Rig, until, withRig } from "./rig.ts";
+
+const nft = spawnSync("nft", ["list", "tables"]).status === 0;
+const live = test.skipIf(missing !== undefined || !nft);
+
+interface Leftover {
+  readonly kind: string;
+  readonly name: string;
+  readonly state: string;
+  readonly why: string;
+}
+
+async function doctor(rig: Rig, ...flags: string[]): Promise<Leftover[]> {
+  return (await rig.json<{ leftovers: Leftover[] }>("doctor", ...flags)).leftovers;
+}
+
+/** The id of a process that has ended. */
+function deadPid(): number {
+  return spawnSync("true").pid;
+}
+
+function tables(): string {
+  return execFileSync("nft", ["list", "tables"], { encoding: "utf8" });
+}
+
+live("a capture, a blocked connection and CRIU's table of dead programs go; what is in use stays", () =>
+  withRig("leftovers", async (rig) => {
+    await rig.collect(); // its capture is read
+    await rig.run("p", "sleep", "100");
+    const dead = `/sys/fs/bpf/rl-leftover-${deadPid()}`;
+    const alive = `/sys/fs/bpf/rl-leftover-${process.pid}`;
+    const [blocked, foreign] = [rig.app, `x-${rig.app}`].map(
+      (app) => `recovery_line_restart_${Buffer.from(app).toString("hex")}`,
+    ) as [string, string];
+    const criu = ["empty", "dumped"].map((name) => `CRIU-${name}-${process.pid}`) as [string, string];
+    const end = "ipv4_addr . inet_service";
+    const conns = (table: string) =>
+      `add set inet ${table} conns4 { type ${end} . ${end}; }\nadd element inet ${table} conns4 { 127.0.0.1 . 1 . 127.0.0.1 . 2 }\n`;
+    try {
+      for (const pinDir of [dead, alive])
+        KernelSource.open({ pinDir, ringBytes: 1 << 20, cgroupLevel: 3 }).close();
+      const script = [blocked, foreign, ...criu].map((name) => `add table inet ${name}\n`).join("");
+      execFileSync("nft", ["-f", "-"], { input: script + conns(criu[1]) });
+      const ours = [dead, alive, blocked, foreign, ...criu, rig.pinDir];
+      const state = (left: readonly Leftover[]) =>
+        Object.fromEntries(
+          left.filter(({ name }) => ours.includes(name)).map((one) => [one.name, one.state]),
+        );
+      let found = state(await doctor(rig));
+      // Another test's CRIU may be at work: then its tables are nobody's leftovers.
+      await until(
+        "no CRIU is at work",
+        async () => {
+          found = state(await doctor(rig));
+          return criu[0] in found;
+        },
+        30_000,
+      );
+      expect(found).toEqual({
+        [dead]: "removable",
+        [blocked]: "removable",
+        [foreign]: "kept",
+        [criu[0]]: "removable",
+        [criu[1]]: "kept",
+      });
+      const swept = state(await doctor(rig, "--sweep"));
+      expect(swept).toMatchObject({ [dead]: "removed", [blocked]: "removed", [foreign]: "kept" });
+      expect([dead, alive, rig.pinDir].map((path) => existsSync(path))).toEqual([false, true, true]);
+      expect(tables()).not.toContain(`inet ${blocked}\n`);
+      expect(tables()).toContain(foreign);
+      expect(tables()).toContain(criu[1]);
+      expect(rig.cgroup("p").populated).toBe(true);
+    } finally {
+      for (const pinDir of [dead, alive]) KernelSource.unpin(pinDir);
+      const left = [blocked, foreign, ...criu].filter((name) => tables().includes(`inet ${name}\n`));
+      execFileSync("nft", ["-f", "-"], { input: left.map((name) => `delete table inet ${name}\n`).join("") });
+    }
+  }),
+);
