@@ -87,7 +87,7 @@ function enter(cgroup: ProcessCgroup, { command, stdio, detached, recipe }: Proc
 
 /** Waits until the shell stands still inside. Throws RL_NO_RIGHTS where it could not enter. */
 async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void> {
-  const deadlineMs = Date.now() + FREEZE_LIMIT_MS;
+  const deadlineMs = performance.now() + FREEZE_LIMIT_MS;
   while (!cgroup.populated) {
     if (child.exitCode !== null || child.pid === undefined)
       throw new RecoveryLineError(
@@ -95,7 +95,7 @@ async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void>
         `the command cannot be brought into the cgroup ${cgroup.path}`,
         "Moving a process takes root, or a delegated cgroup that holds both places.",
       );
-    if (Date.now() > deadlineMs)
+    if (performance.now() > deadlineMs)
       throw new RecoveryLineError("RL_TIMEOUT", `the command did not enter ${cgroup.path} in time`);
     await new Promise((resolve) => setTimeout(resolve, 1));
   }

@@ -164,11 +164,11 @@ async function idsFree(folder: string, limitMs: number): Promise<void> {
     const id = /^core-(\d+)\.img$/.exec(name)?.[1];
     return id === undefined ? [] : [Number(id)];
   });
-  const deadlineMs = Date.now() + limitMs;
+  const deadlineMs = performance.now() + limitMs;
   for (;;) {
     const taken = idInUse(ids);
     if (taken === undefined) return;
-    if (Date.now() > deadlineMs)
+    if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_DRIVER",
         `criu: process id ${taken} is in use, and the image needs it`,

@@ -168,9 +168,9 @@ function event(cgroupPath: string, name: string): boolean {
 }
 
 async function until(condition: () => boolean, limitMs: number, what: string): Promise<void> {
-  const deadlineMs = Date.now() + limitMs;
+  const deadlineMs = performance.now() + limitMs;
   while (!condition()) {
-    if (Date.now() > deadlineMs) throw new RecoveryLineError("RL_TIMEOUT", what);
+    if (performance.now() > deadlineMs) throw new RecoveryLineError("RL_TIMEOUT", what);
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }

@@ -39,7 +39,7 @@ export async function whileFrozen<T>(
     try {
       const sinceMs = performance.now();
       for (const cgroup of cgroups) cgroup.setFreeze(true);
-      for (const cgroup of cgroups) await standsStill(cgroup, Date.now() + limitMs);
+      for (const cgroup of cgroups) await standsStill(cgroup, performance.now() + limitMs);
       return await work(watchdog.stdin!, sinceMs);
     } finally {
       thawAll(cgroups);
@@ -53,8 +53,8 @@ export async function whileFrozen<T>(
 /** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
 async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
   const lock = holdCgroup(cgroup);
-  const deadlineMs = Date.now() + THAW_LIMIT_MS;
-  while (cgroup.freezing && Date.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
+  const deadlineMs = performance.now() + THAW_LIMIT_MS;
+  while (cgroup.freezing && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
   if (!cgroup.freezing) return lock;
   native().unlock(lock);
   throw new RecoveryLineError(
@@ -85,7 +85,7 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
 /** Waits for the kernel's word that every process stands still. */
 export async function standsStill(cgroup: ProcessCgroup, deadlineMs: number): Promise<void> {
   while (!cgroup.frozen) {
-    if (Date.now() > deadlineMs)
+    if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_TIMEOUT",
         `${cgroup.path} does not freeze in time: a process in it is in an uninterruptible wait`,

@@ -216,10 +216,10 @@ async function killAll(
 ): Promise<void> {
   const cgroups = names.map((name) => new ProcessCgroup(app, name));
   for (const cgroup of cgroups) if (cgroup.populated) cgroup.kill();
-  const deadlineMs = Date.now() + KILL_LIMIT_MS;
+  const deadlineMs = performance.now() + KILL_LIMIT_MS;
   for (const cgroup of cgroups) {
     while (cgroup.populated) {
-      if (Date.now() > deadlineMs)
+      if (performance.now() > deadlineMs)
         throw new RecoveryLineError("RL_TIMEOUT", `${cgroup.path} is not empty though it was killed`);
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
@@ -244,14 +244,14 @@ async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonl
  */
 async function driversEnded(app: string, names: readonly string[]): Promise<void> {
   for (const cgroup of names.map((name) => new ProcessCgroup(app, name))) {
-    const fromMs = Date.now();
+    const fromMs = performance.now();
     while (cgroup.id !== undefined) {
       try {
         native().unlock(holdCgroup(cgroup));
         break;
       } catch (error) {
-        if (!hasCode(error, "RL_LOCKED") || Date.now() > fromMs + 2 * DRIVER_END_MS) throw error;
-        if (Date.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
+        if (!hasCode(error, "RL_LOCKED") || performance.now() > fromMs + 2 * DRIVER_END_MS) throw error;
+        if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
     }
@@ -288,12 +288,12 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
 
 /** Waits until the old sockets have closed each other: blocked, they would stay and hold their addresses. Throws RL_TIMEOUT. */
 async function gone(connections: readonly ConnectionAddresses[]): Promise<void> {
-  const deadlineMs = Date.now() + KILL_LIMIT_MS;
+  const deadlineMs = performance.now() + KILL_LIMIT_MS;
   for (;;) {
     const taken = stillThere(connections);
     if (taken === undefined) return;
     const { local, remote } = taken;
-    if (Date.now() > deadlineMs)
+    if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_TIMEOUT",
         `the old connection from ${local.address}:${local.port} to ${remote.address}:${remote.port} does not end`,
@@ -321,7 +321,7 @@ async function restoreOne(request: RestartRequest, { process, image }: RestoreTa
       guard,
     })
     .finally(() => native().unlock(guard));
-  await standsStill(cgroup, Date.now() + KILL_LIMIT_MS);
+  await standsStill(cgroup, performance.now() + KILL_LIMIT_MS);
   if (cgroup.pids().includes(root)) return;
   throw new RecoveryLineError(
     "RL_DRIVER",
