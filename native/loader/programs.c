@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The two light skeletons behind one face. They link only libc: the loader itself is a BPF program. */
 #include "internal.h"
+#include "undisturbed.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -94,8 +95,9 @@ static int attach(struct objects *objects) {
 int programs_load(struct objects *objects, uint32_t ring_bytes, uint32_t cgroup_level, bool naive,
                   char *error) {
     objects_clear(objects);
-    int status =
-        naive ? load_naive(objects, ring_bytes, cgroup_level) : load_exact(objects, ring_bytes, cgroup_level);
+    int status = 0;
+    LOAD_UNDISTURBED(status, status = naive ? load_naive(objects, ring_bytes, cgroup_level)
+                                            : load_exact(objects, ring_bytes, cgroup_level));
     if (status != 0)
         return capture_fail(error, status, "the kernel refused the capture programs (%s variant): %s",
                             naive ? "naive" : "exact", strerror(-status));

@@ -3,6 +3,7 @@
 #include "userfault.h"
 #include "bpf_call.h"
 #include "internal.h"
+#include "undisturbed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,8 @@ static int lend_maps(struct userfault_events *skeleton, const struct capture *ca
     return status;
 }
 
-static int load(struct userfault_events *skeleton, const struct capture *capture, struct userfault *out) {
+static int load_into(struct userfault_events *skeleton, const struct capture *capture,
+                     struct userfault *out) {
     if (capture != NULL) {
         skeleton->rodata->ring_bytes = capture->config.ring_bytes;
         skeleton->rodata->cgroup_level = capture->config.cgroup_level;
@@ -60,25 +62,32 @@ static int load(struct userfault_events *skeleton, const struct capture *capture
     return 0;
 }
 
+static int load(const struct capture *capture, struct userfault *out) {
+    struct userfault_events *skeleton = userfault_events__open();
+
+    if (skeleton == NULL)
+        return -ENOMEM;
+    const int status = load_into(skeleton, capture, out);
+    userfault_events__destroy(skeleton);
+    return status;
+}
+
 int userfault_open(struct capture *capture, struct userfault **out, char *error) {
 #if !defined(__x86_64__)
     (void)capture, *out = NULL;
     return capture_fail(error, -ENOTSUP, "userfaultfd can be watched on x86-64 only");
 #else
     int status = probe_rights(error);
-    struct userfault_events *skeleton;
 
     *out = NULL;
     if (status != 0)
         return status;
-    if ((skeleton = userfault_events__open()) == NULL || (*out = malloc(sizeof(**out))) == NULL)
+    if ((*out = malloc(sizeof(**out))) == NULL)
         status = -ENOMEM;
     else {
         **out = (struct userfault){-1, -1};
-        status = load(skeleton, capture, *out);
+        LOAD_UNDISTURBED(status, status = load(capture, *out));
     }
-    if (skeleton != NULL)
-        userfault_events__destroy(skeleton);
     if (status == 0)
         return 0;
     userfault_close(*out);

@@ -107,6 +107,17 @@ static int capture_connections(const char *pin_dir) {
     return map;
 }
 
+/* The verifier gives up with EAGAIN when a signal is pending, and libbpf tries five times only. */
+static int load_undisturbed(struct payload_egress_bpf *program) {
+    sigset_t all, before;
+
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    const int status = payload_egress_bpf__load(program);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
 static void load(struct logger *l) {
     struct payload_egress_bpf *program = payload_egress_bpf__open();
     struct bpf_map *map;
@@ -127,7 +138,7 @@ static void load(struct logger *l) {
     if (!status)
         status = bpf_map__set_max_entries(program->maps.payload_ring, ring_bytes);
     if (!status)
-        status = payload_egress_bpf__load(program);
+        status = load_undisturbed(program);
     if (status)
         fail("the kernel refused the payload program: %s", strerror(-status));
     l->program = program;
