@@ -55,6 +55,8 @@ lines need more than is wanted (a process that does not checkpoint, a message lo
 --keep-in-transit any), the log stays, one line here says why, and recovery_line_keep_unmet_logs counts it.
 
 Whatever is acknowledged stays, and what was produced is either in the log or declared lost in it.
+Runtimes with memory rings (native/dsm) hand them over at <log directory>/rings.sock: same logs, same metrics. They stop when this command
+does, and what was in their rings by then is lost; their entities then count as failed.
 --dsm userfaultfd is for distributed shared memory that was not made for this tool; it ends with this collector, and
 \`recovery-line doctor --dsm\` measures what it costs. What it sees and what not: docs/userfaultfd.md.
 

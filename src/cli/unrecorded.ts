@@ -3,7 +3,7 @@
  *
  * What they did since stands in the kernel's ring, if anywhere. So the end of their log is not their end, and no line may let them
  * continue from it: a message they received meanwhile from a process that goes back would be an orphan. They can stand at what is on
- * record only, as failed processes do.
+ * record only, as failed processes do. The same is true of entities whose memory rings nobody took to their end.
  */
 import type { StoredProcess } from "../engine/process-state.ts";
 import { hasCode } from "../model/errors.ts";
@@ -14,9 +14,11 @@ import { counted, printable } from "./print.ts";
 /** From the state of a log that no collector holds (keys: `engine/app-log.ts`). Imported logs have none. */
 export function unrecordedIn(log: { getState(key: string): unknown }): string[] {
   const names = (log.getState("processes") ?? []) as readonly string[];
-  return names.filter(
+  const rings = (log.getState("rings") ?? []) as readonly string[];
+  const live = names.filter(
     (name) => (log.getState(`process/${name}`) as StoredProcess | undefined)?.live === true,
   );
+  return [...new Set([...live, ...rings])];
 }
 
 /** The same of an application in several homes. */

@@ -1,4 +1,4 @@
-/** One collector of one home: lock, metrics port, capture, logs, socket, watch over processes; started in this order, ended in the reverse. */
+/** One collector of one home: lock, metrics port, capture, logs, socket, memory rings, watch over processes; started in this order, ended in the reverse. */
 import { Collector, type NodeNames, type OnFull } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
@@ -10,6 +10,7 @@ import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
+import { RingTaker } from "./ring-taker.ts";
 import { CollectorServer } from "./server.ts";
 
 export interface DaemonOptions {
@@ -112,16 +113,15 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     keeping = watch;
     undo.push(() => watch.close());
   }
+  const rings = RingTaker.start(collector, home, onTrouble);
+  undo.push(() => rings?.close());
   undo.push(watchProcesses(collector, membership, payloads, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
   return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
 }
 
-async function openMetrics(
-  { metricsPort }: DaemonOptions,
-  undo: Undo[],
-): Promise<MetricsPort | undefined> {
+async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {
   if (metricsPort === undefined) return undefined;
   const opened = await openMetricsPort(metricsPort);
   undo.push(() => opened.close());

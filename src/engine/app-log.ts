@@ -9,6 +9,7 @@
  *   "node"                `NodeNames`, where the collector was told
  *   "forgetting"          `Forgetting[]`
  *   "ring"                `StoredRing`: records before `position` are in the log
+ *   "rings"               names of entities whose runtimes hand memory rings over
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
 import { mkdir } from "node:fs/promises";
@@ -16,8 +17,8 @@ import type { LogBase } from "../format/log-base.ts";
 import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { CommittedLog, Removal } from "../log/event-log.ts";
-import type { PrunePlan } from "../log/plan-prune.ts";
 import { type Keep, sealAfterMs } from "../log/keep.ts";
+import type { PrunePlan } from "../log/plan-prune.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
@@ -92,6 +93,8 @@ export class AppLog {
   #touched = false;
   #forgetting: readonly Forgetting[] = [];
   #forgettingChanged = false;
+  #rings: ReadonlySet<string> = new Set();
+  #ringsChanged = false;
 
   constructor(name: string, folder: string, openLog: OpenLog, bootId: string, node?: NodeNames) {
     this.name = name;
@@ -162,6 +165,7 @@ export class AppLog {
     }
     this.#log = log;
     this.broken = undefined;
+    this.endRings();
   }
 
   async #load(log: AppendLog): Promise<void> {
@@ -178,6 +182,8 @@ export class AppLog {
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
     this.#forgetting = ((await log.getState("forgetting")) ?? []) as readonly Forgetting[];
     this.#forgettingChanged = false;
+    this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
+    this.#ringsChanged = false;
     this.pending = new Pending();
     this.taking = this.#stored?.taking ?? false;
   }
@@ -231,6 +237,23 @@ export class AppLog {
     this.#forgetting = ends;
     this.#forgettingChanged = true;
     this.touch();
+  }
+
+  /** Entities whose runtimes are connected (take-rings.ts); stored with the next commit. */
+  get rings(): ReadonlySet<string> {
+    return this.#rings;
+  }
+
+  set rings(names: ReadonlySet<string>) {
+    this.#rings = names;
+    this.#ringsChanged = true;
+    this.touch();
+  }
+
+  /** Nobody takes from them any more although nobody saw their ends: what they did since is missing. */
+  endRings(): void {
+    for (const name of this.#rings) this.gap(this.process(name), 0);
+    if (this.#rings.size > 0) this.rings = new Set();
   }
 
   /** Nothing of it is recorded any more. Returns the cgroups that were. */
@@ -307,6 +330,8 @@ export class AppLog {
     this.#nodeChanged = false;
     if (this.#forgettingChanged) log.putState("forgetting", this.#forgetting);
     this.#forgettingChanged = false;
+    if (this.#ringsChanged) log.putState("rings", [...this.#rings]);
+    this.#ringsChanged = false;
     for (const process of this.processes.values()) {
       process.settle();
       if (process.columns.count > 0) {

@@ -3,7 +3,8 @@
  *
  * Rings give their room back before a commit, so that a crash of this collector loses events; the runtime notices the broken
  * connection and stops. All its processes have failed then, and what a failed process did after its last checkpoint counts for
- * nothing. A runtime that starts again begins from its initial state: a `rollback` to 0 stands in the log.
+ * nothing: the state "rings" names those whose ends are unknown (app-log.ts), and whoever opens the log next declares them.
+ * A runtime that starts again begins from its initial state: a `rollback` to 0 stands in the log.
  */
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,21 +18,38 @@ import type { MemoryBatch, MemoryRings } from "../ring/memory-rings.ts";
 class MemoryApp {
   readonly log: EventLog;
   readonly #columns = new Map<string, EventColumns>();
+  readonly #connected = new Set<string>();
 
   constructor(log: EventLog) {
     this.log = log;
+    for (const name of (log.getState("rings") ?? []) as readonly string[])
+      this.#columnsOf(name).push({ type: "gap", process: name });
   }
 
-  take({ entities, events }: MemoryBatch): void {
+  take({ entities, events, ended }: MemoryBatch): void {
     for (const name of entities) this.#begin(name);
     for (const event of events) this.#columns.get(event.process)?.push(event);
+    if (ended) for (const name of entities) this.#connected.delete(name);
+    if (ended) this.#putConnected();
   }
 
   #begin(name: string): void {
-    if (this.#columns.has(name)) return;
-    const columns = new EventColumns(name);
+    if (this.#connected.has(name)) return;
+    this.#connected.add(name);
+    this.#putConnected();
+    const columns = this.#columnsOf(name);
+    if (columns.count > 0 || this.log.heads().has(name))
+      columns.push({ type: "rollback", process: name, checkpoint: 0 });
+  }
+
+  #columnsOf(name: string): EventColumns {
+    const columns = this.#columns.get(name) ?? new EventColumns(name);
     this.#columns.set(name, columns);
-    if (this.log.heads().has(name)) columns.push({ type: "rollback", process: name, checkpoint: 0 });
+    return columns;
+  }
+
+  #putConnected(): void {
+    this.log.putState("rings", [...this.#connected]);
   }
 
   /** On return what was taken is durable. */

@@ -258,8 +258,10 @@ export class CollectPump {
       else if (app.givenUp) await this.#declareMissed(app);
       else back.push(app);
     }
-    if (back.length > 0) this.#readAgain(back);
-    return back.length > 0;
+    if (back.length === 0) return false;
+    this.#readAgain(back);
+    this.#commitSoon(); // what opening declared, also where no record follows
+    return true;
   }
 
   /** Goes back to what the ring still holds; logs that were well skip what they have. */

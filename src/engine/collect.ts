@@ -43,6 +43,7 @@ import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 import { Serial } from "./serial.ts";
+import { type RingBatch, takeRingBatch } from "./take-rings.ts";
 
 export type { CutDetail } from "./collect-cut.ts";
 export type {
@@ -312,6 +313,11 @@ export class Collector {
         );
     }
     if (!Number.isSafeInteger(cgroupId) || cgroupId < 1) throw new TypeError("cgroupId is an integer ≥ 1");
+    if (this.#pump.apps.get(app)?.rings.has(process))
+      throw new RecoveryLineError(
+        "RL_USAGE",
+        `process ${process} of ${app} is recorded through memory rings`,
+      );
     const other = this.#pump.byCgroup(cgroupId);
     if (other !== undefined && (other.name !== process || other.app.name !== app))
       throw new RecoveryLineError(
@@ -374,6 +380,7 @@ export class Collector {
     app.skipBefore = this.#pump.source.readPosition();
     this.#unreadable.delete(name);
     this.#pump.apps.set(name, app);
+    if (app.pending.gaps > 0) await this.#pump.commitApp(app); // readers see committed blocks only
     return app;
   }
 
@@ -386,6 +393,30 @@ export class Collector {
     const process = app.processes.get(name);
     if (process !== undefined) return process;
     throw new RecoveryLineError("RL_UNKNOWN_PROCESS", `${appName} has no process "${name}"`);
+  }
+
+  // ---- memory rings
+
+  /**
+   * What a runtime did, with the next group commit; at once where it has ended. Its first batch begins its history: what the log held of
+   * its entities is undone. After a throw (RL_USAGE, RL_CONTRADICTION, RL_LOG_WRITE, what opening a log throws) all runtimes of the
+   * application must be turned away: what they did since stands in the log as a gap.
+   */
+  takeRings(batch: RingBatch): Promise<void> {
+    return this.#exclusive(async () => {
+      const app = await this.#openApp(batch.application, true);
+      if (app.broken !== undefined) throw app.broken;
+      try {
+        takeRingBatch(app, batch);
+      } catch (error) {
+        app.endRings();
+        throw error;
+      } finally {
+        this.#pump.took(batch.events.length + 1);
+        this.#pause.end(); // with nothing to record it waits longer
+      }
+      if (batch.ended) await this.#commitOrThrow(app);
+    });
   }
 
   // ---- the reliable path
@@ -486,6 +517,19 @@ export class Collector {
     return { bytes: removal?.bytes ?? 0, forgotten };
   }
 
+  /**
+   * Applications whose open log is larger or older than is to be kept; seals what is so old that it should go in time. Throws what looking
+   * at its files throws, and RL_LOG_WRITE.
+   */
+  async beyond(keep: Keep): Promise<string[]> {
+    const found: string[] = [];
+    for (const app of [...this.#pump.apps.values()]) {
+      if (await app.isSealDue(keep)) await this.rotate(app.name);
+      if (await app.isBeyond(keep)) found.push(app.name);
+    }
+    return found;
+  }
+
   /** Returns how many ends of connections cuts name no longer (engine/forget-closed.ts). */
   async #forgetClosed(app: AppLog, oldest: ReadonlyMap<string, number>): Promise<number> {
     const { source } = this.#parts;
@@ -517,19 +561,6 @@ export class Collector {
   /** Every process of the open applications: those that are recorded, and those that were. */
   processes(): readonly CollectedProcess[] {
     return [...this.#pump.apps.values()].flatMap((app) =>
-  /**
-   * Applications whose open log is larger or older than is to be kept; seals what is so old that it should go in time. Throws what looking
-   * at its files throws, and RL_LOG_WRITE.
-   */
-  async beyond(keep: Keep): Promise<string[]> {
-    const found: string[] = [];
-    for (const app of [...this.#pump.apps.values()]) {
-      if (await app.isSealDue(keep)) await this.rotate(app.name);
-      if (await app.isBeyond(keep)) found.push(app.name);
-    }
-    return found;
-  }
-
       [...app.processes.values()].map(({ name, state }) => ({
         app: app.name,
         process: name,

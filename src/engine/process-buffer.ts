@@ -1,5 +1,5 @@
 /** One process's records on their way from the ring to its application's log. */
-import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
+import { EVENT_KIND, EventColumns, isControlKind } from "../format/event-columns.ts";
 import { RingFlag, RingKind, UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { Event } from "../model/event.ts";
@@ -97,6 +97,12 @@ export class ProcessBuffer {
       ...(time === undefined ? {} : { time }),
     });
     return 1;
+  }
+
+  /** One event of a runtime with memory rings. Throws what `control` throws. */
+  event(event: Event): void {
+    if (isControlKind(EVENT_KIND[event.type])) this.control(event);
+    else this.columns.push(event);
   }
 
   /** One event of the reliable path; returns its position. Throws what `ProcessState.apply` throws, before any change. */

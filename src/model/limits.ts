@@ -50,6 +50,8 @@ export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
 /** The same timer while the kernel wakes the reader for the next record: only losses without a record are found by it. */
 export const IDLE_POLL_MS = 1000;
+/** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected. */
+export const ACCEPT_POLL_MS = 250;
 /** How often losses that no record has told yet are looked for, in ms. */
 export const LOSS_POLL_MS = 100;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */

@@ -48,7 +48,7 @@ export function openMemoryRings(home: string): MemoryRings {
     throw new RecoveryLineError(
       "RL_LOCKED",
       `memory rings are being taken at ${path} already`,
-      "Stop the other collect-rings, or name another directory with --log.",
+      "The collector of the directory takes them, or another collect-rings: name another directory with --log.",
       error,
     );
   }
