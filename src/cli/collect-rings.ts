@@ -7,7 +7,7 @@ import { counted, printableSentence, write } from "./print.ts";
 const HELP = `
 A runtime (native/dsm is one) connects to <log directory>/rings.sock, hands its rings over and is recorded in the log of the
 application it names. That log is closed, and can be computed from, when the last runtime of the application has ended.
-Rings give their room back before what was in them is on disk: a runtime stops when this command does. `recovery-line collect` takes
+Rings give their room back before what was in them is on disk: a runtime stops when this command does. recovery-line collect takes
 rings at the same place, into the same logs as what it records itself; this command is for machines where nothing can be captured.
 
 Example:
