@@ -17,7 +17,22 @@ enum connection_flag {
     CONNECTION_FAST_OPEN = 16, /* data went out with the SYN, before any tracepoint saw it */
 };
 
-/* TCP. Written at state changes (socket lock or bottom half), `received` under the socket lock. */
+/* One send call, from its first piece to its end. `selection` tells it from a call that ended while the
+ * process was not recorded, whose end nobody noted. */
+struct sending {
+    uint64_t by; /* 0: none. In a connection the task that sends, in a task the socket that it sends on */
+    uint64_t selection;
+    uint64_t left;    /* bytes still to come when the current part began */
+    uint64_t emitted; /* bytes in parts already recorded */
+    uint32_t begin;   /* sequence number at which the current part began */
+};
+
+/*
+ * TCP. Written at state changes (socket lock or bottom half), `received` under the socket lock.
+ * `sending` is for the one thread that sends, which is nearly always: claimed under the socket lock by
+ * whoever finds it free, given back by that thread alone. Once two threads met here (`crowded`) it is claimed
+ * no more, and each keeps its calls with itself.
+ */
 struct connection {
     uint64_t owner;    /* cgroup id of the process that uses it; 0 = none yet */
     uint64_t received; /* all bytes before this offset are in some receive record */
@@ -26,6 +41,8 @@ struct connection {
     uint64_t received_base; /* the same for bytes_received */
     uint32_t local, remote; /* initial sequence numbers */
     uint32_t flags;
+    uint32_t crowded;
+    struct sending sending;
 };
 
 /* AF_UNIX stream (bytes) and seqpacket (whole messages: a truncating reader would spoil a byte count). */

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 3
+#define CAPTURE_MAP_VERSION 4
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* Pinned last: its presence says that the instance is complete. Map `config`, one element. */

@@ -116,16 +116,7 @@ static __always_inline void emit_send(struct process_state *state, uint64_t proc
 
 #if RECOVERY_EXACT
 
-/* The send call that the current task is in. `selection` tells it from a call that ended while the process
- * was not recorded, whose end nobody noted. */
-struct sending {
-    uint64_t sk; /* 0: none */
-    uint64_t selection;
-    uint64_t left;    /* bytes still to come when the current part began */
-    uint64_t emitted; /* bytes in parts already recorded */
-    uint32_t begin;   /* sequence number at which the current part began */
-};
-
+/* Calls of threads that shared a connection. */
 struct {
     __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
     __uint(map_flags, BPF_F_NO_PREALLOC);
@@ -133,23 +124,51 @@ struct {
     __type(value, struct sending);
 } senders SEC(".maps");
 
+static __always_inline uint64_t current_task(void) {
+    return (uint64_t)bpf_get_current_task_btf();
+}
+
+/* Where the current thread keeps its call on this connection; `by` is what it writes there. Lock held. */
+static __always_inline struct sending *keep_call(const struct sock *sk, struct connection *c, uint64_t *by) {
+    *by = current_task();
+    if (c->sending.by == *by)
+        return &c->sending;
+    if (!c->sending.by && !c->crowded)
+        return &c->sending;
+    c->crowded = 1;
+    *by = (uint64_t)sk;
+    return bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+/* The call that the current thread ends, if its beginning was seen. */
+static __always_inline struct sending *find_call(const struct sock *sk, struct connection *c) {
+    struct sending *s;
+
+    if (c->sending.by == current_task())
+        return &c->sending;
+    if (!c->crowded)
+        return 0;
+    s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, 0);
+    return s && s->by == (uint64_t)sk ? s : 0;
+}
+
 /* The lock was dropped while we waited for room and another thread wrote: what we had is a range of its own.
  */
-static __always_inline void finish_part(const struct sock *sk, const struct tcp_sock *tcp, struct sending *s,
-                                        uint64_t done, struct process_state *state, uint64_t process) {
-    struct connection *c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0);
-
+static __always_inline void finish_part(const struct tcp_sock *tcp, const struct connection *c,
+                                        struct sending *s, uint64_t done, struct process_state *state,
+                                        uint64_t process) {
     s->emitted += done;
-    if (c && c->flags & CONNECTION_NAMED && (!c->owner || c->owner == process))
+    if (c->flags & CONNECTION_NAMED && (!c->owner || c->owner == process))
         emit_send(state, process, c, offset_of_sequence(tcp, c, s->begin), done, 0);
 }
 
 /* Before each piece that a send call copies; lock held, so write_seq is where that piece goes. */
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sending, const struct sock *sk, const struct msghdr *msg) {
-    uint64_t process, left;
+    uint64_t process, left, by;
     struct process_state *state = selected(&process);
     const struct tcp_sock *tcp;
+    struct connection *c;
     struct sending *s;
 
     if (!state)
@@ -157,12 +176,15 @@ int BPF_PROG(tcp_sending, const struct sock *sk, const struct msghdr *msg) {
     tcp = as_tcp(sk);
     if (tcp->inet_conn.icsk_ulp_ops)
         return 0;
-    s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0);
+    if (!c)
+        return 0; /* no name, and no record */
+    s = keep_call(sk, c, &by);
     if (!s)
         return 0;
     left = msg->msg_iter.count;
-    if (s->sk != (uint64_t)sk || s->selection != state->selection) {
-        s->sk = (uint64_t)sk;
+    if (s->by != by || s->selection != state->selection) {
+        s->by = by;
         s->selection = state->selection;
         s->emitted = 0;
     } else if (s->left >= left) {
@@ -171,21 +193,22 @@ int BPF_PROG(tcp_sending, const struct sock *sk, const struct msghdr *msg) {
         if (tcp->write_seq == s->begin + (uint32_t)done)
             return 0;
         if (done)
-            finish_part(sk, tcp, s, done, state, process);
+            finish_part(tcp, c, s, done, state, process);
     }
     s->left = left;
     s->begin = tcp->write_seq;
     return 0;
 }
 
-static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_sock *tcp,
-                                     const struct connection *c, int sent, struct process_state *state,
-                                     uint64_t process) {
-    struct sending *s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, 0);
+/* The place is given back last: emitting is a barrier between what is read here and whoever claims it next.
+ */
+static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_sock *tcp, struct connection *c,
+                                     int sent, struct process_state *state, uint64_t process) {
+    struct sending *s = find_call(sk, c);
 
-    if (s && s->sk == (uint64_t)sk && s->selection == state->selection) {
+    if (s && s->selection == state->selection) {
         emit_send(state, process, c, offset_of_sequence(tcp, c, s->begin), sent - s->emitted, 0);
-        s->sk = 0;
+        s->by = 0;
         return;
     }
     /* The tracepoint was attached while we were inside of the call. */
@@ -193,17 +216,17 @@ static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_soc
 }
 
 static __always_inline void forget_send(const struct sock *sk) {
-    struct sending *s = bpf_task_storage_get(&senders, bpf_get_current_task_btf(), 0, 0);
+    struct connection *c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0);
+    struct sending *s = c ? find_call(sk, c) : 0;
 
     if (s)
-        s->sk = 0;
+        s->by = 0;
 }
 
 #else
 
-static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_sock *tcp,
-                                     const struct connection *c, int sent, struct process_state *state,
-                                     uint64_t process) {
+static __always_inline void tcp_sent(const struct sock *sk, const struct tcp_sock *tcp, struct connection *c,
+                                     int sent, struct process_state *state, uint64_t process) {
     uint64_t end = c->flags & CONNECTION_SENT_FINAL ? c->sent_final : sent_offset(tcp, c);
 
     emit_send(state, process, c, end - sent, sent, RECOVERY_FLAG_NAIVE);
