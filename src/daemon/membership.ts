@@ -8,7 +8,10 @@
 import type { Collector, Registration } from "../engine/collect.ts";
 import { Serial } from "../engine/serial.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { EMPTY_CGROUP_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
+import { holdCgroup } from "../restart/freeze.ts";
+import { native } from "../ring/binding.ts";
 import type { ProcessInfo, RegisterMode } from "./protocol.ts";
 
 /** Is anything in the process's cgroup? A parameter for processes whose cgroups lie elsewhere (tests, benches). */
@@ -19,7 +22,32 @@ const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
   return cgroup.id === cgroupId && cgroup.populated;
 };
 
+/**
+ * Removes the cgroup of a process that has ended. False: not now; something is in it, or on its way there (`run` freezes it before, a
+ * restore and a checkpoint lock it).
+ */
+function removeOwnCgroup({ app, process }: ProcessName): boolean {
+  const cgroup = new ProcessCgroup(app, process);
+  if (cgroup.id === undefined) return true;
+  if (cgroup.populated || cgroup.freezing) return false;
+  let lock: number;
+  try {
+    lock = holdCgroup(cgroup);
+  } catch {
+    return false;
+  }
+  try {
+    return cgroup.remove();
+  } finally {
+    native().unlock(lock);
+  }
+}
+
+type ProcessName = Pick<ProcessInfo, "app" | "process">;
+
 export class Membership {
+  /** Processes whose cgroup is to go, and from when on it may, ms of `performance.now()`; by "app/process". */
+  readonly #empty = new Map<string, ProcessName & { readonly fromMs: number }>();
   readonly #collector: Collector;
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
@@ -60,13 +88,35 @@ export class Membership {
     return this.#collector.processes().find((one) => one.app === app && one.process === process);
   }
 
-  /** Ends the recording of every process whose cgroup is empty or gone. Throws RL_LOG_WRITE; then the next call tries again. */
+  /**
+   * Ends the recording of every process whose cgroup is empty or gone; a while later such a cgroup is removed. Throws RL_LOG_WRITE; then
+   * the next call tries again.
+   */
   reap(): Promise<void> {
     return this.#serial.run(async () => {
       for (const process of this.#collector.processes()) {
-        if (process.live && !this.#isPopulated(process))
-          await this.#collector.unregister(process.app, process.process);
+        if (!process.live || this.#isPopulated(process)) continue;
+        await this.#collector.unregister(process.app, process.process);
+        this.#mayGo(process);
       }
+      this.#removeEmpty();
     });
+  }
+
+  #mayGo({ app, process }: ProcessName): void {
+    if (this.#isPopulated !== inOwnCgroup) return;
+    this.#empty.set(`${app}/${process}`, { app, process, fromMs: performance.now() + EMPTY_CGROUP_MS });
+  }
+
+  #removeEmpty(): void {
+    for (const [name, { fromMs, ...process }] of this.#empty) {
+      if (performance.now() < fromMs) continue;
+      this.#empty.delete(name);
+      if (!this.#runs(process) && !removeOwnCgroup(process)) this.#mayGo(process);
+    }
+  }
+
+  #runs({ app, process }: ProcessName): boolean {
+    return this.#collector.processes().some((one) => one.live && one.app === app && one.process === process);
   }
 }

@@ -93,6 +93,8 @@ export const KEEP_LOOK_MS = 5_000;
 export const KEEP_RETRY_MAX_MS = 15 * 60_000;
 /** How often the collector looks for processes whose cgroup has become empty, in ms. */
 export const REAP_INTERVAL_MS = 500;
+/** How long the cgroup of an ended process stays, in ms: it may be started again, or a command that ends may still look into it. */
+export const EMPTY_CGROUP_MS = 5_000;
 /** Longest wait for a cgroup to freeze, in ms. */
 export const FREEZE_LIMIT_MS = 10_000;
 /** Longest time a checkpoint driver may take for one image or one restore, in ms, unless told otherwise. */

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { tile } from "../native/tiling.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
@@ -39,6 +40,26 @@ live("the exit status is the command's; a signal to run reaches the command", ()
     expect((await waiting.ended).code).toBe(9);
     await until("the collector knows that it ended", async () => (await stateOf(rig, "waits")) === "exited");
   }),
+);
+
+live(
+  "a detached command that has ended leaves no cgroup behind, with a collector or before one came back",
+  () =>
+    withRig("cgroups", async (rig) => {
+      const gone = (name: string) => until(name, () => new ProcessCgroup(rig.app, name).id === undefined);
+      const first = await rig.collect();
+      await rig.cli("run", rig.app, "short", "--detach", "--", "true");
+      await gone("short");
+      await rig.cli("run", rig.app, "longer", "--detach", "--", "sleep", "1");
+      first.child.kill("SIGKILL");
+      await first.ended;
+      await until("it ends", () => !new ProcessCgroup(rig.app, "longer").populated);
+      expect(new ProcessCgroup(rig.app, "longer").id).toBeDefined();
+      await rig.collect();
+      await gone("longer");
+      expect(new ProcessCgroup(rig.app, "").id).toBeUndefined();
+      expect(await stateOf(rig, "longer")).toBe("exited");
+    }),
 );
 
 live("wrong use of run: nothing is registered, nothing is left in the cgroup", () =>
