@@ -143,6 +143,7 @@ async function work(
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport, resultReport } = await import("./restart-report.ts");
   const { openPayloadStore } = await import("../restart/payload-log.ts");
+  const { findCheckpoint } = await import("../restart/find-checkpoint.ts");
   const { driver } = await chooseDriver("criu", home);
   const payload = openPayloadStore(appDirectory(home, app));
   const show = async (plan: RestartPlan): Promise<void> => {
@@ -158,7 +159,8 @@ async function work(
     log: collector,
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
-    blocks: () => collector.blocks(app),
+    checkpoint: (name, index) =>
+      findCheckpoint({ cuts: () => collector.log(app), blocks: () => collector.blocks(app) }, name, index),
     compute: await computation(app, collector, processes),
     startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
     onPlan: show,
@@ -199,7 +201,7 @@ async function computation(
 ): Promise<RestartRequest["compute"]> {
   const { computeApp } = await import("../engine/compute-app.ts");
   const { lineWithout } = await import("../restart/line-without.ts");
-  const log = { name: app, blocks: () => collector.blocks(app), close: async () => undefined };
+  const blocks = () => collector.blocks(app);
   return async (failed, unusable) => {
     const inLog = new Set<string>();
     const found = (names: readonly string[]): string[] => {
@@ -207,6 +209,7 @@ async function computation(
       return failed.filter((name) => inLog.has(name));
     };
     if (unusable.length === 0) {
+      const log = { name: app, cuts: await collector.log(app), blocks, close: async () => undefined };
       const answer = await computeApp([log], {
         failed: found,
         dsm: "sequential",
@@ -214,7 +217,7 @@ async function computation(
       }).catch(orNoProcess);
       if (answer !== undefined && processes.every((name) => inLog.has(name))) return answer;
     }
-    return lineWithout(collector.blocks(app), processes, failed, unusable);
+    return lineWithout(blocks(), processes, failed, unusable);
   };
 }
 

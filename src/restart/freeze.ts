@@ -54,7 +54,8 @@ export async function whileFrozen<T>(
 async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
   const lock = holdCgroup(cgroup);
   const deadlineMs = performance.now() + THAW_LIMIT_MS;
-  while (cgroup.freezing && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
+  while (cgroup.freezing && performance.now() < deadlineMs)
+    await new Promise((resolve) => setTimeout(resolve, 10));
   if (!cgroup.freezing) return lock;
   native().unlock(lock);
   throw new RecoveryLineError(

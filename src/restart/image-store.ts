@@ -18,8 +18,8 @@ const FILES = "files";
 const PARTIAL = ".partial-";
 export const MANIFEST_FORMAT = 1;
 const CHUNK_BYTES = 1 << 20;
-/** Files that are hashed and synced at one time, count. */
-const SEALED_TOGETHER = 16;
+/** Files of one image that are hashed, and synced, at one time, count. */
+const FILES_TOGETHER = 16;
 /** A manifest of 100 000 files. */
 const MAX_MANIFEST_BYTES = 32 * 1024 * 1024;
 
@@ -88,9 +88,9 @@ export class NewImage {
   async seal(facts: ImageFacts): Promise<{ reference: string; sizeBytes: number }> {
     const paths = await filesBelow(this.files);
     const files: ImageFile[] = [];
-    for (let from = 0; from < paths.length; from += SEALED_TOGETHER)
+    for (let from = 0; from < paths.length; from += FILES_TOGETHER)
       files.push(
-        ...(await Promise.all(paths.slice(from, from + SEALED_TOGETHER).map((path) => this.#sealFile(path)))),
+        ...(await Promise.all(paths.slice(from, from + FILES_TOGETHER).map((path) => this.#sealFile(path)))),
       );
     const text = `${JSON.stringify({ ...facts, files } satisfies ImageManifest, null, 1)}\n`;
     await writeSynced(join(this.#partial, MANIFEST), text);
@@ -133,7 +133,10 @@ export async function openImage(home: string, app: string, reference: string): P
   const manifest = await readManifest(folder, match[2]!);
   const known = new Set(manifest.files.map(({ path }) => path));
   const files = join(folder, FILES);
-  for (const file of manifest.files) await checkFile(files, file);
+  for (let from = 0; from < manifest.files.length; from += FILES_TOGETHER)
+    await Promise.all(
+      manifest.files.slice(from, from + FILES_TOGETHER).map((file) => checkFile(files, file)),
+    );
   for (const path of await filesBelow(files).catch(() => [])) {
     if (!known.has(path)) throw refused(join(files, path), "is not in the manifest");
   }

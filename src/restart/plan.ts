@@ -8,11 +8,10 @@
  */
 import type { StartRecipe } from "../engine/collect.ts";
 import type { CutDetail } from "../engine/collect-cut.ts";
-import { decodeBlock } from "../format/block.ts";
 import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
-import type { RecoveryLine } from "../model/recovery-line.ts";
+import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
 import { imageSockets } from "./criu-sockets.ts";
 import { openImage, type StoredImage } from "./image-store.ts";
 import { type PayloadSource, planTransit, type TransitPlan, type TransitProcess } from "./transit.ts";
@@ -31,8 +30,8 @@ export interface PlanSource {
     failed: readonly string[],
     unusable: readonly CheckpointName[],
   ): Promise<{ readonly line: RecoveryLine; readonly evidence: Evidence }>;
-  /** The application's log. */
-  blocks(): AsyncIterable<Uint8Array>;
+  /** An image's checkpoint, as the log has it. */
+  checkpoint(process: string, checkpoint: number): Promise<CheckpointEvent | undefined>;
   /** Cuts of the processes that run now, standing still. */
   readonly running: ReadonlyMap<string, readonly CutDetail[]>;
   startRecipe(process: string): Promise<StartRecipe | undefined>;
@@ -93,7 +92,6 @@ class RestartPlanner {
   readonly #alsoFailed: { process: string; to: string }[] = [];
   readonly #unusable: CheckpointName[] = [];
   readonly #images = new Map<string, Promise<StoredImage>>();
-  #checkpoints: ReadonlyMap<string, CheckpointEvent> | undefined;
 
   constructor(source: PlanSource, options: PlanOptions) {
     this.#source = source;
@@ -137,21 +135,17 @@ class RestartPlanner {
     }
   }
 
+  /** Images are checked side by side: one waits for the disk while another is summed. */
   async #targets({ line }: RecoveryLine): Promise<Target[]> {
-    const targets: Target[] = [];
-    for (const { process, action, checkpoint } of line) {
-      if (action === "continue") continue;
-      if (action === "initial") targets.push(await this.#initial(process));
-      else if (action === "restore")
-        targets.push({
-          process,
-          action,
-          checkpoint: checkpoint!,
-          image: await this.#image(process, checkpoint!),
-        });
-      else throw notSupported(`${process} needs its message log replayed`);
-    }
-    return targets;
+    const targets = await Promise.all(line.map((entry) => this.#target(entry)));
+    return targets.filter((target) => target !== undefined);
+  }
+
+  async #target({ process, action, checkpoint }: LineEntry): Promise<Target | undefined> {
+    if (action === "continue") return undefined;
+    if (action === "initial") return this.#initial(process);
+    if (action !== "restore") throw notSupported(`${process} needs its message log replayed`);
+    return { process, action, checkpoint: checkpoint!, image: await this.#image(process, checkpoint!) };
   }
 
   async #initial(process: string): Promise<Target> {
@@ -165,8 +159,7 @@ class RestartPlanner {
   }
 
   async #image(process: string, checkpoint: number): Promise<StoredImage> {
-    this.#checkpoints ??= await readCheckpoints(this.#source.blocks());
-    const reference = this.#checkpoints.get(nameOf({ process, checkpoint }))?.image;
+    const reference = (await this.#source.checkpoint(process, checkpoint))?.image;
     if (reference === undefined)
       throw notSupported(
         `checkpoint ${checkpoint} of ${process} has no image: the program brings its own state back`,
@@ -223,18 +216,6 @@ class RestartPlanner {
 
 function nameOf({ process, checkpoint }: CheckpointName): string {
   return `${process}/${checkpoint}`;
-}
-
-/** Indices are never used twice, also not after a rollback: the log's last word on one is the only one. */
-async function readCheckpoints(
-  blocks: AsyncIterable<Uint8Array>,
-): Promise<ReadonlyMap<string, CheckpointEvent>> {
-  const found = new Map<string, CheckpointEvent>();
-  for await (const bytes of blocks) {
-    for (const event of decodeBlock(bytes).columns.extras.values())
-      if (event.type === "checkpoint") found.set(nameOf(event), event);
-  }
-  return found;
 }
 
 /**

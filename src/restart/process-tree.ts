@@ -42,10 +42,12 @@ export function treeRoot(pids: readonly number[]): number {
  * to a group or session of that number. Undefined where all are free.
  */
 export function idInUse(ids: readonly number[]): number | undefined {
+  const there = ids.find((id) => existsSync(`/proc/${id}`)); // also a thread, which has no name in the listing
+  if (there !== undefined) return there; // one look each, before one at everybody
   const used = new Set<number>();
   for (const name of readdirSync("/proc")) {
     const fields = /^\d+$/.test(name) ? statFields(Number(name)) : undefined;
     if (fields !== undefined) used.add(Number(name)).add(Number(fields[2])).add(Number(fields[3]));
   }
-  return ids.find((id) => used.has(id) || existsSync(`/proc/${id}`)); // a thread has no name in the listing
+  return ids.find((id) => used.has(id));
 }

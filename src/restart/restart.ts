@@ -50,7 +50,7 @@ export interface RestartRequest extends PlanOptions {
   readonly log: RestartLog;
   readonly driver: CheckpointDriver;
   readonly compute: PlanSource["compute"];
-  readonly blocks: PlanSource["blocks"];
+  readonly checkpoint: PlanSource["checkpoint"];
   readonly payload?: PlanSource["payload"];
   /** Called for each channel that goes back: bytes sent behind `from` are undone. */
   readonly cutBack?: (channel: string, from: number) => Promise<void>;
@@ -152,16 +152,16 @@ function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
 }
 
 async function makePlan(request: RestartRequest): Promise<RestartPlan> {
-  const { home, app, processes, log, compute, blocks, payload } = request;
+  const { home, app, processes, log, compute, checkpoint, payload } = request;
   await log.drain();
-  const running = new Map<string, CutAnswer["details"]>();
-  for (const name of processes)
-    if (new ProcessCgroup(app, name).populated) running.set(name, (await log.cut(app, name)).details);
+  const live = processes.filter((name) => new ProcessCgroup(app, name).populated);
+  const cuts = await Promise.all(live.map((name) => log.cut(app, name)));
+  const running = new Map(live.map((name, at) => [name, cuts[at]!.details]));
   const source: PlanSource = {
     home,
     app,
     compute,
-    blocks,
+    checkpoint,
     running,
     startRecipe: (process) => log.startRecipe(app, process),
     ...(payload === undefined ? {} : { payload }),
