@@ -3,10 +3,12 @@
  * out: it must be the sequential one. Every restart also checks received ≤ sent on every channel (native/dsm/restore.c), since
  * a right result alone proves nothing.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { compile } from "../native/c-build.ts";
 import { Random } from "../reference/random.ts";
 import { makeDsm } from "./dsm-build.ts";
 import { Application, killed, PAUSE_US, result, survive } from "./survive.ts";
@@ -89,3 +91,13 @@ test("a restart refuses what is no line, and images that are not what their mani
   writeFileSync(image, bytes);
   expect(await result(app.start(text))).toEqual({ code: 0, correct: true, said: "" });
 }, 60_000);
+
+test("a version that only a retained frame holds survives two failures without a checkpoint of its home between", () => {
+  const images = join(folder, "retained");
+  mkdirSync(images);
+  const library = join(makeDsm("address,undefined"), "librecovery_dsm.a");
+  const flags = [library, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-lpthread"];
+  const program = compile("dsm_retained", ["test/dsm/c/dsm_retained_test.c"], flags);
+  const read = execFileSync(program, [images], { encoding: "utf8", timeout: 30_000 }).trim().split("\n");
+  expect(read.sort()).toEqual(['{"rank":0,"read":42}', '{"rank":1,"read":42}']);
+});
