@@ -8,7 +8,7 @@ import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Keep } from "../log/keep.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
@@ -94,6 +94,9 @@ export interface CollectedLog {
   heads(): ReadonlyMap<string, ProcessHead>;
   /** Throws RL_BAD_BLOCK, RL_CORRUPT_LOG, and what the connection throws. */
   block(chain: number): Promise<ParsedBlock>;
+  /** Of blocks before firstChain those that the base holds. */
+  carried(chain: number): Promise<ParsedBlock | undefined>;
+  readonly firstCarried: ReadonlyMap<string, number>;
 }
 
 export class CollectorClient {
@@ -189,13 +192,22 @@ export class CollectorClient {
   /** The application's log by block, as it is now: it may go on, what is in it stays. Throws RL_UNKNOWN_APP. */
   async log(app: string): Promise<CollectedLog> {
     const base = `/v1/apps/${encodeURIComponent(app)}`;
-    const { firstChain, lastChain, heads } = await this.#json<WireCommitted>("GET", `${base}/committed`);
-    const known = new Map(heads);
+    const log = await this.#json<WireCommitted>("GET", `${base}/committed`);
+    const { firstChain, lastChain } = log;
+    const known = new Map(log.heads);
+    const block = async (chain: number): Promise<ParsedBlock> =>
+      parseBlock(await this.#text("GET", `${base}/blocks/${chain}`));
     return {
       firstChain,
       lastChain,
       heads: () => known,
-      block: async (chain) => parseBlock(await this.#text("GET", `${base}/blocks/${chain}`)),
+      block,
+      carried: (chain) =>
+        block(chain).catch((error: unknown) => {
+          if (hasCode(error, "RL_USAGE")) return undefined; // it is not kept
+          throw error;
+        }),
+      firstCarried: new Map(log.firstCarried),
     };
   }
 

@@ -71,6 +71,8 @@ export interface WireCommitted {
   readonly firstChain: number;
   readonly lastChain: number;
   readonly heads: readonly (readonly [process: string, head: ProcessHead])[];
+  /** Each process's first block in the base. */
+  readonly firstCarried: readonly (readonly [process: string, chain: number])[];
 }
 
 export interface ProcessRequest {

@@ -100,7 +100,7 @@ export class CollectorServer {
     const log = await this.#service.collector.committed(app);
     if (log === undefined)
       throw new RecoveryLineError("RL_NOT_SUPPORTED", `the log of ${app} can only be read from its start`);
-    return { ...log, heads: [...log.heads] };
+    return { ...log, heads: [...log.heads], firstCarried: [...log.firstCarried] };
   }
 
   async #block(app: string, chain: number, response: ServerResponse): Promise<void> {

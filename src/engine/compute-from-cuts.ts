@@ -13,7 +13,8 @@
  * 3. Intervals before the oldest checkpoint read are merged into one, that is, their marks are joined. A mark enters the merged interval
  *    here exactly if it enters one of its parts there. While none does, all marks are the same. If one does (a process falls below its
  *    oldest checkpoint read), twice as many of its checkpoints are read and the question is asked again.
- * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them. A gap before a cut is healed by it (3).
+ * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them, also to those that the first block of the log's
+ *    base stands for. A gap before a cut is healed by it (3).
  * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Undone lines are not read: if
  *    there are any and a receiver is not known, the events must tell.
  * 6. A cut may leave closed channels out that an older one names (`BlockHeader.forgets`). Where both ends' cuts do, the channel couples
@@ -39,7 +40,9 @@ export interface CutSource {
   /** Throws RL_CORRUPT_LOG. */
   block(chain: number): Promise<ParsedBlock>;
   /** A block of the log's base, which stands for those before firstChain; absent where it can't be asked for. */
-  carried?(chain: number): ParsedBlock | undefined;
+  carried?(chain: number): ParsedBlock | undefined | Promise<ParsedBlock | undefined>;
+  /** Number of each process's first block in the base. */
+  readonly firstCarried?: ReadonlyMap<string, number>;
 }
 
 export type FromCuts =
@@ -120,7 +123,8 @@ class Reading {
       for (const [process, head] of source.heads()) {
         if (names.has(process)) throw new NeedsEvents("two logs hold the same process");
         names.add(process);
-        histories.push(new CutHistory(process, head, (chain) => this.#read(source, chain)));
+        const base = source.firstCarried?.get(process);
+        histories.push(new CutHistory(process, head, (chain) => this.#read(source, chain), base));
       }
     }
     this.histories = histories;

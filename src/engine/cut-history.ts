@@ -44,6 +44,7 @@ export class CutHistory {
   readonly #irregular: number;
   readonly #lines: number;
   readonly #read: ReadBlock;
+  readonly #base: number | undefined;
   /** Newest first. */
   readonly #checkpoints: PlacedCut[] = [];
   readonly #tail: TailRows[] = [];
@@ -54,12 +55,14 @@ export class CutHistory {
   /** Everything that is in effect was read. */
   complete = false;
 
-  constructor(process: string, head: ProcessHead, read: ReadBlock) {
+  /** `base`: number of its first block in the log's base, where it has one. */
+  constructor(process: string, head: ProcessHead, read: ReadBlock, base?: number) {
     this.process = process;
     this.#walk = new HistoryWalk(process, head, read);
     this.#irregular = head.irregular;
     this.#lines = head.position;
     this.#read = read;
+    this.#base = base;
   }
 
   /** Line of the oldest checkpoint that was read: what lies before is unknown. 0 = nothing is unknown. */
@@ -140,8 +143,9 @@ export class CutHistory {
     let ceiling = Number.POSITIVE_INFINITY;
     let left = budget;
     for (let chain = this.#irregular; chain > 0; left -= 1) {
-      const parsed = left > 0 ? await this.#read(chain) : undefined;
-      if (parsed === undefined) throw new NeedsEvents("too many gaps, or older than what the log keeps");
+      if (left <= 0) throw new NeedsEvents("there are too many gaps");
+      const parsed = await this.#read(chain);
+      if (parsed === undefined) return this.#takeCollapsed(chain, ceiling);
       const { header } = parsed;
       if (header.endsInRollback) {
         this.rolledBack = true;
@@ -150,6 +154,14 @@ export class CutHistory {
       this.#takeIrregular(readColumns(parsed), header.position, ceiling);
       chain = header.previousIrregular;
     }
+  }
+
+  /** Block `chain` was removed, and what came before it: the base's first block begins with all their gaps. Undone lines may be among them. */
+  async #takeCollapsed(chain: number, ceiling: number): Promise<void> {
+    const base = this.#base === undefined || this.#base <= chain ? undefined : await this.#read(this.#base);
+    if (base === undefined) throw new NeedsEvents("gaps are older than what the log keeps");
+    this.rolledBack = true;
+    this.#takeIrregular(readColumns(base), base.header.position, ceiling);
   }
 
   #takeIrregular(columns: EventColumns, position: number, ceiling: number): void {

@@ -18,6 +18,16 @@ export class CarriedBlocks {
     return bytes === undefined ? undefined : parseBlock(bytes);
   }
 
+  /** Number of each process's first block in the base: what it did before is collapsed into it. */
+  first(): ReadonlyMap<string, number> {
+    const found = new Map<string, number>();
+    for (const [chain, bytes] of this.#blocks) {
+      const { process } = parseBlock(bytes).header;
+      if (!found.has(process)) found.set(process, chain);
+    }
+    return found;
+  }
+
   get bytes(): readonly Uint8Array[] {
     return [...this.#blocks.values()];
   }

@@ -41,6 +41,8 @@ export interface CommittedLog {
   readonly firstChain: number;
   readonly lastChain: number;
   readonly heads: ReadonlyMap<string, ProcessHead>;
+  /** Number of each process's first block in the base, which `block` gives, too. */
+  readonly firstCarried: ReadonlyMap<string, number>;
 }
 
 export interface Removal {
@@ -202,7 +204,8 @@ export class EventLog {
   committed(): CommittedLog {
     this.#check();
     const { firstChain, lastChain } = this.#anchor;
-    return { firstChain, lastChain, heads: this.#state.committedHeads() };
+    const heads = this.#state.committedHeads();
+    return { firstChain, lastChain, heads, firstCarried: this.#carried.first() };
   }
 
   /** Newest block of each process, appended ones that wait for `commit` included. */

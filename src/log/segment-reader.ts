@@ -21,6 +21,8 @@ export interface LogReader {
   block(chain: number): Promise<ParsedBlock>;
   /** A block of the base (format/log-base.ts) by its number, which is below firstChain. */
   carried(chain: number): ParsedBlock | undefined;
+  /** Number of each process's first block in the base. */
+  readonly firstCarried: ReadonlyMap<string, number>;
   /** Blocks of the process that hold control events, newest first; reads no others. Ends at what is kept. */
   controlBlocks(process: string): AsyncGenerator<ParsedBlock>;
   /** Blocks after number `since` in chain order, those of the base first; the chain is checked, too. */
@@ -46,6 +48,7 @@ export async function openLogReader(dir: string): Promise<LogReader> {
     heads: () => state.heads,
     block: (chain) => store.block(chain),
     carried: (chain) => carried.block(chain),
+    firstCarried: carried.first(),
     controlBlocks: (process) =>
       walkBack(dir, process, state.heads.get(process)?.control ?? 0, firstChain, (chain) =>
         store.block(chain),

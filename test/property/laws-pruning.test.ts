@@ -45,6 +45,9 @@ const told = ({ line, inTransit, outcome, evidence }: RecoveryLine) => ({
   evidence,
 });
 
+/** How often the line came from cuts after pruning, and why not; count. */
+const afterPruning = new Map<string, number>();
+
 async function sameAnswers(full: Evidence, base: LogBase, log: MemoryLog): Promise<void> {
   const kept = await readEvidence(streamOf(base, log));
   const joined = await buildEvidence([{ name: "kept", blocks: () => streamOf(base, log) }], { workers: 0 });
@@ -55,6 +58,7 @@ async function sameAnswers(full: Evidence, base: LogBase, log: MemoryLog): Promi
     heads: () => log.heads(),
     block: (chain: number) => log.block(chain),
     carried: (chain: number) => carried.get(chain),
+    firstCarried: new Map([...carried].reverse().map(([chain, { header }]) => [header.process, chain])),
   };
   const { processes } = full;
   for (let set = 0; set < 2 ** processes.length; set += 1) {
@@ -65,6 +69,8 @@ async function sameAnswers(full: Evidence, base: LogBase, log: MemoryLog): Promi
       expect(told(computeLine(kept, options))).toEqual(expected);
       expect(told(computeLine(joined, options))).toEqual(expected);
       const cuts = await computeFromCuts([source], options);
+      const way = cuts.line === undefined ? cuts.reason : "cuts";
+      afterPruning.set(way, (afterPruning.get(way) ?? 0) + 1);
       if (cuts.line !== undefined) expect(told(cuts.line)).toEqual(expected);
     }
   }
@@ -276,7 +282,10 @@ test("after pruning, every failure set's line, in-transit ranges and outcome are
     { seed, numRuns: numRuns },
   );
   expect(prunings).toBeGreaterThan(10);
+  expect(afterPruning.get("cuts")).toBeGreaterThan(100);
+  expect(afterPruning.get("gaps are older than what the log keeps")).toBeUndefined();
   console.log(`seed ${seed}: ${prunings} prunings, ${again} a second time, ${removed} blocks removed`);
+  console.log(JSON.stringify([...afterPruning]));
 });
 
 test("cuts that leave closed connections out: the line from cuts is the line from all events, also after pruning", async () => {
