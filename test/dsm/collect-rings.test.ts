@@ -1,5 +1,6 @@
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -80,6 +81,71 @@ test("collect-rings records a program of the DSM, compute reads its log while it
     collector.kill("SIGTERM");
     expect(await ended).toBe(0);
     expect(said).toMatch(/\d+ events recorded\n$/);
+  } finally {
+    collector.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("collect-rings killed: nobody whose end it did not see continues, and the next one says that events are missing", async () => {
+  const kernels = makeDsm();
+  const folder = mkdtempSync(join(tmpdir(), "collect-rings-"));
+  const home = join(folder, "home");
+  mkdirSync(join(folder, "images"));
+  const collect = async () => {
+    const child = spawn(process.execPath, [MAIN, "collect-rings", "--log", home], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    return child;
+  };
+  const where = [
+    "--collector",
+    join(home, "rings.sock"),
+    "--application",
+    "heat",
+    "--images",
+    join(folder, "images"),
+  ];
+  const words = ["tsp", "--n", "9", "--processes", "2", "--every", "5", ...where];
+  const compute = (...more: string[]) => {
+    const { status, stdout } = spawnSync(process.execPath, [
+      MAIN,
+      "compute",
+      "heat",
+      "--log",
+      home,
+      "--json",
+      ...more,
+    ]);
+    return {
+      status,
+      ...(JSON.parse(stdout.toString()) as { line: { action: string }[]; unrecorded?: string[] }),
+    };
+  };
+  let collector = await collect();
+  try {
+    const run = spawn(join(kernels, "dsm-kernels"), [...words, "--pause-us", "20000"], { stdio: "ignore" });
+    const ended = once(run, "exit");
+    await expect.poll(() => existsSync(join(folder, "images", "p1-2.json")), { timeout: 20_000 }).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 200)); // a commit
+    collector.kill("SIGKILL");
+    expect(await ended).toEqual([70, null]);
+    const dark = compute("--failed", "p1");
+    expect([dark.status, dark.unrecorded]).toEqual([3, ["h0", "h1", "p0"]]);
+    expect(dark.line.some(({ action }) => action === "continue")).toBe(false);
+    collector = await collect();
+    await runKernel(kernels, ...words);
+    // The log is closed soon after its last runtime has ended; until then it is locked.
+    let text = "";
+    const readable = () => {
+      const { status, stdout } = spawnSync(process.execPath, [MAIN, "export", "heat", "--log", home]);
+      text = stdout.toString();
+      return status;
+    };
+    await expect.poll(readable, { timeout: 10_000 }).toBe(0);
+    for (const type of ["gap", "rollback"]) expect(text.split(`"type":"${type}"`)).toHaveLength(5);
+    expect(compute("--failed", "p1,h1")).not.toHaveProperty("unrecorded");
   } finally {
     collector.kill("SIGKILL");
     rmSync(folder, { recursive: true, force: true });
