@@ -18,7 +18,7 @@ import { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver } from "./driver.ts";
 import { HookDriver } from "./driver-hook.ts";
 import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
-import { stillThere } from "./open-connections.ts";
+import { openConnections, stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
 import {
@@ -29,7 +29,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
-import { endTimeWait } from "./time-wait.ts";
+import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -89,10 +89,11 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     const clock = new Clock();
     const plan = await whileFrozen(liveCgroups(request), async () => {
       const made = await clock.time("plan", () => makePlan(request));
+      if (made.breaking.length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
       await note(request, made, "killing");
-      await clock.time("kill", () => killAll(request, namesOf(made)));
+      await clock.time("kill", () => killTied(request, made));
       return made;
     });
     await bringBack(request, plan, clock);
@@ -167,6 +168,25 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     ...(payload === undefined ? {} : { payload }),
   };
   return planRestart(source, request);
+}
+
+/** Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. */
+async function killTied(request: RestartRequest, plan: RestartPlan): Promise<void> {
+  const names = namesOf(plan);
+  const pids =
+    plan.breaking.length === 0 ? [] : names.flatMap((name) => new ProcessCgroup(request.app, name).pids());
+  const theirs = openConnections(pids);
+  await killAll(request, names);
+  if (plan.breaking.length > 0)
+    await endConnections([...theirs, ...plan.transit.broken.map(({ socket }) => socket)]);
+}
+
+function noBreaking({ breaking }: RestartPlan): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `connections of ${breaking.map(({ process }) => process).join(", ")} have to be ended, and there is no ss for it`,
+    "Nothing was killed or restored. Install it (Debian: iproute2), or restart without --keep-survivors.",
+  );
 }
 
 /** Copies of the images with the connections as they must be; the stored ones stay as they are. Links, where nothing differs. */

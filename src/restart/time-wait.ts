@@ -13,23 +13,42 @@ const LIMIT_MS = 10_000;
 const CONNECTIONS_A_CALL = 100;
 
 /** Only sockets in TIME_WAIT, only these connections, from either end. Failure is no error here: a restore that needs it says so. */
-export async function endTimeWait(connections: readonly ConnectionAddresses[]): Promise<void> {
+export function endTimeWait(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroy("time-wait", connections);
+}
+
+/**
+ * Ends these connections, from either end, in whatever state: whoever still holds one gets ECONNABORTED at its next call, so that nothing it writes
+ * afterwards is taken and lost. Failure is no error here: `endsConnections` tells before whether `ss` is there.
+ */
+export function endConnections(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroy("connected", connections);
+}
+
+/** True if `ss` can be started. */
+export async function endsConnections(): Promise<boolean> {
+  return (await ss(["-V"])) === 0;
+}
+
+async function destroy(state: string, connections: readonly ConnectionAddresses[]): Promise<void> {
   const ends = connections
     .map(unmapped)
     .flatMap(({ local, remote }) => [end(local, remote), end(remote, local)]);
   const all = [...new Set(ends)];
   for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
     const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");
-    await ss(["-K", "-t", "-n", "state", "time-wait", filter]);
+    await ss(["-K", "-t", "-n", "state", state, filter]);
   }
 }
 
 /** In a session of its own: a Ctrl-C of the terminal would end it, and the restore would fail for want of it. */
-async function ss(args: readonly string[]): Promise<void> {
+async function ss(args: readonly string[]): Promise<number | null | undefined> {
   const child = spawn("ss", args, { stdio: "ignore", detached: true });
   const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
-  await once(child, "exit").catch(() => undefined); // it does not start
+  const ended = once(child, "exit") as Promise<[number | null]>;
+  const [code] = await ended.catch(() => [undefined]); // it does not start
   clearTimeout(timer);
+  return code;
 }
 
 function end(source: Address, destination: Address): string {
