@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LD_PRELOAD: below FAULT_DIR one call in FAULT_RATE fails or does less than asked: short writes, EINTR, EIO,
- * ENOSPC. */
+/* LD_PRELOAD: below FAULT_DIR one write, sync, rename or new file in FAULT_RATE fails or does less than
+ * asked: short writes, EINTR, EIO, ENOSPC. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,4 +96,62 @@ int fdatasync(int fd) {
         return -1;
     }
     return REAL("fdatasync", int (*)(int))(fd);
+}
+
+#undef fwrite_unlocked
+
+/* LevelDB writes through these two. */
+size_t fwrite_unlocked(const void *bytes, size_t size, size_t count, FILE *file) {
+    const uint64_t chosen = fault(fileno_unlocked(file));
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        if (only != 0 || chosen & 1 || size * count < 2)
+            return 0;
+        count = 1 + chosen % (size * count - 1);
+        size = 1;
+    }
+    return REAL("fwrite_unlocked", size_t(*)(const void *, size_t, size_t, FILE *))(bytes, size, count, file);
+}
+
+int fflush_unlocked(FILE *file) {
+    const uint64_t chosen = file == NULL ? 0 : fault(fileno_unlocked(file));
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        return EOF;
+    }
+    return REAL("fflush_unlocked", int (*)(FILE *))(file);
+}
+
+/* What a path names changes. */
+static uint64_t fault_at(const char *path) {
+    const int fd = folder != NULL && strncmp(path, folder, strlen(folder)) == 0
+                       ? open(folder, O_RDONLY | O_CLOEXEC)
+                       : -1;
+    const uint64_t chosen = fd < 0 ? 0 : fault(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return chosen;
+}
+
+int rename(const char *from, const char *to) {
+    const uint64_t chosen = fault_at(to);
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        return -1;
+    }
+    return REAL("rename", int (*)(const char *, const char *))(from, to);
+}
+
+FILE *fopen64(const char *path, const char *mode) {
+    const uint64_t chosen = mode[0] == 'r' ? 0 : fault_at(path);
+
+    if (chosen != 0) {
+        errno = code_of(chosen >> 1);
+        return NULL;
+    }
+    return REAL("fopen64", FILE * (*)(const char *, const char *))(path, mode);
 }
