@@ -1,7 +1,7 @@
 // bench: what recording costs a program in distributed shared memory, and a record costs a memory ring
 import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { openEventLog } from "../src/engine/append-log.ts";
@@ -16,8 +16,9 @@ import { TestCgroups } from "../test/native/cgroups.ts";
 import { ensureBpffs } from "../test/native/ring-rig.ts";
 import { type Figure, medianOf, report } from "./report.ts";
 
-/** SOR on as many processes as most machines have cores; long enough that opening a log does not count. */
-const RUN = ["sor", "--processes", "2", "--n", "1024", "--iterations", "400", "--unchecked"];
+/** SOR, long enough that opening a log does not count; on each of SIZES processes. */
+const RUN = ["sor", "--n", "1024", "--iterations", "400", "--unchecked"];
+const SIZES = [2, 4];
 const ROUNDS = 7;
 const RING_BYTES = 16 << 20;
 const root = packageRoot();
@@ -36,12 +37,13 @@ interface Measured {
 
 /** One run beside its collection; in the cgroup of `procs` if that is not "". */
 async function measure(
+  processes: number,
   words: readonly string[],
   procs = "",
   collect?: () => Promise<unknown>,
 ): Promise<Measured> {
   const script = 'if [ -n "$0" ]; then echo $$ > "$0"; fi; TIMEFORMAT="%U %S"; time "$@"';
-  const command = [join(root, "build/dsm/dsm-kernels"), ...RUN, ...words];
+  const command = [join(root, "build/dsm/dsm-kernels"), ...RUN, "--processes", `${processes}`, ...words];
   const before = process.cpuUsage();
   const [{ stdout, stderr }] = await Promise.all([
     promisify(execFile)("bash", ["-c", script, procs, ...command]),
@@ -59,19 +61,19 @@ async function measure(
   };
 }
 
-/** Each is one way to record; the number names a log. */
-const MODES: Record<string, (run: number) => Promise<Measured>> = {
-  nothing: () => measure([]),
-  "memory rings": (run) =>
-    measure(["--collector", socket, "--application", `run-${run}`], "", () =>
-      collectMemory(rings, join(folder, "home"), ({ ended }) => ended === 2),
+/** Each is one way to record; the number of the run names a log. */
+const MODES: Record<string, (processes: number, run: number) => Promise<Measured>> = {
+  nothing: (processes) => measure(processes, []),
+  "memory rings": (processes, run) =>
+    measure(processes, ["--collector", socket, "--application", `run-${processes}-${run}`], "", () =>
+      collectMemory(rings, join(folder, "home"), ({ ended }) => ended === processes),
     ),
   "the kernel ring": kernelRing,
-  "JSON Lines": () => measure(["--trace", folder]),
+  "JSON Lines": (processes) => measure(processes, ["--trace", folder]),
 };
 
 /** The sockets of the run, as of any program; the DSM's own records are off. Loading and unloading are not in the figures. */
-async function kernelRing(run: number): Promise<Measured> {
+async function kernelRing(processes: number, run: number): Promise<Measured> {
   const pinDir = `/sys/fs/bpf/rl-bench-dsm-${process.pid}`;
   const cgroups = new TestCgroups("rl-bench-dsm");
   const cgroupId = cgroups.make("sor");
@@ -79,9 +81,9 @@ async function kernelRing(run: number): Promise<Measured> {
   const home = mkdtempSync(join(folder, "kernel-"));
   const collector = await Collector.over({ source, openLog: openEventLog, home });
   try {
-    await collector.register({ app: `kernel-${run}`, process: "sor", cgroupId });
+    await collector.register({ app: `kernel-${processes}-${run}`, process: "sor", cgroupId });
     const procs = `${cgroups.path("sor")}/cgroup.procs`;
-    const measured = await measure([], procs);
+    const measured = await measure(processes, [], procs);
     await collector.drain();
     const { events, gaps } = collector.stats();
     if (gaps > 0) throw new Error(`${gaps} gaps: the kernel ring was too small for a run`);
@@ -106,12 +108,12 @@ function kernelRingMissing(): string | undefined {
 }
 
 /** All modes in turn, round by round, each round beginning with another one: what slows the machine slows all of them. */
-async function rounds(modes: readonly string[]): Promise<Map<string, Measured>> {
+async function rounds(processes: number, modes: readonly string[]): Promise<Map<string, Measured>> {
   const all = new Map<string, Measured[]>(modes.map((mode) => [mode, []]));
   for (let round = 0; round < ROUNDS; round += 1)
     for (let turn = 0; turn < modes.length; turn += 1) {
       const mode = modes[(round + turn) % modes.length]!;
-      all.get(mode)!.push(await MODES[mode]!(round));
+      all.get(mode)!.push(await MODES[mode]!(processes, round));
     }
   const middle = (runs: readonly Measured[], of: keyof Measured) => medianOf(runs.map((run) => run[of]));
   return new Map(
@@ -169,8 +171,12 @@ try {
   const why = kernelRingMissing();
   if (why !== undefined) console.log(`# the kernel ring is left out: ${why}`);
   const modes = Object.keys(MODES).filter((mode) => why === undefined || mode !== "the kernel ring");
-  const title = `distributed shared memory, SOR 1024 × 1024 on 2 processes, medians of ${ROUNDS} rounds`;
-  report(title, [...figures(await rounds(modes)), oneRecord()]);
+  for (const processes of SIZES) {
+    const more = processes > cpus().length ? ", more than there are cores: they wait for each other" : "";
+    const title = `distributed shared memory, SOR 1024 × 1024 on ${processes} processes${more}; medians of ${ROUNDS} rounds`;
+    report(title, figures(await rounds(processes, modes)));
+  }
+  report("memory rings", [oneRecord()]);
 } finally {
   rings.close();
   rmSync(folder, { recursive: true, force: true });
