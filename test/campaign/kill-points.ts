@@ -89,6 +89,29 @@ export class KillPoints<State> {
     return { kills: this.#kills, others: this.#others };
   }
 
+  /**
+   * Lets each step that is a call of the file system fail with each of the errors, `times` times; the program must get over it, and what it
+   * acknowledges then must be there. Returns how often which error was met, by step.
+   */
+  async failAtAll(
+    times: number,
+    errors: readonly number[],
+    wanted: RegExp,
+  ): Promise<ReadonlyMap<string, number>> {
+    for (let chain = 0; chain < 6; chain += 1) await this.#explore();
+    const failed = new Map<string, number>();
+    for (const [name, step] of this.#steps) {
+      if (!/^(\w+: )?before \w+ \//.test(name) || !wanted.test(name)) continue;
+      for (const error of errors)
+        for (let time = 0; time < times; time += 1) {
+          this.#restore(step);
+          const met = await this.#live(name, 1 + this.#random.below(Math.min(step.times, 5)), error);
+          if (met) failed.set(name, (failed.get(name) ?? 0) + 1);
+        }
+    }
+    return failed;
+  }
+
   async #explore(): Promise<void> {
     this.#restore(undefined);
     for (let life = 0; life < 12; life += 1) {
@@ -125,11 +148,11 @@ export class KillPoints<State> {
   }
 
   /** One life, and the check after it. True if it was killed at the step. */
-  async #live(name: string | undefined, nth: number): Promise<boolean> {
+  async #live(name: string | undefined, nth: number, error?: number): Promise<boolean> {
     const before = this.#state;
     const copy = this.#scenario.chained ? undefined : join(this.#scratch, `start-${this.#folders}`);
     if (copy !== undefined) cpSync(this.#root, copy, { recursive: true });
-    const life = await this.#spawn(name, nth);
+    const life = await this.#spawn(name, nth, error);
     const learned = this.#learn(life.steps, copy, before);
     if (learned) this.#folders += 1;
     else if (copy !== undefined) rmSync(copy, { recursive: true });
@@ -137,9 +160,10 @@ export class KillPoints<State> {
     else this.#others += 1;
     try {
       this.#state = await this.#scenario.check(this.folder, before, life.said);
-    } catch (error) {
-      throw new Error(`${this.#scenario.name}: killed at "${name}", time ${nth}: ${life.said.slice(-500)}`, {
-        cause: error,
+    } catch (cause) {
+      const how = error === undefined ? "killed" : `error ${error}`;
+      throw new Error(`${this.#scenario.name}: ${how} at "${name}", time ${nth}: ${life.said.slice(-500)}`, {
+        cause,
       });
     }
     return life.met;
@@ -158,7 +182,7 @@ export class KillPoints<State> {
     return learned;
   }
 
-  async #spawn(name: string | undefined, nth: number): Promise<Life> {
+  async #spawn(name: string | undefined, nth: number, error?: number): Promise<Life> {
     const log = join(this.#scratch, "steps");
     rmSync(log, { force: true });
     const env = {
@@ -167,6 +191,7 @@ export class KillPoints<State> {
       KILL_DIR: this.#root,
       KILL_LOG: log,
       ...(name === undefined ? {} : { KILL_NAME: name, KILL_NTH: String(nth) }),
+      ...(error === undefined ? {} : { FAIL_ERRNO: String(error) }),
     };
     const child = spawn(process.execPath, [...this.#scenario.program, this.folder], {
       stdio: ["ignore", "pipe", "pipe"],
@@ -184,8 +209,8 @@ export class KillPoints<State> {
     });
     await once(child, "close");
     if (child.signalCode !== "SIGKILL")
-      throw new Error(`${this.#scenario.name}: ended by itself: ${out}${err}`);
+      throw new Error(`${this.#scenario.name}: ended by itself at "${name}": ${out}${err}`);
     const steps = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(0, -1) : [];
-    return { met: name !== undefined && err.endsWith(`${name}\n`), said: out, steps };
+    return { met: name !== undefined && err.includes(`${name}\n`), said: out, steps };
   }
 }

@@ -15,7 +15,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readEvidence } from "../../src/engine/read-evidence.ts";
@@ -171,7 +171,8 @@ const logScenario: Scenario<number> = {
   name: "log",
   program: [join(home, "log-writer.mjs"), dist, "brisk"],
   start: 0,
-  check: (dir, before, said) => check(dir, Math.max(before, acknowledgedIn(said))),
+  check: (dir, before, said) =>
+    check(dir, Math.max(before, acknowledgedIn(said)), said.split("trouble").length - 1),
   lines: 16,
 };
 
@@ -250,6 +251,22 @@ test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}
   }
   report(`named: ${kills} kills at ${steps} named steps, ${others} elsewhere, none lost, none doubled`);
 });
+
+test.skipIf(runs("FAIL") === 0)(
+  `EIO, ENOSPC and EINTR at each step that is a call of the file system × ${runs("FAIL")}`,
+  async () => {
+    const beganMs = performance.now();
+    const folder = join(fast, "fail");
+    mkdirSync(folder);
+    const points = new KillPoints(logScenario, join(tools, "kill_point.so"), folder, random);
+    const { EIO, ENOSPC, EINTR } = constants.errno;
+    const failed = await points.failAtAll(runs("FAIL"), [EIO, ENOSPC, EINTR], wantedSteps);
+    const count = [...failed.values()].reduce((sum, one) => sum + one, 0);
+    report(
+      `fail: ${count} lives, ${failed.size} steps failed by each error, none lost, none doubled; ${seconds(beganMs)}`,
+    );
+  },
+);
 
 test(`${runs("POWER")} power cuts, seed ${seed}`, async ({ skip }) => {
   if (runs("POWER") === 0) skip();

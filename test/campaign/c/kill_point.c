@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -34,6 +35,8 @@ static const char *folder, *wanted;
 static char context[64];
 static unsigned long nth, met;
 static int log_fd = -1;
+/* FAIL_ERRNO; 0: kill. */
+static int failure;
 
 #define REAL(name)                                                                                           \
     static __typeof__(&name) real_##name;                                                                    \
@@ -48,6 +51,7 @@ __attribute__((constructor)) static void begin(void) {
     folder = getenv("KILL_DIR");
     wanted = getenv("KILL_NAME");
     nth = count ? strtoul(count, NULL, 10) : 1;
+    failure = getenv("FAIL_ERRNO") ? atoi(getenv("FAIL_ERRNO")) : 0;
     if (path != NULL) {
         const long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         log_fd = (int)fd;
@@ -102,20 +106,29 @@ static void named(const char *name, char *line, size_t size) {
     snprintf(line, size, "%s%s\n", is_levels_own(name) ? "" : context, name);
 }
 
-static void point(const char *name) {
-    char line[NAME_BYTES + 80];
+/* 1: the step is to fail. */
+static int point(const char *name) {
+    char line[NAME_BYTES + 120];
+    const int saved = errno;
+    int fails = 0;
 
     if (strcmp(context, "rig: ") == 0)
-        return;
+        return 0;
     pthread_mutex_lock(&lock);
     named(name, line, sizeof(line));
     const int length = (int)strlen(line);
     if (log_fd >= 0)
         syscall(SYS_write, log_fd, line, length);
     if (wanted != NULL && (int)strlen(wanted) == length - 1 && strncmp(line, wanted, length - 1) == 0 &&
-        ++met == nth)
-        die(line);
+        ++met == nth) {
+        if (failure == 0)
+            die(line);
+        syscall(SYS_write, 2, line, length);
+        fails = 1;
+    }
     pthread_mutex_unlock(&lock);
+    errno = fails ? failure : saved;
+    return fails;
 }
 
 static const char *below(const char *path) {
@@ -126,15 +139,15 @@ static const char *below(const char *path) {
                                                                                             : NULL;
 }
 
-static void at(const char *when, const char *call, const char *path) {
+static int at(const char *when, const char *call, const char *path) {
     char kind[NAME_BYTES], name[NAME_BYTES + 40];
     const char *const rest = below(path);
 
     if (rest == NULL)
-        return;
+        return 0;
     kind_of(*rest == 0 ? "/" : rest, kind);
     snprintf(name, sizeof(name), "%s %s %s", when, call, kind);
-    point(name);
+    return point(name);
 }
 
 /* The path of an open file in `path`; "" for none below the folder. */
@@ -153,7 +166,8 @@ static const char *path_of(int fd, char *path) {
 #define ON_PATH(name, result, parameters, path, ...)                                                         \
     result name parameters {                                                                                 \
         REAL(name)                                                                                           \
-        at("before", #name, path);                                                                           \
+        if (at("before", #name, path))                                                                       \
+            return -1;                                                                                       \
         const result r = real_##name(__VA_ARGS__);                                                           \
         at("after", #name, path);                                                                            \
         return r;                                                                                            \
@@ -163,7 +177,8 @@ static const char *path_of(int fd, char *path) {
         char path[4096];                                                                                     \
         REAL(name)                                                                                           \
         path_of(fd, path);                                                                                   \
-        at("before", label, path);                                                                           \
+        if (at("before", label, path))                                                                       \
+            return -1;                                                                                       \
         const int r = real_##name(__VA_ARGS__);                                                              \
         at("after", label, path);                                                                            \
         return r;                                                                                            \
@@ -187,8 +202,8 @@ int open64(const char *path, int flags, ...) {
     const mode_t mode = va_arg(rest, mode_t);
     va_end(rest);
     const int changes = (flags & (O_ACCMODE | O_CREAT | O_TRUNC)) != O_RDONLY;
-    if (changes)
-        at("before", "open", path);
+    if (changes && at("before", "open", path))
+        return -1;
     const int fd = real_open64(path, flags, mode);
     if (changes)
         at("after", "open", path);
@@ -201,7 +216,8 @@ FILE *fopen64(const char *path, const char *mode) {
     REAL(fopen64)
     if (mode[0] == 'r')
         return real_fopen64(path, mode);
-    at("before", "open", path);
+    if (at("before", "open", path))
+        return NULL;
     FILE *const file = real_fopen64(path, mode);
     at("after", "open", path);
     return file;
@@ -217,7 +233,8 @@ int fcntl64(int fd, int command, ...) {
     va_end(rest);
     if (command != F_SETLK)
         return real_fcntl64(fd, command, argument);
-    at("before", "lock", path_of(fd, path));
+    if (at("before", "lock", path_of(fd, path)))
+        return -1;
     const int r = real_fcntl64(fd, command, argument);
     at("after", "lock", path);
     return r;
@@ -228,7 +245,8 @@ static int is_next(const char *when, const char *call, const char *path);
 ssize_t write(int fd, const void *bytes, size_t count) {
     char path[4096];
     REAL(write)
-    at("before", "write", path_of(fd, path));
+    if (at("before", "write", path_of(fd, path)))
+        return -1;
     if (is_next("within", "write", path))
         real_write(fd, bytes, count / 2);
     at("within", "write", path);
@@ -240,7 +258,8 @@ ssize_t write(int fd, const void *bytes, size_t count) {
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
     char path[4096];
     REAL(pwrite64)
-    at("before", "write", path_of(fd, path));
+    if (at("before", "write", path_of(fd, path)))
+        return -1;
     if (is_next("within", "write", path))
         real_pwrite64(fd, bytes, count / 2, offset);
     at("within", "write", path);
@@ -254,7 +273,8 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
 size_t fwrite_unlocked(const void *bytes, size_t size, size_t count, FILE *file) {
     char path[4096];
     REAL(fwrite_unlocked)
-    at("before", "write", path_of(fileno_unlocked(file), path));
+    if (at("before", "write", path_of(fileno_unlocked(file), path)))
+        return 0;
     if (is_next("within", "write", path)) {
         real_fwrite_unlocked(bytes, 1, size * count / 2, file);
         fflush_unlocked(file);
@@ -277,7 +297,8 @@ int bind(int fd, const struct sockaddr *address, socklen_t length) {
     REAL(bind)
     const char *const path =
         address->sa_family == AF_UNIX ? ((const struct sockaddr_un *)address)->sun_path : NULL;
-    at("before", "bind", path);
+    if (at("before", "bind", path))
+        return -1;
     const int r = real_bind(fd, address, length);
     at("after", "bind", path);
     return r;
@@ -293,7 +314,7 @@ int access(const char *path, int mode) {
 }
 
 static int is_next(const char *when, const char *call, const char *path) {
-    char kind[NAME_BYTES], name[NAME_BYTES + 40], line[NAME_BYTES + 80];
+    char kind[NAME_BYTES], name[NAME_BYTES + 40], line[NAME_BYTES + 120];
     const char *const rest = below(path);
 
     if (rest == NULL || wanted == NULL || met + 1 != nth)
