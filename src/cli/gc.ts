@@ -1,4 +1,4 @@
-/** `recovery-line gc`: obsolete checkpoints and prunable message-log entries; with --apply it removes their images. */
+/** `recovery-line gc`: obsolete checkpoints and payloads that no replay needs; with --apply it removes them. */
 import type { Command } from "commander";
 import type { Pruned } from "../engine/collect.ts";
 import type { StoredImage } from "../engine/collect-images.ts";
@@ -28,7 +28,7 @@ const MAX_KEEP_HOURS = 1_000_000;
 const HELP = `
 A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
 what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
-the log will make more of the past restorable. Give --log for all nodes, as with compute.
+the log will make more of the past restorable.
 
 Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
 
@@ -43,7 +43,7 @@ What may go at all is decided without them, and without a clock.`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
-    .description("Finds checkpoints and message-log entries that no future recovery line can need.")
+    .description("Finds checkpoints, payloads and segments of the log that no future recovery line can need.")
     .option("--apply", "remove the images of obsolete checkpoints, and prunable payloads")
     .option(
       "--keep-bytes <n>",
@@ -88,7 +88,8 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
     if (flags.apply)
       for (const [at, dir] of dirs.entries()) await removeAll(dir, found, found.images[at] ?? []);
     const logs = flags.apply ? await pruneLogs(homes, found, keepOf(flags)) : [];
-    await print(found, { applied: flags.apply === true, finished, logs }, flags);
+    const payloads = await keepsPayloads(dirs);
+    await print(found, { applied: flags.apply === true, payloads, finished, logs }, flags);
     process.exitCode = exitCodeOfOutcome(found.outcome);
   } finally {
     unlock();
@@ -106,6 +107,16 @@ async function pruneLogs(
   for (const home of homes)
     logs.push({ log: home, ...(await pruneLog(home, application, plan.oldest, keep)) });
   return logs;
+}
+
+async function keepsPayloads(dirs: readonly string[]): Promise<boolean> {
+  const { openPayloadStore } = await import("../restart/payload-log.ts");
+  let found = false;
+  for (const store of dirs.map(openPayloadStore)) {
+    found ||= store !== undefined;
+    await store?.close();
+  }
+  return found;
 }
 
 /** The caller holds the lock of the collection. */
@@ -175,6 +186,8 @@ async function findObsolete(
 
 interface Done {
   readonly applied: boolean;
+  /** One of the log directories holds payloads of the application (run --payload). */
+  readonly payloads: boolean;
   /** Images whose removal an earlier run had begun and this one ended, count. */
   readonly finished: number;
   /** By log directory: bytes of removed blocks, or why none could go. Empty without --apply. */
@@ -255,13 +268,16 @@ export function gcText(
         ? `${printable(log)}: ${counted(forgotten, "end")} of closed connections left out of cuts from now on\n`
         : "",
     ),
-    ranges.length === 0
-      ? ""
-      : `Message-log entries that no replay needs:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,
+    ranges.length === 0 ? "" : `${whatOfRanges(done)}:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,
     more(prunable.length, "ranges"),
   ]
     .filter((part) => part !== "")
     .join("\n");
+}
+
+function whatOfRanges({ applied, payloads }: Done): string {
+  if (payloads) return `Payloads that no replay needs, ${applied ? "removed" : "to remove with --apply"}`;
+  return "Bytes that no replay needs any more (no payloads are kept here, so there is nothing to remove)";
 }
 
 function more(count: number, what: string): string {
