@@ -39,7 +39,11 @@ export function register(program: Command): void {
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",
-      "\nExit codes: 0 a collector is running, 1 none is, 2 it knows no such application.",
+      `
+--json always prints: collector, home, applications (logs in the directory), cutOffRestarts, processes. Without a collector the first
+and the last are null. --json of compute and others is described in interchange.md.
+
+Exit codes: 0 a collector is running, 1 none is, 2 it knows no such application.`,
     )
     .action(status);
 }
@@ -49,17 +53,15 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   const { connectCollector } = await import("../daemon/client.ts");
   const home = resolveHome(flags.log);
   const collector = await connectCollector(home);
-  if (collector === undefined) return withoutCollector(home, flags);
+  const applications = foldersOf(home).filter(isAppName).sort();
+  const cutOffRestarts = await cutOffIn(home, app === undefined ? applications : [app]);
+  const onDisk = { home, applications, cutOffRestarts };
+  if (collector === undefined) return withoutCollector(onDisk, flags);
   const [ping, stats] = [await collector.ping(), await collector.stats()];
   const processes = await statusOf(collector, app);
   collector.close();
-  const cutOff = await cutOffRestarts(
-    home,
-    app === undefined ? foldersOf(home).filter(isAppName).sort() : [app],
-  );
-  if (flags.json)
-    return writeJson({ collector: { ...ping, ...summary(stats) }, processes, cutOffRestarts: cutOff });
-  await write(`${headline(ping, stats)}${cutOffText(cutOff)}${processTable(processes)}`);
+  if (flags.json) return writeJson({ collector: { ...ping, ...summary(stats) }, ...onDisk, processes });
+  await write(`${headline(ping, stats)}${cutOffText(cutOffRestarts)}${processTable(processes)}`);
 }
 
 interface CutOffRestart {
@@ -69,7 +71,7 @@ interface CutOffRestart {
 }
 
 /** Restarts that were begun and are not done: cut off, or under way now. */
-async function cutOffRestarts(home: string, apps: readonly string[]): Promise<CutOffRestart[]> {
+async function cutOffIn(home: string, apps: readonly string[]): Promise<CutOffRestart[]> {
   const { interrupted } = await import("../restart/restart.ts");
   const found: CutOffRestart[] = [];
   for (const application of apps) {
@@ -89,14 +91,20 @@ function cutOffText(restarts: readonly CutOffRestart[]): string {
     .join("");
 }
 
-/** What is on disk stays readable without one. */
-async function withoutCollector(home: string, flags: StatusFlags): Promise<void> {
-  const applications = foldersOf(home).filter(isAppName).sort();
+interface OnDisk {
+  readonly home: string;
+  readonly applications: readonly string[];
+  readonly cutOffRestarts: readonly CutOffRestart[];
+}
+
+/** What is on disk stays readable without one; what only it knows is null. */
+async function withoutCollector(onDisk: OnDisk, flags: StatusFlags): Promise<void> {
+  const { home, applications, cutOffRestarts } = onDisk;
   process.exitCode = EXIT.other;
-  if (flags.json) return writeJson({ collector: null, home, applications, processes: [] });
+  if (flags.json) return writeJson({ collector: null, ...onDisk, processes: null });
   const logs = applications.length === 0 ? "no logs" : `logs of ${applications.join(", ")}`;
   await write(
-    `no collector is running for ${printableSentence(home)} (${logs}); start one: recovery-line collect\n`,
+    `no collector is running for ${printableSentence(home)} (${logs}); start one: recovery-line collect\n${cutOffText(cutOffRestarts)}`,
   );
 }
 

@@ -120,9 +120,13 @@ live("the socket of a killed collector stands for nothing and is replaced", () =
     expect(await connectCollector(rig.home)).toBeUndefined();
     const status = await rig.cli("status");
     expect([status.code, status.out]).toEqual([1, expect.stringContaining("no collector is running")]);
+    const without = JSON.parse((await rig.cli("status", "--json")).out);
+    expect(without).toMatchObject({ collector: null, processes: null, cutOffRestarts: [] });
     expect((await rig.cli("run", rig.app, "p", "--", "true")).err).toContain("no collector is running");
     const second = await rig.collect();
     expect(await (await rig.client()).ping()).toMatchObject({ pid: second.child.pid });
+    const withOne = JSON.parse((await rig.cli("status", "--json")).out);
+    expect(Object.keys(withOne)).toEqual(Object.keys(without)); // the same fields, whoever looks
   }),
 );
 
