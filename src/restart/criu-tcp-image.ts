@@ -40,6 +40,8 @@ export interface TcpStream {
   /** Sequence number behind the send queue: what the process sends next. */
   readonly sends: number;
   readonly unacknowledged: Uint8Array;
+  /** A FIN stands behind the receive queue and takes one number. */
+  readonly finReceived: boolean;
   readonly fields: readonly WireField[];
 }
 
@@ -60,6 +62,7 @@ export function parseTcpStream(
     received: image.subarray(end, end + inq),
     sends: (u32Field(fields, FIELD.outqSequence) - Number(finSent)) >>> 0,
     unacknowledged: image.subarray(end + inq, end + inq + outq),
+    finReceived,
     fields,
   };
 }
@@ -77,13 +80,14 @@ export interface NewQueues {
 }
 
 /**
- * The connection with other queues around the same two positions of the process. Only for a connection without a FIN.
+ * The connection with other queues around the same two positions of the process. A FIN that was received stays behind its queue, which must
+ * be as it was then; one that was sent must be acknowledged.
  *
  * Everything in the send queue counts as sent once: the kernel sends it again when its timer ends. The right edge of the window
  * that was offered stays, so that nothing promised is taken back.
  */
 export function withQueues(stream: TcpStream, { received, unacknowledged }: NewQueues): Uint8Array {
-  const next = (stream.takes + received.length) >>> 0;
+  const next = (stream.takes + received.length + Number(stream.finReceived)) >>> 0;
   let fields = stream.fields as WireField[];
   const set = (number: number, value: number): void => {
     fields = withU32(fields, number, value);

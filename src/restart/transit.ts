@@ -125,6 +125,8 @@ class Planner {
       this.#rewrite(other, one, back);
       return;
     }
+    if (isHalfClosed(one, other)) return this.#half(one, other);
+    if (isHalfClosed(other, one)) return this.#half(other, one);
     for (const [sender, receiver] of [
       [one, other],
       [other, one],
@@ -143,6 +145,24 @@ class Planner {
       ...end,
       image: withQueues(socket.stream, { received: new Uint8Array(), unacknowledged: bytes }),
       announcement: announce(entry, entry.sent - other.entry.received),
+    });
+  }
+
+  /** `done` has sent all it will ever send, and the other end's kernel has it, FIN included; the other direction is as open as any. */
+  async #half(done: RestoredEnd, speaker: RestoredEnd): Promise<void> {
+    this.#place(done, speaker, done.entry.sent, "receiver's image");
+    const { bytes, whole } = await this.#bytesBetween(speaker, done);
+    if (!whole) return;
+    const { received } = speaker.socket.stream;
+    this.ends.push({
+      ...done,
+      image: withQueues(done.socket.stream, { received: new Uint8Array(), unacknowledged: new Uint8Array() }),
+      announcement: announce(done.entry, 0),
+    });
+    this.ends.push({
+      ...speaker,
+      image: withQueues(speaker.socket.stream, { received, unacknowledged: bytes }),
+      announcement: announce(speaker.entry, bytes.length),
     });
   }
 
@@ -295,6 +315,15 @@ const TCP_CLOSE = 7;
 
 function isSocketOf({ local, remote, sent, received }: CutEntry, { stream }: ImageSocket): boolean {
   return sequenceOf(local, sent) === stream.sends && sequenceOf(remote, received) === stream.takes;
+}
+
+/** One half is over for both ends; the other one is open for both. */
+function isHalfClosed(done: RestoredEnd, speaker: RestoredEnd): boolean {
+  const { socket, entry } = done;
+  const over = socket.finAcknowledged && socket.stream.unacknowledged.length === 0;
+  const open = !speaker.socket.finSent && !socket.finReceived;
+  const heard = speaker.entry.received + speaker.socket.stream.received.length === entry.sent;
+  return over && open && heard && speaker.socket.finReceived;
 }
 
 /** The first byte of data follows the SYN. */

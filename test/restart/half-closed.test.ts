@@ -1,0 +1,97 @@
+/** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
+import { expect, test } from "vitest";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Answer, fromNowhere } from "./answer.ts";
+
+const criu = await findCriu();
+const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
+const restartable = test.skipIf(missing !== undefined || !works);
+
+const COUNT = 1500;
+
+/** Hears its client out, to the end of what it says, and counts for it meanwhile and afterwards. */
+const COUNTER = `const n=require("net");n.createServer({allowHalfOpen:true},c=>{let at=0;c.on("error",e=>console.log(e.code));c.on("data",d=>process.stdout.write(d));c.on("end",()=>console.log("heard out"));
+const t=setInterval(()=>{at+=1;c.write(at+"\\n");if(at===${COUNT}){clearInterval(t);c.end()}},4)}).listen(+process.argv[1],"127.0.0.1")`;
+
+/** Says one thing, closes its half, and listens. */
+const LISTENER = `const n=require("net");const c=n.connect({port:+process.argv[1],host:"127.0.0.1",allowHalfOpen:true});c.on("error",e=>console.log(e.code));c.on("data",d=>process.stdout.write(d));
+c.on("end",()=>{console.log("over");setInterval(()=>{},1000)});c.end("all I have to say\\n")`;
+
+const numbers = (rig: Rig): string[] => rig.output("listener").split("\n").filter(Boolean);
+
+async function started(rig: Rig, ...flags: string[]): Promise<void> {
+  await rig.collect();
+  const port = await freePort();
+  for (const [name, program] of [
+    ["counter", COUNTER],
+    ["listener", LISTENER],
+  ] as const) {
+    const output = ["--output", rig.path(`${name}.out`)];
+    const command = [process.execPath, "-e", program, `${port}`];
+    const { code, err } = await rig.cli(
+      "run",
+      rig.app,
+      name,
+      "--detach",
+      ...flags,
+      ...output,
+      "--",
+      ...command,
+    );
+    expect([code, err]).toEqual([0, ""]);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  await until(
+    "it counts, and the other half is closed",
+    () => numbers(rig).length > 50 && rig.output("counter").includes("heard out"),
+  );
+}
+
+async function exactInTheEnd(rig: Rig): Promise<void> {
+  await until("all is counted", () => rig.output("listener").includes("over"), 30_000);
+  expect(numbers(rig)).toEqual([...Array.from({ length: COUNT }, (_, at) => String(at + 1)), "over"]);
+  expect(rig.output("counter")).toBe("all I have to say\nheard out\n");
+}
+
+for (const dead of [["counter", "listener"], ["counter"], ["listener"]] as const)
+  restartable(
+    `a coordinated checkpoint of a half-closed connection, then ${dead.join(" and ")} killed: the other half goes on, exact`,
+    () =>
+      withRig("half", async (rig) => {
+        await started(rig);
+        await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+        const atCheckpoint = numbers(rig).length;
+        await until("it goes on", () => numbers(rig).length > atCheckpoint + 50);
+        for (const name of dead) rig.cgroup(name).kill();
+        await until("it is dead", () => dead.every((name) => !rig.cgroup(name).populated));
+        const answer = await rig.json<Answer>("restart", rig.app);
+        expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([1, 1]);
+        expect(fromNowhere(answer)).toEqual([]);
+        await exactInTheEnd(rig);
+      }),
+  );
+
+restartable(
+  "independent checkpoints of it, with payloads: what the open half had in transit comes from the payload log, exact",
+  () =>
+    withRig("half-alone", async (rig) => {
+      await started(rig, "--payload");
+      for (const name of ["listener", "counter"]) {
+        await rig.json("checkpoint", rig.app, name, "--driver", "criu");
+        const before = numbers(rig).length;
+        await until("it goes on", () => numbers(rig).length > before + 50);
+      }
+      for (const name of ["listener", "counter"]) rig.cgroup(name).kill();
+      const answer = await rig.json<Answer>("restart", rig.app, "--failed", "listener,counter");
+      expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([1, 1]);
+      expect(answer.inTransit.at(-1)).toMatchObject({
+        from: "counter",
+        to: "listener",
+        place: "payload log",
+      });
+      expect(fromNowhere(answer)).toEqual([]);
+      await exactInTheEnd(rig);
+    }),
+);
