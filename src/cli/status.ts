@@ -14,7 +14,8 @@ interface StatusFlags {
   readonly json?: boolean;
 }
 
-type State = "running" | "frozen" | "exited";
+/** connected: through memory rings; which processes of the system that are its runtime knows. */
+type State = "running" | "frozen" | "connected" | "exited";
 
 interface ProcessStatus {
   readonly application: string;
@@ -128,10 +129,10 @@ async function statusOf(collector: CollectorClient, app: string | undefined): Pr
   const { ProcessCgroup } = await import("../restart/cgroups.ts");
   const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
   known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
-  return known.map(({ app: application, process, cgroupId, live: _, ...rest }) => {
+  return known.map(({ app: application, process, cgroupId, live: _, rings, ...rest }) => {
     const cgroup = new ProcessCgroup(application, process);
     const here = cgroup.id === cgroupId && cgroup.populated;
-    const state: State = !here ? "exited" : cgroup.freezing ? "frozen" : "running";
+    const state: State = !here ? (rings ? "connected" : "exited") : cgroup.freezing ? "frozen" : "running";
     return { application, process, state, pids: here ? cgroup.pids() : [], ...rest };
   });
 }

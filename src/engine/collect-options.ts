@@ -101,8 +101,10 @@ export interface CollectedProcess {
   readonly app: string;
   readonly process: string;
   readonly cgroupId: number;
-  /** True while it is recorded. */
+  /** True while it is recorded by the kernel. */
   readonly live: boolean;
+  /** True while its runtime hands over what it did, in memory rings; then it has no cgroup of ours. */
+  readonly rings: boolean;
   readonly incarnation: number;
   /** Reasons of uncaptured, untrusted communication since it was registered. */
   readonly uncaptured: readonly string[];

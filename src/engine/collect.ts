@@ -566,6 +566,7 @@ export class Collector {
         process: name,
         cgroupId: state.cgroupId,
         live: state.live,
+        rings: app.rings.has(name),
         incarnation: state.incarnation,
         uncaptured: [...state.uncaptured],
         lines: state.lines,

@@ -41,6 +41,8 @@ function begin(app: AppLog, name: string): void {
   // The log may have been written by others, whose state says nothing of lines.
   const known = process.state.lines > 0 || app.committed()?.heads.has(name) === true;
   if (known) process.control({ type: "rollback", process: name, checkpoint: 0 });
+  process.state.incarnation += 1;
+  process.state.changed = true;
   app.rings = new Set([...app.rings, name]);
 }
 

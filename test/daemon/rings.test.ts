@@ -71,6 +71,13 @@ live(
           events.some((e) => e.process === name && e.type === "checkpoint"),
         );
       });
+      const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
+        "status",
+        rig.app,
+      );
+      expect(processes.map(({ process, state }) => [process, state])).toEqual(
+        ["h0", "h1", "p0", "p1"].map((name) => [name, "connected"]),
+      );
       first.child.kill("SIGKILL");
       await first.ended;
       expect(await ended).toEqual([70, null]);

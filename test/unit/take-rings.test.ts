@@ -63,7 +63,12 @@ test("events of a runtime are in the log with the next group commit, counted by 
     lines: 2,
     newestCheckpoint: 1,
   });
+  expect(living.processes().map(({ process, rings, live }) => [process, rings, live])).toEqual([
+    ["p0", true, false],
+    ["h0", true, false],
+  ]);
   await living.takeRings(LAST);
+  expect(living.processes().some(({ rings }) => rings)).toBe(false);
   expect(stored("p0").join()).not.toContain("gap");
 });
 
