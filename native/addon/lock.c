@@ -23,7 +23,7 @@ static napi_value lock(napi_env env, napi_callback_info info) {
         return glue_number(env, fd);
     const int error = -errno;
     close(fd);
-    return glue_throw(env, error, "the lock is held");
+    return glue_throw(env, error, error == -EWOULDBLOCK ? "the lock is held" : "the lock cannot be taken");
 }
 
 /* unlock(descriptor) */

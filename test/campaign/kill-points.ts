@@ -90,8 +90,8 @@ export class KillPoints<State> {
   }
 
   /**
-   * Lets each step that is a call of the file system fail with each of the errors, `times` times; the program must get over it, and what it
-   * acknowledges then must be there. Returns how often which error was met, by step.
+   * Lets each step that writes, syncs, renames, opens or removes fail with each of the errors, `times` times; the program must get over it,
+   * and what it acknowledges then must be there. (A file system without locks is refused: RL_NOT_SUPPORTED.) Returns how often which error was met, by step.
    */
   async failAtAll(
     times: number,
@@ -101,7 +101,7 @@ export class KillPoints<State> {
     for (let chain = 0; chain < 6; chain += 1) await this.#explore();
     const failed = new Map<string, number>();
     for (const [name, step] of this.#steps) {
-      if (!/^(\w+: )?before \w+ \//.test(name) || !wanted.test(name)) continue;
+      if (!/^(\w+: )?before (?!lock)\w+ \//.test(name) || !wanted.test(name)) continue;
       for (const error of errors)
         for (let time = 0; time < times; time += 1) {
           this.#restore(step);
