@@ -17,7 +17,13 @@ extern const volatile uint32_t ring_bytes;
 
 /* The hot way out for everybody who is not recorded. */
 static __always_inline struct process_state *selected(uint64_t *process) {
+    uint32_t slot, *maybe;
+
     *process = bpf_get_current_ancestor_cgroup_id(cgroup_level);
+    slot = *process & (CAPTURE_FILTER_ENTRIES - 1);
+    maybe = bpf_map_lookup_elem(&filter, &slot); /* no call: arrays are looked up in place */
+    if (!maybe || !*maybe)
+        return 0;
     return bpf_map_lookup_elem(&processes, process);
 }
 

@@ -23,6 +23,13 @@ struct {
 } processes __weak SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, CAPTURE_FILTER_ENTRIES);
+    __type(key, uint32_t);
+    __type(value, uint32_t);
+} filter __weak SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 1);
     __type(key, uint32_t);

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 4
+#define CAPTURE_MAP_VERSION 5
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* Pinned last: its presence says that the instance is complete. Map `config`, one element. */
@@ -28,6 +28,11 @@ struct process_state {
     uint32_t incomplete; /* 1: a connection's last offsets could not be kept; cuts are partial from now on */
     uint64_t selection;  /* when it was selected, CLOCK_BOOTTIME ns: tells one selection from the next */
 };
+
+/* Map `filter`: at a cgroup id modulo its size a 0 says that no cgroup with such an id was ever selected. It
+ * is set before the process's entry and never cleared, so it can't say so wrongly; it spares nearly everybody
+ * else the look into a hash. */
+#define CAPTURE_FILTER_ENTRIES 8192u
 
 /* Map `counters`, one element per CPU. */
 struct cpu_counters {

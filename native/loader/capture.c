@@ -2,7 +2,7 @@
 /*
  * Life of a capture instance. Everything it owns is pinned in one bpffs directory:
  *
- *   ring processes counters closed connections unix_ends restored    maps
+ *   ring processes filter counters closed connections unix_ends restored    maps
  *   prog_*   link_*                                                   programs, and what keeps them attached
  *   config                                                            pinned last: the instance is complete
  *
@@ -29,8 +29,8 @@
 #define MIN_RING_BYTES 4096u
 #define MAX_RING_BYTES (1u << 30)
 
-static const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "counters", "closed",
-                                                 "connections", "unix_ends", "restored"};
+static const char *const MAP_NAMES[MAP_COUNT] = {"ring",   "processes",   "filter",    "counters",
+                                                 "closed", "connections", "unix_ends", "restored"};
 static const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
     "tcp_state",   "tcp_destroyed", "sock_sent", "sock_received",   "tcp_receiving",
     "tcp_sending", "take_lost",     "cut_files", "cut_connections", "cut_unix_ends"};
@@ -396,6 +396,7 @@ static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
 }
 
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error) {
+    const uint32_t slot = cgroup_id % CAPTURE_FILTER_ENTRIES, one = 1;
     struct process_state fresh = {0};
     struct timespec now;
 
@@ -406,7 +407,9 @@ int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *er
     int status = check_level(capture, cgroup_id, error);
     if (status != 0)
         return status;
-    status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
+    status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
+    if (status == 0) /* second: see CAPTURE_FILTER_ENTRIES */
+        status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
     if (status == 0 || status == -EEXIST)
         return 0;
     if (status == -E2BIG)

@@ -13,6 +13,7 @@
 enum capture_map {
     MAP_RING,
     MAP_PROCESSES,
+    MAP_FILTER,
     MAP_COUNTERS,
     MAP_CLOSED,
     MAP_CONNECTIONS,

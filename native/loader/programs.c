@@ -42,6 +42,7 @@ static int take(int *fd) {
     do {                                                                                                     \
         (objects)->maps[MAP_RING] = take(&(skeleton)->maps.ring.map_fd);                                     \
         (objects)->maps[MAP_PROCESSES] = take(&(skeleton)->maps.processes.map_fd);                           \
+        (objects)->maps[MAP_FILTER] = take(&(skeleton)->maps.filter.map_fd);                                 \
         (objects)->maps[MAP_COUNTERS] = take(&(skeleton)->maps.counters.map_fd);                             \
         (objects)->maps[MAP_CLOSED] = take(&(skeleton)->maps.closed.map_fd);                                 \
         (objects)->maps[MAP_CONNECTIONS] = take(&(skeleton)->maps.connections.map_fd);                       \

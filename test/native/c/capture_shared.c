@@ -436,6 +436,44 @@ static void case_deselected(void) {
     EQUAL(count_records(server, RECOVERY_RECEIVE), 0);
 }
 
+/* A cgroup like a selected one in what the programs look at first (shared.h, CAPTURE_FILTER_ENTRIES). */
+static struct actor *look_alike(const struct actor *selected) {
+    struct actor *actor = &test.actors[test.actor_count];
+
+    for (int i = 0; i < 20000; i++) { /* ids are given out in turn */
+        new_actor(0);
+        if (actor->id % 8192 == selected->id % 8192)
+            return actor;
+        CHECK(rmdir(actor->cgroup) == 0);
+        CHECK(munmap(actor->told, sizeof(*actor->told)) == 0);
+        test.actor_count--;
+    }
+    FAIL("no cgroup has an id like %llu", (unsigned long long)selected->id);
+}
+
+/* Who only looks like a recorded process is none, and can become one. */
+static void case_look_alike(void) {
+    set_up();
+    struct actor *server = new_actor(1), *client = look_alike(server);
+    client_part = send_in_steps;
+    server_part = drink;
+    CHECK(client->id != server->id);
+    start(server, play_server, listen_tcp(&pair_port));
+    start(client, play_client, -1);
+    reached(client, 1);
+    select_actor(client, 1);
+    release(client, 1);
+    reached(client, 2);
+    EQUAL(count_records(client, RECOVERY_SEND), 1);
+    release(client, 2);
+    reached(client, 3);
+    EQUAL(count_records(client, RECOVERY_SEND), 2);
+    release(client, 4);
+    ended(client);
+    reached(server, 1);
+    CHECK(count_records(server, RECOVERY_RECEIVE) > 0);
+}
+
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         {"threads", case_threads},
@@ -448,6 +486,7 @@ int main(int argc, char **argv) {
         {"selected-late-after-4-gib", case_selected_late_after_4_gib},
         {"selected-anew", case_selected_anew},
         {"deselected", case_deselected},
+        {"look-alike", case_look_alike},
     };
     return run_cases(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);
 }
