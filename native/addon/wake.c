@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tells JavaScript when the kernel woke the ring's readers: for the first record after they let everything go,
- * and above half full (BPF_RB_FORCE_WAKEUP).
+ * Tells JavaScript when the kernel woke the ring's readers: for the first record after they let everything
+ * go, and above half full (BPF_RB_FORCE_WAKEUP).
  *
  * The ring stays readable as long as anything is uncommitted, so a level-triggered poll would spin between
  * two commits. An inner epoll watches the ring edge-triggered; libuv watches the inner epoll, and taking its
