@@ -5,6 +5,7 @@
  * registers it, so an empty cgroup always means ended, also for a collector that starts anew. Both steps look at the
  * cgroup under one lock: what has just been registered is never taken for what has ended.
  */
+import { statSync } from "node:fs";
 import type { Collector, Registration } from "../engine/collect.ts";
 import { Serial } from "../engine/serial.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
@@ -28,7 +29,7 @@ const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
  */
 function removeOwnCgroup({ app, process }: ProcessName): boolean {
   const cgroup = new ProcessCgroup(app, process);
-  if (cgroup.id === undefined) return true;
+  if (cgroup.id === undefined || !isOurs(cgroup)) return true;
   if (cgroup.populated || cgroup.freezing) return false;
   let lock: number;
   try {
@@ -41,6 +42,12 @@ function removeOwnCgroup({ app, process }: ProcessName): boolean {
   } finally {
     native().unlock(lock);
   }
+}
+
+/** A collector without rights (collect --user) leaves the cgroups that root made: `doctor --sweep` removes them. */
+function isOurs({ path }: ProcessCgroup): boolean {
+  const user = process.geteuid!();
+  return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
 type ProcessName = Pick<ProcessInfo, "app" | "process">;

@@ -125,6 +125,13 @@ root("a collector as nobody records a real conversation, and nothing in it has a
       "server",
     );
     expect(line).toMatchObject({ outcome: "clean", line: [{ process: "client" }, { process: "server" }] });
+    rig.cgroup("client").kill(); // its end is noticed, its cgroup is root's to remove
+    await until("it has ended", async () => {
+      const asked = await rig.client();
+      const known = await asked.processes();
+      asked.close();
+      return known.some(({ process, live }) => process === "client" && !live);
+    });
     running.child.kill("SIGTERM");
     expect(await running.ended).toMatchObject({ code: 0, err: "" });
   }),
