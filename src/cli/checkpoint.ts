@@ -175,7 +175,9 @@ function liveOne(app: string, name: string, known: readonly ProcessInfo[]): Proc
     "RL_UNKNOWN_PROCESS",
     found === undefined
       ? `${app} has no process ${JSON.stringify(name)}`
-      : `process ${name} of ${app} has ended`,
+      : found.rings
+        ? `process ${name} of ${app} takes its own checkpoints: its runtime tells of them through memory rings`
+        : `process ${name} of ${app} has ended`,
     `Known: ${printableSentence(names)}.`,
   );
 }

@@ -18,10 +18,13 @@ interface Answer extends RecoveryLine {
   readonly unrecorded?: readonly string[];
 }
 
-function words(rig: Rig): string[] {
+/** Goes on for some ten seconds if nobody ends it. */
+const LONG = ["sor", "--n", "64", "--iterations", "1000", "--pause-us", "10000"];
+
+function words(rig: Rig, kernel = ["tsp", "--n", "9"]): string[] {
   mkdirSync(rig.path("images"), { recursive: true });
   const where = ["--collector", join(rig.home, "rings.sock"), "--application", rig.app];
-  return ["tsp", "--n", "9", "--processes", "2", "--every", "5", "--images", rig.path("images"), ...where];
+  return [...kernel, "--processes", "2", "--every", "5", "--images", rig.path("images"), ...where];
 }
 
 live("one collector records a DSM and a program of the kernel's; one line answers for both", () =>
@@ -52,12 +55,12 @@ live("one collector records a DSM and a program of the kernel's; one line answer
   }),
 );
 
-live(
-  "a killed collector: its runtimes stop, nobody of theirs continues, and the next collector begins anew",
-  () =>
-    withRig("killed", async (rig) => {
+live.each(["SIGKILL", "SIGTERM"] as const)(
+  "a collector ended by %s: its runtimes stop, nobody of theirs continues, and the next collector begins anew",
+  (signal) =>
+    withRig("ended", async (rig) => {
       const first = await rig.collect();
-      const slow = spawn(join(kernels, "dsm-kernels"), [...words(rig), "--pause-us", "20000"], {
+      const slow = spawn(join(kernels, "dsm-kernels"), words(rig, LONG), {
         stdio: ["ignore", "ignore", "pipe"],
       });
       let said = "";
@@ -78,8 +81,12 @@ live(
       expect(processes.map(({ process, state }) => [process, state])).toEqual(
         ["h0", "h1", "p0", "p1"].map((name) => [name, "connected"]),
       );
-      first.child.kill("SIGKILL");
-      await first.ended;
+      expect(await rig.cli("checkpoint", rig.app, "p0")).toMatchObject({
+        code: 2,
+        err: expect.stringContaining("takes its own checkpoints"),
+      });
+      first.child.kill(signal);
+      expect((await first.ended).code).toBe(signal === "SIGTERM" ? 0 : null);
       expect(await ended).toEqual([70, null]);
       expect(said).toContain("the collector is gone");
 

@@ -107,7 +107,9 @@ test("collect-rings killed: nobody whose end it did not see continues, and the n
     "--images",
     join(folder, "images"),
   ];
-  const words = ["tsp", "--n", "9", "--processes", "2", "--every", "5", ...where];
+  const common = ["--processes", "2", "--every", "5", ...where];
+  const words = ["tsp", "--n", "9", ...common];
+  const long = ["sor", "--n", "64", "--iterations", "1000", "--pause-us", "10000", ...common];
   const compute = (...more: string[]) => {
     const { status, stdout } = spawnSync(process.execPath, [
       MAIN,
@@ -125,7 +127,7 @@ test("collect-rings killed: nobody whose end it did not see continues, and the n
   };
   let collector = await collect();
   try {
-    const run = spawn(join(kernels, "dsm-kernels"), [...words, "--pause-us", "20000"], { stdio: "ignore" });
+    const run = spawn(join(kernels, "dsm-kernels"), long, { stdio: "ignore" });
     const ended = once(run, "exit");
     await expect.poll(() => existsSync(join(folder, "images", "p1-2.json")), { timeout: 20_000 }).toBe(true);
     await new Promise((resolve) => setTimeout(resolve, 200)); // a commit
