@@ -72,6 +72,11 @@ newer() {
     [[ ! -e $stamp ]] || [[ -n $(find "$@" -newer "$stamp" -not -path '*/build/*' -type f -print -quit) ]]
 }
 
+# Else node-gyp downloads Node's headers from nodejs.org, also within npm ci.
+use_own_headers() {
+    [[ ! -e /usr/include/node/node_api.h ]] || export npm_config_nodedir="${npm_config_nodedir:-/usr}"
+}
+
 install_npm() {
     newer .stamps/npm package-lock.json || [[ ! -d node_modules ]] || return 0
     quietly "npm ci" npm ci --no-audit --no-fund
@@ -81,9 +86,7 @@ install_npm() {
 build_native() {
     newer .stamps/native native binding.gyp || [[ ! -e build/Release/recovery_line.node ]] ||
         [[ ! -e build/payload/recovery-line-payload ]] || return 0
-    local headers=()
-    [[ -e /usr/include/node/node_api.h ]] && headers=(--nodedir=/usr)
-    quietly "the native build" npx --no-install node-gyp rebuild "${headers[@]}"
+    quietly "the native build" npx --no-install node-gyp rebuild
     quietly "the payload logger's build" make -s -C native/payload
     touch .stamps/native
 }
@@ -105,6 +108,7 @@ fetch_criu() {
 
 install_debian
 install_fuzzer
+use_own_headers
 install_npm
 build_native
 build_typescript
