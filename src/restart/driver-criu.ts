@@ -15,7 +15,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
-import { idInUse, sessionOf } from "./process-tree.ts";
+import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -72,6 +72,7 @@ export class CriuDriver implements CheckpointDriver {
   async dump(request: DumpRequest): Promise<DriverNotes> {
     const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
     refuseSharedFiles(pids);
+    refuseChildrenOutside(pids);
     const files = writtenFiles(pids); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -152,6 +153,17 @@ function refuseSharedFiles(pids: readonly number[]): void {
     "RL_DRIVER",
     `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
     "Have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
+  );
+}
+
+/** CRIU takes whole trees, and what stands in another cgroup does not stand still: it would fail half way, with words of its own. */
+function refuseChildrenOutside(pids: readonly number[]): void {
+  const child = childOutside(pids);
+  if (child === undefined) return;
+  throw new RecoveryLineError(
+    "RL_DRIVER",
+    `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
+    "Record the whole tree under one name (for MPI: mpirun with its ranks).",
   );
 }
 

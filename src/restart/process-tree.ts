@@ -37,6 +37,16 @@ export function treeRoot(pids: readonly number[]): number {
   );
 }
 
+/** A process outside of the set whose parent is inside; undefined where there is none. */
+export function childOutside(pids: readonly number[]): number | undefined {
+  const members = new Set(pids);
+  for (const name of readdirSync("/proc")) {
+    const pid = Number(name);
+    if (Number.isInteger(pid) && !members.has(pid) && members.has(Number(statFields(pid)?.[1]))) return pid;
+  }
+  return undefined;
+}
+
 /**
  * One of the ids that the kernel can't give to a new process yet: a task has it, or a process not yet waited for still counts
  * to a group or session of that number. Undefined where all are free.

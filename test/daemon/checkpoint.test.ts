@@ -284,6 +284,15 @@ imaged("what CRIU can't dump is told with CRIU's reason; the process goes on and
     await until("the orphan is there", () => rig.cgroup("two").pids().length === 2);
     const { code, err } = await rig.cli("checkpoint", rig.app, "two", "--driver", "criu");
     expect([code, err]).toEqual([1, expect.stringContaining("2 separate trees")]);
+    await rig.run("parent", "sh", "-c", `sleep 102 & echo $! >'${rig.path("child")}'; wait`);
+    await until("it has a child", () => rig.cgroup("parent").pids().length === 2);
+    rig.cgroup("elsewhere").create();
+    const child = readFileSync(rig.path("child"), "utf8").trim();
+    writeFileSync(join(rig.cgroup("elsewhere").path, "cgroup.procs"), child);
+    expect(await rig.cli("checkpoint", rig.app, "parent", "--driver", "criu")).toMatchObject({
+      code: 1,
+      err: expect.stringContaining(`process ${child} was started by the process`),
+    });
     expect(rig.cgroup("two").freezing).toBe(false);
     expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
     expect(readdirSync(imagesFolder(rig.home, rig.app, "two"))).toEqual([]);
