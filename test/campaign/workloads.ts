@@ -132,7 +132,7 @@ async function lammpsRun(rig: Rig, seed: number): Promise<RunResult> {
   const atDeath = step(log);
   const broken = await restarted(rig, restartMs);
   if (broken !== undefined) return broken;
-  await until("it has ended", () => !rig.cgroup("job").populated, LIMIT_MS);
+  await until("it has ended", () => !rig.cgroup("job").populated, 3 * LIMIT_MS); // ranks that poll need a processor each
   const same = JSON.stringify(thermo(log)) === JSON.stringify(expected) && rig.output("job") === "";
   const detail = `killed at step ${atDeath} of ${STEPS}`;
   return { outcome: same ? "exact" : "wrong", detail, restartMs };
