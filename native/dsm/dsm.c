@@ -194,7 +194,10 @@ static int check_config(struct dsm *dsm) {
     if (config->restore != NULL && config->image_dir == NULL)
         return dsm_fail(dsm, DSM_USAGE, "a restart needs the image directory");
     if (config->restore != NULL && config->collector != NULL)
-        return dsm_fail(dsm, DSM_USAGE, "a restart records into a trace file or nowhere, not to a collector");
+        return dsm_fail(dsm, DSM_USAGE,
+                        "a restart can't record to a collector, for which a runtime that starts begins anew "
+                        "(rollback to 0): "
+                        "record into trace files and compute --from them");
     if (config->trace_path != NULL && config->collector != NULL)
         return dsm_fail(dsm, DSM_USAGE, "records go to a file or to a collector, not to both");
     if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(name) ||
