@@ -94,12 +94,16 @@ export class Segment {
     }
   }
 
-  /** Atomic, synced. Any failure: close the segment, open it anew. */
-  write(writes: readonly Write[]): Promise<void> {
+  /** Atomic, synced. Any failure (RL_LOG_WRITE): close the segment, open it anew. */
+  async write(writes: readonly Write[]): Promise<void> {
     const operations = writes.map(([key, value]) =>
       value === undefined ? ({ type: "del", key } as const) : ({ type: "put", key, value } as const),
     );
-    return this.#database.batch(operations, { sync: true });
+    try {
+      await this.#database.batch(operations, { sync: true });
+    } catch (error) {
+      throw writeError(this.#folder, error);
+    }
   }
 
   close(): Promise<void> {
@@ -113,6 +117,18 @@ const DISK_TROUBLE =
 
 /** How LevelDB's own statuses begin. */
 const STATUS = /^(Corruption|IO error|Invalid argument|NotFound|Not implemented): /;
+
+/** What LevelDB says of a write as ours; anything else stays. */
+function writeError(folder: string, error: unknown): unknown {
+  const { message } = ((error as { cause?: unknown }).cause ?? error) as Error;
+  if (!STATUS.test(message)) return error;
+  return new RecoveryLineError(
+    "RL_LOG_WRITE",
+    `${folder} cannot be written: ${message}`,
+    "Nothing acknowledged is lost. Free space or repair the disk, then open the log anew.",
+    error,
+  );
+}
 
 /** Errors of LevelDB as ours; what a caller throws through an iteration, and calls on a closed database, stay. */
 function levelError(dir: string, folder: string, error: unknown): unknown {
