@@ -113,7 +113,7 @@ const VERBS: Record<string, (evidence: Evidence, options: Options) => string | P
   gc: (evidence) =>
     gcText("app", planCollection(evidence, rulesToKeep(evidence)), [], {
       applied: false,
-      payloads: false,
+      payloads: true,
       finished: 0,
       logs: [],
     }),
