@@ -268,16 +268,13 @@ export function gcText(
         ? `${printable(log)}: ${counted(forgotten, "end")} of closed connections left out of cuts from now on\n`
         : "",
     ),
-    ranges.length === 0 ? "" : `${whatOfRanges(done)}:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,
-    more(prunable.length, "ranges"),
+    ranges.length === 0 || !done.payloads
+      ? ""
+      : `Payloads that no replay needs, ${removed}:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,
+    done.payloads ? more(prunable.length, "ranges") : "",
   ]
     .filter((part) => part !== "")
     .join("\n");
-}
-
-function whatOfRanges({ applied, payloads }: Done): string {
-  if (payloads) return `Payloads that no replay needs, ${applied ? "removed" : "to remove with --apply"}`;
-  return "Bytes that no replay needs any more (no payloads are kept here, so there is nothing to remove)";
 }
 
 function more(count: number, what: string): string {
