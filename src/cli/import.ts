@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { Option } from "commander";
 import type { CheckpointSchedule } from "../analysis/importers/insert-checkpoints.ts";
 import type { EventSource, ImportCounts } from "../engine/import-events.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { appDirectory, ownHome } from "./home.ts";
 import { cantRead, inputName, readInput } from "./open-input.ts";
@@ -64,9 +64,26 @@ async function importApp(app: string, flags: ImportFlags): Promise<void> {
   const dir = appDirectory(home, app);
   const source = await sourceOf(flags, scheduleOf(flags));
   const { importEvents } = await import("../engine/import-events.ts");
-  const counts = await importEvents(dir, app, source);
+  const counts = await importEvents(dir, app, source).catch(async (error: unknown) => {
+    throw await whoHolds(home, app, error);
+  });
   if (flags.json) await writeJson({ application: app, ...counts, log: dir });
   else await write(report(app, dir, counts));
+}
+
+/** A log that the collector writes takes no other events. */
+async function whoHolds(home: string, app: string, error: unknown): Promise<unknown> {
+  if (!hasCode(error, "RL_LOCKED")) return error;
+  const { connectCollector } = await import("../daemon/client.ts");
+  const collector = await connectCollector(home);
+  collector?.close();
+  if (collector === undefined) return error;
+  return new RecoveryLineError(
+    "RL_LOCKED",
+    `the log of ${app} is being written by the collector of ${home}`,
+    "Import under another application's name or into another --log.",
+    error,
+  );
 }
 
 function report(app: string, dir: string, { events, types, processes, channels }: ImportCounts): string {

@@ -49,6 +49,11 @@ live(
       const gone = (name: string) => until(name, () => new ProcessCgroup(rig.app, name).id === undefined);
       const first = await rig.collect();
       await rig.cli("run", rig.app, "short", "--detach", "--", "true");
+      const into = await rig.cli("import", rig.app, "--from", import.meta.filename);
+      expect([into.code, into.err]).toEqual([
+        1,
+        expect.stringContaining("is being written by the collector"),
+      ]);
       await gone("short");
       await rig.cli("run", rig.app, "longer", "--detach", "--", "sleep", "1");
       first.child.kill("SIGKILL");
