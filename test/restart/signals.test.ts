@@ -1,4 +1,6 @@
 /** Ctrl-C and kill -9 in the middle of a restart: it ends by itself, or says that it was begun, and is taken up. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -64,5 +66,27 @@ restartable("killed half way: status says so and what to do; the next call takes
     });
     const after = await rig.json<Status>("status", rig.app);
     expect([states(after), after.cutOffRestarts]).toEqual([RUNNING, []]);
+  }),
+);
+
+restartable("killed half way while its driver goes on: the next call waits for the driver's end", () =>
+  withRig("driver-left", async (rig) => {
+    await checkpointed(rig);
+    const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
+    const journal = join(rig.home, rig.app, "restart", "journal.json");
+    await until("it has begun", () => existsSync(journal));
+    child.kill("SIGKILL");
+    await ended;
+    // As CRIU does while it restores: it holds the cgroup's lock, and its caller is dead.
+    const driver = spawn("flock", [rig.cgroup("two").path, "sh", "-c", "echo; exec sleep 6"], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(driver.stdout, "data");
+    expect(await rig.cli("restart", rig.app)).toMatchObject({
+      code: 0,
+      out: expect.stringContaining("taken up"),
+    });
+    expect(driver.exitCode).toBe(0); // it has ended, by itself, before the restart did
+    expect(states(await rig.json<Status>("status", rig.app))).toEqual(RUNNING);
   }),
 );
