@@ -40,6 +40,9 @@ export interface StartedProcess {
   readonly incarnation: number;
 }
 
+/** Longest wait for the end of a command that was refused, in ms. */
+const REMOVE_LIMIT_MS = 2000;
+
 /** Enters the cgroup, becomes the command; 126 and 127 are the shell's words for what can't be executed. */
 const ENTER = 'echo $$ >"$0" && exec "$@"';
 
@@ -70,8 +73,16 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   } catch (error) {
     cgroup.kill();
     cgroup.setFreeze(false);
+    await removeSoon(cgroup);
     throw error;
   }
+}
+
+/** Dying takes the killed a moment. */
+async function removeSoon(cgroup: ProcessCgroup): Promise<void> {
+  const deadlineMs = performance.now() + REMOVE_LIMIT_MS;
+  while (!cgroup.remove() && performance.now() < deadlineMs)
+    await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 function enter(cgroup: ProcessCgroup, { command, stdio, detached, recipe }: ProcessStart): ChildProcess {

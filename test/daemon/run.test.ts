@@ -83,7 +83,7 @@ live("wrong use of run: nothing is registered, nothing is left in the cgroup", (
     for (const [args, text] of wrong)
       expect(await rig.cli(...args)).toMatchObject({ code: 2, err: expect.stringMatching(text) });
     expect(await (await rig.client()).processes()).toEqual([]);
-    expect(rig.cgroup("p").populated).toBe(false);
+    expect(rig.cgroup("p").id).toBeUndefined();
     expect(await rig.cli("run", rig.app, "p", "--", "true")).toMatchObject({ code: 0 });
   }),
 );
