@@ -61,8 +61,7 @@ __attribute__((noreturn)) static void die(int code, const char *what, const char
     exit(code);
 }
 
-/* ---- rights
- * -------------------------------------------------------------------------------------------------- */
+/* ---- rights ---- */
 
 static int set_capabilities(uint64_t kept) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -109,8 +108,7 @@ static int become(const struct identity *user, uint64_t kept, bool with_groups) 
     return has_exactly(kept) && getuid() == user->uid && geteuid() == user->uid ? 0 : -EPERM;
 }
 
-/* ---- the helper
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the helper ---- */
 
 /* One reader a ring (src/ring/reader-lock.ts): the lock goes to the collector with the ring, and is let go
  * when both have ended. */
@@ -193,8 +191,7 @@ __attribute__((noreturn)) static void help(const struct settings *settings, cons
     exit(0);
 }
 
-/* ---- the collector
- * ------------------------------------------------------------------------------------------- */
+/* ---- the collector ---- */
 
 __attribute__((noreturn)) static void collect(const struct settings *settings, const struct identity *user,
                                               int socket) {
@@ -219,8 +216,7 @@ __attribute__((noreturn)) static void collect(const struct settings *settings, c
     die(EXIT_REFUSED, settings->command[0], strerror(errno));
 }
 
-/* ---- beginning
- * ----------------------------------------------------------------------------------------------- */
+/* ---- beginning ---- */
 
 static uint32_t number_of(const char *text, const char *option) {
     char *end;

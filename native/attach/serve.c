@@ -21,8 +21,7 @@ struct packet {
     struct capture_cut_entry entries[ATTACH_ENTRIES];
 };
 
-/* ---- answers
- * ------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 /* A collector that is gone, or takes nothing, is found out by the next recv. */
 static void send_answer(int socket, const struct attach_answer *answer, const void *body, const int *fds,
@@ -65,8 +64,7 @@ static void answer_status(int socket, int status, const char *error) {
         answer_failure(socket, status, error);
 }
 
-/* ---- operations
- * ---------------------------------------------------------------------------------------------- */
+/* ---- operations ---- */
 
 static void hello(int socket, const struct attach_service *service) {
     struct attach_hello body = {.version = ATTACH_VERSION,
@@ -161,8 +159,7 @@ static void userfaults(int socket, const struct attach_service *service) {
         answer_failure(socket, status, error);
 }
 
-/* ---- requests
- * ------------------------------------------------------------------------------------------------ */
+/* ---- requests ---- */
 
 /* What capture_cut could have returned: everything else never came from us. */
 static bool entry_is_possible(const struct capture_cut_entry *entry) {

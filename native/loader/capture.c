@@ -46,8 +46,7 @@ int capture_fail(char *error, int status, const char *format, ...) {
     return status;
 }
 
-/* ---- the pin directory
- * --------------------------------------------------------------------------------------- */
+/* ---- the pin directory ---- */
 
 static const char *in_dir(char *path, const char *dir, const char *prefix, const char *name) {
     snprintf(path, PATH_MAX, "%s/%s%s", dir, prefix, name);
@@ -137,8 +136,7 @@ static int remove_pins(const char *dir) {
     return status;
 }
 
-/* ---- create
- * -------------------------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
 static int pin_one(int fd, const char *dir, const char *prefix, const char *name) {
     char path[PATH_MAX];
@@ -207,8 +205,7 @@ static int create(struct capture *capture, const struct capture_options *options
     return 0;
 }
 
-/* ---- reopen
- * -------------------------------------------------------------------------------------------------- */
+/* ---- reopen ---- */
 
 static int check_config(const struct capture_config *config, const struct capture_options *options,
                         char *error) {
@@ -354,8 +351,7 @@ int capture_unpin(const char *pin_dir, char *error) {
     return 0;
 }
 
-/* ---- use
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- use ---- */
 
 int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes) {
     *fd = capture->objects.maps[MAP_RING];

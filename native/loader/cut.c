@@ -39,8 +39,7 @@ static int add(struct found_list *list, const struct capture_cut_entry *entry, i
     return 0;
 }
 
-/* ---- iterators
- * ----------------------------------------------------------------------------------------------- */
+/* ---- iterators ---- */
 
 static int add_record(struct found_list *list, const struct cut_record *record, uint64_t process,
                       int source) {
@@ -128,8 +127,7 @@ static int read_storage(struct capture *capture, enum capture_program program, e
     return run_iterator(capture->objects.programs[program], &info, list, process, 2);
 }
 
-/* ---- closed connections
- * -------------------------------------------------------------------------------------- */
+/* ---- closed connections ---- */
 
 struct batch {
     uint32_t entries;
@@ -196,8 +194,7 @@ static int read_closed(struct capture *capture, uint64_t process, struct found_l
     return status;
 }
 
-/* ---- putting them together
- * ----------------------------------------------------------------------------------- */
+/* ---- putting them together ---- */
 
 static int compare_u64(uint64_t a, uint64_t b) {
     return a < b ? -1 : a > b;

@@ -18,8 +18,7 @@
 
 static const uint32_t page_multiple = 1 << 16; /* a ring size that suits any page size */
 
-/* ---- rights
- * -------------------------------------------------------------------------------------------------- */
+/* ---- rights ---- */
 
 static bool has_capability(const struct __user_cap_data_struct *data, unsigned int capability) {
     return data[capability / 32].effective >> (capability % 32) & 1;
@@ -41,8 +40,7 @@ int probe_rights(char *error) {
                                   : "both");
 }
 
-/* ---- type information
- * ---------------------------------------------------------------------------------------- */
+/* ---- type information ---- */
 
 struct type_info {
     uint8_t *bytes;
@@ -152,8 +150,7 @@ static const char *missing_function(const struct type_info *info, const char *co
     return NULL;
 }
 
-/* ---- the answers
- * --------------------------------------------------------------------------------------------- */
+/* ---- the answers ---- */
 
 static void yes(struct capture_capability *out, const char *name, const char *reason) {
     out->name = name;

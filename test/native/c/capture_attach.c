@@ -18,8 +18,7 @@ static struct {
     uint64_t outside_id;
 } helper;
 
-/* ---- set-up
- * -------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---- */
 
 static void remove_outside(void) {
     char path[300];
@@ -96,8 +95,7 @@ static void helper_ends(void) {
     FAIL("the helper goes on without a collector");
 }
 
-/* ---- the same answers
- * ---------------------------------------------------------------------------------------- */
+/* ---- the same answers ---- */
 
 static void talk_to_itself(int fd, struct told *told) {
     struct sockaddr_in address;
@@ -194,8 +192,7 @@ static void case_same_answers(void) {
     nothing_leaked();
 }
 
-/* ---- what is not for the asking
- * ------------------------------------------------------------------------------- */
+/* ---- what is not for the asking ---- */
 
 static void is_not_recorded(uint64_t cgroup) {
     struct cut cut;
@@ -245,8 +242,7 @@ static void case_told_why(void) {
     helper_ends();
 }
 
-/* ---- hostile requests
- * ---------------------------------------------------------------------------------------- */
+/* ---- hostile requests ---- */
 
 struct raw {
     struct attach_request request;
@@ -421,8 +417,7 @@ static void case_hostile_requests(void) {
     nothing_leaked();
 }
 
-/* ---- a helper that dies, or answers nonsense
- * ------------------------------------------------------------------ */
+/* ---- a helper that dies, or answers nonsense ---- */
 
 static void case_dead_helper(void) {
     char error[CAPTURE_ERROR_BYTES] = "";

@@ -7,8 +7,7 @@
 
 static char block[1 << 16];
 
-/* ---- a ring without room
- * ------------------------------------------------------------------------------------- */
+/* ---- a ring without room ---- */
 
 #define SENDS 3000
 
@@ -138,8 +137,7 @@ static void case_verdict_without_room(void) {
     EQUAL(count_records(udp, RECOVERY_UNMATCHED), 1);
 }
 
-/* ---- closed connections without room
- * ------------------------------------------------------------------------- */
+/* ---- closed connections without room ---- */
 
 #define CLOSED_ENTRIES (1 << 18)
 
@@ -188,8 +186,7 @@ static void case_full_map_of_closed(void) {
     CHECK(fresh.count >= 2 && fresh.count <= 4);
 }
 
-/* ---- program runs that the kernel skips
- * ---------------------------------------------------------------------- */
+/* ---- program runs that the kernel skips ---- */
 
 static void call_and_close(int fd, struct told *told) {
     const struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -255,8 +252,7 @@ static void case_churn(void) {
     }
 }
 
-/* ---- life of an instance
- * ------------------------------------------------------------------------------------- */
+/* ---- life of an instance ---- */
 
 static size_t open_descriptors(void) {
     size_t count = 0;

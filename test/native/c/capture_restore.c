@@ -121,8 +121,7 @@ static struct end read_end(int fd) {
     return end;
 }
 
-/* ---- a restart of one end
- * ------------------------------------------------------------------------------------- */
+/* ---- a restart of one end ---- */
 
 static void fill(int fd, struct told *told) {
     for (int full = 0; full < 3; full++) {
@@ -199,8 +198,7 @@ static void case_restarted_end(void) {
     EQUAL(count_records(client, RECOVERY_UNMATCHED) + count_records(server, RECOVERY_UNMATCHED), 0);
 }
 
-/* ---- both ends out of nothing
- * --------------------------------------------------------------------------------- */
+/* ---- both ends out of nothing ---- */
 
 /* 8 192 bytes before the sequence numbers wrap, 5 * 2^32 + 3 bytes after the first one. */
 #define WRITE 0xffffe000u

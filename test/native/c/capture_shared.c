@@ -9,8 +9,7 @@
 
 static char block[1 << 20];
 
-/* ---- threads
- * -------------------------------------------------------------------------------------------------- */
+/* ---- threads ---- */
 
 struct worker {
     int fd;
@@ -119,8 +118,7 @@ static void case_threads_naive(void) {
     EQUAL(sum, client->told->sent);
 }
 
-/* ---- forks
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- forks ---- */
 
 static void send_from_two(int fd, struct told *told) {
     const pid_t child = fork();
@@ -172,8 +170,7 @@ static void case_nested_cgroup(void) {
     EQUAL(count_threads(pair.client, RECOVERY_SEND), 2);
 }
 
-/* ---- passed descriptors
- * --------------------------------------------------------------------------------------- */
+/* ---- passed descriptors ---- */
 
 static int hand_over[2]; /* an AF_UNIX pair made by the test before anything is recorded */
 
@@ -318,8 +315,7 @@ static void case_old_connection(void) {
     close(other);
 }
 
-/* ---- selected late, or anew
- * ------------------------------------------------------------------------------------ */
+/* ---- selected late, or anew ---- */
 
 #define FOUR_GIB (4ull << 30)
 

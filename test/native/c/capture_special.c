@@ -31,8 +31,7 @@ static struct actor *run_alone(actor_function *part) {
     return actor;
 }
 
-/* ---- not TCP
- * -------------------------------------------------------------------------------------------------- */
+/* ---- not TCP ---- */
 
 static void use_udp(int fd, struct told *told) {
     struct sockaddr_in address = loopback(0);
@@ -92,8 +91,7 @@ static void case_raw(void) {
     CHECK(has_unmatched(run_alone(use_raw), RECOVERY_UNMATCHED_OTHER_SOCKET));
 }
 
-/* ---- MPTCP and kTLS
- * ------------------------------------------------------------------------------------------ */
+/* ---- MPTCP and kTLS ---- */
 
 static int mptcp_socket(void) {
     return socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
@@ -201,8 +199,7 @@ static void case_ktls(void) {
     EQUAL(count_records(client, RECOVERY_SEND), 0);
 }
 
-/* ---- unusual openings
- * ---------------------------------------------------------------------------------------- */
+/* ---- unusual openings ---- */
 
 /* Data with the SYN, in a network of its own where the server may allow it. */
 static void enter_fast_network(void) {
@@ -311,8 +308,7 @@ static void case_same_four_numbers_again(void) {
     EQUAL(sum, 510);
 }
 
-/* ---- io_uring
- * ------------------------------------------------------------------------------------------------ */
+/* ---- io_uring ---- */
 
 struct uring {
     int fd;
@@ -411,8 +407,7 @@ static void case_io_uring(void) {
     run_pair(uring_send, uring_receive);
 }
 
-/* ---- where processes may be
- * ---------------------------------------------------------------------------------- */
+/* ---- where processes may be ---- */
 
 static void select_in_namespace(void) {
     char mount_at[300], path[400], error[CAPTURE_ERROR_BYTES] = "";

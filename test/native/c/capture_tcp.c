@@ -11,8 +11,7 @@ static void pause_ms(int ms) {
     usleep((useconds_t)ms * 1000);
 }
 
-/* ---- plain
- * --------------------------------------------------------------------------------------------------- */
+/* ---- plain ---- */
 
 static void ping(int fd, struct told *told) {
     for (size_t size = 1; size < 300000; size *= 3) {
@@ -74,8 +73,7 @@ static void case_empty_history(void) {
     EQUAL(pair.client_cut.sent, 0);
 }
 
-/* ---- receiving
- * ----------------------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 static void send_hundred(int fd, struct told *told) {
     send_all(fd, block, 100, told);
@@ -196,8 +194,7 @@ static void case_receive_would_block(void) {
     run_pair(peer_that_waits, read_nothing_first);
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------------- */
+/* ---- sending ---- */
 
 static void fill_until_full(int fd, struct told *told) {
     for (int full = 0; full < 3;) {
@@ -281,8 +278,7 @@ static void case_send_many_ways(void) {
     run_pair(send_many_ways, drink_inline);
 }
 
-/* ---- ending
- * -------------------------------------------------------------------------------------------------- */
+/* ---- ending ---- */
 
 static void half_close_first(int fd, struct told *told) {
     send_all(fd, block, 1000, told);
@@ -427,8 +423,7 @@ static void case_unacknowledged(void) {
     CHECK(pair.client_cut.unacknowledged > 0);
 }
 
-/* ---- several connections
- * ------------------------------------------------------------------------------------- */
+/* ---- several connections ---- */
 
 #define MANY 200
 

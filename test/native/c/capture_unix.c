@@ -11,8 +11,7 @@ static void pause_ms(int ms) {
     usleep((useconds_t)ms * 1000);
 }
 
-/* ---- two ends of a pair
- * ---------------------------------------------------------------------------------------- */
+/* ---- two ends of a pair ---- */
 
 /* Both ends play their part on a socketpair made beforehand; then ranges, names and cuts must agree. */
 static struct pair run_unix(int type, actor_function *client, actor_function *server) {
@@ -76,8 +75,7 @@ static struct pair agree(int type, actor_function *client, actor_function *serve
     return pair;
 }
 
-/* ---- streams
- * -------------------------------------------------------------------------------------------------- */
+/* ---- streams ---- */
 
 static void ping(int fd, struct told *told) {
     for (size_t size = 1; size < sizeof(block); size *= 3) {
@@ -244,8 +242,7 @@ static void case_stream_two_readers(void) {
     CHECK(flagged > 0);
 }
 
-/* ---- names, closing, passing
- * ----------------------------------------------------------------------------------- */
+/* ---- names, closing, passing ---- */
 
 static struct sockaddr_un name;
 static socklen_t name_length;
@@ -427,8 +424,7 @@ static void case_shared_output(void) {
     tiles(reader, RECOVERY_RECEIVE, theirs->local, theirs->remote, 0, 60);
 }
 
-/* ---- whole messages
- * --------------------------------------------------------------------------------------------- */
+/* ---- whole messages ---- */
 
 static void receive_messages_late(int fd, struct told *told) {
     CHECK(recv(fd, block, 10, MSG_PEEK) == 10);

@@ -81,8 +81,7 @@ static struct {
     pid_t owner;
 } test;
 
-/* ---- ending
- * -------------------------------------------------------------------------------------------------- */
+/* ---- ending ---- */
 
 static inline void write_file(const char *path, const char *text) {
     const int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -149,8 +148,7 @@ __attribute__((noreturn, format(printf, 2, 3))) static inline void finish_test(i
             FAIL("%s is %lld, expected %s = %lld", #actual, actual_, #expected, expected_);                  \
     } while (0)
 
-/* ---- set-up
- * -------------------------------------------------------------------------------------------------- */
+/* ---- set-up ---- */
 
 static inline void find_cgroup2(char *path, size_t bytes) {
     char line[1024], mount[200];
@@ -199,8 +197,7 @@ static inline void set_up(void) {
     set_up_with(4 << 20, 0);
 }
 
-/* ---- actors
- * -------------------------------------------------------------------------------------------------- */
+/* ---- actors ---- */
 
 static inline struct told *shared_told(void) {
     void *memory = mmap(NULL, sizeof(struct told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -312,8 +309,7 @@ static inline void freeze(struct actor *actor, int on) {
     FAIL("%s does not freeze", actor->cgroup);
 }
 
-/* ---- records
- * ------------------------------------------------------------------------------------------------- */
+/* ---- records ---- */
 
 static inline void keep_record(const struct recovery_record *record) {
     struct recorded *all = &test.records;
@@ -395,8 +391,7 @@ static inline void nothing_leaked(void) {
         EQUAL(__lsan_do_recoverable_leak_check(), 0);
 }
 
-/* ---- cuts
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- cuts ---- */
 
 struct cut {
     struct capture_cut_entry *entries;
@@ -436,8 +431,7 @@ static inline void same_offsets(struct capture_cut_entry a, struct capture_cut_e
     EQUAL(a.received, b.received);
 }
 
-/* ---- sockets
- * ------------------------------------------------------------------------------------------------- */
+/* ---- sockets ---- */
 
 static inline struct sockaddr_in loopback(uint16_t port) {
     return (struct sockaddr_in){
@@ -507,8 +501,7 @@ static inline uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* ---- a conversation of two
- * ----------------------------------------------------------------------------------- */
+/* ---- a conversation of two ---- */
 
 static uint16_t pair_port;
 static actor_function *client_part, *server_part;
@@ -563,8 +556,7 @@ static inline struct pair run_pair(actor_function *client, actor_function *serve
     return pair;
 }
 
-/* ---- main
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- main ---- */
 
 static inline int run_cases(const struct test_case *cases, size_t count, int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
