@@ -693,8 +693,8 @@ p        restore  1           2
 q        restore  1           2
 
 In transit: sent inside the line, not received inside it; must be replayed.
-FROM  TO  BEGIN  END  CHANNEL
-p     q   4      10   a
+FROM  TO  BEGIN  END  PAYLOAD  CHANNEL
+p     q   4      10   unknown  a
 
 Why:
   p
