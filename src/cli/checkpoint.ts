@@ -144,7 +144,10 @@ async function findTargets(
   known: readonly ProcessInfo[],
 ): Promise<CheckpointTarget[]> {
   const { ProcessCgroup } = await import("../restart/cgroups.ts");
-  const ofApp = known.filter((one) => one.app === app);
+  // The collector hears of an end a moment later than the kernel says so here.
+  const ofApp = known
+    .filter((one) => one.app === app)
+    .map((one) => ({ ...one, live: one.live && new ProcessCgroup(app, one.process).populated }));
   const live = ofApp.filter((one) => one.live);
   if (ofApp.length === 0)
     throw new RecoveryLineError(

@@ -67,12 +67,19 @@ async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
 
 /**
  * The right to act on a cgroup, as a descriptor for `native().unlock`; let go with this process and whoever inherited the descriptor.
- * Throws RL_LOCKED.
+ * Throws RL_LOCKED, RL_UNKNOWN_PROCESS where the cgroup is gone.
  */
 export function holdCgroup(cgroup: ProcessCgroup): number {
   try {
     return call(cgroup.path, () => native().lock(cgroup.path));
   } catch (error) {
+    if (cgroup.id === undefined)
+      throw new RecoveryLineError(
+        "RL_UNKNOWN_PROCESS",
+        `the process of ${cgroup.path} has ended`,
+        "Call again: what has ended is left out, unless you name it.",
+        error,
+      );
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
       "RL_LOCKED",

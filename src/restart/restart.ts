@@ -71,6 +71,8 @@ export interface RestartResult {
 const KILL_LIMIT_MS = 10_000;
 /** Longest wait for a driver whose caller died, in ms; then for its end once its work is killed. */
 const DRIVER_END_MS = 10_000;
+/** Longest wait for the collector to remove an empty cgroup that is wanted again, in ms. */
+const REMOVAL_LIMIT_MS = 500;
 const FILES = "files";
 
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
@@ -270,6 +272,7 @@ async function driversEnded(app: string, names: readonly string[]): Promise<void
         native().unlock(holdCgroup(cgroup));
         break;
       } catch (error) {
+        if (hasCode(error, "RL_UNKNOWN_PROCESS")) break; // the collector has just removed it: nothing is in it
         if (!hasCode(error, "RL_LOCKED") || performance.now() > fromMs + 2 * DRIVER_END_MS) throw error;
         if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -323,14 +326,28 @@ async function gone(connections: readonly ConnectionAddresses[]): Promise<void> 
   }
 }
 
+/** The collector, which holds a cgroup for a moment while it removes an empty one, may be at it. */
+async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
+  const fromMs = performance.now();
+  for (;;) {
+    cgroup.create();
+    try {
+      return holdCgroup(cgroup);
+    } catch (error) {
+      const passing = hasCode(error, "RL_UNKNOWN_PROCESS") || hasCode(error, "RL_LOCKED");
+      if (!passing || performance.now() > fromMs + REMOVAL_LIMIT_MS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
+
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
 async function restoreOne(request: RestartRequest, { process, image }: RestoreTarget): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
   const driver = image.manifest.driver.name === "hook" ? new HookDriver() : request.driver;
   const cgroup = new ProcessCgroup(app, process);
-  cgroup.create();
-  const guard = holdCgroup(cgroup);
+  const guard = await makeAndHold(cgroup);
   const root = await driver
     .restore({
       folder: imageFolder(home, app, process),

@@ -57,7 +57,8 @@ restartable("independent checkpoints and a payload log: the same", () =>
       await until("it goes on", () => app.numbers().length > atCheckpoint + 100);
       app.kill();
       const answer = await rig.json<Answer>("restart", rig.app);
-      expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([round, round, round, round]);
+      // What nats-2 told nats-1 of itself between their two checkpoints is an orphan: then the line is one checkpoint earlier.
+      for (const { checkpoint } of answer.restarted) expect([round, round - 1]).toContain(checkpoint);
       expect(answer.inTransit.map(({ place }) => place)).toContain("payload log");
       expect(answer.connections.length).toBe(6);
       expect(fromNowhere(answer)).toEqual([]);
