@@ -15,6 +15,7 @@ import { KernelSource } from "../ring/kernel-source.ts";
 import { type DemoProgram, natsPrograms, SERVER_READY } from "./demo-programs.ts";
 import { write } from "./print.ts";
 import { commandFailed, MAIN, runCommand, showCommand } from "./run-command.ts";
+import { seeded } from "./seeded.ts";
 
 export interface DemoOptions {
   /** Chooses pauses, order and victim: the same seed gives the same plan, though never the same run. */
@@ -130,17 +131,6 @@ class NatsDemo {
     if (collector.exitCode === null && collector.kill("SIGTERM")) await once(collector, "exit");
     KernelSource.unpin(this.#pinDir);
   }
-}
-
-/** Numbers below a limit from a seed (xorshift32). */
-function seeded(seed: number): (limit: number) => number {
-  let state = (seed ^ 0x9e3779b9) >>> 0 || 1;
-  return (limit) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % limit;
-  };
 }
 
 function sleep(ms: number): Promise<void> {

@@ -56,7 +56,8 @@ class RangeList {
   }
 }
 
-function lastStable(evidence: Evidence, process: number): number {
+/** Line up to which the message log of a process covers what it did, 0 = nothing. */
+export function lastStable(evidence: Evidence, process: number): number {
   const { start, stable } = evidence.segments;
   for (let s = (start[process + 1] as number) - 1; s >= (start[process] as number); s -= 1)
     if (stable[s] !== 0) return stable[s] as number;

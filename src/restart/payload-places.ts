@@ -1,5 +1,6 @@
 /** Where what a line leaves in transit can be taken from, as far as logs tell; images are opened by `restart` alone (transit.ts). */
 import { type Evidence, SENDER } from "../graph/evidence-layout.ts";
+import { lastStable } from "../graph/restore-points.ts";
 import type { InTransitRange, RecoveryLine } from "../model/recovery-line.ts";
 import { openPayloadStore } from "./payload-log.ts";
 import { addRange, subtractRange } from "./payload-ranges.ts";
@@ -101,9 +102,4 @@ function coveredSends(evidence: Evidence, channel: number): PayloadRange[] {
     if ((line[row] as number) <= stable)
       addRange(covered, { begin: begin[row] as number, end: end[row] as number });
   return covered;
-}
-
-/** Position up to which a process's log covers what it did; 0 = nothing. */
-function lastStable({ segments: { start, stable } }: Evidence, process: number): number {
-  return stable.subarray(start[process], start[process + 1]).reduce((a, b) => Math.max(a, b), 0);
 }

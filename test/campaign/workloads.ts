@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { seeded } from "../../src/cli/seeded.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { makeDsm } from "../dsm/dsm-build.ts";
 import { Application, survive } from "../dsm/survive.ts";
@@ -14,7 +15,6 @@ import { type Answer, fromNowhere } from "../restart/answer.ts";
 import { restartInterrupted } from "../restart/interrupted.ts";
 import { EVERY, STEPS, simulation, startSimulation, step, thermo } from "../restart/lammps-app.ts";
 import { natsRun, type RunMode } from "../restart/nats-run.ts";
-import { seeded } from "../restart/random.ts";
 import { REDIS_PROCESSES, RedisApp } from "../restart/redis-app.ts";
 import { runRing } from "../sdk/ring-rig.ts";
 

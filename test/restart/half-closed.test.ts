@@ -1,13 +1,9 @@
 /** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { startNodePrograms } from "./node-programs.ts";
+import { restartable } from "./restartable.ts";
 
 const COUNT = 1500;
 
@@ -22,27 +18,7 @@ c.on("end",()=>{console.log("over");setInterval(()=>{},1000)});c.end("all I have
 const numbers = (rig: Rig): string[] => rig.output("listener").split("\n").filter(Boolean);
 
 async function started(rig: Rig, ...flags: string[]): Promise<void> {
-  await rig.collect();
-  const port = await freePort();
-  for (const [name, program] of [
-    ["counter", COUNTER],
-    ["listener", LISTENER],
-  ] as const) {
-    const output = ["--output", rig.path(`${name}.out`)];
-    const command = [process.execPath, "-e", program, `${port}`];
-    const { code, err } = await rig.cli(
-      "run",
-      rig.app,
-      name,
-      "--detach",
-      ...flags,
-      ...output,
-      "--",
-      ...command,
-    );
-    expect([code, err]).toEqual([0, ""]);
-    await new Promise((resolve) => setTimeout(resolve, 300));
-  }
+  await startNodePrograms(rig, { counter: COUNTER, listener: LISTENER }, flags);
   await until(
     "it counts, and the other half is closed",
     () => numbers(rig).length > 50 && rig.output("counter").includes("heard out"),

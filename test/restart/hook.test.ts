@@ -5,18 +5,14 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { CheckpointResult } from "../../src/restart/checkpoint.ts";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
 import { readHooks } from "../../src/restart/hook-checkpoint.ts";
 import { imagesFolder } from "../../src/restart/image-store.ts";
 import { packageRoot } from "../../src/ring/binding.ts";
 import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
+import { restartable } from "./restartable.ts";
 
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
 const live = test.skipIf(missing !== undefined);
-const restartable = test.skipIf(missing !== undefined || !works);
 const SAVE = join(packageRoot(), "packaging/hooks/redis-checkpoint.sh");
 
 /** One connection an INCR, as many as the number in a file says; the answers go to the output. */

@@ -1,14 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { restartable } from "./restartable.ts";
 
 const COUNTER = 'echo "$PWD $GREETING"; n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done';
 

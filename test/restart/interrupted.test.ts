@@ -1,16 +1,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { missing, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { seeded } from "../../src/cli/seeded.ts";
+import { until, withRig } from "../daemon/rig.ts";
 import { restartInterrupted } from "./interrupted.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
-import { seeded } from "./random.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { restartable } from "./restartable.ts";
 
 /** `RESTART_SEED` and `RESTART_ROUNDS` repeat or lengthen it. */
 const seed = Number(process.env["RESTART_SEED"] ?? Date.now() % 1_000_000);

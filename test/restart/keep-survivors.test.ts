@@ -1,13 +1,9 @@
 /** `restart --keep-survivors`: who has not received anything that is undone goes on, and only its connection breaks. */
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { startNodePrograms } from "./node-programs.ts";
+import { restartable } from "./restartable.ts";
 
 /** Prints what it receives and never says a word. */
 const SINK = `const n=require("net");n.createServer({allowHalfOpen:true},c=>{c.on("error",()=>{});c.on("data",d=>process.stdout.write(d));c.on("end",()=>c.end())}).listen(+process.argv[1],"127.0.0.1")`;
@@ -26,27 +22,7 @@ const DEAF = SOURCE.replace(
 const numbers = (rig: Rig): number[] => rig.output("sink").split("\n").filter(Boolean).map(Number);
 
 async function started(rig: Rig, source: string, ...flags: string[]): Promise<void> {
-  await rig.collect();
-  const port = await freePort();
-  for (const [name, program] of [
-    ["sink", SINK],
-    ["source", source],
-  ] as const) {
-    const output = ["--output", rig.path(`${name}.out`)];
-    const command = [process.execPath, "-e", program, `${port}`];
-    const { code, err } = await rig.cli(
-      "run",
-      rig.app,
-      name,
-      "--detach",
-      ...flags,
-      ...output,
-      "--",
-      ...command,
-    );
-    expect([code, err]).toEqual([0, ""]);
-    await new Promise((resolve) => setTimeout(resolve, 300));
-  }
+  await startNodePrograms(rig, { sink: SINK, source }, flags);
   await until("numbers flow", () => numbers(rig).length > 50);
   await rig.json("checkpoint", rig.app, "sink", "--driver", "criu");
   const atCheckpoint = numbers(rig).length;

@@ -2,6 +2,8 @@
  * One seeded run: programs start, checkpoints at random moments, SIGKILL for some or all at a random moment, restart, maybe all of it
  * once more, and then the messages are counted.
  */
+
+import { seeded } from "../../src/cli/seeded.ts";
 import { connectCollector } from "../../src/daemon/client.ts";
 import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { checkpointTogether } from "../../src/restart/checkpoint.ts";
@@ -10,7 +12,6 @@ import { type Ended, type Rig, until } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { restartInterrupted } from "./interrupted.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
-import { seeded } from "./random.ts";
 
 /**
  * coordinated: all at one time · payload: one coordinated one, then independent ones, payloads kept · fall-back: the same without

@@ -1,15 +1,10 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { restartable } from "./restartable.ts";
 
 function flip(file: string, at: number): void {
   const bytes = readFileSync(file);

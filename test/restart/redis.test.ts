@@ -1,13 +1,8 @@
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { missing, until, withRig } from "../daemon/rig.ts";
+import { expect } from "vitest";
+import { until, withRig } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { REDIS_PROCESSES, RedisApp } from "./redis-app.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { restartable } from "./restartable.ts";
 
 restartable(
   "redis with a replica and a client: killed and restarted twice, every increment counts once, in both",

@@ -3,14 +3,9 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { missing, type Rig, until, withRig } from "../daemon/rig.ts";
-
-const criu = await findCriu();
-const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
-const restartable = test.skipIf(missing !== undefined || !works);
+import { expect } from "vitest";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { restartable } from "./restartable.ts";
 
 interface Status {
   readonly processes: readonly { readonly process: string; readonly state: string }[];
@@ -25,6 +20,16 @@ async function checkpointed(rig: Rig): Promise<void> {
   await rig.collect();
   for (const name of ["one", "two"]) await rig.run(name, "bash", "-c", "while :; do sleep 0.05; done");
   await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+}
+
+/** A restart of both that is killed once its journal is there. */
+async function killedHalfWay(rig: Rig): Promise<void> {
+  await checkpointed(rig);
+  const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
+  const journal = join(rig.home, rig.app, "restart", "journal.json");
+  await until("it has begun", () => existsSync(journal));
+  child.kill("SIGKILL");
+  await ended;
 }
 
 restartable("a signal once the plan is printed: the restart says that it goes on, and ends well", () =>
@@ -46,12 +51,7 @@ restartable("a signal once the plan is printed: the restart says that it goes on
 
 restartable("killed half way: status says so and what to do; the next call takes it up", () =>
   withRig("half-way", async (rig) => {
-    await checkpointed(rig);
-    const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
-    const journal = join(rig.home, rig.app, "restart", "journal.json");
-    await until("it has begun", () => existsSync(journal));
-    child.kill("SIGKILL");
-    await ended;
+    await killedHalfWay(rig);
     expect((await rig.json<Status>("status", rig.app)).cutOffRestarts).toMatchObject([
       { application: rig.app, processes: ["one", "two"] },
     ]);
@@ -71,12 +71,7 @@ restartable("killed half way: status says so and what to do; the next call takes
 
 restartable("killed half way while its driver goes on: the next call waits for the driver's end", () =>
   withRig("driver-left", async (rig) => {
-    await checkpointed(rig);
-    const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
-    const journal = join(rig.home, rig.app, "restart", "journal.json");
-    await until("it has begun", () => existsSync(journal));
-    child.kill("SIGKILL");
-    await ended;
+    await killedHalfWay(rig);
     // As CRIU does while it restores: it holds the cgroup's lock, and its caller is dead.
     const driver = spawn("flock", [rig.cgroup("two").path, "sh", "-c", "echo; exec sleep 6"], {
       stdio: ["ignore", "pipe", "inherit"],

@@ -1,4 +1,4 @@
-/** Numbers below a limit (xorshift32). */
+/** Numbers below a limit from a seed (xorshift32). */
 export function seeded(seed: number): (limit: number) => number {
   let state = (seed ^ 0x9e3779b9) >>> 0 || 1;
   return (limit) => {

@@ -1,0 +1,10 @@
+/** Tests that restart from images: they skip only where nothing is captured or CRIU does not work. */
+import { test } from "vitest";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { missing } from "../daemon/rig.ts";
+
+const criu = await findCriu();
+const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
+
+export const restartable = test.skipIf(missing !== undefined || !works);
