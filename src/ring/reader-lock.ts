@@ -2,11 +2,26 @@
 import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { call, native } from "./binding.ts";
+import { call, type NativeAddon, native } from "./binding.ts";
+
+/** The kernel hands /proc/locks out page by page: a lock that goes between two pages can hide one that stays. */
+const LOOKS = 3;
+
+/** As long as a process that has just been told to end, or its helper, may take to let go. */
+const ENDING_MS = 2000;
+const TRY_AGAIN_MS = 20;
 
 /** The pid that holds an flock on `path`, from /proc/locks; undefined if it is gone or not visible. */
 export function lockHolder(path: string): number | undefined {
   const inode = String(statSync(path).ino);
+  for (let look = 0; look < LOOKS; look += 1) {
+    const holder = holderIn(inode);
+    if (holder !== undefined) return holder;
+  }
+  return undefined;
+}
+
+function holderIn(inode: string): number | undefined {
   for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
     const [, kind, , , pid, file] = line.trim().split(/\s+/);
     if (kind === "FLOCK" && file?.split(":")[2] === inode) return Number(pid);
@@ -20,7 +35,7 @@ export function readerFolder(pinDir: string): string {
 }
 
 /**
- * Becomes the only reader of the ring pinned in `pinDir`. Returns the function that lets go.
+ * Becomes the only reader of the ring pinned in `pinDir`; one that is just ending gets 2 s. Returns the function that lets go.
  * Throws RL_LOCKED, naming the pid, if another process reads already.
  */
 export function lockReader(pinDir: string): () => void {
@@ -28,7 +43,7 @@ export function lockReader(pinDir: string): () => void {
   const path = readerFolder(pinDir);
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
-    const fd = call(path, () => addon.lock(path));
+    const fd = lockPatiently(addon, path);
     return () => addon.unlock(fd);
   } catch (error) {
     if (!hasCode(error, "RL_LOCKED")) throw error;
@@ -39,4 +54,16 @@ export function lockReader(pinDir: string): () => void {
       error,
     );
   }
+}
+
+/** The attach helper sees the end of its collector, and ends, a moment later; after a SIGKILL so does the kernel. */
+function lockPatiently(addon: NativeAddon, path: string): number {
+  const deadlineMs = performance.now() + ENDING_MS;
+  for (;;)
+    try {
+      return call(path, () => addon.lock(path));
+    } catch (error) {
+      if (!hasCode(error, "RL_LOCKED") || performance.now() > deadlineMs) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, TRY_AGAIN_MS);
+    }
 }

@@ -29,14 +29,29 @@ export function channelName(from: string, to: string): string {
  */
 export function sdkTrace(home: string, app: string): ProcessTrace[] {
   const folder = sdkFolder(home, app);
-  const names = existsSync(folder) ? readdirSync(folder).sort() : [];
-  const found = names.filter((name) => existsSync(join(folder, name, LOG_FILE)));
+  const found = loggedIn(folder);
   if (found.length === 0)
     throw new RecoveryLineError("RL_UNKNOWN_APP", `no SDK process of "${app}" has a log in ${folder}`);
   const traces = found.map((name) => readTrace(join(folder, name), name));
-  while (trim(traces));
+  settle(
+    traces,
+    loggedIn(folder).filter((name) => !found.includes(name)),
+  );
   for (const { process, events } of traces) events.push({ type: "stable", process });
   return traces;
+}
+
+function loggedIn(folder: string): string[] {
+  const names = existsSync(folder) ? readdirSync(folder).sort() : [];
+  return names.filter((name) => existsSync(join(folder, name, LOG_FILE)));
+}
+
+/**
+ * Cuts live traces back, in place, to what can have been at one moment: before what they received and what the sender's trace does not
+ * hold, being that of a live process and read before, or of one of `newcomers`, whose log was made while others were read.
+ */
+export function settle(traces: readonly ProcessTrace[], newcomers: readonly string[]): void {
+  while (trim(traces, newcomers));
 }
 
 function readTrace(folder: string, process: string): ProcessTrace {
@@ -99,21 +114,22 @@ class TraceReader {
   }
 }
 
-/** Cuts live traces back before what they received and live senders' traces do not hold. True: something was cut. */
-function trim(traces: readonly ProcessTrace[]): boolean {
+/** True: something was cut. */
+function trim(traces: readonly ProcessTrace[], newcomers: readonly string[]): boolean {
   const sent = new Map<string, number>();
   for (const { events, live } of traces)
     for (const event of events)
       if (event.type === "send") sent.set(event.channel, live ? event.end : Number.POSITIVE_INFINITY);
+  const senders = [...traces.filter(({ live }) => live).map(({ process }) => process), ...newcomers];
   let cut = false;
   for (const { events, live, process } of traces) {
     if (!live) continue;
-    const liveFrom = new Set(
-      traces.filter((one) => one.live).map((one) => channelName(one.process, process)),
-    );
+    const unsettled = new Set(senders.map((sender) => channelName(sender, process)));
     const first = events.findIndex(
       (event) =>
-        event.type === "receive" && liveFrom.has(event.channel) && event.end > (sent.get(event.channel) ?? 0),
+        event.type === "receive" &&
+        unsettled.has(event.channel) &&
+        event.end > (sent.get(event.channel) ?? 0),
     );
     if (first < 0) continue;
     events.length = first;

@@ -1,0 +1,32 @@
+/** The attach helper ends a moment after its collector: whoever took over the ring at once was told that it is being read. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { lockHolder, lockReader, readerFolder } from "../../src/ring/reader-lock.ts";
+import { until } from "../daemon/rig.ts";
+
+async function held(pinDir: string, seconds: number): Promise<{ pid: number; ended: Promise<unknown> }> {
+  const path = readerFolder(pinDir);
+  mkdirSync(path, { recursive: true });
+  const child = spawn("flock", ["--no-fork", path, "sleep", String(seconds)], { stdio: "ignore" });
+  await until("the lock is held", () => lockHolder(path) !== undefined);
+  return { pid: child.pid!, ended: once(child, "exit") };
+}
+
+test("a reader that ends within two seconds is waited for, one that stays is named", async () => {
+  const pinDir = mkdtempSync(join(tmpdir(), "rl-reader-"));
+  try {
+    const ending = await held(pinDir, 0.5);
+    lockReader(pinDir)();
+    await ending.ended;
+    const staying = await held(pinDir, 5);
+    expect(() => lockReader(pinDir)).toThrow(`is being read by process ${staying.pid}`);
+    process.kill(staying.pid, "SIGKILL");
+    await staying.ended;
+  } finally {
+    rmSync(pinDir, { recursive: true, force: true });
+  }
+});
