@@ -16,7 +16,11 @@ const HELP = `
 nats  two clustered nats-servers, a publisher and a subscriber, unmodified, checkpointed independently; one is killed
 dsm   a distributed-shared-memory program on four processes; one is killed, all go on from the line to the sequential result
 
-Where nothing can be captured, nats computes the line of a recorded log instead, and says so.`;
+Where nothing can be captured, nats computes the line of a recorded log instead, and says so.
+
+Examples:
+  recovery-line demo
+  recovery-line demo dsm`;
 
 export function register(program: Command): void {
   program

@@ -39,7 +39,15 @@ export function register(program: Command): void {
     .option("--dsm", "load the hook of `collect --dsm userfaultfd` for a moment and measure what it costs")
     .option("--sweep", "remove what dead programs left: their captures, empty cgroups, blocked connections")
     .option("--json", "print one JSON object")
-    .addHelpText("after", "\nExit codes: 0 capture works, 1 it does not.")
+    .addHelpText(
+      "after",
+      `
+Exit codes: 0 capture works, 1 it does not.
+
+Examples:
+  recovery-line doctor
+  recovery-line doctor --sweep`,
+    )
     .action(doctor);
 }
 

@@ -39,7 +39,11 @@ stay the same; explain, graph and export begin later. Where processes send to ot
 --in-transit any: by the rule "logged" such bytes keep everything.
 
 --keep-bytes and --keep-hours leave more of the log than must stay: only segments beyond so many bytes, or sealed so long ago, go.
-What may go at all is decided without them, and without a clock.`;
+What may go at all is decided without them, and without a clock.
+
+Examples:
+  recovery-line gc heat
+  recovery-line gc heat --in-transit any --apply --keep-hours 48`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")

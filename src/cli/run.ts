@@ -4,13 +4,14 @@ import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
 import type { StartRecipe } from "../engine/collect.ts";
+import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
 
 interface RunFlags {
   readonly log?: string;
-  readonly trust?: string;
+  readonly trust?: readonly string[];
   readonly fresh?: boolean;
   readonly payload?: boolean;
   readonly detach?: boolean;
@@ -40,7 +41,7 @@ export function register(program: Command): void {
     .argument("<process>", "name of the process in it")
     .argument("<command...>", "-- and the command with its arguments")
     .option("--log <dir>", "log directory of the collector")
-    .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas")
+    .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--fresh", "the process has a history: undo it and start from the initial state")
     .option(
       "--payload",
@@ -53,6 +54,18 @@ export function register(program: Command): void {
     )
     .addHelpText("after", HELP)
     .action(run);
+}
+
+function trusted(text: string): string[] {
+  const reasons = text.split(",").filter((reason) => reason !== "");
+  const known = UNMATCHED_REASONS.slice(1);
+  const strange = reasons.find((reason) => !known.includes(reason));
+  if (strange === undefined) return reasons;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `--trust "${strange}": no such kind of communication`,
+    `It is one or more of ${known.join(", ")}, separated by commas.`,
+  );
 }
 
 async function run(
@@ -73,7 +86,7 @@ async function run(
     app,
     process: processName,
     command,
-    trust: flags.trust?.split(",").filter((reason) => reason !== "") ?? [],
+    trust: flags.trust ?? [],
     payload: flags.payload === true,
     mode: flags.fresh ? "fresh" : "first",
     stdio: flags.detach

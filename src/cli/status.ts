@@ -44,7 +44,11 @@ export function register(program: Command): void {
 --json always prints: collector, home, applications (logs in the directory), cutOffRestarts, processes. Without a collector the first
 and the last are null. --json of compute and others is described in interchange.md.
 
-Exit codes: 0 a collector is running, 1 none is, 2 it knows no such application.`,
+Exit codes: 0 a collector is running, 1 none is, 2 it knows no such application.
+
+Examples:
+  recovery-line status
+  recovery-line status shop --log /var/lib/recovery-line --json`,
     )
     .action(status);
 }

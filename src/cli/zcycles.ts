@@ -15,7 +15,11 @@ const MAX_PATHS = 1000;
 
 const HELP = `
 A checkpoint is useless if undoing what follows it undoes what precedes it (a Z-cycle): no failure can ever restart from
-it. "uncertain" ones are in no line only because of missing events or of bytes that nobody sent as far as the evidence goes.`;
+it. "uncertain" ones are in no line only because of missing events or of bytes that nobody sent as far as the evidence goes.
+
+Examples:
+  recovery-line zcycles heat
+  recovery-line zcycles --from events.jsonl --json`;
 
 export function register(program: Command): void {
   evidenceCommand(program, "zcycles", "print the useless checkpoints")
