@@ -29,6 +29,16 @@ export function blockKey(chain: number): Uint8Array {
   return key;
 }
 
+/** Whether a key begins as a block's does. */
+export function isBlockKey(key: Uint8Array): boolean {
+  return key[0] === PREFIX.block;
+}
+
+/** Whether a key is of STATE_RANGE and means something. */
+export function isStateKey(key: Uint8Array): boolean {
+  return key[0] === PREFIX.head || key[0] === PREFIX.state;
+}
+
 /** The chain number of a block's key; NaN for any other key. */
 export function chainOf(key: Uint8Array): number {
   if (key.length !== BLOCK_KEY_BYTES || key[0] !== PREFIX.block) return Number.NaN;

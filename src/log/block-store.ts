@@ -4,7 +4,7 @@ import type { SegmentFacts } from "../format/log-anchor.ts";
 import { chainOf } from "../format/log-key.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { corrupt } from "./log-paths.ts";
-import type { Segment } from "./segment.ts";
+import type { ReadableSegment } from "./segment.ts";
 import type { SegmentShelf } from "./segment-shelf.ts";
 
 /** What the blocks of a log, all together, must be: each one's hash is in the next, from the base hash to the last one. */
@@ -112,9 +112,9 @@ export class BlockStore {
   }
 
   /** A reader that is slower than retention is told so; the log is not damaged. */
-  async #take(number: number, last: number): Promise<Segment> {
+  async #take(number: number, last: number): Promise<ReadableSegment> {
     try {
-      return await this.#shelf.take(number, false);
+      return await this.#shelf.take(number);
     } catch (error) {
       if (last >= this.#extent().firstChain) throw error;
       throw new RecoveryLineError(

@@ -245,7 +245,7 @@ export class EventLog {
         { number: open.number + 1, firstChain: lastChain + 1, lastChain: 0, bytes: 0, lastHash: NO_HASH },
       ],
     };
-    const segment = await this.#shelf.take(open.number + 1, true);
+    const segment = await this.#shelf.takeToWrite(open.number + 1, true);
     await segment.write([...this.#state.all(), [COMMIT_KEY, encodeCommit({ ...next, segmentBytes: 0 })]]);
     await syncFolder(segmentsPath(this.#dir));
     await writeAnchor(this.#dir, next);

@@ -1,72 +1,16 @@
-/**
- * Which tables a LevelDB folder consists of, from CURRENT and the MANIFEST it names. Only what LevelDB 1.20 writes is read;
- * whatever looks different is left to LevelDB, which checks the MANIFEST's own checksums when it opens the folder.
- */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+/** Which files a LevelDB folder consists of, from CURRENT and the MANIFEST it names. Only what LevelDB 1.20 writes is read. */
+import { type LevelFiles, wholeFile } from "./level-files.ts";
+import { readRecords, VarintReader } from "./level-records.ts";
 
-const LOG_BLOCK_BYTES = 32 * 1024;
-const RECORD_HEADER_BYTES = 7; // masked CRC-32C u32, length u16, type u8
-const RECORD = { full: 1, first: 2, middle: 3, last: 4 } as const;
+const COMPARATOR = "leveldb.BytewiseComparator";
+/** "MANIFEST-", a number of 64 bits, line feed. */
+const MAX_CURRENT_BYTES = 64;
 
-/** Whole records of a file in LevelDB's log format; ends at the first that is cut off or of no known type. */
-function* records(bytes: Buffer): Generator<Buffer> {
-  let parts: Buffer[] = [];
-  for (let at = 0; at + RECORD_HEADER_BYTES <= bytes.length; ) {
-    const left = LOG_BLOCK_BYTES - (at % LOG_BLOCK_BYTES);
-    if (left < RECORD_HEADER_BYTES) {
-      at += left;
-      continue;
-    }
-    const length = bytes.readUInt16LE(at + 4);
-    const type = bytes[at + 6]!;
-    const from = at + RECORD_HEADER_BYTES;
-    if (type < RECORD.full || type > RECORD.last || from + length > bytes.length) return;
-    parts.push(bytes.subarray(from, from + length));
-    if (type === RECORD.full || type === RECORD.last) {
-      yield Buffer.concat(parts);
-      parts = [];
-    }
-    at = from + length;
-  }
-}
-
-/** Reads varints and length-prefixed strings; `bad` once something does not fit. */
-export class VarintReader {
-  at: number;
-  bad = false;
-  readonly #bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array, at = 0) {
-    this.#bytes = bytes;
-    this.at = at;
-  }
-
-  get more(): boolean {
-    return !this.bad && this.at < this.#bytes.length;
-  }
-
-  number(): number {
-    let value = 0;
-    for (let scale = 1; scale < 2 ** 63; scale *= 128) {
-      const byte = this.#bytes[this.at];
-      if (byte === undefined) break;
-      this.at += 1;
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) {
-        this.bad ||= !Number.isSafeInteger(value);
-        return value;
-      }
-    }
-    this.bad = true;
-    return 0;
-  }
-
-  skipString(): void {
-    const length = this.number();
-    this.at += length;
-    if (this.at > this.#bytes.length) this.bad = true;
-  }
+export interface LevelVersion {
+  /** Numbers of the tables in use. */
+  readonly tables: ReadonlySet<number>;
+  /** The oldest WAL whose records are in no table. */
+  readonly log: number;
 }
 
 /** Fields of a version edit. */
@@ -80,43 +24,57 @@ const EDIT = {
   added: 7,
   previousLog: 9,
 } as const;
+const NUMBERS: readonly number[] = [EDIT.nextFile, EDIT.lastSequence, EDIT.previousLog];
 
-/** Applies one version edit to the set of live tables; false if it is none. */
-function apply(edit: Buffer, live: Set<number>): boolean {
-  const reader = new VarintReader(edit);
-  while (reader.more) {
-    const tag = reader.number();
-    if (tag === EDIT.comparator) reader.skipString();
-    else if (tag === EDIT.compactPointer) {
-      reader.number();
-      reader.skipString();
-    } else if (tag === EDIT.deleted) {
-      reader.number();
-      live.delete(reader.number());
-    } else if (tag === EDIT.added) {
-      reader.number();
-      live.add(reader.number());
-      reader.number();
-      reader.skipString();
-      reader.skipString();
-    } else if ([EDIT.log, EDIT.nextFile, EDIT.lastSequence, EDIT.previousLog].includes(tag as 2))
-      reader.number();
-    else return false;
+class Version {
+  readonly tables = new Set<number>();
+  log: number | undefined;
+
+  /** Applies one version edit; false if it is none. */
+  apply(data: Buffer, from: number, to: number): boolean {
+    const reader = new VarintReader(data, from, to);
+    while (reader.more) {
+      const tag = reader.number();
+      if (tag === EDIT.comparator) {
+        const name = reader.string();
+        if (data.toString("latin1", name.from, name.from + name.length) !== COMPARATOR) return false;
+      } else if (tag === EDIT.log) this.log = reader.number();
+      else if (tag === EDIT.compactPointer) {
+        reader.number();
+        reader.string();
+      } else if (tag === EDIT.deleted) {
+        reader.number();
+        this.tables.delete(reader.number());
+      } else if (tag === EDIT.added) {
+        reader.number();
+        this.tables.add(reader.number());
+        reader.number();
+        reader.string();
+        reader.string();
+      } else if (NUMBERS.includes(tag)) reader.number();
+      else return false;
+    }
+    return !reader.bad;
   }
-  return !reader.bad;
 }
 
-/** Numbers of the tables in use, or undefined where LevelDB must say itself what is wrong. */
-export function liveTables(folder: string): ReadonlySet<number> | undefined {
-  try {
-    const current = readFileSync(join(folder, "CURRENT"), "latin1");
-    if (!/^MANIFEST-\d+\n$/.test(current)) return undefined;
-    const live = new Set<number>();
-    for (const edit of records(readFileSync(join(folder, current.trim()))))
-      if (!apply(edit, live)) return undefined;
-    return live;
-  } catch (error) {
-    if ((error as { code?: unknown }).code === "ENOENT") return undefined;
-    throw error;
+/** The folder's version, or why it has none. */
+export function readVersion(files: LevelFiles): LevelVersion | string {
+  const size = files.size("CURRENT");
+  if (size === undefined) return "CURRENT: missing";
+  const current = Buffer.from(files.read("CURRENT", 0, MAX_CURRENT_BYTES)).toString("latin1");
+  if (size > MAX_CURRENT_BYTES || !/^MANIFEST-\d{6,20}\n$/.test(current)) return "CURRENT: names no MANIFEST";
+  const name = current.slice(0, -1);
+  const bytes = wholeFile(files, name);
+  if (bytes === undefined) return `${name}: missing`;
+  const { data, ends, damaged } = readRecords(bytes);
+  const version = new Version();
+  let from = 0;
+  for (const to of ends) {
+    if (!version.apply(data, from, to)) return `${name}: a broken version edit`;
+    from = to;
   }
+  const { tables, log } = version;
+  if (damaged || log === undefined) return `${name}: ${damaged ? "damaged" : "cut off"}`;
+  return { tables, log };
 }

@@ -4,8 +4,9 @@
  * anchor again once it holds that). LevelDB loses that lock, and says nothing, once its process opens the folder a second
  * time (POSIX drops a process's locks on a file when it closes any descriptor of it), so a process never gets that far.
  */
-import { constants } from "node:fs";
+import { constants, existsSync } from "node:fs";
 import { open } from "node:fs/promises";
+import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, type NativeAddon, native } from "../ring/binding.ts";
 import { lockHolder } from "../ring/reader-lock.ts";
@@ -18,6 +19,11 @@ function addon(): NativeAddon | undefined {
     if (hasCode(error, "RL_NOT_SUPPORTED")) return undefined;
     throw error;
   }
+}
+
+/** Whether `lockLog` keeps others away. Else LevelDB must open whatever is read, to have its own lock. */
+export function hasFlock(): boolean {
+  return addon() !== undefined;
 }
 
 /** Takes the lock of the log in `dir` and returns what lets it go. Throws RL_LOCKED, naming the holder. */
@@ -33,6 +39,14 @@ export async function lockLog(dir: string): Promise<() => void> {
     held.delete(identity);
     unlock();
   };
+}
+
+/** For whoever reads a segment without LevelDB: an owner that has no addon holds LevelDB's lock only. Throws RL_LOCKED. */
+export function checkLevelLock(dir: string, folder: string): void {
+  if (!hasFlock()) return; // LevelDB will look itself
+  const path = join(folder, "LOCK");
+  const holder = existsSync(path) ? lockHolder(path, "POSIX") : undefined;
+  if (holder !== undefined) throw locked(dir, holder);
 }
 
 /** Lock files of the logs that this process has open, by device and inode. */

@@ -7,7 +7,7 @@ import { headKey, parseStateKey, stateKey } from "../format/log-key.ts";
 import { packStrict, unpackStrict } from "../format/strict-msgpack.ts";
 import { MAX_STATE_KEY_BYTES } from "../model/limits.ts";
 import { corrupt } from "./log-paths.ts";
-import type { Segment, Write } from "./segment.ts";
+import type { ReadableSegment, Write } from "./segment.ts";
 
 const DIGEST_BYTES = 32;
 
@@ -28,7 +28,7 @@ export class LogState {
   }
 
   /** Reads everything of a segment. The caller compares `digest`. Throws RL_CORRUPT_LOG. */
-  static async load(dir: string, segment: Segment): Promise<LogState> {
+  static async load(dir: string, segment: ReadableSegment): Promise<LogState> {
     const state = new LogState();
     for await (const [key, value] of segment.stateEntries()) {
       const { kind, name } = parseStateKey(key);

@@ -6,7 +6,7 @@ import { encodeCommit } from "../format/log-commit.ts";
 import { COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { readAnchor, writeAnchor } from "./anchor-file.ts";
-import { lockLog } from "./log-lock.ts";
+import { checkLevelLock, lockLog } from "./log-lock.ts";
 import {
   anchorPath,
   checkFolder,
@@ -25,7 +25,7 @@ import { SegmentShelf } from "./segment-shelf.ts";
 
 export interface OpenedLog extends Recovered {
   readonly shelf: SegmentShelf;
-  /** The newest segment, taken from the shelf; undefined only for a reader of a log that never had a commit. */
+  /** The newest segment, taken from the shelf to write to; undefined for a reader. */
   readonly newest: Segment | undefined;
   /** What stands for removed blocks. */
   readonly base: LogBase | undefined;
@@ -34,7 +34,7 @@ export interface OpenedLog extends Recovered {
 
 /**
  * Opens the log in `dir`. With `create` (the application's name) it is made where there is none.
- * A reader changes nothing but what LevelDB itself writes; an owner removes leftovers and brings the anchor up to date.
+ * A reader changes nothing; an owner removes leftovers and brings the anchor up to date.
  * Throws RL_UNKNOWN_APP, RL_LOCKED, RL_CORRUPT_LOG, RL_LOG_WRITE, RL_NO_RIGHTS.
  */
 export async function openLog(
@@ -105,13 +105,16 @@ async function newAnchor(dir: string, application: string | undefined): Promise<
 
 async function openNewest(dir: string, anchor: Anchor, role: "owner" | "reader", shelf: SegmentShelf) {
   const { number } = anchor.segments.at(-1)!;
+  checkLevelLock(dir, segmentPath(dir, number));
   if (anchor.commit === 0 && !(await hasCommit(dir, number, shelf))) {
     if (role === "reader") return { ...nothing(anchor), newest: undefined, base: undefined };
     await begin(dir, anchor, number, shelf);
   }
-  const newest = await shelf.take(number, false);
   const leftovers = await checkFolders(dir, anchor, shelf);
-  const recovered = await recover(dir, anchor, newest);
+  const read = await shelf.use(number, (segment) => recover(dir, anchor, segment));
+  // An owner's LevelDB, too, must find what is there without it: it opens nothing that is damaged, and leaves that as it is.
+  const newest = role === "owner" ? await shelf.takeToWrite(number, false) : undefined;
+  const recovered = newest === undefined ? read : await recover(dir, anchor, newest);
   const base = baseOf(recovered.state.get(BASE_STATE));
   const { next, dropped } = withoutBefore(recovered.anchor, base?.boundary ?? 0);
   if (role === "owner") {
@@ -157,7 +160,7 @@ async function begin(dir: string, anchor: Anchor, number: number, shelf: Segment
   await shelf.retire(number);
   await rm(segmentPath(dir, number), { recursive: true, force: true });
   await makeFolder(segmentsPath(dir));
-  const segment = await shelf.take(number, true);
+  const segment = await shelf.takeToWrite(number, true);
   const { commit, lastChain, lastHash, stateDigest } = anchor;
   await segment.write([
     [COMMIT_KEY, encodeCommit({ commit, lastChain, lastHash, stateDigest, segmentBytes: 0 })],

@@ -14,7 +14,7 @@ import { equal } from "./block-store.ts";
 import { locked } from "./log-lock.ts";
 import { corrupt, segmentNumbers } from "./log-paths.ts";
 import { LogState } from "./log-state.ts";
-import type { Segment } from "./segment.ts";
+import type { ReadableSegment } from "./segment.ts";
 import type { SegmentShelf } from "./segment-shelf.ts";
 
 export interface Recovered {
@@ -31,7 +31,7 @@ export interface Recovered {
  * Checks the newest segment, which the caller has taken, against the anchor and reads the state.
  * Throws RL_CORRUPT_LOG; RL_LOCKED where another owner changed the anchor meanwhile.
  */
-export async function recover(dir: string, anchor: Anchor, segment: Segment): Promise<Recovered> {
+export async function recover(dir: string, anchor: Anchor, segment: ReadableSegment): Promise<Recovered> {
   const again = await readAnchor(dir);
   if (
     again === undefined ||
@@ -55,7 +55,7 @@ export async function recover(dir: string, anchor: Anchor, segment: Segment): Pr
   };
 }
 
-async function readCommit(dir: string, anchor: Anchor, segment: Segment): Promise<CommitRecord> {
+async function readCommit(dir: string, anchor: Anchor, segment: ReadableSegment): Promise<CommitRecord> {
   const bytes = await segment.commitRecord();
   if (bytes === undefined) throw corrupt(dir, `commit ${anchor.commit} is missing`);
   const record = decodeCommit(bytes);
@@ -78,7 +78,7 @@ async function checkNewerCommit(
   dir: string,
   anchor: Anchor,
   record: CommitRecord,
-  segment: Segment,
+  segment: ReadableSegment,
 ): Promise<void> {
   if (record.lastChain < anchor.lastChain) throw corrupt(dir, "the newest commit ends before the anchor");
   let hash = anchor.lastHash;
@@ -95,7 +95,7 @@ async function checkNewestBlock(
   dir: string,
   anchor: Anchor,
   record: CommitRecord,
-  segment: Segment,
+  segment: ReadableSegment,
 ): Promise<void> {
   const newest = anchor.segments.at(-1)!;
   const sealed = anchor.segments.at(-2);
@@ -107,7 +107,7 @@ async function checkNewestBlock(
   if (!equal(hash, record.lastHash)) throw corrupt(dir, `block ${record.lastChain} is not the last one`);
 }
 
-async function blockOf(dir: string, segment: Segment, chain: number): Promise<ParsedBlock> {
+async function blockOf(dir: string, segment: ReadableSegment, chain: number): Promise<ParsedBlock> {
   const bytes = await segment.block(chain);
   if (bytes === undefined) throw corrupt(dir, `block ${chain} is missing`);
   try {

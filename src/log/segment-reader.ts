@@ -1,6 +1,6 @@
 /**
- * Reading the log of a dead owner, or a copy of one. The lock is held meanwhile. LevelDB itself writes when it opens a
- * folder, so the reader needs the rights of the owner; blocks and anchor stay as they are.
+ * Reading the log of a dead owner, or a copy of one. The lock is held meanwhile; nothing is written (without the addon LevelDB
+ * opens the segments, and writes).
  */
 import type { ParsedBlock } from "../format/block-header.ts";
 import type { ProcessHead } from "../format/log-commit.ts";

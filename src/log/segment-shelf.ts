@@ -1,15 +1,19 @@
 /**
- * The open segments of one log, shared by its readers and its writer.
+ * The open segments of one log, shared by its readers and its writer. LevelDB opens the one that is written; the others are read
+ * without it, unless its own lock is what keeps other processes away (`readWithLevel`).
  *
  * A segment in use stays open; idle sealed ones are kept open up to MAX_OPEN_SEGMENTS, oldest use first to go. Whoever
  * wants a segment gone (`retire`: to remove or to seal it) is told when its last user has let go.
  */
+import { assert } from "../model/assert.ts";
 import { MAX_OPEN_SEGMENTS } from "../model/limits.ts";
+import { hasFlock } from "./log-lock.ts";
 import { segmentPath } from "./log-paths.ts";
-import { Segment } from "./segment.ts";
+import { ReadSegment } from "./read-segment.ts";
+import { type ReadableSegment, Segment } from "./segment.ts";
 
 interface Slot {
-  readonly segment: Promise<Segment>;
+  readonly segment: Promise<ReadableSegment>;
   users: number;
   /** Called once it is closed. */
   retired: ((value: undefined) => void) | undefined;
@@ -17,18 +21,20 @@ interface Slot {
 
 export class SegmentShelf {
   readonly #dir: string;
+  readonly #readWithLevel: boolean;
   /** By number; in order of last use. */
   readonly #slots = new Map<number, Slot>();
   /** LevelDB opens a folder again only when it has closed it. */
   readonly #closing = new Map<number, Promise<void>>();
 
-  constructor(dir: string) {
+  constructor(dir: string, readWithLevel = !hasFlock()) {
     this.#dir = dir;
+    this.#readWithLevel = readWithLevel;
   }
 
   /** Runs `work` with the segment open. */
-  async use<T>(number: number, work: (segment: Segment) => Promise<T>): Promise<T> {
-    const segment = await this.take(number, false);
+  async use<T>(number: number, work: (segment: ReadableSegment) => Promise<T>): Promise<T> {
+    const segment = await this.take(number);
     try {
       return await work(segment);
     } finally {
@@ -36,14 +42,27 @@ export class SegmentShelf {
     }
   }
 
-  /** The segment, open until `giveBack`. Throws what `Segment.open` throws. */
-  async take(number: number, create: boolean): Promise<Segment> {
+  /** The segment to read from, open until `giveBack`. Throws what opening throws. */
+  take(number: number): Promise<ReadableSegment> {
+    const path = segmentPath(this.#dir, number);
+    return this.#take(number, () =>
+      this.#readWithLevel ? Segment.open(this.#dir, path, false) : ReadSegment.open(this.#dir, path),
+    );
+  }
+
+  /** The segment to write to, which nobody has taken; with `create` it is made where it is missing. Throws what `Segment.open` throws. */
+  async takeToWrite(number: number, create: boolean): Promise<Segment> {
+    await this.retire(number);
+    const segment = await this.#take(number, () =>
+      Segment.open(this.#dir, segmentPath(this.#dir, number), create),
+    );
+    assert(segment instanceof Segment, `segment ${number} is being read`);
+    return segment;
+  }
+
+  async #take(number: number, open: () => Promise<ReadableSegment>): Promise<ReadableSegment> {
     while (this.#closing.has(number)) await this.#closing.get(number);
-    let slot = this.#slots.get(number);
-    if (slot === undefined) {
-      const segment = Segment.open(this.#dir, segmentPath(this.#dir, number), create);
-      slot = { segment, users: 0, retired: undefined };
-    }
+    const slot = this.#slots.get(number) ?? { segment: open(), users: 0, retired: undefined };
     this.#slots.delete(number); // to the end: used last
     this.#slots.set(number, slot);
     slot.users += 1;

@@ -1,4 +1,4 @@
-/** One segment: a LevelDB directory. What comes out is unchecked bytes; `block-store.ts` and `recover.ts` check them. */
+/** One segment: a LevelDB directory, opened by LevelDB, which writes when it opens one. What comes out is unchecked bytes; `block-store.ts` and `recover.ts` check them. */
 import { Level } from "level";
 import { blockKey, COMMIT_KEY, STATE_RANGE } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -15,7 +15,19 @@ const READ_AHEAD_BYTES = 1024 * 1024;
 /** A value of undefined deletes the key. */
 export type Write = readonly [key: Uint8Array, value: Uint8Array | undefined];
 
-export class Segment {
+/** What is read of a segment, by LevelDB or without it (`read-segment.ts`). */
+export interface ReadableSegment {
+  /** The bytes under the block's number, or undefined. */
+  block(chain: number): Promise<Uint8Array | undefined>;
+  commitRecord(): Promise<Uint8Array | undefined>;
+  /** Blocks [first, last] that are there, as they were when the iteration began. */
+  blocks(first: number, last: number): AsyncGenerator<[Uint8Array, Uint8Array]>;
+  /** All heads and states. */
+  stateEntries(): AsyncGenerator<[Uint8Array, Uint8Array]>;
+  close(): Promise<void>;
+}
+
+export class Segment implements ReadableSegment {
   readonly #dir: string;
   readonly #folder: string;
   readonly #database: Database;
@@ -52,7 +64,6 @@ export class Segment {
     return new Segment(dir, folder, database);
   }
 
-  /** The bytes under the block's number, or undefined. */
   block(chain: number): Promise<Uint8Array | undefined> {
     return this.#get(blockKey(chain));
   }
@@ -69,12 +80,10 @@ export class Segment {
     }
   }
 
-  /** Blocks [first, last] that are there, as they were when the iteration began. */
   blocks(first: number, last: number): AsyncGenerator<[Uint8Array, Uint8Array]> {
     return this.#iterate({ gte: blockKey(first), lte: blockKey(last), fillCache: false });
   }
 
-  /** All heads and states. */
   stateEntries(): AsyncGenerator<[Uint8Array, Uint8Array]> {
     return this.#iterate({ ...STATE_RANGE });
   }

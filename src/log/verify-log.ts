@@ -1,6 +1,6 @@
 /**
  * Reads a whole log and says what is in it and what is damaged. Goes on behind damage: the report names every place.
- * A dead owner's log or a copy; nothing is changed but what LevelDB itself writes when it opens a folder.
+ * A dead owner's log or a copy; nothing is changed.
  */
 import { decodeBlock } from "../format/block.ts";
 import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
@@ -10,10 +10,10 @@ import { chainOf } from "../format/log-key.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_FINDINGS } from "../model/limits.ts";
 import { readAnchor } from "./anchor-file.ts";
-import { lockLog } from "./log-lock.ts";
+import { checkLevelLock, lockLog } from "./log-lock.ts";
 import { anchorPath, checkFolder, diskError, segmentNumbers, segmentPath } from "./log-paths.ts";
 import { recover } from "./recover.ts";
-import type { Segment } from "./segment.ts";
+import type { ReadableSegment } from "./segment.ts";
 import { SegmentShelf } from "./segment-shelf.ts";
 import { ChainCheck, type Damage } from "./verify-chain.ts";
 import { type Overlap, OverlapFinder } from "./verify-overlaps.ts";
@@ -55,6 +55,7 @@ async function verified(dir: string): Promise<LogReport> {
   const unlock = await lockLog(dir);
   const shelf = new SegmentShelf(dir);
   try {
+    for (const number of (await segmentNumbers(dir)).slice(-1)) checkLevelLock(dir, segmentPath(dir, number));
     return await new Verification(dir, shelf).run();
   } finally {
     await shelf.closeAll().finally(unlock);
@@ -175,7 +176,7 @@ class Verification {
   async #eachBlock(number: number, visit: (chain: number, bytes: Uint8Array) => void): Promise<void> {
     const place = segmentPath(this.#dir, number);
     await this.#damageOf(place, () =>
-      this.#shelf.use(number, async (segment: Segment) => {
+      this.#shelf.use(number, async (segment: ReadableSegment) => {
         for await (const [key, bytes] of segment.blocks(1, Number.MAX_SAFE_INTEGER)) {
           const chain = chainOf(key);
           if (Number.isNaN(chain)) this.#damages.push({ place, why: "holds a key that is none" });

@@ -11,20 +11,20 @@ const LOOKS = 3;
 const ENDING_MS = 2000;
 const TRY_AGAIN_MS = 20;
 
-/** The pid that holds an flock on `path`, from /proc/locks; undefined if it is gone or not visible. */
-export function lockHolder(path: string): number | undefined {
+/** The pid that holds an flock (or a lock of fcntl) on `path`, from /proc/locks; undefined if it is gone or not visible. */
+export function lockHolder(path: string, kind: "FLOCK" | "POSIX" = "FLOCK"): number | undefined {
   const inode = String(statSync(path).ino);
   for (let look = 0; look < LOOKS; look += 1) {
-    const holder = holderIn(inode);
+    const holder = holderIn(inode, kind);
     if (holder !== undefined) return holder;
   }
   return undefined;
 }
 
-function holderIn(inode: string): number | undefined {
+function holderIn(inode: string, wanted: string): number | undefined {
   for (const line of readFileSync("/proc/locks", "utf8").split("\n")) {
     const [, kind, , , pid, file] = line.trim().split(/\s+/);
-    if (kind === "FLOCK" && file?.split(":")[2] === inode) return Number(pid);
+    if (kind === wanted && file?.split(":")[2] === inode) return Number(pid);
   }
   return undefined;
 }

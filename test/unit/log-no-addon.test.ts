@@ -4,6 +4,9 @@ import { once } from "node:events";
 import { symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { EventLog } from "../../src/log/event-log.ts";
+import { readLog } from "../../src/log/segment-reader.ts";
+import { verifyLog } from "../../src/log/verify-log.ts";
 import { packageRoot } from "../../src/ring/binding.ts";
 import { scratch } from "./log-rig.ts";
 
@@ -51,6 +54,13 @@ test("two owners and a reader are kept apart without the addon, too", async () =
   const dir = join(folder.path, "app");
   const first = await tell(folder.path, dir);
   expect(first.said).toBe("RL_NOT_SUPPORTED opened RL_LOCKED");
+  // Who has the addon reads without LevelDB, and sees its lock all the same.
+  for (const use of [
+    () => readLog(dir).next(),
+    () => verifyLog(dir),
+    () => EventLog.open(dir, { create: false }),
+  ])
+    await expect(use()).rejects.toMatchObject({ code: "RL_LOCKED" });
   const second = await tell(folder.path, dir);
   expect(second.said).toBe("RL_NOT_SUPPORTED RL_LOCKED RL_LOCKED");
   await end(second.child);
