@@ -52,6 +52,7 @@ struct unix_end {
     uint64_t sent, received;
     uint32_t sender, receiver; /* last thread; two of them make the assignment of ranges a guess */
     uint32_t shared_send, shared_receive;
+    uint64_t doubted; /* when bytes were first missing, boot-time ns; 0: never. See unix_taken_unseen */
 };
 
 struct {
@@ -97,6 +98,10 @@ static __always_inline uint64_t offset_of_sequence(const struct tcp_sock *tcp, c
                                                    uint32_t seq) {
     return recovery_offset(c->sent_base + tcp->bytes_acked + (int64_t)(int32_t)(seq - tcp->snd_una),
                            seq - c->local - 1);
+}
+
+static __always_inline int unix_named(const struct unix_end *end) {
+    return end->local != 0 && end->remote != 0;
 }
 
 static __always_inline struct unix_end *unix_other_end(struct sock *sk) {

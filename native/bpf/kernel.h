@@ -62,8 +62,25 @@ struct sock {
     uint8_t sk_kern_sock : 1;
     uint8_t sk_shutdown;
 };
+typedef struct {
+    int counter;
+} atomic_t;
+typedef struct {
+    int64_t counter;
+} atomic64_t;
+typedef struct {
+    atomic64_t refcnt;
+} file_ref_t;
+struct file {
+    unsigned int f_flags;
+    file_ref_t f_ref; /* one less than there are references */
+};
+struct files_struct {
+    atomic_t count;
+};
 struct socket {
     struct sock *sk;
+    struct file *file;
 };
 struct tcp_ulp_ops;
 struct inet_connection_sock {
@@ -99,9 +116,7 @@ struct msghdr {
 };
 struct task_struct {
     int tgid;
-};
-struct file {
-    unsigned int f_flags;
+    struct files_struct *files;
 };
 struct seq_file;
 struct bpf_iter_meta {

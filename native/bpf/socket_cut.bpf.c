@@ -74,7 +74,7 @@ static __always_inline int read_socket(struct sock *sk, struct cut_record *out) 
         return 0;
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
 
-    if (end) {
+    if (end && unix_named(end)) { /* else nobody has counted anything */
         read_unix(sk, end, out);
         return 1;
     }

@@ -447,13 +447,21 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
 /* ---- AF_UNIX
  * ----------------------------------------------------------------------------------------------- */
 
+/* Two that make it at the same moment: the helper gives nothing to the second of them. */
+static __always_inline struct unix_end *unix_storage(struct sock *sk) {
+    struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+    return end ? end : bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+}
+
+/* Whoever finds an end without its names, as another is about to write them, writes the same. */
 static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t create) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
     struct unix_sock *unix;
     struct unix_end *other;
     struct sock *peer;
 
-    if (end || !create)
+    if (end ? unix_named(end) : !create)
         return end;
     unix = bpf_skc_to_unix_sock(sk);
     if (!unix)
@@ -461,8 +469,8 @@ static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t creat
     peer = unix->peer;
     if (!peer)
         return 0;
-    end = bpf_sk_storage_get(&unix_ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-    other = bpf_sk_storage_get(&unix_ends, peer, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    end = unix_storage(sk);
+    other = unix_storage(peer);
     if (!end)
         return 0;
     end->local = bpf_get_socket_cookie(sk);
@@ -543,11 +551,69 @@ static __always_inline void unix_keep(struct unix_end *end, struct process_state
     keep_last(state, &key, &value);
 }
 
-/* More has left the queue than was counted: splice takes bytes without a tracepoint. */
-static __always_inline int unix_taken_unseen(struct sock *sk, const struct unix_end *end) {
+/*
+ * Who else may be in the midst of a receive from this socket. A system call holds a reference to the file if
+ * the table of descriptors is shared, else the table's own does for it. So where there is one reference, and
+ * ours, nobody is. More of them may as well be duplicates, or threads that poll or send.
+ */
+enum company { COMPANY_NONE, COMPANY_PROCESSES, COMPANY_THREADS };
+
+static __always_inline enum company unix_company(struct sock *sk) {
+    int shared = bpf_get_current_task_btf()->files->count.counter > 1;
+    struct socket *socket = sk->sk_socket;
+    struct file *file = socket ? socket->file : 0;
+
+    if (file && bpf_core_field_exists(file->f_ref) && file->f_ref.refcnt.counter == shared)
+        return COMPANY_NONE;
+    return shared ? COMPANY_THREADS : COMPANY_PROCESSES;
+}
+
+/* Less is counted than has left the queue. */
+static __always_inline int unix_missing(struct sock *sk, const struct unix_end *end) {
     uint64_t sent = unix_peer_sent(sk);
 
-    return sk->sk_type == SOCK_STREAM && !end->shared_receive && sent > end->received + unix_queued(sk, sent);
+    return sk->sk_type == SOCK_STREAM && sent > *(volatile uint64_t *)&end->received + unix_queued(sk, sent);
+}
+
+/* A barrier, too. */
+static __always_inline uint64_t unix_counted(struct unix_end *end) {
+    return __sync_fetch_and_add(&end->received, 0);
+}
+
+#define DOUBT_NS 1000000000ull
+
+/*
+ * Missing bytes were spliced out, which raises no tracepoint, or someone else has taken them and is about to
+ * be counted. Whoever took them before `queued` is read and is counted after the last look at `received` has
+ * his reference in between: if nobody has one, they were spliced out.
+ *
+ * Where others hold the file anyway, references tell nothing. Then a process with one thread is told at once:
+ * wrong, on the safe side, if two processes of one unit read at the same time. With threads it is told after
+ * a second, by when another that never was seen to receive would still have to be in the midst of it
+ * (MSG_WAITALL). Once two threads were seen to receive, only the cut tells (CUT_UNSEEN).
+ */
+static __always_inline int unix_taken_unseen(struct sock *sk, struct unix_end *end) {
+    uint64_t sent = unix_peer_sent(sk), queued, now;
+    enum company company;
+
+    if (sent <= unix_counted(end))
+        return 0;
+    queued = unix_queued(sk, sent);
+    if (sent <= unix_counted(end) + queued)
+        return 0;
+    company = unix_company(sk);
+    if (sent <= unix_counted(end) + queued)
+        return 0;
+    if (company == COMPANY_NONE)
+        return 1;
+    if (end->shared_receive)
+        return 0;
+    if (company == COMPANY_PROCESSES)
+        return 1;
+    now = bpf_ktime_get_boot_ns();
+    if (!end->doubted)
+        end->doubted = now;
+    return now - end->doubted > DOUBT_NS;
 }
 
 /*
@@ -591,7 +657,7 @@ static __always_inline void unix_done(struct sock *sk, int result, int receive, 
     range.length = step.length;
     emit(state, process, &range);
     unix_keep(end, state, process);
-    if (receive && unix_taken_unseen(sk, end))
+    if (receive && unix_missing(sk, end) && unix_taken_unseen(sk, end))
         unmatched(state, process, RECOVERY_UNMATCHED_OTHER_SOCKET);
 }
 

@@ -86,7 +86,7 @@ struct fdtable {
     unsigned int max_fds;
     struct file___named **fd;
 };
-struct files_struct {
+struct files_struct___table {
     struct fdtable *fdt;
 };
 struct thread_info {
@@ -98,7 +98,7 @@ struct task_struct___caller {
     struct task_struct___caller *group_leader;
     uint64_t start_boottime;
     struct mm_struct *mm;
-    struct files_struct *files;
+    struct files_struct___table *files;
     struct css_set *cgroups;
 };
 struct mm_struct___owned {

@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 
 static char block[1 << 18];
@@ -206,6 +207,12 @@ static void case_stream_splice_out(void) {
     CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_OTHER_SOCKET));
 }
 
+/* fork left duplicates of both ends: whoever holds the socket might be reading it, too. */
+static void keep_only(int fd) {
+    CHECK(fd > 3 && close_range(3, (unsigned)fd - 1, 0) == 0);
+    CHECK(close_range((unsigned)fd + 1, ~0u, 0) == 0);
+}
+
 static void *read_half(void *context) {
     char bytes[100];
     for (int left = 5000; left > 0;) {
@@ -219,6 +226,7 @@ static void *read_half(void *context) {
 static void receive_in_two_threads(int fd, struct told *told) {
     pthread_t thread;
 
+    keep_only(fd);
     CHECK(pthread_create(&thread, NULL, read_half, &fd) == 0);
     read_half(&fd);
     pthread_join(thread, NULL);
@@ -227,7 +235,6 @@ static void receive_in_two_threads(int fd, struct told *told) {
 
 static void send_ten_thousand(int fd, struct told *told) {
     send_all(fd, block, 10000, told);
-    pause_ms(50);
 }
 
 /* Two readers: bytes are counted right, whose they are is a guess and flagged as one. */
@@ -240,6 +247,183 @@ static void case_stream_two_readers(void) {
         flagged += test.records.items[i].process == pair.server->id &&
                    (test.records.items[i].flags & RECOVERY_FLAG_NAIVE) != 0;
     CHECK(flagged > 0);
+}
+
+static int inside_ends[2];
+
+static void *take_all(void *context) {
+    static char bytes[sizeof(block)];
+    (void)context;
+    CHECK(recv(inside_ends[1], bytes, sizeof(bytes), MSG_WAITALL) == sizeof(bytes));
+    return NULL;
+}
+
+static void write_queue(size_t count, struct told *told) {
+    CHECK(write(inside_ends[0], block, count) == (ssize_t)count);
+    told->sent += count;
+}
+
+/* The other thread has taken what there is, and waits for more. */
+static void wait_until_taken(void) {
+    for (int queued = 1; queued > 0;) {
+        usleep(1000);
+        CHECK(ioctl(inside_ends[1], FIONREAD, &queued) == 0);
+    }
+}
+
+/* On one processor and before the other thread, so that what is written is ours unless that thread still
+ * holds the lock: then it takes that, too, and we try again. */
+static void snatch_fifty(struct told *told) {
+    const struct sched_param first = {.sched_priority = 1};
+
+    (void)sched_setscheduler(0, SCHED_FIFO, &first);
+    do {
+        wait_until_taken();
+        write_queue(50, told);
+    } while (recv(inside_ends[1], block, 50, MSG_DONTWAIT) != 50);
+    (void)sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+}
+
+static void read_past_another(int fd, struct told *told) {
+    pthread_t thread;
+    cpu_set_t one;
+    int ends[2];
+
+    (void)fd;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    CHECK(sched_setaffinity(0, sizeof(one), &one) == 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, inside_ends) == 0 && pipe(ends) == 0);
+    CHECK(pthread_create(&thread, NULL, take_all, NULL) == 0);
+    write_queue(100, told);
+    snatch_fifty(told);
+    step(told);
+    while (told->sent < sizeof(block) + 50)
+        write_queue(told->sent + 5000 < sizeof(block) + 50 ? 5000 : sizeof(block) + 50 - told->sent, told);
+    pthread_join(thread, NULL);
+    step(told);
+    write_queue(100, told);
+    CHECK(splice(inside_ends[1], NULL, ends[1], NULL, 40, 0) == 40);
+    step(told);
+    CHECK(recv(inside_ends[1], block, 60, MSG_WAITALL) == 60);
+}
+
+/* A thread is in the midst of a receive: what it has taken is not counted yet, and not missing. Later bytes
+ * are missing and nobody is in there who might have them. */
+static void case_stream_reader_inside(void) {
+    struct cut cut;
+
+    set_up();
+    struct actor *actor = new_actor(1);
+    start(actor, read_past_another, -1);
+    reached(actor, 1);
+    EQUAL(count_records(actor, RECOVERY_RECEIVE), 1); /* the other's is not told yet */
+    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    release(actor, 1);
+    reached(actor, 2);
+    const struct recovery_record *sent = first_record(actor);
+    const uint64_t local = sent->remote;
+    tiles(actor, RECOVERY_RECEIVE, local, sent->local, 0, sizeof(block) + 50);
+    cut = frozen_cut(actor);
+    EQUAL(cut.complete, 1);
+    EQUAL(entry_of(actor, &cut, local).received, sizeof(block) + 50);
+    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    release(actor, 2);
+    reached(actor, 3);
+    cut = frozen_cut(actor);
+    if (entry_of(actor, &cut, local).queued == 0)
+        SKIP("this kernel does not keep the number of bytes queued in an AF_UNIX socket");
+    EQUAL(cut.complete, 0);
+    release(actor, 3);
+    reached(actor, 4);
+    CHECK(has_unmatched(actor, RECOVERY_UNMATCHED_OTHER_SOCKET));
+}
+
+static void *sleep_on(void *context) {
+    for (;;)
+        pause();
+    return context;
+}
+
+static void splice_among_threads(int fd, struct told *told) {
+    const int second = dup(fd);
+    pthread_t thread;
+    int ends[2];
+
+    CHECK(second >= 0 && pipe(ends) == 0 && pthread_create(&thread, NULL, sleep_on, NULL) == 0);
+    CHECK(recv(fd, block, 10, MSG_WAITALL) == 10);
+    CHECK(splice(fd, NULL, ends[1], NULL, 40, 0) == 40);
+    CHECK(recv(second, block, 10, MSG_WAITALL) == 10);
+    step(told);
+    pause_ms(1100); /* more than DOUBT_NS */
+    CHECK(recv(fd, block, 10, MSG_WAITALL) == 10);
+}
+
+/* Where another thread might have the bytes, time tells that none has. */
+static void case_stream_splice_among_threads(void) {
+    set_up();
+    const struct pair pair = run_unix(SOCK_STREAM, send_hundred, splice_among_threads);
+    const struct cut cut = frozen_cut(pair.server);
+    if (entry_of(pair.server, &cut, first_record(pair.server)->local).queued == 0)
+        SKIP("this kernel does not keep the number of bytes queued in an AF_UNIX socket");
+    EQUAL(cut.complete, 0);
+    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    release(pair.server, 1);
+    reached(pair.server, 2);
+    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_OTHER_SOCKET));
+}
+
+#define FRESH_PAIRS 200
+
+static int fresh[FRESH_PAIRS][2];
+static _Atomic int fresh_read;
+
+static void *read_one_each(void *context) {
+    char byte;
+    for (int i = 0; i < FRESH_PAIRS; i++) {
+        CHECK(recv(fresh[i][1], &byte, 1, 0) == 1);
+        atomic_fetch_add(&fresh_read, 1);
+    }
+    return context;
+}
+
+static void use_each_at_once(int fd, struct told *told) {
+    pthread_t readers[2];
+
+    (void)fd;
+    for (int i = 0; i < FRESH_PAIRS; i++)
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fresh[i]) == 0);
+    for (int i = 0; i < 2; i++)
+        CHECK(pthread_create(&readers[i], NULL, read_one_each, NULL) == 0);
+    for (int i = 0; i < FRESH_PAIRS; i++) {
+        while (atomic_load(&fresh_read) < 2 * i)
+            sched_yield();
+        CHECK(write(fresh[i][0], block, 2) == 2);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(readers[i], NULL);
+    told->sent = told->received = 2 * FRESH_PAIRS;
+}
+
+/* A sender and two readers meet at an end that nobody knows yet: each finds it, and by its name. */
+static void case_stream_first_use(void) {
+    size_t pairs = 0;
+
+    set_up();
+    struct actor *actor = new_actor(1);
+    start(actor, use_each_at_once, -1);
+    reached(actor, 1);
+    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    for (size_t i = 0; i < test.records.count; i++) {
+        const struct recovery_record *record = &test.records.items[i];
+        CHECK(record->local != 0 && record->remote != 0);
+        if (record->kind != RECOVERY_SEND)
+            continue;
+        tiles(actor, RECOVERY_SEND, record->local, record->remote, 0, 2);
+        tiles(actor, RECOVERY_RECEIVE, record->remote, record->local, 0, 2);
+        pairs++;
+    }
+    EQUAL(pairs, FRESH_PAIRS);
 }
 
 /* ---- names, closing, passing ---- */
@@ -505,6 +689,9 @@ int main(int argc, char **argv) {
         {"stream-queued", case_stream_queued},
         {"stream-splice-out", case_stream_splice_out},
         {"stream-two-readers", case_stream_two_readers},
+        {"stream-reader-inside", case_stream_reader_inside},
+        {"stream-splice-among-threads", case_stream_splice_among_threads},
+        {"stream-first-use", case_stream_first_use},
         {"abstract-name", case_abstract_name},
         {"path-name", case_path_name},
         {"passing-a-connection", case_passing_a_connection},
