@@ -7,6 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/ring/binding.ts";
 
 const SKIPPED = 77;
+/** The program itself calls 90 s a hang, and says where (HANG_NS). */
+const TIMEOUT_MS = 100_000;
 const native = join(packageRoot(), "native");
 const programs = readdirSync(join(packageRoot(), "test/native/c"))
   .filter((name) => name.startsWith("capture_") && name.endsWith(".c"))
@@ -38,7 +40,7 @@ function run(build: string, program: string, name: string): { status: number | n
   const out = openSync(path, "w");
   const { status } = spawnSync(join(native, build, program), [name], {
     stdio: ["ignore", out, out],
-    timeout: 50_000,
+    timeout: TIMEOUT_MS,
   });
   closeSync(out);
   return { status, said: readFileSync(path, "utf8").trim() };
@@ -56,7 +58,7 @@ function passes(
 }
 
 describe.each(programs)("%s", (program) => {
-  test.for(cases(program))("%s", (name, { skip }) => passes("build", program, name, skip));
+  test.for(cases(program))("%s", (name, { skip }) => passes("build", program, name, skip), 1.1 * TIMEOUT_MS);
 });
 
 describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (program, names) => {
@@ -65,5 +67,5 @@ describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (progr
     const target = `build/sanitized/${program}`;
     execFileSync("make", ["-s", "-C", native, "BUILD=build/sanitized", target], { env, stdio: "inherit" });
   });
-  test.for(names)("%s", (name, { skip }) => passes("build/sanitized", program, name, skip));
+  test.for(names)("%s", (name, { skip }) => passes("build/sanitized", program, name, skip), 1.1 * TIMEOUT_MS);
 });

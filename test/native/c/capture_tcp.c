@@ -2,6 +2,8 @@
 /* TCP between two recorded processes: every way to send, to receive and to end. */
 #include "harness.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 
 static char block[1 << 20];
@@ -75,8 +77,17 @@ static void case_empty_history(void) {
 
 /* ---- receiving ---- */
 
+/* Until the peer's kernel has all of it. */
+static void wait_for_acknowledgement(int fd) {
+    for (int left = 1; left > 0;) {
+        usleep(200);
+        CHECK(ioctl(fd, SIOCOUTQ, &left) == 0);
+    }
+}
+
 static void send_hundred(int fd, struct told *told) {
     send_all(fd, block, 100, told);
+    wait_for_acknowledgement(fd);
 }
 
 static void peek_then_read(int fd, struct told *told) {
@@ -179,12 +190,13 @@ static void case_zero_copy(void) {
 }
 
 static void peer_that_waits(int fd, struct told *told) {
-    pause_ms(100);
+    hear(1);
     send_all(fd, block, 10, told);
 }
 
 static void read_nothing_first(int fd, struct told *told) {
     CHECK(recv(fd, block, 10, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+    say(1);
     receive_all(fd, block, 10, told);
     CHECK(recv(fd, block, 10, MSG_DONTWAIT) == -1 && errno == EAGAIN);
 }
@@ -319,14 +331,15 @@ static void case_close(void) {
 static void reset_peer(int fd, struct told *told) {
     const struct linger now = {.l_onoff = 1, .l_linger = 0};
     send_all(fd, block, 500, told);
-    pause_ms(100);
+    hear(1);
     CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
     close(fd);
 }
 
 static void read_some_then_reset(int fd, struct told *told) {
     receive_all(fd, block, 200, told);
-    pause_ms(200);
+    say(1);
+    wait_for_reset(fd);
     CHECK(send(fd, block, 1, MSG_NOSIGNAL) == -1);
     while (recv(fd, block, 1, 0) == 1) /* what was queued before the reset can still be read */
         told->received++;
@@ -340,14 +353,15 @@ static void case_reset(void) {
 static void close_with_unread(int fd, struct told *told) {
     receive_all(fd, block, 10, told);
     send_all(fd, block, 77, told);
-    pause_ms(50);
+    hear(1);
     close(fd); /* 490 bytes unread: the kernel resets */
 }
 
 static void see_reset(int fd, struct told *told) {
     send_all(fd, block, 500, told);
     receive_all(fd, block, 77, told);
-    pause_ms(150);
+    say(1);
+    wait_for_reset(fd);
     CHECK(send(fd, block, 1, MSG_NOSIGNAL) == -1);
 }
 
@@ -359,7 +373,6 @@ static void case_close_with_unread(void) {
 static void shutdown_receive(int fd, struct told *told) {
     receive_all(fd, block, 50, told);
     shutdown(fd, SHUT_RD);
-    pause_ms(100);
     while (recv(fd, block, 10, MSG_DONTWAIT) > 0)
         told->received += 10;
 }
@@ -394,7 +407,6 @@ static void case_close_in_fin_wait(void) {
 
 static void leave_queued(int fd, struct told *told) {
     receive_all(fd, block, 25, told);
-    pause_ms(50);
 }
 
 static void case_queued(void) {
@@ -406,14 +418,24 @@ static void case_queued(void) {
 
 static void read_one(int fd, struct told *told) {
     receive_all(fd, block, 1, told);
-    pause_ms(200);
+}
+
+/* What the peer has no room for is not sent: all that was is acknowledged. */
+static void wait_until_none_flies(int fd) {
+    struct tcp_info info = {.tcpi_unacked = 1};
+    socklen_t length = sizeof(info);
+
+    for (const uint64_t begun = now_ns(); info.tcpi_unacked > 0 && now_ns() - begun < 2000000000u;) {
+        usleep(20000);
+        CHECK(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
+    }
 }
 
 static void fill(int fd, struct told *told) {
     ssize_t sent;
     while ((sent = send(fd, block, sizeof(block), MSG_DONTWAIT)) > 0)
         told->sent += (uint64_t)sent;
-    pause_ms(200);
+    wait_until_none_flies(fd);
 }
 
 static void case_unacknowledged(void) {

@@ -531,6 +531,7 @@ static void answer_in_steps(int fd, struct told *told) {
     for (int i = 0; i < 4; i++) {
         receive_all(fd, block, 100, told);
         send_all(fd, block, 50, told);
+        say(i + 1);
     }
     step(told);
 }
@@ -548,7 +549,7 @@ static void case_peer_selected_later(void) {
     reached(client, 1);
     release(client, 1);
     reached(client, 2);
-    usleep(20000); /* the server waits in its third receive */
+    hear(2); /* the server's second send has ended, its third receive waits */
     EQUAL(count_records(server, RECOVERY_RECEIVE), 0);
     select_actor(server, 1);
     release(client, 2);

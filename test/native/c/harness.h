@@ -43,6 +43,7 @@
 #define MAX_ACTORS 8
 #define SKIPPED 77
 #define MAX_TOLD 8
+#define HANG_NS 90000000000ull /* what takes longer hangs, on however slow a machine */
 
 struct test_case {
     const char *name;
@@ -72,6 +73,7 @@ struct recorded {
 
 static struct {
     char root[256], pins[256]; /* cgroup directory and pin directory of this run */
+    _Atomic int *said;         /* the highest number that an actor told the others; shared memory */
     struct capture *capture;
     struct ring_map map;
     struct ring_reader reader;
@@ -164,6 +166,18 @@ static inline void find_cgroup2(char *path, size_t bytes) {
         SKIP("no cgroup2 hierarchy is mounted");
 }
 
+static inline uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline void *shared_memory(size_t bytes) {
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    return memory;
+}
+
 static inline void open_capture(uint32_t ring_bytes, int naive) {
     char error[CAPTURE_ERROR_BYTES] = "";
     const struct capture_options options = {
@@ -188,6 +202,7 @@ static inline void set_up_with(uint32_t ring_bytes, int naive) {
     signal(SIGPIPE, SIG_IGN);
     find_cgroup2(mount, sizeof(mount));
     snprintf(test.pins, sizeof(test.pins), "/sys/fs/bpf/recovery-line-test-%d", getpid());
+    test.said = shared_memory(sizeof(*test.said));
     open_capture(ring_bytes, naive);
     snprintf(test.root, sizeof(test.root), "%s/recovery-line-test-%d", mount, getpid());
     CHECK(mkdir(test.root, 0755) == 0);
@@ -198,12 +213,6 @@ static inline void set_up(void) {
 }
 
 /* ---- actors ---- */
-
-static inline struct told *shared_told(void) {
-    void *memory = mmap(NULL, sizeof(struct told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(memory != MAP_FAILED);
-    return memory;
-}
 
 static inline void select_actor(struct actor *actor, int on) {
     char error[CAPTURE_ERROR_BYTES] = "";
@@ -225,7 +234,7 @@ static inline struct actor *new_actor(int selected) {
     test.actor_count++;
     CHECK(stat(actor->cgroup, &status) == 0);
     actor->id = status.st_ino;
-    actor->told = shared_told();
+    actor->told = shared_memory(sizeof(*actor->told));
     if (selected)
         select_actor(actor, 1);
     return actor;
@@ -242,6 +251,16 @@ static inline void step(struct told *told) {
     const int reached = atomic_fetch_add(&told->stage, 1) + 1;
     while (atomic_load(&told->go) < reached)
         usleep(200);
+}
+
+/* One actor waits until another has said so. */
+static inline void say(int number) {
+    atomic_store(test.said, number);
+}
+
+static inline void hear(int number) {
+    for (const uint64_t begun = now_ns(); atomic_load(test.said) < number; usleep(200))
+        CHECK(now_ns() - begun < HANG_NS);
 }
 
 typedef void actor_function(int fd, struct told *told);
@@ -264,10 +283,13 @@ static inline void drain(void);
 
 /* Waits until the actor has reached its next step, keeping the ring empty. */
 static inline void reached(struct actor *actor, int stage) {
+    const uint64_t begun = now_ns();
+
     for (int i = 0; atomic_load(&actor->told->stage) < stage; i++) {
         int status;
         drain();
-        if (i > 100000 || (i % 50 == 49 && waitpid(actor->pid, &status, WNOHANG) == actor->pid)) {
+        if (now_ns() - begun > HANG_NS ||
+            (i % 50 == 49 && waitpid(actor->pid, &status, WNOHANG) == actor->pid)) {
             if (atomic_load(&actor->told->stage) >= stage)
                 break;
             actor->pid = 0;
@@ -297,7 +319,7 @@ static inline void freeze(struct actor *actor, int on) {
     snprintf(path, sizeof(path), "%s/cgroup.freeze", actor->cgroup);
     write_file(path, on ? "1" : "0");
     snprintf(path, sizeof(path), "%s/cgroup.events", actor->cgroup);
-    for (int i = 0; i < 2000; i++) {
+    for (const uint64_t begun = now_ns(); now_ns() - begun < HANG_NS;) {
         const int fd = open(path, O_RDONLY);
         const ssize_t got = read(fd, text, sizeof(text) - 1);
         close(fd);
@@ -495,10 +517,10 @@ static inline void receive_rest(int fd, struct told *told) {
     CHECK(got == 0);
 }
 
-static inline uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+/* The peer's reset has come. */
+static inline void wait_for_reset(int fd) {
+    struct pollfd gone = {.fd = fd};
+    CHECK(poll(&gone, 1, (int)(HANG_NS / 1000000)) == 1 && (gone.revents & POLLERR) != 0);
 }
 
 /* ---- a conversation of two ---- */
