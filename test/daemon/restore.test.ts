@@ -32,9 +32,10 @@ async function dump(rig: Rig, rootPid: number): Promise<{ folder: string; notes:
   const folder = rig.path("image");
   mkdirSync(folder);
   const cgroup = rig.cgroup("p");
-  const request = { folder, rootPid, pids: cgroup.pids(), cgroupPath: cgroup.path, limitMs: 30_000 };
+  const request = { folder, rootPid, cgroupPath: cgroup.path, limitMs: 30_000 };
   const notes = await whileFrozen([cgroup], async (guard) => {
-    const stored = await driver!.dump({ ...request, guard });
+    const pids = cgroup.pids(); // not before: running, it forks
+    const stored = await driver!.dump({ ...request, pids, guard });
     expect(cgroup.frozen).toBe(true); // still, so that the record can be written
     return stored;
   });
