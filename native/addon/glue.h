@@ -52,6 +52,11 @@ napi_value glue_number(napi_env env, double value);
 napi_value glue_undefined(napi_env env);
 void glue_define(napi_env env, napi_value exports, const char *name, napi_callback function);
 
+/* wake.c: calls `callback` when a watched descriptor has become readable. `slot` holds the wake-up until
+ * wake_stop, which clears it. 0, -EINVAL (no function, or the slot is taken), -errno. */
+int wake_open(napi_env env, napi_value callback, struct wake **slot);
+/* Until the descriptor is closed. 0 or -errno. */
+int wake_watch(struct wake *wake, int fd);
 void wake_stop(struct wake *wake);
 
 /* backend.c: the calls of loader/capture.h, made here or asked of the helper. `source_captures` first. */

@@ -86,6 +86,77 @@ static napi_value memory_accept(napi_env env, napi_callback_info info) {
     return glue_throw(env, -errno, "a connection can't be accepted");
 }
 
+/* ---- waiting */
+
+static const napi_type_tag watch_tag = {0x7265636f76657279ull, 0x6d656d2d77617463ull};
+
+struct watch {
+    struct wake *wake; /* NULL once closed */
+};
+
+static struct watch *watch_of(napi_env env, napi_value value) {
+    bool tagged = false;
+    void *data = NULL;
+
+    if (napi_check_object_type_tag(env, value, &watch_tag, &tagged) == napi_ok && tagged &&
+        napi_get_value_external(env, value, &data) == napi_ok && ((struct watch *)data)->wake != NULL)
+        return data;
+    napi_throw_type_error(env, NULL, "not an open watch");
+    return NULL;
+}
+
+static void finalize_watch(napi_env env, void *data, void *hint) {
+    struct watch *watch = data;
+
+    (void)env, (void)hint;
+    if (watch->wake != NULL)
+        wake_stop(watch->wake);
+    free(watch);
+}
+
+/* memoryWatch(callback) -> a watch: the callback runs when something has come over a descriptor of it */
+static napi_value memory_watch(napi_env env, napi_callback_info info) {
+    napi_value arguments[1], external;
+
+    if (!glue_arguments(env, info, 1, arguments))
+        return NULL;
+    struct watch *watch = calloc(1, sizeof(*watch));
+    const int error = watch == NULL ? -ENOMEM : wake_open(env, arguments[0], &watch->wake);
+    if (error != 0) {
+        free(watch);
+        return glue_throw(env, error, "sockets can't be watched");
+    }
+    if (napi_create_external(env, watch, finalize_watch, NULL, &external) != napi_ok) {
+        finalize_watch(env, watch, NULL);
+        return NULL;
+    }
+    napi_type_tag_object(env, external, &watch_tag);
+    return external;
+}
+
+/* memoryWatchSocket(watch, descriptor): until it is closed */
+static napi_value memory_watch_socket(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    struct watch *watch;
+    uint64_t fd;
+
+    if (!glue_arguments(env, info, 2, arguments) || (watch = watch_of(env, arguments[0])) == NULL ||
+        !glue_u64(env, arguments[1], &fd))
+        return NULL;
+    const int error = wake_watch(watch->wake, (int)fd);
+    return error == 0 ? NULL : glue_throw(env, error, "a socket can't be watched");
+}
+
+/* memoryUnwatch(watch); a second time is misuse */
+static napi_value memory_unwatch(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct watch *watch;
+
+    if (glue_arguments(env, info, 1, arguments) && (watch = watch_of(env, arguments[0])) != NULL)
+        wake_stop(watch->wake);
+    return NULL;
+}
+
 /* ---- one message */
 
 struct received {
@@ -251,6 +322,17 @@ static napi_value memory_lost(napi_env env, napi_callback_info info) {
     return glue_number(env, lost > 9007199254740991ull ? 9007199254740991.0 : (double)lost);
 }
 
+/* memoryFill(ring) -> share of the ring that is written and not yet drained; more than 1 if the producer lies
+ */
+static napi_value memory_fill(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct memory_ring *ring;
+
+    if (!glue_arguments(env, info, 1, arguments) || (ring = ring_of(env, arguments[0])) == NULL)
+        return NULL;
+    return glue_number(env, (double)memory_ring_pending(ring) / (double)ring->bytes);
+}
+
 /* memoryClose(ring); a second time is misuse */
 static napi_value memory_close(napi_env env, napi_callback_info info) {
     napi_value arguments[1];
@@ -264,9 +346,13 @@ static napi_value memory_close(napi_env env, napi_callback_info info) {
 void memory_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "memoryListen", memory_listen);
     glue_define(env, exports, "memoryAccept", memory_accept);
+    glue_define(env, exports, "memoryWatch", memory_watch);
+    glue_define(env, exports, "memoryWatchSocket", memory_watch_socket);
+    glue_define(env, exports, "memoryUnwatch", memory_unwatch);
     glue_define(env, exports, "memoryReceive", memory_receive);
     glue_define(env, exports, "memoryDrain", memory_drain);
     glue_define(env, exports, "memoryCommit", memory_commit);
     glue_define(env, exports, "memoryLost", memory_lost);
+    glue_define(env, exports, "memoryFill", memory_fill);
     glue_define(env, exports, "memoryClose", memory_close);
 }

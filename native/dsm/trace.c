@@ -4,8 +4,8 @@
  *
  * JSON Lines: one write(2) a line, so that a killed process leaves whole lines of everything it did.
  * Collector: a SOCK_SEQPACKET connection. First message: who we are, with the descriptors of both rings.
- * Later ones:
- * {"sequence": n, "event": {…}}, an event of the reliable path (a checkpoint) that stands behind record n.
+ * Later ones: {"sequence": n, "event": {…}}, an event of the reliable path (a checkpoint) that stands behind
+ * record n; and {"hurry": true}: a ring is half full, and the collector may sleep.
  */
 #define _GNU_SOURCE
 #include "internal.h"
@@ -48,18 +48,30 @@ static void put_line(struct dsm *dsm, const char *line, size_t length) {
         dsm_fail(dsm, DSM_SYSTEM, "writing %s: %s", dsm->config.trace_path, strerror(errno));
 }
 
+/* Where the collector's queue is full it has been called already; where it is gone the service thread sees
+ * that. */
+static void hurry(const struct tracer *tracer) {
+    static const char text[] = "{\"hurry\":true}";
+
+    if (send(tracer->collector, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        return;
+}
+
 static void put_record(struct dsm *dsm, struct recovery_record record) {
     struct tracer *tracer = &dsm->tracer;
+    struct ring_writer *ring = &tracer->rings[dsm_trace_thread];
 
     if (thread_id == 0)
         thread_id = (uint32_t)syscall(SYS_gettid);
     record.thread = thread_id;
     record.time_ns = dsm_now_ns(CLOCK_BOOTTIME);
     record.flags |= RECOVERY_FLAG_DSM;
-    if (ring_write(&tracer->rings[dsm_trace_thread], &record, &tracer->sequence))
+    if (ring_write(ring, &record, &tracer->sequence))
         dsm->counters.records++;
     else
         lost_one(dsm);
+    if (ring_wants_reader(ring))
+        hurry(tracer);
 }
 
 void dsm_trace_fault(struct dsm *dsm, uint32_t page, bool write) {

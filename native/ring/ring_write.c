@@ -120,6 +120,20 @@ int ring_write(struct ring_writer *writer, const struct recovery_record *record,
     return 1;
 }
 
+int ring_wants_reader(struct ring_writer *writer) {
+    const uint64_t half = writer->bytes / 2;
+
+    if (writer->position - writer->asked < half || writer->position - writer->consumer_seen < half)
+        return 0;
+    const uint64_t consumer = ring_load_acquire64(consumer_position(writer));
+    if (writer->position - consumer <= writer->bytes) /* else nobody could have written it */
+        writer->consumer_seen = consumer;
+    if (writer->position - writer->consumer_seen < half)
+        return 0;
+    writer->asked = writer->position;
+    return 1;
+}
+
 void ring_writer_close(struct ring_writer *writer) {
     if (writer->base != NULL)
         munmap(writer->base, writer->mapped);

@@ -36,6 +36,7 @@ struct ring_writer {
     uint64_t consumer_seen; /* an old consumer position: saves reading the shared line on every record */
     uint64_t last;          /* last sequence number written */
     uint64_t lost;          /* records since then that found no room */
+    uint64_t asked;         /* `position` when the reader was last asked to come */
     size_t mapped;
 };
 
@@ -47,6 +48,10 @@ int ring_writer_open(struct ring_writer *writer, uint64_t bytes, int *fd);
  * `counter` may be shared by threads. Takes everything of `record` but lost_before. 1: written, 0: lost and
  * counted. */
 int ring_write(struct ring_writer *writer, const struct recovery_record *record, uint64_t *counter);
+
+/* True where the reader should come before its time: the ring is half full, and so it was not, or half a ring
+ * ago, when this was last true. How to call the reader is the caller's affair. */
+int ring_wants_reader(struct ring_writer *writer);
 
 /* Unmaps; harmless on a zeroed or closed writer. */
 void ring_writer_close(struct ring_writer *writer);

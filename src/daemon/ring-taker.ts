@@ -8,7 +8,6 @@
 import type { Collector } from "../engine/collect.ts";
 import { Pause } from "../engine/pause.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { ACCEPT_POLL_MS, MAX_POLL_MS, MIN_POLL_MS } from "../model/limits.ts";
 import { type MemoryRings, openMemoryRings } from "../ring/memory-rings.ts";
 
 export class RingTaker {
@@ -44,20 +43,16 @@ export class RingTaker {
   }
 
   async #run(): Promise<void> {
-    let waitMs = MIN_POLL_MS;
+    this.#rings.onCall(() => this.#pause.end());
     while (!this.#stopping) {
-      const busy = await this.#cycle();
-      const longest = this.#rings.connected > 0 ? MAX_POLL_MS : ACCEPT_POLL_MS;
-      waitMs = busy ? MIN_POLL_MS : Math.min(waitMs * 2, longest);
-      await this.#pause.wait(waitMs);
+      await this.#cycle();
+      await this.#pause.wait(this.#rings.nextPollMs);
     }
   }
 
-  /** False: nothing came. */
-  async #cycle(): Promise<boolean> {
-    const batches = this.#rings.poll();
+  async #cycle(): Promise<void> {
     const gone = new Set<string>();
-    for (const batch of batches) {
+    for (const batch of this.#rings.poll()) {
       const { application } = batch;
       if (gone.has(application)) continue;
       try {
@@ -70,7 +65,6 @@ export class RingTaker {
     }
     for (const { pid, error } of this.#rings.takeRefusals())
       this.#onTrouble(`process ${pid} with memory rings is turned away: ${error.message}`);
-    return batches.length > 0;
   }
 
   /** Takes what is there, then lets the runtimes go: they stop. Their ends stay unknown. */

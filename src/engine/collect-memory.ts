@@ -7,12 +7,12 @@
  * A runtime that starts again begins from its initial state: a `rollback` to 0 stands in the log.
  */
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { EventColumns } from "../format/event-columns.ts";
 import { EventLog } from "../log/event-log.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { COMMIT_INTERVAL_MS, MAX_POLL_MS, MIN_POLL_MS } from "../model/limits.ts";
+import { COMMIT_INTERVAL_MS } from "../model/limits.ts";
 import type { MemoryBatch, MemoryRings } from "../ring/memory-rings.ts";
+import { Pause } from "./pause.ts";
 
 /** One application while its runtimes are connected. */
 class MemoryApp {
@@ -28,7 +28,11 @@ class MemoryApp {
 
   take({ entities, events, ended }: MemoryBatch): void {
     for (const name of entities) this.#begin(name);
-    for (const event of events) this.#columns.get(event.process)?.push(event);
+    let columns: EventColumns | undefined;
+    for (const event of events) {
+      if (columns?.process !== event.process) columns = this.#columns.get(event.process);
+      columns?.push(event);
+    }
     if (ended) for (const name of entities) this.#connected.delete(name);
     if (ended) this.#putConnected();
   }
@@ -54,10 +58,10 @@ class MemoryApp {
 
   /** On return what was taken is durable. */
   async commit(): Promise<void> {
-    for (const [name, columns] of this.#columns) {
+    for (const columns of this.#columns.values()) {
       if (columns.count === 0) continue;
-      this.#columns.set(name, new EventColumns(name));
       await this.log.append(columns);
+      columns.clear();
     }
     await this.log.commit();
   }
@@ -79,15 +83,17 @@ export async function collectMemory(
   done: (counts: MemoryCounts) => boolean,
 ): Promise<MemoryCounts> {
   const collection = new MemoryCollection(rings, home);
-  let waitMs = MIN_POLL_MS;
+  const pause = new Pause();
+  rings.onCall(() => pause.end());
   try {
     while (!done(collection.counts)) {
-      waitMs = (await collection.cycle()) ? MIN_POLL_MS : Math.min(waitMs * 2, MAX_POLL_MS);
-      await sleep(waitMs);
+      await collection.cycle();
+      await pause.wait(collection.waitMs);
     }
     await collection.cycle();
     return collection.counts;
   } finally {
+    rings.onCall(() => undefined);
     await collection.close();
   }
 }
@@ -104,18 +110,23 @@ class MemoryCollection {
     this.#home = home;
   }
 
-  /** One poll, and what is due after it. False: nothing came. */
-  async cycle(): Promise<boolean> {
-    const batches = this.#rings.poll();
-    for (const batch of batches) await this.#take(batch);
-    const due = performance.now() - this.#committedMs >= COMMIT_INTERVAL_MS;
-    if (due) this.#committedMs = performance.now();
+  /** Until the next cycle, ms: what was read is durable within COMMIT_INTERVAL_MS. */
+  get waitMs(): number {
+    const untilCommit = this.#committedMs + COMMIT_INTERVAL_MS - performance.now();
+    return this.#apps.size === 0 ? this.#rings.nextPollMs : Math.min(this.#rings.nextPollMs, untilCommit);
+  }
+
+  /** One poll, and what is due after it. */
+  async cycle(): Promise<void> {
+    for (const batch of this.#rings.poll()) await this.#take(batch);
+    const now = performance.now();
+    const due = now - this.#committedMs >= COMMIT_INTERVAL_MS;
+    if (due) this.#committedMs = now;
     for (const [name, app] of [...this.#apps]) {
       const last = !this.#rings.isConnected(name);
       if (due || last) await this.#guard(name, () => app.commit());
       if (last) await this.#close(name);
     }
-    return batches.length > 0;
   }
 
   /** Commits and closes what is open. */

@@ -122,6 +122,12 @@ export class EventColumns {
     else this.pushRange(kind, 0, 0, 0, time, thread);
   }
 
+  /** No row is left; room and channel names stay. */
+  clear(): void {
+    this.count = 0;
+    this.extras = new Map();
+  }
+
   /** Row `row` as an event. */
   event(row: number): Event {
     const extra = this.extras.get(row);

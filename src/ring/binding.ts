@@ -12,6 +12,9 @@ export type NativeHandle = { readonly __native: unique symbol };
 /** A mapped memory ring; opaque. */
 export type MemoryRingHandle = { readonly __memoryRing: unique symbol };
 
+/** Tells when something came over a socket; opaque. */
+export type WatchHandle = { readonly __watch: unique symbol };
+
 /** The hook on system calls; opaque. */
 export type UserfaultHandle = { readonly __userfault: unique symbol };
 
@@ -53,12 +56,19 @@ export interface NativeAddon {
   /** A socket that memory rings come in by. Returns its descriptor, as `memoryAccept` does for a connection. */
   memoryListen(path: string): number;
   memoryAccept(listener: number): number | undefined;
+  /** `callback` runs when something has come over a socket of the watch, new connections of a listener included. */
+  memoryWatch(callback: () => void): WatchHandle;
+  /** Until the socket is closed. */
+  memoryWatchSocket(watch: WatchHandle, fd: number): void;
+  memoryUnwatch(watch: WatchHandle): void;
   /** undefined: nothing is there; null: the other end has closed. */
   memoryReceive(fd: number): { text: string; rings: MemoryRingHandle[] } | undefined | null;
   /** Fills `out`, 64 bytes a record (sequence number, record); `position` receives what `memoryCommit` takes. */
   memoryDrain(ring: MemoryRingHandle, out: Uint8Array, position: Float64Array): number;
   memoryCommit(ring: MemoryRingHandle, position: number): void;
   memoryLost(ring: MemoryRingHandle): number;
+  /** Share of the ring that is written and not yet drained, 0 … 1; beyond that the producer lies. */
+  memoryFill(ring: MemoryRingHandle): number;
   memoryClose(ring: MemoryRingHandle): void;
   /** Loads the hook of native/loader/userfault.h; undefined: it records nobody. */
   userfaultOpen(capture: NativeHandle | undefined): UserfaultHandle;

@@ -92,6 +92,10 @@ class RingTail {
     return this.#native.memoryLost(this.#ring);
   }
 
+  fill(): number {
+    return this.#native.memoryFill(this.#ring);
+  }
+
   close(): void {
     this.#native.memoryClose(this.#ring);
   }
@@ -112,9 +116,18 @@ export class MemoryConnection {
     this.#tails = rings.map((ring) => new RingTail(native, ring));
   }
 
-  /** A later message: `{"sequence": n, "event": {…}}`. Throws RL_BAD_RECORD, and RL_BAD_INPUT for the event. */
+  /** Of its fullest ring, 0 … 1; beyond that it lies. */
+  get fill(): number {
+    return Math.max(...this.#tails.map((tail) => tail.fill()));
+  }
+
+  /**
+   * A later message: `{"sequence": n, "event": {…}}`, or `{"hurry": true}`, which has done its work by coming.
+   * Throws RL_BAD_RECORD, and RL_BAD_INPUT for the event.
+   */
   control(text: string): void {
-    const { sequence, event } = parseObject(text);
+    const { sequence, event, hurry } = parseObject(text);
+    if (hurry === true) return;
     if (!Number.isSafeInteger(sequence) || (sequence as number) < (this.#controls.at(-1)?.sequence ?? 0))
       throw wrong("a reliable event has no rising sequence number");
     const parsed = parseEvent(JSON.stringify(event), { file: `rank ${this.hello.rank}`, line: 0 });
@@ -131,7 +144,7 @@ export class MemoryConnection {
       if (this.#dueControl(events)) continue;
       const tail = this.#tails.find((one) => one.head() === this.#next);
       if (tail === undefined) break;
-      this.#takeRow(tail, events);
+      this.#takeRun(tail, most, events);
     }
     return events;
   }
@@ -169,6 +182,19 @@ export class MemoryConnection {
     this.#controls.shift();
     events.push(control.event);
     return true;
+  }
+
+  /** What a thread did in one go, at least one row: up to a record of another ring, a reliable event, or `most` events. */
+  #takeRun(tail: RingTail, most: number, events: DsmEvent[]): void {
+    const { records } = tail;
+    const until = this.#controls[0]?.sequence ?? Number.POSITIVE_INFINITY;
+    do this.#takeRow(tail, events);
+    while (
+      this.#next <= until &&
+      events.length < most &&
+      tail.row < records.count &&
+      records.position[tail.row] === this.#next
+    );
   }
 
   #takeRow(tail: RingTail, events: DsmEvent[]): void {

@@ -3,8 +3,10 @@ import { closeSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
-import { call, type NativeAddon, native } from "./binding.ts";
+import { ACCEPT_POLL_MS, COMMIT_INTERVAL_MS } from "../model/limits.ts";
+import { call, type NativeAddon, native, type WatchHandle } from "./binding.ts";
 import { MemoryConnection, parseHello } from "./memory-connection.ts";
+import { nextLookMs } from "./ring-pace.ts";
 
 /** Connected runtimes at one time, count. */
 const MAX_CONNECTIONS = 64;
@@ -61,6 +63,10 @@ export class MemoryRings {
   readonly #native: NativeAddon;
   readonly #closed: () => void;
   readonly #listener: number;
+  readonly #watch: WatchHandle;
+  #onCall: () => void = () => undefined;
+  #polledMs = performance.now();
+  #nextMs = COMMIT_INTERVAL_MS;
   readonly #peers = new Set<Peer>();
   readonly #refusals: MemoryRefusal[] = [];
 
@@ -70,6 +76,18 @@ export class MemoryRings {
     this.#closed = closed;
     this.path = path;
     this.#listener = call(`memory rings at ${path}`, () => this.#native.memoryListen(path));
+    this.#watch = call("memory rings", () => this.#native.memoryWatch(() => this.#onCall()));
+    this.#watchSocket(this.#listener);
+  }
+
+  /** `called` runs when somebody connects, sends a message, ends, or has a ring that is half full: then `poll` should not wait. */
+  onCall(called: () => void): void {
+    this.#onCall = called;
+  }
+
+  /** How long the next `poll` may wait unless `onCall` tells, ms. */
+  get nextPollMs(): number {
+    return this.#peers.size === 0 ? ACCEPT_POLL_MS : this.#nextMs;
   }
 
   /** Runtimes connected now, count. */
@@ -86,14 +104,27 @@ export class MemoryRings {
   poll(): MemoryBatch[] {
     this.#accept();
     const batches: MemoryBatch[] = [];
+    let fill = 0;
+    let more = false;
     for (const peer of [...this.#peers]) {
+      fill = Math.max(fill, peer.connection?.fill ?? 0);
       const batch = this.#turn(peer);
-      if (batch !== undefined && (batch.ended || batch.events.length > 0)) batches.push(batch);
+      if (batch === undefined || !(batch.ended || batch.events.length > 0)) continue;
+      more ||= batch.events.length >= TURN_EVENTS && !batch.ended;
+      batches.push(batch);
     }
+    const now = performance.now();
+    this.#nextMs = more ? 0 : nextLookMs(fill, now - this.#polledMs);
+    this.#polledMs = now;
     return batches;
   }
 
+  #watchSocket(fd: number): void {
+    call("memory rings", () => this.#native.memoryWatchSocket(this.#watch, fd));
+  }
+
   close(): void {
+    this.#native.memoryUnwatch(this.#watch);
     for (const peer of this.#peers) this.#forget(peer);
     closeSync(this.#listener);
     rmSync(this.path, { force: true });
@@ -121,6 +152,7 @@ export class MemoryRings {
       const { pid, uid } = call("credentials", () => this.#native.peer(fd));
       const peer: Peer = { fd, pid, connection: undefined, closed: false };
       this.#peers.add(peer);
+      this.#watchSocket(fd);
       if (uid !== 0 && uid !== process.getuid?.())
         this.#refuse(
           peer,

@@ -9,6 +9,7 @@ import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
+import { ACCEPT_POLL_MS, COMMIT_INTERVAL_MS } from "../../src/model/limits.ts";
 import { MemoryRings } from "../../src/ring/memory-rings.ts";
 import { compile } from "../native/c-build.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
@@ -150,6 +151,32 @@ test("an application whose log somebody else holds is turned away, the others go
   expect((await running).correct).toBe(true);
   expect((await readEvidence(readLog(join(folder, "home/dsm")))).processes).toHaveLength(4);
   await held.close();
+});
+
+test("a runtime calls when a ring is half full, and when it comes, and when it goes", async () => {
+  let calls = 0;
+  rings.onCall(() => {
+    calls += 1;
+  });
+  const called = async (more: number) => {
+    const until = Date.now() + 5000;
+    while (calls < more && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 2));
+    expect(calls).toBeGreaterThanOrEqual(more);
+    calls = 0;
+  };
+  const child = connect("half");
+  await called(1); // the connection, before anybody has looked
+  expect(await pollUntil((events) => events.length === 10)).toHaveLength(10);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  calls = 0;
+  child.stdin!.write("x"); // 32 records more, half of its ring
+  await called(1);
+  expect(await pollUntil((events) => events.length === 32)).toHaveLength(32);
+  expect(rings.nextPollMs).toBeLessThan(COMMIT_INTERVAL_MS);
+  child.stdin!.end();
+  await called(1);
+  await pollUntil(() => rings.connected === 0);
+  expect(rings.nextPollMs).toBe(ACCEPT_POLL_MS);
 });
 
 async function collected(...words: string[]) {

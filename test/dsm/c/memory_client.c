@@ -9,6 +9,7 @@
  *   scribble  an impossible header                   impostor  records of another rank
  *   foreign   a kernel's record                      number    a message number that no double can hold
  *   hole      a sequence number nobody wrote         control   a reliable event of another process
+ *   half      ten messages; after a byte of input half a ring more, and a call
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -108,5 +109,11 @@ int main(int argc, char **argv) {
         say("{\"version\":1,\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}", ring);
     misbehave(mode);
     char end;
+    if (strcmp(mode, "half") == 0 && read(STDIN_FILENO, &end, 1) == 1)
+        for (unsigned i = 0; i < 32; i++) {
+            put(2, 10 + i, RECOVERY_FLAG_DSM);
+            if (ring_wants_reader(&writer))
+                say("{\"hurry\":true}", -1);
+        }
     return read(STDIN_FILENO, &end, 1) < 0;
 }

@@ -101,6 +101,38 @@ static void test_overflow(void) {
     close_pair();
 }
 
+static void give_back(uint64_t slots) {
+    CHECK(memory_ring_drain(&ring, out, slots * 64, &batch) == 0 && batch.records == slots);
+    CHECK(memory_ring_commit(&ring, batch.position) == 0);
+}
+
+/* The reader is asked to come once, at half full, and again only after half a ring more. */
+static void test_wanted(void) {
+    unsigned asked = 0;
+
+    open_pair(BYTES);
+    for (unsigned i = 1; i <= SLOTS; i++) {
+        CHECK(put(i));
+        const int wanted = ring_wants_reader(&writer);
+        CHECK(wanted == (i == SLOTS / 2 || i == SLOTS));
+        CHECK(!ring_wants_reader(&writer));
+    }
+    CHECK(!put(0) && !ring_wants_reader(&writer)); /* it was asked already */
+    give_back(SLOTS);
+    for (unsigned i = 1; i <= 10 * SLOTS; i++) { /* a reader that comes in time is left alone */
+        CHECK(put(i));
+        asked += (unsigned)ring_wants_reader(&writer);
+        if (i % (SLOTS / 4) == 0)
+            give_back(SLOTS / 4);
+    }
+    CHECK(asked == 0);
+    for (unsigned i = 0; i < SLOTS / 2; i++)
+        CHECK(put(i));
+    *(uint64_t *)writer.base = ~0ull; /* nobody can have read so far */
+    CHECK(ring_wants_reader(&writer) && !ring_wants_reader(&writer));
+    close_pair();
+}
+
 /* Another thread of the process wrote 5 billion records meanwhile. */
 static void test_long_silence(void) {
     uint64_t sequence;
@@ -315,6 +347,7 @@ int main(int argc, char **argv) {
         return bench();
     test_wrap();
     test_overflow();
+    test_wanted();
     test_long_silence();
     test_refused_descriptors();
     test_impossible();
