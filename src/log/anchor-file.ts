@@ -1,25 +1,34 @@
 /** The anchor on disk: replaced as a whole, so a crash leaves the old or the new one. */
-import { constants } from "node:fs";
+import { closeSync, constants, fsync, openSync, open as openWithCallback, writeFileSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
+import { promisify } from "node:util";
 import { type Anchor, decodeAnchor, encodeAnchor } from "../format/log-anchor.ts";
-import { anchorPath, corrupt, isErrno, syncFolder } from "./log-paths.ts";
+import { anchorPath, corrupt, isErrno } from "./log-paths.ts";
 
 /** Bytes; an anchor of 65 536 segments is 4 MiB. */
 const MAX_ANCHOR_BYTES = 8 * 1024 * 1024;
 
-/** Durable on return. */
+const openDescriptor = promisify(openWithCallback);
+const sync = promisify(fsync);
+const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
+const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
+/**
+ * Durable on return. It comes with every commit: what can wait for the disk is done by another thread, and only that, as each hand-over
+ * costs more than the rest.
+ */
 export async function writeAnchor(dir: string, anchor: Anchor): Promise<void> {
   const path = anchorPath(dir);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
-  const file = await open(`${path}.new`, flags, 0o600);
+  const file = await openDescriptor(`${path}.new`, NEW_FILE, 0o600);
   try {
-    await file.writeFile(encodeAnchor(anchor));
-    await file.sync();
+    writeFileSync(file, encodeAnchor(anchor));
+    await sync(file);
   } finally {
-    await file.close();
+    closeSync(file);
   }
   await rename(`${path}.new`, path);
-  await syncFolder(dir);
+  const folder = openSync(dir, FOLDER);
+  await sync(folder).finally(() => closeSync(folder));
 }
 
 /** The anchor, or undefined where there is none. Throws RL_CORRUPT_LOG for a damaged one. */
