@@ -6,6 +6,7 @@ import type { Cut, Event, PageName, PageVersion } from "../model/event.ts";
 import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
 import { badBlock } from "./block-header.ts";
 import { EVENT_KIND, type EventColumns } from "./event-columns.ts";
+import { EntryWriter } from "./page-entries.ts";
 import { packStrict, unpackStrict } from "./strict-msgpack.ts";
 
 const ROLES = ["source", "destination"] as const;
@@ -25,16 +26,39 @@ export interface PackedExtras {
 export function packExtras(columns: EventColumns, from: number, to: number): PackedExtras {
   const nothing = { extras: new Uint8Array(0), version: 1 };
   if (columns.extras.size === 0) return nothing;
-  const rows = [...columns.extras.keys()].filter((row) => row >= from && row < to).sort((a, b) => a - b);
+  const rows = rowsWithin(columns.extras, from, to);
   if (rows.length === 0) return nothing;
   let version = 1;
-  const entries = rows.map((row) => {
+  writer.begin(rows.length);
+  for (const row of rows) {
     const event = columns.extras.get(row)!;
-    const entry = entryOf(row - from, event);
-    if (entry.length > FIELDS[EVENT_KIND[event.type]]!) version = VERSION_WITH_PAGES;
-    return entry;
-  });
-  return { extras: packStrict(entries), version };
+    const fields = writer.page(row - from, event) || writeAny(row - from, event);
+    if (fields > FIELDS[EVENT_KIND[event.type]]!) version = VERSION_WITH_PAGES;
+  }
+  return { extras: writer.taken(), version };
+}
+
+/** Kept for its memory. */
+const writer = new EntryWriter();
+
+function writeAny(row: number, event: Event): number {
+  const entry = entryOf(row, event);
+  writer.raw(packStrict(entry));
+  return entry.length;
+}
+
+/** Rising; they nearly always are already. */
+function rowsWithin(extras: ReadonlyMap<number, Event>, from: number, to: number): readonly number[] {
+  const rows: number[] = [];
+  let rising = true;
+  let last = -1;
+  for (const row of extras.keys()) {
+    if (row < from || row >= to) continue;
+    rising &&= row > last;
+    last = row;
+    rows.push(row);
+  }
+  return rising ? rows : rows.sort((a, b) => a - b);
 }
 
 function entryOf(row: number, event: Event): Entry {
