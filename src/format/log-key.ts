@@ -10,7 +10,7 @@
  * What every commit overwrites sorts BEHIND the blocks: a table file then spans only the newest blocks and those keys,
  * and LevelDB never rewrites old blocks when it merges tables.
  */
-import { getU64, setU64, viewOf } from "./u64.ts";
+import { setU64, viewOf } from "./u64.ts";
 
 const PREFIX = { block: 0x62, commit: 0x63, head: 0x68, state: 0x73 } as const;
 const BLOCK_KEY_BYTES = 9;
@@ -42,7 +42,9 @@ export function isStateKey(key: Uint8Array): boolean {
 /** The chain number of a block's key; NaN for any other key. */
 export function chainOf(key: Uint8Array): number {
   if (key.length !== BLOCK_KEY_BYTES || key[0] !== PREFIX.block) return Number.NaN;
-  return getU64(viewOf(key), 1, false);
+  let chain = 0;
+  for (let at = 1; at < BLOCK_KEY_BYTES; at += 1) chain = chain * 256 + key[at]!; // once a block of a log: no view
+  return Number.isSafeInteger(chain) ? chain : Number.NaN;
 }
 
 function named(prefix: number, name: string): Uint8Array {

@@ -23,12 +23,14 @@ export interface Extent extends ChainEnds {
   readonly segments: readonly SegmentFacts[];
 }
 
+type Shelf = Pick<SegmentShelf, "take" | "use" | "giveBack">;
+
 export class BlockStore {
   readonly #dir: string;
-  readonly #shelf: SegmentShelf;
+  readonly #shelf: Shelf;
   readonly #extent: () => Extent;
 
-  constructor(dir: string, shelf: SegmentShelf, extent: () => Extent) {
+  constructor(dir: string, shelf: Shelf, extent: () => Extent) {
     this.#dir = dir;
     this.#shelf = shelf;
     this.#extent = extent;

@@ -67,10 +67,9 @@ export class EntryIndex {
   }
 
   #place(row: number): Place | undefined {
-    const [source, at, length] = [FIELDS.source, FIELDS.at, FIELDS.length].map(
-      (field) => this.#blocks[row * WIDTH + field]!,
-    ) as [number, number, number];
-    return source === DELETED ? undefined : { source, at, length };
+    const cell = (field: number): number => this.#blocks[row * WIDTH + field]!;
+    const source = cell(FIELDS.source);
+    return source === DELETED ? undefined : { source, at: cell(FIELDS.at), length: cell(FIELDS.length) };
   }
 
   /** The first row whose chain number is at least this. */

@@ -15,6 +15,8 @@ const BLOCK_TRAILER_BYTES = 5;
 /** Behind a user key: type u8 (0 = deleted, 1 = a value), sequence number u56. */
 const KEY_TRAILER_BYTES = 8;
 const WINDOW_BYTES = 4096;
+/** Three varints of 32 bits. */
+const MAX_ENTRY_HEADER_BYTES = 15;
 const EMPTY = Buffer.alloc(0);
 
 /** Why LevelDB must not open the folder, or undefined. One without CURRENT is left to LevelDB: it may be meant to be made. */
@@ -125,18 +127,23 @@ class Table {
       });
   }
 
-  /** A part of the file; small parts come from a window that is read once. */
+  /** A part of the file; small parts come from a window that is read once, and whose bytes never change. */
   #bytes(offset: number, length: number): Buffer {
+    const at = this.#inWindow(offset, length);
+    return this.#window.subarray(at, at + length);
+  }
+
+  /** Where in the window a part of the file stands, which is read if it must be. */
+  #inWindow(offset: number, length: number): number {
     require(offset >= 0 && offset + length <= this.#size, "a block leaves the table");
     const behind = offset - this.#windowAt;
-    if (behind >= 0 && behind + length <= this.#window.length)
-      return this.#window.subarray(behind, behind + length);
+    if (behind >= 0 && behind + length <= this.#window.length) return behind;
     const wanted = Math.min(Math.max(length, WINDOW_BYTES), this.#size - offset);
     const window = asBuffer(this.#files.read(this.#name, offset, wanted));
     require(window.length === wanted, "shorter than it was");
     this.#window = window;
     this.#windowAt = offset;
-    return window.subarray(0, length);
+    return 0;
   }
 
   /** Entries: shared, unshared and value length as varints, rest of the key, value; then restart points. */
@@ -151,18 +158,20 @@ class Table {
     const restarts = this.#bytes(end - 4, 4).readUInt32LE(0);
     const entriesEnd = end - 4 - restarts * 4;
     require(restarts >= 1 && entriesEnd >= handle.offset, "too many restart points");
-    const points = Buffer.from(this.#bytes(entriesEnd, restarts * 4));
+    const points = this.#bytes(entriesEnd, restarts * 4);
     let restart = 0;
     let key: Buffer = EMPTY;
     for (let at = handle.offset; at < entriesEnd; ) {
-      const header = new VarintReader(this.#bytes(at, Math.min(15, entriesEnd - at)));
+      const most = Math.min(MAX_ENTRY_HEADER_BYTES, entriesEnd - at);
+      const headerAt = this.#inWindow(at, most);
+      const header = new VarintReader(this.#window, headerAt, headerAt + most);
       const [shared, unshared, length] = [header.number(), header.number(), header.number()];
-      const keyAt = at + header.at;
+      const keyAt = at + header.at - headerAt;
       require(!header.bad && keyAt + unshared + length <= entriesEnd, "an entry leaves its block");
       const isPoint = restart < restarts && points.readUInt32LE(restart * 4) === at - handle.offset;
       require(shared <= key.length && (shared === 0 || !isPoint), "a key shares too much");
       if (isPoint) restart += 1;
-      key = Buffer.concat([key.subarray(0, shared), this.#bytes(keyAt, unshared)]);
+      key = joined(key, shared, this.#bytes(keyAt, unshared));
       require(key.length >= least, "a key is too short");
       at = keyAt + unshared + length;
       visit(key, keyAt + unshared, length);
@@ -172,10 +181,19 @@ class Table {
   }
 }
 
+/** The first bytes of a key and the rest of the next one. */
+function joined(before: Buffer, shared: number, rest: Buffer): Buffer {
+  if (shared === 0) return rest;
+  const key = Buffer.allocUnsafe(shared + rest.length);
+  key.set(before.subarray(0, shared));
+  key.set(rest, shared);
+  return key;
+}
+
 /** User keys rise; of one user key the newest sequence number comes first. */
 function compareKeys(one: Buffer, other: Buffer): number {
   const [a, b] = [one.length - KEY_TRAILER_BYTES, other.length - KEY_TRAILER_BYTES];
-  const order = one.subarray(0, a).compare(other.subarray(0, b));
+  const order = one.compare(other, 0, b, 0, a);
   if (order !== 0) return order;
   const [first, second] = [one.readBigUInt64LE(a), other.readBigUInt64LE(b)];
   return first === second ? 0 : first > second ? -1 : 1;

@@ -107,11 +107,17 @@ export class ReadSegment implements ReadableSegment {
   }
 
   async *blocks(first: number, last: number): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    for (const [chain, bytes] of this.views(first, last)) yield [blockKey(chain), new Uint8Array(bytes)];
+  }
+
+  /** The same by number, in memory that is shared. Throws what reading throws. */
+  *views(first: number, last: number): Generator<readonly [chain: number, bytes: Uint8Array]> {
     for (const run of runs(this.#index.blocks(first, last))) {
       const { source, at } = run[0]![1];
       const end = run.at(-1)![1];
       const bytes = this.#bytes({ source, at, length: end.at + end.length - at });
-      for (const [chain, place] of run) yield [blockKey(chain), copied(bytes, place.at - at, place.length)];
+      for (const [chain, place] of run)
+        yield [chain, bytes.subarray(place.at - at, place.at - at + place.length)];
     }
   }
 
@@ -121,7 +127,7 @@ export class ReadSegment implements ReadableSegment {
 
   /** Memory of its own: readers give it away. */
   #value(place: Place | undefined): Uint8Array | undefined {
-    return place === undefined ? undefined : copied(this.#bytes(place), 0, place.length);
+    return place === undefined ? undefined : new Uint8Array(this.#bytes(place));
   }
 
   #bytes({ source, at, length }: Place): Uint8Array {
@@ -135,10 +141,6 @@ export class ReadSegment implements ReadableSegment {
   async close(): Promise<void> {
     this.#files.close();
   }
-}
-
-function copied(bytes: Uint8Array, from: number, length: number): Uint8Array {
-  return new Uint8Array(bytes.subarray(from, from + length));
 }
 
 type BlockPlace = readonly [chain: number, place: Place];

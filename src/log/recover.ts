@@ -39,6 +39,11 @@ export async function recover(dir: string, anchor: Anchor, segment: ReadableSegm
     again.segments.length !== anchor.segments.length
   )
     throw locked(dir, undefined);
+  return await checkNewest(dir, anchor, segment);
+}
+
+/** The same, of an anchor that is known to be the log's. Throws RL_CORRUPT_LOG. */
+export async function checkNewest(dir: string, anchor: Anchor, segment: ReadableSegment): Promise<Recovered> {
   const record = await readCommit(dir, anchor, segment);
   const behind = record.commit !== anchor.commit;
   if (behind) await checkNewerCommit(dir, anchor, record, segment);

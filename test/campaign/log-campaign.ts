@@ -1,5 +1,5 @@
 /**
- * `npm run campaign:log -- --kill N --named N --power N --faults N --damage N [--seed S]`: the log under kill -9 at random times and at every
+ * `npm run campaign:log -- --kill N --named N --power N --faults N --damage N --flips SIZE [--seed S]`: the log under kill -9 at random times and at every
  * named step, power cuts of an ext4 file system, a disk that fails and writes short, and damage. After each blow the log must hold all
  * that was acknowledged, whole commits only, and go on. Prints its figures.
  */
@@ -22,6 +22,7 @@ import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
 import { freePort, missing } from "../daemon/rig.ts";
+import { EveryDamage, inWords } from "../damage/every-damage.ts";
 import { Random } from "../reference/random.ts";
 import { TalkingPrograms } from "./collect-scenario.ts";
 import { type Killed, KillPoints, type Scenario } from "./kill-points.ts";
@@ -346,3 +347,55 @@ test.skipIf(runs("DAMAGE") === 0)(`${runs("DAMAGE")} damaged copies of a 1 MiB l
     if (/flip|trunc|remov|silent|detected|bytes/i.test(line)) report(`damage: ${line}`);
   expect(status).toBe(0);
 });
+
+const flipsOf = process.env["CAMPAIGN_FLIPS"];
+
+/** "1MiB", "64KiB" or a number of bytes. */
+function bytesOf(size: string): number {
+  const [, number, unit] = /^(\d+)(KiB|MiB)?$/.exec(size) ?? [];
+  expect(number, `--flips ${size}`).toBeDefined();
+  return Number(number) * (unit === "MiB" ? 1024 * 1024 : unit === "KiB" ? 1024 : 1);
+}
+
+/** "2/5": the second of five equal parts of `count`. */
+function partOf(count: number): readonly [from: number, to: number] {
+  const part = process.env["CAMPAIGN_PART"] ?? "1/1";
+  const [, index, parts] = (/^(\d+)\/(\d+)$/.exec(part) ?? []).map(Number);
+  expect(index! >= 1 && index! <= parts!, `--part ${part}`).toBe(true);
+  return [Math.floor((count * (index! - 1)) / parts!), Math.floor((count * index!) / parts!)];
+}
+
+test.skipIf(flipsOf === undefined)(
+  `every flip and truncation of a log of ${flipsOf}, seed ${seed}`,
+  async () => {
+    const beganMs = performance.now();
+    const limit = Error.stackTraceLimit;
+    Error.stackTraceLimit = 0; // millions of errors are caught
+    const every = await EveryDamage.of(bytesOf(flipsOf!));
+    try {
+      const [from, to] = partOf(every.count);
+      console.log(
+        `flips: ${every.bytes} bytes in ${every.files.size} files, damages ${from} to ${to} of ${every.count}`,
+      );
+      console.log(`  process ${process.pid}: kill -STOP holds it, kill -CONT lets it go on`);
+      let saidMs = performance.now();
+      const figures = await every.run({
+        from,
+        to,
+        sample: 5000,
+        owned: 50_000,
+        seed,
+        progress: (done, soFar) => {
+          if (performance.now() - saidMs < 60_000) return;
+          saidMs = performance.now();
+          console.log(`  ${done} of ${to - from}: ${inWords(soFar)}; ${seconds(beganMs)}`);
+        },
+      });
+      report(`flips: damages ${from} to ${to} of ${every.count}: ${inWords(figures)}; ${seconds(beganMs)}`);
+      expect(figures.failures).toEqual([]);
+    } finally {
+      Error.stackTraceLimit = limit;
+      every.remove();
+    }
+  },
+);

@@ -1,13 +1,33 @@
 /**
- * `npm run campaign:log -- --kill N --named N --power N --faults N --fail N --damage N [--seed S] [--scenarios log,gc,import,collect] [--steps REGEX]`,
+ * `npm run campaign:log -- --kill N --named N --power N --faults N --fail N --damage N --flips SIZE [--part I/N] [--seed S] [--scenarios log,gc,import,collect] [--steps REGEX]`,
  * or `-- --nightly` for the volumes of a night: the flags, for log-campaign.ts.
  */
 import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
 
-const NIGHTLY = { kill: "10000", named: "100", power: "1000", faults: "500", fail: "10", damage: "100000" };
+const NIGHTLY = {
+  kill: "10000",
+  named: "100",
+  power: "1000",
+  faults: "500",
+  fail: "10",
+  damage: "100000",
+  flips: "1MiB",
+};
 
-const names = ["kill", "named", "power", "faults", "fail", "damage", "seed", "scenarios", "steps"];
+const names = [
+  "kill",
+  "named",
+  "power",
+  "faults",
+  "fail",
+  "damage",
+  "flips",
+  "part",
+  "seed",
+  "scenarios",
+  "steps",
+];
 const { values } = parseArgs({
   options: {
     nightly: { type: "boolean" },
