@@ -9,6 +9,7 @@ import { packageRoot } from "../../src/ring/binding.ts";
 const SKIPPED = 77;
 /** The program itself calls 90 s a hang, and says where (HANG_NS). */
 const TIMEOUT_MS = 100_000;
+const SLOW = { timeout: 1.1 * TIMEOUT_MS };
 const native = join(packageRoot(), "native");
 const programs = readdirSync(join(packageRoot(), "test/native/c"))
   .filter((name) => name.startsWith("capture_") && name.endsWith(".c"))
@@ -58,7 +59,7 @@ function passes(
 }
 
 describe.each(programs)("%s", (program) => {
-  test.for(cases(program))("%s", (name, { skip }) => passes("build", program, name, skip), 1.1 * TIMEOUT_MS);
+  test.for(cases(program))("%s", SLOW, (name, { skip }) => passes("build", program, name, skip));
 });
 
 describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (program, names) => {
@@ -67,5 +68,5 @@ describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (progr
     const target = `build/sanitized/${program}`;
     execFileSync("make", ["-s", "-C", native, "BUILD=build/sanitized", target], { env, stdio: "inherit" });
   });
-  test.for(names)("%s", (name, { skip }) => passes("build/sanitized", program, name, skip), 1.1 * TIMEOUT_MS);
+  test.for(names)("%s", SLOW, (name, { skip }) => passes("build/sanitized", program, name, skip));
 });
