@@ -1,5 +1,5 @@
 /** A home with logs of two applications, written as collectors write them, of about the size that is asked for. */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
 import { readEvidence } from "../../src/engine/read-evidence.ts";
@@ -9,6 +9,8 @@ import { Random } from "../reference/random.ts";
 import { columnsOf, commitOf } from "../unit/log-rig.ts";
 
 const EVENTS_A_ROUND = 150;
+/** Of a LOG file. */
+const NOTES_BYTES = 250;
 
 /** Two processes that talk in rounds; each round ends in checkpoints of both. Seeded times: blocks do not repeat. */
 function round(n: number, random: Random): readonly [Event[], Event[]] {
@@ -43,8 +45,12 @@ function filesIn(folder: string): string[] {
   );
 }
 
+/** LevelDB removes tables in the background meanwhile. */
 function bytesIn(folder: string): number {
-  return filesIn(folder).reduce((sum, path) => sum + statSync(path).size, 0);
+  return filesIn(folder).reduce(
+    (sum, path) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
 }
 
 interface Filling {
@@ -99,7 +105,7 @@ async function prune(dir: string): Promise<void> {
 
 /**
  * Writes the home: one log whose first segment is a WAL of half the home, and whose others are small, with tables; and one that was pruned.
- * Deterministic but for what LevelDB notes in its LOG files.
+ * Files and sizes are always the same; what LevelDB notes in its LOG files is not, and is cut to one size.
  */
 export async function writeHome(home: string, bytes: number): Promise<void> {
   const segmentBytes = Math.min(bytes / 11, 24 * 1024);
@@ -114,6 +120,9 @@ export async function writeHome(home: string, bytes: number): Promise<void> {
   const after = await fill(pruned, 0, { ...small, bytes: bytes * 0.2 });
   await prune(pruned);
   await fill(pruned, after, { ...small, bytes: bytes * 0.27 });
+  for (const path of filesIn(home))
+    if (/LOG(\.old)?$/.test(path))
+      writeFileSync(path, readFileSync(path).toString("latin1").padEnd(NOTES_BYTES).slice(0, NOTES_BYTES));
 }
 
 /** The files of a folder, by their paths inside it. */
