@@ -1,5 +1,5 @@
 /** A home with logs of two applications, written as collectors write them, of about the size that is asked for. */
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
 import { readEvidence } from "../../src/engine/read-evidence.ts";
@@ -9,6 +9,9 @@ import { Random } from "../reference/random.ts";
 import { columnsOf, commitOf } from "../unit/log-rig.ts";
 
 const EVENTS_A_ROUND = 150;
+/** What a round takes on disk, measured so that the home has at least the bytes that are asked for; in a small home segments are small. */
+const BYTES_A_ROUND = { small: 3100, large: 2750 } as const;
+const SMALL_HOME_BYTES = 256 * 1024;
 /** Of a LOG file. */
 const NOTES_BYTES = 250;
 
@@ -46,16 +49,10 @@ function filesIn(folder: string): string[] {
 }
 
 /** LevelDB removes tables in the background meanwhile. */
-function bytesIn(folder: string): number {
-  return filesIn(folder).reduce(
-    (sum, path) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0),
-    0,
-  );
-}
-
 interface Filling {
-  /** Of the log when it is enough. */
+  /** How much to write, about. */
   readonly bytes: number;
+  readonly bytesARound: number;
   readonly segmentBytes: number;
   /** After so many the log is opened anew: LevelDB turns its WAL into a table. */
   readonly roundsALife: number;
@@ -67,13 +64,14 @@ interface Filling {
 async function fill(
   dir: string,
   from: number,
-  { bytes, segmentBytes, roundsALife, seal }: Filling,
+  { bytes, bytesARound, segmentBytes, roundsALife, seal }: Filling,
 ): Promise<number> {
   const random = new Random(bytes);
+  const to = from + Math.ceil(bytes / bytesARound);
   let n = from;
-  while (bytesIn(dir) < bytes) {
+  while (n < to) {
     const log = await EventLog.open(dir, { create: false, segmentBytes });
-    for (const end = n + roundsALife; n < end && bytesIn(dir) < bytes; n += 1) {
+    for (const end = Math.min(to, n + roundsALife); n < end; n += 1) {
       const [a, b] = round(n, random);
       log.putState("ring", { id: "seeded", position: n * 64 });
       await commitOf(log, columnsOf(a), columnsOf(b));
@@ -109,17 +107,24 @@ async function prune(dir: string): Promise<void> {
  */
 export async function writeHome(home: string, bytes: number): Promise<void> {
   const segmentBytes = Math.min(bytes / 11, 24 * 1024);
-  const small = { segmentBytes, roundsALife: 4 };
+  const bytesARound = BYTES_A_ROUND[bytes > SMALL_HOME_BYTES ? "large" : "small"];
+  const small = { bytesARound, segmentBytes, roundsALife: 4 };
   const whole = join(home, "whole");
   await begin(whole, true);
   const first = Math.min(bytes * 0.56, 80 * 1024);
-  const next = await fill(whole, 0, { bytes: first, segmentBytes: bytes, roundsALife: Infinity, seal: true });
-  await fill(whole, next, { ...small, bytes: bytes * 0.75 });
+  const next = await fill(whole, 0, {
+    bytes: first,
+    bytesARound,
+    segmentBytes: bytes,
+    roundsALife: Infinity,
+    seal: true,
+  });
+  await fill(whole, next, { ...small, bytes: bytes * 0.72 - first });
   const pruned = join(home, "pruned");
   await begin(pruned, false);
-  const after = await fill(pruned, 0, { ...small, bytes: bytes * 0.2 });
+  const after = await fill(pruned, 0, { ...small, bytes: bytes * 0.1 });
   await prune(pruned);
-  await fill(pruned, after, { ...small, bytes: bytes * 0.27 });
+  await fill(pruned, after, { ...small, bytes: bytes * 0.16 });
   for (const path of filesIn(home))
     if (/LOG(\.old)?$/.test(path))
       writeFileSync(path, readFileSync(path).toString("latin1").padEnd(NOTES_BYTES).slice(0, NOTES_BYTES));
