@@ -1,10 +1,12 @@
 /**
- * A small log, damaged in every way a disk damages files: each damage is detected, or harmless; never silent.
+ * A small log, damaged in every way a disk damages files, and read with LevelDB, as is done where the addon is missing: each damage is
+ * detected, or harmless; never silent. test/damage does it all, without LevelDB, as is done where the addon is there.
  *
  * All bits of the anchor and of CURRENT are flipped and all their truncations tried. In the other files (WAL, tables, MANIFEST,
  * LOG) opening LevelDB costs milliseconds a trial, so bits and lengths are sampled by a fixed seed, half of the bits from what is
  * LevelDB's own; RECOVERY_LINE_DAMAGE_TRIALS sets how many.
  */
+import { createHash } from "node:crypto";
 import {
   existsSync,
   mkdirSync,
@@ -18,13 +20,16 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { decodeBlock } from "../../src/format/block.ts";
+import { readAnchor } from "../../src/log/anchor-file.ts";
+import { BlockStore } from "../../src/log/block-store.ts";
 import { EventLog } from "../../src/log/event-log.ts";
-import { openLogReader } from "../../src/log/segment-reader.ts";
+import { corrupt } from "../../src/log/log-paths.ts";
+import { checkFolders, recover } from "../../src/log/recover.ts";
+import { SegmentShelf } from "../../src/log/segment-shelf.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { columnsOf, commitOf, sends } from "./log-rig.ts";
 
-const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? 1600);
+const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? 800);
 /** Size of the log, in 64 KiB. */
 const SCALE = Number(process.env["RECOVERY_LINE_DAMAGE_SCALE"] ?? 1);
 /** In memory where there is room: no trial needs a disk. */
@@ -40,21 +45,24 @@ function walk(folder: string): string[] {
   );
 }
 
-/** Everything a reader can learn from the log. */
+/** Everything a reader can learn from the log that LevelDB opens. */
 async function content(): Promise<string> {
-  const reader = await openLogReader(dir);
+  const anchor = await readAnchor(dir);
+  if (anchor === undefined) throw corrupt(dir, "the anchor is missing"); // as open-log.ts does where there are segments
+  const shelf = new SegmentShelf(dir, true);
   try {
-    const parts: unknown[] = [
-      reader.application,
-      reader.firstChain,
-      reader.lastChain,
-      reader.getState("ring"),
-    ];
-    parts.push([...reader.heads()]);
-    for await (const { bytes } of reader.blocks()) parts.push([...decodeBlock(bytes).columns.events()]);
-    return JSON.stringify(parts);
+    await checkFolders(dir, anchor, shelf);
+    const { number } = anchor.segments.at(-1)!;
+    const { state } = await shelf.use(number, (segment) => recover(dir, anchor, segment));
+    const { application, firstChain, lastChain } = anchor;
+    const hash = createHash("sha256");
+    hash.update(
+      JSON.stringify([application, firstChain, lastChain, state.get("ring"), [...state.heads].sort()]),
+    );
+    for await (const { bytes } of new BlockStore(dir, shelf, () => anchor).blocks()) hash.update(bytes);
+    return hash.digest("hex");
   } finally {
-    await reader.close();
+    await shelf.closeAll();
   }
 }
 
