@@ -104,6 +104,7 @@ class MemoryCollection {
   readonly #home: string;
   readonly #apps = new Map<string, MemoryApp>();
   #committedMs = performance.now();
+  #uncommitted = false;
 
   constructor(rings: MemoryRings, home: string) {
     this.#rings = rings;
@@ -112,8 +113,10 @@ class MemoryCollection {
 
   /** Until the next cycle, ms: what was read is durable within COMMIT_INTERVAL_MS. */
   get waitMs(): number {
-    const untilCommit = this.#committedMs + COMMIT_INTERVAL_MS - performance.now();
-    return this.#apps.size === 0 ? this.#rings.nextPollMs : Math.min(this.#rings.nextPollMs, untilCommit);
+    const { nextPollMs } = this.#rings;
+    return this.#uncommitted
+      ? Math.min(nextPollMs, this.#committedMs + COMMIT_INTERVAL_MS - performance.now())
+      : nextPollMs;
   }
 
   /** One poll, and what is due after it. */
@@ -121,7 +124,10 @@ class MemoryCollection {
     for (const batch of this.#rings.poll()) await this.#take(batch);
     const now = performance.now();
     const due = now - this.#committedMs >= COMMIT_INTERVAL_MS;
-    if (due) this.#committedMs = now;
+    if (due) {
+      this.#committedMs = now;
+      this.#uncommitted = false;
+    }
     for (const [name, app] of [...this.#apps]) {
       const last = !this.#rings.isConnected(name);
       if (due || last) await this.#guard(name, () => app.commit());
@@ -139,6 +145,7 @@ class MemoryCollection {
 
   async #take(batch: MemoryBatch): Promise<void> {
     const { application, events, ended } = batch;
+    this.#uncommitted = true;
     if (ended) this.counts.ended += 1;
     const app =
       this.#apps.get(application) ?? (await this.#guard(application, () => this.#open(application)));

@@ -52,6 +52,11 @@ export const MAX_POLL_MS = 20;
 export const IDLE_POLL_MS = 1000;
 /** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected. */
 export const ACCEPT_POLL_MS = 250;
+/**
+ * Longest time that records stay unread in a memory ring whose runtime does not call, in ms. They outlive the program there; only with the
+ * collector they are lost, and then the runtime stops, too.
+ */
+export const RING_LOOK_MS = 100;
 /** How often losses that no record has told yet are looked for, in ms. */
 export const LOSS_POLL_MS = 100;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */

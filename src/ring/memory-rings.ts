@@ -3,7 +3,7 @@ import { closeSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
-import { ACCEPT_POLL_MS, COMMIT_INTERVAL_MS } from "../model/limits.ts";
+import { ACCEPT_POLL_MS, RING_LOOK_MS } from "../model/limits.ts";
 import { call, type NativeAddon, native, type WatchHandle } from "./binding.ts";
 import { MemoryConnection, parseHello } from "./memory-connection.ts";
 import { nextLookMs } from "./ring-pace.ts";
@@ -66,7 +66,7 @@ export class MemoryRings {
   readonly #watch: WatchHandle;
   #onCall: () => void = () => undefined;
   #polledMs = performance.now();
-  #nextMs = COMMIT_INTERVAL_MS;
+  #nextMs = RING_LOOK_MS;
   readonly #peers = new Set<Peer>();
   readonly #refusals: MemoryRefusal[] = [];
 

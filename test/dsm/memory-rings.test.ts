@@ -9,7 +9,7 @@ import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
-import { ACCEPT_POLL_MS, COMMIT_INTERVAL_MS } from "../../src/model/limits.ts";
+import { ACCEPT_POLL_MS, RING_LOOK_MS } from "../../src/model/limits.ts";
 import { MemoryRings } from "../../src/ring/memory-rings.ts";
 import { compile } from "../native/c-build.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
@@ -172,7 +172,7 @@ test("a runtime calls when a ring is half full, and when it comes, and when it g
   child.stdin!.write("x"); // 32 records more, half of its ring
   await called(1);
   expect(await pollUntil((events) => events.length === 32)).toHaveLength(32);
-  expect(rings.nextPollMs).toBeLessThan(COMMIT_INTERVAL_MS);
+  expect(rings.nextPollMs).toBeLessThan(RING_LOOK_MS);
   child.stdin!.end();
   await called(1);
   await pollUntil(() => rings.connected === 0);

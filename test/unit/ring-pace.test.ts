@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { COMMIT_INTERVAL_MS, MIN_POLL_MS } from "../../src/model/limits.ts";
+import { MIN_POLL_MS, RING_LOOK_MS } from "../../src/model/limits.ts";
 import { nextLookMs } from "../../src/ring/ring-pace.ts";
 
 test("rings are looked at so that they are a quarter full then, within the bounds", () => {
-  expect(nextLookMs(0, 50)).toBe(COMMIT_INTERVAL_MS);
-  expect(nextLookMs(0.01, 50)).toBe(COMMIT_INTERVAL_MS);
-  expect(nextLookMs(0.5, 50)).toBe(25);
+  expect(nextLookMs(0, 50)).toBe(RING_LOOK_MS);
+  expect(nextLookMs(0.01, 50)).toBe(RING_LOOK_MS);
+  expect(nextLookMs(0.5, 100)).toBe(50);
   expect(nextLookMs(0.5, 10)).toBe(5);
   expect(nextLookMs(1, 2)).toBe(MIN_POLL_MS);
   expect(nextLookMs(Number.POSITIVE_INFINITY, 50)).toBe(MIN_POLL_MS); // a producer that lies
