@@ -156,6 +156,12 @@ function added(all: Rounds, mode: string, of: Quantity): number[] {
   });
 }
 
+/** What this process did beside the program in a mode, in % of a run without recording: noise of the program is not in it. */
+function beside(all: Rounds, mode: string): number[] {
+  const base = all.get("nothing")!;
+  return all.get(mode)!.map((run, round) => ((run.cpu - run.program) / base[round]!.cpu) * 100);
+}
+
 /** Median over rounds, %, with the best and the worst round in its name; the goal where there is one. */
 function percent(name: string, values: readonly number[], goal = false): Figure {
   const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(1));
@@ -184,6 +190,7 @@ function figures(all: Rounds): Figure[] {
       percent(`added by ${mode}${who}, processor time of all processes`, added(all, mode, "cpu"), goal),
       percent("… in wall time", added(all, mode, "wall"), goal),
       percent("… processor time of the program alone", added(all, mode, "program")),
+      percent("… of the collector, and what started the program, alone", beside(all, mode)),
       { name: "… records of one of its processes", value: middle(runs, "records"), unit: "" },
     );
   }
