@@ -8,8 +8,10 @@ import { anchorPath, corrupt, isErrno } from "./log-paths.ts";
 /** Bytes; an anchor of 65 536 segments is 4 MiB. */
 const MAX_ANCHOR_BYTES = 8 * 1024 * 1024;
 
-const openDescriptor = promisify(openWithCallback);
-const sync = promisify(fsync);
+// Looked up at each call: tests fail and watch the calls of node:fs.
+const openDescriptor = (path: string, flags: number, mode: number): Promise<number> =>
+  promisify(openWithCallback)(path, flags, mode);
+const sync = (file: number): Promise<void> => promisify(fsync)(file);
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
