@@ -2,9 +2,9 @@
  * One life of a collector of a home, the whole service with the kernel's ring, and a client of it that checkpoints: says "ack POSITION" for
  * each acknowledged `stable` line of the first process, then starts the service again.
  *
- *   node collect-writer.mjs DIST OPTIONS DIR     OPTIONS: JSON { app, processes: [[name, cgroup id]…], pinDir, only? }
+ *   node collect-writer.mjs DIST OPTIONS DIR     OPTIONS: JSON { app, processes: [[name, cgroup id]…], pinDir, ringBytes, only? }
  *
- * `only`: "register" or "drain": does that, says "stats JSON", and ends.
+ * `only`: "register" or "drain": does that, says "stats JSON" with what the kernel counted (committed, lost), and ends.
  */
 import { during, makePoints, say } from "./during.mjs";
 
@@ -12,17 +12,24 @@ const [dist, json, home] = process.argv.slice(2);
 const { startDaemon } = await import(`${dist}/daemon/daemon.js`);
 const { requireCollector } = await import(`${dist}/daemon/client.js`);
 const { KernelSource } = await import(`${dist}/ring/kernel-source.js`);
-const { app, processes, pinDir, only } = JSON.parse(json);
+const { app, processes, pinDir, ringBytes, only } = JSON.parse(json);
 
 makePoints(
   KernelSource.prototype,
   ...["drain", "commit", "rewind", "select", "takeLost", "cut", "readPosition", "close"],
 );
 
+const { counters } = KernelSource.prototype;
+let counted;
+KernelSource.prototype.counters = function () {
+  counted = counters.call(this);
+  return counted;
+};
+
 const OPTIONS = {
   home,
   pinDir,
-  ringBytes: 16 * 1024 * 1024,
+  ringBytes,
   commitIntervalMs: 5,
   onFull: "taint",
   payloadLimitMib: 64,
@@ -67,7 +74,8 @@ do {
   else {
     if (only === "register") await register(client);
     await client.drain();
-    say(`stats ${JSON.stringify(await client.stats())}`);
+    await client.stats();
+    say(`stats ${JSON.stringify(counted)}`);
   }
   client.close();
   await during("close", () => daemon.close());

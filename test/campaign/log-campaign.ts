@@ -24,7 +24,7 @@ import { verifyLog } from "../../src/log/verify-log.ts";
 import { freePort, missing } from "../daemon/rig.ts";
 import { EveryDamage, inWords } from "../damage/every-damage.ts";
 import { Random } from "../reference/random.ts";
-import { TalkingPrograms } from "./collect-scenario.ts";
+import { OVERFLOW, ROOMY, TalkingPrograms } from "./collect-scenario.ts";
 import { type Killed, KillPoints, type Scenario } from "./kill-points.ts";
 import { imageScenario, importScenario } from "./log-scenarios.ts";
 
@@ -218,17 +218,17 @@ async function killAtAll<State>(
   return [kills, killed.kills.size, killed.others];
 }
 
-async function killCollector(): Promise<readonly [number, number, number]> {
+async function killCollector(traffic: typeof ROOMY): Promise<readonly [number, number, number]> {
   if (missing !== undefined) {
-    report(`named, collect: RL_NOT_SUPPORTED: ${missing.name}`);
+    report(`named, ${traffic.name}: RL_NOT_SUPPORTED: ${missing.name}`);
     return [0, 0, 0];
   }
-  const programs = new TalkingPrograms(home, dist);
+  const programs = new TalkingPrograms(home, dist, traffic);
   try {
     return await killAtAll(programs.scenario, async (folder, work) => {
       await programs.start(folder, await freePort());
       await work();
-      report(`named, collect: ${await programs.finish(folder)}`);
+      report(`named, ${traffic.name}: ${await programs.finish(folder)}`);
     });
   } finally {
     await programs.remove();
@@ -237,7 +237,8 @@ async function killCollector(): Promise<readonly [number, number, number]> {
 
 test.skipIf(runs("NAMED") === 0)(`kill -9 at each named step × ${runs("NAMED")}, seed ${seed}`, async () => {
   const all = new Map([
-    ["collect", killCollector],
+    ["collect", () => killCollector(ROOMY)],
+    ["overflow", () => killCollector(OVERFLOW)],
     ["gc", () => killAtAll(imageScenario(home, dist))],
     ["import", () => killAtAll(importScenario(home, dist))],
     ["log", () => killAtAll(logScenario)],
