@@ -40,8 +40,9 @@ async function lineOf(dir: string): Promise<string> {
 }
 
 /** What an owner reads, which opens the newest segment with LevelDB. */
-async function ownedContentOf(dir: string): Promise<string> {
+async function ownedContentOf(dir: string, opened = (): void => undefined): Promise<string> {
   const log = await EventLog.open(dir, { create: false });
+  opened();
   try {
     const hash = createHash("sha256");
     hash.update(JSON.stringify([log.application, log.firstChain, log.lastChain, log.getState("ring")]));
@@ -83,7 +84,7 @@ export class PublicWay {
     for (const app of new Set([...files.keys()].map((path) => path.split("/")[0]!))) {
       const dir = join(home, app);
       const [content, line] = [await contentOf(dir), await lineOf(dir)];
-      const owned = await way.#copied(app, undefined, ownedContentOf);
+      const owned = await way.#copied(app, undefined, (copy) => ownedContentOf(copy));
       way.#truth.set(app, { content, line, owned });
     }
     return way;
@@ -106,12 +107,17 @@ export class PublicWay {
     }
   }
 
-  /** The same by an owner. What it refuses it must leave as it is. */
+  /** The same by an owner. What it refuses to open it must leave as it is. */
   async judgeOwned(path: string, bytes: Buffer): Promise<Verdict> {
     const app = path.split("/")[0]!;
     return await this.#copied(app, [path, bytes], async (dir) => {
-      const verdict = await verdictOf(this.#truth.get(app)!.owned, () => ownedContentOf(dir));
-      const kept = verdict !== "detected" || readFileSync(join(dir, "..", path)).equals(bytes);
+      let opened = false; // then LevelDB may merge tables, damaged values and all
+      const read = () =>
+        ownedContentOf(dir, () => {
+          opened = true;
+        });
+      const verdict = await verdictOf(this.#truth.get(app)!.owned, read);
+      const kept = opened || verdict !== "detected" || readFileSync(join(dir, "..", path)).equals(bytes);
       return kept ? verdict : "SILENT: the damaged file was written over";
     });
   }
