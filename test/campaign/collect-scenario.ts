@@ -2,7 +2,7 @@
 import { ok, deepStrictEqual as same } from "node:assert";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeBlock } from "../../src/format/block.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
@@ -60,7 +60,10 @@ export class TalkingPrograms {
   }
 
   #program(only?: "register" | "drain"): readonly string[] {
-    const processes = ["server", "client"].map((name, at) => [name, this.#cgroups[at]!.id]);
+    const processes = ["server", "client"].map((name, at) => {
+      const { id, path } = this.#cgroups[at]!;
+      return [name, id, path];
+    });
     const { app, pinDir } = this;
     const options = JSON.stringify({ app, processes, pinDir, ringBytes: this.#traffic.ringBytes, only });
     return [join(this.#home, "collect-writer.mjs"), this.#dist, options];
@@ -157,6 +160,7 @@ export class TalkingPrograms {
   /** The programs end; all they did must be in the log once, in order, or declared lost. Returns figures. */
   async finish(home: string): Promise<string> {
     const [server, , client] = this.#programs;
+    for (const { path } of this.#cgroups) writeFileSync(join(path, "cgroup.freeze"), "0"); // as the last life may have left them
     await this.#end(client!, "SIGTERM"); // it finishes its round: whatever was sent has been received
     await this.#end(server!, "SIGKILL");
     const { committed, lost } = await this.#peace(home, "drain");

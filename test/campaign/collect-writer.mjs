@@ -2,10 +2,11 @@
  * One life of a collector of a home, the whole service with the kernel's ring, and a client of it that checkpoints: says "ack POSITION" for
  * each acknowledged `stable` line of the first process, then starts the service again.
  *
- *   node collect-writer.mjs DIST OPTIONS DIR     OPTIONS: JSON { app, processes: [[name, cgroup id]…], pinDir, ringBytes, only? }
+ *   node collect-writer.mjs DIST OPTIONS DIR     OPTIONS: JSON { app, processes: [[name, cgroup id, its path]…], pinDir, ringBytes, only? }
  *
  * `only`: "register" or "drain": does that, says "stats JSON" with what the kernel counted (committed, lost), and ends.
  */
+import { readFileSync, writeFileSync } from "node:fs";
 import { during, makePoints, say } from "./during.mjs";
 
 const [dist, json, home] = process.argv.slice(2);
@@ -40,7 +41,18 @@ const OPTIONS = {
   onTrouble: (sentence) => process.stderr.write(`${sentence}\n`),
 };
 
-async function checkpoint(client, name) {
+const freeze = (path, yes) => writeFileSync(`${path}/cgroup.freeze`, yes ? "1" : "0");
+const frozen = (path) => readFileSync(`${path}/cgroup.events`, "utf8").includes("frozen 1");
+
+/** The process stands still until the record is there, as in `restart/checkpoint.ts`: else the cut would heal what was lost after it. */
+async function checkpoint(client, name, path) {
+  freeze(path, true);
+  while (!frozen(path)) await new Promise((resolve) => setTimeout(resolve, 1));
+  await recordCut(client, name);
+  freeze(path, false);
+}
+
+async function recordCut(client, name) {
   const index = await during("checkpoint index", () => client.nextCheckpoint(app, name));
   const { cut, complete, uncaptured } = await during("cut", () => client.cut(app, name));
   const event = { type: "checkpoint", process: name, checkpoint: index, usable: false };
@@ -62,11 +74,12 @@ async function serve(client) {
     const [[name]] = processes;
     const { position } = await during("control", () => client.append(app, { type: "stable", process: name }));
     say(`ack ${position}`);
-    for (const [process] of processes) await checkpoint(client, process);
+    for (const [process, , path] of processes) await checkpoint(client, process, path);
   }
   await during("rotate", () => client.rotate(app));
 }
 
+for (const [, , path] of processes) freeze(path, false); // a life may have been killed meanwhile
 do {
   const daemon = await during("start", () => startDaemon(OPTIONS));
   const client = await requireCollector(home);
