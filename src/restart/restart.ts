@@ -198,7 +198,7 @@ async function prepareImages(
 ): Promise<void> {
   await rm(join(restartFolder(home, app), FILES), { recursive: true, force: true });
   for (const target of targets) {
-    if (target.action !== "restore") continue;
+    if (target.action !== "restore" || isHooks(target)) continue;
     const folder = imageFolder(home, app, target.process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const edited = new Map(
@@ -343,14 +343,22 @@ async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
 
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
-async function restoreOne(request: RestartRequest, { process, image }: RestoreTarget): Promise<void> {
+/** Its image holds no connection, so nothing in it is ever edited. */
+function isHooks({ image }: RestoreTarget): boolean {
+  return image.manifest.driver.name === "hook";
+}
+
+async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
-  const driver = image.manifest.driver.name === "hook" ? new HookDriver() : request.driver;
+  const { process, image } = target;
+  const hooks = isHooks(target);
+  const driver = hooks ? new HookDriver() : request.driver;
   const cgroup = new ProcessCgroup(app, process);
   const guard = await makeAndHold(cgroup);
   const root = await driver
     .restore({
-      folder: imageFolder(home, app, process),
+      // A hook's command may read long after the restart has ended, and its copies are gone.
+      folder: hooks ? image.files : imageFolder(home, app, process),
       notes: image.manifest.driver.notes,
       limitMs,
       rollBackFiles: true,
