@@ -54,7 +54,7 @@ live(
       const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
       await talk(rig);
       const empty = fillUp(rig);
-      await until("both are held", () => frozen(rig), 30_000);
+      await until("both are held", () => frozen(rig));
       const client = await rig.client();
       expect(await client.metrics()).toContain("recovery_line_held_processes 2");
       expect(await rig.cli("checkpoint", rig.app, "--driver", "none")).toMatchObject({ code: 1 });
@@ -88,7 +88,7 @@ live("a collector that is killed while it holds processes leaves none of them fr
     const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
     await talk(rig);
     fillUp(rig);
-    await until("both are held", () => frozen(rig), 30_000);
+    await until("both are held", () => frozen(rig));
     collector.child.kill("SIGKILL");
     await once(collector.child, "close");
     await until("both go on", () => !rig.cgroup("server").freezing && !rig.cgroup("client").freezing);
@@ -111,7 +111,7 @@ live(
       expect((await client.stats()).brokenApps).toMatchObject([{ app: rig.app, code: "RL_LOG_WRITE" }]);
       empty();
       for (const name of ["client", "server"]) rig.cgroup(name).kill();
-      await until("the log is well", async () => (await client.stats()).brokenApps.length === 0, 20_000);
+      await until("the log is well", async () => (await client.stats()).brokenApps.length === 0);
       const events = await rig.events();
       const stats = await client.stats();
       const declared = events.reduce((sum, event) => sum + (event.type === "gap" ? (event.lost ?? 0) : 0), 0);

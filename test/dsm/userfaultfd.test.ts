@@ -33,7 +33,7 @@ interface Counted {
 const program = () => compile("uffd_program", ["test/dsm/c/uffd_program.c"], ["-pthread"]);
 
 async function counted(rig: Rig, name: string): Promise<Counted> {
-  await until(`${name} reports`, () => rig.output(name).includes("\n"), 20_000);
+  await until(`${name} reports`, () => rig.output(name).includes("\n"));
   return JSON.parse(rig.output(name)) as Counted;
 }
 

@@ -92,7 +92,7 @@ live("what a cut tells can be forgotten and announced again", async () => {
     [0, 12],
     [0, 12],
   ]);
-  await expect.poll(() => tcp().every(({ gone }) => gone === 1), { timeout: 5000 }).toBe(true);
+  await expect.poll(() => tcp().every(({ gone }) => gone === 1), { timeout: 30_000 }).toBe(true);
   source.expectRestore(ends);
   source.forgetClosed(id, ends.slice(0, 1));
   expect(tcp()).toMatchObject(ends.slice(1).map(({ local, remote }) => ({ local, remote })));

@@ -70,7 +70,7 @@ describe.skipIf(missing !== undefined)(`restart with payloads (${missing?.reason
         expect(restarted).toMatchObject({ code: 0 });
         expect(restarted.out).toMatch(/payload log +tcp:/);
         const undone = printed(rig).length;
-        await until("lines of the second life", () => printed(rig).length > undone + 200, 20_000);
+        await until("lines of the second life", () => printed(rig).length > undone + 200);
         const now = await kept(rig);
         expect(now.channel).toBe(before.channel);
         expect(now).toMatchObject({ begin: 0 });

@@ -26,7 +26,7 @@ async function started(rig: Rig, ...flags: string[]): Promise<void> {
 }
 
 async function exactInTheEnd(rig: Rig): Promise<void> {
-  await until("all is counted", () => rig.output("listener").includes("over"), 30_000);
+  await until("all is counted", () => rig.output("listener").includes("over"));
   expect(numbers(rig)).toEqual([...Array.from({ length: COUNT }, (_, at) => String(at + 1)), "over"]);
   expect(rig.output("counter")).toBe("all I have to say\nheard out\n");
 }

@@ -68,7 +68,7 @@ class Run {
 
   async play(): Promise<RunResult> {
     await this.#app.start();
-    await until("messages flow", () => this.#app.numbers().length > 20, 20_000);
+    await until("messages flow", () => this.#app.numbers().length > 20);
     const rounds = 1 + this.#random(2);
     for (let round = 0; round < rounds; round += 1) {
       await this.#checkpoints();

@@ -12,10 +12,10 @@ restartable(
       const app = new RedisApp(rig, 2500);
       await app.start();
       for (const round of [1, 2]) {
-        await until("it counts", () => app.answers().length > round * 150, 20_000);
+        await until("it counts", () => app.answers().length > round * 150);
         await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
         const atCheckpoint = app.answers().length;
-        await until("it goes on", () => app.answers().length > atCheckpoint + 50, 20_000);
+        await until("it goes on", () => app.answers().length > atCheckpoint + 50);
         for (const name of round === 1 ? REDIS_PROCESSES : REDIS_PROCESSES.slice(0, 1))
           rig.cgroup(name).kill();
         await until("it is dead", () => !rig.cgroup("primary").populated);

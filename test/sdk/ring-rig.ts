@@ -17,7 +17,7 @@ import { type PlainLog, readPlainLog } from "./log-reader.ts";
 import { seededRandom } from "./random.ts";
 
 const PROGRAM = join(import.meta.dirname, "ring-program.mjs");
-const RUN_LIMIT_MS = 30_000;
+const RUN_LIMIT_MS = 120_000;
 
 export interface Plan {
   readonly names: readonly string[];

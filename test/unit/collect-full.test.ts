@@ -119,7 +119,7 @@ test("taint: a log broken for long is given up, the other application loses noth
   expect(collector.stats().missed).toBeGreaterThan(1000);
   expect(troubles.join("\n")).toMatch(/cannot be written(.|\n)*given up/);
   repair();
-  await expect.poll(() => collector.stats().givenUpApps, { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => collector.stats().givenUpApps, { timeout: 30_000 }).toBe(0);
   await produce(10);
   await collector.drain();
   expect(ring.lostTotal).toBe(0);
@@ -155,7 +155,7 @@ test("communication nobody can match that goes by a given up log still keeps lat
   await produce(1000);
   await expect.poll(() => collector.stats().givenUpApps).toBe(1);
   repair();
-  await expect.poll(() => collector.stats().givenUpApps, { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => collector.stats().givenUpApps, { timeout: 30_000 }).toBe(0);
   expect(await collector.uncaptured("a", "p")).toEqual(["udp"]);
 });
 
@@ -167,7 +167,7 @@ test("all logs broken: nothing is given up, what finds no room is counted by the
   await new Promise((resolve) => setTimeout(resolve, 100));
   expect(collector.stats().givenUpApps).toBe(0);
   repair();
-  await expect.poll(() => collector.stats().brokenApps, { timeout: 10_000 }).toEqual([]);
+  await expect.poll(() => collector.stats().brokenApps, { timeout: 30_000 }).toEqual([]);
   await collector.drain();
   const { events, lost } = told("a");
   expect([events + lost, lost]).toEqual([1000, ring.lostTotal]);
