@@ -1,4 +1,4 @@
-// bench: cuts — the line from checkpoint cuts, as the log grows from 10⁶ to 10⁸ events.
+// bench: cuts — the line from checkpoint cuts, as the log grows from 10⁶ to 10⁸ events; RL_BENCH_CUT_EVENTS=1000000000 to 10⁹ (8 GB).
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -84,7 +84,7 @@ const dir = join(home, "ring");
 try {
   const figures: Figure[] = [];
   let size = 0;
-  for (const target of [1e6, 1e7, 1e8].filter((events) => events <= LARGEST)) {
+  for (const target of [1e6, 1e7, 1e8, 1e9].filter((events) => events <= LARGEST)) {
     const log = await EventLog.open(dir, { create: true, application: "ring" });
     const begin = performance.now();
     const before = size;
