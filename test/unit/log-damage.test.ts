@@ -7,18 +7,9 @@
  * LevelDB's own; RECOVERY_LINE_DAMAGE_TRIALS sets how many.
  */
 import { createHash } from "node:crypto";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readAnchor } from "../../src/log/anchor-file.ts";
 import { BlockStore } from "../../src/log/block-store.ts";
@@ -27,6 +18,7 @@ import { corrupt } from "../../src/log/log-paths.ts";
 import { checkFolders, recover } from "../../src/log/recover.ts";
 import { SegmentShelf } from "../../src/log/segment-shelf.ts";
 import { hasCode } from "../../src/model/errors.ts";
+import { readFiles } from "../damage/home.ts";
 import { columnsOf, commitOf, sends } from "./log-rig.ts";
 
 const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? 800);
@@ -36,14 +28,8 @@ const SCALE = Number(process.env["RECOVERY_LINE_DAMAGE_SCALE"] ?? 1);
 const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "recovery-line-damage-"));
 const dir = join(root, "app");
 /** The files of the whole log, by path inside it. */
-const files = new Map<string, Uint8Array>();
+let files: ReadonlyMap<string, Uint8Array>;
 let truth = "";
-
-function walk(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
-    entry.isDirectory() ? walk(join(folder, entry.name)) : [join(folder, entry.name)],
-  );
-}
 
 /** Everything a reader can learn from the log that LevelDB opens. */
 async function content(): Promise<string> {
@@ -82,7 +68,7 @@ beforeAll(async () => {
   log = await EventLog.open(dir, { create: false });
   await fill(12 * SCALE);
   await log.close();
-  for (const path of walk(dir)) files.set(relative(dir, path), readFileSync(path));
+  files = readFiles(dir);
   truth = await content();
 });
 afterAll(() => rmSync(root, { recursive: true, force: true }));
