@@ -6,6 +6,7 @@ import { type BlockPlan, measure, nameBytes, planBlock } from "../format/block-m
 import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Cut } from "../model/event.ts";
 import { MAX_BLOCK_BYTES } from "../model/limits.ts";
 import { CutCoverage } from "./cut-coverage.ts";
 import type { LogState } from "./log-state.ts";
@@ -89,6 +90,30 @@ export class BlockPlacer {
       take({ chain: this.#chain, bytes });
       from = plan.to;
     }
+  }
+
+  /** `CutCoverage.complete`; `running`: processes whose accounts it may need besides those in memory. */
+  completeCut(process: string, cut: Cut, running: Iterable<string>): Promise<Cut> {
+    return this.#coverage.complete(process, cut, this.#headsOf([...running, process]));
+  }
+
+  /** `CutCoverage.senderOf`. */
+  senderOf(channel: string, running: Iterable<string>): Promise<string | undefined> {
+    return this.#coverage.senderOf(channel, this.#headsOf(running));
+  }
+
+  /** `CutCoverage.ownerOf`. */
+  ownerOf(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined> {
+    return this.#coverage.ownerOf(channel, reverse, this.#headsOf(running));
+  }
+
+  #headsOf(processes: Iterable<string>): Map<string, ProcessHead> {
+    const heads = new Map<string, ProcessHead>();
+    for (const process of processes) {
+      const head = this.#state.heads.get(process);
+      if (head !== undefined) heads.set(process, head);
+    }
+    return heads;
   }
 
   #noteOutside(process: string): void {

@@ -6,7 +6,7 @@
  * is known from the last covering cut and the lines since; where this owner of the log did not see them (it was opened anew, a
  * rollback), they are read back. Too far to read: then no cut covers, and readers take the events.
  *
- * A writer that may forget (the collector: engine/forget-closed.ts) leaves out channels that are closed at both ends. Such a cut still
+ * A writer that may forget (the collector) leaves out channels that have ended (complete-cut.ts). Such a cut still
  * covers if the covering cut before it named the channel's last offset, and says so (`BlockHeader.forgets`): older cuts name the rest.
  *
  * A channel that is outside may be left out by any cut: it stands where the lines left it. Of those that a cut names it is written into the
@@ -17,11 +17,12 @@ import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, type EventColumns, isRangeKind } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Cut } from "../model/event.ts";
-import { MAX_COVERAGE_BLOCKS, MAX_LIVE_PROCESSES } from "../model/limits.ts";
+import { MAX_COVERAGE_BLOCKS, MAX_COVERAGE_NAMES, MAX_LIVE_PROCESSES } from "../model/limits.ts";
+import { type ChannelAccount, completeCut, ownsEnd, sendsOn } from "./complete-cut.ts";
 import { HistoryWalk } from "./history-walk.ts";
 
 /** Offsets by channel that a cut must reach. */
-interface Required {
+interface Required extends ChannelAccount {
   readonly sent: Map<string, number>;
   readonly received: Map<string, number>;
   /** What was looked at; where more was received that counts. */
@@ -83,7 +84,46 @@ export class CutCoverage {
     return hasCut ? { covers, forgets: required?.forgets === true, outsideAt } : NO_CUT;
   }
 
-  #remember(process: string, required: Required | null): void {
+  /**
+   * The collector's cut with the ended channels that it must name (complete-cut.ts). `heads`: of this process and of those that run: what the
+   * others did is known as far as this owner of the log saw it. Where it can't be known the cut stays as it is, and will not cover.
+   */
+  async complete(process: string, cut: Cut, heads: ReadonlyMap<string, ProcessHead>): Promise<Cut> {
+    const accounts = await this.#accounts(heads);
+    const own = this.#required.get(process);
+    return own ? completeCut(cut, own, accounts) : cut;
+  }
+
+  /** The process that has sent on a channel since its last covering cut, or that this one names as a sender. */
+  async senderOf(channel: string, heads: ReadonlyMap<string, ProcessHead>): Promise<string | undefined> {
+    await this.#accounts(heads);
+    return this.#find((account) => sendsOn(account, channel));
+  }
+
+  /** The same for the process whose end of a connection sends on `channel` and receives on `reverse`. */
+  async ownerOf(
+    channel: string,
+    reverse: string,
+    heads: ReadonlyMap<string, ProcessHead>,
+  ): Promise<string | undefined> {
+    await this.#accounts(heads);
+    return this.#find((account) => ownsEnd(account, channel, reverse));
+  }
+
+  #find(matches: (account: ChannelAccount) => boolean): string | undefined {
+    for (const [process, account] of this.#required) if (account && matches(account)) return process;
+    return undefined;
+  }
+
+  /** Of the listed processes, read back where they must be, and of all that are known. */
+  async #accounts(heads: ReadonlyMap<string, ProcessHead>): Promise<ChannelAccount[]> {
+    for (const [process, head] of heads)
+      if (!this.#required.has(process)) this.#remember(process, await this.#readBack(process, head));
+    return [...this.#required.values()].filter((account) => account !== null);
+  }
+
+  #remember(process: string, known: Required | null): void {
+    const required = this.#mayForget && known !== null && namesIn(known) > MAX_COVERAGE_NAMES ? null : known;
     this.#required.set(process, required);
     if (this.#required.size <= MAX_LIVE_PROCESSES) return;
     const [oldest] = this.#required.keys();
@@ -120,6 +160,7 @@ export class CutCoverage {
       seen: new Map(cut.seen),
       outside: new Set(cut.outside),
       stated,
+      settled: new Set(),
       forgets,
     };
   }
@@ -128,6 +169,10 @@ export class CutCoverage {
     const bytes = await this.#blockAt(chain);
     return bytes === undefined ? undefined : parseBlock(bytes);
   }
+}
+
+function namesIn({ sent, received, seen }: Required): number {
+  return sent.size + received.size + seen.size;
 }
 
 /** The newest cut among the first `rows` rows. */
@@ -168,7 +213,12 @@ function follow(
     settle(required.sent, event.cut.sent, reached);
     settle(required.received, event.cut.received, reached);
     settle(required.seen, event.cut.seen ?? NOTHING.sent, reached);
-    if (reached) required.outside = named;
+    if (reached) {
+      required.outside = named;
+      for (const end of required.settled)
+        if (!(end[0] === ">" ? required.sent : required.received).has(end.slice(1)))
+          required.settled.delete(end);
+    }
   }
   raiseByRows(required, columns, done, to);
   return covers;
