@@ -58,7 +58,7 @@ static uint64_t sum_lost(const struct capture_counters *counters) {
 static void case_full_ring(void) {
     struct capture_counters counters;
 
-    set_up_with(4096, 0);
+    set_up_with(4096);
     struct actor *client = new_actor(1), *server = new_actor(1);
     client_part = send_many;
     server_part = drink;
@@ -90,7 +90,7 @@ static void case_full_ring(void) {
 
 /* A process that never speaks again keeps its count until it is taken, once. */
 static void case_loss_of_the_silent(void) {
-    set_up_with(4096, 0);
+    set_up_with(4096);
     struct actor *client = new_actor(1), *server = new_actor(0);
     client_part = send_many;
     server_part = drink;
@@ -118,7 +118,7 @@ static void say_udp(int fd, struct told *told) {
 
 /* A verdict that finds no room is passed again at the next chance: it must not be lost for good. */
 static void case_verdict_without_room(void) {
-    set_up_with(4096, 0);
+    set_up_with(4096);
     struct actor *client = new_actor(1), *server = new_actor(0), *udp = new_actor(1);
     client_part = send_many;
     server_part = drink;
@@ -128,14 +128,14 @@ static void case_verdict_without_room(void) {
     start(udp, say_udp, -1);
     reached_unread(udp, 1);
     drain();
-    EQUAL(count_records(udp, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(udp, RECOVERY_VERDICT), 0);
     release(udp, 1);
     reached(udp, 2);
-    CHECK(has_unmatched(udp, RECOVERY_UNMATCHED_UDP));
+    CHECK(has_unmatched(udp, RECOVERY_VERDICT_UDP));
     EQUAL(declared(udp), 1);
     release(udp, 2);
     reached(udp, 3);
-    EQUAL(count_records(udp, RECOVERY_UNMATCHED), 1);
+    EQUAL(count_records(udp, RECOVERY_VERDICT), 1);
 }
 
 /* ---- closed connections without room ---- */
@@ -163,7 +163,7 @@ static void use_many_pairs(int fd, struct told *told) {
 /* The last offsets of 2^18 closed connections fit. One more: the cut says that it is partial, and only the
  * cut of the process it happened to. Forgetting makes room. */
 static void case_full_map_of_closed(void) {
-    set_up_with(64 << 20, 0);
+    set_up_with(64 << 20);
     struct actor *actor = new_actor(1), *other = new_actor(1);
     start(actor, use_many_pairs, -1);
     reached(actor, 1);
@@ -228,7 +228,7 @@ static void case_churn(void) {
     struct capture_counters counters;
     uint64_t sent = 0, received = 0;
 
-    set_up_with(16 << 20, 0);
+    set_up_with(16 << 20);
     struct actor *client = new_actor(1), *server = new_actor(1);
     start(server, echo_and_close, listen_tcp(&pair_port));
     start(client, call_and_close, -1);
@@ -243,7 +243,7 @@ static void case_churn(void) {
     for (size_t i = 0; i < b.count; i++)
         received += b.entries[i].received;
     const bool unnamed =
-        count_records(client, RECOVERY_UNMATCHED) + count_records(server, RECOVERY_UNMATCHED) > 0;
+        count_records(client, RECOVERY_VERDICT) + count_records(server, RECOVERY_VERDICT) > 0;
     if (a.complete && b.complete && !unnamed) {
         EQUAL(sent, client->told->sent);
         EQUAL(received, server->told->received);

@@ -84,7 +84,7 @@ static size_t count_threads(const struct actor *actor, int kind) {
 }
 
 static void case_threads(void) {
-    set_up_with(16 << 20, 0);
+    set_up_with(16 << 20);
     const struct pair pair = run_pair(send_in_threads, receive_in_threads);
     EQUAL(count_threads(pair.client, RECOVERY_SEND), THREADS);
     CHECK(count_threads(pair.server, RECOVERY_RECEIVE) > 1);
@@ -246,7 +246,7 @@ static void case_accept_here_use_there(void) {
     EQUAL(tcp_entry(&theirs)->sent, 300);
     tiles(worker, RECOVERY_RECEIVE, mine.remote, mine.local, 0, 500);
     tiles(worker, RECOVERY_SEND, mine.remote, mine.local, 0, 300);
-    EQUAL(count_records(worker, RECOVERY_UNMATCHED) + count_records(dispatcher, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(worker, RECOVERY_VERDICT) + count_records(dispatcher, RECOVERY_VERDICT), 0);
 }
 
 static void use_and_pass(int fd, struct told *told) {
@@ -285,9 +285,9 @@ static void case_two_owners(void) {
     release(second, 1);
     reached(second, 2);
     reached(client, 1);
-    CHECK(has_unmatched(second, RECOVERY_UNMATCHED_OTHER_SOCKET));
-    EQUAL(count_records(second, RECOVERY_UNMATCHED), 1);
-    EQUAL(count_records(first, RECOVERY_UNMATCHED), 0);
+    CHECK(has_unmatched(second, RECOVERY_VERDICT_OTHER_SOCKET));
+    EQUAL(count_records(second, RECOVERY_VERDICT), 1);
+    EQUAL(count_records(first, RECOVERY_VERDICT), 0);
 }
 
 static int inherited;
@@ -307,7 +307,7 @@ static void case_old_connection(void) {
     struct actor *client = new_actor(1);
     start(client, send_inherited, -1);
     reached(client, 1);
-    CHECK(has_unmatched(client, RECOVERY_UNMATCHED_OLD_CONNECTION));
+    CHECK(has_unmatched(client, RECOVERY_VERDICT_OLD_CONNECTION));
     EQUAL(count_records(client, RECOVERY_SEND), 0);
     const struct cut cut = frozen_cut(client);
     EQUAL(cut.complete, 0);

@@ -64,8 +64,8 @@ static void check_pair(struct pair *pair) {
     tiles(pair->client, RECOVERY_RECEIVE, a->local, a->remote, 0, pair->client_cut.received);
     tiles(pair->server, RECOVERY_SEND, b->local, b->remote, 0, pair->server_cut.sent);
     tiles(pair->server, RECOVERY_RECEIVE, b->local, b->remote, 0, pair->server_cut.received);
-    EQUAL(count_records(pair->client, RECOVERY_UNMATCHED), 0);
-    EQUAL(count_records(pair->server, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(pair->client, RECOVERY_VERDICT), 0);
+    EQUAL(count_records(pair->server, RECOVERY_VERDICT), 0);
 }
 
 /* As long as the test holds `start`'s duplicate of an end, that end is not closed by its actor's exit. */
@@ -201,10 +201,10 @@ static void case_stream_splice_out(void) {
     EQUAL(entry.queued, 50);
     EQUAL(entry.received, 10); /* wrong, and said to be: */
     EQUAL(cut.complete, 0);
-    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(pair.server, RECOVERY_VERDICT), 0);
     release(pair.server, 1);
     reached(pair.server, 2);
-    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_OTHER_SOCKET));
+    CHECK(has_unmatched(pair.server, RECOVERY_VERDICT_OTHER_SOCKET));
 }
 
 /* fork left duplicates of both ends: whoever holds the socket might be reading it, too. */
@@ -318,7 +318,7 @@ static void case_stream_reader_inside(void) {
     start(actor, read_past_another, -1);
     reached(actor, 1);
     EQUAL(count_records(actor, RECOVERY_RECEIVE), 1); /* the other's is not told yet */
-    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(actor, RECOVERY_VERDICT), 0);
     release(actor, 1);
     reached(actor, 2);
     const struct recovery_record *sent = first_record(actor);
@@ -327,7 +327,7 @@ static void case_stream_reader_inside(void) {
     cut = frozen_cut(actor);
     EQUAL(cut.complete, 1);
     EQUAL(entry_of(actor, &cut, local).received, sizeof(block) + 50);
-    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(actor, RECOVERY_VERDICT), 0);
     release(actor, 2);
     reached(actor, 3);
     cut = frozen_cut(actor);
@@ -336,7 +336,7 @@ static void case_stream_reader_inside(void) {
     EQUAL(cut.complete, 0);
     release(actor, 3);
     reached(actor, 4);
-    CHECK(has_unmatched(actor, RECOVERY_UNMATCHED_OTHER_SOCKET));
+    CHECK(has_unmatched(actor, RECOVERY_VERDICT_OTHER_SOCKET));
 }
 
 static void *sleep_on(void *context) {
@@ -367,10 +367,10 @@ static void case_stream_splice_among_threads(void) {
     if (entry_of(pair.server, &cut, first_record(pair.server)->local).queued == 0)
         SKIP("this kernel does not keep the number of bytes queued in an AF_UNIX socket");
     EQUAL(cut.complete, 0);
-    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(pair.server, RECOVERY_VERDICT), 0);
     release(pair.server, 1);
     reached(pair.server, 2);
-    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_OTHER_SOCKET));
+    CHECK(has_unmatched(pair.server, RECOVERY_VERDICT_OTHER_SOCKET));
 }
 
 #define FRESH_PAIRS 200
@@ -413,7 +413,7 @@ static void case_stream_first_use(void) {
     struct actor *actor = new_actor(1);
     start(actor, use_each_at_once, -1);
     reached(actor, 1);
-    EQUAL(count_records(actor, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(actor, RECOVERY_VERDICT), 0);
     for (size_t i = 0; i < test.records.count; i++) {
         const struct recovery_record *record = &test.records.items[i];
         CHECK(record->local != 0 && record->remote != 0);
@@ -591,7 +591,7 @@ static void case_shared_output(void) {
     reached(second, 1);
     release(second, 1);
     reached(second, 2);
-    EQUAL(count_records(second, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(second, RECOVERY_VERDICT), 0);
     EQUAL(count_records(first, RECOVERY_SEND), 1);
     start(reader, read_shared, -1);
     while (reader->told->received < 30)
@@ -600,11 +600,11 @@ static void case_shared_output(void) {
     reached(first, 2);
     release(second, 2);
     reached(second, 3);
-    CHECK(has_unmatched(second, RECOVERY_UNMATCHED_OTHER_SOCKET));
+    CHECK(has_unmatched(second, RECOVERY_VERDICT_OTHER_SOCKET));
     release(first, 2);
     reached(first, 3);
     reached(reader, 1);
-    EQUAL(count_records(first, RECOVERY_UNMATCHED) + count_records(reader, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(first, RECOVERY_VERDICT) + count_records(reader, RECOVERY_VERDICT), 0);
     const struct recovery_record *theirs = first_record(reader);
     tiles(reader, RECOVERY_RECEIVE, theirs->local, theirs->remote, 0, 60);
 }
@@ -676,9 +676,9 @@ static void receive_datagram(int fd, struct told *told) {
 static void case_datagram(void) {
     set_up();
     const struct pair pair = run_unix(SOCK_DGRAM, send_datagram, receive_datagram);
-    CHECK(has_unmatched(pair.client, RECOVERY_UNMATCHED_UNIX_DGRAM));
-    CHECK(has_unmatched(pair.server, RECOVERY_UNMATCHED_UNIX_DGRAM));
-    EQUAL(count_records(pair.client, RECOVERY_UNMATCHED), 1); /* a verdict, not an event */
+    CHECK(has_unmatched(pair.client, RECOVERY_VERDICT_UNIX_DGRAM));
+    CHECK(has_unmatched(pair.server, RECOVERY_VERDICT_UNIX_DGRAM));
+    EQUAL(count_records(pair.client, RECOVERY_VERDICT), 1); /* a verdict, not an event */
     EQUAL(test.records.count, 2);
 }
 
