@@ -7,8 +7,8 @@
  *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back
  *   3. the record is submitted
  *
- * So each unit stands in exactly one record, whoever looks, in whatever order, however many runs were left out.
- * All return 1 where there was no room: something remains to be told.
+ * So each unit stands in exactly one record, whoever looks, in whatever order, however many runs were left
+ * out. All return 1 where there was no room: something remains to be told.
  */
 #ifndef RECOVERY_EMIT_BPF_H
 #define RECOVERY_EMIT_BPF_H

@@ -10,7 +10,8 @@
 #define CAPTURE_MAP_VERSION 6
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
-/* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run. */
+/* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
+ */
 enum capture_progress { PROGRESS_LENGTH, PROGRESS_EXIT };
 enum capture_sockets { SOCKETS_STORAGE, SOCKETS_TABLES };
 enum capture_life { LIFE_CGROUP, LIFE_TRACE };

@@ -3,11 +3,10 @@
  * Where connections stand at one instant, read from the kernel's own socket state: no event is needed, none
  * can spoil them. Whatever no record tells yet is told on the way (emit.bpf.h), then a cut_record is printed.
  *
- *   cut_files     the sockets behind the descriptors of one process (link parameter: pid, where the kernel takes
- *                 one, else in the request)
- *   cut_tcp       every TCP socket of the reader's network namespace   (SOCKETS_TABLES)
- *   cut_unix      every AF_UNIX socket of it
- *   cut_stored_tcp, cut_stored_unix   the same by our own storage: all namespaces at once (SOCKETS_STORAGE)
+ *   cut_files     the sockets behind the descriptors of one process (link parameter: pid, where the kernel
+ * takes one, else in the request) cut_tcp       every TCP socket of the reader's network namespace
+ * (SOCKETS_TABLES) cut_unix      every AF_UNIX socket of it cut_stored_tcp, cut_stored_unix   the same by our
+ * own storage: all namespaces at once (SOCKETS_STORAGE)
  *
  * The latter also find what no descriptor shows: in flight in a unix socket, registered with io_uring.
  */
@@ -36,7 +35,8 @@ static __always_inline void print(struct bpf_iter_meta *meta, struct cut_record 
 
 /* ---- TCP ---- */
 
-static __always_inline void read_tcp(struct connection *c, const struct tcp_now *now, struct cut_record *out) {
+static __always_inline void read_tcp(struct connection *c, const struct tcp_now *now,
+                                     struct cut_record *out) {
     out->process = c->owner;
     out->local = c->local;
     out->remote = c->remote;
@@ -106,8 +106,8 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
 
 /* ---- AF_UNIX ---- */
 
-/* sent = received + queued holds for what is counted, too. An end that stands still may be behind, never ahead:
- * a run was left out, or bytes were spliced out, or passed over as out of band. */
+/* sent = received + queued holds for what is counted, too. An end that stands still may be behind, never
+ * ahead: a run was left out, or bytes were spliced out, or passed over as out of band. */
 static __always_inline void correct(struct sock *sk, struct unix_end *end) {
     struct iterator_request *request = asked();
     uint64_t sent, received, queue;
@@ -270,7 +270,8 @@ int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
 
 /* ---- closed ends that had found no room ---- */
 
-static __always_inline int push_range(uint64_t *mark, uint64_t end, uint8_t kind, const struct closed_key *key) {
+static __always_inline int push_range(uint64_t *mark, uint64_t end, uint8_t kind,
+                                      const struct closed_key *key) {
     struct range range = {.kind = kind, .flags = key->flags, .local = key->local, .remote = key->remote};
     struct holder holder = {.process = key->process, .incarnation = key->incarnation};
 

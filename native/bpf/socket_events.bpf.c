@@ -162,8 +162,8 @@ static __always_inline void tcp_received(const struct sock *sk, int result, int 
 
 /* ---- TCP: life ---- */
 
-/* TCP_REPAIR sets sequence numbers and goes straight to ESTABLISHED: the restorer announced the old names. What
- * it still puts into the queues is told already. */
+/* TCP_REPAIR sets sequence numbers and goes straight to ESTABLISHED: the restorer announced the old names.
+ * What it still puts into the queues is told already. */
 static __always_inline void name_restored(const struct tcp_now *now, struct connection *c) {
     struct restored_key key = {.write_seq = now->write_seq, .rcv_nxt = now->rcv_nxt};
     struct restored_value *old = bpf_map_lookup_elem(&restored, &key);
@@ -179,7 +179,8 @@ static __always_inline void name_restored(const struct tcp_now *now, struct conn
     c->received = old->received;
     c->seen = c->looked = old->seen;
     c->told = old->told;
-    c->flags |= CONNECTION_NAMED | (old->told & CAPTURE_OPEN_RECEIVED ? CONNECTION_ACCEPTOR : CONNECTION_CONNECTOR);
+    c->flags |=
+        CONNECTION_NAMED | (old->told & CAPTURE_OPEN_RECEIVED ? CONNECTION_ACCEPTOR : CONNECTION_CONNECTOR);
     bpf_map_delete_elem(&restored, &key);
 }
 
@@ -253,7 +254,8 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
     }
     if (c->flags & CONNECTION_RELEASED)
         return;
-    /* Only close and shutdown lead to FIN_WAIT1 and LAST_ACK: we are in the process. CLOSE may come from anywhere. */
+    /* Only close and shutdown lead to FIN_WAIT1 and LAST_ACK: we are in the process. CLOSE may come from
+     * anywhere. */
     if (to != TCP_CLOSE) {
         state = selected(&process);
         if (state && owned(c, state, process)) {
@@ -262,7 +264,8 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
         }
         return;
     }
-    if (!now.failed && !now.fin_received && !(c->flags & CONNECTION_OVER)) { /* it closes or disconnects by itself */
+    if (!now.failed && !now.fin_received &&
+        !(c->flags & CONNECTION_OVER)) { /* it closes or disconnects by itself */
         c->final_received = received_offset(&now, c);
         c->flags |= CONNECTION_OVER;
     } else if (may_tell(c)) {
@@ -318,7 +321,8 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
 
 /* ---- TCP: life, by hooks of the recorded cgroups: the kernel never leaves a run of these out ---- */
 
-/* The last descriptor of an internet socket is closed. Nothing of the connection has been shut down for it. */
+/* The last descriptor of an internet socket is closed. Nothing of the connection has been shut down for it.
+ */
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *sk) {
     struct connection *c;

@@ -38,7 +38,7 @@ struct connection {
     uint32_t local, remote;            /* initial sequence numbers */
     uint64_t sent_base, received_base; /* offsets at which bytes_acked, bytes_received began to count */
     uint64_t sent, received, seen;     /* watermarks */
-    uint64_t looked;                   /* how far it has looked (MSG_PEEK); counts where it is above received */
+    uint64_t looked; /* how far it has looked (MSG_PEEK); counts where it is above received */
     uint64_t final_sent, final_received;
     uint32_t told; /* enum capture_told */
     uint32_t reserved;
@@ -73,9 +73,8 @@ struct tcp_now {
         (now)->snd_una = READ((tcp), snd_una);                                                               \
         (now)->snd_nxt = READ((tcp), snd_nxt);                                                               \
         (now)->state = READ(sk_, __sk_common.skc_state);                                                     \
-        (now)->fin_received = (READ(sk_, __sk_common.skc_flags) >>                                           \
-                               bpf_core_enum_value(enum sock_flags, SOCK_DONE)) &                            \
-                              1;                                                                             \
+        (now)->fin_received =                                                                                \
+            (READ(sk_, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1;       \
         (now)->failed = READ(sk_, sk_err) != 0;                                                              \
         (now)->descriptor = READ(sk_, sk_socket) != 0;                                                       \
         (now)->ulp = READ((tcp), inet_conn.icsk_ulp_ops) != 0;                                               \
@@ -96,8 +95,7 @@ static __always_inline void tcp_look_at(uint64_t sock, struct tcp_now *now) {
 }
 
 #define FIN_SENT_STATES                                                                                      \
-    (TCPF(TCP_FIN_WAIT1) | TCPF(TCP_FIN_WAIT2) | TCPF(TCP_CLOSING) | TCPF(TCP_LAST_ACK) |                    \
-     TCPF(TCP_TIME_WAIT))
+    (TCPF(TCP_FIN_WAIT1) | TCPF(TCP_FIN_WAIT2) | TCPF(TCP_CLOSING) | TCPF(TCP_LAST_ACK) | TCPF(TCP_TIME_WAIT))
 #define OPEN_STATES (FIN_SENT_STATES | TCPF(TCP_ESTABLISHED) | TCPF(TCP_CLOSE_WAIT))
 
 static __always_inline int in_state(const struct tcp_now *now, uint32_t states) {
@@ -126,7 +124,8 @@ static __always_inline int name_late(const struct tcp_now *now, struct connectio
     if (now->repair || c->flags & CONNECTION_REPAIRED)
         return 0;
     /* A reset leaves the numbers as they are, a disconnect begins them anew. */
-    if (!in_state(now, OPEN_STATES) && !(now->state == TCP_CLOSE && (now->bytes_received || now->bytes_acked)))
+    if (!in_state(now, OPEN_STATES) &&
+        !(now->state == TCP_CLOSE && (now->bytes_received || now->bytes_acked)))
         return 0;
     if (in_state(now, FIN_SENT_STATES) && now->snd_nxt == now->write_seq)
         first--;
@@ -144,8 +143,7 @@ static __always_inline uint64_t offset_of_sequence(const struct tcp_now *now, co
 }
 
 static __always_inline uint64_t sent_offset(const struct tcp_now *now, const struct connection *c) {
-    uint32_t fin = in_state(now, FIN_SENT_STATES) ||
-                   (now->state == TCP_CLOSE && c->told & CAPTURE_END_SENT);
+    uint32_t fin = in_state(now, FIN_SENT_STATES) || (now->state == TCP_CLOSE && c->told & CAPTURE_END_SENT);
 
     if (c->flags & CONNECTION_SENT_FINAL)
         return c->final_sent;

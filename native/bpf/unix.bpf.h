@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * AF_UNIX stream (bytes) and seqpacket (whole messages: a truncating reader would spoil a byte count). The
- * kernel has no positions here, so both ends of a pair are counted, whoever holds them, from the moment that a
- * recorded process uses one of them. What holds besides: sent = received + what is in the receiver's queue.
+ * kernel has no positions here, so both ends of a pair are counted, whoever holds them, from the moment that
+ * a recorded process uses one of them. What holds besides: sent = received + what is in the receiver's queue.
  */
 #ifndef RECOVERY_UNIX_BPF_H
 #define RECOVERY_UNIX_BPF_H
@@ -11,8 +11,8 @@
 #include "../loader/told.h"
 
 enum unix_flag {
-    UNIX_HELD = 1, /* `owner` has a descriptor, but nobody has used it yet */
-    UNIX_SPILLED = 2, /* `closed` has an entry of it */
+    UNIX_HELD = 1,           /* `owner` has a descriptor, but nobody has used it yet */
+    UNIX_SPILLED = 2,        /* `closed` has an entry of it */
     UNIX_SHARED_RECEIVE = 4, /* two threads were seen to receive */
 };
 
@@ -174,7 +174,8 @@ static __always_inline struct closed_key unix_key(const struct unix_end *end) {
                                .incarnation = end->incarnation};
 }
 
-/* Nothing is called when an AF_UNIX socket is closed, so what finds no room is kept as long as it is not told. */
+/* Nothing is called when an AF_UNIX socket is closed, so what finds no room is kept as long as it is not
+ * told. */
 static __always_inline void unix_keep(struct unix_end *end) {
     struct closed_key key = unix_key(end);
     struct closed_value rest = {.sent_mark = end->sent_mark,

@@ -30,7 +30,8 @@
  *   record. The kernel writes 0: what found no room is covered by the next record, or by a flush.
  * thread: memory rings: the thread. The kernel writes the incarnation of the process, as it was selected.
  *
- * RECOVERY_FLAG_OPEN and RECOVERY_FLAG_END on a SEND or RECEIVE: unit [0, 1) of <channel>/open, <channel>/end.
+ * RECOVERY_FLAG_OPEN and RECOVERY_FLAG_END on a SEND or RECEIVE: unit [0, 1) of <channel>/open,
+ * <channel>/end.
  *
  *   flags          kind     channel whose /open or /end it is   when
  *   OPEN           SEND     local to remote                     the connector is connected
@@ -39,8 +40,9 @@
  *   END            RECEIVE  remote to local                     the other end's end has arrived
  *   END | FAILING  SEND     local to remote                     its task was dying, and not with exit code 0
  *
- * RECOVERY_VERDICT: the kernel can't follow the process any more. local: enum recovery_verdict; remote: cgroup
- *   id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's flags.
+ * RECOVERY_VERDICT: the kernel can't follow the process any more. local: enum recovery_verdict; remote:
+ * cgroup id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's
+ * flags.
  *
  * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
  *   page's address in its memory, remote, begin, length: 0.
@@ -50,14 +52,13 @@
  * process ("h<r>"). The channel from entity A to entity B is named dsm:A-B, e.g. dsm:p0-h1, and counts whole
  * messages.
  *
- *   process  number of the entity that this happened to; the reader of the ring knows which OS process wrote it
- *   cpu      enum recovery_dsm_message: what the message was for
- *   local    own entity number (16 bits) | page version << 16 (37 bits: at most 2^53-1 in all)
- *   remote   other entity number (16 bits) | entity number of the version's last writer << 16 (16 bits) |
- *            checkpoint interval in which it wrote << 32 (21 bits)
- *   begin    sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a fault
- *   length   page number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE)
- *   flags    RECOVERY_FLAG_SOURCE: this end is the source of the copy or invalidation; else its destination
+ *   process  number of the entity that this happened to; the reader of the ring knows which OS process wrote
+ * it cpu      enum recovery_dsm_message: what the message was for local    own entity number (16 bits) | page
+ * version << 16 (37 bits: at most 2^53-1 in all) remote   other entity number (16 bits) | entity number of
+ * the version's last writer << 16 (16 bits) | checkpoint interval in which it wrote << 32 (21 bits) begin
+ * sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a fault length   page
+ * number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE) flags    RECOVERY_FLAG_SOURCE: this end
+ * is the source of the copy or invalidation; else its destination
  */
 #ifndef RECOVERY_RING_H
 #define RECOVERY_RING_H
@@ -83,13 +84,13 @@ enum recovery_kind {
 };
 
 enum recovery_flag {
-    RECOVERY_FLAG_UNIX = 1, /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
-    RECOVERY_FLAG_WRITE = 4,     /* page fault: write access; else of a DSM: ownership moves */
-    RECOVERY_FLAG_SOURCE = 8,    /* page copy, page invalidate: this end is the source */
-    RECOVERY_FLAG_DSM = 16,      /* local and remote name entities of a DSM runtime */
-    RECOVERY_FLAG_OPEN = 32,     /* the one unit of <channel>/open */
-    RECOVERY_FLAG_END = 64,      /* the one unit of <channel>/end */
-    RECOVERY_FLAG_FAILING = 128  /* END: the task that closed was dying, and not with exit code 0 */
+    RECOVERY_FLAG_UNIX = 1,     /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
+    RECOVERY_FLAG_WRITE = 4,    /* page fault: write access; else of a DSM: ownership moves */
+    RECOVERY_FLAG_SOURCE = 8,   /* page copy, page invalidate: this end is the source */
+    RECOVERY_FLAG_DSM = 16,     /* local and remote name entities of a DSM runtime */
+    RECOVERY_FLAG_OPEN = 32,    /* the one unit of <channel>/open */
+    RECOVERY_FLAG_END = 64,     /* the one unit of <channel>/end */
+    RECOVERY_FLAG_FAILING = 128 /* END: the task that closed was dying, and not with exit code 0 */
 };
 
 /* What a message of a DSM runtime was for (field `cpu` of its records). */
@@ -112,12 +113,13 @@ enum recovery_verdict {
     RECOVERY_VERDICT_MPTCP = 2,
     RECOVERY_VERDICT_KTLS = 3,
     RECOVERY_VERDICT_UNIX_DGRAM = 4,
-    RECOVERY_VERDICT_OLD_CONNECTION = 5, /* a connection whose numbers say nothing: made by TCP_REPAIR, unannounced */
-    RECOVERY_VERDICT_OTHER_SOCKET = 6,   /* vsock, packet, sctp, bytes spliced out of AF_UNIX, ... */
-    RECOVERY_VERDICT_FOREIGN_PAGER = 7,  /* userfaultfd: another process fills its memory */
-    RECOVERY_VERDICT_SHARED_SOCKET = 8,  /* another recorded process used the same end of a connection */
-    RECOVERY_VERDICT_UNIX_OOB = 9,       /* took an AF_UNIX byte out of its order (MSG_OOB) */
-    RECOVERY_VERDICT_MISSED = 10,  /* the kernel left a program run out, and what it uses leaves no position */
+    RECOVERY_VERDICT_OLD_CONNECTION =
+        5, /* a connection whose numbers say nothing: made by TCP_REPAIR, unannounced */
+    RECOVERY_VERDICT_OTHER_SOCKET = 6,  /* vsock, packet, sctp, bytes spliced out of AF_UNIX, ... */
+    RECOVERY_VERDICT_FOREIGN_PAGER = 7, /* userfaultfd: another process fills its memory */
+    RECOVERY_VERDICT_SHARED_SOCKET = 8, /* another recorded process used the same end of a connection */
+    RECOVERY_VERDICT_UNIX_OOB = 9,      /* took an AF_UNIX byte out of its order (MSG_OOB) */
+    RECOVERY_VERDICT_MISSED = 10, /* the kernel left a program run out, and what it uses leaves no position */
     RECOVERY_VERDICT_OVERFLOW = 11 /* more ends closed without room for their last records than it may keep */
 };
 

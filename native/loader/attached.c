@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The hooks of recorded cgroups: attached when a process is selected, gone with its cgroup. Not by links, which
- * would take a pin for each process; where a cgroup above refuses more programs the tracepoints must do.
+ * The hooks of recorded cgroups: attached when a process is selected, gone with its cgroup. Not by links,
+ * which would take a pin for each process; where a cgroup above refuses more programs the tracepoints must
+ * do.
  */
 #include "bpf_call.h"
 #include "internal.h"

@@ -302,8 +302,7 @@ static int reopen(struct capture *capture, const struct capture_options *options
     status = check_config(&capture->config, options, error);
     if (status != 0)
         return status;
-    status = reopen_objects(&capture->objects, options->pin_dir,
-                            variant_programs(capture->config.variant));
+    status = reopen_objects(&capture->objects, options->pin_dir, variant_programs(capture->config.variant));
     if (status == 0)
         return 0;
     objects_close(&capture->objects);
@@ -518,7 +517,8 @@ int capture_counters(struct capture *capture, struct capture_counters *out, char
 
 /* ---- verdicts ---- */
 
-static void add_verdict(struct capture_verdict **out, size_t *count, uint64_t id, const struct process_state *state) {
+static void add_verdict(struct capture_verdict **out, size_t *count, uint64_t id,
+                        const struct process_state *state) {
     struct capture_verdict *more = realloc(*out, (*count + 1) * sizeof(**out));
 
     if (more == NULL)

@@ -22,7 +22,7 @@ struct capture_options {
     const char *pin_dir;   /* bpffs directory of this instance, e.g. /sys/fs/bpf/recovery-line */
     uint32_t ring_bytes;   /* power of two, multiple of the page size; used only when created */
     uint32_t cgroup_level; /* depth of process cgroups below the cgroup2 root (root = 0) */
-    const char *variant;   /* "progress=…,sockets=…,life=…" forces parts (parts.h); NULL: the best that runs */
+    const char *variant; /* "progress=…,sockets=…,life=…" forces parts (parts.h); NULL: the best that runs */
 };
 
 /* Opens what is pinned in pin_dir, or loads, attaches and pins it anew. Pinned programs go on recording
@@ -39,8 +39,8 @@ int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes);
 
 /* Starts or stops recording everything that runs in the cgroup (and its descendants), as one life of a
  * process: its records bear `incarnation`. Idempotent; another incarnation begins with fresh flags. Stopping
- * and beginning anew forget what only the kernel knew: flush first. -EINVAL: the cgroup is not at cgroup_level,
- * so nothing of it would ever be recorded. */
+ * and beginning anew forget what only the kernel knew: flush first. -EINVAL: the cgroup is not at
+ * cgroup_level, so nothing of it would ever be recorded. */
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error);
 
 /* Path of a cgroup below the cgroup2 mount, "/" for the mount itself. -ENOENT: there is none with this id. */
@@ -48,7 +48,7 @@ int capture_cgroup_path(uint64_t cgroup_id, char *path, size_t bytes);
 
 struct capture_counters {
     uint32_t cpus;
-    uint64_t committed[CAPTURE_KINDS]; /* records, by kind, summed over CPUs */
+    uint64_t committed[CAPTURE_KINDS];              /* records, by kind, summed over CPUs */
     uint64_t lost[CAPTURE_MAX_CPUS][CAPTURE_KINDS]; /* found no room; others tell what they would have told */
     uint64_t recursion_misses; /* runs that the kernel left out, of all programs together: statistics */
 };
@@ -68,8 +68,9 @@ int capture_verdicts(struct capture *capture, struct capture_verdict **out, size
 /* One connection of a process at one instant. */
 struct capture_cut_entry {
     uint8_t flags; /* RECOVERY_FLAG_UNIX or 0 */
-    uint8_t live;  /* 1: behind a descriptor of the process; 0: its socket exists, but no descriptor shows it */
-    uint8_t told;  /* enum capture_told */
+    uint8_t
+        live; /* 1: behind a descriptor of the process; 0: its socket exists, but no descriptor shows it */
+    uint8_t told; /* enum capture_told */
     uint8_t reserved[5];
     uint64_t local, remote;  /* names as in struct recovery_record */
     uint64_t sent, received; /* 64-bit offsets: handed to / taken from the kernel by the process */
@@ -77,17 +78,17 @@ struct capture_cut_entry {
     uint64_t unacknowledged; /* bytes sent and not acknowledged by the peer's kernel */
     uint64_t queued;         /* bytes in the receive queue, not yet taken */
 };
-/* Every connection of the process whose socket exists, sorted by flags, local, remote; what has ended stands in
- * records. The process should be frozen. What no record tells yet goes into the ring first; *pending 1: there
- * was not room for all of it, read the ring and ask again. *entries is malloc'ed; free() it. *complete 0: it
- * holds a connection without a name. AF_UNIX offsets count bytes of a stream socket and whole messages of a
- * seqpacket socket. -ESRCH: not selected. */
+/* Every connection of the process whose socket exists, sorted by flags, local, remote; what has ended stands
+ * in records. The process should be frozen. What no record tells yet goes into the ring first; *pending 1:
+ * there was not room for all of it, read the ring and ask again. *entries is malloc'ed; free() it. *complete
+ * 0: it holds a connection without a name. AF_UNIX offsets count bytes of a stream socket and whole messages
+ * of a seqpacket socket. -ESRCH: not selected. */
 int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries,
                 size_t *count, int *complete, int *pending, char *error);
 
 /* Puts into the ring whatever the processes did and no record tells yet: of sockets that exist, and last
- * records of closed ends that had found no room. *pending as above. Processes that are not selected are passed
- * over. */
+ * records of closed ends that had found no room. *pending as above. Processes that are not selected are
+ * passed over. */
 int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
                   char *error);
 
@@ -103,7 +104,7 @@ struct capture_part {
     char part[16];    /* "progress", "sockets", "life", ... */
     char variant[16]; /* best first */
     uint8_t in_use;
-    uint8_t usable; /* its programs were loaded, attached and run here */
+    uint8_t usable;                   /* its programs were loaded, attached and run here */
     char reason[CAPTURE_ERROR_BYTES]; /* one sentence: what it gives and costs, or the kernel's own answer */
 };
 /* Tries every variant of every part; leaves nothing behind. `capture` (may be NULL) tells which are in use.

@@ -2,8 +2,9 @@
 /*
  * Cut vectors, and what no record tells yet. One connection may be seen twice; the first of these wins:
  *   1. behind a descriptor of a process of the cgroup   (cut_files)
- *   2. among all sockets, owned by the process           (the tables of its network namespaces, or our storage)
- * What has ended stands in records: those that found no room wait in the map of closed ends (closed_push).
+ *   2. among all sockets, owned by the process           (the tables of its network namespaces, or our
+ * storage) What has ended stands in records: those that found no room wait in the map of closed ends
+ * (closed_push).
  */
 #define _GNU_SOURCE
 #include "bpf_call.h"
@@ -97,7 +98,8 @@ static int read_records(int fd, struct found_list *list, int source) {
     }
 }
 
-static int run_iterator(int program, const union bpf_iter_link_info *info, struct found_list *list, int source) {
+static int run_iterator(int program, const union bpf_iter_link_info *info, struct found_list *list,
+                        int source) {
     const int fd = bpf_iterate(program, info);
     if (fd < 0)
         return fd;
@@ -123,7 +125,8 @@ static int ask(struct capture *capture, uint64_t process, bool frozen, int tgid)
 }
 
 /* Kernels before 6.1 walk everybody: then the program passes over the others. */
-static int walk_files(struct capture *capture, uint64_t process, bool frozen, int pid, struct found_list *list) {
+static int walk_files(struct capture *capture, uint64_t process, bool frozen, int pid,
+                      struct found_list *list) {
     const union bpf_iter_link_info info = {.task = {.pid = (uint32_t)pid}};
     int status = ask(capture, process, frozen, 0);
 
@@ -385,7 +388,8 @@ void closed_forget(struct capture *capture, uint64_t cgroup_id) {
         visit_closed(capture, cgroup_id, forget_one, &pending);
 }
 
-/* A run that was left out in the middle of a conversation over AF_UNIX, of a look, of a datagram, has left nothing behind. */
+/* A run that was left out in the middle of a conversation over AF_UNIX, of a look, of a datagram, has left
+ * nothing behind. */
 static int condemn_missed(struct capture *capture) {
     static const enum capture_program LEFT_OUT[] = {PROGRAM_SOCK_SENT, PROGRAM_SOCK_RECEIVED};
     struct condemn_args args = {.uses = USES_UNIX | USES_PEEK | USES_DATAGRAMS,
@@ -455,7 +459,8 @@ int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t co
     forget_namespaces(&all);
     free(list.items);
     *pending = list.pending;
-    return status == 0 ? 0 : capture_fail(error, status, "what is untold cannot be read: %s", strerror(-status));
+    return status == 0 ? 0
+                       : capture_fail(error, status, "what is untold cannot be read: %s", strerror(-status));
 }
 
 int capture_expect_restore(struct capture *capture, const struct capture_cut_entry *entries, size_t count,

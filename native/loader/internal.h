@@ -75,8 +75,8 @@ struct load_options {
     uint32_t left_out_per_mille;
     const char *refuse; /* tests: this program is refused as a kernel would; NULL: none */
 };
-/* Loads the programs of the set and attaches those of tracepoints. On failure *refused is the program that the kernel refused, or
- * PROGRAM_COUNT. */
+/* Loads the programs of the set and attaches those of tracepoints. On failure *refused is the program that
+ * the kernel refused, or PROGRAM_COUNT. */
 int programs_load(struct objects *objects, const struct load_options *options, uint32_t programs,
                   enum capture_program *refused, char *error);
 void objects_clear(struct objects *objects);
@@ -86,7 +86,8 @@ void objects_close(struct objects *objects);
 
 /* Programs that a variant takes, as a set of PROGRAM_BITs. */
 uint32_t variant_programs(struct capture_variant variant);
-/* What `text` ("progress=exit,life=trace", NULL: nothing) forces, and what tests ask for. -EINVAL names what is wrong. */
+/* What `text` ("progress=exit,life=trace", NULL: nothing) forces, and what tests ask for. -EINVAL names what
+ * is wrong. */
 struct variant_request {
     struct capture_variant forced; /* VARIANT_ANY: not forced */
     struct load_options options;

@@ -41,17 +41,20 @@ static const struct part {
      {{"length", "Each send and receive is recorded as its call ends.",
        PROGRAM_BIT(PROGRAM_SOCK_SENT) | PROGRAM_BIT(PROGRAM_SOCK_RECEIVED)},
       {"exit",
-       "TCP is read some time after a call has moved it, AF_UNIX and looks (MSG_PEEK) are not followed; costs every "
+       "TCP is read some time after a call has moved it, AF_UNIX and looks (MSG_PEEK) are not followed; "
+       "costs every "
        "system call of the machine 20 to 50 ns.",
        PROGRAM_BIT(PROGRAM_CALL_ENDED)}}},
     {"sockets",
      {{"storage", "Cuts find sockets without a descriptor by the capture's own storage.",
        PROGRAM_BIT(PROGRAM_CUT_STORED_TCP) | PROGRAM_BIT(PROGRAM_CUT_STORED_UNIX)},
       {"tables",
-       "Cuts find sockets without a descriptor in the tables of each network namespace that recorded processes are in.",
+       "Cuts find sockets without a descriptor in the tables of each network namespace that recorded "
+       "processes are in.",
        PROGRAM_BIT(PROGRAM_CUT_TCP) | PROGRAM_BIT(PROGRAM_CUT_UNIX)}}},
     {"life",
-     {{"cgroup", "The end of a connection is told by hooks of the recorded cgroups, which are never left out.",
+     {{"cgroup",
+       "The end of a connection is told by hooks of the recorded cgroups, which are never left out.",
        PROGRAM_BIT(PROGRAM_SOCKET_RELEASED) | PROGRAM_BIT(PROGRAM_CONNECTION_MADE)},
       {"trace", "The end of a connection is told by tracepoints, which the kernel may leave out.", 0}}},
     {"datagrams",
@@ -61,7 +64,8 @@ static const struct part {
 };
 
 static uint8_t *chosen(struct capture_variant *variant, int part) {
-    uint8_t *const fields[PARTS] = {&variant->progress, &variant->sockets, &variant->life, &variant->datagrams};
+    uint8_t *const fields[PARTS] = {&variant->progress, &variant->sockets, &variant->life,
+                                    &variant->datagrams};
     return fields[part];
 }
 
@@ -123,7 +127,8 @@ int variant_parse(const char *text, struct variant_request *request, char *error
 /* One conversation over TCP, AF_UNIX and UDP, of this process with itself. */
 static int converse(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct sockaddr_in6 address6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(9)};
+    struct sockaddr_in6 address6 = {
+        .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(9)};
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -187,7 +192,8 @@ static bool has_cgroup_programs(const struct objects *objects) {
     return false;
 }
 
-/* The kernel counts runs only while somebody holds this descriptor; without the right to ask, being attached must do. */
+/* The kernel counts runs only while somebody holds this descriptor; without the right to ask, being attached
+ * must do. */
 static int count_runs(void) {
     return BPF_DO(BPF_ENABLE_STATS, attr_.enable_stats.type = BPF_STATS_RUN_TIME);
 }
@@ -236,7 +242,8 @@ static int try_variant(struct objects *objects, const struct load_options *optio
     if (status == 0)
         return 0;
     objects_close(objects);
-    return capture_fail(error, status, "the program %s was loaded but does not run: %s", PROGRAM_NAMES[*refused],
+    return capture_fail(error, status, "the program %s was loaded but does not run: %s",
+                        PROGRAM_NAMES[*refused],
                         status == -ENODATA ? "nothing called it" : strerror(-status));
 }
 

@@ -19,10 +19,9 @@
 const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",   "counters", "closed",
                                           "connections", "unix_ends", "restored", "request"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
-    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received",  "call_ended",
-    "socket_released", "connection_made", "datagram_sent4", "datagram_sent6", "cut_files",
-    "cut_tcp",         "cut_unix",        "cut_stored_tcp", "cut_stored_unix", "push_closed",
-    "condemn",         "take_moved"};
+    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
+    "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",
+    "cut_stored_tcp",  "cut_stored_unix", "push_closed",    "condemn",       "take_moved"};
 
 void objects_clear(struct objects *objects) {
     memset(objects, 0xff, sizeof(*objects)); /* all -1 */
@@ -42,7 +41,8 @@ void objects_close(struct objects *objects) {
     close_all(objects->links, PROGRAM_TRACING);
 }
 
-/* The program that libbpf's message says was refused. libbpf has closed everything by the time that it returns. */
+/* The program that libbpf's message says was refused. libbpf has closed everything by the time that it
+ * returns. */
 static _Thread_local enum capture_program refused_program;
 
 static int listen_to_libbpf(enum libbpf_print_level level, const char *format, va_list arguments) {
@@ -50,7 +50,8 @@ static int listen_to_libbpf(enum libbpf_print_level level, const char *format, v
 
     (void)level;
     vsnprintf(message, sizeof(message), format, arguments);
-    if (strstr(message, "BPF program load failed") != NULL && sscanf(message, "libbpf: prog '%63[^']'", name) == 1)
+    if (strstr(message, "BPF program load failed") != NULL &&
+        sscanf(message, "libbpf: prog '%63[^']'", name) == 1)
         for (int i = 0; i < PROGRAM_COUNT; i++)
             if (strcmp(name, PROGRAM_NAMES[i]) == 0)
                 refused_program = i;
@@ -97,8 +98,8 @@ static int attach(struct objects *objects) {
     for (int i = 0; i < PROGRAM_TRACING; i++) {
         if (objects->programs[i] < 0)
             continue;
-        objects->links[i] = BPF_DO(BPF_RAW_TRACEPOINT_OPEN,
-                                   attr_.raw_tracepoint.prog_fd = (uint32_t)objects->programs[i]);
+        objects->links[i] =
+            BPF_DO(BPF_RAW_TRACEPOINT_OPEN, attr_.raw_tracepoint.prog_fd = (uint32_t)objects->programs[i]);
         if (objects->links[i] < 0) {
             refused_program = i;
             return objects->links[i];

@@ -295,8 +295,8 @@ static void case_not_announced(void) {
     release(server, 1);
     reached(client, 2);
     reached(server, 2);
-    CHECK(has_unmatched(client, RECOVERY_VERDICT_OLD_CONNECTION));
-    CHECK(has_unmatched(server, RECOVERY_VERDICT_OLD_CONNECTION));
+    CHECK(has_verdict(client, RECOVERY_VERDICT_OLD_CONNECTION));
+    CHECK(has_verdict(server, RECOVERY_VERDICT_OLD_CONNECTION));
     EQUAL(test.records.count, 2);
     EQUAL(frozen_cut(client).complete, 0);
 }

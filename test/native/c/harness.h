@@ -462,9 +462,11 @@ struct cut {
     int complete;
 };
 
-static inline struct capture_cut_entry *entry_of(struct cut *cut, uint8_t flags, uint64_t local, uint64_t remote) {
+static inline struct capture_cut_entry *entry_of(struct cut *cut, uint8_t flags, uint64_t local,
+                                                 uint64_t remote) {
     for (size_t i = 0; i < cut->count; i++)
-        if (cut->entries[i].flags == flags && cut->entries[i].local == local && cut->entries[i].remote == remote)
+        if (cut->entries[i].flags == flags && cut->entries[i].local == local &&
+            cut->entries[i].remote == remote)
             return &cut->entries[i];
     cut->entries = realloc(cut->entries, (cut->count + 1) * sizeof(*cut->entries));
     CHECK(cut->entries != NULL);
@@ -485,7 +487,8 @@ static inline struct cut recorded_cut(const struct actor *actor) {
         const struct recovery_record *record = &test.records.items[i];
         const uint8_t flags = record->flags & RECOVERY_FLAG_UNIX;
         const bool sends = record->kind == RECOVERY_SEND;
-        if (record->process != actor->id || record->kind == RECOVERY_VERDICT || record->kind == RECOVERY_PAGE_FAULT)
+        if (record->process != actor->id || record->kind == RECOVERY_VERDICT ||
+            record->kind == RECOVERY_PAGE_FAULT)
             continue;
         struct capture_cut_entry *entry = entry_of(&cut, flags, record->local, record->remote);
         if (record->flags & RECOVERY_FLAG_OPEN)
@@ -493,8 +496,7 @@ static inline struct cut recorded_cut(const struct actor *actor) {
         else if (record->flags & RECOVERY_FLAG_END)
             entry->told |= sends ? CAPTURE_END_SENT : CAPTURE_END_RECEIVED;
         else
-            raise_to(record->kind == RECOVERY_PEEK ? &entry->seen
-                                                   : (sends ? &entry->sent : &entry->received),
+            raise_to(record->kind == RECOVERY_PEEK ? &entry->seen : (sends ? &entry->sent : &entry->received),
                      record->begin + record->length);
     }
     for (size_t i = 0; i < cut.count; i++)
@@ -503,8 +505,8 @@ static inline struct cut recorded_cut(const struct actor *actor) {
 }
 
 /*
- * Where every connection stands that the actor ever had: what exists as the kernel says, what has ended as the
- * records say. Of what exists both must say the same: reading a cut brings the records up to it.
+ * Where every connection stands that the actor ever had: what exists as the kernel says, what has ended as
+ * the records say. Of what exists both must say the same: reading a cut brings the records up to it.
  */
 static inline struct cut take_cut(const struct actor *actor) {
     char error[CAPTURE_ERROR_BYTES] = "";
