@@ -56,6 +56,7 @@ enum { /* include/net/tcp_states.h, a user-visible ABI */
 enum sock_flags { SOCK_DEAD, SOCK_DONE };
 
 struct sock_common {
+    uint16_t skc_dport;
     unsigned short skc_family;
     volatile unsigned char skc_state;
     unsigned long skc_flags;
@@ -109,6 +110,7 @@ struct tcp_sock {
     uint64_t bytes_sent;
     uint64_t bytes_retrans;
 };
+struct sk_buff;
 struct sockaddr_un {
     char sun_path[108];
 };
@@ -119,6 +121,7 @@ struct unix_address {
 struct unix_sock {
     struct unix_address *addr;
     struct sock *peer;
+    struct sk_buff *oob_skb;
     int inq_len;
 };
 struct task_struct {

@@ -13,10 +13,6 @@
 #include "tcp.bpf.h"
 #include "unix.bpf.h"
 
-static __always_inline int carries_data(const struct tcp_now *now) {
-    return in_state(now, OPEN_STATES);
-}
-
 static __always_inline struct process_state *recorded(uint64_t process, uint32_t incarnation) {
     struct process_state *state = process ? bpf_map_lookup_elem(&processes, &process) : 0;
 
@@ -84,14 +80,14 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
     tcp_look(tcp, &now);
     if (now.repair || now.ulp)
         return 0;
-    if (!c && carries_data(&now))
+    if (!c && has_numbers(&now))
         c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!c)
         return 0;
     c->sock = (uint64_t)sk;
     if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c)) {
         out->cut_flags = CUT_UNNAMED;
-        return carries_data(&now);
+        return has_numbers(&now);
     }
     if (!c->owner && request) { /* accepted, and not used yet */
         state = bpf_map_lookup_elem(&processes, &request->process);

@@ -574,6 +574,8 @@ static __always_inline void unix_received(struct sock *sk, int result, int flags
         return;
     if (length && flags & MSG_PEEK)
         unix_peeked(sk, end, result, state);
+    else if (unix_out_of_band(sk))
+        raise(&end->looked, end->received + unix_queued(sk, 0));
     left = unix_tell_open(end, unix_open_bit(sk)) | unix_tell_received(end) | unix_tell_seen(end);
     unix_settle(end, left);
     if (result == 0 && sk->sk_shutdown & RCV_SHUTDOWN)

@@ -58,6 +58,7 @@ struct tcp_now {
     uint8_t state, fin_received, repair, failed;
     uint8_t descriptor; /* a file stands for it: accepted, and not yet closed */
     uint8_t ulp;
+    uint8_t connected; /* it has a peer, and heard of it */
 };
 
 #define TCP_NOW(now, tcp, READ)                                                                              \
@@ -75,6 +76,7 @@ struct tcp_now {
         (now)->state = READ(sk_, __sk_common.skc_state);                                                     \
         (now)->fin_received =                                                                                \
             (READ(sk_, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1;       \
+        (now)->connected = READ(sk_, __sk_common.skc_dport) != 0 && (now)->rcv_nxt != 0;                     \
         (now)->failed = READ(sk_, sk_err) != 0;                                                              \
         (now)->descriptor = READ(sk_, sk_socket) != 0;                                                       \
         (now)->ulp = READ((tcp), inet_conn.icsk_ulp_ops) != 0;                                               \
@@ -116,16 +118,21 @@ static __always_inline void name_from(const struct tcp_now *now, struct connecti
     c->flags |= CONNECTION_NAMED | role;
 }
 
-/* Nobody saw it being made: which side we are is told by the first data unit, as its sender counts it. */
-static __always_inline int name_late(const struct tcp_now *now, struct connection *c) {
-    uint32_t una = now->snd_una - (uint32_t)now->bytes_acked;
-    uint32_t first = now->snd_nxt - (uint32_t)now->bytes_sent + (uint32_t)now->bytes_retrans;
+/* The first data unit as its sender counts it; one more once the FIN is sent. */
+static __always_inline uint32_t first_as_sent(const struct tcp_now *now) {
+    return now->snd_nxt - (uint32_t)now->bytes_sent + (uint32_t)now->bytes_retrans;
+}
 
-    if (now->repair || c->flags & CONNECTION_REPAIRED)
-        return 0;
-    /* A reset leaves the numbers as they are, a disconnect begins them anew. */
-    if (!in_state(now, OPEN_STATES) &&
-        !(now->state == TCP_CLOSE && (now->bytes_received || now->bytes_acked)))
+/* A reset leaves the numbers as they are, a disconnect begins them anew. */
+static __always_inline int has_numbers(const struct tcp_now *now) {
+    return in_state(now, OPEN_STATES) || (now->state == TCP_CLOSE && now->connected);
+}
+
+/* Nobody saw it being made: which side we are is told by the first data unit. */
+static __always_inline int name_late(const struct tcp_now *now, struct connection *c) {
+    uint32_t una = now->snd_una - (uint32_t)now->bytes_acked, first = first_as_sent(now);
+
+    if (now->repair || c->flags & CONNECTION_REPAIRED || !has_numbers(now))
         return 0;
     if (in_state(now, FIN_SENT_STATES) && now->snd_nxt == now->write_seq)
         first--;
@@ -142,12 +149,20 @@ static __always_inline uint64_t offset_of_sequence(const struct tcp_now *now, co
                            seq - c->local - 1);
 }
 
-static __always_inline uint64_t sent_offset(const struct tcp_now *now, const struct connection *c) {
-    uint32_t fin = in_state(now, FIN_SENT_STATES) || (now->state == TCP_CLOSE && c->told & CAPTURE_END_SENT);
+/* write_seq stands behind a FIN. Closed, only the count of what was sent tells. */
+static __always_inline int fin_counted(const struct tcp_now *now, const struct connection *c) {
+    if (in_state(now, FIN_SENT_STATES))
+        return 1;
+    if (now->state != TCP_CLOSE)
+        return 0;
+    return c->flags & CONNECTION_REPAIRED ? (c->told & CAPTURE_END_SENT) != 0
+                                          : first_as_sent(now) == c->local + 2;
+}
 
+static __always_inline uint64_t sent_offset(const struct tcp_now *now, const struct connection *c) {
     if (c->flags & CONNECTION_SENT_FINAL)
         return c->final_sent;
-    return offset_of_sequence(now, c, now->write_seq - fin);
+    return offset_of_sequence(now, c, now->write_seq - fin_counted(now, c));
 }
 
 static __always_inline uint64_t received_offset(const struct tcp_now *now, const struct connection *c) {

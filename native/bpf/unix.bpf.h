@@ -74,6 +74,14 @@ static __always_inline uint64_t unix_queued(struct sock *sk, uint64_t unknown) {
     return (uint32_t) * (volatile int *)&unix->inq_len;
 }
 
+/* A byte out of band is somewhere in the queue, taken, passed over or still to come: its reader may know all
+ * of it. */
+static __always_inline int unix_out_of_band(struct sock *sk) {
+    struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
+
+    return unix && bpf_core_field_exists(unix->oob_skb) && unix->oob_skb != 0;
+}
+
 /* Two that make it at the same moment: the helper gives nothing to the second of them. */
 static __always_inline struct unix_end *unix_storage(struct sock *sk) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
