@@ -567,6 +567,13 @@ export class Collector {
     return this.#exclusive(async () => (await this.#process(appName, name)).state.origin.start);
   }
 
+  /** Exit status of a process's command, as a shell tells it, from who waited for it: whether its endings were the failure itself. */
+  ended(appName: string, name: string, status: number): Promise<void> {
+    return this.#exclusive(async () => {
+      (await this.#process(appName, name)).state.exitStatus = status;
+    });
+  }
+
   /** Reasons of uncaptured, untrusted communication of a process since it was registered. */
   async uncaptured(appName: string, name: string): Promise<readonly string[]> {
     return this.#exclusive(async () => [...(await this.#process(appName, name)).state.uncaptured]);

@@ -202,6 +202,7 @@ export class SocketMessages {
 
   async #settleReceive(message: Waiting, receiver: ProcessBuffer, settling: Settling): Promise<number> {
     const { name, time } = message;
+    if (this.#held.has(keyOf({ name, sends: true }))) return 0; // `settleFailing` decides both
     if ((await settling.senderOf(name)) !== undefined) {
       this.#drop(message);
       append(receiver, EVENT_KIND.receive, name, time);
@@ -220,7 +221,8 @@ export class SocketMessages {
     }
     const alive = sender.state.live && settling.populated(sender);
     const leftMs = message.sinceMs + UNIX_END_MS - settling.nowMs;
-    if (alive && leftMs > 0) return leftMs; // it may be ending just now
+    // It may be ending just now, or who waited for it is about to tell how it ended.
+    if ((alive || sender.state.exitStatus === undefined) && leftMs > 0) return leftMs;
     this.#drop(message);
     if (!alive && sender.state.endedByFailure) return 0;
     append(sender, EVENT_KIND.send, name, time);
