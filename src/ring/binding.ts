@@ -148,7 +148,8 @@ function codeOf(errno: number): ErrorCode {
 
 const ADVICE: Partial<Record<ErrorCode, string>> = {
   RL_NO_RIGHTS: "Run as root, or with CAP_BPF and CAP_PERFMON and a writable bpffs.",
-  RL_NOT_SUPPORTED: "`recovery-line doctor` lists what this kernel offers.",
+  RL_NOT_SUPPORTED:
+    "`recovery-line doctor` lists each part of the capture with the variants that run on this kernel and its answers to the others.",
   RL_LIMIT: "A kernel map is full: fewer processes, or a larger bound.",
   RL_ATTACH:
     "What runs goes on being recorded into the kernel's ring. Start the collector again: it takes up where this one ended.",
