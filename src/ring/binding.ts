@@ -129,6 +129,8 @@ const EACCES = 13;
 const EBUSY = 16;
 const EBADMSG = 74;
 const EWOULDBLOCK = 11;
+/** Pinned by another version, or for other cgroups. */
+const ESTALE = 116;
 /** The attach helper is gone, or answered nonsense (native/attach/remote.h); EPROTO: it refused what was asked. */
 const HELPER = new Set([32, 71]);
 const E2BIG = 7;
@@ -155,6 +157,9 @@ const ADVICE: Partial<Record<ErrorCode, string>> = {
     "What runs goes on being recorded into the kernel's ring. Start the collector again: it takes up where this one ended.",
 };
 
+const STALE =
+  "Take it out of the kernel first: recovery-line collect --unpin (with the same --pin-dir). What it recorded and no collector has read is lost with it.";
+
 /** Runs a native call; an Error that carries an errno becomes a `RecoveryLineError`, misuse stays a `TypeError`. */
 export function call<T>(what: string, work: () => T): T {
   try {
@@ -163,6 +168,7 @@ export function call<T>(what: string, work: () => T): T {
     const errno = (error as { errno?: unknown }).errno;
     if (typeof errno !== "number") throw error;
     const code = codeOf(errno);
-    throw new RecoveryLineError(code, `${what}: ${(error as Error).message}`, ADVICE[code] ?? "", error);
+    const advice = errno === ESTALE ? STALE : (ADVICE[code] ?? "");
+    throw new RecoveryLineError(code, `${what}: ${(error as Error).message}`, advice, error);
   }
 }
