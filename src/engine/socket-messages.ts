@@ -17,6 +17,7 @@
 import { EVENT_KIND } from "../format/event-columns.ts";
 import { RingFlag, RingKind } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
+import { reverseChannel } from "../log/complete-cut.ts";
 import { FAILING_END_MS, MAX_HELD_MESSAGES, MAX_OPEN_MESSAGES, UNIX_END_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { channelName } from "./channel-names.ts";
@@ -213,7 +214,7 @@ export class SocketMessages {
       return 0;
     }
     const channel = name.slice(0, -"/end".length);
-    const owner = await settling.ownerOf(channel, reverseOf(channel));
+    const owner = await settling.ownerOf(channel, reverseChannel(channel));
     const sender = owner === undefined ? undefined : this.#processes.get(owner);
     if (sender === undefined) {
       this.#drop(message);
@@ -262,11 +263,4 @@ function append(process: ProcessBuffer, kind: number, name: string, time: number
   const { columns } = process;
   columns.pushRange(kind, columns.addChannel(name), 0, 1, time, 0);
   process.app.touch();
-}
-
-/** The other direction of a captured channel (channel-names.ts). */
-export function reverseOf(channel: string): string {
-  const at = channel.lastIndexOf(":") + 1;
-  const [sender, receiver] = channel.slice(at).split("-");
-  return `${channel.slice(0, at)}${receiver}-${sender}`;
 }

@@ -34,6 +34,13 @@ export function isUnit(channel: string): boolean {
   return UNIT.test(channel);
 }
 
+/** The other direction of a captured channel (engine/channel-names.ts). */
+export function reverseChannel(channel: string): string {
+  const at = channel.lastIndexOf(":") + 1;
+  const [sender, receiver] = channel.slice(at).split("-");
+  return `${channel.slice(0, at)}${receiver}-${sender}`;
+}
+
 function endOf(side: "sent" | "received", channel: string): string {
   return `${side === "sent" ? ">" : "<"}${channel}`;
 }
