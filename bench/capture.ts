@@ -62,7 +62,7 @@ async function attached(
   cgroupId: number,
   selected: boolean,
 ): Promise<number> {
-  source.select(cgroupId, selected);
+  source.select(cgroupId, selected, 1);
   const ns = await worker.run(kind, PAIRS);
   const read = readAll(source);
   if (selected && read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);

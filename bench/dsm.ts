@@ -121,7 +121,7 @@ async function kernelRing(run: Run): Promise<Measured> {
 /** Why the kernel ring can't be measured here; then it is left out, by name. */
 function kernelRingMissing(): string | undefined {
   try {
-    requireSupport("permission", "tcp-naive", "cgroup2");
+    requireSupport("permission", "cgroup2");
     ensureBpffs();
     return undefined;
   } catch (error) {

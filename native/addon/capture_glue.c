@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define PATH_BYTES 4096
-#define VARIANT_BYTES 128
+#define VARIANT_BYTES 256
 #define MAX_CAPABILITIES 64
 #define MAX_PARTS 64
 

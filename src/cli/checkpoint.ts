@@ -6,6 +6,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../restart/checkpoint.ts";
 import type { DriverName } from "../restart/driver-choice.ts";
 import { checkedAppName, ownHome } from "./home.ts";
+import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, printableSentence, table, write, writeJson } from "./print.ts";
 
@@ -81,7 +82,11 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
       process.stderr,
     );
   const options = { home, log, driver, usable: fallback === undefined, limitMs: flags.limit * 1000 };
-  await take(app, targets, options, flags);
+  const withoutCut = await take(app, targets, options, flags);
+  if (withoutCut.size > 0) {
+    const known = (await log.processes()).filter((one) => one.app === app && withoutCut.has(one.process));
+    await write(notCapturedText(known), process.stderr);
+  }
   log.close();
 }
 
@@ -120,13 +125,13 @@ async function takeByHook(
   else await write(resultTable(results));
 }
 
-/** What was taken before a failure is told, too. */
+/** What was taken before a failure is told, too. Returns the processes whose checkpoints carry no cut. */
 async function take(
   app: string,
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
   flags: CheckpointFlags,
-): Promise<void> {
+): Promise<ReadonlySet<string>> {
   const { checkpointEach, checkpointTogether } = await import("../restart/checkpoint.ts");
   const results: CheckpointResult[] = [];
   try {
@@ -136,6 +141,7 @@ async function take(
     if (!flags.json && results.length > 0) await write(resultTable(results));
   }
   if (flags.json) await writeJson({ application: app, driver: options.driver.name, checkpoints: results });
+  return new Set(results.filter(({ cut }) => !cut).map(({ process }) => process));
 }
 
 async function findTargets(

@@ -31,6 +31,7 @@ interface CollectFlags {
   readonly dsm?: "userfaultfd";
   readonly unpin?: boolean;
   readonly user?: string;
+  readonly capture?: string;
   readonly onFull: OnFull;
   readonly keepBytes?: number;
   readonly keepHours?: number;
@@ -41,7 +42,7 @@ interface CollectFlags {
 
 const HELP = `
 The capture programs stay pinned and go on recording into the kernel's ring while no collector runs; the next one
-takes up where the last one ended. What finds no room is counted and stands in the log as a gap.
+takes up where the last one ended. What finds no room in the ring is told later: the kernel keeps the positions of every connection.
 --unpin takes the programs out of the kernel.
 
 A log that can't be written (no space, an I/O error) is tried again and again, and its records wait in the ring. --on-full says what
@@ -83,6 +84,10 @@ export function register(program: Command): void {
       "size of the kernel ring, a power of two; counts when it is created",
       ringSize,
       DEFAULT_RING_MIB,
+    )
+    .option(
+      "--capture <variants>",
+      "force parts of the capture, progress=exit,sockets=tables,… (`doctor` lists them; default: $RECOVERY_LINE_CAPTURE, else the best that runs here)",
     )
     .option(
       "--commit-interval <ms>",
@@ -165,6 +170,7 @@ async function collect(flags: CollectFlags): Promise<void> {
     ...retentionOf(flags, home),
     version: packageVersion(),
     userfaults: flags.dsm !== undefined,
+    ...(flags.capture === undefined ? {} : { variant: flags.capture }),
     ...(helper === undefined ? {} : { helper }),
     ...(flags.metricsPort === undefined ? {} : { metricsPort: flags.metricsPort }),
     onFatal: stop.fail,
@@ -223,7 +229,9 @@ async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; re
   const { requireFreePort } = await import("../daemon/metrics-port.ts");
   await requireFreePort(flags.metricsPort); // the helper pins before it calls us again
   const ringBytes = flags.ringMib * 1024 * 1024;
-  return attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined });
+  const { captureVariant } = await import("../ring/kernel-source.ts");
+  const variant = captureVariant(flags.capture);
+  return attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined, variant });
 }
 
 function readyLine(

@@ -1,6 +1,7 @@
 /** `recovery-line doctor`: what this machine can do, with reasons, and a test that really captures something. */
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
+import type { CapturePart } from "../ring/event-source.ts";
 import type { SystemCallCost } from "../ring/system-call-cost.ts";
 import { EXIT } from "./exit-codes.ts";
 import { resolveHome } from "./home.ts";
@@ -23,7 +24,8 @@ interface Finding {
 
 /** What of the whole machine is taxed while the capture is loaded; measured on the project's machine kind (facts.md of the measurements). */
 const NOTES = [
-  "Loaded capture: about 0.1 µs for every TCP call of any process on this machine, 0.4 to 0.5 µs for a recorded one.",
+  "Loaded capture: about 0.1 µs for every TCP call of any process on this machine, 0.3 to 0.5 µs for a recorded one.",
+  "Each part takes the first variant whose programs this kernel loads, attaches and runs; collect --capture forces others.",
   "The programs stay loaded until `recovery-line collect --unpin`, also while no collector runs.",
   "UDP, MPTCP, kernel TLS and pipes are not matched: UDP and the like are logged as gaps (see run --trust).",
 ];
@@ -53,7 +55,7 @@ Examples:
 
 async function doctor(flags: DoctorFlags): Promise<void> {
   const home = resolveHome(flags.log);
-  const capture = [...(await kernel()), ...(await cgroups()), rights()];
+  const capture = [...(await kernel()), ...(await captureRows()), ...(await cgroups()), rights()];
   const checkpoints = [...(await restart(home)), ...(await sdk())];
   const dsm = flags.dsm ? await systemCalls() : undefined;
   if (dsm !== undefined) capture.push(dsm.finding);
@@ -88,6 +90,35 @@ async function doctor(flags: DoctorFlags): Promise<void> {
 async function kernel(): Promise<Finding[]> {
   const { kernelSupport } = await import("../ring/kernel-support.ts");
   return kernelSupport().map((one) => ({ ...one, needed: "capture" }));
+}
+
+/** A row a part: the variant that a collector takes here, and of each better one the kernel's own answer. */
+async function captureRows(): Promise<Finding[]> {
+  const { captureParts } = await import("../ring/kernel-support.ts");
+  const parts = captureParts();
+  return [...new Set(parts.map(({ part }) => part))].map((part) =>
+    captureRow(
+      part,
+      parts.filter((one) => one.part === part),
+    ),
+  );
+}
+
+/** `variants`: best first. */
+export function captureRow(part: string, variants: readonly CapturePart[]): Finding {
+  const common = { name: `capture: ${part}`, needed: "capture" };
+  const taken = variants.find(({ usable }) => usable);
+  const refused = variants
+    .slice(0, taken === undefined ? variants.length : variants.indexOf(taken))
+    .map(({ variant, reason }) => `${variant}: ${asSentence(reason)}`);
+  if (taken === undefined)
+    return { ...common, supported: false, reason: `Nothing works. ${refused.join(" ")}` };
+  const better = refused.length === 0 ? "" : ` Better, but not here: ${refused.join(" ")}`;
+  return { ...common, supported: true, reason: `${taken.variant}: ${asSentence(taken.reason)}${better}` };
+}
+
+function asSentence(reason: string): string {
+  return reason.endsWith(".") ? reason : `${reason}.`;
 }
 
 const ROUNDS = 11;

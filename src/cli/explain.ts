@@ -6,6 +6,8 @@ import type { LineEntry, RecoveryLine, WitnessLink } from "../model/recovery-lin
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { resolveHome } from "./home.ts";
+import { type NotCaptured, notCapturedOf, notCapturedText } from "./not-captured.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
 import { chainText, sentenceOf } from "./sentences.ts";
 import { countedAsFailed, unrecordedText, withUnrecorded } from "./unrecorded.ts";
@@ -56,9 +58,23 @@ async function explain(
   const answer: RecoveryLine = unknown.length > 0 ? { ...line, outcome: "tainted" } : line;
   await write(unrecordedText(unknown), process.stderr);
   const explained = explanation(evidence, answer, name);
-  if (flags.json) await writeJson({ application, outcome: answer.outcome, ...explained });
-  else await write(explanationText(explained));
+  const reasons = await reasonsOf(app, flags, explained);
+  if (flags.json)
+    await writeJson({ application, outcome: answer.outcome, ...explained, notCaptured: reasons });
+  else await write(`${explanationText(explained)}${notCapturedText(reasons)}`);
   process.exitCode = exitCodeOfOutcome(answer.outcome);
+}
+
+/** Of the processes whose gaps the chain rests on: why the kernel could not follow them. */
+async function reasonsOf(
+  app: string | undefined,
+  { from, log }: ExplainFlags,
+  { because }: Explanation,
+): Promise<NotCaptured[]> {
+  const gaps = new Set(because.filter(({ rule }) => rule === "gap").map(({ process }) => process));
+  if (app === undefined || from !== undefined || gaps.size === 0) return [];
+  const known = await Promise.all((log ?? [undefined]).map((one) => notCapturedOf(resolveHome(one), app)));
+  return known.flat().filter(({ process, uncaptured }) => gaps.has(process) && uncaptured.length > 0);
 }
 
 export interface Explanation extends LineEntry {

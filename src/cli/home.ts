@@ -3,9 +3,16 @@ import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
+import { requireNoForeignLink } from "./foreign-links.ts";
 
-/** The home directory of all logs, absolute. An empty variable counts as unset. */
+/** The home directory of all logs, absolute. An empty variable counts as unset. Throws RL_NO_RIGHTS (foreign-links.ts). */
 export function resolveHome(logOption?: string): string {
+  const home = homeOf(logOption);
+  requireNoForeignLink(home);
+  return home;
+}
+
+function homeOf(logOption: string | undefined): string {
   if (logOption !== undefined && logOption !== "") return resolve(logOption);
   const home = process.env["RECOVERY_LINE_HOME"];
   if (home) return resolve(home);
@@ -47,7 +54,9 @@ export function checkedAppName(name: string, what: "application" | "process" = "
   );
 }
 
-/** The log directory of one application. Throws RL_USAGE for a name that is none. */
+/** The log directory of one application. Throws RL_USAGE for a name that is none, RL_NO_RIGHTS (foreign-links.ts). */
 export function appDirectory(home: string, app: string): string {
-  return join(home, checkedAppName(app));
+  const directory = join(home, checkedAppName(app));
+  requireNoForeignLink(directory);
+  return directory;
 }

@@ -101,6 +101,7 @@ async function run(
     await write(`${child.pid}\n`);
   } else {
     process.exitCode = await forwarding!.untilEnd(child);
+    await collector.ended(app, processName, process.exitCode).catch(() => undefined); // it may have ended meanwhile
     cgroup.remove(); // unless children of the command go on in it
   }
   collector.close();

@@ -4,9 +4,11 @@ import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
+import type { SharedSocket } from "../engine/process-state.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { EXIT } from "./exit-codes.ts";
 import { checkedAppName, isAppName, resolveHome } from "./home.ts";
+import { notCapturedText } from "./not-captured.ts";
 import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
 
 interface StatusFlags {
@@ -28,6 +30,7 @@ interface ProcessStatus {
   readonly checkpoints: number;
   readonly newestCheckpoint: number;
   readonly uncaptured: readonly string[];
+  readonly shared?: SharedSocket;
 }
 
 export function register(program: Command): void {
@@ -172,11 +175,11 @@ function summary(stats: CollectorStats) {
 }
 
 function headline(ping: Ping, stats: CollectorStats): string {
-  const { events, bytes, lost, gaps, ringBytes, ringFillBytes, lagMs } = summary(stats);
+  const { events, bytes, gaps, ringBytes, ringFillBytes, lagMs } = summary(stats);
   const fill = ((100 * ringFillBytes) / ringBytes).toFixed(1);
   const lines = [
     `collector: process ${ping.pid}, version ${ping.version}, since ${ping.since}, ${printableSentence(ping.home)}`,
-    `recorded:  ${counted(events, "event")}, ${(bytes / 1e6).toFixed(1)} MB, ${counted(gaps, "gap")}, ${lost} lost; lag ${lagMs.toFixed(1)} ms`,
+    `recorded:  ${counted(events, "event")}, ${(bytes / 1e6).toFixed(1)} MB, ${counted(gaps, "gap")}; lag ${lagMs.toFixed(1)} ms`,
     `ring:      ${fill} % of ${ringBytes / 1024 / 1024} MiB`,
     ...stats.brokenApps.map(({ app, message }) => `broken:    ${app}: ${printableSentence(message)}`),
     ...stats.unreadableLogs.map(({ app, message }) => `unreadable: ${app}: ${printableSentence(message)}`),
@@ -196,5 +199,6 @@ function processTable(processes: readonly ProcessStatus[]): string {
     one.uncaptured.join(", ") || "-",
   ]);
   const head = ["application", "process", "state", "incarnation", "events", "checkpoints", "not captured"];
-  return `\n${table(head, rows)}`;
+  const why = notCapturedText(processes.map(({ application, ...rest }) => ({ app: application, ...rest })));
+  return `\n${table(head, rows)}${why === "" ? "" : `\n${why}`}`;
 }

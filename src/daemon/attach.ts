@@ -38,6 +38,8 @@ export interface AttachOptions {
   readonly pinDir: string;
   readonly ringBytes: number;
   readonly userfaults: boolean;
+  /** Parts of the capture that are forced; "": none. */
+  readonly variant: string;
 }
 
 interface User {
@@ -72,7 +74,7 @@ export function attached(): Attached | undefined {
 
 /** This process becomes the helper's parent and then, as the user, this very command again. Throws RL_USAGE, RL_NO_RIGHTS, RL_LOCKED, RL_NOT_SUPPORTED. */
 export function attach(options: AttachOptions): never {
-  const { home, pinDir, ringBytes, userfaults } = options;
+  const { home, pinDir, ringBytes, userfaults, variant } = options;
   if (process.geteuid!() !== 0)
     throw new RecoveryLineError(
       "RL_NO_RIGHTS",
@@ -89,6 +91,7 @@ export function attach(options: AttachOptions): never {
     program,
     ...["--user", user.name, "--pin-dir", pinDir, "--ring-bytes", String(ringBytes)],
     ...["--level", String(processCgroupLevel()), ...(userfaults ? ["--userfaults"] : []), "--reads", script],
+    ...(variant === "" ? [] : ["--capture", variant]),
     ...["--", process.execPath, ...process.execArgv, ...process.argv.slice(1)],
   ];
   const environment = Object.entries({ ...process.env, [HOME_VARIABLE]: home });

@@ -141,6 +141,11 @@ export class CollectorClient {
     await this.#json("POST", "/v1/unregister", { app, process });
   }
 
+  /** `EndedRequest` in protocol.ts. */
+  async ended(app: string, process: string, status: number): Promise<void> {
+    await this.#json("POST", "/v1/ended", { app, process, status });
+  }
+
   async cut(app: string, process: string): Promise<CutAnswer> {
     return cutFromWire(await this.#json<WireCut>("POST", "/v1/cut", { app, process }));
   }

@@ -2,6 +2,7 @@
 import { Collector, type NodeNames, type OnFull } from "../engine/collect.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
+import { otherCollectors } from "../restart/leftovers.ts";
 import { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
 import { ensureBpffs } from "./bpffs.ts";
@@ -88,6 +89,10 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     ...node,
   });
   undo.push(() => collector.close());
+  for (const other of otherCollectors(pinDir))
+    onTrouble(
+      `process ${other.pid} records on this machine already, through ${other.pinDir}: an application belongs to the collector of the log directory that its processes were started with, and what both captures hook costs twice`,
+    );
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
   const payloads = new PayloadLoggers({

@@ -29,6 +29,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["GET /v1/stats", ({ collector }) => collector.stats()],
   ["POST /v1/register", register],
   ["POST /v1/unregister", (service, body) => unregister(service, processOf(body))],
+  ["POST /v1/ended", ended],
   ["POST /v1/cut", (service, body) => cut(service, processOf(body))],
   ["POST /v1/append", ({ collector }, body) => append(collector, body)],
   [
@@ -99,6 +100,15 @@ async function register({ membership, payloads }: Service, body: Body): Promise<
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {
   await collector.unregister(app, process);
+  return {};
+}
+
+async function ended({ collector }: Service, body: Body): Promise<object> {
+  const { app, process } = processOf(body);
+  const { status } = body;
+  if (!Number.isSafeInteger(status))
+    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "status" is no integer');
+  await collector.ended(app, process, status as number);
   return {};
 }
 

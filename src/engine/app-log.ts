@@ -131,7 +131,7 @@ export class AppLog {
     for (const [name, { count, ranges }] of this.#missed.byProcess) {
       const process = this.processes.get(name);
       if (process === undefined) continue;
-      this.gap(process, count);
+      this.gap(process, count - (ranges?.size ?? 0));
       if (ranges === undefined) process.leftOut(VERDICT_REASONS[0]!);
       for (const { kind, channel, begin, end } of ranges?.values() ?? [])
         process.columns.pushRange(kind, process.columns.addChannel(channel), begin, end, Number.NaN, 0);

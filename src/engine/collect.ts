@@ -260,16 +260,22 @@ export class Collector {
     const cgroups = apps.flatMap((app) =>
       app.broken === undefined ? [...app.processes.values()].filter(({ state }) => state.live) : [],
     );
-    await this.#whilePending(() => source.flush?.(cgroups.map(({ state }) => state.cgroupId)) ?? false);
+    const ids = cgroups.map(({ state }) => state.cgroupId);
+    await this.#whilePending(
+      () => source.flush?.(ids) ?? false,
+      () => apps.some((app) => app.broken !== undefined),
+    );
   }
 
-  /** Asks again while the ring has no room for what it would tell, then reads all that is there. */
-  async #whilePending(ask: () => boolean): Promise<void> {
+  /** Asks again while the ring has no room for what it would tell, then reads all that is there. `gaveUp`: the caller begins anew. */
+  async #whilePending(ask: () => boolean, gaveUp: () => boolean = () => false): Promise<void> {
     const deadlineMs = performance.now() + FLUSH_LIMIT_MS;
     while (ask()) {
       await this.#readTo(this.#pump.source.producerPosition());
       await this.#pump.commit();
+      if (gaveUp()) return;
       await this.#full.look();
+      if (!(await this.#pump.recover())) await new Promise((resolve) => setTimeout(resolve, 1));
       if (performance.now() > deadlineMs)
         throw new RecoveryLineError(
           "RL_TIMEOUT",
@@ -559,6 +565,13 @@ export class Collector {
   /** How the process is started again; undefined where nobody said. Throws RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
   startRecipe(appName: string, name: string): Promise<StartRecipe | undefined> {
     return this.#exclusive(async () => (await this.#process(appName, name)).state.origin.start);
+  }
+
+  /** Exit status of a process's command, as a shell tells it, from who waited for it: whether its endings were the failure itself. */
+  ended(appName: string, name: string, status: number): Promise<void> {
+    return this.#exclusive(async () => {
+      (await this.#process(appName, name)).state.exitStatus = status;
+    });
   }
 
   /** Reasons of uncaptured, untrusted communication of a process since it was registered. */

@@ -17,16 +17,20 @@
  *    base stands for. A gap before a cut is healed by it (3).
  * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Undone lines are not read: if
  *    there are any and a receiver is not known, the events must tell.
- * 6. A cut may leave closed channels out that an older one names (`BlockHeader.forgets`). Where both ends' cuts do, the channel couples
- *    what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is unknown here: older
- *    cuts are read until one names it.
+ * 6. A cut may leave channels out that have ended and that an older one names (`BlockHeader.forgets`, log/complete-cut.ts). Where both ends'
+ *    cuts do, the channel couples what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is
+ *    unknown here: older cuts are read until one names it. Openings and endings: who left out a receive had its send in a covering cut, so
+ *    that only a send which a cut names and the line undoes can have a receiver that nothing here names; which of them are in transit
+ *    the events alone tell.
  *
  * Where one of these does not hold the answer is `undefined` with a reason, never a guess: compute-app.ts then takes the events.
  */
 import type { ParsedBlock } from "../format/block-header.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
+import { RECEIVER, SENDER } from "../graph/evidence-layout.ts";
 import { keptPositions, rollbackModel, undoneBy } from "../graph/rollback-model.ts";
+import { isUnit } from "../log/complete-cut.ts";
 import { LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 import { type ComputeOptions, computeLine, processNumbers } from "./compute.ts";
@@ -77,22 +81,50 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
       await inTurns(short, (history) => history.load(history.depth * 2 + 1));
       continue;
     }
-    const line = computeLine(evidence, options);
+    const whole = computeLine(evidence, options);
+    const line = silent.length === 0 ? whole : withoutUnits(whole);
     if (reading.rolledBack && line.inTransit.some(({ to }) => to === null))
       throw new NeedsEvents("a receiver may be known from undone lines alone");
-    return { line, evidence, blocksRead: reading.blocksRead };
+    return {
+      line: silent.length === 0 ? line : withoutUnits(line),
+      evidence,
+      blocksRead: reading.blocksRead,
+    };
   }
 }
 
-/** A cut names a channel whose other end nothing here names. */
-function hasLooseEnd({ processAt, cuts }: Evidence): boolean {
-  for (let end = 0; end < processAt.length; end += 1)
-    if (processAt[end] === -1 && (cuts.start[end ^ 1] as number) < (cuts.start[(end ^ 1) + 1] as number))
+function withoutUnits(line: RecoveryLine): RecoveryLine {
+  return { ...line, inTransit: line.inTransit.filter(({ channel }) => !isUnit(channel)) };
+}
+
+/** A cut names a channel whose other end nothing here names; of openings and endings: a receive, also one that lines alone name. */
+function hasLooseEnd({ processAt, cuts, rows, channels, outside }: Evidence): boolean {
+  for (let end = 0; end < processAt.length; end += 1) {
+    const channel = end >>> 1;
+    if (processAt[end] !== -1 || outside[channel] !== -1) continue;
+    const unit = isUnit(channels[channel] as string);
+    if (unit && end % 2 === RECEIVER) continue; // `undoesUnit`
+    const named = (cuts.start[end ^ 1] as number) < (cuts.start[(end ^ 1) + 1] as number);
+    if (named || (unit && (rows.start[end ^ 1] as number) < (rows.start[(end ^ 1) + 1] as number)))
       return true;
+  }
   return false;
 }
 
-/** The histories that the line falls off. */
+/** The line undoes the sending of an opening or ending that a cut names and nobody here receives. */
+function undoesUnit({ processAt, cuts, segments, channels }: Evidence, kept: Uint32Array): boolean {
+  for (let channel = 0; channel < channels.length; channel += 1) {
+    const sends = channel * 2 + SENDER;
+    const first = cuts.start[sends] as number;
+    if (processAt[channel * 2 + RECEIVER] !== -1 || first === cuts.start[sends + 1]) continue;
+    const line = segments.line[cuts.segment[first] as number] as number;
+    if ((kept[processAt[sends] as number] as number) < line && isUnit(channels[channel] as string))
+      return true;
+  }
+  return false;
+}
+
+/** The histories that the line falls off, and those that may have received what it undoes. */
 function tooShort(
   histories: readonly CutHistory[],
   evidence: Evidence,
@@ -102,8 +134,10 @@ function tooShort(
   const failed = processNumbers(evidence, options.failed ?? evidence.processes);
   const kept = keptPositions(evidence, undoneBy(rollbackModel(evidence, options), failed));
   const numberOf = new Map(evidence.processes.map((name, number) => [name, number]));
+  const undoes = undoesUnit(evidence, kept);
   return histories.filter(
-    ({ process, knownFrom }) => (kept[numberOf.get(process) as number] as number) < knownFrom,
+    ({ process, knownFrom, leavesOut }) =>
+      (undoes && leavesOut) || (kept[numberOf.get(process) as number] as number) < knownFrom,
   );
 }
 

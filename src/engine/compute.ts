@@ -3,6 +3,7 @@
 import type { Evidence } from "../graph/evidence.ts";
 import { inTransitRanges } from "../graph/in-transit.ts";
 import { lineEntry } from "../graph/line-entry.ts";
+import { OutsideWorld } from "../graph/outside-world.ts";
 import { keptPositions, type RollbackModel, rollbackModel, undoneBy } from "../graph/rollback-model.ts";
 import { verifyLine } from "../graph/verify-line.ts";
 import { proofOf, witnesses } from "../graph/witness.ts";
@@ -75,7 +76,8 @@ function answer(
     line: evidence.processes.map((_, process) => lineEntry(evidence, process, undone[process] as number)),
     inTransit: inTransitRanges(evidence, model.matches, kept),
     witnesses: witnesses(evidence.processes, proof),
-    evidence: { gaps: evidence.gaps, lost: evidence.lost },
+    ...new OutsideWorld(evidence, options.dsm).lossesAt(kept),
+    evidence: { gaps: evidence.gaps, lost: evidence.lost, healed: evidence.healed },
   };
   verifyLine(evidence, { failed, dsm: options.dsm, inTransit: options.inTransit }, line, proof);
   return line;

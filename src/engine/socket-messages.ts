@@ -17,6 +17,7 @@
 import { EVENT_KIND } from "../format/event-columns.ts";
 import { RingFlag, RingKind } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
+import { reverseChannel } from "../log/complete-cut.ts";
 import { FAILING_END_MS, MAX_HELD_MESSAGES, MAX_OPEN_MESSAGES, UNIX_END_MS } from "../model/limits.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { channelName } from "./channel-names.ts";
@@ -202,6 +203,7 @@ export class SocketMessages {
 
   async #settleReceive(message: Waiting, receiver: ProcessBuffer, settling: Settling): Promise<number> {
     const { name, time } = message;
+    if (this.#held.has(keyOf({ name, sends: true }))) return 0; // `settleFailing` decides both
     if ((await settling.senderOf(name)) !== undefined) {
       this.#drop(message);
       append(receiver, EVENT_KIND.receive, name, time);
@@ -212,7 +214,7 @@ export class SocketMessages {
       return 0;
     }
     const channel = name.slice(0, -"/end".length);
-    const owner = await settling.ownerOf(channel, reverseOf(channel));
+    const owner = await settling.ownerOf(channel, reverseChannel(channel));
     const sender = owner === undefined ? undefined : this.#processes.get(owner);
     if (sender === undefined) {
       this.#drop(message);
@@ -220,7 +222,8 @@ export class SocketMessages {
     }
     const alive = sender.state.live && settling.populated(sender);
     const leftMs = message.sinceMs + UNIX_END_MS - settling.nowMs;
-    if (alive && leftMs > 0) return leftMs; // it may be ending just now
+    // It may be ending just now, or who waited for it is about to tell how it ended.
+    if ((alive || sender.state.exitStatus === undefined) && leftMs > 0) return leftMs;
     this.#drop(message);
     if (!alive && sender.state.endedByFailure) return 0;
     append(sender, EVENT_KIND.send, name, time);
@@ -260,11 +263,4 @@ function append(process: ProcessBuffer, kind: number, name: string, time: number
   const { columns } = process;
   columns.pushRange(kind, columns.addChannel(name), 0, 1, time, 0);
   process.app.touch();
-}
-
-/** The other direction of a captured channel (channel-names.ts). */
-export function reverseOf(channel: string): string {
-  const at = channel.lastIndexOf(":") + 1;
-  const [sender, receiver] = channel.slice(at).split("-");
-  return `${channel.slice(0, at)}${receiver}-${sender}`;
 }

@@ -1,5 +1,17 @@
-import type { CutRows, Evidence, RangeRows, Segments } from "./evidence-layout.ts";
-import { knownProcess, type RawEvidence } from "./raw-evidence.ts";
+import {
+  type CutRows,
+  channelOfTag,
+  type Evidence,
+  endOfTag,
+  HAS_CUT,
+  LOOKED,
+  type RangeRows,
+  type RowRanges,
+  type Segments,
+  whatOfTag,
+} from "./evidence-layout.ts";
+import type { Float64List, Uint32List } from "./growable.ts";
+import { knownProcess, NOBODY, type RawEvidence } from "./raw-evidence.ts";
 
 /** Numbers in plain `<` order of the names, and where each number in order of arrival went. */
 interface Ranking {
@@ -16,17 +28,26 @@ export function assembleEvidence(raw: RawEvidence): Evidence {
   const processes = rankNames(raw.processes);
   const channels = rankNames(raw.channels);
   const placed = placeSegments(raw, processes);
-  const { gapCount, lost } = placed.segments;
+  const { lost } = placed.segments;
+  const cuts = { segment: raw.cutSegment, key: raw.cutEnd, offset: raw.cutOffset };
+  const seen = { segment: raw.seenSegment, key: raw.seenChannel, offset: raw.seenOffset };
   return {
     processes: processes.names,
     length: processes.order.map((id) => raw.length.at(id)),
     channels: channels.names,
     processAt: placeEnds(raw, processes, channels),
-    rows: placeRows(raw, channels),
+    ...placeRows(raw, channels),
     segments: placed.segments,
-    cuts: placeCuts(raw, channels, placed.newSegment),
+    cuts: placeCuts(cuts, channels.order.length * 2, (end) => newEnd(end, channels), placed.newSegment),
+    seen: placeCuts(
+      seen,
+      channels.order.length,
+      (channel) => channels.rank[channel] as number,
+      placed.newSegment,
+    ),
+    outside: placeOutside(raw, processes, channels),
     sawStable: raw.sawStable,
-    gaps: gapCount.reduce((sum, count) => sum + count, 0),
+    ...countGaps(placed.segments),
     lost: lost.reduce((sum, count) => sum + count, 0),
   };
 }
@@ -48,6 +69,29 @@ function placeEnds(raw: RawEvidence, processes: Ranking, channels: Ranking): Int
     if (process >= 0) processAt[newEnd(end, channels)] = processes.rank[process] as number;
   }
   return processAt;
+}
+
+function placeOutside(raw: RawEvidence, processes: Ranking, channels: Ranking): Int32Array {
+  const outside = new Int32Array(channels.order.length).fill(-1);
+  for (let channel = 0; channel < outside.length; channel += 1) {
+    const process = raw.outsideOf.at(channel);
+    if (process !== NOBODY) outside[channels.rank[channel] as number] = processes.rank[process] as number;
+  }
+  return outside;
+}
+
+/** A gap is healed by a later checkpoint with a cut, usable or not. */
+function countGaps({ start, flags, gapCount }: Segments): { gaps: number; healed: number } {
+  let [gaps, healed] = [0, 0];
+  for (let process = 0; process + 1 < start.length; process += 1) {
+    let open = true;
+    for (let s = (start[process + 1] as number) - 1; s >= (start[process] as number); s -= 1) {
+      if (open) gaps += gapCount[s] as number;
+      else healed += gapCount[s] as number;
+      if ((flags[s] as number) & HAS_CUT) open = false;
+    }
+  }
+  return { gaps, healed };
 }
 
 function newEnd(end: number, channels: Ranking): number {
@@ -97,37 +141,48 @@ function placeSegments(
   return { segments, newSegment };
 }
 
-function placeRows(raw: RawEvidence, channels: Ranking): RangeRows {
+function placeRows(raw: RawEvidence, channels: Ranking): { rows: RangeRows; peeks: RowRanges } {
   const tags = raw.rowTag.view();
   const undone = undoneRows(raw);
   const counts = new Uint32Array(channels.order.length * 2);
+  const peekCounts = new Uint32Array(channels.order.length);
   for (let row = 0; row < tags.length; row += 1) {
     if (undone !== null && undone[row] === 1) continue;
-    const end = newEnd((tags[row] as number) >>> 1, channels);
-    counts[end] = (counts[end] as number) + 1;
+    const tag = tags[row] as number;
+    const looked = whatOfTag(tag) === LOOKED;
+    const key = looked ? (channels.rank[channelOfTag(tag)] as number) : newEnd(endOfTag(tag), channels);
+    const into = looked ? peekCounts : counts;
+    into[key] = (into[key] as number) + 1;
   }
+  const [rows, peeks] = [emptyRows(counts), emptyRows(peekCounts)];
+  const invalidate = new Uint8Array(rows.line.length);
+  const [nextRow, nextPeek] = [rows.start.slice(), peeks.start.slice()];
+  for (let row = 0; row < tags.length; row += 1) {
+    if (undone !== null && undone[row] === 1) continue;
+    const tag = tags[row] as number;
+    const looked = whatOfTag(tag) === LOOKED;
+    const key = looked ? (channels.rank[channelOfTag(tag)] as number) : newEnd(endOfTag(tag), channels);
+    const next = looked ? nextPeek : nextRow;
+    const to = next[key] as number;
+    next[key] = to + 1;
+    const into = looked ? peeks : rows;
+    into.line[to] = raw.rowLine.at(row);
+    into.begin[to] = raw.rowBegin.at(row);
+    into.end[to] = raw.rowEnd.at(row);
+    if (!looked) invalidate[to] = tag & 1;
+  }
+  return { rows: { ...rows, invalidate }, peeks };
+}
+
+function emptyRows(counts: Uint32Array): RowRanges {
   const start = offsets(counts);
   const total = start[start.length - 1] as number;
-  const next = start.slice();
-  const rows = {
+  return {
     start,
     line: new Uint32Array(total),
     begin: new Float64Array(total),
     end: new Float64Array(total),
-    invalidate: new Uint8Array(total),
   };
-  for (let row = 0; row < tags.length; row += 1) {
-    if (undone !== null && undone[row] === 1) continue;
-    const tag = tags[row] as number;
-    const end = newEnd(tag >>> 1, channels);
-    const to = next[end] as number;
-    next[end] = to + 1;
-    rows.line[to] = raw.rowLine.at(row);
-    rows.begin[to] = raw.rowBegin.at(row);
-    rows.end[to] = raw.rowEnd.at(row);
-    rows.invalidate[to] = tag & 1;
-  }
-  return rows;
 }
 
 /**
@@ -144,32 +199,44 @@ function undoneRows(raw: RawEvidence): Uint8Array | null {
       const process = raw.rollbackProcess.at(rollback);
       kept[process] = Math.min(kept[process] as number, raw.rollbackKept.at(rollback));
     }
-    const process = knownProcess(raw, raw.rowTag.at(row) >>> 1);
+    const process = knownProcess(raw, endOfTag(raw.rowTag.at(row)));
     if (raw.rowLine.at(row) > (kept[process] as number)) undone[row] = 1;
   }
   return undone;
 }
 
-function placeCuts(raw: RawEvidence, channels: Ranking, newSegment: Uint32Array): CutRows {
-  const counts = new Uint32Array(channels.order.length * 2);
-  for (let cut = 0; cut < raw.cutEnd.length; cut += 1) {
-    if (newSegment[raw.cutSegment.at(cut)] === 0) continue;
-    const end = newEnd(raw.cutEnd.at(cut), channels);
-    counts[end] = (counts[end] as number) + 1;
+/** Cut vectors in order of arrival, by end or by channel. */
+interface RawCuts {
+  readonly segment: Uint32List;
+  readonly key: Uint32List;
+  readonly offset: Float64List;
+}
+
+function placeCuts(
+  raw: RawCuts,
+  keys: number,
+  newKey: (key: number) => number,
+  newSegment: Uint32Array,
+): CutRows {
+  const counts = new Uint32Array(keys);
+  for (let cut = 0; cut < raw.key.length; cut += 1) {
+    if (newSegment[raw.segment.at(cut)] === 0) continue;
+    const key = newKey(raw.key.at(cut));
+    counts[key] = (counts[key] as number) + 1;
   }
   const start = offsets(counts);
   const next = start.slice();
   const total = start[start.length - 1] as number;
   const segment = new Uint32Array(total);
   const offset = new Float64Array(total);
-  for (let cut = 0; cut < raw.cutEnd.length; cut += 1) {
-    const placed = newSegment[raw.cutSegment.at(cut)] as number;
+  for (let cut = 0; cut < raw.key.length; cut += 1) {
+    const placed = newSegment[raw.segment.at(cut)] as number;
     if (placed === 0) continue;
-    const end = newEnd(raw.cutEnd.at(cut), channels);
-    const to = next[end] as number;
-    next[end] = to + 1;
+    const key = newKey(raw.key.at(cut));
+    const to = next[key] as number;
+    next[key] = to + 1;
     segment[to] = placed - 1;
-    offset[to] = raw.cutOffset.at(cut);
+    offset[to] = raw.offset.at(cut);
   }
   return { start, segment, offset };
 }

@@ -90,11 +90,11 @@ export function dependencies(
     const stop = matches.start[channel + 1] as number;
     for (let match = matches.start[channel] as number; match < stop; match += 1) {
       const sent = matches.sent[match] as number;
-      const received = matches.received[match] as number;
+      const known = matches.known[match] as number;
       const sentFrom = sent === 0 ? 0 : sentAt.firstLine(sender, sent);
-      const receivedFrom = received === 0 ? 0 : receivedAt.firstLine(receiver, received);
-      if (sent === 0) pushBase(base, receiver, receivedFrom, 2 * match + ORPHAN);
-      else if (received !== 0) list.push(sender, sentFrom, receiver, receivedFrom, 2 * match + ORPHAN);
+      const knownFrom = known === 0 ? 0 : receivedAt.firstLine(receiver, known);
+      if (sent === 0) pushBase(base, receiver, knownFrom, 2 * match + ORPHAN);
+      else if (known !== 0) list.push(sender, sentFrom, receiver, knownFrom, 2 * match + ORPHAN);
     }
     if (policy === "logged" && sender >= 0)
       unreplayable(evidence, points, matches, channel, sentAt, receivedAt, list, base);

@@ -3,7 +3,21 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event, GapEvent, RollbackEvent } from "../model/event.ts";
 import { MAX_PROCESS_LINES, MAX_PROCESSES } from "../model/limits.ts";
 import { assembleEvidence } from "./assemble-evidence.ts";
-import { type Evidence, HAS_CUT, RECEIVER, SENDER, USABLE } from "./evidence-layout.ts";
+import {
+  channelOfTag,
+  type Evidence,
+  endOfTag,
+  HAS_CUT,
+  LOOKED,
+  OUTSIDE,
+  RECEIVED,
+  RECEIVER,
+  rowTag,
+  SENDER,
+  SENT,
+  USABLE,
+  whatOfTag,
+} from "./evidence-layout.ts";
 import { Uint32List } from "./growable.ts";
 import { AMBIGUOUS, NOBODY, RawEvidence } from "./raw-evidence.ts";
 import type { ReducedLines } from "./reduced-lines.ts";
@@ -11,7 +25,7 @@ import type { ReducedLines } from "./reduced-lines.ts";
 /**
  * Collects events into `Evidence`. Lines of one process must come in its program order; processes may interleave anyhow.
  *
- * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver (undone lines count: ends never change), and
+ * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver, or two processes and is outside for one (undone lines count: ends never change), and
  * `RL_BAD_INPUT` where a checkpoint index does not rise or a rollback names a checkpoint that its history does not hold and no gap
  * can hide.
  */
@@ -47,21 +61,26 @@ export class EvidenceBuilder {
     const process = this.addProcess(event.process);
     switch (event.type) {
       case "send":
-        this.#range(process, event.channel, SENDER, event.begin, event.end, 0);
+        this.#range(process, event.channel, SENT, event.begin, event.end);
         break;
       case "receive":
-        this.#range(process, event.channel, RECEIVER, event.begin, event.end, 0);
+        this.#range(process, event.channel, RECEIVED, event.begin, event.end);
+        break;
+      case "peek":
+        this.#range(process, event.channel, LOOKED, event.begin, event.end);
         break;
       case "page-copy":
       case "page-invalidate": {
-        const side = event.role === "source" ? SENDER : RECEIVER;
+        const moved = event.role === "source" ? SENT : RECEIVED;
         const invalidate = event.type === "page-invalidate" ? 1 : 0;
-        this.#range(process, event.channel, side, event.begin, event.end, invalidate);
+        this.#range(process, event.channel, moved + invalidate, event.begin, event.end);
         break;
       }
-      case "page-fault":
-      case "peek":
       case "outside":
+        this.#nextLine(process);
+        this.#outside(process, this.#channel(event.channel));
+        break;
+      case "page-fault":
         this.#nextLine(process);
         break;
       case "checkpoint":
@@ -88,13 +107,13 @@ export class EvidenceBuilder {
     for (let row = from; row < to; row += 1) {
       const code = kind[row] as number;
       if (code === EVENT_KIND.stable) this.#stable(process);
-      else if (code === EVENT_KIND.send || code === EVENT_KIND.receive) {
+      else if (code === EVENT_KIND.send || code === EVENT_KIND.receive || code === EVENT_KIND.peek) {
         const index = channel[row] as number;
         if (known[index] === 0 && (begin[row] as number) < (end[row] as number))
           known[index] = this.#channel(channels[index] as string) + 1;
-        const side = code === EVENT_KIND.send ? SENDER : RECEIVER;
-        const number = (known[index] as number) - 1;
-        this.#rangeOn(process, number, side, begin[row] as number, end[row] as number, 0);
+        const what = code === EVENT_KIND.send ? SENT : code === EVENT_KIND.receive ? RECEIVED : LOOKED;
+        const tag = rowTag((known[index] as number) - 1, what);
+        this.#rangeOn(process, tag, begin[row] as number, end[row] as number);
       } else this.addEvent(columns.event(row));
     }
   }
@@ -115,12 +134,17 @@ export class EvidenceBuilder {
     for (let control = 0; control <= controls.length; control += 1) {
       const stop = controls[control]?.line ?? stretch.lines + 1;
       for (; next < tag.length && (line[next] as number) < stop; next += 1) {
-        const index = (tag[next] as number) >>> 2;
+        const index = channelOfTag(tag[next] as number);
         if (known[index] === 0) known[index] = this.#channel(stretch.channels[index] as string) + 1;
-        const number = ((known[index] as number) - 1) * 4 + ((tag[next] as number) & 3);
+        const channel = (known[index] as number) - 1;
+        const what = whatOfTag(tag[next] as number);
+        if (what === OUTSIDE) {
+          this.#outside(process, channel);
+          continue;
+        }
         this.#row(
           process,
-          number,
+          rowTag(channel, what),
           offset + (line[next] as number),
           begin[next] as number,
           end[next] as number,
@@ -167,49 +191,34 @@ export class EvidenceBuilder {
     const raw = this.#raw;
     const id = raw.channels.push(name) - 1;
     this.#channelIds.set(name, id);
+    raw.outsideOf.push(NOBODY);
     for (let side = 0; side < 2; side += 1) {
       raw.processAt.push(NOBODY);
       raw.weak.push(0);
-      this.#lastRow.push(0);
-      this.#lastRow.push(0);
     }
+    for (let tag = rowTag(id, 0); tag < rowTag(id + 1, 0); tag += 1) this.#lastRow.push(0);
     return id;
   }
 
-  #range(
-    process: number,
-    channel: string,
-    side: number,
-    begin: number,
-    end: number,
-    invalidate: number,
-  ): void {
-    this.#rangeOn(process, begin < end ? this.#channel(channel) : 0, side, begin, end, invalidate);
+  #range(process: number, channel: string, what: number, begin: number, end: number): void {
+    this.#rangeOn(process, rowTag(begin < end ? this.#channel(channel) : 0, what), begin, end);
   }
 
-  #rangeOn(
-    process: number,
-    channel: number,
-    side: number,
-    begin: number,
-    end: number,
-    invalidate: number,
-  ): void {
+  #rangeOn(process: number, tag: number, begin: number, end: number): void {
     const line = this.#nextLine(process);
-    if (begin >= end) return;
-    this.#row(process, (channel * 2 + side) * 2 + invalidate, line, begin, end, false);
+    if (begin < end) this.#row(process, tag, line, begin, end, false);
   }
 
-  /** A range that is not empty. `tag` as in `RawEvidence`. */
+  /** A range that is not empty. */
   #row(process: number, tag: number, line: number, begin: number, end: number, join: boolean): void {
     const raw = this.#raw;
-    const channelEnd = tag >>> 1;
+    const channelEnd = endOfTag(tag);
     if (raw.processAt.at(channelEnd) !== process || raw.weak.at(channelEnd) === 1)
       this.#claim(process, channelEnd, begin, end);
     if (join) {
       const last = this.#lastRow.at(tag) - 1;
-      if (last >= this.#closedRows.at(process) && raw.rowEnd.at(last) === begin) {
-        raw.rowEnd.data[last] = end;
+      if (last >= this.#closedRows.at(process) && continues(raw, last, tag, begin)) {
+        raw.rowEnd.data[last] = Math.max(raw.rowEnd.at(last), end);
         return;
       }
       this.#lastRow.data[tag] = raw.rowTag.length + 1;
@@ -225,6 +234,11 @@ export class EvidenceBuilder {
     const raw = this.#raw;
     const holder = raw.processAt.at(channelEnd);
     const holderIsWeak = raw.weak.at(channelEnd) === 1;
+    const outside = raw.outsideOf.at(channelEnd >>> 1);
+    if (outside !== NOBODY && outside !== process) {
+      if (begin === end) return;
+      throw notOutside(raw, outside, process, channelEnd >>> 1);
+    }
     if (begin === end) {
       if (holder === NOBODY) {
         raw.processAt.data[channelEnd] = process;
@@ -236,6 +250,22 @@ export class EvidenceBuilder {
       throw twoEnds(raw, process, holder, channelEnd, begin, end);
     raw.processAt.data[channelEnd] = process;
     raw.weak.data[channelEnd] = 0;
+  }
+
+  /** The channel's other end is outside: nobody else stands at either, but for those that only a cut at offset 0 names. */
+  #outside(process: number, channel: number): void {
+    const raw = this.#raw;
+    const known = raw.outsideOf.at(channel);
+    if (known !== NOBODY && known !== process) throw notOutside(raw, known, process, channel);
+    raw.outsideOf.data[channel] = process;
+    for (const channelEnd of [channel * 2 + SENDER, channel * 2 + RECEIVER]) {
+      const holder = raw.processAt.at(channelEnd);
+      if (holder === NOBODY || holder === process) continue;
+      if (holder !== AMBIGUOUS && raw.weak.at(channelEnd) === 0)
+        throw notOutside(raw, process, holder, channel);
+      raw.processAt.data[channelEnd] = NOBODY;
+      raw.weak.data[channelEnd] = 0;
+    }
   }
 
   #checkpoint(process: number, event: CheckpointEvent): void {
@@ -254,6 +284,19 @@ export class EvidenceBuilder {
     for (const [channel, offset] of event.cut.sent) this.#cut(process, segment, channel, SENDER, offset);
     for (const [channel, offset] of event.cut.received)
       this.#cut(process, segment, channel, RECEIVER, offset);
+    for (const [channel, offset] of event.cut.seen ?? [])
+      this.#seen(process, segment, channel, offset, event.cut.received.get(channel) ?? 0);
+    for (const channel of event.cut.outside ?? []) this.#outside(process, this.#channel(channel));
+  }
+
+  #seen(process: number, segment: number, channel: string, offset: number, received: number): void {
+    const raw = this.#raw;
+    const number = this.#channel(channel);
+    this.#claim(process, number * 2 + RECEIVER, 0, offset);
+    if (offset <= received) return;
+    raw.seenSegment.push(segment);
+    raw.seenChannel.push(number);
+    raw.seenOffset.push(offset);
   }
 
   #cut(process: number, segment: number, channel: string, side: number, offset: number): void {
@@ -321,6 +364,20 @@ export class EvidenceBuilder {
     raw.segmentFirstStable.push(0);
     raw.segmentBelow.push(below);
   }
+}
+
+/** True where a range joins the row before it: it touches; of what was looked at, it may overlap. */
+function continues(raw: RawEvidence, row: number, tag: number, begin: number): boolean {
+  const end = raw.rowEnd.at(row);
+  return begin === end || (whatOfTag(tag) === LOOKED && begin >= raw.rowBegin.at(row) && begin < end);
+}
+
+function notOutside(raw: RawEvidence, process: number, other: number, channel: number): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_CONTRADICTION",
+    `channel "${raw.channels[channel]}" is outside for process "${raw.processes[process]}", but process "${raw.processes[other]}" names it, too`,
+    "Outside is who is no part of the application: leave the `outside` line out, or give the channels names of their own.",
+  );
 }
 
 function twoEnds(

@@ -11,16 +11,46 @@
 export const SENDER = 0;
 export const RECEIVER = 1;
 
+/** What a row in order of arrival is: these four are `2 * side + invalidate`. */
+export const SENT = 0;
+export const RECEIVED = 2;
+export const LOOKED = 4;
+/** No range: the channel is outside. */
+export const OUTSIDE = 5;
+
+/** A channel and what the row is of it, in one number. */
+export function rowTag(channel: number, what: number): number {
+  return channel * 8 + what;
+}
+
+export function channelOfTag(tag: number): number {
+  return tag >>> 3;
+}
+
+export function whatOfTag(tag: number): number {
+  return tag & 7;
+}
+
+/** The channel end that the row stands at: who looks stands where it receives. */
+export function endOfTag(tag: number): number {
+  const what = whatOfTag(tag);
+  return channelOfTag(tag) * 2 + (what === LOOKED ? RECEIVER : what >>> 1);
+}
+
 /** Segment flags. */
 export const USABLE = 1;
 export const HAS_CUT = 2;
 
-/** One row a non-empty range sent or received, by channel end. */
-export interface RangeRows {
+/** Non-empty ranges: one row each. */
+export interface RowRanges {
   readonly start: Uint32Array;
   readonly line: Uint32Array;
   readonly begin: Float64Array;
   readonly end: Float64Array;
+}
+
+/** What was sent or received, by channel end. */
+export interface RangeRows extends RowRanges {
   /** 1: the row is a page-invalidate. */
   readonly invalidate: Uint8Array;
 }
@@ -40,7 +70,7 @@ export interface Segments {
   readonly lost: Float64Array;
 }
 
-/** Cut vectors by channel end: `segment` (global index) is the checkpoint that carries it. */
+/** Cut vectors by channel end (`seen`: by channel): `segment` (global index) is the checkpoint that carries it. */
 export interface CutRows {
   readonly start: Uint32Array;
   readonly segment: Uint32Array;
@@ -57,9 +87,15 @@ export interface Evidence {
   readonly rows: RangeRows;
   readonly segments: Segments;
   readonly cuts: CutRows;
+  /** What the receiver has looked at, by channel; and what its cuts say that it has seen beyond what it received. */
+  readonly peeks: RowRanges;
+  readonly seen: CutRows;
+  /** By channel: the process for which its other end is outside, -1 = it is inside. Nobody else stands at its ends. */
+  readonly outside: Int32Array;
   /** Some process wrote a `stable` line, in effect or undone: it keeps a message log, and more of its past may become restorable. */
   readonly sawStable: boolean;
-  /** `gap` lines in effective histories, and the sum of their `lost`. */
+  /** `gap` lines in effective histories: without and with a later cut of their process; the sum of the `lost` of all. */
   readonly gaps: number;
+  readonly healed: number;
   readonly lost: number;
 }

@@ -5,7 +5,7 @@
  * checkpoint (latest), a receive from the earliest line that may hold it: the first gap after the previous checkpoint with a cut or,
  * where nothing is declared missing, the first line after that checkpoint. The least line wins.
  */
-import { type Evidence, HAS_CUT, RECEIVER } from "./evidence-layout.ts";
+import { type CutRows, type Evidence, HAS_CUT, RECEIVER, type RowRanges } from "./evidence-layout.ts";
 import { Float64List, Uint32List } from "./growable.ts";
 
 /** The line is a bound taken from a cut, not an event's. */
@@ -76,6 +76,13 @@ export interface Ignored {
   readonly end: readonly number[];
 }
 
+/** Cuts of one channel end: [from, to) of the rows. */
+interface CutSlice {
+  readonly rows: CutRows;
+  readonly from: number;
+  readonly to: number;
+}
+
 /** Computes `LineRanges` for one channel end after another, with scratch space that is reused. */
 export class FirstLines {
   readonly #evidence: Evidence;
@@ -94,17 +101,30 @@ export class FirstLines {
     const { rows, cuts } = this.#evidence;
     const from = rows.start[channelEnd] as number;
     const to = rows.start[channelEnd + 1] as number;
-    const cutFrom = cuts.start[channelEnd] as number;
-    const cutTo = cuts.start[channelEnd + 1] as number;
+    const slice = cutsOf(cuts, channelEnd);
     into.clear();
-    if (cutFrom === cutTo) {
+    if (slice.from === slice.to) {
       this.#reduceRows(from, to, ignored !== null, into);
       return;
     }
     this.#events.clear();
     this.#reduceRows(from, to, ignored !== null, this.#events);
-    this.#buildStairs(cutFrom, cutTo, ignored);
+    this.#buildStairs(slice, ignored);
     this.#merge(channelEnd % 2 === RECEIVER, into);
+  }
+
+  /**
+   * From which line on the channel's receiver knows a byte: the least of what `received` says, of its peeks, and of what only the `seen` of
+   * a cut tells. Who looks counts like who receives.
+   */
+  computeKnown(channel: number, ignored: Ignored | null, received: LineRanges, into: LineRanges): void {
+    const looked = new LineRanges();
+    this.#events.clear();
+    sweepRows(receivesAndPeeks(this.#evidence, channel, ignored !== null), this.#events);
+    this.#buildStairs(cutsOf(this.#evidence.seen, channel), ignored);
+    this.#merge(true, looked);
+    into.clear();
+    leastLines(received, looked, into);
   }
 
   /** Rows → least line per byte. Rows that rise in offset (FIFO) pass straight through; others are swept. */
@@ -115,7 +135,7 @@ export class FirstLines {
       if (skipInvalidates && invalidate[row] === 1) continue;
       if ((begin[row] as number) < reached) {
         into.clear();
-        sweepRows(this.#evidence, from, to, skipInvalidates, into);
+        sweepRows(rowsWithin(this.#evidence, from, to, skipInvalidates), into);
         return;
       }
       reached = end[row] as number;
@@ -123,8 +143,8 @@ export class FirstLines {
     }
   }
 
-  #buildStairs(from: number, to: number, ignored: Ignored | null): void {
-    const { segment, offset } = this.#evidence.cuts;
+  #buildStairs({ rows, from, to }: CutSlice, ignored: Ignored | null): void {
+    const { segment, offset } = rows;
     this.#stairs.clear();
     let reached = 0;
     for (let cut = from; cut < to; cut += 1) {
@@ -177,6 +197,28 @@ export class FirstLines {
   }
 }
 
+function cutsOf(rows: CutRows, key: number): CutSlice {
+  return { rows, from: rows.start[key] as number, to: rows.start[key + 1] as number };
+}
+
+/** Per byte the lesser line of two lists; a tie says less where it is from a cut. */
+function leastLines(a: LineRanges, b: LineRanges, into: LineRanges): void {
+  let [i, j] = [0, 0];
+  let at = Number.NEGATIVE_INFINITY;
+  while (i < a.length || j < b.length) {
+    const beginA = i < a.length ? Math.max(at, a.begin.at(i)) : Number.POSITIVE_INFINITY;
+    const beginB = j < b.length ? Math.max(at, b.begin.at(j)) : Number.POSITIVE_INFINITY;
+    const begin = Math.min(beginA, beginB);
+    const [inA, inB] = [beginA === begin, beginB === begin];
+    const end = Math.min(inA ? a.end.at(i) : beginA, inB ? b.end.at(j) : beginB);
+    const takeA = inA && (!inB || a.line.at(i) <= b.line.at(j));
+    into.push(begin, end, takeA ? a.line.at(i) : b.line.at(j), takeA ? a.flags.at(i) : b.flags.at(j));
+    at = end;
+    if (inA && a.end.at(i) === end) i += 1;
+    if (inB && b.end.at(j) === end) j += 1;
+  }
+}
+
 function pushWithout(ignored: Ignored, from: number, to: number, tag: number, into: LineRanges): void {
   let at = from;
   for (let i = lowerBound(ignored.end, from); i < ignored.begin.length && at < to; i += 1) {
@@ -200,20 +242,51 @@ function lowerBound(values: readonly number[], bound: number): number {
   return low;
 }
 
+/** Ranges in line order. */
+type Swept = Pick<RowRanges, "line" | "begin" | "end">;
+
+function rowsWithin({ rows }: Evidence, from: number, to: number, skipInvalidates: boolean): Swept {
+  const kept: number[] = [];
+  for (let row = from; row < to; row += 1)
+    if (!(skipInvalidates && rows.invalidate[row] === 1)) kept.push(row);
+  return {
+    line: Uint32Array.from(kept, (row) => rows.line[row] as number),
+    begin: Float64Array.from(kept, (row) => rows.begin[row] as number),
+    end: Float64Array.from(kept, (row) => rows.end[row] as number),
+  };
+}
+
+/** What the receiver took and what it looked at. */
+function receivesAndPeeks(evidence: Evidence, channel: number, skipInvalidates: boolean): Swept {
+  const { rows, peeks } = evidence;
+  const end = channel * 2 + RECEIVER;
+  const taken = rowsWithin(
+    evidence,
+    rows.start[end] as number,
+    rows.start[end + 1] as number,
+    skipInvalidates,
+  );
+  const [from, to] = [peeks.start[channel] as number, peeks.start[channel + 1] as number];
+  const all = [
+    ...Array.from(taken.line, (line, row) => [line, taken.begin[row], taken.end[row]] as const),
+    ...Array.from(
+      { length: to - from },
+      (_, row) => [peeks.line[from + row], peeks.begin[from + row], peeks.end[from + row]] as const,
+    ),
+  ].sort(([a], [b]) => (a as number) - (b as number));
+  return {
+    line: Uint32Array.from(all, ([line]) => line as number),
+    begin: Float64Array.from(all, ([, first]) => first as number),
+    end: Float64Array.from(all, ([, , last]) => last as number),
+  };
+}
+
 /**
  * Rows in any offset order, overlapping or repeated → least line per byte. Rows stand in line order, so an interval stack over a
  * sweep by offset needs a heap of the open rows: the least row number open is the least line. O(n log n).
  */
-function sweepRows(
-  evidence: Evidence,
-  from: number,
-  to: number,
-  skipInvalidates: boolean,
-  into: LineRanges,
-): void {
-  const { begin, end, line, invalidate } = evidence.rows;
-  const byBegin: number[] = [];
-  for (let row = from; row < to; row += 1) if (!(skipInvalidates && invalidate[row] === 1)) byBegin.push(row);
+function sweepRows({ line, begin, end }: Swept, into: LineRanges): void {
+  const byBegin = Array.from(begin.keys());
   byBegin.sort((a, b) => (begin[a] as number) - (begin[b] as number) || a - b);
   const open = new MinHeap();
   let next = 0;

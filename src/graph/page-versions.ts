@@ -233,6 +233,11 @@ function extended(
   }
   const more = line.length - evidence.rows.line.length;
   const last = evidence.cuts.start.at(-1) as number;
+  /** The further channels have nothing of it. */
+  const none = <R extends { readonly start: Uint32Array }>(rows: R): R => ({
+    ...rows,
+    start: Uint32Array.from([...rows.start, ...names.map(() => rows.start.at(-1) as number)]),
+  });
   return {
     ...evidence,
     channels: [...evidence.channels, ...names],
@@ -248,5 +253,8 @@ function extended(
       ...evidence.cuts,
       start: Uint32Array.from([...evidence.cuts.start, ...names.flatMap(() => [last, last])]),
     },
+    peeks: none(evidence.peeks),
+    seen: none(evidence.seen),
+    outside: Int32Array.from([...evidence.outside, ...names.map(() => -1)]),
   };
 }

@@ -17,8 +17,10 @@ export class RawEvidence {
   /** Per channel end: the process, and 1 where only a cut at offset 0 says so. */
   readonly processAt = new Uint32List();
   readonly weak = new Uint32List();
+  /** Per channel: the process for which it is outside, or NOBODY. */
+  readonly outsideOf = new Uint32List();
 
-  /** Per range row: `end * 2 + invalidate`, line, range. */
+  /** Per range row: its tag (evidence-layout.ts), line, range. */
   readonly rowTag = new Uint32List();
   readonly rowLine = new Uint32List();
   readonly rowBegin = new Float64List();
@@ -40,6 +42,10 @@ export class RawEvidence {
   readonly cutSegment = new Uint32List();
   readonly cutEnd = new Uint32List();
   readonly cutOffset = new Float64List();
+  /** The same of what cuts have seen beyond what was received, by channel. */
+  readonly seenSegment = new Uint32List();
+  readonly seenChannel = new Uint32List();
+  readonly seenOffset = new Float64List();
 
   /** Per rollback: rows before it, the process, the last line it kept. */
   readonly rollbackRow = new Uint32List();

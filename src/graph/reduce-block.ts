@@ -7,6 +7,7 @@ import { unsignedView } from "../format/block-layout.ts";
 import { readChannelNames, readColumns } from "../format/block-read.ts";
 import { EVENT_KIND } from "../format/event-columns.ts";
 import { MAX_BLOCK_EVENTS, MAX_OFFSET } from "../model/limits.ts";
+import { RECEIVED, rowTag, SENT } from "./evidence-layout.ts";
 import { type ReducedLines, RowArrays, reduceColumns } from "./reduced-lines.ts";
 
 /** The same as `reduceColumns(readColumns(parsed), join)`. Throws only RL_BAD_BLOCK. */
@@ -61,7 +62,13 @@ function reduceRanges(parsed: ParsedBlock, join: boolean): ReducedLines {
     if (first >= last) continue;
     const at = open[slot] as number;
     if (join && at >= 0 && out.end[at] === first) out.end[at] = last;
-    else open[slot] = out.push(slot * 2, row + 1, first, last);
+    else
+      open[slot] = out.push(
+        rowTag(channel[row] as number, side === 0 ? SENT : RECEIVED),
+        row + 1,
+        first,
+        last,
+      );
   }
   if (receives !== header.receives || exception !== begins.rows.length)
     throw badBlock("the cells are not what the header says");

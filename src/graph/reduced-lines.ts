@@ -3,21 +3,21 @@
  *
  * Consecutive ranges of one channel end that touch become one row if no checkpoint and no rollback stands between them. That loses
  * nothing: no restore point lies between their lines (without `stable` lines only checkpoints and ends are restore points), so every
- * line keeps or undoes all of them. The row carries the first of their lines.
+ * line keeps or undoes all of them. The row carries the first of their lines. What is looked at may overlap what was looked at before.
  *
  * The joins are maximal and each depends on two neighbours only, so that any way to cut a history into stretches gives the same rows
  * once `EvidenceBuilder.addReduced` has joined across the borders.
  */
 import { EVENT_KIND, type EventColumns, isControlKind, isRangeKind } from "../format/event-columns.ts";
 import type { Event } from "../model/event.ts";
-import { RECEIVER, SENDER } from "./evidence-layout.ts";
+import { LOOKED, OUTSIDE, RECEIVED, rowTag, SENT } from "./evidence-layout.ts";
 
 export interface ReducedLines {
   readonly process: string;
   /** Lines of the stretch, count. */
   readonly lines: number;
   readonly channels: readonly string[];
-  /** Per row: `(channel * 2 + end) * 2 + invalidate`; first line, 1-based in the stretch; range. Lines rise. */
+  /** Per row: tag (evidence-layout.ts); first line, 1-based in the stretch; range, [0, 0) of an OUTSIDE row. Lines rise. */
   readonly tag: Uint32Array;
   readonly line: Uint32Array;
   readonly begin: Float64Array;
@@ -37,7 +37,7 @@ const NO_ROW = -1;
 export function reduceColumns(columns: EventColumns, join: boolean): ReducedLines {
   const { kind, channel, begin, end, count } = columns;
   const out = new RowArrays(join ? Math.min(count, 1024) : count);
-  const open = new Int32Array(columns.channels.length * 4).fill(NO_ROW);
+  const open = new Int32Array(rowTag(columns.channels.length, 0)).fill(NO_ROW);
   const controls: ReducedControl[] = [];
   /** Rows before it are closed: a checkpoint or rollback follows them. */
   let closed = 0;
@@ -47,10 +47,13 @@ export function reduceColumns(columns: EventColumns, join: boolean): ReducedLine
       const first = begin[row] as number;
       const last = end[row] as number;
       if (first >= last) continue;
-      const tag = (channel[row] as number) * 4 + sideOf(columns, row, code);
+      const what = whatOf(columns, row, code);
+      const tag = rowTag(channel[row] as number, what);
       const at = open[tag] as number;
-      if (join && at >= closed && out.end[at] === first) out.end[at] = last;
+      if (join && at >= closed && out.continuedBy(at, first, what === LOOKED)) out.extend(at, last);
       else open[tag] = out.push(tag, row + 1, first, last);
+    } else if (code === EVENT_KIND.outside) {
+      out.push(rowTag(channel[row] as number, OUTSIDE), row + 1, 0, 0);
     } else if (isControlKind(code)) {
       controls.push({ line: row + 1, event: columns.event(row) });
       if (code === EVENT_KIND.checkpoint || code === EVENT_KIND.rollback) closed = out.length;
@@ -59,13 +62,13 @@ export function reduceColumns(columns: EventColumns, join: boolean): ReducedLine
   return { process: columns.process, lines: count, channels: columns.channels, ...out.sealed(), controls };
 }
 
-/** `end * 2 + invalidate` of a row with a range. */
-function sideOf(columns: EventColumns, row: number, code: number): number {
-  if (code === EVENT_KIND.send) return SENDER * 2;
-  if (code === EVENT_KIND.receive) return RECEIVER * 2;
+function whatOf(columns: EventColumns, row: number, code: number): number {
+  if (code === EVENT_KIND.send) return SENT;
+  if (code === EVENT_KIND.receive) return RECEIVED;
+  if (code === EVENT_KIND.peek) return LOOKED;
   const event = columns.event(row);
   const source = "role" in event && event.role === "source";
-  return (source ? SENDER : RECEIVER) * 2 + (code === EVENT_KIND["page-invalidate"] ? 1 : 0);
+  return (source ? SENT : RECEIVED) + (code === EVENT_KIND["page-invalidate"] ? 1 : 0);
 }
 
 /** Four arrays that grow together. */
@@ -93,6 +96,16 @@ export class RowArrays {
     this.end[row] = end;
     this.length = row + 1;
     return row;
+  }
+
+  /** True where a range that begins at `first` joins the row: it touches, or may overlap. */
+  continuedBy(row: number, first: number, overlaps: boolean): boolean {
+    const end = this.end[row] as number;
+    return first === end || (overlaps && first < end && first >= (this.begin[row] as number));
+  }
+
+  extend(row: number, last: number): void {
+    if (last > (this.end[row] as number)) this.end[row] = last;
   }
 
   /** Copies of the right size: what is sent to another thread carries no spare room. */

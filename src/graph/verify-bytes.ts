@@ -8,6 +8,8 @@ export interface ByteFacts {
   readonly receiver: number;
   readonly sent: number | null;
   readonly received: number | null;
+  /** When the receiver knew it: received it or looked at it. */
+  readonly known: number | null;
   /** True unless the in-transit policy is "logged" and no log is sure to hold it. */
   readonly logged: boolean;
 }
@@ -46,7 +48,8 @@ export class ByteLookup {
     const asked = new Map<number, Asked[]>();
     links.forEach((link, step) => {
       const channel = link.channel === undefined ? undefined : numbers.get(link.channel);
-      if (channel === undefined || link.begin === undefined || link.end === undefined) return;
+      if (channel === undefined || evidence.outside[channel] !== -1) return;
+      if (link.begin === undefined || link.end === undefined) return;
       if (link.begin >= link.end) return;
       const list = asked.get(channel);
       if (list === undefined) asked.set(channel, [{ byte: link.begin, step }]);
@@ -66,11 +69,13 @@ export class ByteLookup {
     const invalid = this.#invalidated(channel, bytes);
     const sent = this.#firstEvents(channel * 2, bytes);
     const received = this.#firstEvents(channel * 2 + 1, bytes);
+    const looked = this.#firstPeeks(channel, bytes);
     const sender = this.#evidence.processAt[channel * 2] as number;
     const receiver = this.#evidence.processAt[channel * 2 + 1] as number;
     const stable = sender < 0 ? 0 : this.#histories.lastStable(sender);
-    const sentCuts = this.#cuts(channel * 2);
-    const receivedCuts = this.#cuts(channel * 2 + 1);
+    const sentCuts = this.#cuts(this.#evidence.cuts, channel * 2);
+    const receivedCuts = this.#cuts(this.#evidence.cuts, channel * 2 + 1);
+    const seenCuts = this.#cuts(this.#evidence.seen, channel);
     const lines = this.#evidence.segments.line;
     asked.forEach(({ byte, step }, place) => {
       const ignoreCuts = invalid[place] === 1;
@@ -78,14 +83,20 @@ export class ByteLookup {
       const receivedCut = ignoreCuts ? undefined : firstCut(receivedCuts, byte);
       let sentLine = (sent[place] as FirstEvent).line;
       let receivedLine = (received[place] as FirstEvent).line;
+      let knownLine = Math.min(receivedLine, looked[place] as number);
+      const seenCut = ignoreCuts ? undefined : firstCut(seenCuts, byte);
+      if (seenCut !== undefined && knownLine > (lines[seenCut] as number))
+        knownLine = this.#histories.cutFrom(seenCut);
       if (sentCut !== undefined) sentLine = Math.min(sentLine, lines[sentCut] as number);
       if (receivedCut !== undefined && receivedLine > (lines[receivedCut] as number))
         receivedLine = this.#histories.cutFrom(receivedCut);
+      knownLine = Math.min(knownLine, receivedLine);
       this.#facts[step] = {
         sender,
         receiver,
         sent: Number.isFinite(sentLine) ? sentLine : null,
         received: Number.isFinite(receivedLine) ? receivedLine : null,
+        known: Number.isFinite(knownLine) ? knownLine : null,
         logged: !this.#logged || sentLine <= stable,
       };
     });
@@ -104,6 +115,18 @@ export class ByteLookup {
         found.line = Math.min(found.line, rows.line[row] as number);
       }
     }
+    return first;
+  }
+
+  /** Per byte: the least line of a peek that holds it, infinite = none. */
+  #firstPeeks(channel: number, bytes: Float64Array): number[] {
+    const { start, line, begin, end } = this.#evidence.peeks;
+    const first = Array.from(bytes, () => Number.POSITIVE_INFINITY);
+    for (let row = start[channel] as number; row < (start[channel + 1] as number); row += 1)
+      for (let i = atOrAfter(bytes, begin[row] as number); i < bytes.length; i += 1) {
+        if ((bytes[i] as number) >= (end[row] as number)) break;
+        first[i] = Math.min(first[i] as number, line[row] as number);
+      }
     return first;
   }
 
@@ -127,9 +150,9 @@ export class ByteLookup {
     return hit;
   }
 
-  /** The cuts of a channel end that rise above all before them: offsets and segments, both rising. */
-  #cuts(end: number): { offsets: number[]; segments: number[] } {
-    const { start, segment, offset } = this.#evidence.cuts;
+  /** The cuts of a channel end (`seen`: of a channel) that rise above all before them: offsets and segments, both rising. */
+  #cuts(rows: Evidence["cuts"], end: number): { offsets: number[]; segments: number[] } {
+    const { start, segment, offset } = rows;
     const rising = { offsets: [] as number[], segments: [] as number[] };
     let reach = 0;
     for (let cut = start[end] as number; cut < (start[end + 1] as number); cut += 1) {

@@ -2,8 +2,8 @@
  * Re-checks a line from the evidence, by the definitions of src/README.md ("Semantics decided") and with no code of the engine: sets of
  * offsets at one cut instead of lines per byte, and one look at each step of the proof instead of a search.
  *
- * Checked: every entry is a restore point with the right action and base · failed processes do not continue · received ⊆ sent on every
- * channel · nothing unreplayable in transit · the in-transit list is exactly what is in transit · every rolled-back process is forced that
+ * Checked: every entry is a restore point with the right action and base · failed processes do not continue · received or seen ⊆ sent on every
+ * channel that is not outside · lost inputs and unsayable outputs of the others are exactly what is undone · nothing unreplayable in transit · the in-transit list is exactly what is in transit · every rolled-back process is forced that
  * far by a valid chain, so that no later line exists.
  */
 import { RecoveryLineError } from "../model/errors.ts";
@@ -12,6 +12,7 @@ import type {
   InTransitPolicy,
   InTransitRange,
   LineEntry,
+  OutsideRange,
   RecoveryLine,
   WitnessLink,
 } from "../model/recovery-line.ts";
@@ -69,11 +70,22 @@ function reject(what: string): never {
 }
 
 function checkSummary(evidence: Evidence, answer: RecoveryLine): void {
-  let gaps = 0;
-  let lost = 0;
-  for (const count of evidence.segments.gapCount) gaps += count;
-  for (const count of evidence.segments.lost) lost += count;
-  if (answer.evidence.gaps !== gaps || answer.evidence.lost !== lost)
+  const { start, flags, gapCount, lost: lostIn } = evidence.segments;
+  let [gaps, healed, lost] = [0, 0, 0];
+  for (let process = 0; process + 1 < start.length; process += 1) {
+    let open = 0;
+    for (let s = start[process] as number; s < (start[process + 1] as number); s += 1) {
+      if (((flags[s] as number) & 2) !== 0) {
+        healed += open;
+        open = 0;
+      }
+      open += gapCount[s] as number;
+      lost += lostIn[s] as number;
+    }
+    gaps += open;
+  }
+  const told = answer.evidence;
+  if (told.gaps !== gaps || told.healed !== healed || told.lost !== lost)
     reject("gaps or lost events miscounted");
   if ((answer.outcome === "tainted") !== gaps > 0) reject(`outcome "${answer.outcome}" with ${gaps} gaps`);
 }
@@ -115,16 +127,19 @@ function checkChannels(
 ): void {
   const sets = new OffsetSets(evidence, histories, question.dsm);
   let listed = 0;
+  checkOutside(evidence, sets, answer);
   evidence.channels.forEach((channel, number) => {
+    if (evidence.outside[number] !== -1) return;
     const sender = evidence.processAt[number * 2] as number;
     const receiver = evidence.processAt[number * 2 + 1] as number;
     const from = answer.line[sender];
     const to = answer.line[receiver];
     const sent = from === undefined ? [] : sets.sentAt(number, from.position);
     const received = to === undefined ? [] : sets.receivedAt(number, to.position);
-    const orphans = subtract(received, sent);
+    const seen = to === undefined ? [] : sets.seenAt(number, to.position);
+    const orphans = subtract(seen, sent);
     if (orphans.length > 0)
-      reject(`[${orphans[0]}, ${orphans[1]}) of channel "${channel}" is received, not sent`);
+      reject(`[${orphans[0]}, ${orphans[1]}) of channel "${channel}" is received or seen, not sent`);
     const inTransit = subtract(sent, received);
     for (let i = 0; i < inTransit.length; i += 2)
       checkInTransit(answer.inTransit[listed++], {
@@ -140,6 +155,40 @@ function checkChannels(
       reject(`[${lost[0]}, ${lost[1]}) of channel "${channel}" is in transit, not replayable`);
   });
   if (listed !== answer.inTransit.length) reject("ranges listed as in transit that are not");
+}
+
+/** Of an outside channel: what its process has undone, range by range in order of channels. */
+function checkOutside(evidence: Evidence, sets: OffsetSets, answer: RecoveryLine): void {
+  const inputs: OutsideRange[] = [];
+  const outputs: OutsideRange[] = [];
+  evidence.channels.forEach((channel, number) => {
+    const process = evidence.outside[number] as number;
+    if (process === -1) return;
+    for (const end of [evidence.processAt[number * 2], evidence.processAt[number * 2 + 1]])
+      if (end !== -1 && end !== process)
+        reject(`channel "${channel}" is outside, and another process is at it`);
+    const [position, length] = [answer.line[process]?.position ?? 0, evidence.length[process] as number];
+    const name = evidence.processes[process] as string;
+    const list = (into: OutsideRange[], all: readonly number[], kept: readonly number[]): void => {
+      const undone = subtract(all, kept);
+      for (let i = 0; i < undone.length; i += 2)
+        into.push({ channel, process: name, begin: undone[i] as number, end: undone[i + 1] as number });
+    };
+    list(inputs, sets.receivedAt(number, length), sets.receivedAt(number, position));
+    list(outputs, sets.sentAt(number, length), sets.sentAt(number, position));
+  });
+  if (!sameRanges(answer.lostInputs, inputs)) reject("the lost inputs are not those listed");
+  if (!sameRanges(answer.unsayable, outputs)) reject("the unsayable outputs are not those listed");
+}
+
+function sameRanges(listed: readonly OutsideRange[], actual: readonly OutsideRange[]): boolean {
+  return (
+    listed.length === actual.length &&
+    actual.every(({ channel, process, begin, end }, at) => {
+      const one = listed[at] as OutsideRange;
+      return one.channel === channel && one.process === process && one.begin === begin && one.end === end;
+    })
+  );
 }
 
 function checkInTransit(listed: InTransitRange | undefined, actual: InTransitRange): void {
@@ -212,24 +261,23 @@ function firstUndone(
   }
   const byte = bytes.at(step);
   if (byte === undefined) return wrong();
-  const { sender, receiver, sent, received } = byte;
+  const { sender, receiver, sent, received, known } = byte;
   if ((before === undefined) !== (link.from === undefined)) return wrong();
   if (before !== undefined && before.link?.process !== link.from) return wrong();
   if (
     link.position !== undefined &&
-    link.position !== (process === sender && link.rule === "unreplayable" ? sent : received)
+    link.position !== (process === sender && link.rule === "unreplayable" ? sent : known)
   )
     return wrong();
+  if ((link.looked === true) !== (link.rule !== "unreplayable" && known !== received)) return wrong();
   const from = before === undefined ? undefined : link.from;
   const nameOf = (at: number): string | undefined => evidence.processes[at];
   if (link.rule === "never-sent")
-    return process === receiver && sent === null && received !== null && from === undefined
-      ? received
-      : wrong();
+    return process === receiver && sent === null && known !== null && from === undefined ? known : wrong();
   if (link.rule === "orphan") {
-    if (process !== receiver || received === null || from === undefined || from !== nameOf(sender))
+    if (process !== receiver || known === null || from === undefined || from !== nameOf(sender))
       return wrong();
-    return sent !== null && sent > (before as StepBefore).atMost ? received : wrong();
+    return sent !== null && sent > (before as StepBefore).atMost ? known : wrong();
   }
   if (process !== sender || sent === null || byte.logged) return wrong();
   if (from === undefined) return receiver < 0 ? sent : wrong();

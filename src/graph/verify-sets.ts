@@ -72,6 +72,32 @@ export class OffsetSets {
     ]);
   }
 
+  /** What the receiver knows: received, or looked at, by the same rules. */
+  seenAt(channel: number, position: number): Offsets {
+    const received = this.receivedAt(channel, position);
+    const { seen } = this.#evidence;
+    const looked = this.#peeks(channel, position);
+    if (looked.length === 0 && seen.start[channel] === seen.start[channel + 1]) return received;
+    const pairs = [...received, ...looked];
+    const lines = this.#evidence.segments.line;
+    let reach = 0;
+    for (let cut = seen.start[channel] as number; cut < (seen.start[channel + 1] as number); cut += 1) {
+      const s = seen.segment[cut] as number;
+      const line = lines[s] as number;
+      if (line <= position) {
+        reach = Math.max(reach, seen.offset[cut] as number);
+        continue;
+      }
+      if (this.#histories.cutFrom(s) <= position) {
+        const told = setOf([...this.#rows(channel * 2 + 1, line), ...this.#peeks(channel, line)]);
+        pairs.push(...subtract(this.#withoutInvalidates(channel, seen.offset[cut] as number), told));
+      }
+      break;
+    }
+    pairs.push(...this.#withoutInvalidates(channel, reach));
+    return setOf(pairs);
+  }
+
   /** Sent bytes that the sender's message log can replay (src/README.md 6). */
   logged(channel: number, sender: number): Offsets {
     return this.sentAt(channel, this.#histories.lastStable(sender));
@@ -88,6 +114,15 @@ export class OffsetSets {
       if (begin === pairs[pairs.length - 1]) pairs[pairs.length - 1] = rows.end[row] as number;
       else pairs.push(begin, rows.end[row] as number);
     }
+    return pairs;
+  }
+
+  /** What was looked at up to a position. */
+  #peeks(channel: number, position: number): number[] {
+    const { start, line, begin, end } = this.#evidence.peeks;
+    const pairs: number[] = [];
+    for (let row = start[channel] as number; row < (start[channel + 1] as number); row += 1)
+      if ((line[row] as number) <= position) pairs.push(begin[row] as number, end[row] as number);
     return pairs;
   }
 

@@ -8,7 +8,7 @@ import { assert } from "../model/assert.ts";
 import type { Witness, WitnessLink } from "../model/recovery-line.ts";
 import { ORPHAN, TOGETHER } from "./dependencies.ts";
 import { Uint32List } from "./growable.ts";
-import { RECEIVED_FROM_CUT, SENT_FROM_CUT } from "./match-ranges.ts";
+import { KNOWN_FROM_CUT, SENT_FROM_CUT } from "./match-ranges.ts";
 import { NOTHING_UNDONE } from "./propagate-rollback.ts";
 import { type RollbackModel, volatileFrom } from "./rollback-model.ts";
 
@@ -153,8 +153,9 @@ export function messageLink(
   const match = Math.floor(cause / 2);
   const orphan = cause % 2 === ORPHAN;
   const flags = matches.flags[match] as number;
-  const inexact = flags & (orphan ? RECEIVED_FROM_CUT : SENT_FROM_CUT);
-  const position = (orphan ? matches.received[match] : matches.sent[match]) as number;
+  const inexact = flags & (orphan ? KNOWN_FROM_CUT : SENT_FROM_CUT);
+  const position = (orphan ? matches.known[match] : matches.sent[match]) as number;
+  const looked = orphan && matches.received[match] !== position;
   return {
     rule: orphan ? (from === undefined ? "never-sent" : "orphan") : "unreplayable",
     process,
@@ -163,6 +164,7 @@ export function messageLink(
     begin: matches.begin[match] as number,
     end: matches.end[match] as number,
     ...(inexact ? {} : { position }),
+    ...(looked ? { looked } : {}),
   };
 }
 

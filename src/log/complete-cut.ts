@@ -34,6 +34,13 @@ export function isUnit(channel: string): boolean {
   return UNIT.test(channel);
 }
 
+/** The other direction of a captured channel (engine/channel-names.ts). */
+export function reverseChannel(channel: string): string {
+  const at = channel.lastIndexOf(":") + 1;
+  const [sender, receiver] = channel.slice(at).split("-");
+  return `${channel.slice(0, at)}${receiver}-${sender}`;
+}
+
 function endOf(side: "sent" | "received", channel: string): string {
   return `${side === "sent" ? ">" : "<"}${channel}`;
 }
@@ -45,9 +52,11 @@ export function completeCut(cut: Cut, own: ChannelAccount, others: readonly Chan
   const seen = new Map(cut.seen);
   for (const [channel, offset] of own.seen) {
     const reached = Math.max(seen.get(channel) ?? -1, received.get(channel) ?? -1);
+    if (reached >= offset || own.outside.has(channel)) continue;
     const stated = own.stated?.seen?.get(channel) ?? own.stated?.received.get(channel) ?? -1;
-    const needless = own.outside.has(channel) || (stated >= offset && !received.has(channel));
-    if (reached < offset && !needless) seen.set(channel, offset);
+    const sender = others.some((other) => (other.stated?.sent.get(channel) ?? -1) >= offset);
+    const known = stated >= offset && (sender || own.settled.has(endOf("received", channel)));
+    if (!known || received.has(channel)) seen.set(channel, offset);
   }
   return { ...cut, sent, received, ...(seen.size === 0 ? {} : { seen }) };
 }

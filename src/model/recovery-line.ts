@@ -37,6 +37,8 @@ export interface WitnessLink {
   readonly end?: number;
   /** Position (1-based line number in the effective history) of the event that is undone, where one event is known. */
   readonly position?: number;
+  /** It has only looked at the range (`peek`), or did so before it received it. */
+  readonly looked?: true;
   /** With `--dsm exact`: `from` wrote this version of the page, which came with the range (from whoever served it). */
   readonly page?: PageName;
   readonly version?: number;
@@ -48,8 +50,19 @@ export interface Witness {
 }
 
 export interface Evidence {
+  /** Gaps that no later checkpoint with a cut of their process has healed. */
   readonly gaps: number;
+  /** Events known to be missing, in healed gaps, too. */
   readonly lost: number;
+  readonly healed: number;
+}
+
+/** A maximal range of a channel to or from the outside world that `process` undoes. */
+export interface OutsideRange {
+  readonly channel: string;
+  readonly process: string;
+  readonly begin: number;
+  readonly end: number;
 }
 
 export interface RecoveryLine {
@@ -57,6 +70,10 @@ export interface RecoveryLine {
   readonly line: readonly LineEntry[];
   readonly inTransit: readonly InTransitRange[];
   readonly witnesses: readonly Witness[];
+  /** Received from outside after the process's position: nobody sends it again by itself. */
+  readonly lostInputs: readonly OutsideRange[];
+  /** Sent to the outside after the process's position: it knows that already. */
+  readonly unsayable: readonly OutsideRange[];
   readonly evidence: Evidence;
 }
 

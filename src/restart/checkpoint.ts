@@ -262,7 +262,7 @@ class Work {
       usable: this.#options.usable,
       ...image,
       cut: this.#covers,
-      uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "forgotten or older connections"],
+      uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "a connection without a name"],
       connections: cut.details.length,
       imageBytes: this.#imageBytes,
       frozenMs,

@@ -46,8 +46,22 @@ function captures(): Leftover[] {
 }
 
 function read(pinDir: string): boolean {
+  return readerOf(pinDir) !== undefined;
+}
+
+function readerOf(pinDir: string): number | undefined {
   const folder = readerFolder(pinDir);
-  return existsSync(folder) && lockHolder(folder) !== undefined;
+  return existsSync(folder) ? lockHolder(folder) : undefined;
+}
+
+/** Other captures of this machine that a collector reads now, and its process. */
+export function otherCollectors(pinDir: string): { readonly pinDir: string; readonly pid: number }[] {
+  return names(BPFFS).flatMap((name) => {
+    const path = join(BPFFS, name);
+    if (path === pinDir || !existsSync(join(path, "ring"))) return [];
+    const pid = readerOf(path);
+    return pid === undefined || pid === process.pid ? [] : [{ pinDir: path, pid }];
+  });
 }
 
 /** Process cgroups that nothing is in any more. */

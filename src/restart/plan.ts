@@ -9,12 +9,19 @@
 import type { StartRecipe } from "../engine/collect.ts";
 import type { CutDetail } from "../engine/collect-cut.ts";
 import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
+import { isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
 import { imageSockets } from "./criu-sockets.ts";
 import { openImage, type StoredImage } from "./image-store.ts";
-import { type PayloadSource, planTransit, type TransitPlan, type TransitProcess } from "./transit.ts";
+import {
+  type EndedConnections,
+  type PayloadSource,
+  planTransit,
+  type TransitPlan,
+  type TransitProcess,
+} from "./transit.ts";
 
 /** One checkpoint of one process. */
 export interface CheckpointName {
@@ -100,7 +107,7 @@ class RestartPlanner {
   }
 
   async plan(): Promise<RestartPlan> {
-    const { line, targets, breaking } = await this.#closedLine();
+    const { line, evidence, targets, breaking } = await this.#closedLine();
     const back = new Set(targets.map(({ process }) => process));
     const continues = new Set(line.line.map(({ process }) => process).filter((name) => !back.has(name)));
     const transit = await planTransit(
@@ -108,6 +115,7 @@ class RestartPlanner {
       line.inTransit,
       continues,
       this.#source.payload,
+      endedConnections(channelOwners(this.#source.running, evidence), evidence, line),
     );
     return {
       application: this.#source.app,
@@ -122,12 +130,15 @@ class RestartPlanner {
   }
 
   /** The line after all survivors that can't go on alone have been taken in. */
-  async #closedLine(): Promise<Pick<RestartPlan, "line" | "targets" | "breaking">> {
+  async #closedLine(): Promise<
+    Pick<RestartPlan, "line" | "targets" | "breaking"> & { readonly evidence: Evidence }
+  > {
     for (;;) {
       const { line, evidence } = await this.#source.compute(this.#failed, this.#unusable);
       const targets = await this.#targets(line);
       const tied = tiedSurvivors(this.#source.running, evidence, targets);
-      if (tied.length === 0 || this.#options.keepSurvivors) return { line, targets, breaking: tied };
+      if (tied.length === 0 || this.#options.keepSurvivors)
+        return { line, evidence, targets, breaking: tied };
       for (const one of tied) {
         this.#alsoFailed.push(one);
         this.#failed.push(one.process);
@@ -261,6 +272,7 @@ function channelOwners(running: ReadonlyMap<string, readonly CutDetail[]>, evide
     const receiver = evidence.processes[evidence.processAt[2 * number + RECEIVER]!];
     if (sender !== undefined) owners.senders.set(channel, sender);
     if (receiver !== undefined) owners.receivers.set(channel, receiver);
+    addUnitEnds(owners, channel, sender, receiver);
   });
   for (const [process, connections] of running)
     for (const { sends, receives } of connections) {
@@ -268,6 +280,58 @@ function channelOwners(running: ReadonlyMap<string, readonly CutDetail[]>, evide
       owners.receivers.set(receives, process);
     }
   return owners;
+}
+
+/** Who has connected, accepted or ended stands at that end of the connection, also where no byte went over it. */
+function addUnitEnds(
+  owners: Owners,
+  unit: string,
+  sender: string | undefined,
+  receiver: string | undefined,
+): void {
+  if (!isUnit(unit)) return;
+  const channel = unit.slice(0, unit.lastIndexOf("/"));
+  const reverse = reverseChannel(channel);
+  const put = (map: Map<string, string>, name: string, process: string | undefined): void => {
+    if (process !== undefined && !map.has(name)) map.set(name, process);
+  };
+  put(owners.senders, channel, sender);
+  put(owners.receivers, reverse, sender);
+  put(owners.receivers, channel, receiver);
+  put(owners.senders, reverse, receiver);
+}
+
+/** What the evidence says of ends that no image and no kernel shows. */
+function endedConnections(owners: Owners, evidence: Evidence, { line }: RecoveryLine): EndedConnections {
+  const positions = new Map(line.map(({ process, position }) => [process, position]));
+  const numberOf = new Map(evidence.channels.map((name, number) => [name, number]));
+  const usedBy = (end: number | undefined, position: number): boolean =>
+    end !== undefined && isUsedBy(evidence, end, position);
+  return {
+    receiverOf: (channel) => owners.receivers.get(channel),
+    hadReceived: (process, channel) => {
+      const position = positions.get(process) ?? 0;
+      const reverse = reverseChannel(channel);
+      const end = (name: string, side: number): number | undefined => {
+        const number = numberOf.get(name);
+        return number === undefined ? undefined : number * 2 + side;
+      };
+      return ["", "/open", "/end"].some(
+        (unit) =>
+          usedBy(end(`${channel}${unit}`, RECEIVER), position) ||
+          usedBy(end(`${reverse}${unit}`, SENDER), position),
+      );
+    },
+  };
+}
+
+function isUsedBy({ rows, cuts, segments }: Evidence, end: number, position: number): boolean {
+  const [row, cut] = [rows.start[end] as number, cuts.start[end] as number];
+  return (
+    (row < (rows.start[end + 1] as number) && (rows.line[row] as number) <= position) ||
+    (cut < (cuts.start[end + 1] as number) &&
+      (segments.line[cuts.segment[cut] as number] as number) <= position)
+  );
 }
 
 function refusedFor(lost: TransitPlan["ranges"]): RecoveryLineError {

@@ -7,6 +7,7 @@
  */
 import type { CutDetail } from "../engine/collect-cut.ts";
 import { RingFlag } from "../format/ring-layout.ts";
+import { isUnit } from "../log/complete-cut.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { InTransitRange } from "../model/recovery-line.ts";
 import type { CutEntry } from "../ring/event-source.ts";
@@ -18,6 +19,16 @@ export interface PayloadSource {
   /** Bytes [begin, end) of the channel; undefined where one of them is not there. */
   read(channel: string, begin: number, end: number): Promise<Uint8Array | undefined>;
 }
+
+/** What the evidence says of connections that no image and no kernel holds any more. */
+export interface EndedConnections {
+  /** Who receives on the channel. */
+  receiverOf(channel: string): string | undefined;
+  /** Has the process used its receiving end of the channel, or the connection at all, by the point that it goes back to? */
+  hadReceived(process: string, channel: string): boolean;
+}
+
+const NOTHING_KNOWN: EndedConnections = { receiverOf: () => undefined, hadReceived: () => false };
 
 /** A process and the checkpoint it goes back to; without `sockets`: to its initial state, or not at all. */
 export interface TransitProcess {
@@ -68,10 +79,12 @@ export async function planTransit(
   inTransit: readonly InTransitRange[],
   continues: ReadonlySet<string>,
   payload?: PayloadSource,
+  ended: EndedConnections = NOTHING_KNOWN,
 ): Promise<TransitPlan> {
-  const planner = new Planner(processes, payload);
+  const bytes = inTransit.filter(({ channel }) => !isUnit(channel)); // openings and endings are socket state
+  const planner = new Planner(processes, bytes, payload, ended);
   await planner.connections();
-  planner.rest(inTransit, continues);
+  planner.rest(bytes, continues);
   planner.ranges.sort((a, b) =>
     a.channel === b.channel ? a.begin - b.begin : a.channel < b.channel ? -1 : 1,
   );
@@ -95,9 +108,18 @@ class Planner {
   readonly #closed = new Map<string, { readonly process: string; readonly entry: CutDetail }>();
   /** Channels whose bytes have been placed. */
   readonly #done = new Set<string>();
+  readonly #inTransit: readonly InTransitRange[];
+  readonly #ended: EndedConnections;
 
-  constructor(processes: readonly TransitProcess[], payload: PayloadSource | undefined) {
+  constructor(
+    processes: readonly TransitProcess[],
+    inTransit: readonly InTransitRange[],
+    payload: PayloadSource | undefined,
+    ended: EndedConnections,
+  ) {
     this.#payload = payload;
+    this.#inTransit = inTransit;
+    this.#ended = ended;
     this.#live = processes.flatMap(liveEnds);
     for (const end of this.#live) {
       this.#byReceives.set(end.entry.receives, end);
@@ -205,7 +227,7 @@ class Planner {
   /** Its other end does not come back. What that one had sent must be in our queue; what we sent nobody will read. */
   async #alone(end: RestoredEnd): Promise<void> {
     const { sends, receives, received } = end.entry;
-    const other = this.#closed.get(receives);
+    const other = this.#closed.get(receives) ?? this.#endedSender(end.entry);
     const got = end.socket.stream.received;
     if (other !== undefined) {
       requireConsistent(receives, other.process, end.process, other.entry.sent, received);
@@ -217,6 +239,28 @@ class Planner {
       if (held) this.#keep(end);
     } else this.#keep(end);
     this.broken.push(end);
+  }
+
+  /** Who had sent what is in transit to this end, and has closed: cuts of today name no sockets that are no more, the line tells. */
+  #endedSender(entry: CutDetail): { process: string; entry: CutDetail } | undefined {
+    const coming = this.#inTransit.filter(({ channel }) => channel === entry.receives);
+    if (coming.length === 0) return undefined;
+    const going = this.#inTransit.filter(({ channel }) => channel === entry.sends);
+    const other: CutDetail = {
+      flags: entry.flags,
+      live: 0,
+      told: 0,
+      local: entry.remote,
+      remote: entry.local,
+      sent: Math.max(...coming.map(({ end }) => end)),
+      received: Math.min(entry.sent, ...going.map(({ begin }) => begin)),
+      seen: 0,
+      unacknowledged: 0,
+      queued: 0,
+      sends: entry.receives,
+      receives: entry.sends,
+    };
+    return { process: coming[0]!.from, entry: other };
   }
 
   /** The receiver's queue from the payload log: its sender is gone. */
@@ -264,7 +308,7 @@ class Planner {
 
   /** Sender and receiver go on, and so does what is between them. */
   #betweenSurvivors({ channel, from, to }: InTransitRange, continues: ReadonlySet<string>): boolean {
-    const receiver = to ?? this.#closedReceiver(channel)?.process;
+    const receiver = to ?? this.#closedReceiver(channel)?.process ?? this.#ended.receiverOf(channel);
     return (
       continues.has(from) &&
       !this.#byReceives.has(channel) &&
@@ -277,9 +321,10 @@ class Planner {
   }
 
   #restOf(
-    { channel, from, to, end }: InTransitRange,
+    { channel, from, to: known, end }: InTransitRange,
     continues: ReadonlySet<string>,
   ): { place: Place; why?: string } {
+    const to = known ?? this.#ended.receiverOf(channel) ?? null;
     const receiver = this.#closedReceiver(channel);
     const live = this.#byReceives.get(channel);
     if (from === to) return { place: "not needed", why: "both ends are inside one process and its image" };
@@ -290,7 +335,8 @@ class Planner {
     if (receiver !== undefined && receiver.entry.live === 0) return { place: "not needed", why: CLOSED };
     if (receiver !== undefined)
       return { place: "nowhere", why: `the connection of ${receiver.process} breaks` };
-    if (to !== null && continues.has(to)) return { place: "not needed", why: CLOSED };
+    if (to !== null && (continues.has(to) || this.#ended.hadReceived(to, channel)))
+      return { place: "not needed", why: CLOSED };
     if (to === null) return { place: "nowhere", why: "nobody knows who receives it" };
     return { place: "nowhere", why: `${to} goes back to before it had that connection` };
   }

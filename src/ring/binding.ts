@@ -129,6 +129,8 @@ const EACCES = 13;
 const EBUSY = 16;
 const EBADMSG = 74;
 const EWOULDBLOCK = 11;
+/** Pinned by another version, or for other cgroups. */
+const ESTALE = 116;
 /** The attach helper is gone, or answered nonsense (native/attach/remote.h); EPROTO: it refused what was asked. */
 const HELPER = new Set([32, 71]);
 const E2BIG = 7;
@@ -148,11 +150,15 @@ function codeOf(errno: number): ErrorCode {
 
 const ADVICE: Partial<Record<ErrorCode, string>> = {
   RL_NO_RIGHTS: "Run as root, or with CAP_BPF and CAP_PERFMON and a writable bpffs.",
-  RL_NOT_SUPPORTED: "`recovery-line doctor` lists what this kernel offers.",
+  RL_NOT_SUPPORTED:
+    "`recovery-line doctor` lists each part of the capture with the variants that run on this kernel and its answers to the others.",
   RL_LIMIT: "A kernel map is full: fewer processes, or a larger bound.",
   RL_ATTACH:
     "What runs goes on being recorded into the kernel's ring. Start the collector again: it takes up where this one ended.",
 };
+
+const STALE =
+  "Take it out of the kernel first: recovery-line collect --unpin (with the same --pin-dir). What it recorded and no collector has read is lost with it.";
 
 /** Runs a native call; an Error that carries an errno becomes a `RecoveryLineError`, misuse stays a `TypeError`. */
 export function call<T>(what: string, work: () => T): T {
@@ -162,6 +168,7 @@ export function call<T>(what: string, work: () => T): T {
     const errno = (error as { errno?: unknown }).errno;
     if (typeof errno !== "number") throw error;
     const code = codeOf(errno);
-    throw new RecoveryLineError(code, `${what}: ${(error as Error).message}`, ADVICE[code] ?? "", error);
+    const advice = errno === ESTALE ? STALE : (ADVICE[code] ?? "");
+    throw new RecoveryLineError(code, `${what}: ${(error as Error).message}`, advice, error);
   }
 }

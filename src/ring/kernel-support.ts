@@ -55,7 +55,7 @@ export function requireSupport(...names: string[]): void {
     throw new RecoveryLineError(
       "RL_NOT_SUPPORTED",
       `this machine lacks ${name}: ${capability?.reason ?? "not probed"}`,
-      "Capture needs Linux 6.3 with BTF and BPF rights; import, export and compute work without.",
+      "`recovery-line doctor` tells each part's variants with the kernel's own answers; import, export and compute work without.",
     );
   }
 }

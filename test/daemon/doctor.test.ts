@@ -22,8 +22,9 @@ live("doctor: every capability has a reason, the self-test really captures, and 
     expect(capabilities.map(({ name }) => name)).toEqual(
       expect.arrayContaining([
         "addon",
-        "tcp-exact",
-        "socket-iterator",
+        "capture: progress",
+        "capture: sockets",
+        "capture: life",
         "rights",
         "criu",
         "nftables",

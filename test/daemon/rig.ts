@@ -17,7 +17,7 @@ const LIMIT_MS = 120_000;
 
 /** Why nothing can be captured here; undefined where everything can. */
 export const missing = kernelSupport().find(
-  (one) => ["addon", "tcp-exact", "cgroup2"].includes(one.name) && !one.supported,
+  (one) => ["addon", "permission", "cgroup2"].includes(one.name) && !one.supported,
 );
 
 export interface Ended {

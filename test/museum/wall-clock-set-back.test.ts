@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Collector } from "../../src/engine/collect.ts";
-import { RingKind } from "../../src/format/ring-layout.ts";
+import { RingKind, RingVerdict } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "../unit/collect-fakes.ts";
 
 const HOUR_MS = 3_600_000;
@@ -49,10 +49,10 @@ test.each([-HOUR_MS, HOUR_MS])(
     }, 50);
     await draining;
     put(2);
-    ring.lose(1, 4);
+    ring.judge(1, RingVerdict.UDP);
     const count = () =>
-      disk.events(folder).map((event) => (event.type === "gap" ? `gap ${event.lost}` : event.type));
-    await vi.waitFor(() => expect(count()).toEqual(["send", "send", "send", "gap 4"]), { timeout: 30_000 });
+      disk.events(folder).map((event) => (event.type === "gap" ? `gap ${event.reason}` : event.type));
+    await vi.waitFor(() => expect(count()).toEqual(["send", "send", "send", "gap udp"]), { timeout: 30_000 });
     disk.failures.set(folder, ["before"]);
     put(3);
     await vi.waitFor(() => expect(collector.stats().logErrors).toBe(1), { timeout: 30_000 });

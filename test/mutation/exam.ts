@@ -51,6 +51,8 @@ function eventsOf(seed: number, random: Random): readonly Event[] {
     return scribble(random, {
       processes: 2 + random.below(2),
       lines: 8 + random.below(20),
+      outside: random.oneIn(2),
+      looks: random.oneIn(2),
       fallingCuts: random.oneIn(2),
     });
   const any = randomSetting(random, 4, 60);

@@ -1,15 +1,14 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { decodeRecords, makeRecordColumns } from "../../src/format/ring-record.ts";
 import { native, packageRoot } from "../../src/ring/binding.ts";
 import { KernelSource } from "../../src/ring/kernel-source.ts";
 import { kernelSupport } from "../../src/ring/kernel-support.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 
-const lacking = kernelSupport().find(
-  (one) => ["addon", "permission", "tcp-naive"].includes(one.name) && !one.supported,
-);
+const lacking = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 const live = test.skipIf(lacking !== undefined);
 const options = { pinDir: `/sys/fs/bpf/rl-handles-${process.pid}`, ringBytes: 1 << 16, cgroupLevel: 2 };
 let cgroups: TestCgroups;
@@ -43,23 +42,26 @@ live("a hundred openings leave neither a descriptor nor a mapping behind", () =>
 
 live("misuse is a TypeError, refusal is coded, and neither leaks", () => {
   const addon = native();
-  const handle = addon.open(options.pinDir, options.ringBytes, options.cgroupLevel);
+  const handle = addon.open(options.pinDir, options.ringBytes, options.cgroupLevel, "");
   const before = descriptors();
   const anything = addon as unknown as Record<string, (...args: unknown[]) => unknown>;
   const id = cgroups.make("p");
   const wrong: [string, ...unknown[]][] = [
-    ["select", handle, id],
-    ["select", handle, id, "yes"],
-    ["select", handle, -1, true],
-    ["select", {}, id, true],
+    ["select", handle, id, true],
+    ["select", handle, id, "yes", 1],
+    ["select", handle, -1, true, 1],
+    ["select", handle, id, true, -1],
+    ["select", {}, id, true, 1],
+    ["flush", handle, 1],
+    ["flush", handle, ["x"]],
+    ["verdicts", {}],
+    ["parts", {}],
     ["cut", handle, 1.5],
-    ["forgetClosed", handle, id, {}],
-    ["forgetClosed", handle, id, [{ flags: 0 }]],
     ["expectRestore", handle, [null]],
     ["expectRestore", handle, [{ flags: 0, live: 0, local: "x" }]],
     ["drain", handle, new Uint16Array(64), new Float64Array(3)],
     ["commit", handle, Number.NaN],
-    ["open", "a\0b", 4096, 2],
+    ["open", "a\0b", 4096, 2, ""],
   ];
   for (const [name, ...args] of wrong)
     expect(() => anything[name]!(...args), `${name} ${args.length}`).toThrow(TypeError);
@@ -67,7 +69,7 @@ live("misuse is a TypeError, refusal is coded, and neither leaks", () => {
   expect(() => source.cut(id)).toThrow(
     expect.objectContaining({ message: expect.stringContaining("not recorded") }),
   );
-  expect(() => source.select(id + 1_000_000, true)).toThrow(
+  expect(() => source.select(id + 1_000_000, true, 1)).toThrow(
     expect.objectContaining({ name: "RecoveryLineError" }),
   );
   expect(() => source.commit(64)).toThrow();
@@ -77,27 +79,28 @@ live("misuse is a TypeError, refusal is coded, and neither leaks", () => {
   expect(() => addon.fill(handle)).toThrow(/closed/);
 });
 
-live("what a cut tells can be forgotten and announced again", async () => {
+live("what has ended stands in records and in no cut; what exists can be announced again", async () => {
   const source = KernelSource.open(options);
   const id = cgroups.make("p");
-  source.select(id, true);
+  source.select(id, true, 7);
   const script = `const net = require("net"); const server = net.createServer((one) => one.on("data", () => one.end("you too")));
     server.listen(0, "127.0.0.1", () => net.connect(server.address().port, "127.0.0.1").resume().on("close", () => process.exit(0)).end("hello"));`;
   const child = cgroups.spawn("p", process.execPath, ["-e", script]);
   child.stdout?.resume();
   await new Promise((resolve) => child.on("close", resolve));
-  const tcp = () => source.cut(id).entries.filter(({ flags }) => flags === 0);
-  const ends = tcp();
-  expect(ends.map(({ live, sent, received }) => [live, sent + received]).sort()).toEqual([
-    [0, 12],
-    [0, 12],
-  ]);
-  await expect.poll(() => tcp().every(({ gone }) => gone === 1), { timeout: 30_000 }).toBe(true);
-  source.expectRestore(ends);
-  source.forgetClosed(id, ends.slice(0, 1));
-  expect(tcp()).toMatchObject(ends.slice(1).map(({ local, remote }) => ({ local, remote })));
-  source.forgetClosed(id, ends);
-  expect(tcp()).toEqual([]);
+  expect(source.flush([id])).toBe(false);
+  const { complete, pending, entries } = source.cut(id);
+  expect([complete, pending, entries.filter(({ flags }) => flags === 0)]).toEqual([true, false, []]);
+  const slots = new Uint8Array(64 * 4096);
+  const { records } = source.drain(slots);
+  const columns = makeRecordColumns(4096);
+  decodeRecords(new Uint32Array(slots.buffer), 0, records, columns);
+  const incarnations = new Set(columns.thread.subarray(0, records));
+  expect([...incarnations]).toEqual([7]);
+  expect(source.verdicts()).toEqual([]);
+  const entry = { flags: 0, live: 1, told: 1, local: 1, remote: 2, sent: 5, received: 7, seen: 7 };
+  source.expectRestore([{ ...entry, unacknowledged: 0, queued: 0 }]);
+  expect(source.parts().some(({ inUse, usable }) => inUse && usable)).toBe(true);
   source.close();
 });
 
@@ -109,12 +112,12 @@ live("a worker thread may end with its handle open and watched", () => {
     const handle = addon.open(...workerData);
     addon.onWake(handle, () => {});
     parentPort.postMessage("open");
-    if (workerData[3] % 2) setInterval(() => addon.fill(handle), 1);`;
+    if (workerData[4] % 2) setInterval(() => addon.fill(handle), 1);`;
   const main = `
     const { Worker } = require("node:worker_threads");
     (async () => {
       for (let turn = 0; turn < 20; turn += 1) {
-        const one = new Worker(${JSON.stringify(worker)}, { eval: true, workerData: [...${JSON.stringify([options.pinDir, options.ringBytes, options.cgroupLevel])}, turn] });
+        const one = new Worker(${JSON.stringify(worker)}, { eval: true, workerData: [...${JSON.stringify([options.pinDir, options.ringBytes, options.cgroupLevel, ""])}, turn] });
         await new Promise((resolve, reject) => one.on("message", resolve).on("error", reject));
         await one.terminate();
       }

@@ -12,9 +12,7 @@ import { FakeDisk } from "../unit/collect-fakes.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 
-const lacking = kernelSupport().find(
-  (one) => ["addon", "permission", "tcp-naive"].includes(one.name) && !one.supported,
-);
+const lacking = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 
 /** Sends a byte to itself for each signal. */
 const SCRIPT = `

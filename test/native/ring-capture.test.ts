@@ -13,7 +13,7 @@ import { TestCgroups } from "./cgroups.ts";
 import { tile } from "./tiling.ts";
 
 const PORT = "39418";
-const missing = kernelSupport().find((one) => ["addon", "tcp-exact"].includes(one.name) && !one.supported);
+const missing = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 const live = test.skipIf(missing !== undefined);
 
 let home: string;
@@ -72,7 +72,7 @@ live(
     expect(faults.slice(0, 5)).toEqual([]);
     expect(covered.size).toBeGreaterThanOrEqual(4 * 6);
     for (const name of ["server", "client"]) {
-      const { cut, complete, uncaptured, details } = collector.cut(ids[name]!);
+      const { cut, complete, uncaptured, details } = await collector.cut(ids[name]!);
       expect([complete, uncaptured]).toEqual([true, []]);
       const mine = events().filter((event) => event.process === name);
       const seen = tile(mine).covered;
@@ -80,24 +80,27 @@ live(
         ...[...cut.sent].map(([channel, end]) => [`send ${channel}`, end] as const),
         ...[...cut.received].map(([channel, end]) => [`receive ${channel}`, end] as const),
       ]);
-      expect(new Map([...told].sort())).toEqual(new Map([...seen].sort()));
-      expect(details.length).toBeGreaterThanOrEqual(seen.size / 2);
+      for (const [end, offset] of told) expect([end, seen.get(end)]).toEqual([end, offset]);
+      expect(details.length).toBeLessThan(seen.size); // what has ended is in the log alone
     }
     expect(collector.stats()).toMatchObject({ gaps: 0, unknown: 0, bad: 0, recursionMisses: 0 });
   },
 );
 
-live("a ring that is too small: every loss the kernel counts stands in the log as a gap", async () => {
-  await start(4096);
-  await load(700, 6, 0);
-  await collector.drain();
-  const { lost, lostDeclared, gaps } = collector.stats();
-  const counted = lost.reduce((sum, one) => sum + one, 0);
-  console.log(JSON.stringify(collector.stats()));
-  expect(counted).toBeGreaterThan(0);
-  expect(lostDeclared).toBe(counted);
-  expect(events().filter((event) => event.type === "gap").length).toBe(gaps);
-});
+live(
+  "a ring that is too small: what finds no room is told later, every channel tiles, and nothing is missing",
+  async () => {
+    await start(4096);
+    await load(700, 6, 0);
+    await collector.drain();
+    const { lost, gaps } = collector.stats();
+    expect(lost.reduce((sum, one) => sum + one, 0)).toBeGreaterThan(0);
+    expect(gaps).toBe(0);
+    const { covered, faults } = tile(events());
+    expect(faults).toEqual([]);
+    expect(covered.size).toBeGreaterThanOrEqual(4 * 6);
+  },
+);
 
 live("UDP cannot be matched: a gap, the reason is kept, a checkpoint loses its cut", async () => {
   await start(1 << 20);
@@ -106,7 +109,7 @@ live("UDP cannot be matched: a gap, the reason is kept, a checkpoint loses its c
   await once(spawn("sh", ["-c", script, procs], { stdio: "inherit" }), "close");
   await collector.drain();
   expect(await collector.uncaptured("load", "client")).toContain("udp");
-  const cut = collector.cut(ids["client"]!);
+  const cut = await collector.cut(ids["client"]!);
   expect(cut.uncaptured).toContain("udp");
   const checkpoint = {
     type: "checkpoint",

@@ -21,7 +21,7 @@ const RING_BYTES = 16 << 20;
 /** Compiled for this test alone: nobody rebuilds it in the middle. */
 const DIST = join(packageRoot(), "build/test/dist");
 const PORT = "39417";
-const missing = kernelSupport().find((one) => ["addon", "tcp-exact"].includes(one.name) && !one.supported);
+const missing = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 
 interface Life {
   readonly acks: number[];

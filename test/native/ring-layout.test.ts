@@ -9,8 +9,9 @@ function mirrored(): Record<string, number> {
   const entries: [string, number][] = Object.entries(layout.RECORD_FIELDS).map(([k, v]) => [`field.${k}`, v]);
   for (const [name, value] of Object.entries(layout.RingKind)) entries.push([`RECOVERY_${name}`, value]);
   for (const [name, value] of Object.entries(layout.RingFlag)) entries.push([`RECOVERY_FLAG_${name}`, value]);
-  for (const [name, value] of Object.entries(layout.RingUnmatched))
-    entries.push([`RECOVERY_UNMATCHED_${name}`, value]);
+  for (const [name, value] of Object.entries(layout.RingVerdict))
+    entries.push([`RECOVERY_VERDICT_${name}`, value]);
+  for (const [name, value] of Object.entries(layout.Told)) entries.push([`CAPTURE_${name}`, value]);
   entries.push(
     ["RECOVERY_KIND_COUNT", layout.RING_KIND_COUNT],
     ["RECOVERY_RING_LAYOUT_VERSION", layout.RING_LAYOUT_VERSION],
@@ -26,8 +27,8 @@ test("ring-layout.ts equals recovery_ring.h, field by field and name by name", (
 });
 
 test("names stand at their numbers, and the bound of limits.ts is the slot", () => {
-  for (const [name, value] of Object.entries(layout.RingUnmatched))
-    expect(layout.UNMATCHED_REASONS[value]).toBe(name.toLowerCase().replace("_", "-"));
+  for (const [name, value] of Object.entries(layout.RingVerdict))
+    expect(layout.VERDICT_REASONS[value]).toBe(name.toLowerCase().replace("_", "-"));
   for (const [name, value] of Object.entries(layout.RingKind))
     expect(layout.RING_KIND_NAMES[value]).toBe(name.toLowerCase().replace("_", "-"));
   expect(RING_SLOT_BYTES).toBe(layout.SLOT_BYTES);

@@ -16,7 +16,7 @@ import { pattern } from "./pattern.ts";
 
 /** Why nothing can be captured here; undefined where everything can. */
 export const missing = kernelSupport().find(
-  (one) => ["addon", "tcp-exact", "cgroup2"].includes(one.name) && !one.supported,
+  (one) => ["addon", "permission", "cgroup2"].includes(one.name) && !one.supported,
 );
 
 export interface Traffic {

@@ -30,7 +30,8 @@ export function simulated(maxProcesses = 3, maxSteps = 14, fixed: Partial<Settin
 export function scribbled(lines = 14) {
   return fc.integer().map((seed) => {
     const random = new Random(seed);
-    return scribble(random, { processes: 2 + random.below(2), lines, fallingCuts: random.oneIn(2) });
+    const [fallingCuts, outside, looks] = [random.oneIn(2), random.oneIn(2), random.oneIn(2)];
+    return scribble(random, { processes: 2 + random.below(2), lines, fallingCuts, outside, looks });
   });
 }
 

@@ -15,13 +15,20 @@ test("law 14: an event printed and parsed is the same event, and prints the same
       for (const event of events) {
         const text = printEvent(event);
         expect(text).not.toMatch(/\n/);
-        expect(parseEvent(text, place)).toEqual(event);
+        expect(parseEvent(text, place)).toEqual(interchanged(event));
         expect(printEvent(parseEvent(text, place))).toBe(text);
       }
     }),
     { numRuns },
   );
 });
+
+/** Which channels of a cut are outside the log says to its own readers alone. */
+function interchanged(event: Event): Event {
+  if (event.type !== "checkpoint" || event.cut === undefined) return event;
+  const { outside: _, ...cut } = event.cut;
+  return { ...event, cut };
+}
 
 async function read(chunks: readonly Uint8Array[]): Promise<Event[]> {
   const events: Event[] = [];

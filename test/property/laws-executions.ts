@@ -45,8 +45,17 @@ function chaoticEvent({ process: p, peer: q, kind, x, y }: Step, checkpoints: Ma
   checkpoints.set(process, held);
   const sends = { process, channel: channelName(process, peer), begin: x, end: x + y };
   const receives = { process, channel: channelName(peer, process), begin: x, end: x + y };
-  if (kind < 28) return { type: "send", ...sends };
-  if (kind < 56) return { type: "receive", ...receives };
+  if (kind < 24) return { type: "send", ...sends };
+  if (kind < 46) return { type: "receive", ...receives };
+  if (kind < 49) return { type: "peek", ...receives };
+  if (kind < 51) return { type: "send", ...sends, channel: channelName(process, "w") };
+  if (kind < 54) return { type: x > 6 ? "peek" : "receive", ...receives, channel: channelName("w", process) };
+  if (kind < 56)
+    return {
+      type: "outside",
+      process,
+      channel: x > 3 ? channelName("w", process) : channelName(process, x > 1 ? "w" : process),
+    };
   if (kind < 59) return { type: "page-copy", role: "source", page: x, ...sends };
   if (kind < 62) return { type: "page-copy", role: "destination", page: x, ...receives };
   if (kind < 65) return { type: "page-invalidate", role: "source", page: x, ...sends };
@@ -58,6 +67,7 @@ function chaoticEvent({ process: p, peer: q, kind, x, y }: Step, checkpoints: Ma
     const cut: Cut = {
       sent: new Map([[channelName(process, peer), x]]),
       received: new Map([[channelName(peer, process), x > 5 ? x - y : y]]),
+      ...(x % 3 === 0 ? { seen: new Map([[channelName(peer, process), x + y]]) } : {}),
     };
     const usable = x !== 3;
     return kind < 78
@@ -91,6 +101,7 @@ export function execution(
 class Run {
   readonly #sent = new Map<string, number>();
   readonly #received = new Map<string, number>();
+  readonly #seen = new Map<string, number>();
   readonly #checkpoints = new Map<string, number>();
   readonly #mixture: Mixture;
 
@@ -112,9 +123,14 @@ class Run {
       const begin = this.#received.get(channel) ?? 0;
       const end = Math.min(this.#sent.get(channel) ?? 0, begin + x + 1);
       if (begin === end) return [];
+      if (kind > 68) {
+        this.#seen.set(channel, Math.max(end, this.#seen.get(channel) ?? 0));
+        return [{ type: "peek", process, channel, begin, end }];
+      }
       this.#received.set(channel, end);
       return [{ type: "receive", process, channel, begin, end }];
     }
+    if (kind < 30) return this.#exchange(process, x, y);
     if (kind < 92 || !this.#mixture.stable) {
       const checkpoint = (this.#checkpoints.get(process) ?? 0) + 1;
       this.#checkpoints.set(process, checkpoint);
@@ -124,10 +140,28 @@ class Run {
     return [{ type: "stable", process }];
   }
 
+  /** With the outside; the line that says so comes first, or after it, and again now and then. */
+  #exchange(process: string, x: number, y: number): Event[] {
+    const input = x % 2 === 0;
+    const channel = input ? channelName("w", process) : channelName(process, "w");
+    const offsets = input ? this.#received : this.#sent;
+    const begin = offsets.get(channel) ?? 0;
+    offsets.set(channel, begin + y + 1);
+    const line = { type: "outside", process, channel } as const;
+    const range = { process, channel, begin, end: begin + y + 1 };
+    const moved: Event = input ? { type: "receive", ...range } : { type: "send", ...range };
+    if (begin === 0) return x > 5 ? [line, moved] : [moved, line];
+    return x === 4 ? [line, moved] : [moved];
+  }
+
   #cut(process: string): Cut {
     const own = (offsets: Map<string, number>, place: number) =>
       new Map([...offsets].filter(([channel]) => channel[place] === process));
-    return { sent: own(this.#sent, 0), received: own(this.#received, 1) };
+    const received = own(this.#received, 1);
+    const seen = new Map(
+      [...own(this.#seen, 1)].filter(([channel, end]) => end > (received.get(channel) ?? 0)),
+    );
+    return { sent: own(this.#sent, 0), received, ...(seen.size > 0 ? { seen } : {}) };
   }
 }
 

@@ -6,6 +6,7 @@ import { EventColumns } from "../../src/format/event-columns.ts";
 import { EvidenceBuilder } from "../../src/graph/evidence.ts";
 import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
+import { channelEnds } from "../reference/channel-ends.ts";
 import { fixpointLine } from "../reference/fixpoint.ts";
 import { effectiveHistories } from "../reference/history.ts";
 import { answerAt, buildInstance } from "../reference/instance.ts";
@@ -68,16 +69,17 @@ function bytes(channel: string, begin: number, end: number): string[] {
   return Array.from({ length: end - begin }, (_, i) => `${channel}:${begin + i}`);
 }
 
-/** Bytes that events of one type name within the kept positions of the effective histories. */
+/** Bytes that events of one type name within the kept positions of the effective histories, on channels that are not outside. */
 function movedInside(
   events: readonly Event[],
   kept: Map<string, number>,
   type: "send" | "receive",
 ): Set<string> {
   const moved = new Set<string>();
+  const { outside } = channelEnds(events);
   for (const [process, history] of effectiveHistories(events))
     for (const event of history.slice(0, kept.get(process)))
-      if (event.type === type)
+      if (event.type === type && !outside.has(event.channel))
         for (const byte of bytes(event.channel, event.begin, event.end)) moved.add(byte);
   return moved;
 }

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { Event } from "../../src/model/event.ts";
 import { canonical } from "../reference/answer.ts";
 import { bruteForce } from "../reference/brute-force.ts";
+import { channelEnds } from "../reference/channel-ends.ts";
 import { fixpointLine } from "../reference/fixpoint.ts";
 import { answerAt, buildInstance, isConsistent, isRestorable } from "../reference/instance.ts";
 import { type Evidence, randomLosses, singleLosses } from "../reference/lose.ts";
@@ -25,7 +26,13 @@ function judge({ events, names, options }: Case, loss: Evidence): void {
   });
   for (const { process, action } of answer.line)
     if (action === "continue") expect(options.failed).not.toContain(process);
-  checkReplay(answer.inTransit, answerAt(truth, kept).inTransit, options.dsm === "sequential");
+  const needed = answerAt(truth, kept);
+  // Where the line that says so was lost, what went outside counts as in transit: nobody received it.
+  const { outside } = channelEnds(events);
+  const inside = answer.inTransit.filter(({ channel }) => !outside.has(channel));
+  checkReplay(inside, needed.inTransit, options.dsm === "sequential");
+  for (const list of ["lostInputs", "unsayable"] as const)
+    expect(bytesOf(needed[list])).toEqual(expect.arrayContaining(bytesOf(answer[list])));
 }
 
 interface Range {

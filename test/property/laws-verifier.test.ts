@@ -3,7 +3,13 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { verifyLine } from "../../src/graph/verify-line.ts";
 import { hasCode } from "../../src/model/errors.ts";
-import type { InTransitRange, LineEntry, RecoveryLine, WitnessLink } from "../../src/model/recovery-line.ts";
+import type {
+  InTransitRange,
+  LineEntry,
+  OutsideRange,
+  RecoveryLine,
+  WitnessLink,
+} from "../../src/model/recovery-line.ts";
 import { POLICIES } from "../reference/answer.ts";
 import { type Case, cases, lineOf, numRuns, pick } from "./cases.ts";
 import { evidenceOf } from "./laws-executions.ts";
@@ -32,16 +38,34 @@ function changedEntry(entry: LineEntry, how: number, by: number): LineEntry {
   return { ...entry, process: `${entry.process}?` };
 }
 
-function changedRanges(ranges: readonly InTransitRange[], which: number, how: number): InTransitRange[] {
+function changedRanges<R extends { readonly begin: number; readonly end: number }>(
+  ranges: readonly R[],
+  which: number,
+  how: number,
+  further: R,
+  other: (range: R) => R,
+): R[] {
   const at = which % (ranges.length + 1);
   const range = ranges[at];
-  if (range === undefined) return [...ranges, { channel: "zz", from: "a", to: null, begin: 0, end: 1 }];
+  if (range === undefined) return [...ranges, further];
   const rest = ranges.toSpliced(at, 1);
   if (how === 0) return rest;
   if (how === 1) return ranges.toSpliced(at, 1, { ...range, end: range.end + 1 });
   if (how === 2) return ranges.toSpliced(at, 1, { ...range, begin: range.begin + 1 });
-  return ranges.toSpliced(at, 1, { ...range, to: range.to === null ? "a" : null });
+  return ranges.toSpliced(at, 1, other(range));
 }
+
+const changedTransit = (ranges: readonly InTransitRange[], which: number, how: number) =>
+  changedRanges(ranges, which, how, { channel: "zz", from: "a", to: null, begin: 0, end: 1 }, (range) => ({
+    ...range,
+    to: range.to === null ? "a" : null,
+  }));
+
+const changedOutside = (ranges: readonly OutsideRange[], which: number, how: number) =>
+  changedRanges(ranges, which, how, { channel: "zz", process: "a", begin: 0, end: 1 }, (range) => ({
+    ...range,
+    process: `${range.process}z`,
+  }));
 
 const how = fc.nat(3);
 const by = fc.integer({ min: -3, max: 3 });
@@ -73,14 +97,17 @@ test("the verifier rejects an answer with one in-transit range changed, or the s
   fc.assert(
     fc.property(cases(), fc.nat(), how, (asked, which, kind) => {
       const right = lineOf(asked.events, asked.options);
-      expect(isRejected(asked, { ...right, inTransit: changedRanges(right.inTransit, which, kind) })).toBe(
+      expect(isRejected(asked, { ...right, inTransit: changedTransit(right.inTransit, which, kind) })).toBe(
         true,
       );
       const outcome = right.outcome === "clean" ? "tainted" : "clean";
       expect(isRejected(asked, { ...right, outcome })).toBe(true);
-      const { gaps, lost } = right.evidence;
-      expect(isRejected(asked, { ...right, evidence: { gaps: gaps + 1, lost } })).toBe(true);
-      expect(isRejected(asked, { ...right, evidence: { gaps, lost: lost + 1 } })).toBe(true);
+      for (const count of ["gaps", "lost", "healed"] as const) {
+        const evidence = { ...right.evidence, [count]: right.evidence[count] + 1 };
+        expect(isRejected(asked, { ...right, evidence })).toBe(true);
+      }
+      for (const list of ["lostInputs", "unsayable"] as const)
+        expect(isRejected(asked, { ...right, [list]: changedOutside(right[list], which, kind) })).toBe(true);
     }),
     { numRuns },
   );

@@ -36,26 +36,29 @@ export function lineEntry(process: string, history: History, position: number, f
   return { process, checkpoint: base?.checkpoint ?? 0, position, action: "replay" };
 }
 
-/** src/README.md rule 8. */
+/** src/README.md rule 8: a gap is healed by a later checkpoint with a cut in the same effective history. */
 export function evidenceOf(histories: Iterable<History>): Pick<Answer, "outcome" | "evidence"> {
-  let gaps = 0;
-  let lost = 0;
+  let [gaps, healed, lost] = [0, 0, 0];
   for (const history of histories)
-    for (const event of history)
-      if (event.type === "gap") {
-        gaps++;
-        lost += event.lost ?? 0;
-      }
-  return { outcome: gaps > 0 ? "tainted" : "clean", evidence: { gaps, lost } };
+    history.forEach((event, at) => {
+      if (event.type !== "gap") return;
+      lost += event.lost ?? 0;
+      const later = history.slice(at);
+      if (later.some((line) => line.type === "checkpoint" && line.cut !== undefined)) healed++;
+      else gaps++;
+    });
+  return { outcome: gaps > 0 ? "tainted" : "clean", evidence: { gaps, lost, healed } };
 }
 
 /** One text per answer: equal answers, equal texts. */
 export function canonical(answer: Answer): string {
-  const { outcome, line, inTransit, evidence } = answer;
+  const { outcome, line, inTransit, lostInputs, unsayable, evidence } = answer;
   return JSON.stringify([
     outcome,
     line.map((e) => [e.process, e.checkpoint, e.position, e.action]),
     inTransit.map((r) => [r.channel, r.from, r.to, r.begin, r.end]),
-    [evidence.gaps, evidence.lost],
+    lostInputs.map((r) => [r.channel, r.process, r.begin, r.end]),
+    unsayable.map((r) => [r.channel, r.process, r.begin, r.end]),
+    [evidence.gaps, evidence.lost, evidence.healed],
   ]);
 }

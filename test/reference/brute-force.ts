@@ -7,7 +7,7 @@
  */
 import { assert } from "../../src/model/assert.ts";
 import type { Event } from "../../src/model/event.ts";
-import type { DsmModel, InTransitRange } from "../../src/model/recovery-line.ts";
+import type { DsmModel, InTransitRange, OutsideRange } from "../../src/model/recovery-line.ts";
 import type { Answer, Options } from "./answer.ts";
 import { evidenceOf, isFailed, lineEntry } from "./answer.ts";
 import type { Bytes } from "./byte-sets.ts";
@@ -86,6 +86,36 @@ function receivedAt(history: History, n: number, channel: string, dsm: DsmModel,
   return bytes;
 }
 
+/** Looked at by line n, as far as events say. */
+function peekedBy(history: History, n: number, channel: string): Bytes {
+  let bytes = NONE;
+  for (const event of history.slice(0, n))
+    if (event.type === "peek" && event.channel === channel)
+      bytes = union(bytes, range(event.begin, event.end));
+  return bytes;
+}
+
+/** [0, seen) of the cut on line m. */
+function fromSeen(history: History, m: number, channel: string, ignored: Bytes): Bytes {
+  const event = history[m - 1]!;
+  if (event.type !== "checkpoint") return NONE;
+  return difference(range(0, event.cut?.seen?.get(channel) ?? 0), ignored);
+}
+
+/** Rule 4 for what is known: what was received, and by the same rule what was looked at. */
+function knownAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
+  let bytes = union(receivedAt(history, n, channel, dsm, ignored), peekedBy(history, n, channel));
+  for (let m = 1; m <= history.length; m++) {
+    const seen = fromSeen(history, m, channel, ignored);
+    if (m <= n) bytes = union(bytes, seen);
+    else if (earliestLine(history, m) <= n) {
+      const told = union(fromEvents(history, m, channel, "received", dsm), peekedBy(history, m, channel));
+      bytes = union(bytes, difference(seen, told));
+    }
+  }
+  return bytes;
+}
+
 /** Rule 6: the bytes sent by position n that the last stable line covers. */
 function loggedAt(history: History, n: number, channel: string, dsm: DsmModel, ignored: Bytes): Bytes {
   return sentAt(history, Math.min(n, lastStable(history)), channel, dsm, ignored);
@@ -97,6 +127,7 @@ interface Candidate {
   readonly continues: boolean;
   readonly sent: Map<string, Bytes>;
   readonly received: Map<string, Bytes>;
+  readonly known: Map<string, Bytes>;
   readonly unlogged: Map<string, Bytes>;
 }
 
@@ -111,7 +142,8 @@ export function bruteForce(events: readonly Event[], options: Options): Answer {
   const histories = effectiveHistories(events);
   const ends = channelEnds(events);
   const names = [...histories.keys()];
-  const channels = [...new Set([...ends.sender.keys(), ...ends.receiver.keys()])].sort();
+  const named = [...new Set([...ends.sender.keys(), ...ends.receiver.keys()])].sort();
+  const channels = named.filter((channel) => !ends.outside.has(channel));
 
   const candidates = names.map((name) => {
     const history = histories.get(name)!;
@@ -119,15 +151,18 @@ export function bruteForce(events: readonly Event[], options: Options): Answer {
     return restorePoints(history, failed).map((position): Candidate => {
       const sent = new Map<string, Bytes>();
       const received = new Map<string, Bytes>();
+      const known = new Map<string, Bytes>();
       const unlogged = new Map<string, Bytes>();
       for (const channel of channels) {
         const ignored = ignoredBytes(histories.values(), channel, options.dsm);
         const out = sentAt(history, position, channel, options.dsm, ignored);
         sent.set(channel, out);
         received.set(channel, receivedAt(history, position, channel, options.dsm, ignored));
+        known.set(channel, knownAt(history, position, channel, options.dsm, ignored));
         unlogged.set(channel, difference(out, loggedAt(history, position, channel, options.dsm, ignored)));
       }
-      return { position, continues: !failed && isVolatileEnd(history, position), sent, received, unlogged };
+      const continues = !failed && isVolatileEnd(history, position);
+      return { position, continues, sent, received, known, unlogged };
     });
   });
 
@@ -138,7 +173,7 @@ export function bruteForce(events: readonly Event[], options: Options): Answer {
       const sender = at(vector, ends.sender.get(channel));
       const receiver = at(vector, ends.receiver.get(channel));
       const received = receiver?.received.get(channel) ?? NONE;
-      if (!isSubset(received, sender?.sent.get(channel) ?? NONE)) return false;
+      if (!isSubset(receiver?.known.get(channel) ?? NONE, sender?.sent.get(channel) ?? NONE)) return false;
       if (options.inTransit === "any" || receiver?.continues) return true;
       return isSubset(sender?.unlogged.get(channel) ?? NONE, received);
     });
@@ -166,8 +201,27 @@ export function bruteForce(events: readonly Event[], options: Options): Answer {
     const lost = difference(sent, at(line, to ?? undefined)?.received.get(channel) ?? NONE);
     return maximalRanges(lost).map(([begin, end]) => ({ channel, from: from!, to, begin, end }));
   });
+  /** Of outside channels: what the process did on them behind its position. */
+  const undone = (side: Side): OutsideRange[] =>
+    named.flatMap((channel) => {
+      const process = ends.outside.get(channel);
+      const position = at(line, process)?.position;
+      if (process === undefined || position === undefined) return [];
+      const history = histories.get(process)!;
+      const ignored = ignoredBytes(histories.values(), channel, options.dsm);
+      const by = (n: number) =>
+        (side === "sent" ? sentAt : receivedAt)(history, n, channel, options.dsm, ignored);
+      return maximalRanges(difference(by(history.length), by(position))).map(([begin, end]) => ({
+        channel,
+        process,
+        begin,
+        end,
+      }));
+    });
   return {
     ...evidenceOf(histories.values()),
+    lostInputs: undone("received"),
+    unsayable: undone("sent"),
     line: names.map((name, i) =>
       lineEntry(name, histories.get(name)!, line[i]!.position, isFailed(options, name)),
     ),

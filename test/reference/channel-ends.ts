@@ -1,14 +1,15 @@
 /**
  * Who sends and who receives on a channel. A fact about the channel, so undone lines tell it too. An empty range means
  * nothing (interchange.md) and tells nothing. A cut at offset 0 names a process that holds the end and moved no byte yet:
- * it counts as long as nobody else is named.
+ * it counts as long as nobody else is named. A peek is at the receiving end. Who says that a channel is outside is the only one at it.
  */
 import { RecoveryLineError } from "../../src/model/errors.ts";
-import type { Event } from "../../src/model/event.ts";
+import type { CheckpointEvent, Event } from "../../src/model/event.ts";
 
 export interface ChannelEnds {
   readonly sender: Map<string, string>;
   readonly receiver: Map<string, string>;
+  readonly outside: Map<string, string>;
 }
 
 function claim(end: Map<string, string>, channel: string, process: string, what: string): void {
@@ -25,12 +26,16 @@ export function isSend(event: Event): boolean {
   );
 }
 
+function namedBy({ cut }: CheckpointEvent, side: "sent" | "received"): string[] {
+  return [...(cut?.[side].keys() ?? []), ...(side === "received" ? (cut?.seen?.keys() ?? []) : [])];
+}
+
 /** Ends that hold a channel at offset 0, where no event and no other cut names an end. */
 function idleEnds(events: readonly Event[], side: "sent" | "received", known: Map<string, string>): void {
   const holders = new Map<string, Set<string>>();
   for (const event of events)
     if (event.type === "checkpoint")
-      for (const channel of event.cut?.[side].keys() ?? [])
+      for (const channel of namedBy(event, side))
         holders.set(channel, (holders.get(channel) ?? new Set()).add(event.process));
   for (const [channel, processes] of holders) {
     const [only] = processes;
@@ -41,10 +46,15 @@ function idleEnds(events: readonly Event[], side: "sent" | "received", known: Ma
 export function channelEnds(events: readonly Event[]): ChannelEnds {
   const sender = new Map<string, string>();
   const receiver = new Map<string, string>();
+  const outside = new Map<string, string>();
   for (const event of events) {
     switch (event.type) {
+      case "outside":
+        claim(outside, event.channel, event.process, "outside for");
+        break;
       case "send":
       case "receive":
+      case "peek":
       case "page-copy":
       case "page-invalidate":
         if (event.begin === event.end) break;
@@ -56,9 +66,16 @@ export function channelEnds(events: readonly Event[]): ChannelEnds {
           if (end > 0) claim(sender, channel, event.process, "senders");
         for (const [channel, end] of event.cut?.received ?? [])
           if (end > 0) claim(receiver, channel, event.process, "receivers");
+        for (const [channel, end] of event.cut?.seen ?? [])
+          if (end > 0) claim(receiver, channel, event.process, "receivers");
     }
   }
+  for (const [channel, process] of outside)
+    for (const end of [sender, receiver])
+      if (end.has(channel)) claim(end, channel, process, "outside for one of");
   idleEnds(events, "sent", sender);
   idleEnds(events, "received", receiver);
-  return { sender, receiver };
+  for (const [channel, process] of outside)
+    for (const end of [sender, receiver]) if (end.get(channel) !== process) end.delete(channel);
+  return { sender, receiver, outside };
 }

@@ -44,8 +44,8 @@ function buildGraph(instance: Instance): Graph {
     }
   };
   for (const cell of cells) {
-    const { sender, receiver, sent, received, logged } = cell;
-    if (receiver >= 0 && received !== NEVER) needs(receiver, received, sender, sent);
+    const { sender, receiver, sent, received, known, logged } = cell;
+    if (receiver >= 0 && known !== NEVER) needs(receiver, known, sender, sent);
     if (options.inTransit === "logged" && !logged && sender >= 0 && sent !== NEVER) {
       const process = receiver < 0 ? undefined : processes[receiver]!;
       const volatile = process && continues(process, process.history.length) ? process.history.length : NEVER;

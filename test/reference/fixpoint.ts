@@ -24,7 +24,7 @@ export function fixpointLine(instance: Instance): number[] {
     for (const cell of instance.cells) {
       if (cellAllows(instance, cell, vector)) continue;
       const isSent = cell.sender >= 0 && cell.sent <= vector[cell.sender]!;
-      const [who, line] = isSent ? [cell.sender, cell.sent] : [cell.receiver, cell.received];
+      const [who, line] = isSent ? [cell.sender, cell.sent] : [cell.receiver, cell.known];
       vector[who] = lastPointBefore(instance.processes[who]!.points, line);
       changed = true;
     }

@@ -5,7 +5,7 @@
  * sent on one line and received on one line, so it behaves like one message (theory.md, Model).
  */
 import type { Event } from "../../src/model/event.ts";
-import type { InTransitRange } from "../../src/model/recovery-line.ts";
+import type { InTransitRange, OutsideRange } from "../../src/model/recovery-line.ts";
 import type { Answer, Options } from "./answer.ts";
 import { evidenceOf, isFailed, lineEntry } from "./answer.ts";
 import { channelEnds, isSend } from "./channel-ends.ts";
@@ -37,6 +37,8 @@ export interface Cell {
   readonly sent: number;
   /** Line of the receiver, NEVER if it was never received. */
   readonly received: number;
+  /** Line from which on the receiver knows it: it received it or looked at it. */
+  readonly known: number;
   /** Its payload is in a message log. */
   readonly logged: boolean;
 }
@@ -44,6 +46,8 @@ export interface Cell {
 export interface Instance {
   readonly processes: readonly ProcessView[];
   readonly cells: readonly Cell[];
+  /** Cells of channels to and from outside: no rule is about them. */
+  readonly outside: readonly Cell[];
   readonly options: Options;
 }
 
@@ -59,13 +63,15 @@ interface Fact {
 interface ChannelFacts {
   readonly sent: Fact[];
   readonly received: Fact[];
+  /** By `peek` lines and `seen` of cuts. */
+  readonly looked: Fact[];
   readonly ignored: [begin: number, end: number][];
 }
 
 function collect(histories: readonly History[], options: Options): Map<string, ChannelFacts> {
   const channels = new Map<string, ChannelFacts>();
   const of = (channel: string) => {
-    const facts = channels.get(channel) ?? { sent: [], received: [], ignored: [] };
+    const facts = channels.get(channel) ?? { sent: [], received: [], looked: [], ignored: [] };
     channels.set(channel, facts);
     return facts;
   };
@@ -82,6 +88,8 @@ function collect(histories: readonly History[], options: Options): Map<string, C
         const earliest = firstGap > 0 ? firstGap : previousCut + 1;
         for (const [channel, end] of sent) of(channel).sent.push({ ...common, end, from: line });
         for (const [channel, end] of received) of(channel).received.push({ ...common, end, from: earliest });
+        for (const [channel, end] of event.cut.seen ?? [])
+          of(channel).looked.push({ ...common, end, from: earliest });
         previousCut = line;
         firstGap = 0;
       } else if (event.type === "gap") {
@@ -90,7 +98,8 @@ function collect(histories: readonly History[], options: Options): Map<string, C
         const { begin, end } = event;
         const facts = of(event.channel);
         const fact = { begin, end, from: line, unlessBy: 0 };
-        (isSend(event) ? facts.sent : facts.received).push(fact);
+        if (event.type === "peek") facts.looked.push(fact);
+        else (isSend(event) ? facts.sent : facts.received).push(fact);
       }
     }
   }
@@ -130,17 +139,20 @@ export function buildInstance(events: readonly Event[], options: Options): Insta
     });
   }
   const cells: Cell[] = [];
+  const outside: Cell[] = [];
   const facts = collect(
     processes.map((p) => p.history),
     options,
   );
   for (const channel of [...facts.keys()].sort()) {
-    const { sent, received, ignored } = facts.get(channel)!;
+    const { sent, received, looked, ignored } = facts.get(channel)!;
+    /** Who looks counts like who receives; a `seen` tells only what no event of both kinds does. */
+    const knowing = [...looked, ...received.filter(({ unlessBy }) => unlessBy === 0)];
     const sender = index.get(ends.sender.get(channel) ?? "") ?? -1;
     const receiver = index.get(ends.receiver.get(channel) ?? "") ?? -1;
     const offsets = new Set<number>();
     for (const fact of sent) offsets.add(fact.begin).add(fact.end);
-    for (const fact of received) offsets.add(fact.begin).add(fact.end);
+    for (const fact of [...received, ...looked]) offsets.add(fact.begin).add(fact.end);
     for (const [begin, end] of ignored) offsets.add(begin).add(end);
     const bounds = [...offsets].sort((a, b) => a - b);
     for (let k = 0; k + 1 < bounds.length; k++) {
@@ -148,9 +160,10 @@ export function buildInstance(events: readonly Event[], options: Options): Insta
       const skip = ignored.some(([from, to]) => from <= begin && begin < to);
       const out = firstLine(sent, begin, skip);
       const into = firstLine(received, begin, skip);
-      if (out === NEVER && into === NEVER) continue;
+      const known = Math.min(into, firstLine(knowing, begin, skip));
+      if (out === NEVER && known === NEVER) continue;
       const logged = out !== NEVER && out <= stable[sender]!;
-      cells.push({
+      (ends.outside.has(channel) ? outside : cells).push({
         channel,
         begin,
         end: bounds[k + 1]!,
@@ -158,11 +171,12 @@ export function buildInstance(events: readonly Event[], options: Options): Insta
         receiver,
         sent: out,
         received: into,
+        known,
         logged,
       });
     }
   }
-  return { processes, cells, options };
+  return { processes, cells, outside, options };
 }
 
 /** True if process i at `position` is not rolled back. */
@@ -174,7 +188,8 @@ export function continues(process: ProcessView, position: number): boolean {
 export function cellAllows(instance: Instance, cell: Cell, vector: ArrayLike<number>): boolean {
   const isSent = cell.sender >= 0 && cell.sent <= vector[cell.sender]!;
   const isReceived = cell.receiver >= 0 && cell.received <= vector[cell.receiver]!;
-  if (isReceived && !isSent) return false;
+  const isKnown = cell.receiver >= 0 && cell.known <= vector[cell.receiver]!;
+  if (isKnown && !isSent) return false;
   if (instance.options.inTransit === "any" || !isSent || isReceived || cell.logged) return true;
   if (cell.receiver < 0) return false;
   return continues(instance.processes[cell.receiver]!, vector[cell.receiver]!);
@@ -225,10 +240,30 @@ function inTransitAt(instance: Instance, vector: ArrayLike<number>): InTransitRa
   return result;
 }
 
+/** What the processes did behind the vector on outside channels. */
+function undoneAt(
+  { outside, processes }: Instance,
+  vector: ArrayLike<number>,
+  side: "sent" | "received",
+): OutsideRange[] {
+  const result: OutsideRange[] = [];
+  for (const cell of outside) {
+    const who = side === "sent" ? cell.sender : cell.receiver;
+    if (who < 0 || cell[side] === NEVER || cell[side] <= vector[who]!) continue;
+    const last = result.at(-1);
+    const { channel, begin, end } = cell;
+    if (last?.channel === channel && last.end === begin) result.splice(-1, 1, { ...last, end });
+    else result.push({ channel, process: processes[who]!.name, begin, end });
+  }
+  return result;
+}
+
 export function answerAt(instance: Instance, vector: ArrayLike<number>): Answer {
   return {
     ...evidenceOf(instance.processes.map((p) => p.history)),
     line: instance.processes.map((p, i) => lineEntry(p.name, p.history, vector[i]!, p.failed)),
     inTransit: inTransitAt(instance, vector),
+    lostInputs: undoneAt(instance, vector, "received"),
+    unsayable: undoneAt(instance, vector, "sent"),
   };
 }

@@ -11,12 +11,18 @@ export interface Scribble {
   readonly lines: number;
   /** Cuts that fall along a history: contradicting evidence, but importable. */
   readonly fallingCuts: boolean;
+  /** Channels to and from somebody who is no process, and lines that say so (or don't); peeks, and cuts that have seen. */
+  readonly outside: boolean;
+  readonly looks: boolean;
 }
 
 export function scribble(random: Random, setting: Scribble): Event[] {
   const names = Array.from({ length: setting.processes }, (_, k) => `p${k}`);
   const histories = new Map<string, Event[]>(names.map((name) => [name, []]));
   const ends = names.flatMap((from) => names.map((to) => ({ from, to, channel: `${from}>${to}` })));
+  if (setting.outside)
+    for (const name of names)
+      ends.push({ from: name, to: "w", channel: `${name}>w` }, { from: "w", to: name, channel: `w>${name}` });
   // Few channels, so that lines meet.
   const channels = random.shuffle(ends).slice(0, 1 + random.below(setting.processes + 1));
   const events: Event[] = [];
@@ -38,7 +44,13 @@ export function scribble(random: Random, setting: Scribble): Event[] {
       }
       return result;
     };
-    return { sent: offsets("sent"), received: offsets("received") };
+    const received = offsets("received");
+    if (!setting.looks || random.oneIn(3)) return { sent: offsets("sent"), received };
+    const seen = new Map<string, number>();
+    for (const { to, channel } of channels)
+      if (to === process && random.oneIn(2))
+        seen.set(channel, Math.max(received.get(channel) ?? 0, seenSoFar(past, channel), random.below(9)));
+    return { sent: offsets("sent"), received, seen };
   };
   const line = (process: string): Event => {
     const dice = random.below(20);
@@ -49,10 +61,15 @@ export function scribble(random: Random, setting: Scribble): Event[] {
         from === process &&
         (random.oneIn(2) || !mine.some((end) => end.to === process && end.channel === channel));
       const kind = random.below(5);
+      if (setting.looks && !isSource && random.oneIn(3))
+        return { type: "peek", process, channel, ...range() };
       if (kind > 1) return { type: isSource ? "send" : "receive", process, channel, ...range() };
       const type = kind === 0 ? "page-copy" : "page-invalidate";
       return { type, process, page: 1, role: isSource ? "source" : "destination", channel, ...range() };
     }
+    const own = mine.filter(({ from, to }) => ["w", process].includes(from) && ["w", process].includes(to));
+    if (dice < 12 && setting.outside && own.length > 0)
+      return { type: "outside", process, channel: random.pick(own).channel };
     if (dice < 15) {
       const checkpoints = histories.get(process)!.filter((event) => event.type === "checkpoint");
       const checkpoint = (checkpoints.at(-1)?.checkpoint ?? 0) + 1;
@@ -77,4 +94,11 @@ export function scribble(random: Random, setting: Scribble): Event[] {
     events.push(event);
   }
   return events;
+}
+
+function seenSoFar(past: readonly Event[], channel: string): number {
+  let least = 0;
+  for (const event of past)
+    if (event.type === "checkpoint") least = Math.max(least, event.cut?.seen?.get(channel) ?? 0);
+  return least;
 }

@@ -20,6 +20,10 @@ export interface Setting {
   readonly rollbacks: boolean;
   /** Channels from a process to itself. */
   readonly loops: boolean;
+  /** Processes look at what they have not received yet. */
+  readonly looks: boolean;
+  /** Processes talk with somebody who is none, and say so. */
+  readonly outside: boolean;
 }
 
 interface PageMove {
@@ -31,6 +35,8 @@ interface PageMove {
 interface Counters {
   readonly sent: Map<string, number>;
   readonly received: Map<string, number>;
+  /** What was looked at beyond it. */
+  readonly seen: Map<string, number>;
   readonly datagrams: Set<string>;
   readonly moves: Map<string, PageMove[]>;
 }
@@ -67,7 +73,9 @@ class Simulation {
     const peers = this.#setting.loops ? this.#names : this.#names.filter((name) => name !== process);
     const peer = random.pick(peers);
     const dice = random.below(20);
-    if (dice < 6) this.#send(process, peer);
+    if (this.#setting.looks && random.oneIn(8)) this.#look(peer, process);
+    else if (this.#setting.outside && random.oneIn(5)) this.#exchange(process);
+    else if (dice < 6) this.#send(process, peer);
     else if (dice < 12) this.#receive(peer, process);
     else if (dice < 15) this.#checkpoint(process);
     else if (dice < 17) {
@@ -123,6 +131,36 @@ class Simulation {
     if (ready.length > 0) this.#happen(random.pick(ready));
   }
 
+  /** At all or some of what is there, now and then a second time. */
+  #look(from: string, process: string): void {
+    const channel = `${from}>${process}`;
+    const begin = this.#counters.get(process)!.received.get(channel) ?? 0;
+    const available = (this.#counters.get(from)!.sent.get(channel) ?? 0) - begin;
+    if (available > 0)
+      this.#happen({ type: "peek", process, channel, begin, end: begin + 1 + this.#random.below(available) });
+  }
+
+  /** An input, an output, a look at what comes from outside; the line that says so before it, after it, and again now and then. */
+  #exchange(process: string): void {
+    const random = this.#random;
+    const { sent, received } = this.#counters.get(process)!;
+    const channel = random.oneIn(2) ? `${process}>w` : `w>${process}`;
+    const begin = (channel.startsWith("w") ? received : sent).get(channel) ?? 0;
+    const range = { channel, begin, end: begin + 1 + random.below(3) };
+    const isInput = channel.startsWith("w");
+    const type = !isInput ? "send" : this.#setting.looks && random.oneIn(4) ? "peek" : "receive";
+    const told = this.events.some((event) => event.type === "outside" && event.channel === channel);
+    const [before, after] = told
+      ? [random.oneIn(9), false]
+      : random.pick([
+          [true, random.oneIn(9)],
+          [false, true],
+        ]);
+    if (before) this.#happen({ type: "outside", process, channel });
+    this.#happen({ type, process, ...range });
+    if (after) this.#happen({ type: "outside", process, channel });
+  }
+
   #checkpoint(process: string): void {
     const random = this.#random;
     const history = this.#histories.get(process)!;
@@ -143,17 +181,33 @@ class Simulation {
 
   /** The offsets of all FIFO channels; some that stand at 0 are named, some are not. */
   #cut(process: string): Cut {
-    const { sent, received } = this.#counters.get(process)!;
+    const { sent, received, seen } = this.#counters.get(process)!;
+    const isLeftOut = this.#leavesOut(process);
     const fifo = (offsets: Map<string, number>, make: (peer: string) => string) => {
       const result = new Map(offsets);
       for (const peer of this.#names)
         if (this.#random.oneIn(3) && !result.has(make(peer))) result.set(make(peer), 0);
+      for (const channel of result.keys()) if (isLeftOut(channel)) result.delete(channel);
       return result;
     };
+    const taken = fifo(received, (peer) => `${peer}>${process}`);
+    const further = [...seen].filter(
+      ([channel, end]) => end > (received.get(channel) ?? 0) && !isLeftOut(channel),
+    );
     return {
       sent: fifo(sent, (peer) => `${process}>${peer}`),
-      received: fifo(received, (peer) => `${peer}>${process}`),
+      received: taken,
+      ...(further.length > 0 || this.#random.oneIn(4) ? { seen: new Map(further) } : {}),
     };
+  }
+
+  /** A cut may be silent about channels that are known to be outside. */
+  #leavesOut(process: string): (channel: string) => boolean {
+    const outside = this.events.flatMap((event) =>
+      event.type === "outside" && event.process === process ? [event.channel] : [],
+    );
+    const silent = new Set(this.#random.subset(outside));
+    return (channel) => silent.has(channel);
   }
 
   /** Some processes fail; all go on from the line, some after replaying their log up to it. */
@@ -169,7 +223,7 @@ class Simulation {
       const history = this.#histories.get(process)!;
       const replayed = history.slice(basePosition(history, position), position);
       this.#happen({ type: "rollback", process, checkpoint });
-      for (const event of replayed) if ("channel" in event) this.#happen(event);
+      for (const event of replayed) if ("begin" in event) this.#happen(event);
     }
   }
 }
@@ -181,6 +235,10 @@ function withoutLog(event: Event): Event {
 
 function countLine(counters: Counters, event: Event): void {
   if (!("begin" in event)) return;
+  if (event.type === "peek") {
+    counters.seen.set(event.channel, Math.max(event.end, counters.seen.get(event.channel) ?? 0));
+    return;
+  }
   const isSource = event.type === "send" || ("role" in event && event.role === "source");
   const offsets = isSource ? counters.sent : counters.received;
   offsets.set(event.channel, Math.max(event.end, offsets.get(event.channel) ?? 0));
@@ -193,7 +251,13 @@ function countLine(counters: Counters, event: Event): void {
 }
 
 function count(history: readonly Event[]): Counters {
-  const counters: Counters = { sent: new Map(), received: new Map(), datagrams: new Set(), moves: new Map() };
+  const counters: Counters = {
+    sent: new Map(),
+    received: new Map(),
+    seen: new Map(),
+    datagrams: new Set(),
+    moves: new Map(),
+  };
   for (const event of history) countLine(counters, event);
   return counters;
 }
@@ -216,5 +280,7 @@ export function randomSetting(random: Random, maxProcesses = 3, maxSteps = 14): 
     stable: random.oneIn(2),
     rollbacks: random.oneIn(2),
     loops: random.oneIn(4),
+    looks: random.oneIn(3),
+    outside: random.oneIn(3),
   };
 }

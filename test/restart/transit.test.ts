@@ -124,10 +124,12 @@ function side(process: string, salt: number, mine: Side, other: Side): TransitPr
   const entry: CutDetail = {
     flags: 0,
     live: 1,
+    told: 0,
     local: mine.isn,
     remote: other.isn,
     sent: mine.sent,
     received: mine.received,
+    seen: mine.received,
     unacknowledged: 0, // the image's queue counts
     queued: 0,
     sends: name(mine.isn, other.isn),

@@ -2,9 +2,9 @@
 
 import type { AppendLog, OpenLog } from "../../src/engine/append-log.ts";
 import type { EventColumns } from "../../src/format/event-columns.ts";
-import { SLOT_BYTES } from "../../src/format/ring-layout.ts";
+import { RingKind, SLOT_BYTES } from "../../src/format/ring-layout.ts";
 import type { Event } from "../../src/model/event.ts";
-import type { CutEntry, DrainResult, EventSource } from "../../src/ring/event-source.ts";
+import type { CutEntry, DrainResult, EventSource, SourceCut, Verdict } from "../../src/ring/event-source.ts";
 import { encodeSlots, type Slot } from "./ring-slots.ts";
 
 /** The kernel's side: what goes on while no collector lives. */
@@ -13,38 +13,58 @@ export class FakeRing {
   bootId = "boot-1";
   consumer = 0;
   readonly slots: Partial<Slot>[] = [];
-  readonly selected = new Set<number>();
-  readonly untold = new Map<number, number>();
+  /** Incarnation by cgroup. */
+  readonly selected = new Map<number, number>();
+  /** Records that found no room: the kernel's positions still tell them, with the next one, or when it is asked. */
+  readonly untold = new Map<number, Partial<Slot>[]>();
+  /** Times a record found no room. */
   lostTotal = 0;
   misses = 0;
+  readonly verdicts: Verdict[] = [];
   capacity = 1_000_000;
   /** Index of a slot that its producer has not finished; -1 = none. */
   busyAt = -1;
   cutEntries: CutEntry[] = [];
-  /** Of single cgroups, by their name; the others have `cutEntries`. */
-  readonly connections = new Map<number, Map<string, CutEntry>>();
-  /** Calls of `forgetClosed` until one fails; -1: none does. */
-  failsForgetting = -1;
 
   get producer(): number {
     return this.slots.length * SLOT_BYTES;
   }
 
-  /** Appends a record, or counts it lost where the ring is full. */
+  /** Appends a record of the process's life; false where there is no room: then it waits for the next one, or a flush. */
   put(slot: Partial<Slot> & { process: number }): boolean {
-    if (this.producer - this.consumer >= this.capacity * SLOT_BYTES) {
-      this.lose(slot.process, 1);
-      return false;
-    }
-    const lostBefore = this.untold.get(slot.process) ?? 0;
-    this.untold.delete(slot.process);
-    this.slots.push({ position: this.producer, lostBefore, time: 1000 + this.slots.length, ...slot });
-    return true;
+    const waiting = this.untold.get(slot.process) ?? [];
+    this.untold.set(slot.process, waiting);
+    waiting.push({ thread: this.selected.get(slot.process) ?? 0, time: 1000 + this.slots.length, ...slot });
+    if (this.flush([slot.process])) this.lostTotal += 1;
+    return waiting.length === 0;
   }
 
-  lose(process: number, count: number): void {
-    this.untold.set(process, (this.untold.get(process) ?? 0) + count);
-    this.lostTotal += count;
+  /** True where there is no room for all. */
+  flush(processes: Iterable<number>): boolean {
+    for (const process of processes) {
+      const waiting = this.untold.get(process) ?? [];
+      while (waiting.length > 0) {
+        if (this.producer - this.consumer >= this.capacity * SLOT_BYTES) return true;
+        this.slots.push({ ...waiting.shift(), position: this.producer });
+      }
+    }
+    return false;
+  }
+
+  /** Something that the kernel can't follow: a flag, and a record that wakes, if there is room for it. */
+  judge(cgroupId: number, reason: number, shared: Partial<Verdict> = {}): void {
+    const incarnation = this.selected.get(cgroupId) ?? 0;
+    this.verdicts.push({
+      cgroupId,
+      incarnation,
+      bits: 1 << reason,
+      other: 0,
+      local: 0,
+      remote: 0,
+      ...shared,
+    });
+    if (this.producer - this.consumer < this.capacity * SLOT_BYTES)
+      this.put({ process: cgroupId, kind: RingKind.VERDICT, local: reason });
   }
 }
 
@@ -114,34 +134,28 @@ export class FakeSource implements EventSource {
     return 1e9;
   }
 
-  select(cgroupId: number, on: boolean): void {
+  select(cgroupId: number, on: boolean, incarnation: number): void {
     const { selected } = this.#alive();
-    if (on) selected.add(cgroupId);
+    if (on) selected.set(cgroupId, incarnation);
     else selected.delete(cgroupId);
   }
 
   counters() {
     const { lostTotal, misses } = this.#alive();
-    return { committed: [], lost: [lostTotal], recursionMisses: misses, naive: 0 };
+    return { committed: [], lost: [lostTotal], recursionMisses: misses };
   }
 
-  takeLost(cgroupId: number): number {
-    const { untold } = this.#alive();
-    const lost = untold.get(cgroupId) ?? 0;
-    untold.delete(cgroupId);
-    return lost;
+  flush(cgroupIds: readonly number[]): boolean {
+    return this.#alive().flush(cgroupIds);
   }
 
-  cut(cgroupId: number) {
-    const { connections, cutEntries } = this.#alive();
-    return { complete: true, entries: [...(connections.get(cgroupId)?.values() ?? cutEntries)] };
+  verdicts(): readonly Verdict[] {
+    return this.#alive().verdicts;
   }
 
-  forgetClosed(cgroupId: number, entries: readonly CutEntry[]): void {
+  cut(cgroupId: number): SourceCut {
     const ring = this.#alive();
-    if (ring.failsForgetting-- === 0) throw new Error("the helper is gone");
-    const known = ring.connections.get(cgroupId);
-    for (const { local, remote, live } of entries) if (live === 0) known?.delete(`${local}-${remote}`);
+    return { complete: true, pending: ring.flush([cgroupId]), entries: [...ring.cutEntries] };
   }
 
   close(): void {}
@@ -206,6 +220,17 @@ class FakeLog implements AppendLog {
 
   getState(key: string): unknown {
     return structuredClone(this.#stored.state.get(key));
+  }
+
+  async senderOf(channel: string): Promise<string | undefined> {
+    return this.#stored.events.find((event) => event.type === "send" && event.channel === channel)?.process;
+  }
+
+  async ownerOf(channel: string, reverse: string): Promise<string | undefined> {
+    const owns = (event: Event): boolean =>
+      (event.type === "send" && event.channel.startsWith(channel)) ||
+      (event.type === "receive" && event.channel.startsWith(reverse));
+    return this.#stored.events.find(owns)?.process;
   }
 
   async commit(): Promise<void> {

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Collector } from "../../src/engine/collect.ts";
-import { RingKind, RingUnmatched } from "../../src/format/ring-layout.ts";
+import { RingKind, RingVerdict } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
-const { SEND, RECEIVE, UNMATCHED, GAP } = RingKind;
+const { SEND, RECEIVE, PEEK } = RingKind;
 let home: string;
 let ring: FakeRing;
 let disk: FakeDisk;
@@ -45,9 +45,9 @@ function kill(): void {
 const folder = (app: string) => join(home, app);
 const brief = (app: string, process: string) =>
   disk.events(folder(app), process).map((event) => {
-    if (event.type === "send" || event.type === "receive")
+    if (event.type === "send" || event.type === "receive" || event.type === "peek")
       return `${event.type} ${event.channel} ${event.begin}-${event.end}`;
-    if (event.type === "gap") return event.lost === undefined ? "gap" : `gap ${event.lost}`;
+    if (event.type === "gap") return ["gap", event.lost, event.reason].filter(Boolean).join(" ");
     return event.type;
   });
 
@@ -76,50 +76,107 @@ test("records become events of their process, on channels that both ends name al
   expect([stats.events[SEND], stats.events[RECEIVE], stats.bytes[SEND]]).toEqual([3, 1, 14]);
 });
 
-test("losses stand before the record that tells them, and silent processes' losses are asked for", async () => {
+test("what found no room is no gap: the kernel tells it with the next record, or when it is asked", async () => {
   const collector = await start();
   await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  ring.lose(1, 3);
-  ring.put({ process: 1, kind: SEND, local: 1, remote: 2, begin: 7, length: 1 });
-  ring.lose(1, 2);
+  await collector.register({ app: "a", process: "silent", cgroupId: 2 });
+  ring.busyAt = 0; // nothing is read meanwhile
+  ring.capacity = 3;
+  for (let begin = 0; begin < 10; begin += 1)
+    ring.put({ process: begin < 5 ? 1 : 2, kind: SEND, local: 1, remote: 2, begin, length: 1 });
+  expect(ring.lostTotal).toBe(7);
+  ring.busyAt = -1;
   await collector.drain();
-  ring.put({ process: 1, kind: GAP, lostBefore: 4 });
-  ring.put({ process: 1, kind: GAP });
-  await collector.drain();
-  expect(brief("a", "p")).toEqual(["gap 3", "send tcp:00000001-00000002 7-8", "gap 2", "gap 4", "gap"]);
-  expect(collector.stats()).toMatchObject({ gaps: 4, lostDeclared: 9 });
+  expect(brief("a", "p")).toEqual([0, 1, 2, 3, 4].map((n) => `send tcp:00000001-00000002 ${n}-${n + 1}`));
+  expect(brief("a", "silent")).toHaveLength(5);
+  expect(collector.stats()).toMatchObject({ gaps: 0, lost: [7] });
 });
 
-test("recursion misses and unreadable records are gaps of every live process", async () => {
+test("looking is a peek on the channel it looked at", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  ring.put({ process: 1, kind: PEEK, local: 1, remote: 2, begin: 3, length: 4 });
+  await collector.drain();
+  expect(brief("a", "p")).toEqual(["peek tcp:00000002-00000001 3-7"]);
+});
+
+test("program runs that the kernel left out are statistics; unreadable records spoil whoever lives", async () => {
   const collector = await start();
   await collector.register({ app: "a", process: "p", cgroupId: 1 });
   await collector.register({ app: "b", process: "q", cgroupId: 2 });
   ring.misses = 1;
   await collector.drain();
+  expect([brief("a", "p"), brief("b", "q")]).toEqual([[], []]);
   ring.put({ process: 1, kind: 200 });
   ring.put({ process: 1, kind: SEND, local: 1, remote: 2, length: 1 });
   await collector.drain();
-  expect(brief("a", "p")).toEqual(["gap", "gap", "send tcp:00000001-00000002 0-1"]);
-  expect(brief("b", "q")).toEqual(["gap", "gap"]);
+  expect(brief("a", "p")).toEqual(["gap", "send tcp:00000001-00000002 0-1"]);
+  expect(brief("b", "q")).toEqual(["gap"]);
   expect(collector.stats().bad).toBe(1);
+  expect(await collector.uncaptured("b", "q")).toEqual(["unknown"]);
 });
 
-test("uncaptured communication: a gap, and checkpoints carry no cut, unless the user vouches for it", async () => {
+test("records of a life that is over are dropped and counted", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  ring.put({ process: 1, kind: SEND, local: 1, remote: 2, begin: 0, length: 1 });
+  ring.busyAt = ring.slots.length; // what comes now is read after the next life has begun
+  await collector.register({ app: "a", process: "p", cgroupId: 5 });
+  ring.busyAt = -1;
+  ring.put({ process: 5, kind: SEND, local: 3, remote: 4, begin: 0, length: 1 });
+  ring.put({ process: 5, kind: SEND, local: 1, remote: 2, begin: 1, length: 1, thread: 1 });
+  await collector.drain();
+  expect(brief("a", "p")).toEqual(["send tcp:00000001-00000002 0-1", "send tcp:00000003-00000004 0-1"]);
+  expect(collector.stats().stale).toBe(1);
+});
+
+test("a verdict: one gap with its reason, and checkpoints carry no cut, unless the user vouches for it", async () => {
   const collector = await start();
   await collector.register({ app: "a", process: "p", cgroupId: 1 });
   await collector.register({ app: "a", process: "q", cgroupId: 2, trust: ["udp"] });
-  for (const process of [1, 2]) ring.put({ process, kind: UNMATCHED, local: RingUnmatched.UDP });
+  for (const process of [1, 2, 1]) ring.judge(process, RingVerdict.UDP);
   const cut = { sent: new Map([["c", 1]]), received: new Map() };
   for (const process of ["p", "q"]) {
     await collector.appendControl("a", { type: "checkpoint", process, checkpoint: 1, usable: true, cut });
   }
-  expect(brief("a", "p")).toEqual(["gap", "checkpoint"]);
+  expect(brief("a", "p")).toEqual(["gap udp", "checkpoint"]);
   expect(brief("a", "q")).toEqual(["checkpoint"]);
   const cuts = disk.events(folder("a")).map((event) => event.type === "checkpoint" && "cut" in event);
   expect(cuts).toEqual([false, false, true]);
   expect(await collector.uncaptured("a", "p")).toEqual(["udp"]);
   kill();
-  expect(await (await start()).uncaptured("a", "p")).toEqual(["udp"]);
+  const next = await start();
+  await next.drain();
+  expect(await next.uncaptured("a", "p")).toEqual(["udp"]);
+  expect(brief("a", "p")).toEqual(["gap udp", "checkpoint"]);
+  await next.register({ app: "a", process: "p", cgroupId: 1 });
+  await next.drain();
+  expect(await next.uncaptured("a", "p")).toEqual([]); // the flag was that of its life before
+});
+
+test("a verdict without a record is found by asking, and a shared socket names the other process", async () => {
+  const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.register({ app: "a", process: "q", cgroupId: 2 });
+  await collector.register({ app: "b", process: "r", cgroupId: 3 });
+  ring.put({ process: 3, kind: SEND, local: 1, remote: 2, length: 1 });
+  const [local, remote] = [0xabc, 0xffffffff];
+  for (const [one, other] of [
+    [1, 2],
+    [2, 3],
+  ] as const)
+    ring.verdicts.push({
+      cgroupId: one,
+      incarnation: 1,
+      bits: 1 << RingVerdict.SHARED_SOCKET,
+      other,
+      local,
+      remote,
+    });
+  await expect.poll(() => brief("a", "p"), { timeout: 5_000 }).toEqual(["gap shared-socket"]);
+  const shared = collector.processes().map(({ shared }) => shared);
+  const channel = "tcp:00000abc-ffffffff";
+  expect(shared).toEqual([{ other: "q", channel }, { other: "b/r", channel }, undefined]);
 });
 
 test("positions count lines that are not undone; checkpoint indices never return", async () => {
@@ -177,7 +234,7 @@ test("a new ring or a new boot may have swallowed events: declared", async () =>
   ring.id = "boot-1:8";
   await (await start()).drain();
   expect(brief("a", "p")).toEqual(["gap"]);
-  expect(ring.selected).toEqual(new Set([1]));
+  expect([...ring.selected]).toEqual([[1, 1]]);
   kill();
   ring = new FakeRing();
   ring.id = "boot-2:8";
@@ -217,20 +274,24 @@ test("misuse is refused with its own code", async () => {
 
 test("a frozen connection becomes a cut with both directions", async () => {
   const collector = await start();
+  await collector.register({ app: "a", process: "p", cgroupId: 1 });
   const entry = {
     flags: 0,
     live: 1,
+    told: 0,
     local: 1,
     remote: 2,
     sent: 10,
     received: 0,
+    seen: 0,
     unacknowledged: 3,
     queued: 0,
   };
-  ring.cutEntries = [entry, { ...entry, live: 0, sent: 9, received: 4 }];
-  const { cut, details, complete } = collector.cut(1);
+  ring.cutEntries = [entry, { ...entry, live: 0, sent: 9, received: 4, seen: 6 }];
+  const { cut, details, complete } = await collector.cut(1);
   expect([...cut.sent]).toEqual([["tcp:00000001-00000002", 10]]);
   expect([...cut.received]).toEqual([["tcp:00000002-00000001", 4]]);
+  expect([...cut.seen!]).toEqual([["tcp:00000002-00000001", 6]]);
   expect(complete).toBe(true);
   expect(details[0]).toMatchObject({ sends: "tcp:00000001-00000002", unacknowledged: 3 });
 });

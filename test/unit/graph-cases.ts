@@ -35,11 +35,13 @@ export function judge(evidence: Evidence, rule: Rule): (cut: readonly Place[]) =
   const sets = new OffsetSets(evidence, new Histories(evidence), rule.dsm);
   return (cut) =>
     evidence.channels.every((_, channel) => {
+      if (evidence.outside[channel] !== -1) return true;
       const sender = evidence.processAt[channel * 2] as number;
       const receiver = evidence.processAt[channel * 2 + 1] as number;
       const sent = sender < 0 ? [] : sets.sentAt(channel, (cut[sender] as Place).position);
       const received = receiver < 0 ? [] : sets.receivedAt(channel, (cut[receiver] as Place).position);
-      if (subtract(received, sent).length > 0) return false;
+      const known = receiver < 0 ? [] : sets.seenAt(channel, (cut[receiver] as Place).position);
+      if (subtract(known, sent).length > 0) return false;
       if (rule.inTransit === "any" || sender < 0) return true;
       if (receiver >= 0 && (cut[receiver] as Place).volatile) return true;
       return subtract(subtract(sent, received), sets.logged(channel, sender)).length === 0;

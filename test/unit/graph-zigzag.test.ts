@@ -57,7 +57,7 @@ function hasZigzagToItself(model: RollbackModel, process: number, position: numb
           from: evidence.processAt[channel * 2] as number,
           to: evidence.processAt[channel * 2 + 1] as number,
           sent: matches.sent[match] as number,
-          received: matches.received[match] as number,
+          received: matches.known[match] as number,
         };
       },
     ).filter(({ received }) => received !== 0),

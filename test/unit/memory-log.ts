@@ -5,7 +5,7 @@ import { NO_HASH } from "../../src/format/log-anchor.ts";
 import type { ProcessHead } from "../../src/format/log-commit.ts";
 import { BlockPlacer } from "../../src/log/block-placer.ts";
 import { LogState } from "../../src/log/log-state.ts";
-import type { Event } from "../../src/model/event.ts";
+import type { Cut, Event } from "../../src/model/event.ts";
 
 export class MemoryLog {
   readonly bytes = new Map<number, Uint8Array>();
@@ -48,6 +48,11 @@ export class MemoryLog {
     const columns = new EventColumns(event.process);
     columns.push(event);
     await this.append(columns);
+  }
+
+  /** `EventLog.completeCut`. */
+  completeCut(process: string, cut: Cut): Promise<Cut> {
+    return this.#placer.completeCut(process, cut, this.#state.heads.keys());
   }
 
   /** As if the owner had died and another one had opened it. */

@@ -1,0 +1,79 @@
+/** Why processes can't be followed any more, in words and with what to do: what `status`, `checkpoint` and `explain` say of verdicts. */
+import type { SharedSocket, StoredProcess } from "../engine/process-state.ts";
+import { hasCode } from "../model/errors.ts";
+import { gapReason } from "../model/gap-reasons.ts";
+import { openLog } from "./app-blocks.ts";
+import { appDirectory } from "./home.ts";
+import { printable } from "./print.ts";
+
+/** One process of an application and the reasons of its present life. */
+export interface NotCaptured {
+  readonly app: string;
+  readonly process: string;
+  readonly uncaptured: readonly string[];
+  readonly shared?: SharedSocket;
+}
+
+/** One sentence a process and reason; a socket that two share is told once. */
+export function notCapturedText(processes: readonly NotCaptured[]): string {
+  const told = new Set<string>();
+  const lines = processes.flatMap((one) =>
+    one.uncaptured.flatMap((reason) => {
+      const sentence = reason === "shared-socket" ? sharedSentence(one, told) : sentenceOf(one, reason);
+      return sentence === undefined ? [] : [sentence];
+    }),
+  );
+  if (lines.length === 0) return "";
+  return `${lines.join("\n")}\nUntil then checkpoints of these processes carry no cut, and no line keeps what they did after the last one before.\n`;
+}
+
+function sentenceOf({ process }: NotCaptured, reason: string): string {
+  const { what, advice } = gapReason(reason);
+  return `${printable(process)} ${what}: ${advice}.`;
+}
+
+/** Undefined: the other process's sentence says it. */
+function sharedSentence({ process, shared }: NotCaptured, told: Set<string>): string | undefined {
+  const { what, advice } = gapReason("shared-socket");
+  if (shared?.other === undefined) {
+    const socket = shared === undefined ? "" : ` (${printable(shared.channel)})`;
+    return `${printable(process)} ${what}${socket}: ${advice}.`;
+  }
+  const pair = [process, shared.other].sort().join("\0");
+  if (told.has(pair)) return undefined;
+  told.add(pair);
+  return `${printable(process)} and ${printable(shared.other)} use one socket together (${printable(shared.channel)}): ${advice}.`;
+}
+
+/** Of an application, from the collector of the home or the log that nobody holds; none where neither knows it. */
+export async function notCapturedOf(home: string, app: string): Promise<NotCaptured[]> {
+  const { connectCollector } = await import("../daemon/client.ts");
+  const collector = await connectCollector(home);
+  if (collector === undefined) return inLog(home, app);
+  try {
+    const known = (await collector.processes()).filter((one) => one.app === app);
+    return known.length > 0 ? known : await inLog(home, app);
+  } finally {
+    collector.close();
+  }
+}
+
+async function inLog(home: string, app: string): Promise<NotCaptured[]> {
+  try {
+    const reader = await openLog(appDirectory(home, app));
+    try {
+      const names = (reader.getState("processes") ?? []) as readonly string[];
+      return names.flatMap((process) => {
+        const stored = reader.getState(`process/${process}`) as StoredProcess | undefined;
+        if (stored === undefined) return [];
+        const { uncaptured, shared } = stored;
+        return [{ app, process, uncaptured, ...(shared === undefined ? {} : { shared }) }];
+      });
+    } finally {
+      await reader.close();
+    }
+  } catch (error) {
+    if (hasCode(error, "RL_UNKNOWN_APP") || hasCode(error, "RL_LOCKED")) return [];
+    throw error;
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * Cuts that name what exists and, once, what has ended: connections open and close at random, the log completes each cut
+ * (log/complete-cut.ts), and the line from cuts is the line from all events.
+ */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { computeLine } from "../../src/engine/compute.ts";
+import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import { isUnit } from "../../src/log/complete-cut.ts";
+import type { Cut, Event } from "../../src/model/event.ts";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { Random } from "../reference/random.ts";
+import { MemoryLog } from "../unit/memory-log.ts";
+import { numRuns, pick } from "./cases.ts";
+import { evidenceOf } from "./laws-executions.ts";
+
+const rules = { dsm: "sequential", inTransit: "any" } as const;
+
+/** One end of a connection: what it sends on and receives on, and how far. */
+interface End {
+  readonly process: string;
+  readonly sends: string;
+  readonly receives: string;
+  sent: number;
+  received: number;
+  seen: number;
+  /** Its other end; undefined: not recorded. */
+  peer: End | undefined;
+  /** Peer of whom? What has been sent to it by somebody who is not recorded. */
+  strange: number;
+  open: boolean;
+}
+
+class Machine {
+  readonly log = new MemoryLog(true);
+  readonly events: Event[] = [];
+  readonly names: readonly string[];
+  readonly #random: Random;
+  readonly #strangers: boolean;
+  readonly #restarts: boolean;
+  #ends: End[] = [];
+  #connections = 0;
+  readonly #index = new Map<string, number>();
+  readonly #accepts: { readonly name: string; readonly end: End }[] = [];
+  readonly #closes: { readonly name: string; readonly end: End }[] = [];
+
+  constructor(random: Random, strangers: boolean) {
+    this.#random = random;
+    this.#strangers = strangers;
+    this.#restarts = random.oneIn(4);
+    this.names = ["a", "b", "c", "d"].slice(0, 2 + random.below(3));
+  }
+
+  async #append(event: Event): Promise<void> {
+    this.events.push(event);
+    await this.log.appendEvent(event);
+  }
+
+  async step(): Promise<void> {
+    const random = this.#random;
+    const end = this.#ends.length > 0 ? random.pick(this.#ends) : undefined;
+    const dice = random.below(24);
+    if (end === undefined || dice < 3) return this.#connect();
+    if (dice < 9) return this.#send(end);
+    if (dice < 14) return this.#receive(end);
+    if (dice < 15) return this.#peek(end);
+    if (dice < 18) return this.#close(end);
+    if (dice < 20) return this.#meet();
+    if (dice < 23) return this.#checkpoint(random.pick(this.names));
+    if (random.oneIn(4)) this.log.reopen();
+    if (this.#restarts && random.oneIn(3)) await this.#restart();
+  }
+
+  async #connect(): Promise<void> {
+    const random = this.#random;
+    const process = random.pick(this.names);
+    this.#connections += 1;
+    const number = this.#connections.toString(16).padStart(8, "0");
+    const [forth, back] = [`tcp:${number}-ffffffff`, `tcp:ffffffff-${number}`];
+    const make = (name: string, sends: string, receives: string): End => ({
+      process: name,
+      sends,
+      receives,
+      sent: 0,
+      received: 0,
+      seen: 0,
+      peer: undefined,
+      strange: 0,
+      open: true,
+    });
+    const end = make(process, forth, back);
+    this.#ends.push(end);
+    await this.#append({ type: "send", process, channel: `${forth}/open`, begin: 0, end: 1 });
+    if (this.#strangers && random.oneIn(12)) {
+      end.strange = random.below(5);
+      return;
+    }
+    end.peer = make(random.pick(this.names), back, forth);
+    end.peer.peer = end;
+    this.#ends.push(end.peer);
+    this.#accepts.push({ name: `${forth}/open`, end: end.peer });
+  }
+
+  /** What is on its way to somebody who is still there comes, now or later. */
+  async #meet(): Promise<void> {
+    const list = this.#random.oneIn(2) ? this.#accepts : this.#closes;
+    const [first] = list.splice(this.#random.below(Math.max(1, list.length)), 1);
+    if (first?.end.open !== true) return;
+    await this.#append({
+      type: "receive",
+      process: first.end.process,
+      channel: first.name,
+      begin: 0,
+      end: 1,
+    });
+  }
+
+  async #send(end: End): Promise<void> {
+    const begin = end.sent;
+    end.sent += 1 + this.#random.below(3);
+    await this.#append({ type: "send", process: end.process, channel: end.sends, begin, end: end.sent });
+  }
+
+  async #receive(end: End): Promise<void> {
+    const begin = end.received;
+    const all = end.peer === undefined ? end.strange : end.peer.sent;
+    if (all === begin) return;
+    end.received = begin + 1 + this.#random.below(all - begin);
+    end.seen = Math.max(end.seen, end.received);
+    await this.#append({
+      type: "receive",
+      process: end.process,
+      channel: end.receives,
+      begin,
+      end: end.received,
+    });
+  }
+
+  async #peek(end: End): Promise<void> {
+    if (end.peer === undefined || end.peer.sent <= end.seen) return;
+    const begin = end.seen;
+    end.seen = end.peer.sent;
+    await this.#append({ type: "peek", process: end.process, channel: end.receives, begin, end: end.seen });
+  }
+
+  async #close(end: End): Promise<void> {
+    this.#ends = this.#ends.filter((one) => one !== end);
+    end.open = false;
+    const name = `${end.sends}/end`;
+    await this.#append({ type: "send", process: end.process, channel: name, begin: 0, end: 1 });
+    if (end.peer?.open) this.#closes.push({ name, end: end.peer });
+  }
+
+  async #checkpoint(process: string): Promise<void> {
+    const checkpoint = (this.#index.get(process) ?? 0) + 1;
+    this.#index.set(process, checkpoint);
+    const own = this.#ends.filter((end) => end.process === process);
+    const kernel: Cut = {
+      sent: new Map(own.flatMap(({ sends, sent }) => (sent > 0 ? [[sends, sent] as const] : []))),
+      received: new Map(
+        own.flatMap(({ receives, received }) => (received > 0 ? [[receives, received] as const] : [])),
+      ),
+      seen: new Map(
+        own.flatMap(({ receives, received, seen }) => (seen > received ? [[receives, seen] as const] : [])),
+      ),
+    };
+    const cut = await this.log.completeCut(process, kernel);
+    await this.#append({ type: "checkpoint", process, checkpoint, usable: !this.#random.oneIn(8), cut });
+  }
+
+  /** Some fail; all that the line takes back goes back, and every connection is gone. */
+  async #restart(): Promise<void> {
+    const failed = this.names.filter(
+      (name) => this.events.some(({ process }) => process === name) && this.#random.oneIn(2),
+    );
+    if (failed.length === 0) return;
+    const { line } = computeLine(evidenceOf(this.events, []), { ...rules, failed });
+    for (const { process, action, checkpoint } of line)
+      if (action !== "continue")
+        await this.#append({ type: "rollback", process, checkpoint: checkpoint ?? 0 });
+    for (const end of this.#ends) end.open = false;
+    this.#ends = [];
+    this.#accepts.length = 0;
+    this.#closes.length = 0;
+  }
+}
+
+const withoutUnits = ({ line, inTransit, outcome, evidence }: RecoveryLine) => ({
+  line,
+  inTransit: inTransit.filter(({ channel }) => !isUnit(channel)),
+  outcome,
+  evidence,
+});
+
+for (const strangers of [false, true])
+  test(`connections come and go${strangers ? ", some with strangers" : ""}: cuts give the line that all events give`, async () => {
+    let [fromCuts, all, ended] = [0, 0, 0];
+    await fc.assert(
+      fc.asyncProperty(fc.integer(), fc.nat(15), async (seed, mask) => {
+        const random = new Random(seed);
+        const machine = new Machine(random, strangers);
+        for (let step = 50 + random.below(600); step > 0; step -= 1) await machine.step();
+        const { events, log } = machine;
+        const failed = pick([...new Set(events.map(({ process }) => process))].sort(), mask);
+        fc.pre(events.length > 0);
+        all += 1;
+        const found = await computeFromCuts([log], { ...rules, failed });
+        if (found.line === undefined) return;
+        fromCuts += 1;
+        expect(withoutUnits(found.line)).toEqual(
+          withoutUnits(computeLine(evidenceOf(events, []), { ...rules, failed })),
+        );
+        for (const event of events) {
+          if (event.type === "send" && event.channel.endsWith("/end")) ended += 1;
+        }
+      }),
+      { numRuns },
+    );
+    expect(fromCuts / all).toBeGreaterThan(strangers ? 0.3 : 0.6);
+    expect(ended).toBeGreaterThan(0);
+  });
