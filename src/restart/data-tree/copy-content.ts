@@ -21,6 +21,8 @@ import { type ByteString, bytesOf, CHUNK_BYTES, chunksOf, type StoredContent } f
 
 export type Content = Pick<StoredContent, "sizeBytes" | "extents" | "sha256">;
 
+const BLOCK_BYTES = 4096;
+
 /** What can't be cloned says so in one of these ways. */
 const NO_CLONE = new Set([
   "EOPNOTSUPP",
@@ -86,8 +88,9 @@ export function patchContent(from: number, to: ByteString, before: Content, copi
     for (const number of [...new Set([...data, ...known.keys()])].sort((a, b) => a - b)) {
       if (number * CHUNK_BYTES >= sizeBytes) continue;
       const bytes = readChunk(from, number, now, live);
-      const same = readWhole(target, number * CHUNK_BYTES, stored.subarray(0, bytes.length)).equals(bytes);
-      if (!same) copied(writeAll(target, bytes, number * CHUNK_BYTES));
+      readWhole(target, number * CHUNK_BYTES, stored.subarray(0, bytes.length));
+      const same = bytes.equals(stored.subarray(0, bytes.length));
+      if (!same) copied(writeBlocks(target, bytes, stored, number * CHUNK_BYTES));
       if (!data.has(number)) continue;
       const hash =
         same && bytes.length === lengthOf(number, before.sizeBytes) ? known.get(number) : undefined;
@@ -176,6 +179,16 @@ function writeChunk(file: number, number: number, bytes: Buffer, extents: readon
   let written = 0;
   for (const [from, to] of partsIn(extents, begin, begin + bytes.length))
     written += writeAll(file, bytes.subarray(from - begin, to - begin), from);
+  return written;
+}
+
+/** Only the blocks of which `old` differs. Returns the number of bytes. */
+function writeBlocks(file: number, bytes: Buffer, old: Buffer, to: number): number {
+  let written = 0;
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
+    const block = bytes.subarray(at, at + BLOCK_BYTES);
+    if (!block.equals(old.subarray(at, at + block.length))) written += writeAll(file, block, to + at);
+  }
   return written;
 }
 

@@ -64,7 +64,8 @@ export interface TreeHeader {
   readonly entries: number;
 }
 
-export const CHUNK_BYTES = 1 << 20;
+/** Small enough that a database's scattered writes leave most of them as they were. */
+export const CHUNK_BYTES = 1 << 16;
 
 export function bytesOf(path: ByteString): Buffer {
   return Buffer.from(path, "latin1");
