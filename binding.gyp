@@ -18,13 +18,16 @@
         "native/ring/memory_ring.c",
         "native/ring/ring_map.c",
         "native/ring/ring_read.c",
+        "native/loader/attached.c",
         "native/loader/capture.c",
         "native/loader/cgroup.c",
         "native/loader/cut.c",
+        "native/loader/parts.c",
         "native/loader/probe.c",
         "native/loader/programs.c",
         "native/loader/userfault.c"
       ],
+      "libraries": ["-lbpf"],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "cflags!": ["-O3"]
     },
@@ -34,13 +37,16 @@
       "sources": [
         "native/attach/attach.c",
         "native/attach/serve.c",
+        "native/loader/attached.c",
         "native/loader/capture.c",
         "native/loader/cgroup.c",
         "native/loader/cut.c",
+        "native/loader/parts.c",
         "native/loader/probe.c",
         "native/loader/programs.c",
         "native/loader/userfault.c"
       ],
+      "libraries": ["-lbpf"],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIE"],
       "cflags!": ["-O3"],
       "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],

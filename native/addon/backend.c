@@ -6,9 +6,9 @@ bool source_captures(const struct source *source) {
     return source->capture != NULL || source->remote != NULL;
 }
 
-int source_select(struct source *source, uint64_t cgroup, int on, char *error) {
-    return source->remote != NULL ? remote_select(source->remote, cgroup, on, error)
-                                  : capture_select(source->capture, cgroup, on, error);
+int source_select(struct source *source, uint64_t cgroup, int on, uint32_t incarnation, char *error) {
+    return source->remote != NULL ? remote_select(source->remote, cgroup, on, incarnation, error)
+                                  : capture_select(source->capture, cgroup, on, incarnation, error);
 }
 
 int source_counters(struct source *source, struct capture_counters *out, char *error) {
@@ -16,21 +16,27 @@ int source_counters(struct source *source, struct capture_counters *out, char *e
                                   : capture_counters(source->capture, out, error);
 }
 
-int source_take_lost(struct source *source, uint64_t cgroup, uint64_t *lost, char *error) {
-    return source->remote != NULL ? remote_take_lost(source->remote, cgroup, lost, error)
-                                  : capture_take_lost(source->capture, cgroup, lost, error);
-}
-
 int source_cut(struct source *source, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
-               int *complete, char *error) {
-    return source->remote != NULL ? remote_cut(source->remote, cgroup, entries, count, complete, error)
-                                  : capture_cut(source->capture, cgroup, entries, count, complete, error);
+               int *complete, int *pending, char *error) {
+    return source->remote != NULL
+               ? remote_cut(source->remote, cgroup, entries, count, complete, pending, error)
+               : capture_cut(source->capture, cgroup, entries, count, complete, pending, error);
 }
 
-int source_forget_closed(struct source *source, uint64_t cgroup, const struct capture_cut_entry *entries,
-                         size_t count, char *error) {
-    return source->remote != NULL ? remote_forget_closed(source->remote, cgroup, entries, count, error)
-                                  : capture_forget_closed(source->capture, cgroup, entries, count, error);
+int source_flush(struct source *source, const uint64_t *cgroups, size_t count, int *pending, char *error) {
+    return source->remote != NULL ? remote_flush(source->remote, cgroups, count, pending, error)
+                                  : capture_flush(source->capture, cgroups, count, pending, error);
+}
+
+int source_verdicts(struct source *source, struct capture_verdict **out, size_t *count, char *error) {
+    return source->remote != NULL ? remote_verdicts(source->remote, out, count, error)
+                                  : capture_verdicts(source->capture, out, count, error);
+}
+
+int source_parts(struct source *source, struct capture_part *out, int max) {
+    if (source != NULL && source->remote != NULL)
+        return remote_parts(source->remote, out, max);
+    return capture_parts(source == NULL ? NULL : source->capture, out, max);
 }
 
 int source_expect_restore(struct source *source, const struct capture_cut_entry *entries, size_t count,

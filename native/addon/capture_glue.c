@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #define PATH_BYTES 4096
+#define VARIANT_BYTES 128
 #define MAX_CAPABILITIES 64
+#define MAX_PARTS 64
 
 static struct source *new_source(napi_env env) {
     struct source *source = calloc(1, sizeof(*source));
@@ -34,18 +36,19 @@ static napi_value finish_source(napi_env env, struct source *source, uint64_t ri
     return glue_wrap_source(env, source);
 }
 
-/* open(pinDir, ringBytes, cgroupLevel) -> handle */
+/* open(pinDir, ringBytes, cgroupLevel, variant) -> handle; variant "": the best that runs here */
 static napi_value open_capture(napi_env env, napi_callback_info info) {
-    char pin_dir[PATH_BYTES], error[CAPTURE_ERROR_BYTES] = "";
-    struct capture_options options = {.pin_dir = pin_dir};
+    char pin_dir[PATH_BYTES], variant[VARIANT_BYTES], error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_options options = {.pin_dir = pin_dir, .variant = variant};
     uint64_t ring_bytes, level;
     uint32_t actual_bytes = 0;
     int created = 0;
-    napi_value arguments[3];
+    napi_value arguments[4];
 
-    if (!glue_arguments(env, info, 3, arguments) ||
+    if (!glue_arguments(env, info, 4, arguments) ||
         !glue_string(env, arguments[0], pin_dir, sizeof(pin_dir)) ||
-        !glue_u64(env, arguments[1], &ring_bytes) || !glue_u64(env, arguments[2], &level))
+        !glue_u64(env, arguments[1], &ring_bytes) || !glue_u64(env, arguments[2], &level) ||
+        !glue_string(env, arguments[3], variant, sizeof(variant)))
         return NULL;
     if (ring_bytes > UINT32_MAX || level > UINT32_MAX)
         return glue_throw(env, -EINVAL, "ring size or cgroup level is out of range");
@@ -153,37 +156,26 @@ static struct source *capture_and_cgroup(napi_env env, napi_value *arguments, ui
     return NULL;
 }
 
-/* select(handle, cgroupId, on) */
+/* select(handle, cgroupId, on, incarnation) */
 static napi_value select_cgroup(napi_env env, napi_callback_info info) {
     char error[CAPTURE_ERROR_BYTES] = "";
-    uint64_t cgroup;
+    uint64_t cgroup, incarnation;
     bool on;
-    napi_value arguments[3];
+    napi_value arguments[4];
     struct source *source;
 
-    if (!glue_arguments(env, info, 3, arguments) ||
-        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
+    if (!glue_arguments(env, info, 4, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
+        !glue_u64(env, arguments[3], &incarnation))
         return NULL;
+    if (incarnation > UINT32_MAX)
+        return glue_throw(env, -EINVAL, "the incarnation is out of range");
     if (napi_get_value_bool(env, arguments[2], &on) != napi_ok) {
         napi_throw_type_error(env, NULL, "expected true or false");
         return NULL;
     }
-    const int status = source_select(source, cgroup, on, error);
+    const int status = source_select(source, cgroup, on, (uint32_t)incarnation, error);
     return status == 0 ? NULL : glue_throw(env, status, error);
-}
-
-/* takeLost(handle, cgroupId) -> number */
-static napi_value take_lost(napi_env env, napi_callback_info info) {
-    char error[CAPTURE_ERROR_BYTES] = "";
-    uint64_t cgroup, lost = 0;
-    napi_value arguments[2];
-    struct source *source;
-
-    if (!glue_arguments(env, info, 2, arguments) ||
-        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
-        return NULL;
-    const int status = source_take_lost(source, cgroup, &lost, error);
-    return status == 0 ? glue_number(env, (double)lost) : glue_throw(env, status, error);
 }
 
 static void set_kinds(napi_env env, napi_value object, const char *name, const uint64_t *kinds) {
@@ -195,7 +187,7 @@ static void set_kinds(napi_env env, napi_value object, const char *name, const u
     napi_set_named_property(env, object, name, array);
 }
 
-/* counters(handle) -> { committed: number[8], lost: number[8], recursionMisses, naive } */
+/* counters(handle) -> { committed: number[16], lost: number[16], recursionMisses } */
 static napi_value counters(napi_env env, napi_callback_info info) {
     static const struct capture_counters zero;
     char error[CAPTURE_ERROR_BYTES] = "";
@@ -224,7 +216,6 @@ static napi_value counters(napi_env env, napi_callback_info info) {
     set_kinds(env, object, "committed", values->committed);
     set_kinds(env, object, "lost", lost);
     glue_set_number(env, object, "recursionMisses", (double)values->recursion_misses);
-    glue_set_number(env, object, "naive", values->naive);
     free(values);
     return object;
 }
@@ -235,22 +226,23 @@ static napi_value cut_entry(napi_env env, const struct capture_cut_entry *entry)
     napi_create_object(env, &object);
     glue_set_number(env, object, "flags", entry->flags);
     glue_set_number(env, object, "live", entry->live);
-    glue_set_number(env, object, "gone", entry->gone);
+    glue_set_number(env, object, "told", entry->told);
     glue_set_number(env, object, "local", (double)entry->local);
     glue_set_number(env, object, "remote", (double)entry->remote);
     glue_set_number(env, object, "sent", (double)entry->sent);
     glue_set_number(env, object, "received", (double)entry->received);
+    glue_set_number(env, object, "seen", (double)entry->seen);
     glue_set_number(env, object, "unacknowledged", (double)entry->unacknowledged);
     glue_set_number(env, object, "queued", (double)entry->queued);
     return object;
 }
 
-/* cut(handle, cgroupId) -> { complete, entries } */
+/* cut(handle, cgroupId) -> { complete, pending, entries } */
 static napi_value cut(napi_env env, napi_callback_info info) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct capture_cut_entry *entries = NULL;
     size_t count = 0;
-    int complete = 0;
+    int complete = 0, pending = 0;
     uint64_t cgroup;
     napi_value arguments[2], object, array;
     struct source *source;
@@ -258,7 +250,7 @@ static napi_value cut(napi_env env, napi_callback_info info) {
     if (!glue_arguments(env, info, 2, arguments) ||
         (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL)
         return NULL;
-    const int status = source_cut(source, cgroup, &entries, &count, &complete, error);
+    const int status = source_cut(source, cgroup, &entries, &count, &complete, &pending, error);
     if (status != 0)
         return glue_throw(env, status, error);
     napi_create_object(env, &object);
@@ -268,7 +260,88 @@ static napi_value cut(napi_env env, napi_callback_info info) {
     free(entries);
     napi_set_named_property(env, object, "entries", array);
     glue_set_number(env, object, "complete", complete);
+    glue_set_number(env, object, "pending", pending);
     return object;
+}
+
+/* An array of integers as cgroup ids. NULL after throwing; free() it. */
+static uint64_t *read_cgroups(napi_env env, napi_value array, uint32_t *count) {
+    napi_value value;
+
+    if (napi_get_array_length(env, array, count) != napi_ok) {
+        napi_throw_type_error(env, NULL, "expected an array of cgroup ids");
+        return NULL;
+    }
+    uint64_t *cgroups = calloc((size_t)*count + 1, sizeof(*cgroups));
+    if (cgroups == NULL)
+        glue_throw(env, -ENOMEM, "out of memory");
+    for (uint32_t i = 0; cgroups != NULL && i < *count; i++) {
+        if (napi_get_element(env, array, i, &value) == napi_ok && glue_u64(env, value, &cgroups[i]))
+            continue;
+        free(cgroups);
+        return NULL;
+    }
+    return cgroups;
+}
+
+/* The source of argument 0 if it has programs behind it; throws and returns NULL. */
+static struct source *capturing(napi_env env, napi_value argument) {
+    struct source *source = glue_source(env, argument);
+
+    if (source == NULL || source_captures(source))
+        return source;
+    glue_throw(env, -ENOTSUP, "this handle only reads a ring");
+    return NULL;
+}
+
+/* flush(handle, cgroupIds) -> pending */
+static napi_value flush(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    int pending = 0;
+    uint32_t count;
+    uint64_t *cgroups;
+    napi_value arguments[2];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 2, arguments) || (source = capturing(env, arguments[0])) == NULL ||
+        (cgroups = read_cgroups(env, arguments[1], &count)) == NULL)
+        return NULL;
+    const int status = source_flush(source, cgroups, count, &pending, error);
+    free(cgroups);
+    return status == 0 ? glue_number(env, pending) : glue_throw(env, status, error);
+}
+
+static napi_value verdict_object(napi_env env, const struct capture_verdict *verdict) {
+    napi_value object;
+
+    napi_create_object(env, &object);
+    glue_set_number(env, object, "cgroupId", (double)verdict->cgroup_id);
+    glue_set_number(env, object, "incarnation", verdict->incarnation);
+    glue_set_number(env, object, "bits", verdict->bits);
+    glue_set_number(env, object, "other", (double)verdict->other);
+    glue_set_number(env, object, "local", (double)verdict->local);
+    glue_set_number(env, object, "remote", (double)verdict->remote);
+    return object;
+}
+
+/* verdicts(handle) -> [{ cgroupId, incarnation, bits, other, local, remote }] */
+static napi_value verdicts(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_verdict *found = NULL;
+    size_t count = 0;
+    napi_value arguments[1], array;
+    struct source *source;
+
+    if (!glue_arguments(env, info, 1, arguments) || (source = capturing(env, arguments[0])) == NULL)
+        return NULL;
+    const int status = source_verdicts(source, &found, &count, error);
+    if (status != 0)
+        return glue_throw(env, status, error);
+    napi_create_array_with_length(env, count, &array);
+    for (size_t i = 0; i < count; i++)
+        napi_set_element(env, array, (uint32_t)i, verdict_object(env, &found[i]));
+    free(found);
+    return array;
 }
 
 /* One field of a cut entry; throws and returns false where it is no integer. */
@@ -278,17 +351,19 @@ static bool entry_field(napi_env env, napi_value entry, const char *name, uint64
 }
 
 static bool read_entry(napi_env env, napi_value object, struct capture_cut_entry *entry) {
-    uint64_t flags, live;
+    uint64_t flags, live, told;
 
     if (!entry_field(env, object, "flags", &flags) || !entry_field(env, object, "live", &live) ||
-        !entry_field(env, object, "local", &entry->local) ||
+        !entry_field(env, object, "told", &told) || !entry_field(env, object, "local", &entry->local) ||
         !entry_field(env, object, "remote", &entry->remote) ||
         !entry_field(env, object, "sent", &entry->sent) ||
         !entry_field(env, object, "received", &entry->received) ||
+        !entry_field(env, object, "seen", &entry->seen) ||
         !entry_field(env, object, "unacknowledged", &entry->unacknowledged))
         return false;
     entry->flags = (uint8_t)flags;
     entry->live = live != 0;
+    entry->told = (uint8_t)told;
     return true;
 }
 
@@ -312,24 +387,6 @@ static struct capture_cut_entry *read_entries(napi_env env, napi_value array, ui
     return entries;
 }
 
-/* forgetClosed(handle, cgroupId, entries) */
-static napi_value forget_closed(napi_env env, napi_callback_info info) {
-    char error[CAPTURE_ERROR_BYTES] = "";
-    struct capture_cut_entry *entries;
-    uint64_t cgroup;
-    uint32_t count;
-    napi_value arguments[3];
-    struct source *source;
-
-    if (!glue_arguments(env, info, 3, arguments) ||
-        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
-        (entries = read_entries(env, arguments[2], &count)) == NULL)
-        return NULL;
-    const int status = source_forget_closed(source, cgroup, entries, count, error);
-    free(entries);
-    return status == 0 ? NULL : glue_throw(env, status, error);
-}
-
 /* expectRestore(handle, entries) */
 static napi_value expect_restore(napi_env env, napi_callback_info info) {
     char error[CAPTURE_ERROR_BYTES] = "";
@@ -338,10 +395,8 @@ static napi_value expect_restore(napi_env env, napi_callback_info info) {
     napi_value arguments[2];
     struct source *source;
 
-    if (!glue_arguments(env, info, 2, arguments) || (source = glue_source(env, arguments[0])) == NULL)
+    if (!glue_arguments(env, info, 2, arguments) || (source = capturing(env, arguments[0])) == NULL)
         return NULL;
-    if (!source_captures(source))
-        return glue_throw(env, -ENOTSUP, "this handle only reads a ring");
     if ((entries = read_entries(env, arguments[1], &count)) == NULL)
         return NULL;
     const int status = source_expect_restore(source, entries, count, error);
@@ -349,10 +404,17 @@ static napi_value expect_restore(napi_env env, napi_callback_info info) {
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
 
+static void set_text(napi_env env, napi_value object, const char *name, const char *value) {
+    napi_value text;
+
+    napi_create_string_utf8(env, value, NAPI_AUTO_LENGTH, &text);
+    napi_set_named_property(env, object, name, text);
+}
+
 /* probe() -> [{ name, supported, reason }] */
 static napi_value probe(napi_env env, napi_callback_info info) {
     struct capture_capability *found = calloc(MAX_CAPABILITIES, sizeof(*found));
-    napi_value array, object, text;
+    napi_value array, object;
 
     (void)info;
     if (found == NULL)
@@ -361,11 +423,39 @@ static napi_value probe(napi_env env, napi_callback_info info) {
     napi_create_array(env, &array);
     for (int i = 0; i < count && i < MAX_CAPABILITIES; i++) {
         napi_create_object(env, &object);
-        napi_create_string_utf8(env, found[i].name, NAPI_AUTO_LENGTH, &text);
-        napi_set_named_property(env, object, "name", text);
+        set_text(env, object, "name", found[i].name);
         glue_set_number(env, object, "supported", found[i].supported);
-        napi_create_string_utf8(env, found[i].reason, NAPI_AUTO_LENGTH, &text);
-        napi_set_named_property(env, object, "reason", text);
+        set_text(env, object, "reason", found[i].reason);
+        napi_set_element(env, array, (uint32_t)i, object);
+    }
+    free(found);
+    return array;
+}
+
+/* parts(handle | undefined) -> [{ part, variant, inUse, usable, reason }]; of a helper's capture: none is in
+ * use that could be seen from here */
+static napi_value parts(napi_env env, napi_callback_info info) {
+    napi_value arguments[1], array, object;
+    napi_valuetype type;
+    struct source *source = NULL;
+
+    if (!glue_arguments(env, info, 1, arguments))
+        return NULL;
+    if (napi_typeof(env, arguments[0], &type) == napi_ok && type != napi_undefined &&
+        (source = glue_source(env, arguments[0])) == NULL)
+        return NULL;
+    struct capture_part *found = calloc(MAX_PARTS, sizeof(*found));
+    if (found == NULL)
+        return glue_throw(env, -ENOMEM, "out of memory");
+    const int count = source_parts(source, found, MAX_PARTS);
+    napi_create_array(env, &array);
+    for (int i = 0; i < count && i < MAX_PARTS; i++) {
+        napi_create_object(env, &object);
+        set_text(env, object, "part", found[i].part);
+        set_text(env, object, "variant", found[i].variant);
+        glue_set_number(env, object, "inUse", found[i].in_use);
+        glue_set_number(env, object, "usable", found[i].usable);
+        set_text(env, object, "reason", found[i].reason);
         napi_set_element(env, array, (uint32_t)i, object);
     }
     free(found);
@@ -379,10 +469,11 @@ void capture_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "close", close_capture);
     glue_define(env, exports, "unpin", unpin);
     glue_define(env, exports, "select", select_cgroup);
-    glue_define(env, exports, "takeLost", take_lost);
     glue_define(env, exports, "counters", counters);
     glue_define(env, exports, "cut", cut);
-    glue_define(env, exports, "forgetClosed", forget_closed);
+    glue_define(env, exports, "flush", flush);
+    glue_define(env, exports, "verdicts", verdicts);
     glue_define(env, exports, "expectRestore", expect_restore);
     glue_define(env, exports, "probe", probe);
+    glue_define(env, exports, "parts", parts);
 }

@@ -61,13 +61,14 @@ void wake_stop(struct wake *wake);
 
 /* backend.c: the calls of loader/capture.h, made here or asked of the helper. `source_captures` first. */
 bool source_captures(const struct source *source);
-int source_select(struct source *source, uint64_t cgroup, int on, char *error);
+int source_select(struct source *source, uint64_t cgroup, int on, uint32_t incarnation, char *error);
 int source_counters(struct source *source, struct capture_counters *out, char *error);
-int source_take_lost(struct source *source, uint64_t cgroup, uint64_t *lost, char *error);
 int source_cut(struct source *source, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
-               int *complete, char *error);
-int source_forget_closed(struct source *source, uint64_t cgroup, const struct capture_cut_entry *entries,
-                         size_t count, char *error);
+               int *complete, int *pending, char *error);
+int source_flush(struct source *source, const uint64_t *cgroups, size_t count, int *pending, char *error);
+int source_verdicts(struct source *source, struct capture_verdict **out, size_t *count, char *error);
+/* `source` may be NULL: of this kernel alone. */
+int source_parts(struct source *source, struct capture_part *out, int max);
 int source_expect_restore(struct source *source, const struct capture_cut_entry *entries, size_t count,
                           char *error);
 

@@ -2,8 +2,8 @@
 /*
  * recovery-line-attach: one process becomes two. Root starts
  *
- *   recovery-line-attach --user NAME --pin-dir DIR --ring-bytes N --level N [--below NAME] [--userfaults] --
- * COMMAND …
+ *   recovery-line-attach --user NAME --pin-dir DIR --ring-bytes N --level N [--below NAME] [--userfaults]
+ *     [--capture VARIANT] -- COMMAND …
  *
  *   the helper, a child      opens the capture as root with CAP_BPF and CAP_PERFMON alone, then becomes NAME
  * with these two; serves protocol.h until the other end closes. Pins stay. the caller's own process becomes
@@ -44,7 +44,8 @@
 
 struct settings {
     const char *user, *pin_dir, *below;
-    const char *reads; /* a file that COMMAND needs; NULL: none is known */
+    const char *variant; /* capture_options.variant; NULL: the best */
+    const char *reads;   /* a file that COMMAND needs; NULL: none is known */
     uint32_t ring_bytes, level;
     bool userfaults;
     char **command;
@@ -126,8 +127,10 @@ static int lock_reader(const char *pin_dir, struct attach_service *service) {
 }
 
 static int open_all(const struct settings *settings, struct attach_service *service) {
-    const struct capture_options options = {
-        .pin_dir = settings->pin_dir, .ring_bytes = settings->ring_bytes, .cgroup_level = settings->level};
+    const struct capture_options options = {.pin_dir = settings->pin_dir,
+                                            .ring_bytes = settings->ring_bytes,
+                                            .cgroup_level = settings->level,
+                                            .variant = settings->variant};
     int status = capture_open(&options, &service->capture, &service->created, service->error);
     if (status != 0)
         return status;
@@ -229,11 +232,15 @@ static uint32_t number_of(const char *text, const char *option) {
 }
 
 static struct settings read_settings(int argc, char **argv) {
-    static const struct option options[] = {
-        {"user", required_argument, NULL, 'u'},  {"pin-dir", required_argument, NULL, 'p'},
-        {"below", required_argument, NULL, 'b'}, {"ring-bytes", required_argument, NULL, 'r'},
-        {"level", required_argument, NULL, 'l'}, {"userfaults", no_argument, NULL, 'f'},
-        {"reads", required_argument, NULL, 'R'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"user", required_argument, NULL, 'u'},
+                                            {"pin-dir", required_argument, NULL, 'p'},
+                                            {"below", required_argument, NULL, 'b'},
+                                            {"ring-bytes", required_argument, NULL, 'r'},
+                                            {"level", required_argument, NULL, 'l'},
+                                            {"userfaults", no_argument, NULL, 'f'},
+                                            {"reads", required_argument, NULL, 'R'},
+                                            {"capture", required_argument, NULL, 'c'},
+                                            {NULL, 0, NULL, 0}};
     struct settings settings = {.below = "recovery-line"};
     int option;
 
@@ -250,6 +257,9 @@ static struct settings read_settings(int argc, char **argv) {
             break;
         case 'R':
             settings.reads = optarg;
+            break;
+        case 'c':
+            settings.variant = optarg;
             break;
         case 'r':
             settings.ring_bytes = number_of(optarg, "--ring-bytes");
@@ -269,7 +279,7 @@ static struct settings read_settings(int argc, char **argv) {
         settings.command[0] == NULL || settings.below[0] == '\0' || strchr(settings.below, '/') != NULL)
         die(EXIT_USAGE, "recovery-line-attach",
             "--user NAME --pin-dir DIR --ring-bytes N --level N [--below NAME] [--userfaults] "
-            "[--reads FILE] -- COMMAND …");
+            "[--capture VARIANT] [--reads FILE] -- COMMAND …");
     return settings;
 }
 

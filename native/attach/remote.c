@@ -11,7 +11,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define MAX_CUT_ENTRIES (1u << 20) /* the kernel keeps 2^18 closed ones; descriptors are fewer */
+#define MAX_ITEMS (1u << 20) /* of one answer: descriptors and processes are fewer */
 
 struct incoming {
     struct attach_answer answer;
@@ -33,10 +33,10 @@ static int broken(struct remote *remote, char *error, const char *how) {
     return fail(error, -EPIPE, text);
 }
 
-static int send_request(struct remote *remote, const struct attach_request *request,
-                        const struct capture_cut_entry *entries, char *error) {
-    struct iovec parts[2] = {{(void *)request, sizeof(*request)},
-                             {(void *)entries, request->count * sizeof(*entries)}};
+/* `items`: `request->count` of them, of `size` bytes each. */
+static int send_request(struct remote *remote, const struct attach_request *request, const void *items,
+                        size_t size, char *error) {
+    struct iovec parts[2] = {{(void *)request, sizeof(*request)}, {(void *)items, request->count * size}};
     const struct msghdr message = {.msg_iov = parts, .msg_iovlen = request->count == 0 ? 1 : 2};
     ssize_t sent;
 
@@ -88,9 +88,9 @@ static int receive(struct remote *remote, struct incoming *in, char *error) {
 }
 
 /* The first packet of the answer: 0, or the status it tells. */
-static int ask(struct remote *remote, const struct attach_request *request,
-               const struct capture_cut_entry *entries, struct incoming *in, char *error) {
-    int status = send_request(remote, request, entries, error);
+static int ask(struct remote *remote, const struct attach_request *request, const void *items, size_t size,
+               struct incoming *in, char *error) {
+    int status = send_request(remote, request, items, size, error);
 
     if (status == 0)
         status = receive(remote, in, error);
@@ -101,12 +101,10 @@ static int ask(struct remote *remote, const struct attach_request *request,
 }
 
 /* For operations whose answer is a body of exactly `bytes`. */
-static int ask_for(struct remote *remote, enum attach_operation operation, uint64_t cgroup, void *body,
-                   size_t bytes, char *error) {
-    const struct attach_request request = {
-        .magic = ATTACH_MAGIC, .operation = (uint16_t)operation, .cgroup = cgroup};
+static int ask_for(struct remote *remote, struct attach_request request, void *body, size_t bytes,
+                   char *error) {
     struct incoming in;
-    const int status = ask(remote, &request, NULL, &in, error);
+    const int status = ask(remote, &request, NULL, 0, &in, error);
 
     if (status != 0)
         return status;
@@ -127,7 +125,7 @@ int remote_open(struct remote *remote, int socket, struct attach_hello *hello, i
     if (fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
         setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) != 0)
         return fail(error, -errno, "there is no socket to an attach helper");
-    const int status = ask(remote, &request, NULL, &in, error);
+    const int status = ask(remote, &request, NULL, 0, &in, error);
     if (status != 0)
         return status;
     memcpy(hello, in.body, sizeof(*hello));
@@ -150,13 +148,21 @@ void remote_close(struct remote *remote) {
     remote->broken = true;
 }
 
-int remote_select(struct remote *remote, uint64_t cgroup, int on, char *error) {
-    return ask_for(remote, on ? ATTACH_SELECT : ATTACH_UNSELECT, cgroup, NULL, 0, error);
+static struct attach_request request_for(enum attach_operation operation) {
+    return (struct attach_request){.magic = ATTACH_MAGIC, .operation = (uint16_t)operation};
+}
+
+int remote_select(struct remote *remote, uint64_t cgroup, int on, uint32_t incarnation, char *error) {
+    struct attach_request request = request_for(on ? ATTACH_SELECT : ATTACH_UNSELECT);
+
+    request.cgroup = cgroup;
+    request.number = incarnation;
+    return ask_for(remote, request, NULL, 0, error);
 }
 
 int remote_counters(struct remote *remote, struct capture_counters *out, char *error) {
     struct attach_counters body;
-    const int status = ask_for(remote, ATTACH_COUNTERS, 0, &body, sizeof(body), error);
+    const int status = ask_for(remote, request_for(ATTACH_COUNTERS), &body, sizeof(body), error);
 
     if (status != 0)
         return status;
@@ -165,82 +171,119 @@ int remote_counters(struct remote *remote, struct capture_counters *out, char *e
     memcpy(out->committed, body.committed, sizeof(out->committed));
     memcpy(out->lost[0], body.lost, sizeof(out->lost[0]));
     out->recursion_misses = body.recursion_misses;
-    out->naive = body.naive != 0;
     return 0;
-}
-
-int remote_take_lost(struct remote *remote, uint64_t cgroup, uint64_t *lost, char *error) {
-    return ask_for(remote, ATTACH_TAKE_LOST, cgroup, lost, sizeof(*lost), error);
 }
 
 int remote_userfaults(struct remote *remote, struct userfault_counts *out, char *error) {
-    return ask_for(remote, ATTACH_USERFAULTS, 0, out, sizeof(*out), error);
+    return ask_for(remote, request_for(ATTACH_USERFAULTS), out, sizeof(*out), error);
 }
 
-/* Adds one packet's entries to the caller's array. */
-static int add_entries(const struct incoming *in, struct capture_cut_entry **entries, size_t *count) {
-    const size_t part = in->answer.bytes / sizeof(**entries);
+/* A list that comes in packets of items of `size` bytes; *items is malloc'ed. */
+struct list {
+    void *items;
+    size_t size, count;
+};
 
-    if (in->answer.bytes % sizeof(**entries) != 0 || *count + part > MAX_CUT_ENTRIES)
+static int add_items(const struct incoming *in, struct list *list) {
+    const size_t part = in->answer.bytes / list->size;
+
+    if (in->answer.bytes % list->size != 0 || list->count + part > MAX_ITEMS)
         return -EPROTO;
-    struct capture_cut_entry *longer = realloc(*entries, (*count + part + 1) * sizeof(*longer));
+    uint8_t *longer = realloc(list->items, (list->count + part + 1) * list->size);
     if (longer == NULL)
         return -ENOMEM;
-    memcpy(longer + *count, in->body, in->answer.bytes);
-    *entries = longer;
-    *count += part;
+    memcpy(longer + list->count * list->size, in->body, in->answer.bytes);
+    list->items = longer;
+    list->count += part;
     return 0;
 }
 
-int remote_cut(struct remote *remote, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
-               int *complete, char *error) {
-    const struct attach_request request = {.magic = ATTACH_MAGIC, .operation = ATTACH_CUT, .cgroup = cgroup};
+/* `last`: the head of the last packet. On failure nothing is allocated. */
+static int ask_list(struct remote *remote, struct attach_request request, struct list *list,
+                    struct attach_answer *last, char *error) {
     struct incoming in;
-    int status = ask(remote, &request, NULL, &in, error);
+    int status = ask(remote, &request, NULL, 0, &in, error);
 
-    *entries = NULL;
-    *count = 0;
     while (status == 0) {
-        if (in.answer.status != 0 || add_entries(&in, entries, count) != 0)
+        if (in.answer.status != 0 || add_items(&in, list) != 0)
             status = broken(remote, error, "answered nonsense");
         else if (!in.answer.more)
             break;
         else
             status = receive(remote, &in, error);
     }
-    if (status != 0) {
-        free(*entries);
-        *entries = NULL;
-        return status;
+    if (status == 0)
+        *last = in.answer;
+    else {
+        free(list->items);
+        *list = (struct list){.size = list->size};
     }
-    *complete = in.answer.complete;
-    return 0;
+    return status;
 }
 
-/* As many requests as it takes: each entry stands for itself. */
-static int send_entries(struct remote *remote, enum attach_operation operation, uint64_t cgroup,
-                        const struct capture_cut_entry *entries, size_t count, char *error) {
+int remote_cut(struct remote *remote, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
+               int *complete, int *pending, char *error) {
+    struct list list = {.size = sizeof(**entries)};
+    struct attach_request request = request_for(ATTACH_CUT);
+    struct attach_answer last = {0};
+
+    request.cgroup = cgroup;
+    const int status = ask_list(remote, request, &list, &last, error);
+    *entries = list.items;
+    *count = list.count;
+    *complete = last.complete;
+    *pending = last.pending;
+    return status;
+}
+
+int remote_verdicts(struct remote *remote, struct capture_verdict **out, size_t *count, char *error) {
+    struct list list = {.size = sizeof(**out)};
+    struct attach_answer last;
+    const int status = ask_list(remote, request_for(ATTACH_VERDICTS), &list, &last, error);
+
+    *out = list.items;
+    *count = list.count;
+    return status;
+}
+
+int remote_parts(struct remote *remote, struct capture_part *out, int max) {
+    struct list list = {.size = sizeof(*out)};
+    struct attach_answer last;
+
+    if (ask_list(remote, request_for(ATTACH_PARTS), &list, &last, NULL) != 0)
+        return 0;
+    const size_t count = list.count < (size_t)max ? list.count : (size_t)max;
+    memcpy(out, list.items, count * sizeof(*out));
+    free(list.items);
+    return (int)count;
+}
+
+/* As many requests as it takes: each item stands for itself. *pending: of any of them; NULL: it says none. */
+static int send_items(struct remote *remote, enum attach_operation operation, const void *items, size_t size,
+                      size_t count, size_t most, int *pending, char *error) {
     int status = 0;
 
     for (size_t sent = 0; status == 0 && sent < count;) {
-        const size_t part = count - sent < ATTACH_ENTRIES ? count - sent : ATTACH_ENTRIES;
-        const struct attach_request request = {.magic = ATTACH_MAGIC,
-                                               .operation = (uint16_t)operation,
-                                               .count = (uint16_t)part,
-                                               .cgroup = cgroup};
+        const size_t part = count - sent < most ? count - sent : most;
+        struct attach_request request = request_for(operation);
         struct incoming in;
-        status = ask(remote, &request, entries + sent, &in, error);
+
+        request.count = (uint16_t)part;
+        status = ask(remote, &request, (const uint8_t *)items + sent * size, size, &in, error);
+        if (status == 0 && pending != NULL && in.answer.pending)
+            *pending = 1;
         sent += part;
     }
     return status;
 }
 
-int remote_forget_closed(struct remote *remote, uint64_t cgroup, const struct capture_cut_entry *entries,
-                         size_t count, char *error) {
-    return send_entries(remote, ATTACH_FORGET_CLOSED, cgroup, entries, count, error);
+int remote_flush(struct remote *remote, const uint64_t *cgroups, size_t count, int *pending, char *error) {
+    *pending = 0;
+    return send_items(remote, ATTACH_FLUSH, cgroups, sizeof(*cgroups), count, ATTACH_CGROUPS, pending, error);
 }
 
 int remote_expect_restore(struct remote *remote, const struct capture_cut_entry *entries, size_t count,
                           char *error) {
-    return send_entries(remote, ATTACH_EXPECT_RESTORE, 0, entries, count, error);
+    return send_items(remote, ATTACH_EXPECT_RESTORE, entries, sizeof(*entries), count, ATTACH_ENTRIES, NULL,
+                      error);
 }

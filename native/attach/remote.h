@@ -25,14 +25,15 @@ int remote_open(struct remote *remote, int socket, struct attach_hello *hello, i
 /* The helper ends; what it pinned goes on recording. */
 void remote_close(struct remote *remote);
 
-int remote_select(struct remote *remote, uint64_t cgroup, int on, char *error);
+int remote_select(struct remote *remote, uint64_t cgroup, int on, uint32_t incarnation, char *error);
 /* Sums stand at CPU 0, as if there were one. */
 int remote_counters(struct remote *remote, struct capture_counters *out, char *error);
-int remote_take_lost(struct remote *remote, uint64_t cgroup, uint64_t *lost, char *error);
 int remote_cut(struct remote *remote, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
-               int *complete, char *error);
-int remote_forget_closed(struct remote *remote, uint64_t cgroup, const struct capture_cut_entry *entries,
-                         size_t count, char *error);
+               int *complete, int *pending, char *error);
+int remote_flush(struct remote *remote, const uint64_t *cgroups, size_t count, int *pending, char *error);
+int remote_verdicts(struct remote *remote, struct capture_verdict **out, size_t *count, char *error);
+/* 0 where the helper does not say. */
+int remote_parts(struct remote *remote, struct capture_part *out, int max);
 int remote_expect_restore(struct remote *remote, const struct capture_cut_entry *entries, size_t count,
                           char *error);
 int remote_userfaults(struct remote *remote, struct userfault_counts *out, char *error);

@@ -14,11 +14,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define KNOWN_FLAGS (RECOVERY_FLAG_UNIX | RECOVERY_FLAG_NAIVE)
+#define KNOWN_FLAGS RECOVERY_FLAG_UNIX
+#define MAX_PARTS 64
 
 struct packet {
     struct attach_request request;
-    struct capture_cut_entry entries[ATTACH_ENTRIES];
+    union {
+        struct capture_cut_entry entries[ATTACH_ENTRIES];
+        uint64_t cgroups[ATTACH_CGROUPS];
+    };
 };
 
 /* ---- answers ---- */
@@ -78,7 +82,8 @@ static void hello(int socket, const struct attach_service *service) {
 }
 
 /* A collector can't have other services of the machine recorded: only what `run` put below its own cgroup. */
-static int select_below(const struct attach_service *service, uint64_t cgroup, char *error) {
+static int select_below(const struct attach_service *service, uint64_t cgroup, uint32_t incarnation,
+                        char *error) {
     char path[PATH_MAX];
     const size_t length = strlen(service->below);
     const int status = capture_cgroup_path(cgroup, path, sizeof(path));
@@ -91,7 +96,7 @@ static int select_below(const struct attach_service *service, uint64_t cgroup, c
         snprintf(error, CAPTURE_ERROR_BYTES, "the cgroup %.160s is not below /%.32s", path, service->below);
         return -EPERM;
     }
-    return capture_select(service->capture, cgroup, 1, error);
+    return capture_select(service->capture, cgroup, 1, incarnation, error);
 }
 
 static void counters(int socket, const struct attach_service *service) {
@@ -106,7 +111,6 @@ static void counters(int socket, const struct attach_service *service) {
             for (int kind = 0; kind < CAPTURE_KINDS; kind++)
                 body.lost[kind] += values->lost[cpu][kind];
         body.recursion_misses = values->recursion_misses;
-        body.naive = values->naive != 0;
     }
     free(values);
     if (status == 0)
@@ -115,36 +119,68 @@ static void counters(int socket, const struct attach_service *service) {
         answer_failure(socket, status, error);
 }
 
-static void take_lost(int socket, const struct attach_service *service, uint64_t cgroup) {
-    char error[CAPTURE_ERROR_BYTES] = "";
-    uint64_t lost = 0;
-    const int status = capture_take_lost(service->capture, cgroup, &lost, error);
+/* As many packets as it takes. `last` is the head of the last one. */
+static void answer_list(int socket, const void *items, size_t size, size_t count, struct attach_answer last) {
+    const size_t most = ATTACH_BODY_BYTES / size;
+    size_t sent = 0;
 
-    if (status == 0)
-        answer_body(socket, &lost, sizeof(lost));
-    else
-        answer_failure(socket, status, error);
+    do {
+        const size_t part = count - sent < most ? count - sent : most;
+        struct attach_answer answer = last;
+        answer.magic = ATTACH_MAGIC;
+        answer.bytes = (uint32_t)(part * size);
+        answer.more = sent + part < count;
+        send_answer(socket, &answer, (const uint8_t *)items + sent * size, NULL, 0);
+        sent += part;
+    } while (sent < count);
 }
 
 static void cut(int socket, const struct attach_service *service, uint64_t cgroup) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct capture_cut_entry *entries = NULL;
-    size_t count = 0, sent = 0;
-    int complete = 0;
-    const int status = capture_cut(service->capture, cgroup, &entries, &count, &complete, error);
+    size_t count = 0;
+    int complete = 0, pending = 0;
+    const int status = capture_cut(service->capture, cgroup, &entries, &count, &complete, &pending, error);
 
     if (status != 0)
         return answer_failure(socket, status, error);
-    do {
-        const size_t part = count - sent < ATTACH_ENTRIES ? count - sent : ATTACH_ENTRIES;
-        const struct attach_answer answer = {.magic = ATTACH_MAGIC,
-                                             .bytes = (uint32_t)(part * sizeof(*entries)),
-                                             .more = sent + part < count,
-                                             .complete = complete != 0};
-        send_answer(socket, &answer, entries + sent, NULL, 0);
-        sent += part;
-    } while (sent < count);
+    const struct attach_answer last = {.complete = complete != 0, .pending = pending != 0};
+    answer_list(socket, entries, sizeof(*entries), count, last);
     free(entries);
+}
+
+static void flush(int socket, const struct attach_service *service, const uint64_t *cgroups, size_t count) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    int pending = 0;
+    const int status = capture_flush(service->capture, cgroups, count, &pending, error);
+
+    if (status != 0)
+        return answer_failure(socket, status, error);
+    const struct attach_answer answer = {.magic = ATTACH_MAGIC, .pending = pending != 0};
+    send_answer(socket, &answer, NULL, NULL, 0);
+}
+
+static void verdicts(int socket, const struct attach_service *service) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    struct capture_verdict *found = NULL;
+    size_t count = 0;
+    const int status = capture_verdicts(service->capture, &found, &count, error);
+
+    if (status != 0)
+        return answer_failure(socket, status, error);
+    answer_list(socket, found, sizeof(*found), count, (struct attach_answer){0});
+    free(found);
+}
+
+static void parts(int socket, const struct attach_service *service) {
+    struct capture_part *found = calloc(MAX_PARTS, sizeof(*found));
+
+    if (found == NULL)
+        return answer_failure(socket, -ENOMEM, "out of memory");
+    const int count = capture_parts(service->capture, found, MAX_PARTS);
+    answer_list(socket, found, sizeof(*found), count < MAX_PARTS ? (size_t)count : MAX_PARTS,
+                (struct attach_answer){0});
+    free(found);
 }
 
 static void userfaults(int socket, const struct attach_service *service) {
@@ -167,35 +203,44 @@ static bool entry_is_possible(const struct capture_cut_entry *entry) {
     const bool unix_socket = (entry->flags & RECOVERY_FLAG_UNIX) != 0;
     const uint64_t greatest_name = unix_socket ? UINT64_MAX : UINT32_MAX;
 
-    return (entry->flags & ~KNOWN_FLAGS) == 0 && entry->live <= 1 && entry->gone <= 1 &&
+    return (entry->flags & ~KNOWN_FLAGS) == 0 && entry->live <= 1 && entry->told < 16 &&
            memcmp(entry->reserved, zero, sizeof(zero)) == 0 && entry->local <= greatest_name &&
            entry->remote <= greatest_name && entry->sent <= ATTACH_MAX_OFFSET &&
-           entry->received <= ATTACH_MAX_OFFSET && entry->unacknowledged <= entry->sent &&
-           entry->queued <= ATTACH_MAX_OFFSET;
+           entry->received <= ATTACH_MAX_OFFSET && entry->seen <= ATTACH_MAX_OFFSET &&
+           entry->unacknowledged <= entry->sent && entry->queued <= ATTACH_MAX_OFFSET;
+}
+
+/* Bytes of an item that the operation takes, and how many of them at most; 0: it takes none. */
+static size_t item_bytes(uint16_t operation, uint16_t *most) {
+    *most = operation == ATTACH_FLUSH            ? ATTACH_CGROUPS
+            : operation == ATTACH_EXPECT_RESTORE ? ATTACH_ENTRIES
+                                                 : 0;
+    return operation == ATTACH_FLUSH ? sizeof(uint64_t) : sizeof(struct capture_cut_entry);
 }
 
 /* NULL, or what is wrong with a packet of `bytes` bytes. */
 static const char *refusal(const struct packet *packet, size_t bytes) {
     const struct attach_request *request = &packet->request;
+    uint16_t most;
 
     if (bytes < sizeof(*request) || bytes > sizeof(*packet))
         return "the request has no length that a request can have";
-    if (request->magic != ATTACH_MAGIC)
+    if (request->magic != ATTACH_MAGIC || request->reserved != 0)
         return "the request does not begin as requests begin";
-    if (request->operation < ATTACH_HELLO || request->operation > ATTACH_USERFAULTS)
+    if (request->operation < ATTACH_HELLO || request->operation > ATTACH_PARTS)
         return "there is no such operation";
-    const bool lists =
-        request->operation == ATTACH_FORGET_CLOSED || request->operation == ATTACH_EXPECT_RESTORE;
-    if (lists ? request->count == 0 || request->count > ATTACH_ENTRIES : request->count != 0)
-        return "the operation does not take that many connections";
-    if (bytes != sizeof(*request) + request->count * sizeof(packet->entries[0]))
+    const size_t size = item_bytes(request->operation, &most);
+    if (most > 0 ? request->count == 0 || request->count > most : request->count != 0)
+        return "the operation does not take that many items";
+    if (bytes != sizeof(*request) + request->count * size)
         return "the request is not as long as it says";
-    const bool names =
-        !(request->operation == ATTACH_HELLO || request->operation == ATTACH_COUNTERS ||
-          request->operation == ATTACH_EXPECT_RESTORE || request->operation == ATTACH_USERFAULTS);
+    const bool selects = request->operation == ATTACH_SELECT || request->operation == ATTACH_UNSELECT;
+    const bool names = selects || request->operation == ATTACH_CUT;
     if (names != (request->cgroup != 0))
         return names ? "the operation needs a cgroup" : "the operation takes no cgroup";
-    for (uint16_t i = 0; i < request->count; i++)
+    if (!selects && request->number != 0)
+        return "the operation takes no number";
+    for (uint16_t i = 0; request->operation == ATTACH_EXPECT_RESTORE && i < request->count; i++)
         if (!entry_is_possible(&packet->entries[i]))
             return "a connection has a value that none can have";
     return NULL;
@@ -209,20 +254,20 @@ static void answer_request(int socket, const struct attach_service *service, con
     case ATTACH_HELLO:
         return hello(socket, service);
     case ATTACH_SELECT:
-        return answer_status(socket, select_below(service, request->cgroup, error), error);
+        return answer_status(socket, select_below(service, request->cgroup, request->number, error), error);
     case ATTACH_UNSELECT:
-        return answer_status(socket, capture_select(service->capture, request->cgroup, 0, error), error);
+        return answer_status(
+            socket, capture_select(service->capture, request->cgroup, 0, request->number, error), error);
     case ATTACH_COUNTERS:
         return counters(socket, service);
-    case ATTACH_TAKE_LOST:
-        return take_lost(socket, service, request->cgroup);
     case ATTACH_CUT:
         return cut(socket, service, request->cgroup);
-    case ATTACH_FORGET_CLOSED:
-        return answer_status(
-            socket,
-            capture_forget_closed(service->capture, request->cgroup, packet->entries, request->count, error),
-            error);
+    case ATTACH_FLUSH:
+        return flush(socket, service, packet->cgroups, request->count);
+    case ATTACH_VERDICTS:
+        return verdicts(socket, service);
+    case ATTACH_PARTS:
+        return parts(socket, service);
     case ATTACH_EXPECT_RESTORE:
         return answer_status(
             socket, capture_expect_restore(service->capture, packet->entries, request->count, error), error);

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * One record into the ring, or one loss into the counters: never neither.
+ * Watermarks. For every end of a connection the kernel's own state says how far it has sent and received; a
+ * mark says up to where that stands in records. A record is [mark, where the kernel stands now):
  *
- * A loss is counted twice: per CPU and kind for statistics, and in the process's state, from where the next
- * record of that process takes it along (lost_before). A process that never speaks again keeps its count
- * there until take_lost.
+ *   1. room is reserved in the ring             no room: nothing moves, whoever looks next covers it
+ *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back
+ *   3. the record is submitted
+ *
+ * So each unit stands in exactly one record, whoever looks, in whatever order, however many runs were left
+ * out. All return 1 where there was no room: something remains to be told.
  */
 #ifndef RECOVERY_EMIT_BPF_H
 #define RECOVERY_EMIT_BPF_H
@@ -14,6 +18,15 @@
 
 extern const volatile uint32_t cgroup_level; /* depth of process cgroups below the root */
 extern const volatile uint32_t ring_bytes;
+extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the hooks do nothing */
+
+#define MAX_RANGE_BYTES 0xffffffffull
+
+/* Who an end of a connection belongs to. */
+struct holder {
+    uint64_t process;
+    uint32_t incarnation;
+};
 
 /* The hot way out for everybody who is not recorded. */
 static __always_inline struct process_state *selected(uint64_t *process) {
@@ -27,25 +40,131 @@ static __always_inline struct process_state *selected(uint64_t *process) {
     return bpf_map_lookup_elem(&processes, process);
 }
 
-/* Returns 1 if committed. */
-static __always_inline int emit(struct process_state *state, uint64_t process, const struct range *range) {
-    uint32_t zero = 0;
-    struct cpu_counters *cpu = bpf_map_lookup_elem(&counters, &zero);
-
-    return put_record(&ring, ring_bytes, cpu, state, process, range);
+static __always_inline int left_out(void) {
+    return left_out_per_mille && bpf_get_prandom_u32() % 1000 < left_out_per_mille;
 }
 
-/* Once per process and reason: it is a verdict on the process, not an event. */
-static __always_inline void unmatched(struct process_state *state, uint64_t process, uint32_t reason) {
-    struct range range = {.kind = RECOVERY_UNMATCHED, .local = reason};
+static __always_inline struct cpu_counters *cpu_counters(void) {
+    uint32_t zero = 0;
+
+    return bpf_map_lookup_elem(&counters, &zero);
+}
+
+static __always_inline struct recovery_record *reserve(uint32_t kind) {
+    struct recovery_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+
+    if (!r)
+        count_loss(cpu_counters(), kind);
+    return r;
+}
+
+/* Brings the mark to `end`; `range` holds kind, flags and names. */
+static __always_inline int advance(uint64_t *mark, uint64_t end, const struct holder *holder,
+                                   struct range *range) {
+    uint64_t from = *(volatile uint64_t *)mark, length = end - from;
+    struct recovery_record *r;
+
+    if (end <= from)
+        return 0;
+    if (length > MAX_RANGE_BYTES)
+        length = MAX_RANGE_BYTES;
+    r = reserve(range->kind);
+    if (!r)
+        return 1;
+    if (__sync_val_compare_and_swap(mark, from, from + length) != from) {
+        bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+        return 0; /* who moved it tells */
+    }
+    range->begin = from;
+    range->length = length;
+    fill_record(r, holder->process, holder->incarnation, range);
+    submit_record(&ring, ring_bytes, cpu_counters(), r);
+    return from + length < end;
+}
+
+/* What was looked at and is still there; what was taken meanwhile is no look any more. */
+static __always_inline int advance_seen(uint64_t *seen, uint64_t received, uint64_t looked,
+                                        const struct holder *holder, struct range *range) {
+    uint64_t from = *(volatile uint64_t *)seen;
+
+    if (looked <= received || looked <= from)
+        return 0;
+    if (from < received)
+        __sync_val_compare_and_swap(seen, from, received);
+    return advance(seen, looked, holder, range);
+}
+
+static __always_inline void raise(uint64_t *value, uint64_t to) {
+    for (int i = 0; i < 4; i++) {
+        uint64_t from = *(volatile uint64_t *)value;
+
+        if (from >= to || __sync_val_compare_and_swap(value, from, to) == from)
+            return;
+    }
+}
+
+/* The one unit of an opening or ending, once. */
+static __always_inline int tell(uint32_t *told, uint32_t bit, const struct holder *holder,
+                                struct range *range) {
+    struct recovery_record *r;
+
+    if (*(volatile uint32_t *)told & bit)
+        return 0;
+    r = reserve(range->kind);
+    if (!r)
+        return 1;
+    if (__sync_fetch_and_or(told, bit) & bit) {
+        bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+        return 0;
+    }
+    range->begin = 0;
+    range->length = 1;
+    fill_record(r, holder->process, holder->incarnation, range);
+    submit_record(&ring, ring_bytes, cpu_counters(), r);
+    return 0;
+}
+
+/* Sticks for the incarnation; the record only wakes whoever reads. */
+static __always_inline void verdict(struct process_state *state, uint64_t process, uint32_t reason,
+                                    uint64_t other) {
+    struct range range = {.kind = RECOVERY_VERDICT, .local = reason, .remote = other, .length = 1};
     uint32_t bit = 1u << reason;
 
-    if (state->unmatched & bit)
+    if (state->verdicts & bit)
         return;
-    if (__sync_fetch_and_or(&state->unmatched, bit) & bit)
+    if (__sync_fetch_and_or(&state->verdicts, bit) & bit)
         return;
-    if (!emit(state, process, &range))
-        __sync_fetch_and_and(&state->unmatched, ~bit);
+    put_record(&ring, ring_bytes, cpu_counters(), process, state->incarnation, &range);
+}
+
+static __always_inline void uses(struct process_state *state, uint32_t what) {
+    if (!(state->uses & what))
+        __sync_fetch_and_or(&state->uses, what);
+}
+
+/* ---- ends that are gone before there was room for their last records ---- */
+
+static __always_inline void spill(const struct closed_key *key, const struct closed_value *value) {
+    struct process_state *state = bpf_map_lookup_elem(&processes, &key->process);
+
+    if (!state || state->incarnation != key->incarnation)
+        return;
+    if (bpf_map_lookup_elem(&closed, key)) {
+        bpf_map_update_elem(&closed, key, value, BPF_ANY);
+        return;
+    }
+    if (state->spilled >= MAX_SPILLED || bpf_map_update_elem(&closed, key, value, BPF_ANY)) {
+        verdict(state, key->process, RECOVERY_VERDICT_OVERFLOW, 0);
+        return;
+    }
+    __sync_fetch_and_add(&state->spilled, 1);
+}
+
+static __always_inline void unspill(const struct closed_key *key) {
+    struct process_state *state = bpf_map_lookup_elem(&processes, &key->process);
+
+    if (bpf_map_delete_elem(&closed, key) == 0 && state)
+        __sync_fetch_and_add(&state->spilled, -1);
 }
 
 #endif

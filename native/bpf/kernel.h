@@ -28,8 +28,14 @@ typedef __s64 int64_t;
 #define IPPROTO_UDP 17
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
+#define MSG_OOB 1
 #define MSG_PEEK 2
+#define MSG_ERRQUEUE 0x2000
+#define PF_EXITING 4
+#define EAGAIN 11
 #define RCV_SHUTDOWN 1
+#define SEND_SHUTDOWN 2
+#define TCPF(state) (1u << (state))
 
 enum { /* include/net/tcp_states.h, a user-visible ABI */
        TCP_ESTABLISHED = 1,
@@ -42,6 +48,7 @@ enum { /* include/net/tcp_states.h, a user-visible ABI */
        TCP_CLOSE_WAIT = 8,
        TCP_LAST_ACK = 9,
        TCP_LISTEN = 10,
+       TCP_CLOSING = 11,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -49,6 +56,7 @@ enum { /* include/net/tcp_states.h, a user-visible ABI */
 enum sock_flags { SOCK_DEAD, SOCK_DONE };
 
 struct sock_common {
+    uint16_t skc_dport;
     unsigned short skc_family;
     volatile unsigned char skc_state;
     unsigned long skc_flags;
@@ -61,6 +69,8 @@ struct sock {
     uint16_t sk_type;
     uint8_t sk_kern_sock : 1;
     uint8_t sk_shutdown;
+    int sk_err;
+    int sk_peek_off;
 };
 typedef struct {
     int counter;
@@ -93,9 +103,14 @@ struct tcp_sock {
     uint32_t write_seq;
     uint32_t rcv_nxt;
     uint32_t snd_una;
+    uint32_t snd_nxt;
+    uint32_t urg_seq;
     uint64_t bytes_received;
     uint64_t bytes_acked;
+    uint64_t bytes_sent;
+    uint64_t bytes_retrans;
 };
+struct sk_buff;
 struct sockaddr_un {
     char sun_path[108];
 };
@@ -106,15 +121,12 @@ struct unix_address {
 struct unix_sock {
     struct unix_address *addr;
     struct sock *peer;
+    struct sk_buff *oob_skb;
     int inq_len;
 };
-struct iov_iter {
-    unsigned long count;
-};
-struct msghdr {
-    struct iov_iter msg_iter;
-};
 struct task_struct {
+    unsigned int flags;
+    int exit_code;
     int tgid;
     struct files_struct *files;
 };
@@ -134,6 +146,16 @@ struct bpf_iter__bpf_sk_storage_map {
     struct bpf_map *map;
     struct sock *sk;
     void *value;
+};
+struct bpf_iter__tcp {
+    struct bpf_iter_meta *meta;
+    struct sock_common *sk_common;
+    unsigned int uid;
+};
+struct bpf_iter__unix {
+    struct bpf_iter_meta *meta;
+    struct unix_sock *unix_sk;
+    unsigned int uid;
 };
 
 #pragma clang attribute pop

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Maps that both objects share; `__weak` lets the linker fold them into one. */
+/* Maps that the objects share; `__weak` lets the linker fold them into one. */
 #ifndef RECOVERY_MAPS_BPF_H
 #define RECOVERY_MAPS_BPF_H
 
@@ -44,5 +44,12 @@ struct {
     __type(key, struct closed_key);
     __type(value, struct closed_value);
 } closed __weak SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, uint32_t);
+    __type(value, struct iterator_request);
+} request __weak SEC(".maps");
 
 #endif

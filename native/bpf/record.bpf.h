@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* One record into a ring, or one loss into the counters; the maps come as arguments, so that every object may
- * bring its own way to them. */
+/* One record into a ring; the maps come as arguments, so that every object may bring its own way to them. */
 #ifndef RECOVERY_RECORD_BPF_H
 #define RECOVERY_RECORD_BPF_H
 
@@ -24,41 +23,48 @@ static __always_inline uint64_t wake_flags(void *ring, uint64_t committed, uint3
     return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > ring_bytes / 2 ? BPF_RB_FORCE_WAKEUP : 0;
 }
 
-static __always_inline void count_loss(struct process_state *state, struct cpu_counters *cpu, uint32_t kind) {
-    __sync_fetch_and_add(&state->lost, 1);
+/* `cpu` may be NULL. */
+static __always_inline void count_loss(struct cpu_counters *cpu, uint32_t kind) {
     if (cpu)
         __sync_fetch_and_add(&cpu->lost[kind & (RECOVERY_KIND_COUNT - 1)], 1);
 }
 
-/* Returns 1 if committed. `cpu` may be NULL. */
-static __always_inline int put_record(void *ring, uint32_t ring_bytes, struct cpu_counters *cpu,
-                                      struct process_state *state, uint64_t process,
-                                      const struct range *range) {
-    struct recovery_record *r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);
-    uint32_t kind = range->kind & (RECOVERY_KIND_COUNT - 1);
-    uint64_t lost = 0, committed = 1;
-
-    if (!r) {
-        count_loss(state, cpu, kind);
-        return 0;
-    }
-    if (state->lost)
-        lost = __sync_lock_test_and_set(&state->lost, 0);
+static __always_inline void fill_record(struct recovery_record *r, uint64_t process, uint32_t incarnation,
+                                        const struct range *range) {
     r->kind = range->kind;
     r->flags = range->flags;
     r->cpu = bpf_get_smp_processor_id();
-    r->lost_before = lost > 0xffffffff ? 0xffffffff : lost;
+    r->lost_before = 0;
     r->process = process;
     r->local = range->local;
     r->remote = range->remote;
     r->begin = range->begin;
     r->time_ns = bpf_ktime_get_boot_ns();
     r->length = range->length;
-    r->thread = (uint32_t)bpf_get_current_pid_tgid();
+    r->thread = incarnation;
+}
+
+static __always_inline void submit_record(void *ring, uint32_t ring_bytes, struct cpu_counters *cpu,
+                                          struct recovery_record *r) {
+    uint64_t committed = 1;
+
     /* An interrupted increment may count one commit twice or not at all without the atomic. */
     if (cpu)
-        committed = __sync_fetch_and_add(&cpu->committed[kind], 1);
+        committed = __sync_fetch_and_add(&cpu->committed[r->kind & (RECOVERY_KIND_COUNT - 1)], 1);
     bpf_ringbuf_submit(r, wake_flags(ring, committed, ring_bytes));
+}
+
+/* Returns 1 if committed. */
+static __always_inline int put_record(void *ring, uint32_t ring_bytes, struct cpu_counters *cpu,
+                                      uint64_t process, uint32_t incarnation, const struct range *range) {
+    struct recovery_record *r = bpf_ringbuf_reserve(ring, sizeof(*r), 0);
+
+    if (!r) {
+        count_loss(cpu, range->kind);
+        return 0;
+    }
+    fill_record(r, process, incarnation, range);
+    submit_record(ring, ring_bytes, cpu, r);
     return 1;
 }
 

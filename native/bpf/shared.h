@@ -7,8 +7,19 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 5
+#define CAPTURE_MAP_VERSION 6
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
+
+/* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
+ */
+enum capture_progress { PROGRESS_LENGTH, PROGRESS_EXIT };
+enum capture_sockets { SOCKETS_STORAGE, SOCKETS_TABLES };
+enum capture_life { LIFE_CGROUP, LIFE_TRACE };
+enum capture_datagrams { DATAGRAMS_CGROUP, DATAGRAMS_TRACE };
+
+struct capture_variant {
+    uint8_t progress, sockets, life, datagrams;
+};
 
 /* Pinned last: its presence says that the instance is complete. Map `config`, one element. */
 struct capture_config {
@@ -17,17 +28,27 @@ struct capture_config {
     uint32_t ring_layout_version;
     uint32_t ring_bytes;
     uint32_t cgroup_level;
-    uint32_t naive;
+    struct capture_variant variant;
     uint32_t reserved;
 };
 
+/* What a process uses that leaves no position in the kernel: only a run that is not left out tells of it. */
+enum process_use { USES_UNIX = 1, USES_PEEK = 2, USES_DATAGRAMS = 4 };
+
 /* Map `processes`: cgroup id -> this. An entry exists while the process is selected. */
 struct process_state {
-    uint64_t lost;       /* records without room, not yet reported in a lost_before */
-    uint32_t unmatched;  /* bit per enum recovery_unmatched already reported */
-    uint32_t incomplete; /* 1: a connection's last offsets could not be kept; cuts are partial from now on */
-    uint64_t selection;  /* when it was selected, CLOCK_BOOTTIME ns: tells one selection from the next */
+    uint32_t verdicts; /* bit per enum recovery_verdict; they stick */
+    uint32_t incarnation;
+    uint32_t uses;    /* enum process_use */
+    uint32_t spilled; /* entries of `closed` that are its own */
+    uint64_t other;   /* the process that used the same socket, and the first such socket's names */
+    uint64_t other_local, other_remote;
+    uint32_t moved; /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
+    uint32_t reserved;
 };
+
+/* Entries of `closed` a process may hold: who closes more while nobody reads the ring pays alone. */
+#define MAX_SPILLED 2048u
 
 /* Map `filter`: at a cgroup id modulo its size a 0 says that no cgroup with such an id was ever selected. It
  * is set before the process's entry and never cleared, so it can't say so wrongly; it spares nearly everybody
@@ -37,19 +58,23 @@ struct process_state {
 /* Map `counters`, one element per CPU. */
 struct cpu_counters {
     uint64_t committed[RECOVERY_KIND_COUNT];
-    uint64_t lost[RECOVERY_KIND_COUNT];
+    uint64_t lost[RECOVERY_KIND_COUNT]; /* found no room; told by others later */
 };
 
-/* Map `closed`: the last offsets of what can't be read from an open descriptor any more. */
+/* Map `closed`: what the last records of an end would have told, had there been room in the ring. */
 struct closed_key {
     uint64_t process;
     uint64_t local;
     uint64_t remote;
-    uint64_t flags; /* RECOVERY_FLAG_UNIX or 0 */
+    uint32_t flags; /* RECOVERY_FLAG_UNIX or 0 */
+    uint32_t incarnation;
 };
 struct closed_value {
-    uint64_t sent;
-    uint64_t received;
+    uint64_t sent_mark, sent; /* not yet recorded: [mark, offset) */
+    uint64_t received_mark, received;
+    uint64_t seen_mark, seen;
+    uint32_t untold; /* enum capture_told that must still be told */
+    uint32_t failing;
 };
 
 /* Map `restored`: the next connection that TCP_REPAIR establishes at these sequence numbers is an old
@@ -61,29 +86,57 @@ struct restored_key {
 struct restored_value {
     uint32_t local;
     uint32_t remote;
-    uint64_t sent;     /* offset that write_seq stands for */
+    uint64_t first;    /* offset that write_seq stands for */
+    uint64_t sent;     /* what the process has sent: the rest fills the queue */
     uint64_t received; /* offset that rcv_nxt stands for */
+    uint64_t seen;
+    uint32_t told;
+    uint32_t reserved;
+};
+
+/* Map `request`, one element: what the iterators are asked for. */
+struct iterator_request {
+    uint64_t process; /* whose descriptors are walked */
+    uint32_t frozen;  /* it stands still: AF_UNIX counters may be corrected by what its queues hold */
+    int32_t tgid;     /* not 0: the walk can't be limited to it, so others are passed over */
 };
 
 enum cut_flag {
-    CUT_UNNAMED = 1, /* a TCP connection from before the capture: it can't be named, so the cut is partial */
-    CUT_UNSEEN = 2 /* the process took bytes that raised no event: `received` is too small, the cut partial */
+    CUT_UNNAMED = 1, /* a TCP connection whose numbers don't name it: the cut is partial */
+    CUT_PENDING = 2, /* the ring had no room: something of it is not recorded yet */
+    CUT_HELD = 4     /* behind a descriptor, and nobody has used it yet */
 };
 
 /* What the iterators print. */
 struct cut_record {
     uint64_t process; /* owner; 0 = nobody has used it yet */
     uint64_t local, remote;
-    uint64_t sent, received;
+    uint64_t sent, received, seen;
     uint64_t unacknowledged, queued;
     uint32_t flags; /* enum recovery_flag */
     uint32_t cut_flags;
+    uint32_t told;
+    uint32_t reserved;
 };
 
-/* Argument of the syscall program take_lost. */
-struct take_lost_args {
+/* Argument of the syscall program push_closed: in the key, out whether it found room. */
+struct push_closed_args {
+    struct closed_key key;
+    uint32_t pending;
+    uint32_t reserved;
+};
+
+/* Argument of the syscall program take_moved. */
+struct take_moved_args {
     uint64_t process;
-    uint64_t lost;
+    uint32_t moved;
+    uint32_t reserved;
+};
+
+/* Argument of the syscall program condemn: gives all selected processes that use something a verdict. */
+struct condemn_args {
+    uint32_t uses;
+    uint32_t verdicts;
 };
 
 #endif

@@ -1,86 +1,168 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Offsets of connections at one instant, read from the kernel's own socket state: no event is needed, none
- * can spoil them. Two iterators print struct cut_record:
+ * Where connections stand at one instant, read from the kernel's own socket state: no event is needed, none
+ * can spoil them. Whatever no record tells yet is told on the way (emit.bpf.h), then a cut_record is printed.
  *
- *   cut_files        the sockets behind the descriptors of one process (link parameter: pid)
- *   cut_connections  every TCP socket with a name on the host, also those no descriptor shows: in flight in a
- *   cut_unix_ends    unix socket, registered with io_uring, closed but still sending
+ *   cut_files     the sockets behind the descriptors of one process (link parameter: pid, where the kernel
+ * takes one, else in the request) cut_tcp       every TCP socket of the reader's network namespace
+ * (SOCKETS_TABLES) cut_unix      every AF_UNIX socket of it cut_stored_tcp, cut_stored_unix   the same by our
+ * own storage: all namespaces at once (SOCKETS_STORAGE)
+ *
+ * The latter also find what no descriptor shows: in flight in a unix socket, registered with io_uring.
  */
-#include "connection.bpf.h"
+#include "tcp.bpf.h"
+#include "unix.bpf.h"
 
-static __always_inline int carries_data(unsigned char state) {
-    return state != TCP_LISTEN && state != TCP_SYN_SENT && state != TCP_CLOSE;
+static __always_inline struct process_state *recorded(uint64_t process, uint32_t incarnation) {
+    struct process_state *state = process ? bpf_map_lookup_elem(&processes, &process) : 0;
+
+    return state && state->incarnation == incarnation ? state : 0;
 }
 
-static __always_inline void read_tcp(const struct tcp_sock *tcp, const struct connection *c,
+static __always_inline struct iterator_request *asked(void) {
+    uint32_t zero = 0;
+
+    return bpf_map_lookup_elem(&request, &zero);
+}
+
+static __always_inline void print(struct bpf_iter_meta *meta, struct cut_record *out) {
+    bpf_seq_write(meta->seq, out, sizeof(*out));
+}
+
+/* ---- TCP ---- */
+
+static __always_inline void read_tcp(struct connection *c, const struct tcp_now *now,
                                      struct cut_record *out) {
     out->process = c->owner;
     out->local = c->local;
     out->remote = c->remote;
-    if (c->flags & CONNECTION_SENT_FINAL)
-        out->sent = c->sent_final;
-    else
-        out->sent = sent_offset(tcp, c);
-    /* After CLOSE a disconnect may have scrambled the sequence numbers; what we recorded has not changed. */
-    if (((const struct sock *)tcp)->__sk_common.skc_state == TCP_CLOSE) {
-        out->received = c->received;
+    if (c->flags & CONNECTION_HELD)
+        out->cut_flags |= CUT_HELD;
+    if (recorded(c->owner, c->incarnation) && catch_up(c, now))
+        out->cut_flags |= CUT_PENDING;
+    out->sent = sent_offset(now, c);
+    out->received = received_offset(now, c);
+    out->seen = c->looked > out->received ? c->looked : out->received;
+    out->told = c->told;
+    if (now->state == TCP_CLOSE)
         return;
-    }
-    out->received = received_offset(tcp, c);
-    uint64_t acknowledged = offset_of_sequence(tcp, c, tcp->snd_una);
-    uint32_t queued = tcp->rcv_nxt - tcp->copied_seq;
+    uint64_t acknowledged = offset_of_sequence(now, c, now->snd_una);
 
     if (out->sent > acknowledged) /* else the FIN is acknowledged as well */
         out->unacknowledged = out->sent - acknowledged;
-    if (queued && fin_received(tcp))
-        queued--;
-    out->queued = queued;
+    out->queued = queued(now);
 }
 
-static __always_inline void read_unix(struct sock *sk, const struct unix_end *end, struct cut_record *out) {
-    uint64_t peer_sent = unix_peer_sent(sk);
+/* Returns 1 if there is something to print. */
+static __always_inline int read_stored(struct connection *c, const struct tcp_sock *tcp,
+                                       struct cut_record *out) {
+    struct tcp_now now = {};
 
+    if (!c->owner || c->flags & CONNECTION_RELEASED || !(c->flags & CONNECTION_NAMED))
+        return 0;
+    tcp_look(tcp, &now);
+    if (now.repair)
+        return 0;
+    if (!now.descriptor && recorded(c->owner, c->incarnation)) { /* closed, and nothing told of it */
+        release(c, &now, 0);
+        return 0;
+    }
+    read_tcp(c, &now, out);
+    return 1;
+}
+
+static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp, struct cut_record *out) {
+    struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
+    struct iterator_request *request = asked();
+    struct process_state *state;
+    struct tcp_now now = {};
+
+    tcp_look(tcp, &now);
+    if (now.repair || now.ulp)
+        return 0;
+    if (!c && has_numbers(&now))
+        c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!c)
+        return 0;
+    c->sock = (uint64_t)sk;
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c)) {
+        out->cut_flags = CUT_UNNAMED;
+        return has_numbers(&now);
+    }
+    if (!c->owner && request) { /* accepted, and not used yet */
+        state = bpf_map_lookup_elem(&processes, &request->process);
+        if (state && __sync_val_compare_and_swap(&c->owner, 0, request->process) == 0) {
+            c->incarnation = state->incarnation;
+            c->flags |= CONNECTION_HELD;
+        }
+    }
+    read_tcp(c, &now, out);
+    return 1;
+}
+
+/* ---- AF_UNIX ---- */
+
+/* sent = received + queued holds for what is counted, too. An end that stands still may be behind, never
+ * ahead: a run was left out, or bytes were spliced out, or passed over as out of band. */
+static __always_inline void correct(struct sock *sk, struct unix_end *end) {
+    struct iterator_request *request = asked();
+    uint64_t sent, received, queue;
+    struct unix_end *other;
+    struct sock *peer;
+
+    if (!request || !request->frozen || end->owner != request->process || sk->sk_type != SOCK_STREAM)
+        return;
+    sent = unix_peer_sent(sk);
+    queue = unix_queued(sk, sent);
+    if (sent > queue)
+        raise(&end->received, sent - queue);
+    peer = unix_peer(sk);
+    other = peer ? bpf_sk_storage_get(&unix_ends, peer, 0, 0) : 0;
+    if (!other)
+        return;
+    received = *(volatile uint64_t *)&other->received;
+    raise(&end->sent, received + unix_queued(peer, 0));
+}
+
+static __always_inline void read_unix(struct sock *sk, struct unix_end *end, struct cut_record *out) {
+    correct(sk, end);
     out->flags = RECOVERY_FLAG_UNIX;
     out->process = end->owner;
     out->local = end->local;
     out->remote = end->remote;
+    if (end->flags & UNIX_HELD)
+        out->cut_flags |= CUT_HELD;
+    if (recorded(end->owner, end->incarnation) && unix_catch_up(sk, end))
+        out->cut_flags |= CUT_PENDING;
     out->sent = end->sent;
     out->received = end->received;
-    if (sk->sk_type != SOCK_STREAM)
-        return;
-    out->queued = unix_queued(sk, 0);
-    if (peer_sent > end->received + unix_queued(sk, peer_sent))
-        out->cut_flags = CUT_UNSEEN; /* spliced out, see unix_taken_unseen */
+    out->seen = end->looked > end->received ? end->looked : end->received;
+    out->told = end->told;
+    if (sk->sk_type == SOCK_STREAM)
+        out->queued = unix_queued(sk, 0);
 }
 
-/* Returns 1 if there is something to print. */
-static __always_inline int read_socket(struct sock *sk, struct cut_record *out) {
-    const struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-
-    if (tcp) {
-        struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
-        unsigned char state = sk->__sk_common.skc_state;
-
-        if (c && c->flags & CONNECTION_NAMED) {
-            read_tcp(tcp, c, out);
-            return 1;
-        }
-        out->cut_flags = CUT_UNNAMED;
-        return carries_data(state);
-    }
-    if (sk->__sk_common.skc_family != AF_UNIX ||
-        (sk->sk_type != SOCK_STREAM && sk->sk_type != SOCK_SEQPACKET))
-        return 0;
+static __always_inline int read_unix_held(struct sock *sk, struct cut_record *out) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+    struct iterator_request *request = asked();
+    uint32_t open = unix_open_bit(sk);
+    struct process_state *state;
+    struct sock *peer;
 
-    if (end && unix_named(end)) { /* else nobody has counted anything */
+    if (open && !(end && unix_named(end)))
+        end = unix_end(sk, 1);
+    if (end && unix_named(end)) {
+        if (!end->owner && open && request) { /* connected or accepted, and not used yet */
+            state = bpf_map_lookup_elem(&processes, &request->process);
+            if (state && __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0) {
+                end->incarnation = state->incarnation;
+                end->flags |= UNIX_HELD;
+            }
+        }
         read_unix(sk, end, out);
         return 1;
     }
-    struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
-    struct sock *peer = unix ? unix->peer : 0;
-
+    peer = unix_peer(sk); /* nobody has counted anything */
     if (!peer)
         return 0;
     out->flags = RECOVERY_FLAG_UNIX;
@@ -89,51 +171,167 @@ static __always_inline int read_socket(struct sock *sk, struct cut_record *out) 
     return 1;
 }
 
+/* ---- the walks ---- */
+
 SEC("iter/task_file")
 int cut_files(struct bpf_iter__task_file *ctx) {
+    struct iterator_request *request = asked();
+    struct task_struct *task = ctx->task;
     struct cut_record record = {};
     struct file *file = ctx->file;
+    const struct tcp_sock *tcp;
     struct socket *socket;
     struct sock *sk;
 
-    if (!file)
+    if (!file || !task || !request || (request->tgid && task->tgid != request->tgid))
         return 0;
     socket = bpf_sock_from_file(file);
     if (!socket)
         return 0;
     sk = socket->sk;
-    if (sk && read_socket(sk, &record))
-        bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
+    if (!sk)
+        return 0;
+    tcp = bpf_skc_to_tcp_sock(sk);
+    if (tcp) {
+        if (read_held(sk, tcp, &record))
+            print(ctx->meta, &record);
+    } else if (is_unix_pair(sk)) {
+        if (read_unix_held(sk, &record))
+            print(ctx->meta, &record);
+    }
+    return 0;
+}
+
+SEC("iter/tcp")
+int cut_tcp(struct bpf_iter__tcp *ctx) {
+    struct sock_common *common = ctx->sk_common;
+    struct cut_record record = {};
+    struct tcp_sock *tcp;
+    struct connection *c;
+
+    if (!common)
+        return 0;
+    tcp = bpf_skc_to_tcp_sock(common);
+    if (!tcp)
+        return 0;
+    c = bpf_sk_storage_get(&connections, (struct sock *)tcp, 0, 0);
+    if (c && read_stored(c, tcp, &record))
+        print(ctx->meta, &record);
+    return 0;
+}
+
+SEC("iter/unix")
+int cut_unix(struct bpf_iter__unix *ctx) {
+    struct cut_record record = {};
+    struct sock *sk = (struct sock *)ctx->unix_sk;
+    struct unix_end *end;
+
+    if (!sk)
+        return 0;
+    end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+    if (!end || !end->owner || !unix_named(end))
+        return 0;
+    read_unix(sk, end, &record);
+    print(ctx->meta, &record);
     return 0;
 }
 
 SEC("iter/bpf_sk_storage_map")
-int cut_connections(struct bpf_iter__bpf_sk_storage_map *ctx) {
+int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
     struct cut_record record = {};
     struct connection *c = ctx->value;
     struct sock *sk = ctx->sk;
     const struct tcp_sock *tcp;
 
-    if (!c || !sk || !c->owner || !(c->flags & CONNECTION_NAMED))
+    if (!c || !sk)
         return 0;
     tcp = bpf_skc_to_tcp_sock(sk);
-    if (!tcp)
-        return 0;
-    read_tcp(tcp, c, &record);
-    bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
+    if (tcp && read_stored(c, tcp, &record))
+        print(ctx->meta, &record);
     return 0;
 }
 
 SEC("iter/bpf_sk_storage_map")
-int cut_unix_ends(struct bpf_iter__bpf_sk_storage_map *ctx) {
+int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
     struct cut_record record = {};
     struct unix_end *end = ctx->value;
     struct sock *sk = ctx->sk;
 
-    if (!end || !sk || !end->owner)
+    if (!end || !sk || !end->owner || !unix_named(end))
         return 0;
     read_unix(sk, end, &record);
-    bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
+    print(ctx->meta, &record);
+    return 0;
+}
+
+/* ---- closed ends that had found no room ---- */
+
+static __always_inline int push_range(uint64_t *mark, uint64_t end, uint8_t kind,
+                                      const struct closed_key *key) {
+    struct range range = {.kind = kind, .flags = key->flags, .local = key->local, .remote = key->remote};
+    struct holder holder = {.process = key->process, .incarnation = key->incarnation};
+
+    return advance(mark, end, &holder, &range);
+}
+
+static __always_inline int push_unit(struct closed_value *rest, uint32_t bit, uint8_t kind, uint8_t flags,
+                                     const struct closed_key *key) {
+    struct range range = {
+        .kind = kind, .flags = key->flags | flags, .local = key->local, .remote = key->remote, .length = 1};
+
+    if (!(rest->untold & bit))
+        return 0;
+    if (!put_record(&ring, ring_bytes, cpu_counters(), key->process, key->incarnation, &range))
+        return 1;
+    rest->untold &= ~bit;
+    return 0;
+}
+
+SEC("syscall")
+int push_closed(struct push_closed_args *args) {
+    struct closed_key key = args->key;
+    struct closed_value *rest = bpf_map_lookup_elem(&closed, &key);
+    int left;
+
+    if (!rest)
+        return 0;
+    left = push_unit(rest, CAPTURE_OPEN_SENT, RECOVERY_SEND, RECOVERY_FLAG_OPEN, &key);
+    left |= push_unit(rest, CAPTURE_OPEN_RECEIVED, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN, &key);
+    left |= push_range(&rest->sent_mark, rest->sent, RECOVERY_SEND, &key);
+    left |= push_range(&rest->received_mark, rest->received, RECOVERY_RECEIVE, &key);
+    if (rest->seen > rest->received)
+        left |= push_range(&rest->seen_mark, rest->seen, RECOVERY_PEEK, &key);
+    left |= push_unit(rest, CAPTURE_END_RECEIVED, RECOVERY_RECEIVE, RECOVERY_FLAG_END, &key);
+    left |= push_unit(rest, CAPTURE_END_SENT, RECOVERY_SEND, RECOVERY_FLAG_END | rest->failing, &key);
+    args->pending = left;
+    if (!left)
+        unspill(&key);
+    return 0;
+}
+
+/* A run was left out: whoever uses what leaves no position behind can't be followed. */
+static long condemn_one(struct bpf_map *map, const void *key, struct process_state *state,
+                        struct condemn_args *args) {
+    if (state->uses & args->uses)
+        __sync_fetch_and_or(&state->verdicts, args->verdicts);
+    return 0;
+}
+
+/* The processes that have moved a socket since they were asked last (PROGRESS_EXIT): clears it. */
+SEC("syscall")
+int take_moved(struct take_moved_args *args) {
+    uint64_t process = args->process;
+    struct process_state *state = bpf_map_lookup_elem(&processes, &process);
+
+    args->moved = state ? __sync_lock_test_and_set(&state->moved, 0) : 0;
+    return 0;
+}
+
+SEC("syscall")
+int condemn(struct condemn_args *args) {
+    struct condemn_args wanted = *args;
+
+    bpf_for_each_map_elem(&processes, condemn_one, &wanted, 0);
     return 0;
 }
 

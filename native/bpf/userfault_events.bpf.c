@@ -9,7 +9,7 @@
  *
  * Nothing here is a dependency: the observer sees a page arrive, not where it comes from. The bytes of the
  * page came through a socket, and that is recorded. One thing breaks this argument, and is reported as
- * unmatched at both ends: a process that fills or moves the memory of another unit of recovery through its
+ * a verdict at both ends: a process that fills or moves the memory of another unit of recovery through its
  * userfaultfd.
  *
  * At the end of a call the registers still hold its arguments (x86-64), so that one hook is enough. The ring
@@ -200,7 +200,7 @@ static __always_inline int emit(struct process_state *state, uint64_t process, c
     uint32_t slot = USERFAULT_SLOT;
     void *ring = bpf_map_lookup_elem(&rings, &slot);
 
-    return ring ? put_record(ring, ring_bytes, cpu_counters(), state, process, range) : 0;
+    return ring ? put_record(ring, ring_bytes, cpu_counters(), process, state->incarnation, range) : 0;
 }
 
 static __always_inline void count(uint32_t operation, uint64_t calls, uint64_t bytes) {
@@ -214,16 +214,14 @@ static __always_inline void count(uint32_t operation, uint64_t calls, uint64_t b
 }
 
 static __noinline int foreign(uint64_t process) {
-    struct range range = {.kind = RECOVERY_UNMATCHED, .local = RECOVERY_UNMATCHED_FOREIGN_PAGER};
-    uint32_t bit = 1u << RECOVERY_UNMATCHED_FOREIGN_PAGER;
+    struct range range = {.kind = RECOVERY_VERDICT, .local = RECOVERY_VERDICT_FOREIGN_PAGER, .length = 1};
+    uint32_t bit = 1u << RECOVERY_VERDICT_FOREIGN_PAGER;
     struct process_state *state = state_of(process);
 
-    if (!state || state->unmatched & bit)
+    if (!state || state->verdicts & bit)
         return 0;
-    if (__sync_fetch_and_or(&state->unmatched, bit) & bit)
-        return 0;
-    if (!emit(state, process, &range))
-        __sync_fetch_and_and(&state->unmatched, ~bit);
+    if (!(__sync_fetch_and_or(&state->verdicts, bit) & bit))
+        emit(state, process, &range);
     return 0;
 }
 
@@ -308,10 +306,11 @@ static long take_message(uint32_t index, void *context) {
     return 0;
 }
 
-static __always_inline void lose(struct process_state *state, uint32_t messages) {
+/* A fault is no dependency: that some are not told is a matter of statistics. */
+static __always_inline void lose(uint32_t messages) {
     count(USERFAULT_UNREAD, messages, 0);
     for (uint32_t i = 0; i < messages && i < MAX_MESSAGES; i++)
-        count_loss(state, cpu_counters(), RECOVERY_PAGE_FAULT);
+        count_loss(cpu_counters(), RECOVERY_PAGE_FAULT);
 }
 
 static __always_inline void messages_read(struct process_state *state, uint64_t process, uint64_t buffer,
@@ -322,7 +321,7 @@ static __always_inline void messages_read(struct process_state *state, uint64_t 
     if (reading.messages > MAX_MESSAGES)
         reading.lost += reading.messages - MAX_MESSAGES;
     if (reading.lost)
-        lose(state, reading.lost);
+        lose(reading.lost);
 }
 
 static __always_inline void vector_read(struct process_state *state, uint64_t process, uint64_t vector,
@@ -332,7 +331,7 @@ static __always_inline void vector_read(struct process_state *state, uint64_t pr
     } first = {};
 
     if (bpf_probe_read_user(&first, sizeof(first), (const void *)vector) || first.length < bytes)
-        lose(state, bytes / UFFD_MESSAGE_BYTES);
+        lose(bytes / UFFD_MESSAGE_BYTES);
     else
         messages_read(state, process, first.base, bytes);
 }

@@ -26,7 +26,23 @@
  *   AF_UNIX: the socket cookie of the local and of the peer socket.
  *   The byte direction "local to remote" is one channel, "remote to local" the other.
  * begin: offset 0 is the first byte of data (SYN not counted). The range is [begin, begin + length).
- * lost_before: records of the SAME process that found no room since its previous committed record.
+ * lost_before: memory rings: records of the SAME process that found no room since its previous committed
+ *   record. The kernel writes 0: what found no room is covered by the next record, or by a flush.
+ * thread: memory rings: the thread. The kernel writes the incarnation of the process, as it was selected.
+ *
+ * RECOVERY_FLAG_OPEN and RECOVERY_FLAG_END on a SEND or RECEIVE: unit [0, 1) of <channel>/open,
+ * <channel>/end.
+ *
+ *   flags          kind     channel whose /open or /end it is   when
+ *   OPEN           SEND     local to remote                     the connector is connected
+ *   OPEN           RECEIVE  remote to local                     the acceptor has a descriptor
+ *   END            SEND     local to remote                     this end was closed or shut down for sending
+ *   END            RECEIVE  remote to local                     the other end's end has arrived
+ *   END | FAILING  SEND     local to remote                     its task was dying, and not with exit code 0
+ *
+ * RECOVERY_VERDICT: the kernel can't follow the process any more. local: enum recovery_verdict; remote:
+ * cgroup id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's
+ * flags.
  *
  * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
  *   page's address in its memory, remote, begin, length: 0.
@@ -34,13 +50,15 @@
  * Records of a DSM runtime (RECOVERY_PAGE_*, and any kind with RECOVERY_FLAG_DSM). Its communicating parties
  * are entities: number 2r is the application process of rank r ("p<r>"), 2r + 1 the home in the same OS
  * process ("h<r>"). The channel from entity A to entity B is named dsm:A-B, e.g. dsm:p0-h1, and counts whole
- * messages. process  number of the entity that this happened to; the reader of the ring knows which OS
- * process wrote it cpu      enum recovery_dsm_message: what the message was for local    own entity number
- * (16 bits) | page version << 16 (37 bits: at most 2^53-1 in all) remote   other entity number (16 bits) |
- * entity number of the version's last writer << 16 (16 bits) | checkpoint interval in which it wrote << 32
- * (21 bits) begin    sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a
- * fault length   page number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE) flags
- * RECOVERY_FLAG_SOURCE: this end is the source of the copy or invalidation; else its destination
+ * messages.
+ *
+ *   process  number of the entity that this happened to; the reader of the ring knows which OS process wrote
+ * it cpu      enum recovery_dsm_message: what the message was for local    own entity number (16 bits) | page
+ * version << 16 (37 bits: at most 2^53-1 in all) remote   other entity number (16 bits) | entity number of
+ * the version's last writer << 16 (16 bits) | checkpoint interval in which it wrote << 32 (21 bits) begin
+ * sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a fault length   page
+ * number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE) flags    RECOVERY_FLAG_SOURCE: this end
+ * is the source of the copy or invalidation; else its destination
  */
 #ifndef RECOVERY_RING_H
 #define RECOVERY_RING_H
@@ -49,7 +67,7 @@
 #include <stdint.h>
 #endif
 
-#define RECOVERY_RING_LAYOUT_VERSION 1
+#define RECOVERY_RING_LAYOUT_VERSION 2
 #define RECOVERY_RECORD_BYTES 56
 #define RECOVERY_SLOT_BYTES 64
 
@@ -60,18 +78,19 @@ enum recovery_kind {
     RECOVERY_PAGE_COPY = 4,       /* the data of a page moves */
     RECOVERY_PAGE_INVALIDATE = 5, /* the destination drops its copy, and retains it while it is the newest */
     RECOVERY_GAP = 6,             /* lost_before records are missing and nothing else is known */
-    RECOVERY_UNMATCHED =
-        7, /* the process communicated in a way we cannot match; local = enum recovery_unmatched */
-    RECOVERY_KIND_COUNT = 8
+    RECOVERY_VERDICT = 7,         /* the process communicates in a way that can't be followed */
+    RECOVERY_PEEK = 8,            /* [begin, begin+length) looked at and left where it is */
+    RECOVERY_KIND_COUNT = 16
 };
 
 enum recovery_flag {
-    RECOVERY_FLAG_UNIX = 1, /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
-    RECOVERY_FLAG_NAIVE =
-        2, /* offsets by the naive rule (no tcp_sendmsg_locked): may be wrong under concurrent threads */
-    RECOVERY_FLAG_WRITE = 4,  /* page fault: write access; else of a DSM: ownership moves */
-    RECOVERY_FLAG_SOURCE = 8, /* page copy, page invalidate: this end is the source */
-    RECOVERY_FLAG_DSM = 16    /* local and remote name entities of a DSM runtime */
+    RECOVERY_FLAG_UNIX = 1,     /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
+    RECOVERY_FLAG_WRITE = 4,    /* page fault: write access; else of a DSM: ownership moves */
+    RECOVERY_FLAG_SOURCE = 8,   /* page copy, page invalidate: this end is the source */
+    RECOVERY_FLAG_DSM = 16,     /* local and remote name entities of a DSM runtime */
+    RECOVERY_FLAG_OPEN = 32,    /* the one unit of <channel>/open */
+    RECOVERY_FLAG_END = 64,     /* the one unit of <channel>/end */
+    RECOVERY_FLAG_FAILING = 128 /* END: the task that closed was dying, and not with exit code 0 */
 };
 
 /* What a message of a DSM runtime was for (field `cpu` of its records). */
@@ -88,15 +107,20 @@ enum recovery_dsm_message {
     RECOVERY_DSM_BARRIER_RELEASE = 9
 };
 
-/* Why communication could not be matched (RECOVERY_UNMATCHED). */
-enum recovery_unmatched {
-    RECOVERY_UNMATCHED_UDP = 1,
-    RECOVERY_UNMATCHED_MPTCP = 2,
-    RECOVERY_UNMATCHED_KTLS = 3,
-    RECOVERY_UNMATCHED_UNIX_DGRAM = 4,
-    RECOVERY_UNMATCHED_OLD_CONNECTION = 5, /* established before capture began: no initial sequence numbers */
-    RECOVERY_UNMATCHED_OTHER_SOCKET = 6,   /* netlink, vsock, packet, sctp, ... */
-    RECOVERY_UNMATCHED_FOREIGN_PAGER = 7   /* userfaultfd: another process fills its memory */
+/* Why a process can't be followed: value = number of the bit among its flags. */
+enum recovery_verdict {
+    RECOVERY_VERDICT_UDP = 1,
+    RECOVERY_VERDICT_MPTCP = 2,
+    RECOVERY_VERDICT_KTLS = 3,
+    RECOVERY_VERDICT_UNIX_DGRAM = 4,
+    RECOVERY_VERDICT_OLD_CONNECTION =
+        5, /* a connection whose numbers say nothing: made by TCP_REPAIR, unannounced */
+    RECOVERY_VERDICT_OTHER_SOCKET = 6,  /* vsock, packet, sctp, bytes spliced out of AF_UNIX, ... */
+    RECOVERY_VERDICT_FOREIGN_PAGER = 7, /* userfaultfd: another process fills its memory */
+    RECOVERY_VERDICT_SHARED_SOCKET = 8, /* another recorded process used the same end of a connection */
+    RECOVERY_VERDICT_UNIX_OOB = 9,      /* took an AF_UNIX byte out of its order (MSG_OOB) */
+    RECOVERY_VERDICT_MISSED = 10, /* the kernel left a program run out, and what it uses leaves no position */
+    RECOVERY_VERDICT_OVERFLOW = 11 /* more ends closed without room for their last records than it may keep */
 };
 
 struct recovery_record {

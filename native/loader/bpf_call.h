@@ -49,6 +49,12 @@ static inline int bpf_map_remove(int fd, const void *key) {
     return BPF_DO(BPF_MAP_DELETE_ELEM, attr_.map_fd = (uint32_t)fd, attr_.key = bpf_pointer(key));
 }
 
+/* The key after `key`; NULL: the first. -ENOENT: there is none. */
+static inline int bpf_map_next(int fd, const void *key, void *next) {
+    return BPF_DO(BPF_MAP_GET_NEXT_KEY, attr_.map_fd = (uint32_t)fd, attr_.key = bpf_pointer(key),
+                  attr_.next_key = bpf_pointer(next));
+}
+
 static inline int bpf_pin(int fd, const char *path) {
     return BPF_DO(BPF_OBJ_PIN, attr_.bpf_fd = (uint32_t)fd, attr_.pathname = bpf_pointer(path));
 }

@@ -2,7 +2,7 @@
 /*
  * Life of a capture instance. Everything it owns is pinned in one bpffs directory:
  *
- *   ring processes filter counters closed connections unix_ends restored    maps
+ *   ring processes filter counters closed connections unix_ends restored request   maps
  *   prog_*   link_*                                                   programs, and what keeps them attached
  *   config                                                            pinned last: the instance is complete
  *
@@ -13,6 +13,7 @@
 #include "bpf_call.h"
 #include "internal.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
@@ -23,17 +24,10 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <time.h>
 
 #define BPFFS "/sys/fs/bpf"
 #define MIN_RING_BYTES 4096u
 #define MAX_RING_BYTES (1u << 30)
-
-static const char *const MAP_NAMES[MAP_COUNT] = {"ring",   "processes",   "filter",    "counters",
-                                                 "closed", "connections", "unix_ends", "restored"};
-static const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
-    "tcp_state",   "tcp_destroyed", "sock_sent", "sock_received",   "tcp_receiving",
-    "tcp_sending", "take_lost",     "cut_files", "cut_connections", "cut_unix_ends"};
 
 int capture_fail(char *error, int status, const char *format, ...) {
     va_list arguments;
@@ -116,24 +110,58 @@ static int lock_directory(const char *path) {
     }
 }
 
+/* What an instance that nobody may open any more left attached to the cgroups that it recorded. */
+static void detach_cgroups(const char *dir) {
+    struct objects objects;
+    char path[PATH_MAX];
+    uint64_t id = 0, next;
+    bool first = true;
+
+    objects_clear(&objects);
+    objects.maps[MAP_PROCESSES] = bpf_pinned(in_dir(path, dir, "", MAP_NAMES[MAP_PROCESSES]));
+    for (int i = PROGRAM_TRACING; i < PROGRAM_CGROUP_END; i++)
+        objects.programs[i] = bpf_pinned(in_dir(path, dir, "prog_", PROGRAM_NAMES[i]));
+    while (bpf_map_next(objects.maps[MAP_PROCESSES], first ? NULL : &id, &next) == 0) {
+        const int directory = cgroup_open(next);
+        if (directory >= 0) {
+            cgroup_hooks_detach(&objects, directory);
+            close(directory);
+        }
+        id = next;
+        first = false;
+    }
+    objects_close(&objects);
+}
+
+/* Whatever any version pinned: all that stands in the directory, but folders. */
+static int remove_all(const char *dir) {
+    char path[PATH_MAX];
+    DIR *all = opendir(dir);
+    int status = 0;
+
+    if (all == NULL)
+        return -errno;
+    for (struct dirent *entry; (entry = readdir(all)) != NULL;)
+        if (entry->d_name[0] != '.' && entry->d_type != DT_DIR &&
+            unlink(in_dir(path, dir, "", entry->d_name)) != 0 && errno != ENOENT && status == 0)
+            status = -errno;
+    closedir(all);
+    return status;
+}
+
 /* Links first: nothing may be recorded into maps that are going away; config before all: an interrupted
  * removal is an incomplete instance. */
 static int remove_pins(const char *dir) {
     char path[PATH_MAX];
     int status = 0;
 
-#define REMOVE(prefix, name)                                                                                 \
-    if (unlink(in_dir(path, dir, prefix, name)) != 0 && errno != ENOENT && status == 0)                      \
-    status = -errno
-    REMOVE("", "config");
-    for (int i = 0; i < PROGRAM_COUNT; i++) {
-        REMOVE("link_", PROGRAM_NAMES[i]);
-        REMOVE("prog_", PROGRAM_NAMES[i]);
-    }
-    for (int i = 0; i < MAP_COUNT; i++)
-        REMOVE("", MAP_NAMES[i]);
-#undef REMOVE
-    return status;
+    if (unlink(in_dir(path, dir, "", "config")) != 0 && errno != ENOENT)
+        status = -errno;
+    detach_cgroups(dir);
+    for (int i = 0; i < PROGRAM_TRACING; i++)
+        if (unlink(in_dir(path, dir, "link_", PROGRAM_NAMES[i])) != 0 && errno != ENOENT && status == 0)
+            status = -errno;
+    return status == 0 ? remove_all(dir) : status;
 }
 
 /* ---- create ---- */
@@ -150,7 +178,7 @@ static int pin_objects(const struct objects *objects, const char *dir) {
         status = pin_one(objects->maps[i], dir, "", MAP_NAMES[i]);
     for (int i = 0; status == 0 && i < PROGRAM_COUNT; i++)
         status = pin_one(objects->programs[i], dir, "prog_", PROGRAM_NAMES[i]);
-    for (int i = 0; status == 0 && i < PROGRAM_ATTACHED; i++)
+    for (int i = 0; status == 0 && i < PROGRAM_TRACING; i++)
         status = pin_one(objects->links[i], dir, "link_", PROGRAM_NAMES[i]);
     return status;
 }
@@ -177,15 +205,20 @@ static int create(struct capture *capture, const struct capture_options *options
     int status = probe_required(error);
     if (status != 0)
         return status;
+    struct variant_request request;
+    status = variant_parse(options->variant, &request, error);
+    if (status != 0)
+        return status;
+    request.options.ring_bytes = bytes;
+    request.options.cgroup_level = options->cgroup_level;
     capture->config = (struct capture_config){.magic = CAPTURE_MAGIC,
                                               .map_version = CAPTURE_MAP_VERSION,
                                               .ring_layout_version = RECOVERY_RING_LAYOUT_VERSION,
                                               .ring_bytes = bytes,
-                                              .cgroup_level = options->cgroup_level,
-                                              .naive = options->force_naive || !probe_exact()};
+                                              .cgroup_level = options->cgroup_level};
     status = remove_pins(options->pin_dir);
     if (status == 0)
-        status = programs_load(&capture->objects, bytes, options->cgroup_level, capture->config.naive, error);
+        status = variant_load(&capture->objects, &request, &capture->config.variant, error);
     if (status != 0)
         return status;
     status = pin_objects(&capture->objects, options->pin_dir);
@@ -197,7 +230,7 @@ static int create(struct capture *capture, const struct capture_options *options
         return capture_fail(error, status, "the capture programs cannot be pinned in %.128s: %s",
                             options->pin_dir, strerror(-status));
     }
-    for (int i = 0; i < PROGRAM_ATTACHED; i++) { /* the pins hold them */
+    for (int i = 0; i < PROGRAM_TRACING; i++) { /* the pins hold them */
         if (capture->objects.links[i] >= 0)
             close(capture->objects.links[i]);
         capture->objects.links[i] = -1;
@@ -235,7 +268,7 @@ static int read_config(int fd, struct capture_config *config) {
     return bpf_map_get(fd, &zero, config);
 }
 
-static int reopen_objects(struct objects *objects, const char *dir, bool naive) {
+static int reopen_objects(struct objects *objects, const char *dir, uint32_t programs) {
     char path[PATH_MAX];
 
     objects_clear(objects);
@@ -245,7 +278,7 @@ static int reopen_objects(struct objects *objects, const char *dir, bool naive) 
             return objects->maps[i];
     }
     for (int i = 0; i < PROGRAM_COUNT; i++) {
-        if (naive && i == PROGRAM_TCP_SENDING)
+        if ((programs & PROGRAM_BIT(i)) == 0)
             continue;
         objects->programs[i] = bpf_pinned(in_dir(path, dir, "prog_", PROGRAM_NAMES[i]));
         if (objects->programs[i] < 0)
@@ -269,7 +302,7 @@ static int reopen(struct capture *capture, const struct capture_options *options
     status = check_config(&capture->config, options, error);
     if (status != 0)
         return status;
-    status = reopen_objects(&capture->objects, options->pin_dir, capture->config.naive);
+    status = reopen_objects(&capture->objects, options->pin_dir, variant_programs(capture->config.variant));
     if (status == 0)
         return 0;
     objects_close(&capture->objects);
@@ -317,10 +350,8 @@ int capture_open(const struct capture_options *options, struct capture **out, in
     close(directory);
     if (status != 0) {
         capture_close(capture);
-        if (status == -EPERM || status == -EACCES)
-            return capture_fail(error, -EPERM, "Capturing needs CAP_BPF and CAP_PERFMON (or root): %s",
-                                strerror(-status));
-        return status;
+        /* With the rights for it, a refusal is the kernel's own: `error` says of what. */
+        return (status == -EPERM || status == -EACCES) && probe_has_rights() ? -ENOTSUP : status;
     }
     if (created != NULL)
         *created = anew;
@@ -376,41 +407,53 @@ static int check_level(const struct capture *capture, uint64_t cgroup_id, char *
 }
 
 static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
-    const int status = bpf_map_remove(capture->objects.maps[MAP_PROCESSES], &cgroup_id);
-    struct capture_cut_entry *closed = NULL;
-    size_t count = 0;
+    const int directory = cgroup_open(cgroup_id);
 
-    if (status == -ENOENT)
+    if (directory >= 0) {
+        cgroup_hooks_detach(&capture->objects, directory);
+        close(directory);
+    }
+    closed_forget(capture, cgroup_id);
+    const int status = bpf_map_remove(capture->objects.maps[MAP_PROCESSES], &cgroup_id);
+    if (status == 0 || status == -ENOENT)
         return 0;
-    if (status != 0)
-        return capture_fail(error, status, "the process cannot be deselected: %s", strerror(-status));
-    int result = cut_closed(capture, cgroup_id, &closed, &count, error);
-    if (result == 0)
-        result = capture_forget_closed(capture, cgroup_id, closed, count, error);
-    free(closed);
-    return result;
+    return capture_fail(error, status, "the process cannot be deselected: %s", strerror(-status));
 }
 
-int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error) {
+static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation) {
     const uint32_t slot = cgroup_id % CAPTURE_FILTER_ENTRIES, one = 1;
-    struct process_state fresh = {0};
-    struct timespec now;
+    const struct process_state fresh = {.incarnation = incarnation};
+    struct process_state now;
+    int status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
 
+    if (status == 0) /* second: see CAPTURE_FILTER_ENTRIES */
+        status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
+    if (status != -EEXIST)
+        return status;
+    status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &now);
+    if (status != 0 || now.incarnation == incarnation)
+        return status;
+    closed_forget(capture, cgroup_id);
+    return bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_ANY);
+}
+
+int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error) {
     if (!on)
         return deselect(capture, cgroup_id, error);
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    fresh.selection = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     int status = check_level(capture, cgroup_id, error);
     if (status != 0)
         return status;
-    status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
-    if (status == 0) /* second: see CAPTURE_FILTER_ENTRIES */
-        status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
-    if (status == 0 || status == -EEXIST)
-        return 0;
+    status = put_state(capture, cgroup_id, incarnation);
     if (status == -E2BIG)
         return capture_fail(error, status, "too many processes are recorded at once");
-    return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
+    if (status != 0)
+        return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
+    const int directory = cgroup_open(cgroup_id);
+    if (directory >= 0) {
+        cgroup_hooks_attach(&capture->objects, directory);
+        close(directory);
+    }
+    return 0;
 }
 
 int possible_cpus(void) {
@@ -469,16 +512,42 @@ int capture_counters(struct capture *capture, struct capture_counters *out, char
     if (status != 0)
         return capture_fail(error, status, "the counters cannot be read: %s", strerror(-status));
     out->cpus = (uint32_t)(cpus < CAPTURE_MAX_CPUS ? cpus : CAPTURE_MAX_CPUS);
-    out->naive = (int)capture->config.naive;
     return 0;
 }
 
-int capture_take_lost(struct capture *capture, uint64_t cgroup_id, uint64_t *lost, char *error) {
-    struct take_lost_args args = {.process = cgroup_id};
-    const int status = bpf_run(capture->objects.programs[PROGRAM_TAKE_LOST], &args, sizeof(args));
+/* ---- verdicts ---- */
 
-    if (status < 0)
-        return capture_fail(error, status, "the losses cannot be read: %s", strerror(-status));
-    *lost = args.lost;
-    return 0;
+static void add_verdict(struct capture_verdict **out, size_t *count, uint64_t id,
+                        const struct process_state *state) {
+    struct capture_verdict *more = realloc(*out, (*count + 1) * sizeof(**out));
+
+    if (more == NULL)
+        return; /* told by the next call */
+    *out = more;
+    more[(*count)++] = (struct capture_verdict){.cgroup_id = id,
+                                                .incarnation = state->incarnation,
+                                                .bits = state->verdicts,
+                                                .other = state->other,
+                                                .local = state->other_local,
+                                                .remote = state->other_remote};
+}
+
+int capture_verdicts(struct capture *capture, struct capture_verdict **out, size_t *count, char *error) {
+    const int map = capture->objects.maps[MAP_PROCESSES];
+    struct process_state state;
+    uint64_t id = 0, next;
+    int status = bpf_map_next(map, NULL, &next);
+
+    *out = NULL;
+    *count = 0;
+    for (; status == 0; status = bpf_map_next(map, &id, &next)) {
+        id = next;
+        if (bpf_map_get(map, &id, &state) == 0 && state.verdicts != 0)
+            add_verdict(out, count, id, &state);
+    }
+    if (status == -ENOENT)
+        return 0;
+    free(*out);
+    *out = NULL;
+    return capture_fail(error, status, "the verdicts cannot be read: %s", strerror(-status));
 }

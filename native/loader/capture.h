@@ -7,11 +7,13 @@
 #ifndef RECOVERY_CAPTURE_H
 #define RECOVERY_CAPTURE_H
 
+#include "told.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 #define CAPTURE_ERROR_BYTES 256
-#define CAPTURE_KINDS 8
+#define CAPTURE_KINDS 16
 #define CAPTURE_MAX_CPUS 256
 
 struct capture; /* opaque */
@@ -20,7 +22,7 @@ struct capture_options {
     const char *pin_dir;   /* bpffs directory of this instance, e.g. /sys/fs/bpf/recovery-line */
     uint32_t ring_bytes;   /* power of two, multiple of the page size; used only when created */
     uint32_t cgroup_level; /* depth of process cgroups below the cgroup2 root (root = 0) */
-    int force_naive; /* tests: the variant for kernels without tcp_sendmsg_locked; used only when created */
+    const char *variant; /* "progress=…,sockets=…,life=…" forces parts (parts.h); NULL: the best that runs */
 };
 
 /* Opens what is pinned in pin_dir, or loads, attaches and pins it anew. Pinned programs go on recording
@@ -35,62 +37,83 @@ int capture_unpin(const char *pin_dir, char *error);
 /* Descriptor of the BPF_MAP_TYPE_RINGBUF and its size in bytes; owned by `capture`. */
 int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes);
 
-/* Starts or stops recording everything that runs in the cgroup (and its descendants). Idempotent. Stopping
- * forgets what only the kernel knew of it: losses not yet taken, last offsets of closed connections. -EINVAL:
- * the cgroup is not at cgroup_level, so nothing of it would ever be recorded. */
-int capture_select(struct capture *capture, uint64_t cgroup_id, int on, char *error);
+/* Starts or stops recording everything that runs in the cgroup (and its descendants), as one life of a
+ * process: its records bear `incarnation`. Idempotent; another incarnation begins with fresh flags. Stopping
+ * and beginning anew forget what only the kernel knew: flush first. -EINVAL: the cgroup is not at
+ * cgroup_level, so nothing of it would ever be recorded. */
+int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error);
 
 /* Path of a cgroup below the cgroup2 mount, "/" for the mount itself. -ENOENT: there is none with this id. */
 int capture_cgroup_path(uint64_t cgroup_id, char *path, size_t bytes);
 
 struct capture_counters {
     uint32_t cpus;
-    uint64_t committed[CAPTURE_KINDS]; /* records, by kind, summed over CPUs */
-    uint64_t lost[CAPTURE_MAX_CPUS][CAPTURE_KINDS];
-    uint64_t recursion_misses; /* of all programs together */
-    int naive;                 /* 1: tcp_sendmsg_locked is missing on this kernel */
+    uint64_t committed[CAPTURE_KINDS];              /* records, by kind, summed over CPUs */
+    uint64_t lost[CAPTURE_MAX_CPUS][CAPTURE_KINDS]; /* found no room; others tell what they would have told */
+    uint64_t recursion_misses; /* runs that the kernel left out, of all programs together: statistics */
 };
 int capture_counters(struct capture *capture, struct capture_counters *out, char *error);
 
-/* Losses of one process not yet reported in any record's lost_before; reads and clears them. */
-int capture_take_lost(struct capture *capture, uint64_t cgroup_id, uint64_t *lost, char *error);
+/* Why processes can't be followed. */
+struct capture_verdict {
+    uint64_t cgroup_id;
+    uint32_t incarnation;
+    uint32_t bits;          /* 1 << enum recovery_verdict; they stick for the incarnation */
+    uint64_t other;         /* shared-socket: cgroup id of the other process, of the first such socket */
+    uint64_t local, remote; /* and the socket's names */
+};
+/* Of all selected processes that have any. *out is malloc'ed; free() it. */
+int capture_verdicts(struct capture *capture, struct capture_verdict **out, size_t *count, char *error);
 
 /* One connection of a process at one instant. */
 struct capture_cut_entry {
-    uint8_t flags; /* RECOVERY_FLAG_UNIX, RECOVERY_FLAG_NAIVE */
-    uint8_t live;  /* 1: an open descriptor was read by the iterator; 0: closed, last offsets */
-    uint8_t gone;  /* 1: the socket is no more, nothing but these last offsets is left of it */
+    uint8_t flags; /* RECOVERY_FLAG_UNIX or 0 */
+    uint8_t
+        live; /* 1: behind a descriptor of the process; 0: its socket exists, but no descriptor shows it */
+    uint8_t told; /* enum capture_told */
     uint8_t reserved[5];
     uint64_t local, remote;  /* names as in struct recovery_record */
     uint64_t sent, received; /* 64-bit offsets: handed to / taken from the kernel by the process */
+    uint64_t seen;           /* >= received: how far it has looked (MSG_PEEK) */
     uint64_t unacknowledged; /* bytes sent and not acknowledged by the peer's kernel */
     uint64_t queued;         /* bytes in the receive queue, not yet taken */
 };
-/* Every connection the process ever used, live (socket iterator) or closed (kernel map), sorted by flags,
- * local, remote. The process should be frozen. *entries is malloc'ed; free() it. `complete` 0: the cut is
- * partial, because the closed-connection map overflowed or the process holds a TCP connection from before the
- * capture. AF_UNIX offsets count bytes of a stream socket and whole messages of a seqpacket socket. -ESRCH:
- * not selected. */
+/* Every connection of the process whose socket exists, sorted by flags, local, remote; what has ended stands
+ * in records. The process should be frozen. What no record tells yet goes into the ring first; *pending 1:
+ * there was not room for all of it, read the ring and ask again. *entries is malloc'ed; free() it. *complete
+ * 0: it holds a connection without a name. AF_UNIX offsets count bytes of a stream socket and whole messages
+ * of a seqpacket socket. -ESRCH: not selected. */
 int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries,
-                size_t *count, int *complete, char *error);
+                size_t *count, int *complete, int *pending, char *error);
 
-/* Forgets closed connections (entries with live = 0; those that are not `gone` yet may be named again) that
- * the caller has stored for good: the kernel keeps at most 2^18 of them for all processes together. Later
- * cuts no longer name them. */
-int capture_forget_closed(struct capture *capture, uint64_t cgroup_id,
-                          const struct capture_cut_entry *entries, size_t count, char *error);
+/* Puts into the ring whatever the processes did and no record tells yet: of sockets that exist, and last
+ * records of closed ends that had found no room. *pending as above. Processes that are not selected are
+ * passed over. */
+int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
+                  char *error);
 
 /* Announces TCP connections that a restore (TCP_REPAIR) is about to make: they keep their old names and
  * offsets instead of getting new ones. `sent - unacknowledged` is the first byte of the restored send queue,
  * `received` the first byte of the restored receive queue. Without this a restored connection is reported as
- * unmatched. */
+ * unmatched. `seen` and `told` go on, too. */
 int capture_expect_restore(struct capture *capture, const struct capture_cut_entry *entries, size_t count,
                            char *error);
 
+/* One way to do one part of the capture. */
+struct capture_part {
+    char part[16];    /* "progress", "sockets", "life", ... */
+    char variant[16]; /* best first */
+    uint8_t in_use;
+    uint8_t usable;                   /* its programs were loaded, attached and run here */
+    char reason[CAPTURE_ERROR_BYTES]; /* one sentence: what it gives and costs, or the kernel's own answer */
+};
+/* Tries every variant of every part; leaves nothing behind. `capture` (may be NULL) tells which are in use.
+ * Returns the count (<= max). */
+int capture_parts(const struct capture *capture, struct capture_part *out, int max);
+
 /* One capability and whether it is here; reason is one sentence. */
 struct capture_capability {
-    const char *name; /* static: "btf", "ring-buffer", "tcp-exact", "tcp-naive", "socket-iterator", "cgroup2",
-                         "unix", ... */
+    const char *name; /* static: "btf", "permission", "ring-buffer", "cgroup2" */
     int supported;
     char reason[CAPTURE_ERROR_BYTES];
 };

@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cut vectors. One connection may be seen three times; the first of these wins:
+ * Cut vectors, and what no record tells yet. One connection may be seen twice; the first of these wins:
  *   1. behind a descriptor of a process of the cgroup   (cut_files)
- *   2. in socket storage, owned by the process           (cut_connections, cut_unix_ends)
- *   3. in the map of closed connections
+ *   2. among all sockets, owned by the process           (the tables of its network namespaces, or our
+ * storage) What has ended stands in records: those that found no room wait in the map of closed ends
+ * (closed_push).
  */
 #define _GNU_SOURCE
 #include "bpf_call.h"
 #include "internal.h"
 
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define READ_RECORDS 512
 #define BATCH_ENTRIES 1024u
@@ -17,13 +23,15 @@
 
 struct found {
     struct capture_cut_entry entry;
-    int source; /* 1, 2, 3 as above */
+    int source; /* 1, 2 as above */
 };
 
 struct found_list {
     struct found *items;
     size_t count, room;
-    bool partial; /* a connection without a name, or with an offset nobody knows, was seen */
+    uint64_t process; /* whose connections are kept; 0: nobody's */
+    bool partial;     /* a connection without a name was seen */
+    bool pending;     /* the ring had no room */
 };
 
 static int add(struct found_list *list, const struct capture_cut_entry *entry, int source) {
@@ -41,23 +49,24 @@ static int add(struct found_list *list, const struct capture_cut_entry *entry, i
 
 /* ---- iterators ---- */
 
-static int add_record(struct found_list *list, const struct cut_record *record, uint64_t process,
-                      int source) {
+static int add_record(struct found_list *list, const struct cut_record *record, int source) {
+    list->pending |= (record->cut_flags & CUT_PENDING) != 0;
     if ((record->cut_flags & CUT_UNNAMED) != 0) {
-        list->partial = true;
+        list->partial |= list->process != 0;
         return 0;
     }
     /* A descriptor may be shared with another unit of recovery: the connection belongs to whoever used it
      * first. */
-    if (record->process != process && (source == 2 || record->process != 0))
+    if (list->process == 0 || (record->process != list->process && (source == 2 || record->process != 0)))
         return 0;
-    list->partial |= (record->cut_flags & CUT_UNSEEN) != 0;
     const struct capture_cut_entry entry = {.flags = (uint8_t)record->flags,
                                             .live = source == 1,
+                                            .told = (uint8_t)record->told,
                                             .local = record->local,
                                             .remote = record->remote,
                                             .sent = record->sent,
                                             .received = record->received,
+                                            .seen = record->seen,
                                             .unacknowledged = record->unacknowledged,
                                             .queued = record->queued};
     return add(list, &entry, source);
@@ -65,7 +74,7 @@ static int add_record(struct found_list *list, const struct cut_record *record, 
 
 /* Whole records at a time: the kernel never splits one bpf_seq_write over two reads of this size, but a short
  * read may still end inside a record, so the rest is carried over. */
-static int read_records(int fd, struct found_list *list, uint64_t process, int source) {
+static int read_records(int fd, struct found_list *list, int source) {
     struct cut_record records[READ_RECORDS];
     size_t held = 0;
 
@@ -80,7 +89,7 @@ static int read_records(int fd, struct found_list *list, uint64_t process, int s
         held += (size_t)got;
         const size_t whole = held / sizeof(records[0]);
         for (size_t i = 0; i < whole; i++) {
-            const int status = add_record(list, &records[i], process, source);
+            const int status = add_record(list, &records[i], source);
             if (status != 0)
                 return status;
         }
@@ -90,41 +99,159 @@ static int read_records(int fd, struct found_list *list, uint64_t process, int s
 }
 
 static int run_iterator(int program, const union bpf_iter_link_info *info, struct found_list *list,
-                        uint64_t process, int source) {
+                        int source) {
     const int fd = bpf_iterate(program, info);
     if (fd < 0)
         return fd;
-    const int status = read_records(fd, list, process, source);
+    const int status = read_records(fd, list, source);
     close(fd);
     return status;
 }
 
-static int read_files(struct capture *capture, uint64_t process, struct found_list *list) {
+static const union bpf_iter_link_info EVERYTHING;
+
+int iterate_once(int program, char *error) {
+    struct found_list nobody = {0};
+    const int status = run_iterator(program, &EVERYTHING, &nobody, 2);
+
+    return status == 0 ? 0 : capture_fail(error, status, "an iterator does not run: %s", strerror(-status));
+}
+
+static int ask(struct capture *capture, uint64_t process, bool frozen, int tgid) {
+    const struct iterator_request request = {.process = process, .frozen = frozen, .tgid = tgid};
+    const uint32_t zero = 0;
+
+    return bpf_map_put(capture->objects.maps[MAP_REQUEST], &zero, &request, BPF_ANY);
+}
+
+/* Kernels before 6.1 walk everybody: then the program passes over the others. */
+static int walk_files(struct capture *capture, uint64_t process, bool frozen, int pid,
+                      struct found_list *list) {
+    const union bpf_iter_link_info info = {.task = {.pid = (uint32_t)pid}};
+    int status = ask(capture, process, frozen, 0);
+
+    if (status == 0)
+        status = run_iterator(capture->objects.programs[PROGRAM_CUT_FILES], &info, list, 1);
+    if (status != -EINVAL)
+        return status == -ESRCH ? 0 : status; /* ended */
+    status = ask(capture, process, frozen, pid);
+    if (status == 0)
+        status = run_iterator(capture->objects.programs[PROGRAM_CUT_FILES], &EVERYTHING, list, 1);
+    return status;
+}
+
+/* ---- network namespaces ---- */
+
+struct namespaces {
+    ino_t *inodes;
+    int *descriptors;
+    size_t count;
+};
+
+/* The namespace that a process is in, once. */
+static int note_namespace(struct namespaces *all, int pid) {
+    char path[64];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ESRCH ? 0 : -errno; /* ended */
+    if (fstat(fd, &status) != 0) {
+        close(fd);
+        return 0;
+    }
+    for (size_t i = 0; i < all->count; i++)
+        if (all->inodes[i] == status.st_ino) {
+            close(fd);
+            return 0;
+        }
+    ino_t *inodes = realloc(all->inodes, (all->count + 1) * sizeof(*inodes));
+    if (inodes != NULL)
+        all->inodes = inodes;
+    int *descriptors = realloc(all->descriptors, (all->count + 1) * sizeof(*descriptors));
+    if (descriptors != NULL)
+        all->descriptors = descriptors;
+    if (inodes == NULL || descriptors == NULL) {
+        close(fd);
+        return -ENOMEM;
+    }
+    all->inodes[all->count] = status.st_ino;
+    all->descriptors[all->count++] = fd;
+    return 0;
+}
+
+static void forget_namespaces(struct namespaces *all) {
+    for (size_t i = 0; i < all->count; i++)
+        close(all->descriptors[i]);
+    free(all->descriptors);
+    free(all->inodes);
+}
+
+static int walk_tables(struct capture *capture, struct found_list *list) {
+    int status = run_iterator(capture->objects.programs[PROGRAM_CUT_TCP], &EVERYTHING, list, 2);
+    if (status == 0)
+        status = run_iterator(capture->objects.programs[PROGRAM_CUT_UNIX], &EVERYTHING, list, 2);
+    return status;
+}
+
+/* This thread goes there and comes back: the tables are those of whoever opens the iterator. */
+static int walk_namespace(struct capture *capture, int own, int namespace, struct found_list *list) {
+    if (setns(namespace, CLONE_NEWNET) != 0)
+        return -errno;
+    const int status = walk_tables(capture, list);
+    if (setns(own, CLONE_NEWNET) != 0)
+        abort(); /* nothing that this process does from here on would be where it thinks */
+    return status;
+}
+
+static int walk_namespaces(struct capture *capture, struct namespaces *all, struct found_list *list) {
+    struct stat here;
+    const int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    int status = own < 0 || fstat(own, &here) != 0 ? -errno : walk_tables(capture, list);
+
+    for (size_t i = 0; status == 0 && i < all->count; i++)
+        if (all->inodes[i] != here.st_ino)
+            status = walk_namespace(capture, own, all->descriptors[i], list);
+    if (own >= 0)
+        close(own);
+    return status;
+}
+
+static int walk_storage(struct capture *capture, enum capture_program program, enum capture_map map,
+                        struct found_list *list) {
+    const union bpf_iter_link_info info = {.map = {.map_fd = (uint32_t)capture->objects.maps[map]}};
+    return run_iterator(capture->objects.programs[program], &info, list, 2);
+}
+
+/* Every socket that a recorded process has, whether a descriptor shows it or not. */
+static int walk_sockets(struct capture *capture, struct namespaces *all, struct found_list *list) {
+    if (capture->config.variant.sockets == SOCKETS_TABLES)
+        return walk_namespaces(capture, all, list);
+    int status = walk_storage(capture, PROGRAM_CUT_STORED_TCP, MAP_CONNECTIONS, list);
+    if (status == 0)
+        status = walk_storage(capture, PROGRAM_CUT_STORED_UNIX, MAP_UNIX_ENDS, list);
+    return status;
+}
+
+static int walk_process(struct capture *capture, uint64_t process, bool frozen, struct namespaces *all,
+                        struct found_list *list) {
     const int directory = cgroup_open(process);
     int *pids = NULL;
     size_t count = 0;
 
     if (directory < 0)
-        return 0; /* removed: all of its processes have ended */
+        return ask(capture, process, frozen, 0); /* removed: all of its tasks have ended */
     int status = cgroup_pids(directory, &pids, &count);
     close(directory);
     for (size_t i = 0; status == 0 && i < count; i++) {
-        union bpf_iter_link_info info = {.task = {.pid = (uint32_t)pids[i]}};
-        if (pids[i] == 0)
-            status = -EXDEV; /* a process of another pid namespace */
-        else
-            status = run_iterator(capture->objects.programs[PROGRAM_CUT_FILES], &info, list, process, 1);
-        if (status == -ESRCH)
-            status = 0; /* ended */
+        status = pids[i] == 0 ? -EXDEV /* a task of another pid namespace */
+                              : walk_files(capture, process, frozen, pids[i], list);
+        if (status == 0)
+            status = note_namespace(all, pids[i]);
     }
     free(pids);
     return status;
-}
-
-static int read_storage(struct capture *capture, enum capture_program program, enum capture_map map,
-                        uint64_t process, struct found_list *list) {
-    union bpf_iter_link_info info = {.map = {.map_fd = (uint32_t)capture->objects.maps[map]}};
-    return run_iterator(capture->objects.programs[program], &info, list, process, 2);
 }
 
 /* ---- closed connections ---- */
@@ -144,30 +271,41 @@ static int batch_room(struct batch *batch, uint32_t entries) {
     return batch->keys == NULL || batch->values == NULL ? -ENOMEM : 0;
 }
 
-static int add_closed(struct found_list *list, const struct batch *batch, uint32_t count, uint64_t process) {
+/* What is done with one entry; a negative errno ends the walk. */
+typedef int closed_visit(struct capture *capture, const struct closed_key *key, bool *pending);
+
+static int push_one(struct capture *capture, const struct closed_key *key, bool *pending) {
+    struct push_closed_args args = {.key = *key};
+    const int status = bpf_run(capture->objects.programs[PROGRAM_PUSH_CLOSED], &args, sizeof(args));
+
+    *pending |= args.pending != 0;
+    return status < 0 ? status : 0;
+}
+
+static int forget_one(struct capture *capture, const struct closed_key *key, bool *pending) {
+    (void)pending;
+    bpf_map_remove(capture->objects.maps[MAP_CLOSED], key);
+    return 0;
+}
+
+static int visit_batch(struct capture *capture, const struct batch *batch, uint32_t count, uint64_t process,
+                       closed_visit *visit, bool *pending) {
     int status = 0;
 
-    for (uint32_t i = 0; status == 0 && i < count; i++) {
-        const struct capture_cut_entry entry = {.flags = (uint8_t)batch->keys[i].flags,
-                                                .gone = 1,
-                                                .local = batch->keys[i].local,
-                                                .remote = batch->keys[i].remote,
-                                                .sent = batch->values[i].sent,
-                                                .received = batch->values[i].received};
+    for (uint32_t i = 0; status == 0 && i < count && !*pending; i++)
         if (batch->keys[i].process == process)
-            status = add(list, &entry, 3);
-    }
+            status = visit(capture, &batch->keys[i], pending);
     return status;
 }
 
 /* Bucket by bucket, each under its lock: entries that others add or remove meanwhile do not hide ours. */
-static int read_closed(struct capture *capture, uint64_t process, struct found_list *list) {
+static int visit_closed(struct capture *capture, uint64_t process, closed_visit *visit, bool *pending) {
     struct batch batch = {0};
     uint32_t position = 0;
     bool started = false;
     int status = batch_room(&batch, BATCH_ENTRIES), result = 0;
 
-    while (status == 0 && result != -ENOENT) {
+    while (status == 0 && result != -ENOENT && !*pending) {
         uint32_t next = 0, count = batch.entries;
         union bpf_attr attr = {.batch = {.in_batch = started ? bpf_pointer(&position) : 0,
                                          .out_batch = bpf_pointer(&next),
@@ -185,7 +323,7 @@ static int read_closed(struct capture *capture, uint64_t process, struct found_l
             status = result;
             break;
         }
-        status = add_closed(list, &batch, attr.batch.count, process);
+        status = visit_batch(capture, &batch, attr.batch.count, process, visit, pending);
         position = next;
         started = true;
     }
@@ -232,56 +370,97 @@ static int finish(struct found_list *list, struct capture_cut_entry **entries, s
     return 0;
 }
 
-int cut_closed(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries, size_t *count,
-               char *error) {
-    struct found_list list = {0};
-    int status = read_closed(capture, cgroup_id, &list);
+/* The process has ends without room for their last records. */
+static bool has_spilled(struct capture *capture, uint64_t process) {
+    struct process_state state;
+    return bpf_map_get(capture->objects.maps[MAP_PROCESSES], &process, &state) == 0 && state.spilled > 0;
+}
 
-    if (status == 0)
-        status = finish(&list, entries, count);
-    free(list.items);
-    return status == 0
-               ? 0
-               : capture_fail(error, status, "closed connections cannot be read: %s", strerror(-status));
+static int closed_push(struct capture *capture, uint64_t process, struct found_list *list) {
+    if (list->pending || !has_spilled(capture, process))
+        return 0;
+    return visit_closed(capture, process, push_one, &list->pending);
+}
+
+void closed_forget(struct capture *capture, uint64_t cgroup_id) {
+    bool pending = false;
+    if (has_spilled(capture, cgroup_id))
+        visit_closed(capture, cgroup_id, forget_one, &pending);
+}
+
+/* A run that was left out in the middle of a conversation over AF_UNIX, of a look, of a datagram, has left
+ * nothing behind. */
+static int condemn_missed(struct capture *capture) {
+    static const enum capture_program LEFT_OUT[] = {PROGRAM_SOCK_SENT, PROGRAM_SOCK_RECEIVED};
+    struct condemn_args args = {.uses = USES_UNIX | USES_PEEK | USES_DATAGRAMS,
+                                .verdicts = 1u << RECOVERY_VERDICT_MISSED};
+    uint64_t misses = 0;
+
+    for (size_t i = 0; i < sizeof(LEFT_OUT) / sizeof(LEFT_OUT[0]); i++) {
+        struct bpf_prog_info info = {0};
+        const int program = capture->objects.programs[LEFT_OUT[i]];
+        if (program >= 0 && bpf_info(program, &info, sizeof(info)) == 0)
+            misses += info.recursion_misses;
+    }
+    if (misses == capture->misses)
+        return 0;
+    const int status = bpf_run(capture->objects.programs[PROGRAM_CONDEMN], &args, sizeof(args));
+    if (status < 0)
+        return status;
+    capture->misses = misses;
+    return 0;
 }
 
 int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries,
-                size_t *count, int *complete, char *error) {
-    struct found_list list = {0};
+                size_t *count, int *complete, int *pending, char *error) {
+    struct found_list list = {.process = cgroup_id};
+    struct namespaces all = {0};
     struct process_state state;
     int status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &state);
 
     if (status != 0)
         return capture_fail(error, status == -ENOENT ? -ESRCH : status, "the process is not recorded");
-    status = read_files(capture, cgroup_id, &list);
+    status = condemn_missed(capture);
     if (status == 0)
-        status = read_storage(capture, PROGRAM_CUT_CONNECTIONS, MAP_CONNECTIONS, cgroup_id, &list);
+        status = walk_process(capture, cgroup_id, true, &all, &list);
     if (status == 0)
-        status = read_storage(capture, PROGRAM_CUT_UNIX_ENDS, MAP_UNIX_ENDS, cgroup_id, &list);
+        status = walk_sockets(capture, &all, &list);
     if (status == 0)
-        status = read_closed(capture, cgroup_id, &list);
-    if (status == 0)
-        status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &state);
+        status = closed_push(capture, cgroup_id, &list);
     if (status == 0)
         status = finish(&list, entries, count);
-    *complete = !list.partial && state.incomplete == 0;
+    ask(capture, 0, false, 0);
+    forget_namespaces(&all);
     free(list.items);
+    *complete = !list.partial;
+    *pending = list.pending;
     return status == 0 ? 0 : capture_fail(error, status, "the cut cannot be read: %s", strerror(-status));
 }
 
-int capture_forget_closed(struct capture *capture, uint64_t cgroup_id,
-                          const struct capture_cut_entry *entries, size_t count, char *error) {
-    for (size_t i = 0; i < count; i++) {
-        const struct closed_key key = {.process = cgroup_id,
-                                       .local = entries[i].local,
-                                       .remote = entries[i].remote,
-                                       .flags = entries[i].flags & RECOVERY_FLAG_UNIX};
-        const int status = entries[i].live ? 0 : bpf_map_remove(capture->objects.maps[MAP_CLOSED], &key);
-        if (status != 0 && status != -ENOENT)
-            return capture_fail(error, status, "a closed connection cannot be forgotten: %s",
-                                strerror(-status));
-    }
-    return 0;
+static bool is_selected(struct capture *capture, uint64_t cgroup_id) {
+    struct process_state state;
+    return bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &state) == 0;
+}
+
+int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
+                  char *error) {
+    struct found_list list = {0};
+    struct namespaces all = {0};
+    int status = condemn_missed(capture);
+
+    for (size_t i = 0; status == 0 && i < count; i++)
+        if (is_selected(capture, cgroup_ids[i]))
+            status = walk_process(capture, cgroup_ids[i], false, &all, &list);
+    ask(capture, 0, false, 0);
+    if (status == 0 && count > 0)
+        status = walk_sockets(capture, &all, &list);
+    for (size_t i = 0; status == 0 && i < count; i++)
+        status = closed_push(capture, cgroup_ids[i], &list);
+    forget_namespaces(&all);
+    free(list.items);
+    *pending = list.pending;
+    return status == 0 ? 0
+                       : capture_fail(error, status, "what is untold cannot be read: %s", strerror(-status));
 }
 
 int capture_expect_restore(struct capture *capture, const struct capture_cut_entry *entries, size_t count,
@@ -293,8 +472,11 @@ int capture_expect_restore(struct capture *capture, const struct capture_cut_ent
                                          .rcv_nxt = (uint32_t)(entry->remote + 1 + entry->received)};
         const struct restored_value value = {.local = (uint32_t)entry->local,
                                              .remote = (uint32_t)entry->remote,
-                                             .sent = first,
-                                             .received = entry->received};
+                                             .first = first,
+                                             .sent = entry->sent,
+                                             .received = entry->received,
+                                             .seen = entry->seen,
+                                             .told = entry->told};
         const int status = (entry->flags & RECOVERY_FLAG_UNIX) != 0
                                ? 0
                                : bpf_map_put(capture->objects.maps[MAP_RESTORED], &key, &value, BPF_ANY);

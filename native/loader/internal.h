@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-/* Maps and programs that are pinned, in one order everywhere. */
+/* Maps and programs, in one order everywhere. */
 enum capture_map {
     MAP_RING,
     MAP_PROCESSES,
@@ -19,55 +19,102 @@ enum capture_map {
     MAP_CONNECTIONS,
     MAP_UNIX_ENDS,
     MAP_RESTORED,
+    MAP_REQUEST,
     MAP_COUNT
 };
 enum capture_program {
-    /* attached in this order: names before events, the end of a send before its beginning */
+    /* attached to tracepoints, in this order: names before events */
     PROGRAM_TCP_STATE,
     PROGRAM_TCP_DESTROYED,
     PROGRAM_SOCK_SENT,
     PROGRAM_SOCK_RECEIVED,
-    PROGRAM_TCP_RECEIVING,
-    PROGRAM_TCP_SENDING, /* absent in the naive variant */
-    PROGRAM_ATTACHED,    /* the ones from here on are run, not attached */
-    PROGRAM_TAKE_LOST = PROGRAM_ATTACHED,
-    PROGRAM_CUT_FILES,
-    PROGRAM_CUT_CONNECTIONS,
-    PROGRAM_CUT_UNIX_ENDS,
+    PROGRAM_CALL_ENDED,
+    PROGRAM_TRACING, /* count of those */
+    /* attached to each recorded cgroup */
+    PROGRAM_SOCKET_RELEASED = PROGRAM_TRACING,
+    PROGRAM_CONNECTION_MADE,
+    PROGRAM_DATAGRAM_SENT4,
+    PROGRAM_DATAGRAM_SENT6,
+    PROGRAM_CGROUP_END,
+    /* iterators */
+    PROGRAM_CUT_FILES = PROGRAM_CGROUP_END,
+    PROGRAM_CUT_TCP,
+    PROGRAM_CUT_UNIX,
+    PROGRAM_CUT_STORED_TCP,
+    PROGRAM_CUT_STORED_UNIX,
+    /* run */
+    PROGRAM_PUSH_CLOSED,
+    PROGRAM_CONDEMN,
+    PROGRAM_TAKE_MOVED,
     PROGRAM_COUNT
 };
+#define PROGRAM_BIT(program) (1u << (program))
+
+extern const char *const MAP_NAMES[MAP_COUNT];
+extern const char *const PROGRAM_NAMES[PROGRAM_COUNT];
 
 struct objects { /* descriptors; -1 = none */
     int maps[MAP_COUNT];
     int programs[PROGRAM_COUNT];
-    int links[PROGRAM_ATTACHED]; /* only between loading and pinning */
+    int links[PROGRAM_TRACING]; /* only between loading and pinning */
 };
 
 struct capture {
     struct objects objects;
     struct capture_config config;
+    uint64_t misses; /* runs left out of the programs whose misses are verdicts, as last seen */
 };
 
 /* Formats into `error` if there is one and returns `status`. */
 int capture_fail(char *error, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* programs.c: loads and attaches one of the two light skeletons. */
-int programs_load(struct objects *objects, uint32_t ring_bytes, uint32_t cgroup_level, bool naive,
-                  char *error);
+/* ---- programs.c: the object, by libbpf ---- */
+
+struct load_options {
+    uint32_t ring_bytes, cgroup_level;
+    uint32_t left_out_per_mille;
+    const char *refuse; /* tests: this program is refused as a kernel would; NULL: none */
+};
+/* Loads the programs of the set and attaches those of tracepoints. On failure *refused is the program that
+ * the kernel refused, or PROGRAM_COUNT. */
+int programs_load(struct objects *objects, const struct load_options *options, uint32_t programs,
+                  enum capture_program *refused, char *error);
 void objects_clear(struct objects *objects);
 void objects_close(struct objects *objects);
 
-/* probe.c */
+/* ---- parts.c: which variant of each part ---- */
+
+/* Programs that a variant takes, as a set of PROGRAM_BITs. */
+uint32_t variant_programs(struct capture_variant variant);
+/* What `text` ("progress=exit,life=trace", NULL: nothing) forces, and what tests ask for. -EINVAL names what
+ * is wrong. */
+struct variant_request {
+    struct capture_variant forced; /* VARIANT_ANY: not forced */
+    struct load_options options;
+    char refuse[32];
+};
+#define VARIANT_ANY 0xff
+int variant_parse(const char *text, struct variant_request *request, char *error);
+/* Loads the best variant that runs here, within what is forced. */
+int variant_load(struct objects *objects, struct variant_request *request, struct capture_variant *variant,
+                 char *error);
+
+/* ---- probe.c ---- */
 int probe_rights(char *error);
-bool probe_exact(void);
 int probe_required(char *error); /* -ENOTSUP naming the first missing kernel feature */
+/* "Operation not permitted by this kernel build" is no lack of rights. */
+bool probe_has_rights(void);
 
 /* capture.c: highest CPU number + 1 that per-CPU maps have values for, or a negative errno */
 int possible_cpus(void);
 
-/* cut.c: the closed connections of a process. */
-int cut_closed(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries, size_t *count,
-               char *error);
+/* cut.c */
+void closed_forget(struct capture *capture, uint64_t cgroup_id);
+int iterate_once(int program, char *error); /* reads all that the iterator prints and forgets it */
+
+/* attached.c: the hooks of recorded cgroups */
+void cgroup_hooks_attach(const struct objects *objects, int directory);
+void cgroup_hooks_detach(const struct objects *objects, int directory);
 
 /* cgroup.c */
 int cgroup_mount(char *path, size_t bytes); /* where cgroup2 is mounted; -ENOENT */

@@ -1,17 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two light skeletons behind one face. They link only libc: the loader itself is a BPF program. */
+/* The capture's programs, loaded one by one as asked for: a kernel may refuse any of them. */
+#define _GNU_SOURCE
+#include "bpf_call.h"
 #include "internal.h"
 #include "undisturbed.h"
 
-#include <errno.h>
-#include <unistd.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wsign-compare"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "capture_exact.skel.h"
-#include "capture_naive.skel.h"
+#include "capture.skel.h"
 #pragma GCC diagnostic pop
+
+const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",   "counters", "closed",
+                                          "connections", "unix_ends", "restored", "request"};
+const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
+    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
+    "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",
+    "cut_stored_tcp",  "cut_stored_unix", "push_closed",    "condemn",       "take_moved"};
 
 void objects_clear(struct objects *objects) {
     memset(objects, 0xff, sizeof(*objects)); /* all -1 */
@@ -28,84 +38,119 @@ static void close_all(int *fds, size_t count) {
 void objects_close(struct objects *objects) {
     close_all(objects->maps, MAP_COUNT);
     close_all(objects->programs, PROGRAM_COUNT);
-    close_all(objects->links, PROGRAM_ATTACHED);
+    close_all(objects->links, PROGRAM_TRACING);
 }
 
-/* Moves a descriptor out of the skeleton, whose destructor would close it. */
-static int take(int *fd) {
-    const int taken = *fd > 0 ? *fd : -1;
-    *fd = 0;
-    return taken;
+/* The program that libbpf's message says was refused. libbpf has closed everything by the time that it
+ * returns. */
+static _Thread_local enum capture_program refused_program;
+
+static int listen_to_libbpf(enum libbpf_print_level level, const char *format, va_list arguments) {
+    char message[256], name[64];
+
+    (void)level;
+    vsnprintf(message, sizeof(message), format, arguments);
+    if (strstr(message, "BPF program load failed") != NULL &&
+        sscanf(message, "libbpf: prog '%63[^']'", name) == 1)
+        for (int i = 0; i < PROGRAM_COUNT; i++)
+            if (strcmp(name, PROGRAM_NAMES[i]) == 0)
+                refused_program = i;
+    return 0;
 }
 
-#define TAKE_COMMON(objects, skeleton)                                                                       \
-    do {                                                                                                     \
-        (objects)->maps[MAP_RING] = take(&(skeleton)->maps.ring.map_fd);                                     \
-        (objects)->maps[MAP_PROCESSES] = take(&(skeleton)->maps.processes.map_fd);                           \
-        (objects)->maps[MAP_FILTER] = take(&(skeleton)->maps.filter.map_fd);                                 \
-        (objects)->maps[MAP_COUNTERS] = take(&(skeleton)->maps.counters.map_fd);                             \
-        (objects)->maps[MAP_CLOSED] = take(&(skeleton)->maps.closed.map_fd);                                 \
-        (objects)->maps[MAP_CONNECTIONS] = take(&(skeleton)->maps.connections.map_fd);                       \
-        (objects)->maps[MAP_UNIX_ENDS] = take(&(skeleton)->maps.unix_ends.map_fd);                           \
-        (objects)->maps[MAP_RESTORED] = take(&(skeleton)->maps.restored.map_fd);                             \
-        (objects)->programs[PROGRAM_TCP_STATE] = take(&(skeleton)->progs.tcp_state.prog_fd);                 \
-        (objects)->programs[PROGRAM_TCP_DESTROYED] = take(&(skeleton)->progs.tcp_destroyed.prog_fd);         \
-        (objects)->programs[PROGRAM_SOCK_SENT] = take(&(skeleton)->progs.sock_sent.prog_fd);                 \
-        (objects)->programs[PROGRAM_SOCK_RECEIVED] = take(&(skeleton)->progs.sock_received.prog_fd);         \
-        (objects)->programs[PROGRAM_TCP_RECEIVING] = take(&(skeleton)->progs.tcp_receiving.prog_fd);         \
-        (objects)->programs[PROGRAM_TAKE_LOST] = take(&(skeleton)->progs.take_lost.prog_fd);                 \
-        (objects)->programs[PROGRAM_CUT_FILES] = take(&(skeleton)->progs.cut_files.prog_fd);                 \
-        (objects)->programs[PROGRAM_CUT_CONNECTIONS] = take(&(skeleton)->progs.cut_connections.prog_fd);     \
-        (objects)->programs[PROGRAM_CUT_UNIX_ENDS] = take(&(skeleton)->progs.cut_unix_ends.prog_fd);         \
-    } while (0)
+static struct bpf_program *program_of(const struct capture_bpf *skeleton, int program) {
+    return bpf_object__find_program_by_name(skeleton->obj, PROGRAM_NAMES[program]);
+}
 
-/* Defines int load_VARIANT(objects, ring_bytes, cgroup_level). */
-#define DEFINE_LOAD(variant, take_rest)                                                                      \
-    static int load_##variant(struct objects *objects, uint32_t ring_bytes, uint32_t cgroup_level) {         \
-        struct capture_##variant *skeleton = capture_##variant##__open();                                    \
-        int status;                                                                                          \
-        if (skeleton == NULL)                                                                                \
-            return -ENOMEM;                                                                                  \
-        skeleton->maps.ring.max_entries = ring_bytes;                                                        \
-        skeleton->rodata->ring_bytes = ring_bytes;                                                           \
-        skeleton->rodata->cgroup_level = cgroup_level;                                                       \
-        status = capture_##variant##__load(skeleton);                                                        \
-        if (status == 0) {                                                                                   \
-            TAKE_COMMON(objects, skeleton);                                                                  \
-            take_rest;                                                                                       \
-        }                                                                                                    \
-        capture_##variant##__destroy(skeleton);                                                              \
-        return status;                                                                                       \
+static struct capture_bpf *open_skeleton(const struct load_options *options, uint32_t programs) {
+    struct capture_bpf *skeleton = capture_bpf__open();
+
+    if (skeleton == NULL)
+        return NULL;
+    skeleton->rodata->ring_bytes = options->ring_bytes;
+    skeleton->rodata->cgroup_level = options->cgroup_level;
+    skeleton->rodata->left_out_per_mille = options->left_out_per_mille;
+    bpf_map__set_max_entries(skeleton->maps.ring, options->ring_bytes);
+    for (int i = 0; i < PROGRAM_COUNT; i++)
+        bpf_program__set_autoload(program_of(skeleton, i), (programs & PROGRAM_BIT(i)) != 0);
+    return skeleton;
+}
+
+/* Duplicates: the skeleton's own go with it. */
+static int take(struct objects *objects, const struct capture_bpf *skeleton, uint32_t programs) {
+    for (int i = 0; i < MAP_COUNT; i++) {
+        const struct bpf_map *map = bpf_object__find_map_by_name(skeleton->obj, MAP_NAMES[i]);
+        objects->maps[i] = fcntl(bpf_map__fd(map), F_DUPFD_CLOEXEC, 3);
+        if (objects->maps[i] < 0)
+            return -errno;
     }
-
-DEFINE_LOAD(exact, objects->programs[PROGRAM_TCP_SENDING] = take(&skeleton->progs.tcp_sending.prog_fd))
-DEFINE_LOAD(naive, (void)0)
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        if ((programs & PROGRAM_BIT(i)) == 0)
+            continue;
+        objects->programs[i] = fcntl(bpf_program__fd(program_of(skeleton, i)), F_DUPFD_CLOEXEC, 3);
+        if (objects->programs[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
 
 static int attach(struct objects *objects) {
-    for (int i = 0; i < PROGRAM_ATTACHED; i++) {
+    for (int i = 0; i < PROGRAM_TRACING; i++) {
         if (objects->programs[i] < 0)
             continue;
-        const int link = skel_raw_tracepoint_open(NULL, objects->programs[i]);
-        if (link < 0)
-            return -errno;
-        objects->links[i] = link;
+        objects->links[i] =
+            BPF_DO(BPF_RAW_TRACEPOINT_OPEN, attr_.raw_tracepoint.prog_fd = (uint32_t)objects->programs[i]);
+        if (objects->links[i] < 0) {
+            refused_program = i;
+            return objects->links[i];
+        }
     }
     return 0;
 }
 
-int programs_load(struct objects *objects, uint32_t ring_bytes, uint32_t cgroup_level, bool naive,
-                  char *error) {
-    objects_clear(objects);
-    int status = 0;
-    LOAD_UNDISTURBED(status, status = naive ? load_naive(objects, ring_bytes, cgroup_level)
-                                            : load_exact(objects, ring_bytes, cgroup_level));
-    if (status != 0)
-        return capture_fail(error, status, "the kernel refused the capture programs (%s variant): %s",
-                            naive ? "naive" : "exact", strerror(-status));
-    status = attach(objects);
-    if (status != 0) {
-        objects_close(objects);
-        return capture_fail(error, status, "the capture programs cannot be attached: %s", strerror(-status));
+static int load(struct objects *objects, const struct load_options *options, uint32_t programs) {
+    struct capture_bpf *skeleton = open_skeleton(options, programs);
+    int status;
+
+    if (skeleton == NULL)
+        return -errno;
+    LOAD_UNDISTURBED(status, status = capture_bpf__load(skeleton));
+    if (status == 0)
+        status = take(objects, skeleton, programs);
+    capture_bpf__destroy(skeleton);
+    return status;
+}
+
+/* As a kernel would that does not want it. */
+static int refuse_for_test(const struct load_options *options, uint32_t programs) {
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        if (options->refuse == NULL || strcmp(options->refuse, PROGRAM_NAMES[i]) != 0 ||
+            (programs & PROGRAM_BIT(i)) == 0)
+            continue;
+        refused_program = i;
+        return -EPERM;
     }
     return 0;
+}
+
+int programs_load(struct objects *objects, const struct load_options *options, uint32_t programs,
+                  enum capture_program *refused, char *error) {
+    const libbpf_print_fn_t before = libbpf_set_print(listen_to_libbpf);
+    int status;
+
+    objects_clear(objects);
+    refused_program = PROGRAM_COUNT;
+    status = refuse_for_test(options, programs);
+    if (status == 0)
+        status = load(objects, options, programs);
+    libbpf_set_print(before);
+    if (status == 0)
+        status = attach(objects);
+    *refused = refused_program;
+    if (status == 0)
+        return 0;
+    objects_close(objects);
+    return capture_fail(error, status, "this kernel refuses the program %s: %s",
+                        refused_program < PROGRAM_COUNT ? PROGRAM_NAMES[refused_program] : "(none named)",
+                        strerror(-status));
 }

@@ -267,11 +267,6 @@ export function gcText(
         ? `${printable(log)}: ${counted(bytes, "byte")} of older log removed\n`
         : `${printable(log)}: no segment of the log removed (${reason})\n`,
     ),
-    ...done.logs.map(({ log, forgotten }) =>
-      forgotten
-        ? `${printable(log)}: ${counted(forgotten, "end")} of closed connections left out of cuts from now on\n`
-        : "",
-    ),
     ranges.length === 0 || !done.payloads
       ? ""
       : `Payloads that no replay needs, ${removed}:\n${table(["BEGIN", "END", "CHANNEL"], ranges)}`,

@@ -4,7 +4,7 @@ import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
 import type { StartRecipe } from "../engine/collect.ts";
-import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
@@ -58,7 +58,7 @@ export function register(program: Command): void {
 
 function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = UNMATCHED_REASONS.slice(1);
+  const known = VERDICT_REASONS.slice(1);
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(

@@ -7,7 +7,7 @@ import { BackPressure } from "./back-pressure.ts";
 import { ensureBpffs } from "./bpffs.ts";
 import { lockHome, prepareHome } from "./home-lock.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
-import { Membership } from "./membership.ts";
+import { inOwnCgroup, Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { RingTaker } from "./ring-taker.ts";
@@ -22,6 +22,8 @@ export interface DaemonOptions {
   readonly commitIntervalMs: number;
   /** True: also page faults that processes handle by userfaultfd; it slows every system call of the machine. */
   readonly userfaults?: boolean;
+  /** Parts of the capture that are forced. */
+  readonly variant?: string;
   /** Socket of the attach helper that holds the capture; this process has no rights then (attach.ts). */
   readonly helper?: number;
   /** What happens where a log can't be written and the ring fills up. */
@@ -80,6 +82,8 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     onFatal,
     onTrouble,
     runs: applicationRuns,
+    populated: inOwnCgroup,
+    ...(options.variant === undefined ? {} : { variant: options.variant }),
     onFull: options.onFull,
     ...node,
   });

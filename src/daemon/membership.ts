@@ -7,6 +7,7 @@
  */
 import { statSync } from "node:fs";
 import type { Collector, Registration } from "../engine/collect.ts";
+import type { IsPopulated } from "../engine/collect-options.ts";
 import { Serial } from "../engine/serial.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { EMPTY_CGROUP_MS } from "../model/limits.ts";
@@ -15,10 +16,8 @@ import { holdCgroup } from "../restart/freeze.ts";
 import { native } from "../ring/binding.ts";
 import type { ProcessInfo, RegisterMode } from "./protocol.ts";
 
-/** Is anything in the process's cgroup? A parameter for processes whose cgroups lie elsewhere (tests, benches). */
-export type IsPopulated = (process: ProcessInfo) => boolean;
-
-const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
+/** A parameter for processes whose cgroups lie elsewhere (tests, benches). */
+export const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
   const cgroup = new ProcessCgroup(app, process);
   return cgroup.id === cgroupId && cgroup.populated;
 };

@@ -83,6 +83,7 @@ export interface ProcessRequest {
 export interface WireCut {
   readonly sent: readonly (readonly [string, number])[];
   readonly received: readonly (readonly [string, number])[];
+  readonly seen: readonly (readonly [string, number])[];
   readonly details: readonly CutDetail[];
   readonly complete: boolean;
   readonly uncaptured: readonly string[];
@@ -95,11 +96,16 @@ export interface WireError {
 }
 
 export function wireCut({ cut, details, complete, uncaptured }: CutAnswer): WireCut {
-  return { sent: [...cut.sent], received: [...cut.received], details, complete, uncaptured };
+  const { sent, received, seen = [] } = cut;
+  return { sent: [...sent], received: [...received], seen: [...seen], details, complete, uncaptured };
 }
 
-export function cutFromWire({ sent, received, ...rest }: WireCut): CutAnswer {
-  const cut: Cut = { sent: new Map(sent), received: new Map(received) };
+export function cutFromWire({ sent, received, seen, ...rest }: WireCut): CutAnswer {
+  const cut: Cut = {
+    sent: new Map(sent),
+    received: new Map(received),
+    ...(seen.length === 0 ? {} : { seen: new Map(seen) }),
+  };
   return { cut, ...rest };
 }
 

@@ -1,11 +1,12 @@
 /** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
 import type { RestoredPast, StartRecipe } from "../engine/collect.ts";
-import { UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 
 type Body = Readonly<Record<string, unknown>>;
 
+/** `told`, `seen`: an image of an older version says nothing of them. */
 const ENTRY_FIELDS = [
   "flags",
   "live",
@@ -15,13 +16,15 @@ const ENTRY_FIELDS = [
   "received",
   "unacknowledged",
   "queued",
+  "told",
+  "seen",
 ] as const;
 
 export function cutEntries(body: Body, field: string): CutEntry[] {
   const list = body[field];
   if (!Array.isArray(list)) throw wrong(field, "a list of connections");
   return list.map((one: unknown) => {
-    const entry = objectOf(one, field);
+    const entry: Body = { told: 0, seen: received(one), ...objectOf(one, field) };
     for (const name of ENTRY_FIELDS) {
       const value = entry[name];
       if (!Number.isSafeInteger(value) || (value as number) < 0)
@@ -29,6 +32,10 @@ export function cutEntries(body: Body, field: string): CutEntry[] {
     }
     return Object.fromEntries(ENTRY_FIELDS.map((name) => [name, entry[name]])) as unknown as CutEntry;
   });
+}
+
+function received(entry: unknown): unknown {
+  return (entry as { received?: unknown } | null)?.received;
 }
 
 export function restoredPast(value: unknown): RestoredPast {
@@ -39,10 +46,10 @@ export function restoredPast(value: unknown): RestoredPast {
   };
 }
 
-/** Names of `UNMATCHED_REASONS`. */
+/** Names of `VERDICT_REASONS`. */
 export function reasons(value: unknown, field: string): string[] {
-  if (!Array.isArray(value) || !value.every((reason) => UNMATCHED_REASONS.includes(reason as string)))
-    throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${UNMATCHED_REASONS.slice(1).join(", ")}`);
+  if (!Array.isArray(value) || !value.every((reason) => VERDICT_REASONS.includes(reason as string)))
+    throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${VERDICT_REASONS.slice(1).join(", ")}`);
   return value as string[];
 }
 

@@ -102,7 +102,7 @@ async function unregister({ collector }: Service, { app, process }: ProcessReque
   return {};
 }
 
-function cut({ collector }: Service, { app, process }: ProcessRequest): unknown {
+async function cut({ collector }: Service, { app, process }: ProcessRequest): Promise<unknown> {
   const found = collector.processes().find((one) => one.app === app && one.process === process);
   if (found === undefined)
     throw new RecoveryLineError(
@@ -110,7 +110,7 @@ function cut({ collector }: Service, { app, process }: ProcessRequest): unknown 
       `the collector records no process ${process} of ${app}`,
     );
   if (!found.live) throw new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
-  return wireCut(collector.cut(found.cgroupId));
+  return wireCut(await collector.cut(found.cgroupId));
 }
 
 /** The event passes the same gateway as an imported one. */

@@ -7,21 +7,21 @@
  *   "checkpoints/<name>"  `StoredCheckpoints`
  *   "origin/<name>"       `StoredOrigin`
  *   "node"                `NodeNames`, where the collector was told
- *   "forgetting"          `Forgetting[]`
+ *   "held"                `HeldMessage[]`: openings and endings that wait for their other half
  *   "ring"                `StoredRing`: records before `position` are in the log
  *   "rings"               names of entities whose runtimes hand memory rings over
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
 import { mkdir } from "node:fs/promises";
 import type { LogBase } from "../format/log-base.ts";
-import { RING_KIND_COUNT, UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { RING_KIND_COUNT, VERDICT_REASONS } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { CommittedLog, Removal } from "../log/event-log.ts";
 import { type Keep, sealAfterMs } from "../log/keep.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Cut } from "../model/event.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
-import type { CutEntry } from "../ring/event-source.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
 import type { NodeNames } from "./collect-options.ts";
 import { Missed } from "./missed.ts";
@@ -32,27 +32,19 @@ import {
   type StoredOrigin,
   type StoredProcess,
 } from "./process-state.ts";
+import { type HeldMessage, SocketMessages } from "./socket-messages.ts";
 
 export interface StoredRing {
   readonly ringId: string;
   readonly bootId: string;
   /** Records whose slot lies before it are in the log, or were not this application's. */
   readonly position: number;
-  /** The programs' recursion misses that are declared. */
-  readonly misses: number;
-  /** The kernel's count of losses when they were last taken and declared; -1: unknown. */
-  readonly lost: number;
-  /** True while losses are being taken from the kernel, which forgets them: whoever finds it declares unknown ones. */
-  readonly taking: boolean;
   /** The last collector session this application took part in. */
   readonly session: number;
 }
 
-/** Process, its cgroup, and closed connections of it that the kernel is about to forget (engine/forget-closed.ts). */
-export type Forgetting = readonly [string, number, readonly CutEntry[]];
-
 /** The ring as it is now, to compare with what is stored. */
-export type RingFacts = Omit<StoredRing, "position" | "taking">;
+export type RingFacts = Omit<StoredRing, "position">;
 
 /** Rows and bytes taken since the last commit; they count only once they are durable. */
 export class Pending {
@@ -71,8 +63,10 @@ export class AppLog {
   pending = new Pending();
   /** Records before this ring position are in the log already. */
   skipBefore = 0;
-  /** Losses are being taken: stored with the next commit (see `StoredRing.taking`). */
-  taking = false;
+  /** Openings and endings of its connections. */
+  readonly messages: SocketMessages;
+  /** When it was used last, ms of `performance.now()`. */
+  usedAtMs = performance.now();
   /** Why the log can't be written now; then its records stay in the ring. */
   broken: RecoveryLineError | undefined;
   retryAtMs = 0;
@@ -91,8 +85,6 @@ export class AppLog {
   #stored: StoredRing | undefined;
   #namesChanged = false;
   #touched = false;
-  #forgetting: readonly Forgetting[] = [];
-  #forgettingChanged = false;
   #rings: ReadonlySet<string> = new Set();
   #ringsChanged = false;
 
@@ -102,6 +94,7 @@ export class AppLog {
     this.#openLog = openLog;
     this.#bootId = bootId;
     this.#node = node;
+    this.messages = new SocketMessages(this.processes, bootId);
   }
 
   /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
@@ -120,7 +113,7 @@ export class AppLog {
    * made sure that a crash from now on is seen by `reconcile` (a new session).
    */
   giveUp(): void {
-    this.#missed = new Missed();
+    this.#missed = new Missed(this.#bootId);
     this.skipBefore = this.#stored?.position ?? 0;
   }
 
@@ -135,17 +128,14 @@ export class AppLog {
     if (this.#missed === undefined) return;
     this.skipBefore = read;
     this.touch();
-    for (const [name, { count, reasons }] of this.#missed.byProcess) {
+    for (const [name, { count, ranges }] of this.#missed.byProcess) {
       const process = this.processes.get(name);
       if (process === undefined) continue;
       this.gap(process, count);
-      for (const reason of reasons) process.leftOut(reason);
+      if (ranges === undefined) process.leftOut(VERDICT_REASONS[0]!);
+      for (const { kind, channel, begin, end } of ranges?.values() ?? [])
+        process.columns.pushRange(kind, process.columns.addChannel(channel), begin, end, Number.NaN, 0);
     }
-  }
-
-  /** The kernel's count of losses that the log has declared; -1: unknown. */
-  get lostDeclared(): number {
-    return this.#stored?.lost ?? -1;
   }
 
   get hasLive(): boolean {
@@ -180,12 +170,10 @@ export class AppLog {
     this.#stored = (await log.getState("ring")) as StoredRing | undefined;
     this.#nodeChanged =
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
-    this.#forgetting = ((await log.getState("forgetting")) ?? []) as readonly Forgetting[];
-    this.#forgettingChanged = false;
+    this.messages.load(((await log.getState("held")) ?? []) as readonly HeldMessage[], performance.now());
     this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
     this.#ringsChanged = false;
     this.pending = new Pending();
-    this.taking = this.#stored?.taking ?? false;
   }
 
   #add(name: string, state: ProcessState): ProcessBuffer {
@@ -214,13 +202,8 @@ export class AppLog {
     const sameRing = stored.ringId === ring.ringId;
     this.skipBefore = sameRing ? stored.position : 0;
     const wentBy = stored.session < lastSession;
-    const whole = sameRing && !stored.taking && stored.misses === ring.misses && !wentBy;
-    if (!whole) this.gapForLive();
-    // The kernel names a reason once; whether it did among the records that went by, nobody knows.
-    if (wentBy)
-      for (const process of this.processes.values())
-        if (process.state.live) process.leftOut(UNMATCHED_REASONS[0]!);
-    this.taking = false;
+    // What went by may have closed connections that nothing tells of any more, and no cut names them.
+    if (!sameRing || wentBy) this.wentBy();
     if (stored.bootId === ring.bootId) return;
     for (const { state } of this.processes.values()) {
       state.changed ||= state.live;
@@ -228,15 +211,11 @@ export class AppLog {
     }
   }
 
-  /** Stored with the next commit. */
-  get forgetting(): readonly Forgetting[] {
-    return this.#forgetting;
-  }
-
-  set forgetting(ends: readonly Forgetting[]) {
-    this.#forgetting = ends;
-    this.#forgettingChanged = true;
-    this.touch();
+  /** What its live processes did went by, and nobody knows how much: for the rest of their lives no cut is all. */
+  wentBy(): void {
+    this.gapForLive();
+    for (const process of this.processes.values())
+      if (process.state.live) process.leftOut(VERDICT_REASONS[0]!);
   }
 
   /** Entities whose runtimes are connected (take-rings.ts); stored with the next commit. */
@@ -286,7 +265,7 @@ export class AppLog {
   /** True if a commit would write anything but the position. */
   get dirty(): boolean {
     if (this.#touched) return true;
-    if (this.pending.events > 0 || this.#namesChanged || this.taking !== this.#stored?.taking) return true;
+    if (this.pending.events > 0 || this.#namesChanged || this.messages.changed) return true;
     for (const { state } of this.processes.values()) if (state.changed) return true;
     return false;
   }
@@ -305,7 +284,6 @@ export class AppLog {
       const stored: StoredRing = {
         ...ring,
         position: Math.max(position, this.skipBefore),
-        taking: this.taking,
       };
       log.putState("ring", stored);
       await log.commit();
@@ -328,8 +306,8 @@ export class AppLog {
     this.#namesChanged = false;
     if (this.#nodeChanged) log.putState("node", this.#node);
     this.#nodeChanged = false;
-    if (this.#forgettingChanged) log.putState("forgetting", this.#forgetting);
-    this.#forgettingChanged = false;
+    if (this.messages.changed) log.putState("held", this.messages.held());
+    this.messages.changed = false;
     if (this.#ringsChanged) log.putState("rings", [...this.#rings]);
     this.#ringsChanged = false;
     for (const process of this.processes.values()) {
@@ -402,6 +380,25 @@ export class AppLog {
     const block = await this.#log?.block?.(chain);
     if (block === undefined) throw this.broken ?? this.#error(undefined);
     return block;
+  }
+
+  /** `EventLog.completeCut`. */
+  async completeCut(process: string, cut: Cut): Promise<Cut> {
+    return (await this.#log?.completeCut?.(process, cut, this.#running())) ?? cut;
+  }
+
+  /** The process that has sent on a channel, as far back as the next cuts reach. */
+  async senderOf(channel: string): Promise<string | undefined> {
+    return this.#log?.senderOf?.(channel, this.#running());
+  }
+
+  /** The process whose end sends on a channel and receives on its reverse. */
+  async ownerOf(channel: string, reverse: string): Promise<string | undefined> {
+    return this.#log?.ownerOf?.(channel, reverse, this.#running());
+  }
+
+  #running(): string[] {
+    return [...this.processes.values()].filter(({ state }) => state.live).map(({ name }) => name);
   }
 
   /** Seals what is committed. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */

@@ -4,6 +4,7 @@ import type { LogBase } from "../format/log-base.ts";
 import { type CommittedLog, EventLog, type Removal } from "../log/event-log.ts";
 import type { Keep } from "../log/keep.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
+import type { Cut } from "../model/event.ts";
 import { finishImport } from "./import-journal.ts";
 
 export interface AppendLog {
@@ -20,6 +21,10 @@ export interface AppendLog {
   /** What is committed, and a committed block by its number; absent where a log can only be read from its start. */
   committed?(): CommittedLog;
   block?(chain: number): Promise<Uint8Array>;
+  /** `EventLog.completeCut`, `EventLog.senderOf`, `EventLog.ownerOf`; absent where a log keeps no account of its channels. */
+  completeCut?(process: string, cut: Cut, running: Iterable<string>): Promise<Cut>;
+  senderOf?(channel: string, running: Iterable<string>): Promise<string | undefined>;
+  ownerOf?(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined>;
   /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
   rotate?(): Promise<void>;
   /** What retention may remove, and removing it (`EventLog`); absent where a log has no segments. */

@@ -9,6 +9,7 @@ export class CollectCounts {
   lostDeclared = 0;
   unknown = 0;
   skipped = 0;
+  stale = 0;
   bad = 0;
   commits = 0;
   batches = 0;

@@ -11,43 +11,29 @@ export interface CutDetail extends CutEntry {
 }
 
 /**
- * The kernel's connections, and those that the process had closed before the image it was restored from: what the kernel does not
- * name any more stands at its last offsets for ever.
+ * Both directions of every connection that exists; a channel at 0 is not named (model/event.ts). Connections that have ended, openings and
+ * endings are named when the checkpoint is appended, from the log (log/cut-coverage.ts).
  */
-export function withCarried(entries: readonly CutEntry[], carried: readonly CutEntry[]): readonly CutEntry[] {
-  if (carried.length === 0) return entries;
-  const known = new Set(entries.map(nameOf));
-  const closed = carried.filter((entry) => !known.has(nameOf(entry)));
-  return [
-    ...entries,
-    // What was closed in the image has no socket that could come back; of the others the kernel may not know yet.
-    ...closed.map((entry) => ({ ...entry, live: 0, gone: 1 - entry.live, unacknowledged: 0, queued: 0 })),
-  ];
-}
-
-function nameOf({ flags, local, remote }: CutEntry): string {
-  return `${flags & RingFlag.UNIX}:${local}:${remote}`;
-}
-
-/** Both directions of every connection; a channel at 0 is not named (model/event.ts). */
 export function cutOf(
   entries: readonly CutEntry[],
   bootId: string,
 ): { readonly cut: Cut; readonly details: readonly CutDetail[] } {
   const sent = new Map<string, number>();
   const received = new Map<string, number>();
+  const seen = new Map<string, number>();
   const details = entries.map((entry) => {
     const unix = (entry.flags & RingFlag.UNIX) !== 0;
     const sends = channelName(unix, bootId, entry.local, entry.remote);
     const receives = channelName(unix, bootId, entry.remote, entry.local);
     raise(sent, sends, entry.sent);
     raise(received, receives, entry.received);
+    if (entry.seen > entry.received) raise(seen, receives, entry.seen);
     return { ...entry, sends, receives };
   });
-  return { cut: { sent, received }, details };
+  return { cut: { sent, received, ...(seen.size === 0 ? {} : { seen }) }, details };
 }
 
-/** A connection may be told twice, live and closed: offsets only rise. */
+/** A connection may be told twice, by two descriptors: offsets only rise. */
 function raise(offsets: Map<string, number>, channel: string, offset: number): void {
   if (offset > (offsets.get(channel) ?? 0)) offsets.set(channel, offset);
 }

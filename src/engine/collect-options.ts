@@ -1,6 +1,7 @@
 /** What a collector is told and what it tells. */
 import type { CutEntry, EventSource, UserfaultCounts } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
+import type { SharedSocket } from "./process-state.ts";
 
 export interface CollectorOptions {
   /** Log directory; made with mode 0700. */
@@ -13,6 +14,8 @@ export interface CollectorOptions {
   readonly cgroupLevel: number;
   /** True: also page faults that processes handle by userfaultfd (`KernelSourceOptions`). */
   readonly userfaults?: boolean;
+  /** Parts of the capture that are forced (`KernelSourceOptions`). */
+  readonly variant?: string;
   /** Socket of the attach helper that holds the capture (`KernelSourceOptions`). */
   readonly helper?: number;
   /** Longest time from reading a record to its group commit, in ms. Default 50. */
@@ -23,6 +26,8 @@ export interface CollectorOptions {
   readonly onTrouble?: (sentence: string) => void;
   /** True if processes of the application are there now; absent: they are taken to be. */
   readonly runs?: (app: string) => boolean;
+  /** Is anything in the cgroup of a process? Absent: as long as it is registered. */
+  readonly populated?: IsPopulated;
   /** What happens where a log can't be written and the ring fills up. Default `taint`. */
   readonly onFull?: OnFull;
   /** Stands in every log; absent: nothing is said of nodes. */
@@ -58,16 +63,23 @@ export interface CollectorParts {
   readonly onFatal?: (error: unknown) => void;
   readonly onTrouble?: (sentence: string) => void;
   readonly runs?: (app: string) => boolean;
+  readonly populated?: IsPopulated;
   readonly onFull?: OnFull;
   readonly node?: NodeNames;
 }
+
+export type IsPopulated = (process: {
+  readonly app: string;
+  readonly process: string;
+  readonly cgroupId: number;
+}) => boolean;
 
 export interface Registration {
   /** Names of `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`. */
   readonly app: string;
   readonly process: string;
   readonly cgroupId: number;
-  /** Reasons of `UNMATCHED_REASONS` ("udp", …) that the user vouches for: no gap, and cuts stay. */
+  /** Reasons of `VERDICT_REASONS` ("udp", …) that the user vouches for: no gap, and cuts stay. */
   readonly trust?: readonly string[];
   /** How to start it again from its initial state; absent: what was known before stays. */
   readonly start?: StartRecipe;
@@ -90,7 +102,7 @@ export interface StartRecipe {
 }
 
 export interface RestoredPast {
-  /** Connections of the image's cut: the kernel forgot the closed ones with the old process, cuts name them all the same. */
+  /** Connections of the image's cut: the restore makes them again. */
   readonly connections: readonly CutEntry[];
   /** Reasons of communication that the image's cut did not cover: they stay with the process. */
   readonly uncaptured: readonly string[];
@@ -108,6 +120,8 @@ export interface CollectedProcess {
   readonly incarnation: number;
   /** Reasons of uncaptured, untrusted communication since it was registered. */
   readonly uncaptured: readonly string[];
+  /** The socket behind `shared-socket`. */
+  readonly shared?: SharedSocket;
   /** Lines that are not undone, count. */
   readonly lines: number;
   /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */
@@ -121,7 +135,7 @@ export interface CollectorStats {
   readonly events: readonly number[];
   /** Bytes of the ranges of those records, by kind. */
   readonly bytes: readonly number[];
-  /** Losses counted by the kernel since the programs were loaded. */
+  /** Records that found no room since the programs were loaded; others tell what they would have told. */
   readonly lost: readonly number[];
   /** Losses declared as gaps in the logs, count of records. */
   readonly lostDeclared: number;
@@ -130,9 +144,10 @@ export interface CollectorStats {
   readonly recursionMisses: number;
   /** What the recorded processes did by userfaultfd; undefined: nobody asked to look. */
   readonly userfaults: UserfaultCounts | undefined;
-  /** Records of cgroups nobody registered; records at or before a log's stored position. */
+  /** Records of cgroups nobody registered; records at or before a log's stored position; records of a life that is over. */
   readonly unknown: number;
   readonly skipped: number;
+  readonly stale: number;
   /** Records that broke the layout, and slots of a foreign length. */
   readonly bad: number;
   readonly ringBytes: number;

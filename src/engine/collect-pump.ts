@@ -9,14 +9,16 @@
  * go only after all logs have committed; records before an application's stored position are skipped.
  */
 
-import { SLOT_BYTES } from "../format/ring-layout.ts";
+import { RingVerdict, SLOT_BYTES, VERDICT_REASONS } from "../format/ring-layout.ts";
 import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/ring-record.ts";
 import { hasCode } from "../model/errors.ts";
 import { COMMIT_BYTES, DRAIN_BATCH_RECORDS, MAX_PENDING_EVENTS } from "../model/limits.ts";
-import type { EventSource } from "../ring/event-source.ts";
+import type { EventSource, Verdict } from "../ring/event-source.ts";
 import type { AppLog, RingFacts } from "./app-log.ts";
+import { channelName } from "./channel-names.ts";
 import { CollectCounts } from "./collect-counts.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
+import type { SharedSocket } from "./process-state.ts";
 
 const COMMIT_RECORDS = COMMIT_BYTES / SLOT_BYTES;
 
@@ -29,25 +31,21 @@ export class CollectPump {
   readonly #bytes = new Uint8Array(DRAIN_BATCH_RECORDS * SLOT_BYTES);
   readonly #words = new Uint32Array(this.#bytes.buffer);
   readonly #records: RecordColumns = makeRecordColumns(DRAIN_BATCH_RECORDS);
-  /** Recursion misses that are declared, or about to be with the next commit. */
-  #misses: number;
-  /** The kernel's count of losses when they were last taken; -1: they must be taken. */
-  #lostSeen: number;
   /** Records taken since the last commit, and when the first was, ms; 0 = none. */
   #pending = 0;
   #pendingSinceMs = 0;
+  /** When verdicts were read, ms of `performance.now()`, and whether anything was recorded since. */
+  #verdictsAtMs = 0;
+  #readSince = true;
 
   constructor(source: EventSource, session: number) {
     this.source = source;
     this.#session = session;
-    const { lost, recursionMisses } = source.counters();
-    this.#misses = recursionMisses;
-    this.#lostSeen = sum(lost);
   }
 
   get ringFacts(): RingFacts {
     const { ringId, bootId } = this.source;
-    return { ringId, bootId, misses: this.#misses, lost: this.#lostSeen, session: this.#session };
+    return { ringId, bootId, session: this.#session };
   }
 
   /** Number of the collector's session that logs take part in now. */
@@ -83,7 +81,6 @@ export class CollectPump {
 
   /** A log comes in as it was stored. `lastSession` as `AppLog.reconcile`. */
   admit(app: AppLog, lastSession: number): void {
-    if (app.lostDeclared !== this.#lostSeen) this.#lostSeen = -1;
     app.reconcile(this.ringFacts, lastSession);
     this.mapCgroups(app);
   }
@@ -101,6 +98,7 @@ export class CollectPump {
         from += 1;
       }
     }
+    if (records > 0) this.#readSince = true;
     if (records > 0 && this.#pending === 0) this.#pendingSinceMs = performance.now();
     this.#pending += records;
     return records;
@@ -119,13 +117,13 @@ export class CollectPump {
   /** A record nobody can read belonged to nobody knows whom. */
   #unreadable(count: number): void {
     this.counts.bad += count;
-    for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
+    for (const app of this.apps.values()) if (app.broken === undefined) app.wentBy();
   }
 
   /** The hot loop: no object a record. */
   #takeAll(): void {
     const records = this.#records;
-    const { process, position, kind, length, time } = records;
+    const { process, position, kind, length, time, thread } = records;
     let cgroup = -1;
     let buffer: ProcessBuffer | undefined;
     for (let row = 0; row < records.count; row += 1) {
@@ -135,6 +133,10 @@ export class CollectPump {
       }
       if (buffer === undefined) {
         this.counts.unknown += 1;
+        continue;
+      }
+      if (thread[row] !== buffer.state.incarnation) {
+        this.counts.stale += 1; // of an old life, whose tail was in the log before this one began
         continue;
       }
       const app = buffer.app;
@@ -198,29 +200,40 @@ export class CollectPump {
     }
   }
 
-  /**
-   * Declares losses that no record tells: of silent processes, and events the programs missed by interrupting
-   * themselves. `takeLost` makes the kernel forget, so the logs first say durably that it is about to happen.
-   */
-  async declareLosses(): Promise<void> {
-    const { lost, recursionMisses } = this.source.counters();
-    if (recursionMisses !== this.#misses) {
-      // A program that did not run knows no process: whoever is alive may have lost an event.
-      this.#misses = recursionMisses;
-      for (const app of this.apps.values()) if (app.broken === undefined) app.gapForLive();
+  /** What the kernel can't follow: once for each life and reason a gap. */
+  takeVerdicts(): void {
+    this.#verdictsAtMs = performance.now();
+    this.#readSince = false;
+    for (const verdict of this.source.verdicts?.() ?? []) {
+      const process = this.#byCgroup.get(verdict.cgroupId);
+      if (process?.state.incarnation !== verdict.incarnation || process.app.broken !== undefined) continue;
+      this.#judge(process, verdict);
+    }
+  }
+
+  /** As `takeVerdicts`, if anything was recorded since and the last time is a while ago. */
+  pollVerdicts(everyMs: number): void {
+    if (this.#readSince && performance.now() - this.#verdictsAtMs >= everyMs) this.takeVerdicts();
+  }
+
+  #judge(process: ProcessBuffer, verdict: Verdict): void {
+    for (let number = 0; number < 32; number += 1) {
+      if ((verdict.bits & (1 << number)) === 0) continue;
+      const gaps = process.verdict(VERDICT_REASONS[number] ?? VERDICT_REASONS[0]!);
+      if (gaps === 0) continue;
+      process.app.pending.events += gaps;
+      process.app.pending.gaps += gaps;
+      if (number === RingVerdict.SHARED_SOCKET) process.state.shared = this.#shared(process, verdict);
       this.#commitSoon();
     }
-    const total = sum(lost);
-    if (total === this.#lostSeen || this.#byCgroup.size === 0) return;
-    await this.#markTaking(true);
-    for (const [cgroup, process] of this.#byCgroup) {
-      if (process.app.broken !== undefined) continue;
-      const count = this.source.takeLost(cgroup);
-      if (count > 0) process.app.gap(process, count);
-    }
-    await this.#markTaking(false);
-    this.#commitSoon();
-    this.#lostSeen = total;
+  }
+
+  #shared(process: ProcessBuffer, { other, local, remote }: Verdict): SharedSocket {
+    const channel = channelName(areCookies(local, remote), this.source.bootId, local, remote);
+    const found = this.#byCgroup.get(other);
+    if (found === undefined) return { channel };
+    const name = found.app === process.app ? found.name : `${found.app.name}/${found.name}`;
+    return { other: name, channel };
   }
 
   /** Gaps are told in time, also where no record follows. */
@@ -232,17 +245,6 @@ export class CollectPump {
   took(events: number): void {
     if (this.#pending === 0) this.#pendingSinceMs = performance.now();
     this.#pending += events;
-  }
-
-  /** True if the kernel counted losses since they were last declared. */
-  lossesUntold(): boolean {
-    return sum(this.source.counters().lost) !== this.#lostSeen;
-  }
-
-  /** With `true` it is durable on return; `false` goes with the gaps' own commit. */
-  async #markTaking(taking: boolean): Promise<void> {
-    for (const app of this.apps.values()) if (app.hasLive && app.broken === undefined) app.taking = taking;
-    if (taking) await this.commit();
   }
 
   /** Tries to open the failed logs whose wait is over. True if one came back: then the ring is read again. */
@@ -296,6 +298,7 @@ export class CollectPump {
   }
 }
 
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, one) => total + one, 0);
+/** A verdict does not say the family of the socket's names: cookies of a pair are near each other, sequence numbers are random. For people only. */
+function areCookies(local: number, remote: number): boolean {
+  return local > 0xffffffff || remote > 0xffffffff || Math.abs(local - remote) < 65_536;
 }

@@ -7,6 +7,7 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { RingFlag, Told } from "../format/ring-layout.ts";
 import type { CommittedLog } from "../log/event-log.ts";
 import type { Keep } from "../log/keep.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -14,18 +15,20 @@ import type { Cut, Event } from "../model/event.ts";
 import {
   BUSY_SLOT_MS,
   COMMIT_INTERVAL_MS,
+  FLUSH_LIMIT_MS,
   IDLE_POLL_MS,
   LOG_RETRY_CALLER,
-  LOSS_POLL_MS,
   MAX_LIVE_PROCESSES,
   MAX_POLL_MS,
   MIN_POLL_MS,
+  VERDICT_POLL_MS,
 } from "../model/limits.ts";
-import type { CutEntry } from "../ring/event-source.ts";
+import type { CutEntry, SourceCut } from "../ring/event-source.ts";
 import { KernelSource } from "../ring/kernel-source.ts";
 import { AppLog } from "./app-log.ts";
 import { openEventLog } from "./append-log.ts";
-import { type CutDetail, cutOf, withCarried } from "./collect-cut.ts";
+import { channelName } from "./channel-names.ts";
+import { type CutDetail, cutOf } from "./collect-cut.ts";
 import type {
   CollectedProcess,
   CollectorOptions,
@@ -37,7 +40,6 @@ import type {
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
-import { finishForgetting, floorsOf, type ProcessConnections, settledConnections } from "./forget-closed.ts";
 import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
@@ -63,8 +65,6 @@ export interface Pruned {
   readonly bytes: number;
   /** Why nothing could go. */
   readonly reason?: string;
-  /** Ends of closed connections that cuts name no longer, count; absent: no collector lives. */
-  readonly forgotten?: number;
 }
 
 /** One cut vector, read from the kernel. */
@@ -72,7 +72,7 @@ export interface CutAnswer {
   /** What a checkpoint event carries. */
   readonly cut: Cut;
   readonly details: readonly CutDetail[];
-  /** False: the kernel forgot closed connections; the cut must not be used. */
+  /** False: it holds a connection without a name; the cut must not be used. */
   readonly complete: boolean;
   /** Reasons of communication that no cut covers; not empty: the checkpoint must carry no cut (`appendControl` sees to it). */
   readonly uncaptured: readonly string[];
@@ -89,7 +89,6 @@ export class Collector {
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
   #fatal: unknown;
-  #nextLossPollMs = 0;
 
   private constructor(parts: CollectorParts, session: number) {
     this.#parts = parts;
@@ -155,11 +154,22 @@ export class Collector {
   async #resume(): Promise<void> {
     const { source } = this.#parts;
     for (const app of this.#pump.apps.values()) {
-      for (const { state } of app.processes.values()) if (state.live) source.select(state.cgroupId, true);
-      finishForgetting(app, source);
+      for (const { state } of app.processes.values())
+        if (state.live) source.select(state.cgroupId, true, state.incarnation);
+      this.#recallOpenings(app);
       app.touch();
       await this.#pump.commitApp(app);
       if (app.broken !== undefined) throw app.broken;
+    }
+  }
+
+  /** Sends of sockets that exist: their receives may be to come. Those of closed ones are looked for in the log. */
+  #recallOpenings(app: AppLog): void {
+    const { source } = this.#parts;
+    for (const { state } of app.processes.values()) {
+      if (!state.live) continue;
+      for (const entry of source.cut(state.cgroupId).entries)
+        app.messages.known(namesToldBy(entry, source.bootId));
     }
   }
 
@@ -190,10 +200,8 @@ export class Collector {
     await this.#full.look();
     const position = this.#pump.source.readPosition();
     const more = this.#pump.read();
-    if (performance.now() >= this.#nextLossPollMs) {
-      this.#nextLossPollMs = performance.now() + LOSS_POLL_MS;
-      await this.#pump.declareLosses();
-    }
+    this.#pump.pollVerdicts(VERDICT_POLL_MS);
+    await this.#settleDue();
     if (more || this.#pump.commitDue(this.#intervalMs)) await this.#pump.commit();
     if (more) return "more";
     return this.#pump.source.readPosition() === position ? "idle" : "some";
@@ -217,23 +225,25 @@ export class Collector {
   // ---- drain
 
   /**
-   * On return every record that was in the ring at call time, and every loss counted by then, is in the logs.
-   * Throws RL_LOG_WRITE where a log stays unwritable, RL_TIMEOUT where a producer never finishes its slot.
+   * On return all that recorded processes had done at call time is in the logs, of `app` alone or of all applications.
+   * Throws RL_LOG_WRITE where a log stays unwritable, RL_TIMEOUT where a producer never finishes its slot or the ring stays full.
    */
-  drain(): Promise<void> {
+  drain(app?: string): Promise<void> {
     return this.#exclusive(async () => {
-      await this.#drainInto([...this.#pump.apps.values()]);
+      const one = app === undefined ? undefined : this.#pump.apps.get(app);
+      if (app !== undefined && one === undefined) return; // nothing of it is recorded
+      await this.#drainInto(one === undefined ? [...this.#pump.apps.values()] : [one]);
     });
   }
 
   /** Drains; the listed applications must have committed at the end. */
   async #drainInto(apps: readonly AppLog[]): Promise<void> {
-    const target = this.#pump.source.producerPosition();
     for (let attempt = 0; ; attempt += 1) {
       await this.#pump.recover();
       await this.#full.look();
-      await this.#readTo(target);
-      await this.#pump.declareLosses();
+      await this.#flush(apps);
+      await this.#settle(apps);
+      this.#pump.takeVerdicts();
       await this.#pump.commit();
       const broken = apps.find((app) => app.broken !== undefined);
       if (broken?.broken === undefined) return;
@@ -242,6 +252,71 @@ export class Collector {
         setTimeout(resolve, 1 + Math.max(0, Math.ceil(broken.retryAtMs - performance.now()))),
       );
     }
+  }
+
+  /** The kernel tells all that their live processes did, and it is read. */
+  async #flush(apps: readonly AppLog[]): Promise<void> {
+    const { source } = this.#pump;
+    const cgroups = apps.flatMap((app) =>
+      app.broken === undefined ? [...app.processes.values()].filter(({ state }) => state.live) : [],
+    );
+    await this.#whilePending(() => source.flush?.(cgroups.map(({ state }) => state.cgroupId)) ?? false);
+  }
+
+  /** Asks again while the ring has no room for what it would tell, then reads all that is there. */
+  async #whilePending(ask: () => boolean): Promise<void> {
+    const deadlineMs = performance.now() + FLUSH_LIMIT_MS;
+    while (ask()) {
+      await this.#readTo(this.#pump.source.producerPosition());
+      await this.#pump.commit();
+      await this.#full.look();
+      if (performance.now() > deadlineMs)
+        throw new RecoveryLineError(
+          "RL_TIMEOUT",
+          "the kernel's ring stays full, so that it can't tell all that was done",
+          "A log that can't be written holds it: free space or repair the disk.",
+        );
+    }
+    await this.#readTo(this.#pump.source.producerPosition());
+  }
+
+  /** Openings and endings that wait are decided; the kernel has told what it knows (`#flush`). */
+  async #settle(apps: readonly AppLog[]): Promise<void> {
+    if (!apps.some(({ messages, broken }) => messages.waits && broken === undefined)) return;
+    for (let waitMs = 1; waitMs > 0; ) {
+      await this.#pump.commit(); // what is looked for in a log must be there
+      waitMs = 0;
+      for (const app of apps)
+        if (app.broken === undefined) waitMs = Math.max(waitMs, await this.#settleOnce(app));
+      if (waitMs === 0) return;
+      await new Promise((resolve) => setTimeout(resolve, Math.min(waitMs, SETTLE_POLL_MS)));
+      await this.#readTo(this.#pump.source.producerPosition());
+    }
+  }
+
+  /** Returns how long to wait until more can be decided, ms. */
+  async #settleOnce(app: AppLog): Promise<number> {
+    const populated = this.#parts.populated ?? (() => true);
+    const settling = {
+      populated: ({ name, state }: ProcessBuffer) =>
+        state.live && populated({ app: app.name, process: name, cgroupId: state.cgroupId }),
+      senderOf: (name: string) => app.senderOf(name),
+      ownerOf: (channel: string, reverse: string) => app.ownerOf(channel, reverse),
+      nowMs: performance.now(),
+    };
+    const failing = app.messages.settleFailing(settling);
+    return Math.max(failing, await app.messages.settleReceives(settling));
+  }
+
+  /** The same for what has waited long enough, between drains. */
+  async #settleDue(): Promise<void> {
+    const now = performance.now();
+    const due = [...this.#pump.apps.values()].filter(
+      ({ messages, broken }) => broken === undefined && messages.due(now),
+    );
+    if (due.length === 0) return;
+    await this.#flush(due);
+    await this.#settle(due);
   }
 
   async #readTo(target: number): Promise<void> {
@@ -287,17 +362,18 @@ export class Collector {
     const again = past !== undefined || start !== undefined; // the same program as before
     state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
+    state.shared = undefined;
+    state.failed = false;
+    state.exitStatus = undefined;
+    app.messages.restored(past?.connections ?? []);
     for (const reason of past?.uncaptured ?? []) state.uncaptured.add(reason);
     const recipe = start ?? state.origin.start;
-    state.origin = {
-      carried: past?.connections ?? [],
-      ...(recipe === undefined ? {} : { start: recipe }),
-    };
+    state.origin = recipe === undefined ? {} : { start: recipe };
     state.changed = true;
     await this.#commitOrThrow(app);
     this.#pump.mapCgroups(app);
     try {
-      this.#parts.source.select(cgroupId, true);
+      this.#parts.source.select(cgroupId, true, state.incarnation);
     } catch (error) {
       await this.#forget(process);
       throw error;
@@ -336,23 +412,19 @@ export class Collector {
     });
   }
 
-  /** Deselecting makes the kernel forget losses it has not told: that stands in the log before it happens. */
+  /** Deselecting makes the kernel forget what it has not told: it is drained before. */
   async #stop(process: ProcessBuffer): Promise<void> {
     const { app, name } = process;
     await this.#drainInto([app]);
-    app.taking = true;
-    await this.#commitOrThrow(app);
-    this.#parts.source.select(process.state.cgroupId, false);
-    const still = app.process(name); // a log that failed and came back has new objects
-    if (this.#pump.lossesUntold()) app.gap(still, 0);
-    app.taking = false;
-    await this.#drainInto([app]);
-    await this.#forget(app.process(name));
+    this.#parts.source.select(process.state.cgroupId, false, process.state.incarnation);
+    await this.#drainInto([app]); // what came between the two
+    await this.#forget(app.process(name)); // a log that failed and came back has new objects
   }
 
   async #forget(process: ProcessBuffer): Promise<void> {
     process.state.live = false;
     process.state.changed = true;
+    process.dropCache();
     this.#pump.mapCgroups(process.app);
     await this.#commitOrThrow(process.app);
   }
@@ -376,7 +448,7 @@ export class Collector {
     await app.open(create);
     // Whatever was live when its log was left behind has ended meanwhile, and its last records went by.
     app.reconcile(this.#pump.ringFacts, this.#pump.session);
-    for (const cgroupId of app.endLive()) this.#parts.source.select(cgroupId, false);
+    for (const cgroupId of app.endLive()) this.#parts.source.select(cgroupId, false, 0);
     app.skipBefore = this.#pump.source.readPosition();
     this.#unreadable.delete(name);
     this.#pump.apps.set(name, app);
@@ -432,12 +504,19 @@ export class Collector {
       const { app } = await this.#process(appName, event.process);
       await this.#drainInto([app]);
       const process = await this.#process(appName, event.process); // a failed log's processes are new objects
-      const position = process.control(withoutUnsafeCut(event, process));
+      const position = process.control(await this.#withWholeCut(withoutUnsafeCut(event, process), process));
       process.app.pending.events += 1;
       await this.#pump.commit();
       if (process.app.broken !== undefined) throw process.app.broken;
       return { position };
     });
+  }
+
+  /** What the process has used and has no socket any more stands at the last offset that the log has. */
+  async #withWholeCut(event: Event, process: ProcessBuffer): Promise<Event> {
+    if (event.type !== "checkpoint" || event.cut === undefined) return event;
+    const cut = await process.app.completeCut(process.name, event.cut);
+    return cut === event.cut ? event : { ...event, cut };
   }
 
   /** A checkpoint index never handed out before, rising, also after rollbacks. */
@@ -450,13 +529,23 @@ export class Collector {
     });
   }
 
-  /** Reads the cut vector of a registered process, which should be frozen. */
-  cut(cgroupId: number): CutAnswer {
-    const { complete, entries } = this.#parts.source.cut(cgroupId);
-    const state = this.#pump.byCgroup(cgroupId)?.state;
-    const uncaptured = [...(state?.uncaptured ?? [])];
-    const all = withCarried(entries, state?.origin.carried ?? []);
-    return { ...cutOf(all, this.#parts.source.bootId), complete, uncaptured };
+  /**
+   * Reads the cut vector of a registered process, which should be frozen: its connections that exist. On return all that it did before is
+   * read, too. Throws RL_USAGE where nothing of the cgroup is recorded, and what reading throws.
+   */
+  cut(cgroupId: number): Promise<CutAnswer> {
+    return this.#exclusive(async () => {
+      const { source } = this.#pump;
+      let answer: SourceCut | undefined;
+      await this.#whilePending(() => {
+        answer = source.cut(cgroupId);
+        return answer.pending;
+      });
+      this.#pump.takeVerdicts();
+      const { complete, entries } = answer!;
+      const uncaptured = [...(this.#pump.byCgroup(cgroupId)?.state.uncaptured ?? [])];
+      return { ...cutOf(entries, source.bootId), complete, uncaptured };
+    });
   }
 
   /** Announces connections that a restore is about to make: they keep their names and offsets. Throws RL_NOT_SUPPORTED. */
@@ -477,15 +566,25 @@ export class Collector {
     return this.#exclusive(async () => [...(await this.#process(appName, name)).state.uncaptured]);
   }
 
-  /** Committed blocks behind chain number `since`, in chain order: a consistent prefix of the log, also while it grows. */
+  /** Committed blocks behind chain number `since`, in chain order, once it is drained: a consistent prefix of the log, also while it grows. */
   async *readBlocks(appName: string, since = 0): AsyncGenerator<Uint8Array> {
-    const app = await this.#exclusive(() => this.#openApp(appName, false));
+    const app = await this.#exclusive(() => this.#drained(appName));
     yield* app.readBlocks(since);
   }
 
-  /** What the application's log holds, for readers that take single blocks (`block`); undefined where it has only a stream. */
+  /**
+   * What the application's log holds once it is drained, for readers that take single blocks (`block`); undefined where it has only a
+   * stream.
+   */
   async committed(appName: string): Promise<CommittedLog | undefined> {
-    return (await this.#exclusive(() => this.#openApp(appName, false))).committed();
+    return (await this.#exclusive(() => this.#drained(appName))).committed();
+  }
+
+  /** The application with all that its processes did; a log that can't be written now has what it has. */
+  async #drained(appName: string): Promise<AppLog> {
+    const app = await this.#openApp(appName, false);
+    if (app.hasLive && app.broken === undefined) await this.#drainInto([app]);
+    return app;
   }
 
   /** A committed block by its number. Throws `TypeError` for a number that the log does not hold. */
@@ -508,13 +607,12 @@ export class Collector {
    */
   async prune(appName: string, oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<Pruned> {
     const app = await this.#exclusive(() => this.#openApp(appName, false));
-    const forgotten = await this.#forgetClosed(app, oldest);
     const { base, ...plan } = await app.planPrune(oldest, keep);
-    if (base === undefined) return { bytes: 0, forgotten, ...plan };
+    if (base === undefined) return { bytes: 0, ...plan };
     // What was planned stays true while the log grows, also for a log that was opened anew.
     const removal = await this.#exclusive(async () => (await this.#openApp(appName, false)).prune(base));
     await removal?.removed;
-    return { bytes: removal?.bytes ?? 0, forgotten };
+    return { bytes: removal?.bytes ?? 0 };
   }
 
   /**
@@ -530,34 +628,6 @@ export class Collector {
     return found;
   }
 
-  /** Returns how many ends of connections cuts name no longer (engine/forget-closed.ts). */
-  async #forgetClosed(app: AppLog, oldest: ReadonlyMap<string, number>): Promise<number> {
-    const { source } = this.#parts;
-    if (source.forgetClosed === undefined) return 0;
-    const floors = await floorsOf(app, oldest);
-    return this.#exclusive(async () => {
-      const still = await this.#openApp(app.name, false);
-      finishForgetting(still, source);
-      const settled = settledConnections(this.#connections(still, floors), source.bootId);
-      if (settled.size === 0) return 0;
-      still.forgetting = [...settled].map(([name, ends]) => [name, still.process(name).state.cgroupId, ends]);
-      await this.#commitOrThrow(still);
-      finishForgetting(still, source);
-      return [...settled.values()].reduce((sum, { length }) => sum + length, 0);
-    });
-  }
-
-  #connections(app: AppLog, floors: ReadonlyMap<string, Cut>): ProcessConnections[] {
-    const found: ProcessConnections[] = [];
-    for (const { name, state } of app.processes.values()) {
-      const floor = floors.get(name);
-      if (floor === undefined || !state.live) continue;
-      const { entries } = this.#parts.source.cut(state.cgroupId);
-      found.push({ process: name, entries: withCarried(entries, state.origin.carried), floor });
-    }
-    return found;
-  }
-
   /** Every process of the open applications: those that are recorded, and those that were. */
   processes(): readonly CollectedProcess[] {
     return [...this.#pump.apps.values()].flatMap((app) =>
@@ -569,6 +639,7 @@ export class Collector {
         rings: app.rings.has(name),
         incarnation: state.incarnation,
         uncaptured: [...state.uncaptured],
+        ...(state.shared === undefined ? {} : { shared: state.shared }),
         lines: state.lines,
         checkpoints: state.storedCheckpoints().length,
         newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,
@@ -621,6 +692,18 @@ export class Collector {
   async #closeLogs(): Promise<void> {
     for (const app of this.#pump.apps.values()) await app.close();
   }
+}
+
+/** How often it is looked whether a dying process has ended, in ms. */
+const SETTLE_POLL_MS = 20;
+
+/** Messages of one unit whose sends the log has for this socket. */
+function namesToldBy({ flags, told, local, remote }: CutEntry, bootId: string): string[] {
+  const channel = channelName((flags & RingFlag.UNIX) !== 0, bootId, local, remote);
+  const names: string[] = [];
+  if ((told & Told.OPEN_SENT) !== 0) names.push(`${channel}/open`);
+  if ((told & Told.END_SENT) !== 0) names.push(`${channel}/end`);
+  return names;
 }
 
 /** A cut that does not cover all communication would heal gaps it must not heal (semantics 11). */

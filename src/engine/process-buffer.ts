@@ -1,18 +1,21 @@
 /** One process's records on their way from the ring to its application's log. */
 import { EVENT_KIND, EventColumns, isControlKind } from "../format/event-columns.ts";
-import { RingFlag, RingKind, UNMATCHED_REASONS } from "../format/ring-layout.ts";
+import { RingFlag, RingKind } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { Event } from "../model/event.ts";
 import type { AppLog } from "./app-log.ts";
 import { ChannelCache } from "./channel-cache.ts";
 import type { ProcessState } from "./process-state.ts";
 
+const SOCKET_MESSAGE = RingFlag.OPEN | RingFlag.END;
+
 export class ProcessBuffer {
   readonly name: string;
   readonly app: AppLog;
   readonly state: ProcessState;
   columns: EventColumns;
-  readonly #channels: ChannelCache;
+  readonly #bootId: string;
+  #channels: ChannelCache;
   readonly #addChannel = (name: string): number => this.columns.addChannel(name);
   /** Rows of `columns` that `state.lines` counts already. */
   #counted = 0;
@@ -22,13 +25,14 @@ export class ProcessBuffer {
     this.app = app;
     this.state = state;
     this.columns = new EventColumns(name);
+    this.#bootId = bootId;
     this.#channels = new ChannelCache(bootId);
   }
 
   /** Takes row `row`; returns the number of gap rows it made. */
   take(records: RecordColumns, row: number): number {
     const kind = records.kind[row]!;
-    if (records.lostBefore[row] === 0 && (kind === RingKind.SEND || kind === RingKind.RECEIVE)) {
+    if (records.lostBefore[row] === 0 && isRange(kind) && (records.flags[row]! & SOCKET_MESSAGE) === 0) {
       this.#range(records, row, kind);
       return 0;
     }
@@ -43,25 +47,25 @@ export class ProcessBuffer {
     const channel = this.#channels.index(unix, sender, receiver, this.#addChannel);
     const begin = records.begin[row]!;
     this.columns.pushRange(
-      sends ? EVENT_KIND.send : EVENT_KIND.receive,
+      sends ? EVENT_KIND.send : kind === RingKind.PEEK ? EVENT_KIND.peek : EVENT_KIND.receive,
       channel,
       begin,
       begin + records.length[row]!,
       records.time[row]!,
-      records.thread[row]!,
+      0,
     );
   }
 
-  /** Losses stand before the record that tells them. */
+  /** Losses stand before the record that tells them; the kernel tells none. */
   #takeRare(records: RecordColumns, row: number, kind: number): number {
     const lost = records.lostBefore[row]!;
     const time = records.time[row]!;
     if (lost > 0) this.gap(lost, time);
     const told = lost > 0 ? 1 : 0;
-    if (kind === RingKind.SEND || kind === RingKind.RECEIVE) this.#range(records, row, kind);
-    else if (kind === RingKind.UNMATCHED) return told + this.#unmatched(records.local[row]!, time);
+    if ((records.flags[row]! & SOCKET_MESSAGE) !== 0) this.app.messages.take(this, records, row);
+    else if (isRange(kind)) this.#range(records, row, kind);
     else if (kind === RingKind.PAGE_FAULT) this.#fault(records, row);
-    else if (lost === 0) return told + this.gap(0, time);
+    else if (kind === RingKind.GAP && lost === 0) return told + this.gap(0, time);
     return told;
   }
 
@@ -70,30 +74,33 @@ export class ProcessBuffer {
     const access = (records.flags[row]! & RingFlag.WRITE) === 0 ? "read" : "write";
     const page = `0x${records.local[row]!.toString(16)}`;
     const event = { type: "page-fault", process: this.name, page, access } as const;
-    this.columns.push({ ...event, time: records.time[row]! }, records.thread[row]!);
+    this.columns.push({ ...event, time: records.time[row]! });
   }
 
-  /** Communication we cannot match: a gap, and from now on checkpoints of this process carry no cut (semantics 11). */
-  #unmatched(reason: number, time: number): number {
-    const name = UNMATCHED_REASONS[reason] ?? UNMATCHED_REASONS[0]!;
-    if (this.state.trust.has(name)) return 0;
-    this.state.uncaptured.add(name);
-    return this.gap(0, time);
+  /**
+   * The kernel can't follow it any more: a gap, once for each reason, and from now on checkpoints of this life carry no cut
+   * (semantics 11). Returns the number of gap rows.
+   */
+  verdict(reason: string): number {
+    if (!this.leftOut(reason)) return 0;
+    return this.gap(0, undefined, reason);
   }
 
-  /** Communication we cannot match went by: as if it had been recorded, but for its gap. */
-  leftOut(reason: string): void {
-    if (this.state.trust.has(reason) || this.state.uncaptured.has(reason)) return;
+  /** Communication we cannot match went by: as `verdict`, but for its gap. True if that is news. */
+  leftOut(reason: string): boolean {
+    if (this.state.trust.has(reason) || this.state.uncaptured.has(reason)) return false;
     this.state.uncaptured.add(reason);
     this.state.changed = true;
+    return true;
   }
 
   /** Says that events are missing here: `lost` of them, or 0 = nobody knows how many. Returns 1. */
-  gap(lost: number, time?: number): 1 {
+  gap(lost: number, time?: number, reason?: string): 1 {
     this.columns.push({
       type: "gap",
       process: this.name,
       ...(lost > 0 ? { lost } : {}),
+      ...(reason === undefined ? {} : { reason }),
       ...(time === undefined ? {} : { time }),
     });
     return 1;
@@ -129,4 +136,14 @@ export class ProcessBuffer {
     this.#counted = 0;
     this.#channels.nextColumns();
   }
+
+  /** It has ended: names can be derived again. */
+  dropCache(): void {
+    this.#channels = new ChannelCache(this.#bootId);
+    this.flushed();
+  }
+}
+
+function isRange(kind: number): boolean {
+  return kind === RingKind.SEND || kind === RingKind.RECEIVE || kind === RingKind.PEEK;
 }

@@ -7,7 +7,6 @@
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
-import type { CutEntry } from "../ring/event-source.ts";
 import type { StartRecipe } from "./collect-options.ts";
 
 /** The stored form: plain values for msgpackr. */
@@ -20,15 +19,25 @@ export interface StoredProcess {
   readonly trust: readonly string[];
   /** Reasons seen and not vouched for: its checkpoints carry no cut. */
   readonly uncaptured: readonly string[];
+  /** The socket behind `shared-socket`. Absent: none, or a log of an older version. */
+  readonly shared?: SharedSocket;
+  /** This life ended, and not with exit code 0; absent: it lives, it ended with 0, or nobody knows. */
+  readonly failed?: boolean;
   readonly lines: number;
   readonly lastCheckpoint: number;
+}
+
+/** A connection's end that two processes used. */
+export interface SharedSocket {
+  /** The other process, "app/process" where it is another application's; undefined: it is not recorded any more. */
+  readonly other?: string;
+  /** What that end sends on. */
+  readonly channel: string;
 }
 
 /** Where it came from; changes only when it is registered. */
 export interface StoredOrigin {
   readonly start?: StartRecipe;
-  /** Connections of the image it was restored from. */
-  readonly carried: readonly CutEntry[];
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */
@@ -50,6 +59,11 @@ export class ProcessState {
   incarnation: number;
   trust: ReadonlySet<string>;
   readonly uncaptured: Set<string>;
+  shared: SharedSocket | undefined;
+  /** This life ended, and not with exit code 0. */
+  failed: boolean;
+  /** Exit status of its command, where somebody waited for it; not stored. */
+  exitStatus: number | undefined;
   lines: number;
   /** Greatest index ever handed out or logged, undone ones included. */
   lastCheckpoint: number;
@@ -60,17 +74,15 @@ export class ProcessState {
   #origin: StoredOrigin;
   #checkpoints: (readonly [number, number])[];
 
-  constructor(
-    stored: StoredProcess = NEW,
-    checkpoints: StoredCheckpoints = [],
-    origin: StoredOrigin = { carried: [] },
-  ) {
+  constructor(stored: StoredProcess = NEW, checkpoints: StoredCheckpoints = [], origin: StoredOrigin = {}) {
     this.#origin = origin;
     this.cgroupId = stored.cgroupId;
     this.live = stored.live;
     this.incarnation = stored.incarnation;
     this.trust = new Set(stored.trust);
     this.uncaptured = new Set(stored.uncaptured);
+    this.shared = stored.shared;
+    this.failed = stored.failed ?? false;
     this.lines = stored.lines;
     this.lastCheckpoint = stored.lastCheckpoint;
     this.#checkpoints = [...checkpoints];
@@ -79,7 +91,22 @@ export class ProcessState {
   stored(): StoredProcess {
     const { cgroupId, live, incarnation, lines, lastCheckpoint } = this;
     const [trust, uncaptured] = [[...this.trust], [...this.uncaptured]];
-    return { cgroupId, live, incarnation, trust, uncaptured, lines, lastCheckpoint };
+    return {
+      cgroupId,
+      live,
+      incarnation,
+      trust,
+      uncaptured,
+      ...(this.shared === undefined ? {} : { shared: this.shared }),
+      ...(this.failed ? { failed: true } : {}),
+      lines,
+      lastCheckpoint,
+    };
+  }
+
+  /** Its endings are the failure itself. Where nobody waited for it, only what its dying tasks said counts. */
+  get endedByFailure(): boolean {
+    return this.exitStatus === undefined ? this.failed : this.exitStatus !== 0;
   }
 
   get origin(): StoredOrigin {

@@ -5,6 +5,7 @@
 import type { Cut, Event, PageName, PageVersion } from "../model/event.ts";
 import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
 import { badBlock } from "./block-header.ts";
+import { VERSION_WITH_OUTSIDE } from "./block-layout.ts";
 import { EVENT_KIND, type EventColumns } from "./event-columns.ts";
 import { EntryWriter } from "./page-entries.ts";
 import { packStrict, unpackStrict } from "./strict-msgpack.ts";
@@ -15,6 +16,10 @@ type Entry = readonly unknown[];
 
 /** Blocks of this version hold page versions, in entries that are longer than those of version 1. */
 const VERSION_WITH_PAGES = 2;
+const VERSION_BY_KIND: Readonly<Record<number, number>> = {
+  [EVENT_KIND.checkpoint]: VERSION_WITH_OUTSIDE,
+  [EVENT_KIND.gap]: VERSION_WITH_OUTSIDE,
+};
 
 export interface PackedExtras {
   readonly extras: Uint8Array;
@@ -33,7 +38,8 @@ export function packExtras(columns: EventColumns, from: number, to: number): Pac
   for (const row of rows) {
     const event = columns.extras.get(row)!;
     const fields = writer.page(row - from, event) || writeAny(row - from, event);
-    if (fields > FIELDS[EVENT_KIND[event.type]]!) version = VERSION_WITH_PAGES;
+    const kind = EVENT_KIND[event.type];
+    if (fields > FIELDS[kind]!) version = Math.max(version, VERSION_BY_KIND[kind] ?? VERSION_WITH_PAGES);
   }
   return { extras: writer.taken(), version };
 }
@@ -72,10 +78,12 @@ function entryOf(row: number, event: Event): Entry {
     case "checkpoint":
       return [row, node, event.checkpoint, event.usable, event.image ?? null, ...cutEntry(event.cut)];
     case "gap":
-      return [row, node, event.lost ?? null];
+      return [row, node, event.lost ?? null, ...(event.reason === undefined ? [] : [event.reason])];
     case "rollback":
       return [row, node, event.checkpoint];
     case "stable":
+    case "peek":
+    case "outside":
       return [row, node];
     default:
       return event.owner === true ? [row, node, event.page ?? null, ...versionEntry(event)] : [row, node];
@@ -93,7 +101,25 @@ function versionEntry({ version, writer, interval, owner }: PageVersion): Entry 
 }
 
 function cutEntry(cut: Cut | undefined): Entry {
-  return cut === undefined ? [null, null] : [[...cut.sent].flat(), [...cut.received].flat()];
+  if (cut === undefined) return [null, null];
+  const { sent, received, seen, outside } = cut;
+  const lists = [[...sent].flat(), [...received].flat()];
+  if (seen === undefined && outside === undefined) return lists;
+  return [...lists, seen === undefined ? null : [...seen].flat(), outsideBits(cut)];
+}
+
+/** The names of a cut in the order of its lists; a channel may come more than once. */
+function namesOf({ sent, received, seen }: Cut): string[] {
+  return [...sent.keys(), ...received.keys(), ...(seen?.keys() ?? [])];
+}
+
+/** One bit a name, least significant first: outside or not. As small as it gets, since cuts grow long. */
+function outsideBits(cut: Cut): Uint8Array | null {
+  if (cut.outside === undefined) return null;
+  const names = namesOf(cut);
+  const bits = new Uint8Array(Math.ceil(names.length / 8));
+  for (const [at, name] of names.entries()) if (cut.outside.has(name)) bits[at >> 3]! |= 1 << (at & 7);
+  return bits;
 }
 
 /** Fields of an entry by kind, count, without page versions. */
@@ -107,14 +133,18 @@ const FIELDS: Readonly<Record<number, number>> = {
   [EVENT_KIND.stable]: 2,
   [EVENT_KIND.gap]: 3,
   [EVENT_KIND.rollback]: 3,
+  [EVENT_KIND.peek]: 2,
+  [EVENT_KIND.outside]: 2,
 };
 
-/** The same with page versions; messages name the page, too. */
+/** The same with page versions (messages name the page, too), with a gap's reason, with what a cut has seen and what is outside. */
 const LONG_FIELDS: Readonly<Record<number, number>> = {
   [EVENT_KIND.send]: 3 + VERSION_FIELDS,
   [EVENT_KIND.receive]: 3 + VERSION_FIELDS,
   [EVENT_KIND["page-copy"]]: 4 + VERSION_FIELDS,
   [EVENT_KIND["page-invalidate"]]: 4 + VERSION_FIELDS,
+  [EVENT_KIND.checkpoint]: 9,
+  [EVENT_KIND.gap]: 4,
 };
 
 /** Fills `columns.extras`, whose columns are checked already. Throws only RL_BAD_BLOCK. */
@@ -142,7 +172,8 @@ function entriesOf(bytes: Uint8Array): readonly Entry[] {
 
 function eventOf(columns: EventColumns, row: number, entry: Entry, version: number): Event {
   const kind = columns.kind[row]!;
-  const longer = version >= VERSION_WITH_PAGES && entry.length === LONG_FIELDS[kind];
+  const least = VERSION_BY_KIND[kind] ?? VERSION_WITH_PAGES;
+  const longer = version >= least && entry.length === LONG_FIELDS[kind];
   if (entry.length !== FIELDS[kind] && !longer) throw badBlock(`an extra of ${entry.length} fields`);
   const event = { ...columns.event(row) } as Event & Record<string, unknown>;
   const node = entry[1] === null ? undefined : string(entry[1], "node", true);
@@ -160,7 +191,10 @@ function addition(kind: number, entry: Entry): object {
     case EVENT_KIND.checkpoint:
       return checkpoint(entry);
     case EVENT_KIND.gap:
-      return entry[2] === null ? {} : { lost: integer(entry[2], 0, "lost") };
+      return {
+        ...(entry[2] === null ? {} : { lost: integer(entry[2], 0, "lost") }),
+        ...(entry.length === FIELDS[kind] ? {} : { reason: string(entry[3], "reason", false) }),
+      };
     case EVENT_KIND.rollback:
       return { checkpoint: integer(entry[2], 0, "a rollback's checkpoint") };
     case EVENT_KIND.send:
@@ -201,12 +235,31 @@ function checkpoint(entry: Entry): object {
   const [, , index, usable, image, sent, received] = entry;
   if (typeof usable !== "boolean") throw badBlock("usable is no boolean");
   if ((sent === null) !== (received === null)) throw badBlock("half a cut");
+  if (sent === null && entry.length > FIELDS[EVENT_KIND.checkpoint]!) throw badBlock("half a cut");
   return {
     checkpoint: integer(index, 1, "a checkpoint's index"),
     usable,
     ...(image === null ? {} : { image: string(image, "image", true) }),
-    ...(sent === null ? {} : { cut: { sent: offsets(sent), received: offsets(received) } }),
+    ...(sent === null ? {} : { cut: cutOf(entry) }),
   };
+}
+
+/** What `cutEntry` wrote. */
+function cutOf(entry: Entry): Cut {
+  const [sent, received] = [offsets(entry[5]), offsets(entry[6])];
+  const [looked, bits] = entry.length === FIELDS[EVENT_KIND.checkpoint] ? [null, null] : entry.slice(7);
+  if (looked === null && bits === null) return { sent, received };
+  const seen = looked === null ? undefined : offsets(looked);
+  for (const [channel, offset] of seen ?? [])
+    if (offset < (received.get(channel) ?? 0)) throw badBlock("a cut has seen less than it received");
+  const cut: Cut = { sent, received, ...(seen === undefined ? {} : { seen }) };
+  return bits === null ? cut : { ...cut, outside: outsideOf(bits, namesOf(cut)) };
+}
+
+function outsideOf(bits: unknown, names: readonly string[]): ReadonlySet<string> {
+  if (!(bits instanceof Uint8Array) || bits.length !== Math.ceil(names.length / 8))
+    throw badBlock("a cut's outside channels are not a bit a name");
+  return new Set(names.filter((_, at) => ((bits[at >> 3]! >> (at & 7)) & 1) === 1));
 }
 
 function offsets(value: unknown): ReadonlyMap<string, number> {

@@ -14,6 +14,7 @@ import {
   layOut,
   type Sections,
   type Shape,
+  VERSION_WITH_OUTSIDE,
 } from "./block-layout.ts";
 
 /** What the writer must say of a block; everything else follows from its events. */
@@ -41,11 +42,13 @@ export interface BlockPlace {
   readonly covers?: boolean;
   /** A cut in the block, or one before it in effect, leaves out channels that older ones named: they are closed. Absent: none does. */
   readonly forgets?: boolean;
+  /** The block holds a cut, and its process has `outside` rows here or anywhere before, undone ones too. Absent: none. */
+  readonly outside?: boolean;
 }
 
 export interface BlockHeader extends Required<BlockPlace> {
   readonly process: string;
-  /** A row is no send, receive, page fault or checkpoint with a cut: such blocks are found without reading the others. */
+  /** A row is no send, receive, peek, outside, page fault or checkpoint with a cut: such blocks are found without reading the others. */
   readonly irregular: boolean;
   readonly rows: number;
   readonly sends: number;
@@ -112,7 +115,10 @@ function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): Pa
   const flags = view.getUint8(AT.flags);
   const reserved = view.getUint16(AT.reserved16, true);
   const reserved24 = bytes[AT.reserved24]! | bytes[AT.reserved24 + 1]! | bytes[AT.reserved24 + 2]!;
-  require((flags & ~BLOCK_FLAGS_KNOWN) === 0 && reserved === 0 && reserved24 === 0, "reserved bits are set");
+  require(reserved === 0 && reserved24 === 0, "reserved bits are set");
+  const known =
+    bytes[AT.version]! >= VERSION_WITH_OUTSIDE ? BLOCK_FLAGS_KNOWN : BLOCK_FLAGS_KNOWN & ~BLOCK_FLAG.outside;
+  require((flags & ~known) === 0, "a flag of a later version");
   const shape = readShape(view);
   const sections = layOut(shape);
   require(sections.size === bytes.length, "sections do not fill the block");
@@ -124,6 +130,7 @@ function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): Pa
     irregular: (flags & BLOCK_FLAG.irregular) !== 0,
     covers: (flags & BLOCK_FLAG.covers) !== 0,
     forgets: (flags & BLOCK_FLAG.forgets) !== 0,
+    outside: (flags & BLOCK_FLAG.outside) !== 0,
     previousHash: bytes.slice(AT.previousHash, AT.previousHash + HASH_BYTES),
     hasCut: (flags & BLOCK_FLAG.cut) !== 0,
     endsInRollback: (flags & BLOCK_FLAG.rollback) !== 0,
@@ -197,7 +204,7 @@ function checkNumbers(header: BlockHeader, flags: number): void {
   require(chain >= 1 && sequence >= 1 && previousBlock < chain, "numbers do not rise");
   require(previousIrregular >= 0 &&
     previousIrregular <= previousBlock, "the irregular block before is not before");
-  require(header.hasCut || !(header.covers || header.forgets), "covering without a cut");
+  require(header.hasCut || !(header.covers || header.forgets || header.outside), "covering without a cut");
   require(previousControl <= previousBlock, "the control block before is not before");
   require((sequence === 1) === (previousBlock === 0), "only the first block of a process has none before");
   require(((flags & BLOCK_FLAG.control) !== 0) === header.controls > 0, "control flag and count differ");

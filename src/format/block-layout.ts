@@ -2,8 +2,11 @@
  * Where everything stands in a log block (logs-format.md, "Block"). Little endian. One definition for writer and reader.
  */
 export const BLOCK_MAGIC = 0x424c_5252; // "RRLB"
-/** The newest version. A block has the least one that can hold its rows: 2 where rows carry page versions. */
-export const BLOCK_VERSION = 2;
+/**
+ * The newest version. A block has the least one that can hold its rows: 2 where rows carry page versions; 3 for peek and outside rows, cuts
+ * that say `seen` or of a process that has outside rows, gaps with a reason.
+ */
+export const BLOCK_VERSION = 3;
 /** SHA-256, in bytes. */
 export const HASH_BYTES = 32;
 export const HEADER_BYTES = 160;
@@ -52,8 +55,11 @@ export const BLOCK_FLAG = {
   irregular: 16,
   covers: 32,
   forgets: 64,
+  outside: 128,
 } as const;
-export const BLOCK_FLAGS_KNOWN = 127;
+export const BLOCK_FLAGS_KNOWN = 255;
+/** The least versions that know this flag, these kinds. */
+export const VERSION_WITH_OUTSIDE = 3;
 
 /** What decides where the sections of a block stand. */
 export interface Shape {

@@ -2,8 +2,15 @@
 import { assert } from "../model/assert.ts";
 import { MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS } from "../model/limits.ts";
 import { packExtras } from "./block-extras.ts";
-import { layOut, type Sections, type Shape, unsignedWidth } from "./block-layout.ts";
-import { EVENT_KIND, type EventColumns, isControlKind, isRangeKind } from "./event-columns.ts";
+import { layOut, type Sections, type Shape, unsignedWidth, VERSION_WITH_OUTSIDE } from "./block-layout.ts";
+import {
+  EVENT_KIND,
+  type EventColumns,
+  isControlKind,
+  isRangeKind,
+  namesChannel,
+  predictedBy,
+} from "./event-columns.ts";
 
 /** Rows [from, to) of `columns`, ready to be written. Arrays are indexed by row - from. */
 export interface BlockPlan {
@@ -20,6 +27,8 @@ export interface BlockPlan {
   readonly irregular: boolean;
   /** The checkpoint that the last row rolls back to, or undefined. */
   readonly rollbackTo: number | undefined;
+  /** A row says that a channel is outside. */
+  readonly hasOutside: boolean;
   /** Greatest checkpoint index among the rows; 0 = none. */
   readonly greatestCheckpoint: number;
   /** The least version of a block that can hold the rows. */
@@ -80,7 +89,7 @@ export function measure(columns: EventColumns, from: number, to: number, leading
     timeBase: times.base,
     ...threads,
     extras,
-    version,
+    version: channels.newKinds ? Math.max(version, VERSION_WITH_OUTSIDE) : version,
   };
 }
 
@@ -91,10 +100,13 @@ function measureChannels(columns: EventColumns, from: number, to: number) {
   const localChannel = new Uint32Array(to - from);
   const channelNames: Uint8Array[] = [];
   const beginExceptionRows: number[] = [];
+  let [hasOutside, newKinds] = [false, false];
   let [sends, receives, greatestLength, greatestBegin] = [0, 0, 0, 0];
   for (let row = from; row < to; row += 1) {
     const code = kind[row]!;
-    if (!isRangeKind(code)) continue;
+    if (!namesChannel(code)) continue;
+    hasOutside ||= code === EVENT_KIND.outside;
+    newKinds ||= code > EVENT_KIND.rollback;
     const there = channel[row]!;
     let local = here[there]!;
     if (local < 0) {
@@ -102,23 +114,26 @@ function measureChannels(columns: EventColumns, from: number, to: number) {
       here[there] = local;
     }
     localChannel[row - from] = local;
-    const receive = code === EVENT_KIND.receive ? 1 : 0;
-    if (receive === 1) receives += 1;
+    if (!isRangeKind(code)) continue;
+    if (code === EVENT_KIND.receive) receives += 1;
     else if (code === EVENT_KIND.send) sends += 1;
     const first = begin[row]!;
     const last = end[row]!;
-    const slot = local * 2 + receive;
+    const slot = local * 2 + predictedBy(code);
     if (first !== next[slot]) {
       beginExceptionRows.push(row - from);
       if (first > greatestBegin) greatestBegin = first;
     }
-    next[slot] = last;
+    // What was looked at is received next.
+    if (code !== EVENT_KIND.peek) next[slot] = last;
     if (last - first > greatestLength) greatestLength = last - first;
   }
   return {
     localChannel,
     channelNames,
     beginExceptionRows,
+    hasOutside,
+    newKinds,
     sends,
     receives,
     greatestLength,
@@ -202,7 +217,7 @@ function measureControls(columns: EventColumns, from: number, to: number) {
   let rollbackTo: number | undefined;
   for (let row = from; row < to; row += 1) {
     const kind = columns.kind[row]!;
-    if (kind <= EVENT_KIND["page-fault"]) continue;
+    if (kind <= EVENT_KIND["page-fault"] || kind > EVENT_KIND.rollback) continue;
     const event = columns.extras.get(row);
     irregular ||= event?.type !== "checkpoint" || event.cut === undefined;
     if (!isControlKind(kind)) continue;

@@ -2,8 +2,15 @@
 import { MAX_BLOCK_BYTES, MAX_CHANNEL_NAME_BYTES, MAX_OFFSET } from "../model/limits.ts";
 import { unpackExtras } from "./block-extras.ts";
 import { badBlock, type ParsedBlock, readName } from "./block-header.ts";
-import { AT, LEADING_NAMES, signedView, unsignedView } from "./block-layout.ts";
-import { EVENT_KIND, EventColumns, isControlKind, isRangeKind } from "./event-columns.ts";
+import { AT, LEADING_NAMES, signedView, unsignedView, VERSION_WITH_OUTSIDE } from "./block-layout.ts";
+import {
+  EVENT_KIND,
+  EventColumns,
+  isControlKind,
+  isRangeKind,
+  namesChannel,
+  predictedBy,
+} from "./event-columns.ts";
 
 function require(condition: boolean, why: string): asserts condition {
   if (!condition) throw badBlock(why);
@@ -37,12 +44,13 @@ export function readColumns(parsed: ParsedBlock): EventColumns {
 
 function readKinds({ bytes, sections, shape, header }: ParsedBlock): Uint8Array {
   const kind = bytes.slice(sections.kind, sections.kind + shape.rows);
+  const greatest = bytes[AT.version]! >= VERSION_WITH_OUTSIDE ? EVENT_KIND.outside : EVENT_KIND.rollback;
   let [sends, receives, controls] = [0, 0, 0];
   for (const code of kind) {
     if (code === EVENT_KIND.send) sends += 1;
     else if (code === EVENT_KIND.receive) receives += 1;
     else if (isControlKind(code)) controls += 1;
-    require(code >= EVENT_KIND.send && code <= EVENT_KIND.rollback, `unknown kind ${code}`);
+    require(code >= EVENT_KIND.send && code <= greatest, `unknown kind ${code}`);
   }
   require(sends === header.sends && receives === header.receives, "sends or receives miscounted");
   require(controls === header.controls, "control events miscounted");
@@ -67,7 +75,7 @@ export function readChannelNames({ bytes, sections, shape }: ParsedBlock): strin
 function readChannels({ bytes, sections, shape }: ParsedBlock, kind: Uint8Array, channels: number) {
   const channel = new Uint32Array(unsignedView(bytes, sections.channel, shape.rows, shape.channelWidth));
   for (let row = 0; row < channel.length; row += 1) {
-    const least = isRangeKind(kind[row]!) ? channels : 1;
+    const least = namesChannel(kind[row]!) ? channels : 1;
     require(channel[row]! < least, "a channel that is not named");
   }
   return channel;
@@ -92,7 +100,7 @@ function readRanges({ bytes, sections, shape }: ParsedBlock, kind: Uint8Array, c
       require(length[row] === 0, "a length without a range");
       continue;
     }
-    const slot = channel[row]! * 2 + (kind[row] === EVENT_KIND.receive ? 1 : 0);
+    const slot = channel[row]! * 2 + predictedBy(kind[row]!);
     let first = next[slot]!;
     if (exception < beginExceptions && exceptionRows[exception] === row) {
       first = exceptionValues[exception]!;
@@ -104,7 +112,7 @@ function readRanges({ bytes, sections, shape }: ParsedBlock, kind: Uint8Array, c
     require(length[row]! >= 0 && last <= MAX_OFFSET, "an offset is out of range");
     begin[row] = first;
     end[row] = last;
-    next[slot] = last;
+    if (kind[row] !== EVENT_KIND.peek) next[slot] = last;
   }
   // An exception that is not met stands at a wrong row, or behind one that does.
   require(exception === beginExceptions, "a begin exception at no row with a range");
@@ -157,7 +165,7 @@ function checkControls({ header }: ParsedBlock, columns: EventColumns): void {
   let rollback = -1;
   for (let row = 0; row < columns.count; row += 1) {
     const kind = columns.kind[row]!;
-    if (kind <= EVENT_KIND.receive) continue;
+    if (kind <= EVENT_KIND.receive || kind > EVENT_KIND.rollback) continue;
     irregular ||= kind !== EVENT_KIND["page-fault"] && kind !== EVENT_KIND.checkpoint;
     if (kind === EVENT_KIND.stable || kind === EVENT_KIND.gap) continue;
     const event = columns.extras.get(row);

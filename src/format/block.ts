@@ -7,7 +7,14 @@ import { assert } from "../model/assert.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_EVENT_BLOCK_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
 import { type BlockHeader, type BlockPlace, parseBlock, sha256 } from "./block-header.ts";
-import { AT, BLOCK_FLAG, BLOCK_MAGIC, signedView, unsignedView } from "./block-layout.ts";
+import {
+  AT,
+  BLOCK_FLAG,
+  BLOCK_MAGIC,
+  signedView,
+  unsignedView,
+  VERSION_WITH_OUTSIDE,
+} from "./block-layout.ts";
 import { type BlockPlan, measure, nameBytes } from "./block-measure.ts";
 import { readColumns } from "./block-read.ts";
 import type { EventColumns } from "./event-columns.ts";
@@ -59,7 +66,7 @@ function writeHeader(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): voi
   assert(back >= 0 && back < 2 ** 32, "the irregular block before is within reach");
   view.setUint32(AT.irregularBack, back, true);
   view.setUint32(AT.magic, BLOCK_MAGIC, true);
-  view.setUint8(AT.version, plan.version);
+  view.setUint8(AT.version, place.outside === true && plan.hasCut ? VERSION_WITH_OUTSIDE : plan.version);
   view.setUint8(AT.flags, flagsOf(plan) | (plan.hasCut ? cutFlags(place) : 0));
   view.setUint32(AT.size, bytes.length, true);
   for (const field of [
@@ -90,8 +97,12 @@ function writeHeader(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): voi
   view.setFloat64(AT.timeBase, plan.timeBase, true);
 }
 
-function cutFlags({ covers, forgets }: BlockPlace): number {
-  return (covers === true ? BLOCK_FLAG.covers : 0) | (forgets === true ? BLOCK_FLAG.forgets : 0);
+function cutFlags({ covers, forgets, outside }: BlockPlace): number {
+  return (
+    (covers === true ? BLOCK_FLAG.covers : 0) |
+    (forgets === true ? BLOCK_FLAG.forgets : 0) |
+    (outside === true ? BLOCK_FLAG.outside : 0)
+  );
 }
 
 function flagsOf(plan: BlockPlan): number {

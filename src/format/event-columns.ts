@@ -20,6 +20,8 @@ export const EVENT_KIND = {
   stable: 7,
   gap: 8,
   rollback: 9,
+  peek: 10,
+  outside: 11,
 } as const satisfies Record<EventType, number>;
 
 /** Names by code. */
@@ -30,7 +32,7 @@ const EVENT_TYPES: readonly (EventType | undefined)[] = [
 
 /** True for the kinds that tell about a process's history, not about communication: checkpoint, stable, gap, rollback. */
 export function isControlKind(kind: number): boolean {
-  return kind >= EVENT_KIND.checkpoint;
+  return kind >= EVENT_KIND.checkpoint && kind <= EVENT_KIND.rollback;
 }
 
 /** True for the kinds that name a channel and a range. */
@@ -39,8 +41,19 @@ export function isRangeKind(kind: number): boolean {
     kind === EVENT_KIND.send ||
     kind === EVENT_KIND.receive ||
     kind === EVENT_KIND["page-copy"] ||
-    kind === EVENT_KIND["page-invalidate"]
+    kind === EVENT_KIND["page-invalidate"] ||
+    kind === EVENT_KIND.peek
   );
+}
+
+/** True for the kinds that name a channel, with a range or without. */
+export function namesChannel(kind: number): boolean {
+  return isRangeKind(kind) || kind === EVENT_KIND.outside;
+}
+
+/** Where a range begins is where the one before it ended: 0 that of the sends (and page traffic), 1 that of the receives. */
+export function predictedBy(kind: number): 0 | 1 {
+  return kind === EVENT_KIND.receive || kind === EVENT_KIND.peek ? 1 : 0;
 }
 
 /** The arrays of a finished set of columns, for `EventColumns.from`. */
@@ -117,8 +130,9 @@ export class EventColumns {
     const kind = EVENT_KIND[event.type];
     const time = event.time ?? Number.NaN;
     if (needsExtra(event)) this.extras.set(this.count, event);
-    if ("channel" in event)
+    if ("begin" in event)
       this.pushRange(kind, this.addChannel(event.channel), event.begin, event.end, time, thread);
+    else if ("channel" in event) this.pushRange(kind, this.addChannel(event.channel), 0, 0, time, thread);
     else this.pushRange(kind, 0, 0, 0, time, thread);
   }
 
@@ -135,8 +149,10 @@ export class EventColumns {
     const time = this.time[row]!;
     const type = EVENT_TYPES[this.kind[row]!] as "send" | "stable";
     const common = Number.isNaN(time) ? { process: this.process } : { process: this.process, time };
-    if (!isRangeKind(this.kind[row]!)) return { type: type as "stable", ...common };
+    const kind = this.kind[row]!;
+    if (!namesChannel(kind)) return { type: type as "stable", ...common };
     const channel = this.channels[this.channel[row]!]!;
+    if (!isRangeKind(kind)) return { type: "outside", ...common, channel };
     return { type: type as "send", ...common, channel, begin: this.begin[row]!, end: this.end[row]! };
   }
 
@@ -165,7 +181,7 @@ export class EventColumns {
     const here = new Int32Array(source.channels.length).fill(-1);
     for (let row = from; row < to; row += 1) {
       let index = 0;
-      if (isRangeKind(source.kind[row]!)) {
+      if (namesChannel(source.kind[row]!)) {
         const there = source.channel[row]!;
         index = here[there]!;
         if (index < 0) {
@@ -195,9 +211,11 @@ function needsExtra(event: Event): boolean {
     case "receive":
       return event.owner === true;
     case "stable":
+    case "peek":
+    case "outside":
       return false;
     case "gap":
-      return event.lost !== undefined;
+      return event.lost !== undefined || event.reason !== undefined;
     default:
       return true;
   }

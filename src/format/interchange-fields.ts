@@ -34,6 +34,10 @@ export function channelField(line: JsonObject, place: Place): string {
   return nameField(line, "channel", MAX_CHANNEL_NAME_BYTES, place);
 }
 
+export function reasonField(line: JsonObject, place: Place): string {
+  return nameField(line, "reason", MAX_CHANNEL_NAME_BYTES, place);
+}
+
 function checkName(name: string, field: string, maxBytes: number, place: Place): void {
   // A UTF-16 unit makes at most 3 bytes: short names need no counting.
   if (name.length * 3 > maxBytes && Buffer.byteLength(name) > maxBytes)
@@ -129,15 +133,27 @@ export function optionalNumber(line: JsonObject, field: string, place: Place): n
   return value + 0;
 }
 
-/** `cut`: two maps of channel → offset; a map that is not there is empty. */
+/** `cut`: maps of channel → offset; one that is not there is empty, but for `seen`. */
 export function optionalCut(line: JsonObject, place: Place): Cut | undefined {
   if (!Object.hasOwn(line, "cut")) return undefined;
   const cut = line["cut"];
   if (!isObject(cut)) throw badInput(place, "cut", `must be an object, is ${quoted(cut)}`);
-  return { sent: offsets(cut, "sent", place), received: offsets(cut, "received", place) };
+  const [sent, received] = [offsets(cut, "sent", place), offsets(cut, "received", place)];
+  if (!Object.hasOwn(cut, "seen")) return { sent, received };
+  const seen = offsets(cut, "seen", place);
+  for (const [channel, offset] of seen) {
+    const taken = received.get(channel) ?? 0;
+    if (offset < taken)
+      throw badInput(place, `cut.seen.${channel}`, `${offset} is less than the ${taken} received`);
+  }
+  return { sent, received, seen };
 }
 
-function offsets(cut: JsonObject, side: "sent" | "received", place: Place): ReadonlyMap<string, number> {
+function offsets(
+  cut: JsonObject,
+  side: "sent" | "received" | "seen",
+  place: Place,
+): ReadonlyMap<string, number> {
   if (!Object.hasOwn(cut, side)) return new Map();
   const field = `cut.${side}`;
   const value = cut[side];

@@ -1,6 +1,6 @@
 /**
  * What single lines can't show: checkpoint indices rise along each effective history, a rollback names a checkpoint of it (or one
- * that a gap may hide), and a channel has one sender and one receiver.
+ * that a gap may hide), a channel has one sender and one receiver, and one that is outside for a process has no other.
  *
  * Memory: the checkpoints in effect and one entry a channel. A rollback drops checkpoints for good, so all of them together cost
  * no more than the checkpoints did.
@@ -16,10 +16,11 @@ interface History {
   readonly gapAfter: number[];
 }
 
-/** Who first sent and received, and the lines where they did. */
+/** Who first sent, received (or looked), and said that the channel is outside, and the lines where they did. */
 interface ChannelEnds {
   send: End | undefined;
   receive: End | undefined;
+  outside: End | undefined;
 }
 
 interface End {
@@ -50,6 +51,12 @@ export class HistoryCheck {
       case "send":
       case "receive":
         this.#claim(history, event.channel, event.type, event.begin, event.end, place);
+        break;
+      case "peek":
+        this.#claim(history, event.channel, "receive", event.begin, event.end, place);
+        break;
+      case "outside":
+        this.#outside(history, event.channel, place);
         break;
       case "page-copy":
       case "page-invalidate": {
@@ -93,6 +100,28 @@ export class HistoryCheck {
       this.#claim(history, channel, "send", 0, offset, place);
     for (const [channel, offset] of event.cut?.received ?? [])
       this.#claim(history, channel, "receive", 0, offset, place);
+    for (const [channel, offset] of event.cut?.seen ?? [])
+      this.#claim(history, channel, "receive", 0, offset, place);
+    for (const channel of event.cut?.outside ?? []) this.#outside(history, channel, place);
+  }
+
+  #ends(channel: string): ChannelEnds {
+    let ends = this.#channels.get(channel);
+    if (ends === undefined) {
+      ends = { send: undefined, receive: undefined, outside: undefined };
+      this.#channels.set(channel, ends);
+    }
+    return ends;
+  }
+
+  #outside(history: History, channel: string, place: Place): void {
+    const ends = this.#ends(channel);
+    for (const holder of [ends.outside, ends.send, ends.receive])
+      if (holder !== undefined && holder.history !== history) {
+        const here = `process ${quoted(history.process)} says that channel ${quoted(channel)} is outside`;
+        throw notOutside(place, here, holder, holder === ends.outside ? "says so, too" : "is at it");
+      }
+    ends.outside ??= { history, place };
   }
 
   /** Empty ranges mean nothing: they claim nothing. */
@@ -105,15 +134,28 @@ export class HistoryCheck {
     place: Place,
   ): void {
     if (begin === end) return;
-    let ends = this.#channels.get(channel);
-    if (ends === undefined) {
-      ends = { send: undefined, receive: undefined };
-      this.#channels.set(channel, ends);
+    const ends = this.#ends(channel);
+    const { outside } = ends;
+    if (outside !== undefined && outside.history !== history) {
+      const here = `process ${quoted(history.process)} ${side}s [${begin}, ${end}) on channel ${quoted(channel)}`;
+      throw notOutside(place, here, outside, "says that it is outside");
     }
     const holder = ends[side];
     if (holder === undefined) ends[side] = { history, place };
     else if (holder.history !== history) throw secondEnd(holder, history, channel, side, begin, end, place);
   }
+}
+
+/** Two processes at a channel that is outside for one of them. */
+function notOutside(place: Place, here: string, other: End, there: string): Error {
+  const { file, line } = other.place;
+  const at = line === 0 ? file : `${file}, line ${line}`;
+  return badInput(
+    place,
+    "channel",
+    `${here}, but process ${quoted(other.history.process)} ${there} (${at}): outside is who is no part of the application`,
+    "RL_CONTRADICTION",
+  );
 }
 
 function secondEnd(

@@ -15,6 +15,7 @@ import {
   pageField,
   pageVersion,
   processField,
+  reasonField,
   wordField,
 } from "./interchange-fields.ts";
 
@@ -40,6 +41,8 @@ const READERS = new Map<unknown, Reader>([
   ["stable", (_, process) => ({ type: "stable", process })],
   ["gap", gap],
   ["rollback", rollback],
+  ["peek", (line, process, place) => ({ type: "peek", process, ...range(line, place) })],
+  ["outside", (line, process, place) => ({ type: "outside", process, channel: channelField(line, place) })],
 ]);
 
 /** Throws RL_BAD_INPUT that names file, line and field. Unknown fields are ignored. */
@@ -109,8 +112,12 @@ function checkpoint(line: JsonObject, process: string, place: Place): Mutable<Ev
 }
 
 function gap(line: JsonObject, process: string, place: Place): Mutable<Event> {
-  if (!Object.hasOwn(line, "lost")) return { type: "gap", process };
-  return { type: "gap", process, lost: integerField(line, "lost", 0, place) };
+  return {
+    type: "gap",
+    process,
+    ...(Object.hasOwn(line, "lost") ? { lost: integerField(line, "lost", 0, place) } : {}),
+    ...(Object.hasOwn(line, "reason") ? { reason: reasonField(line, place) } : {}),
+  };
 }
 
 function rollback(line: JsonObject, process: string, place: Place): Mutable<Event> {

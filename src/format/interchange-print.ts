@@ -1,5 +1,5 @@
 /** One `Event` → its canonical line: fields in a fixed order, defaults left out, channels of a cut in plain `<` order. */
-import type { Event, PageVersion } from "../model/event.ts";
+import type { Cut, Event, PageVersion } from "../model/event.ts";
 
 /** Without the newline. `parseEvent` of it gives an equal event. */
 export function printEvent(event: Event): string {
@@ -11,6 +11,10 @@ function ownFields(event: Event): string {
     case "send":
     case "receive":
       return rangeFields(event) + grantFields(event);
+    case "peek":
+      return rangeFields(event);
+    case "outside":
+      return `,"channel":${text(event.channel)}`;
     case "page-fault":
       return `,"page":${text(event.page)},"access":"${event.access}"`;
     case "page-copy":
@@ -21,7 +25,7 @@ function ownFields(event: Event): string {
     case "stable":
       return "";
     case "gap":
-      return event.lost === undefined ? "" : `,"lost":${event.lost}`;
+      return gapFields(event);
     case "rollback":
       return `,"checkpoint":${event.checkpoint}`;
   }
@@ -44,13 +48,22 @@ function versionFields({ version, writer, interval, owner }: PageVersion): strin
   return known + by + written + (owner === true ? `,"owner":true` : "");
 }
 
+function gapFields({ lost, reason }: { readonly lost?: number; readonly reason?: string }): string {
+  const count = lost === undefined ? "" : `,"lost":${lost}`;
+  return reason === undefined ? count : `${count},"reason":${text(reason)}`;
+}
+
 function checkpointFields(event: Extract<Event, { type: "checkpoint" }>): string {
   const usable = event.usable ? "" : `,"usable":false`;
   const image = event.image === undefined ? "" : `,"image":${text(event.image)}`;
-  const { cut } = event;
-  const cutText =
-    cut === undefined ? "" : `,"cut":{"sent":${offsets(cut.sent)},"received":${offsets(cut.received)}}`;
-  return `,"checkpoint":${event.checkpoint}${usable}${image}${cutText}`;
+  const cut = event.cut === undefined ? "" : `,"cut":${cutText(event.cut)}`;
+  return `,"checkpoint":${event.checkpoint}${usable}${image}${cut}`;
+}
+
+/** Which of them are outside is for the log's readers: `outside` lines say so here. */
+function cutText({ sent, received, seen }: Cut): string {
+  const looked = seen === undefined ? "" : `,"seen":${offsets(seen)}`;
+  return `{"sent":${offsets(sent)},"received":${offsets(received)}${looked}}`;
 }
 
 /** Not through an object: JavaScript would move names like "10" to the front and swallow "__proto__". */

@@ -6,7 +6,7 @@
  * record's position in the ring (u64), so that 64 bytes a record are: position, then the record.
  */
 
-export const RING_LAYOUT_VERSION = 1;
+export const RING_LAYOUT_VERSION = 2;
 /** Size of struct recovery_record, in bytes. */
 export const RECORD_BYTES = 56;
 /** One drained record: 8 bytes ring position and the record, in bytes. */
@@ -36,16 +36,27 @@ export const RingKind = {
   PAGE_FAULT: 3,
   PAGE_COPY: 4,
   PAGE_INVALIDATE: 5,
+  /** Memory rings only. */
   GAP: 6,
-  UNMATCHED: 7,
+  VERDICT: 7,
+  PEEK: 8,
 } as const;
-export const RING_KIND_COUNT = 8;
+export const RING_KIND_COUNT = 16;
 
-/** enum recovery_flag. */
-export const RingFlag = { UNIX: 1, NAIVE: 2, WRITE: 4, SOURCE: 8, DSM: 16 } as const;
+/** enum recovery_flag. OPEN, END: the one unit of `<channel>/open`, `<channel>/end`. */
+export const RingFlag = {
+  UNIX: 1,
+  WRITE: 4,
+  SOURCE: 8,
+  DSM: 16,
+  OPEN: 32,
+  END: 64,
+  /** With END: the task that closed was dying, and not with exit code 0. */
+  FAILING: 128,
+} as const;
 
-/** enum recovery_unmatched. */
-export const RingUnmatched = {
+/** enum recovery_verdict: the number of its bit among a process's flags. */
+export const RingVerdict = {
   UDP: 1,
   MPTCP: 2,
   KTLS: 3,
@@ -53,10 +64,14 @@ export const RingUnmatched = {
   OLD_CONNECTION: 5,
   OTHER_SOCKET: 6,
   FOREIGN_PAGER: 7,
+  SHARED_SOCKET: 8,
+  UNIX_OOB: 9,
+  MISSED: 10,
+  OVERFLOW: 11,
 } as const;
 
-/** Why communication could not be matched, by its number: the words of `--trust` and of reports. */
-export const UNMATCHED_REASONS: readonly string[] = [
+/** Why a process can't be followed, by number: the words of `gap.reason`, of `--trust` and of reports (model/gap-reasons.ts). */
+export const VERDICT_REASONS: readonly string[] = [
   "unknown",
   "udp",
   "mptcp",
@@ -65,7 +80,14 @@ export const UNMATCHED_REASONS: readonly string[] = [
   "old-connection",
   "other-socket",
   "foreign-pager",
+  "shared-socket",
+  "unix-oob",
+  "missed",
+  "overflow",
 ];
+
+/** enum capture_told (native/loader/told.h): what records have told of a connection's opening and ending. */
+export const Told = { OPEN_SENT: 1, OPEN_RECEIVED: 2, END_SENT: 4, END_RECEIVED: 8 } as const;
 
 /** Names of the kinds by number, for metrics. */
 export const RING_KIND_NAMES: readonly string[] = [
@@ -76,5 +98,6 @@ export const RING_KIND_NAMES: readonly string[] = [
   "page-copy",
   "page-invalidate",
   "gap",
-  "unmatched",
+  "verdict",
+  "peek",
 ];

@@ -6,7 +6,7 @@
  */
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_OFFSET } from "../model/limits.ts";
-import { RING_KIND_COUNT, SLOT_BYTES } from "./ring-layout.ts";
+import { RING_KIND_NAMES, SLOT_BYTES } from "./ring-layout.ts";
 
 /** A batch of records as struct-of-arrays, made once and filled again and again. */
 export interface RecordColumns {
@@ -16,7 +16,7 @@ export interface RecordColumns {
   readonly position: Float64Array;
   readonly kind: Uint8Array;
   readonly flags: Uint8Array;
-  /** Records of the same process missing right before this one, count. */
+  /** Memory rings: records of the same process missing right before this one, count. The kernel says 0. */
   readonly lostBefore: Uint32Array;
   /** Cgroup id. */
   readonly process: Float64Array;
@@ -27,6 +27,7 @@ export interface RecordColumns {
   readonly length: Uint32Array;
   /** Nanoseconds of CLOCK_BOOTTIME. */
   readonly time: Float64Array;
+  /** The kernel's records: incarnation of the process; those of memory rings: the thread. */
   readonly thread: Uint32Array;
 }
 
@@ -49,6 +50,8 @@ export function makeRecordColumns(rows: number): RecordColumns {
 }
 
 const WORDS = SLOT_BYTES / 4;
+/** Kinds that there are: RING_KIND_COUNT leaves room for more. */
+const KINDS = RING_KIND_NAMES.length;
 const HIGH = 2 ** 32;
 /** High words from here on would leave the exact integers of a double. */
 const HIGH_LIMIT = 2 ** 21;
@@ -69,12 +72,7 @@ export function decodeRecords(words: Uint32Array, from: number, records: number,
     const bytes = words[at + 14]!;
     const recordKind = head & 0xff;
     // One comparison for five fields: any high word past the limit leaves a bit at or above it.
-    if (
-      recordKind === 0 ||
-      recordKind >= RING_KIND_COUNT ||
-      high >>> 0 >= HIGH_LIMIT ||
-      first + bytes > MAX_OFFSET
-    ) {
+    if (recordKind === 0 || recordKind >= KINDS || high >>> 0 >= HIGH_LIMIT || first + bytes > MAX_OFFSET) {
       into.count = row;
       throw badRecord(from + row, recordKind);
     }

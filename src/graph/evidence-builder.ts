@@ -60,6 +60,8 @@ export class EvidenceBuilder {
         break;
       }
       case "page-fault":
+      case "peek":
+      case "outside":
         this.#nextLine(process);
         break;
       case "checkpoint":

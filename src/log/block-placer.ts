@@ -2,10 +2,12 @@
 import { decodeBlock, writeBlock } from "../format/block.ts";
 import type { BlockPlace } from "../format/block-header.ts";
 import { HASH_BYTES } from "../format/block-layout.ts";
-import { type BlockPlan, nameBytes, planBlock } from "../format/block-measure.ts";
-import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
+import { type BlockPlan, measure, nameBytes, planBlock } from "../format/block-measure.ts";
+import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Cut } from "../model/event.ts";
+import { MAX_BLOCK_BYTES } from "../model/limits.ts";
 import { CutCoverage } from "./cut-coverage.ts";
 import type { LogState } from "./log-state.ts";
 
@@ -24,12 +26,19 @@ const NEW_PROCESS: ProcessHead = {
   greatestCheckpoint: 0,
 };
 
+/** State key: the process of that name has `outside` rows in the log, in effect or undone, kept or removed. */
+function outsideState(process: string): string {
+  return `outside/${process}`;
+}
+
 export class BlockPlacer {
   readonly #application: string;
   readonly #state: LogState;
   /** The block with this number, committed or not; undefined if it is kept no longer. */
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
   readonly #coverage: CutCoverage;
+  /** Processes with `outside` rows that are not committed yet. */
+  readonly #outside = new Set<string>();
   #chain: number;
   #hash: Uint8Array;
 
@@ -61,12 +70,60 @@ export class BlockPlacer {
         plan.rollbackTo === undefined
           ? head.position + plan.shape.rows
           : await this.#afterRollback(columns.process, head, plan);
-      const coverage = await this.#coverage.take(columns, plan.from, plan.to, plan.hasCut, head);
-      const bytes = writeBlock({ ...this.#placeOf(head, plan, positionAfter), ...coverage }, plan);
+      if (plan.hasOutside) this.#noteOutside(columns.process);
+      const { covers, forgets, outsideAt } = await this.#coverage.take(
+        columns,
+        plan.from,
+        plan.to,
+        plan.hasCut,
+        head,
+      );
+      const telling = withOutside(plan, outsideAt, leading);
+      const place = {
+        ...this.#placeOf(head, plan, positionAfter),
+        covers: covers && telling !== undefined,
+        forgets,
+        outside: plan.hasCut && this.#hasOutside(columns.process),
+      };
+      const bytes = writeBlock(place, telling ?? plan);
       this.#advance(columns.process, head, plan, positionAfter, bytes);
       take({ chain: this.#chain, bytes });
       from = plan.to;
     }
+  }
+
+  /** `CutCoverage.complete`; `running`: processes whose accounts it may need besides those in memory. */
+  completeCut(process: string, cut: Cut, running: Iterable<string>): Promise<Cut> {
+    return this.#coverage.complete(process, cut, this.#headsOf([...running, process]));
+  }
+
+  /** `CutCoverage.senderOf`. */
+  senderOf(channel: string, running: Iterable<string>): Promise<string | undefined> {
+    return this.#coverage.senderOf(channel, this.#headsOf(running));
+  }
+
+  /** `CutCoverage.ownerOf`. */
+  ownerOf(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined> {
+    return this.#coverage.ownerOf(channel, reverse, this.#headsOf(running));
+  }
+
+  #headsOf(processes: Iterable<string>): Map<string, ProcessHead> {
+    const heads = new Map<string, ProcessHead>();
+    for (const process of processes) {
+      const head = this.#state.heads.get(process);
+      if (head !== undefined) heads.set(process, head);
+    }
+    return heads;
+  }
+
+  #noteOutside(process: string): void {
+    if (this.#hasOutside(process)) return;
+    this.#outside.add(process);
+    this.#state.put(outsideState(process), true);
+  }
+
+  #hasOutside(process: string): boolean {
+    return this.#outside.has(process) || this.#state.get(outsideState(process)) === true;
   }
 
   #placeOf(head: ProcessHead, plan: BlockPlan, positionAfter: number): BlockPlace {
@@ -127,6 +184,27 @@ export class BlockPlacer {
       chain = header.previousControl;
     }
   }
+}
+
+/** The same rows, with what is outside in their cuts; undefined where that makes the block too large: then its cuts do not cover. */
+function withOutside(
+  plan: BlockPlan,
+  outsideAt: ReadonlyMap<number, ReadonlySet<string>>,
+  leading: number,
+): BlockPlan | undefined {
+  if (outsideAt.size === 0) return plan;
+  const columns = EventColumns.from(plan.columns.process, {
+    ...plan.columns,
+    extras: new Map(plan.columns.extras),
+  });
+  for (const [row, outside] of outsideAt) {
+    const event = columns.extras.get(row);
+    if (event?.type === "checkpoint" && event.cut !== undefined)
+      columns.extras.set(row, { ...event, cut: { ...event.cut, outside } });
+  }
+  const telling = measure(columns, plan.from, plan.to, leading);
+  const rows = plan.to - plan.from;
+  return telling.sections.size <= MAX_BLOCK_BYTES || rows === 1 ? telling : undefined;
 }
 
 /**

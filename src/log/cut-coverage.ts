@@ -6,21 +6,29 @@
  * is known from the last covering cut and the lines since; where this owner of the log did not see them (it was opened anew, a
  * rollback), they are read back. Too far to read: then no cut covers, and readers take the events.
  *
- * A writer that may forget (the collector: engine/forget-closed.ts) leaves out channels that are closed at both ends. Such a cut still
+ * A writer that may forget (the collector) leaves out channels that have ended (complete-cut.ts). Such a cut still
  * covers if the covering cut before it named the channel's last offset, and says so (`BlockHeader.forgets`): older cuts name the rest.
+ *
+ * A channel that is outside may be left out by any cut: it stands where the lines left it. Of those that a cut names it is written into the
+ * cut (`Cut.outside`), so that who skips the events knows them, too; one that a covering cut leaves out is forgotten here.
  */
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, type EventColumns, isRangeKind } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Cut } from "../model/event.ts";
-import { MAX_COVERAGE_BLOCKS, MAX_LIVE_PROCESSES } from "../model/limits.ts";
+import { MAX_COVERAGE_BLOCKS, MAX_COVERAGE_NAMES, MAX_LIVE_PROCESSES } from "../model/limits.ts";
+import { type ChannelAccount, completeCut, ownsEnd, sendsOn } from "./complete-cut.ts";
 import { HistoryWalk } from "./history-walk.ts";
 
 /** Offsets by channel that a cut must reach. */
-interface Required {
+interface Required extends ChannelAccount {
   readonly sent: Map<string, number>;
   readonly received: Map<string, number>;
+  /** What was looked at; where more was received that counts. */
+  readonly seen: Map<string, number>;
+  /** Channels known to be outside that it may still name. */
+  outside: Set<string>;
   /** The last covering cut: what it says stands, also where the next one is silent. Absent: silence covers nothing. */
   stated: Cut | undefined;
   /** Cuts in effect left channels out. */
@@ -31,15 +39,21 @@ interface Required {
 interface Coverage {
   readonly covers: boolean;
   readonly forgets: boolean;
+  /** By row: which of the channels that its cut names are outside. Only rows where some are. */
+  readonly outsideAt: OutsideAt;
 }
 
-const NO_CUT: Coverage = { covers: false, forgets: false };
+type OutsideAt = ReadonlyMap<number, ReadonlySet<string>>;
+
+const NO_CUT: Coverage = { covers: false, forgets: false, outsideAt: new Map() };
 const NOTHING: Cut = { sent: new Map(), received: new Map() };
 
 export class CutCoverage {
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
   /** In order of last use. Null: it can't be known, so no cut of the process covers. */
   readonly #required = new Map<string, Required | null>();
+  /** What is outside for processes that went back: a rollback does not undo it. Until it is read back what is in effect. */
+  readonly #undone = new Map<string, ReadonlySet<string>>();
   readonly #mayForget: boolean;
 
   constructor(blockAt: (chain: number) => Promise<Uint8Array | undefined>, mayForget = false) {
@@ -62,13 +76,54 @@ export class CutCoverage {
       required = await this.#readBack(process, head);
     }
     this.#required.delete(process);
-    const covers = required !== null && follow(required, columns, from, to);
+    const outsideAt = new Map<number, ReadonlySet<string>>();
+    const covers = required !== null && follow(required, columns, from, to, outsideAt);
     // A rollback stands last: what is in effect now must be read back.
     if (columns.kind[to - 1] !== EVENT_KIND.rollback) this.#remember(process, required);
-    return hasCut ? { covers, forgets: required?.forgets === true } : NO_CUT;
+    else if (required !== null && required.outside.size > 0) this.#undone.set(process, required.outside);
+    return hasCut ? { covers, forgets: required?.forgets === true, outsideAt } : NO_CUT;
   }
 
-  #remember(process: string, required: Required | null): void {
+  /**
+   * The collector's cut with the ended channels that it must name (complete-cut.ts). `heads`: of this process and of those that run: what the
+   * others did is known as far as this owner of the log saw it. Where it can't be known the cut stays as it is, and will not cover.
+   */
+  async complete(process: string, cut: Cut, heads: ReadonlyMap<string, ProcessHead>): Promise<Cut> {
+    const accounts = await this.#accounts(heads);
+    const own = this.#required.get(process);
+    return own ? completeCut(cut, own, accounts) : cut;
+  }
+
+  /** The process that has sent on a channel since its last covering cut, or that this one names as a sender. */
+  async senderOf(channel: string, heads: ReadonlyMap<string, ProcessHead>): Promise<string | undefined> {
+    await this.#accounts(heads);
+    return this.#find((account) => sendsOn(account, channel));
+  }
+
+  /** The same for the process whose end of a connection sends on `channel` and receives on `reverse`. */
+  async ownerOf(
+    channel: string,
+    reverse: string,
+    heads: ReadonlyMap<string, ProcessHead>,
+  ): Promise<string | undefined> {
+    await this.#accounts(heads);
+    return this.#find((account) => ownsEnd(account, channel, reverse));
+  }
+
+  #find(matches: (account: ChannelAccount) => boolean): string | undefined {
+    for (const [process, account] of this.#required) if (account && matches(account)) return process;
+    return undefined;
+  }
+
+  /** Of the listed processes, read back where they must be, and of all that are known. */
+  async #accounts(heads: ReadonlyMap<string, ProcessHead>): Promise<ChannelAccount[]> {
+    for (const [process, head] of heads)
+      if (!this.#required.has(process)) this.#remember(process, await this.#readBack(process, head));
+    return [...this.#required.values()].filter((account) => account !== null);
+  }
+
+  #remember(process: string, known: Required | null): void {
+    const required = this.#mayForget && known !== null && namesIn(known) > MAX_COVERAGE_NAMES ? null : known;
     this.#required.set(process, required);
     if (this.#required.size <= MAX_LIVE_PROCESSES) return;
     const [oldest] = this.#required.keys();
@@ -91,20 +146,33 @@ export class CutCoverage {
       if (walk.blocks > MAX_COVERAGE_BLOCKS) return null;
     }
     if (walk.truncated) return null;
+    for (const channel of this.#undone.get(process) ?? []) required.outside.add(channel);
+    this.#undone.delete(process);
     for (const { columns, from, to } of newer.reverse()) follow(required, columns, from, to);
     return required;
   }
 
   #requiredBy(cut: Cut, forgets: boolean): Required {
-    const { sent, received } = cut;
     const stated = this.#mayForget ? cut : undefined;
-    return { sent: new Map(sent), received: new Map(received), stated, forgets };
+    return {
+      sent: new Map(cut.sent),
+      received: new Map(cut.received),
+      seen: new Map(cut.seen),
+      outside: new Set(cut.outside),
+      stated,
+      settled: new Set(),
+      forgets,
+    };
   }
 
   async #parsed(chain: number): Promise<ParsedBlock | undefined> {
     const bytes = await this.#blockAt(chain);
     return bytes === undefined ? undefined : parseBlock(bytes);
   }
+}
+
+function namesIn({ sent, received, seen }: Required): number {
+  return sent.size + received.size + seen.size;
 }
 
 /** The newest cut among the first `rows` rows. */
@@ -118,7 +186,13 @@ function lastCut(columns: EventColumns, rows: number): { row: number; cut: Cut }
 }
 
 /** Brings `required` up to rows [from, to). True if every cut among them covers. */
-function follow(required: Required, columns: EventColumns, from: number, to: number): boolean {
+function follow(
+  required: Required,
+  columns: EventColumns,
+  from: number,
+  to: number,
+  outsideAt?: Map<number, ReadonlySet<string>>,
+): boolean {
   let covers = true;
   let done = from;
   for (let row = from; row < to; row += 1) {
@@ -127,17 +201,24 @@ function follow(required: Required, columns: EventColumns, from: number, to: num
     if (event.type !== "checkpoint" || event.cut === undefined) continue;
     raiseByRows(required, columns, done, row);
     done = row;
-    const { sent, received } = event.cut;
+    const named = outsideOf(event.cut, required);
+    if (named.size > 0) outsideAt?.set(row, named);
     const { stated } = required;
-    const reached =
-      reaches(sent, required.sent, stated?.sent) && reaches(received, required.received, stated?.received);
+    const reached = reachesAll(event.cut, required);
     covers &&= reached;
     if (reached && stated !== undefined) {
-      required.forgets ||= leavesOut(event.cut, stated);
+      required.forgets ||= leavesOut(event.cut, stated, required.outside);
       required.stated = event.cut;
     }
-    settle(required.sent, sent, reached);
-    settle(required.received, received, reached);
+    settle(required.sent, event.cut.sent, reached);
+    settle(required.received, event.cut.received, reached);
+    settle(required.seen, event.cut.seen ?? NOTHING.sent, reached);
+    if (reached) {
+      required.outside = named;
+      for (const end of required.settled)
+        if (!(end[0] === ">" ? required.sent : required.received).has(end.slice(1)))
+          required.settled.delete(end);
+    }
   }
   raiseByRows(required, columns, done, to);
   return covers;
@@ -145,17 +226,64 @@ function follow(required: Required, columns: EventColumns, from: number, to: num
 
 type Offsets = ReadonlyMap<string, number>;
 
-/** `stated`: a channel that the cut does not name stands where this one says. */
-function reaches(cut: Offsets, required: Offsets, stated: Offsets | undefined): boolean {
-  for (const [channel, offset] of required)
-    if (!((cut.get(channel) ?? stated?.get(channel) ?? -1) >= offset)) return false;
+/** Which of the channels that the cut names are outside. */
+function outsideOf(cut: Cut, { outside }: Required): Set<string> {
+  const named = new Set(cut.outside);
+  for (const channel of outside)
+    if (cut.sent.has(channel) || cut.received.has(channel) || cut.seen?.has(channel) === true)
+      named.add(channel);
+  return named;
+}
+
+function reachesAll(cut: Cut, { sent, received, seen, outside, stated }: Required): boolean {
+  return (
+    reaches(
+      (channel) => cut.sent.get(channel),
+      sent,
+      outside,
+      (channel) => stated?.sent.get(channel),
+    ) &&
+    reaches(
+      (channel) => cut.received.get(channel),
+      received,
+      outside,
+      (channel) => stated?.received.get(channel),
+    ) &&
+    reaches(
+      (channel) => seenBy(cut, channel),
+      seen,
+      outside,
+      (channel) => stated && seenBy(stated, channel),
+    )
+  );
+}
+
+/** What is received has been seen. */
+function seenBy({ received, seen }: Cut, channel: string): number | undefined {
+  return seen?.get(channel) ?? received.get(channel);
+}
+
+type OffsetOf = (channel: string) => number | undefined;
+
+/** `stated`: a channel that the cut does not name stands where this says; one that is outside, where the lines left it. */
+function reaches(cut: OffsetOf, required: Offsets, outside: ReadonlySet<string>, stated: OffsetOf): boolean {
+  for (const [channel, offset] of required) {
+    const said = cut(channel);
+    if (said === undefined && outside.has(channel)) continue;
+    if (!((said ?? stated(channel) ?? -1) >= offset)) return false;
+  }
   return true;
 }
 
-function leavesOut(cut: Cut, stated: Cut): boolean {
-  const missing = (now: Offsets, before: Offsets): boolean =>
-    [...before.keys()].some((channel) => !now.has(channel));
-  return missing(cut.sent, stated.sent) || missing(cut.received, stated.received);
+/** Inside channels that it does not name any more. */
+function leavesOut(cut: Cut, stated: Cut, outside: ReadonlySet<string>): boolean {
+  const missing = (now: OffsetOf, before: Offsets | undefined): boolean =>
+    [...(before?.keys() ?? [])].some((channel) => now(channel) === undefined && !outside.has(channel));
+  return (
+    missing((channel) => cut.sent.get(channel), stated.sent) ||
+    missing((channel) => cut.received.get(channel), stated.received) ||
+    missing((channel) => seenBy(cut, channel), stated.seen)
+  );
 }
 
 /** After a covering cut its offsets are all that is required; else they add to it. */
@@ -170,26 +298,29 @@ function raise(required: Map<string, number>, channel: string, offset: number): 
 
 function raiseByRows(required: Required, columns: EventColumns, from: number, to: number): void {
   const { kind, channel, begin, end, channels } = columns;
-  /** By channel and end (0 sent, 1 received); 0 = not touched, since empty ranges say nothing. */
-  const reach = new Float64Array(from < to ? channels.length * 2 : 0);
+  /** By channel and what was done (0 sent, 1 received, 2 seen); 0 = not touched, since empty ranges say nothing. */
+  const reach = new Float64Array(from < to ? channels.length * 3 : 0);
+  const offsets = [required.sent, required.received, required.seen] as const;
   for (let row = from; row < to; row += 1) {
     const code = kind[row] as number;
+    if (code === EVENT_KIND.outside) required.outside.add(channels[channel[row] as number] as string);
     if (!isRangeKind(code) || (begin[row] as number) >= (end[row] as number)) continue;
-    const slot = (channel[row] as number) * 2 + (receives(columns, row, code) ? 1 : 0);
+    const slot = (channel[row] as number) * 3 + sideOf(columns, row, code);
     if ((end[row] as number) > (reach[slot] as number)) reach[slot] = end[row] as number;
   }
   for (let slot = 0; slot < reach.length; slot += 1)
     if ((reach[slot] as number) > 0)
       raise(
-        slot % 2 === 0 ? required.sent : required.received,
-        channels[slot >>> 1] as string,
+        offsets[slot % 3] as Map<string, number>,
+        channels[Math.floor(slot / 3)] as string,
         reach[slot] as number,
       );
 }
 
-function receives(columns: EventColumns, row: number, code: number): boolean {
-  if (code === EVENT_KIND.send) return false;
-  if (code === EVENT_KIND.receive) return true;
+function sideOf(columns: EventColumns, row: number, code: number): 0 | 1 | 2 {
+  if (code === EVENT_KIND.send) return 0;
+  if (code === EVENT_KIND.receive) return 1;
+  if (code === EVENT_KIND.peek) return 2;
   const event = columns.event(row);
-  return "role" in event && event.role === "destination";
+  return "role" in event && event.role === "destination" ? 1 : 0;
 }

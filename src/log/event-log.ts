@@ -12,6 +12,7 @@ import { BASE_STATE, type LogBase } from "../format/log-base.ts";
 import { encodeCommit, type ProcessHead } from "../format/log-commit.ts";
 import { blockKey, COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Cut } from "../model/event.ts";
 import { SEGMENT_BYTES } from "../model/limits.ts";
 import { writeAnchor } from "./anchor-file.ts";
 import { BlockPlacer } from "./block-placer.ts";
@@ -32,7 +33,7 @@ export interface EventLogOptions {
   readonly application?: string;
   /** A segment is sealed once its blocks hold this many bytes. Default SEGMENT_BYTES. */
   readonly segmentBytes?: number;
-  /** Its cuts leave closed channels out that no line needs any more, and only those (log/cut-coverage.ts). */
+  /** Its cuts leave out channels that have ended, as `completeCut` says, and only those (log/cut-coverage.ts). */
   readonly mayForget?: boolean;
 }
 
@@ -206,6 +207,27 @@ export class EventLog {
     const { firstChain, lastChain } = this.#anchor;
     const heads = this.#state.committedHeads();
     return { firstChain, lastChain, heads, firstCarried: this.#carried.first() };
+  }
+
+  /**
+   * A collector's cut with the ended channels that it must name (complete-cut.ts). `running`: processes that use channels of it. All that
+   * the process did must have been appended. Throws what reading throws.
+   */
+  completeCut(process: string, cut: Cut, running: Iterable<string>): Promise<Cut> {
+    this.#check();
+    return this.#placer.completeCut(process, cut, running);
+  }
+
+  /** The process that has sent on a channel, as far back as the next cuts reach. */
+  senderOf(channel: string, running: Iterable<string>): Promise<string | undefined> {
+    this.#check();
+    return this.#placer.senderOf(channel, running);
+  }
+
+  /** The process whose end of a connection sends on `channel` and receives on `reverse`, as far back as the next cuts reach. */
+  ownerOf(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined> {
+    this.#check();
+    return this.#placer.ownerOf(channel, reverse, running);
   }
 
   /** Newest block of each process, appended ones that wait for `commit` included. */

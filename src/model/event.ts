@@ -10,6 +10,10 @@
 export interface Cut {
   readonly sent: ReadonlyMap<string, number>;
   readonly received: ReadonlyMap<string, number>;
+  /** How far it has looked (`peek`), ≥ received; a channel not named here: as far as it has received. */
+  readonly seen?: ReadonlyMap<string, number>;
+  /** Of the channels named above, those that are outside (`OutsideEvent`): written by the log for readers that skip the events, no field of interchange.md. */
+  readonly outside?: ReadonlySet<string>;
 }
 
 interface Common {
@@ -79,6 +83,17 @@ export interface GapEvent extends Common {
   readonly type: "gap";
   /** How many events are known to be missing; absent when nobody knows. */
   readonly lost?: number;
+  /** Why, in a word: udp, mptcp, ktls, shared-socket, left, … */
+  readonly reason?: string;
+}
+/** Looked at and left there (MSG_PEEK): remembered like a receive, in transit as before. */
+export interface PeekEvent extends Common, Range {
+  readonly type: "peek";
+}
+/** The other end of the channel is no part of the application and never goes back. Holds for the whole channel, wherever it stands. */
+export interface OutsideEvent extends Common {
+  readonly type: "outside";
+  readonly channel: string;
 }
 export interface RollbackEvent extends Common {
   readonly type: "rollback";
@@ -95,7 +110,9 @@ export type Event =
   | CheckpointEvent
   | StableEvent
   | GapEvent
-  | RollbackEvent;
+  | RollbackEvent
+  | PeekEvent
+  | OutsideEvent;
 
 export type EventType = Event["type"];
 

@@ -48,7 +48,7 @@ export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
 export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
-/** The same timer while the kernel wakes the reader for the next record: only losses without a record are found by it. */
+/** The same timer while the kernel wakes the reader for the next record. */
 export const IDLE_POLL_MS = 1000;
 /** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected. */
 export const ACCEPT_POLL_MS = 250;
@@ -57,8 +57,22 @@ export const ACCEPT_POLL_MS = 250;
  * collector they are lost, and then the runtime stops, too.
  */
 export const RING_LOOK_MS = 100;
-/** How often losses that no record has told yet are looked for, in ms. */
-export const LOSS_POLL_MS = 100;
+/** How often the kernel is asked which processes it can't follow, in ms, if anything was recorded since. */
+export const VERDICT_POLL_MS = 1000;
+/** Openings and endings whose other half has not come, of one application, count; older ones are looked for in the log. */
+export const MAX_OPEN_MESSAGES = 65_536;
+/** Openings and endings of one application that wait to be decided, count; then it is drained at once. */
+export const MAX_HELD_MESSAGES = 16_384;
+/** How long after a task died closing a connection its process may still live, in ms, before that was an ending like any other. */
+export const FAILING_END_MS = 1000;
+/** The same for an AF_UNIX connection, whose closing end says nothing: how long its process may take to end. */
+export const UNIX_END_MS = 100;
+/** Channel names that the next cut of one process must reach, count; beyond that no cut covers, and readers take the events. */
+export const MAX_COVERAGE_NAMES = 65_536;
+/** A drain gives up where the ring stays full for so long, in ms. */
+export const FLUSH_LIMIT_MS = 20_000;
+/** The log of an application without live processes is closed after this time without use, in ms; it is opened again on demand. */
+export const IDLE_LOG_MS = 30_000;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
 export const CHANNEL_CACHE_ENTRIES = 65_536;
 /** Processes recorded at one time over all applications, count (as many as the kernel map `processes` holds). */

@@ -394,9 +394,21 @@ async function recordOne(request: RestartRequest, target: Target): Promise<void>
   await log.append(app, { type: "rollback", process, checkpoint });
 }
 
-/** Its names are derived again. */
-function entryOf({ flags, live, local, remote, sent, received, unacknowledged, queued }: CutEntry): CutEntry {
-  return { flags, live, local, remote, sent, received, unacknowledged, queued };
+/** Its names are derived again. An image of an older version says nothing of what was told and seen. */
+function entryOf({ flags, live, local, remote, sent, received, ...rest }: CutEntry): CutEntry {
+  const { told = 0, seen = received, unacknowledged, queued } = rest as Partial<CutEntry>;
+  return {
+    flags,
+    live,
+    told,
+    local,
+    remote,
+    sent,
+    received,
+    seen,
+    unacknowledged: unacknowledged ?? 0,
+    queued: queued ?? 0,
+  };
 }
 
 /** Connections first: they may speak while their processes stand still, and then nobody waits for them. */

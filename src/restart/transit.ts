@@ -333,7 +333,9 @@ function sequenceOf(initial: number, offset: number): number {
 
 function announce(entry: CutDetail, unacknowledged: number): CutEntry {
   const { flags, local, remote, sent, received } = entry;
-  return { flags, live: 1, local, remote, sent, received, unacknowledged, queued: 0 };
+  // An image of an older version says nothing of what was told and seen.
+  const { told = 0, seen = received } = entry as Partial<CutDetail>;
+  return { flags, live: 1, told, local, remote, sent, received, seen, unacknowledged, queued: 0 };
 }
 
 /** The line's own promise, looked at once more before anything happens: nobody has received what is not sent. */

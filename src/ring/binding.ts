@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
-import type { CaptureCounters, CutEntry, UserfaultCounts } from "./event-source.ts";
+import type { CaptureCounters, CutEntry, UserfaultCounts, Verdict } from "./event-source.ts";
 
 /** A tagged native handle; opaque. */
 export type NativeHandle = { readonly __native: unique symbol };
@@ -28,21 +28,33 @@ export interface NativeState {
   readonly fill: number;
 }
 
+export interface NativePart {
+  readonly part: string;
+  readonly variant: string;
+  readonly inUse: number;
+  readonly usable: number;
+  readonly reason: string;
+}
+
 /** The addon as it is: throws Errors with a positive `errno`; `call` turns them into ours. */
 export interface NativeAddon {
-  open(pinDir: string, ringBytes: number, cgroupLevel: number): NativeHandle;
+  /** `variant`: parts that are forced (native/loader/capture.h), "" = the best that runs here. */
+  open(pinDir: string, ringBytes: number, cgroupLevel: number, variant: string): NativeHandle;
   /** The capture that an attach helper holds, at the other end of an inherited socket, which the handle owns from now on. */
   openHelped(socket: number): NativeHandle;
   attach(pinnedRing: string, ringBytes: number): NativeHandle;
   close(handle: NativeHandle): void;
   unpin(pinDir: string): void;
-  select(handle: NativeHandle, cgroupId: number, on: boolean): void;
+  select(handle: NativeHandle, cgroupId: number, on: boolean, incarnation: number): void;
   counters(handle: NativeHandle): CaptureCounters;
-  takeLost(handle: NativeHandle, cgroupId: number): number;
-  cut(handle: NativeHandle, cgroupId: number): { complete: number; entries: CutEntry[] };
-  forgetClosed(handle: NativeHandle, cgroupId: number, entries: readonly CutEntry[]): void;
+  cut(handle: NativeHandle, cgroupId: number): { complete: number; pending: number; entries: CutEntry[] };
+  /** Returns 1 where the ring had no room for all. */
+  flush(handle: NativeHandle, cgroupIds: readonly number[]): number;
+  verdicts(handle: NativeHandle): Verdict[];
   expectRestore(handle: NativeHandle, entries: readonly CutEntry[]): void;
   probe(): { name: string; supported: number; reason: string }[];
+  /** Tries every variant of every part of the capture; with a handle also which are in use. */
+  parts(handle: NativeHandle | undefined): NativePart[];
   /** Fills `out`; `status` receives position, foreign slots, busy. Returns the number of records. */
   drain(handle: NativeHandle, out: Uint8Array, status: Float64Array): number;
   commit(handle: NativeHandle, position: number): void;

@@ -7,28 +7,62 @@
 export interface CutEntry {
   /** Bits of `RingFlag`. */
   readonly flags: number;
-  /** 1: an open socket was read; 0: closed, its last offsets. */
+  /** 1: behind an open descriptor of the process; 0: its socket exists, but no descriptor shows it. */
   readonly live: number;
-  /** 1: its socket is no more, nothing but the last offsets is left of it. Absent or 0: it may still be there. */
-  readonly gone?: number;
+  /** Bits of `Told`: what records have told of its opening and ending. */
+  readonly told: number;
   readonly local: number;
   readonly remote: number;
   readonly sent: number;
   readonly received: number;
+  /** ≥ received: how far it has looked (MSG_PEEK). */
+  readonly seen: number;
   /** Bytes sent and not acknowledged by the peer's kernel. */
   readonly unacknowledged: number;
   /** Bytes in the receive queue, not yet taken. */
   readonly queued: number;
 }
 
-/** Cumulative counters of the capture programs; arrays are indexed by `RingKind`. */
+/** Connections of one process whose sockets exist; what has ended stands in records. */
+export interface SourceCut {
+  /** False: it holds a connection without a name. */
+  readonly complete: boolean;
+  /** True: the ring had no room for all that no record tells yet: read it, and ask again. */
+  readonly pending: boolean;
+  readonly entries: readonly CutEntry[];
+}
+
+/** Why the kernel can't follow a process; sticks for the incarnation. */
+export interface Verdict {
+  readonly cgroupId: number;
+  readonly incarnation: number;
+  /** 1 << `RingVerdict`. */
+  readonly bits: number;
+  /** Shared socket: cgroup of the other process that used the first such socket, and the socket's names; else 0. */
+  readonly other: number;
+  readonly local: number;
+  readonly remote: number;
+}
+
+/** One way to do one part of the capture. */
+export interface CapturePart {
+  readonly part: string;
+  /** Best first among those of its part. */
+  readonly variant: string;
+  readonly inUse: boolean;
+  /** Its programs were loaded, attached and run here. */
+  readonly usable: boolean;
+  /** One sentence: what it gives and costs, or the kernel's own answer. */
+  readonly reason: string;
+}
+
+/** Cumulative counters of the capture programs; arrays are indexed by `RingKind`. Statistics: no event is missing for them. */
 export interface CaptureCounters {
   readonly committed: readonly number[];
+  /** Records that found no room; others tell what they would have told. */
   readonly lost: readonly number[];
-  /** Times a program did not run because it interrupted itself: events nobody counted by process. */
+  /** Times a program did not run because it interrupted itself. */
   readonly recursionMisses: number;
-  /** 1: byte offsets come from the naive rule, which concurrent threads on one socket can break. */
-  readonly naive: number;
 }
 
 /** Calls of recorded processes that succeeded, and the bytes of their ranges; `fault` and `unread` count messages. */
@@ -84,15 +118,20 @@ export interface EventSource {
   onWake(callback: () => void): void;
   /** Nanoseconds of the records' clock. */
   now(): number;
-  select(cgroupId: number, on: boolean): void;
+  /** Everything in the cgroup is recorded, or no longer; `incarnation` stands in its records, a new one begins with fresh verdicts. */
+  select(cgroupId: number, on: boolean, incarnation: number): void;
   counters(): CaptureCounters;
   /** What the recorded processes did by userfaultfd; undefined or absent: nobody asked to look. */
   userfaultCounts?(): UserfaultCounts | undefined;
-  /** Losses of a process not yet in any record's `lost_before`; reads and clears, count. */
-  takeLost(cgroupId: number): number;
-  cut(cgroupId: number): { readonly complete: boolean; readonly entries: readonly CutEntry[] };
-  /** Closed connections that later cuts need not name; absent where nothing is captured. */
-  forgetClosed?(cgroupId: number, entries: readonly CutEntry[]): void;
+  /** Connections of a process. What no record tells yet of it goes into the ring first. */
+  cut(cgroupId: number): SourceCut;
+  /**
+   * Puts into the ring whatever the processes did and no record tells yet, closed ends included. True: there was not room for all of it:
+   * read the ring, and ask again. Absent where positions are kept by nobody.
+   */
+  flush?(cgroupIds: readonly number[]): boolean;
+  /** Of all selected processes that have any; absent where nothing is captured. */
+  verdicts?(): readonly Verdict[];
   /** Announces TCP connections that a restore is about to make; absent where nothing is captured. */
   expectRestore?(entries: readonly CutEntry[]): void;
   close(): void;

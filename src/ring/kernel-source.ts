@@ -3,7 +3,17 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 import { call, type NativeAddon, type NativeHandle, native, type UserfaultHandle } from "./binding.ts";
-import type { CaptureCounters, CutEntry, DrainResult, EventSource, UserfaultCounts } from "./event-source.ts";
+import type {
+  CaptureCounters,
+  CapturePart,
+  CutEntry,
+  DrainResult,
+  EventSource,
+  SourceCut,
+  UserfaultCounts,
+  Verdict,
+} from "./event-source.ts";
+import { partOf } from "./kernel-support.ts";
 import { lockReader, readerFolder } from "./reader-lock.ts";
 import { RingReader } from "./ring-reader.ts";
 
@@ -19,11 +29,21 @@ export interface KernelSourceOptions {
    * is open. It costs every system call of the machine a few tens of nanoseconds (docs/userfaultfd.md).
    */
   readonly userfaults?: boolean;
+  /**
+   * Parts of the capture that are forced, "progress=exit,sockets=tables" (native/loader/capture.h); absent: $RECOVERY_LINE_CAPTURE, else the
+   * best that runs here. Used only when the programs are loaded.
+   */
+  readonly variant?: string;
   /** Socket of an attach helper that opened the capture with these options; absent: it is opened here, which takes rights. */
   readonly helper?: number;
 }
 
-const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0, naive: 0 };
+const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0 };
+
+/** What was asked for, or what the environment asks for; "": nothing is forced. */
+export function captureVariant(asked: string | undefined): string {
+  return asked ?? process.env["RECOVERY_LINE_CAPTURE"] ?? "";
+}
 
 /** The kernel's number of the map behind a descriptor: never used twice in one boot. */
 function mapId(fd: number): string {
@@ -77,7 +97,9 @@ export class KernelSource implements EventSource {
     const { pinDir, ringBytes, cgroupLevel, helper } = options;
     if (helper !== undefined) return KernelSource.#helped(helper, options);
     const addon = native();
-    const handle = call(`capture in ${pinDir}`, () => addon.open(pinDir, ringBytes, cgroupLevel));
+    const handle = call(`capture in ${pinDir}`, () =>
+      addon.open(pinDir, ringBytes, cgroupLevel, captureVariant(options.variant)),
+    );
     const source = KernelSource.#over(addon, handle, true, () => lockReader(pinDir));
     if (options.userfaults) source.#watchUserfaults();
     return source;
@@ -169,9 +191,9 @@ export class KernelSource implements EventSource {
     return this.#native.bootTime();
   }
 
-  select(cgroupId: number, on: boolean): void {
+  select(cgroupId: number, on: boolean, incarnation: number): void {
     if (this.#captures)
-      call(`select cgroup ${cgroupId}`, () => this.#native.select(this.#handle, cgroupId, on));
+      call(`select cgroup ${cgroupId}`, () => this.#native.select(this.#handle, cgroupId, on, incarnation));
   }
 
   counters(): CaptureCounters {
@@ -186,23 +208,25 @@ export class KernelSource implements EventSource {
     return handle && call("counts of userfaultfd", () => this.#native.userfaultCounts(handle));
   }
 
-  takeLost(cgroupId: number): number {
-    return this.#captures ? call("losses", () => this.#native.takeLost(this.#handle, cgroupId)) : 0;
-  }
-
-  cut(cgroupId: number): { complete: boolean; entries: readonly CutEntry[] } {
-    const { complete, entries } = call(`cut of cgroup ${cgroupId}`, () =>
+  cut(cgroupId: number): SourceCut {
+    const { complete, pending, entries } = call(`cut of cgroup ${cgroupId}`, () =>
       this.#native.cut(this.#handle, cgroupId),
     );
-    return { complete: complete !== 0, entries };
+    return { complete: complete !== 0, pending: pending !== 0, entries };
   }
 
-  /**
-   * Closed connections (`live` 0) that the caller has stored for good; later cuts no longer name them. The kernel keeps 2^18 of all
-   * processes together; beyond that cuts are incomplete.
-   */
-  forgetClosed(cgroupId: number, entries: readonly CutEntry[]): void {
-    call("closed connections", () => this.#native.forgetClosed(this.#handle, cgroupId, entries));
+  flush(cgroupIds: readonly number[]): boolean {
+    if (!this.#captures || cgroupIds.length === 0) return false;
+    return call("flush", () => this.#native.flush(this.#handle, cgroupIds)) !== 0;
+  }
+
+  verdicts(): readonly Verdict[] {
+    return this.#captures ? call("verdicts", () => this.#native.verdicts(this.#handle)) : [];
+  }
+
+  /** Every variant of every part, and which this capture uses. */
+  parts(): readonly CapturePart[] {
+    return call("parts of the capture", () => this.#native.parts(this.#handle)).map(partOf);
   }
 
   /**

@@ -1,9 +1,10 @@
 /** What this machine can capture: a typed answer with reasons, never a crash. */
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { native } from "./binding.ts";
+import { type NativePart, native } from "./binding.ts";
+import type { CapturePart } from "./event-source.ts";
 
 export interface Capability {
-  /** "btf", "ring-buffer", "tcp-exact", "tcp-naive", "socket-iterator", "cgroup2", "unix", … */
+  /** "btf", "permission", "ring-buffer", "cgroup2" */
   readonly name: string;
   readonly supported: boolean;
   /** One sentence. */
@@ -23,6 +24,26 @@ export function kernelSupport(): readonly Capability[] {
     if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
     return [{ name: "addon", supported: false, reason: error.message }];
   }
+}
+
+export function partOf({ part, variant, inUse, usable, reason }: NativePart): CapturePart {
+  return { part, variant, inUse: inUse !== 0, usable: usable !== 0, reason };
+}
+
+/** Every variant of every part of the capture, tried on this kernel; leaves nothing behind. None without the addon. */
+export function captureParts(): readonly CapturePart[] {
+  try {
+    return native().parts(undefined).map(partOf);
+  } catch (error) {
+    if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
+    return [];
+  }
+}
+
+/** Parts that no variant can do here: without them nothing can be captured. */
+export function missingParts(parts: readonly CapturePart[]): string[] {
+  const names = [...new Set(parts.map(({ part }) => part))];
+  return names.filter((name) => !parts.some(({ part, usable }) => part === name && usable));
 }
 
 /** Throws RL_NOT_SUPPORTED naming the first missing capability and its reason. */

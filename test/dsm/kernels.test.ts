@@ -91,7 +91,7 @@ interface Seen {
 function channelsOf(events: readonly DsmEvent[]): Map<string, Seen> {
   const channels = new Map<string, Seen>();
   for (const event of events) {
-    if (!("channel" in event)) continue;
+    if (!("begin" in event)) continue;
     const seen = channels.get(event.channel) ?? { sent: 0, received: 0 };
     channels.set(event.channel, seen);
     const sends = event.type === "send" || ("role" in event && event.role === "source");
@@ -115,7 +115,7 @@ test.each([
     const soFar = new Map<string, number>();
     let cuts = 0;
     for (const event of events) {
-      if ("channel" in event) soFar.set(`${event.process} ${event.channel}`, event.end);
+      if ("begin" in event) soFar.set(`${event.process} ${event.channel}`, event.end);
       if (event.type !== "checkpoint") continue;
       for (const [channel, offset] of [...event.cut!.sent, ...event.cut!.received]) {
         expect(soFar.get(`${event.process} ${channel}`)).toBe(offset);

@@ -28,7 +28,7 @@ function isMessage(event: Event, dsm: DsmModel): boolean {
 function fromEvents(history: History, n: number, channel: string, side: Side, dsm: DsmModel): Bytes {
   let bytes = NONE;
   for (const event of history.slice(0, n))
-    if (isMessage(event, dsm) && "channel" in event && event.channel === channel)
+    if (isMessage(event, dsm) && "begin" in event && event.channel === channel)
       if (isSend(event) === (side === "sent")) bytes = union(bytes, range(event.begin, event.end));
   return bytes;
 }

@@ -86,7 +86,7 @@ function collect(histories: readonly History[], options: Options): Map<string, C
         firstGap = 0;
       } else if (event.type === "gap") {
         if (firstGap === 0) firstGap = line;
-      } else if ("channel" in event && event.begin < event.end) {
+      } else if ("begin" in event && event.begin < event.end) {
         const { begin, end } = event;
         const facts = of(event.channel);
         const fact = { begin, end, from: line, unlessBy: 0 };

@@ -180,7 +180,7 @@ function withoutLog(event: Event): Event {
 }
 
 function countLine(counters: Counters, event: Event): void {
-  if (!("channel" in event)) return;
+  if (!("begin" in event)) return;
   const isSource = event.type === "send" || ("role" in event && event.role === "source");
   const offsets = isSource ? counters.sent : counters.received;
   offsets.set(event.channel, Math.max(event.end, offsets.get(event.channel) ?? 0));

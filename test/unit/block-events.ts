@@ -35,7 +35,17 @@ const page = fc.oneof(
   fc.maxSafeInteger().map((value) => value + 0),
 );
 const offsets = fc.array(fc.tuple(name, offset), { maxLength: 5 }).map((pairs) => new Map(pairs));
-const cut: fc.Arbitrary<Cut> = fc.record({ sent: offsets, received: offsets });
+/** Seen where it was received, or more; outside is what any set of bits says. */
+const cut: fc.Arbitrary<Cut> = fc
+  .tuple(offsets, offsets, fc.option(offsets), fc.option(fc.nat()))
+  .map(([sent, received, more, bits]) => {
+    const seen = new Map(
+      [...(more ?? [])].map(([name, end]) => [name, Math.max(end, received.get(name) ?? 0)]),
+    );
+    const names = [...sent.keys(), ...received.keys(), ...(more === null ? [] : seen.keys())];
+    const outside = new Set(names.filter((_, at) => (((bits ?? 0) >> at) & 1) === 1));
+    return { sent, received, ...(more === null ? {} : { seen }), ...(bits === null ? {} : { outside }) };
+  });
 const role = fc.constantFrom("source" as const, "destination" as const);
 const known = {
   version: offset,
@@ -63,7 +73,12 @@ const body: fc.Arbitrary<object> = fc.oneof(
     .tuple(fc.constantFrom("page-copy", "page-invalidate"), range, page, role, version)
     .map(([type, at, named, as, of]) => ({ type, ...at, page: named, role: as, ...of })),
   fc.constant({ type: "stable" }),
-  fc.oneof(fc.constant({ type: "gap" }), fc.record({ type: fc.constant("gap"), lost: offset })),
+  fc.record(
+    { type: fc.constant("gap"), lost: offset, reason: fc.constantFrom("udp", "left", "ключ") },
+    { requiredKeys: ["type"] },
+  ),
+  range.map((at) => ({ type: "peek", ...at })),
+  name.map((channel) => ({ type: "outside", channel })),
   fc.record(
     {
       type: fc.constant("checkpoint"),

@@ -201,6 +201,53 @@ test("a block is of version 2 only where a row carries a page version, and versi
   const bytes = encodeBlock(firstPlace(columns), columns);
   bytes[AT.version] = 1;
   expect(() => decodeBlock(seal(bytes))).toThrow("an extra of 8 fields");
-  bytes[AT.version] = 3;
-  expect(() => decodeBlock(seal(bytes))).toThrow("unknown version 3");
+  bytes[AT.version] = 4;
+  expect(() => decodeBlock(seal(bytes))).toThrow("unknown version 4");
+});
+
+test("a block is of version 3 only where a row looks, is outside, tells a gap's reason or a cut's more; version 2 has no room for them", () => {
+  const p = { process: "p" };
+  const c = { ...p, channel: "c" };
+  const checkpoint = { type: "checkpoint", ...p, checkpoint: 1, usable: true } as const;
+  const cut = { sent: new Map([["c", 1]]), received: new Map([["d", 2]]) };
+  const blockOf = (event: Event, outside = false): Uint8Array => {
+    const columns = columnsOf([event]);
+    return encodeBlock({ ...firstPlace(columns), outside }, columns);
+  };
+  const versionOf = (event: Event): number => blockOf(event)[AT.version]!;
+  expect(versionOf({ type: "gap", ...p, lost: 1 })).toBe(1);
+  expect(versionOf({ ...checkpoint, cut })).toBe(1);
+  expect(blockOf({ ...checkpoint, cut }, true)[AT.version]).toBe(3);
+  const rows: [Event, string][] = [
+    [{ type: "peek", ...c, begin: 0, end: 1 }, "unknown kind 10"],
+    [{ type: "outside", ...c }, "unknown kind 11"],
+    [{ type: "gap", ...p, reason: "udp" }, "an extra of 4 fields"],
+    [{ ...checkpoint, cut: { ...cut, seen: new Map([["d", 3]]) } }, "an extra of 9 fields"],
+    [{ ...checkpoint, cut: { ...cut, outside: new Set(["d"]) } }, "an extra of 9 fields"],
+  ];
+  for (const [event, why] of rows) {
+    expect([event, versionOf(event)]).toEqual([event, 3]);
+    const bytes = Uint8Array.from(blockOf(event));
+    bytes[AT.version] = 2;
+    expect(() => decodeBlock(seal(bytes))).toThrow(why);
+  }
+  const flagged = Uint8Array.from(blockOf({ ...checkpoint, cut }, true));
+  flagged[AT.version] = 2;
+  expect(() => decodeBlock(seal(flagged))).toThrow("a flag of a later version");
+});
+
+test("peeks and outside rows are regular, no control rows, and what was looked at is received next", () => {
+  const c = { process: "p", channel: "c" };
+  const rows: Event[] = [{ type: "outside", ...c }];
+  for (let at = 0; at < 900; at += 3)
+    rows.push(
+      { type: "peek", ...c, begin: at, end: at + 3 },
+      { type: "receive", ...c, begin: at, end: at + 3 },
+    );
+  const columns = columnsOf(rows);
+  const plan = planBlock(columns, 0, 8);
+  expect([plan.controls, plan.irregular, plan.hasOutside]).toEqual([0, false, true]);
+  expect(plan.beginExceptionRows).toEqual([]);
+  const { columns: decoded } = decodeBlock(encodeBlock(firstPlace(columns), columns));
+  expect([...decoded.events()]).toEqual(rows);
 });

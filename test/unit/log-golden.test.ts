@@ -113,17 +113,36 @@ function everyKind(): Event[][] {
       { type: "rollback", ...p, checkpoint: 1 },
       { type: "send", ...p, channel: "tcp:0a0b0c0d-01020304", begin: 70_000, end: 70_001 },
     ],
+    [
+      { type: "outside", process: "web", channel: "curl" },
+      { type: "peek", process: "web", channel: "curl", begin: 0, end: 4, node: "n1" },
+      { type: "receive", process: "web", channel: "curl", begin: 0, end: 9 },
+      { type: "peek", process: "web", channel: "curl", begin: 9, end: 70_000, time: 2 },
+      { type: "gap", process: "web", reason: "udp" },
+      { type: "gap", process: "web", lost: 3, reason: "shared-socket" },
+      {
+        type: "checkpoint",
+        process: "web",
+        checkpoint: 1,
+        usable: true,
+        cut: {
+          sent: new Map([["log", 0]]),
+          received: new Map([["curl", 9]]),
+          seen: new Map([["curl", 70_000]]),
+        },
+      },
+    ],
   ];
 }
 
 async function writeGolden(path: string): Promise<void> {
   const log = await EventLog.open(path, { create: true, application: "golden" });
-  const [first, pages, versions, last] = everyKind();
+  const [first, pages, versions, last, outside] = everyKind();
   await commitOf(log, columnsOf(first!), columnsOf(pages!), columnsOf(versions!));
   log.putState("ring", { position: 4096, ringId: "boot:1", live: true, names: ["p0"] });
   await log.commit();
   await log.rotate();
-  await commitOf(log, columnsOf(last!));
+  await commitOf(log, columnsOf(last!), columnsOf(outside!));
   await log.close();
   for (const segment of readdirSync(join(path, "segments")))
     for (const name of ["LOG", "LOG.old"]) rmSync(join(path, "segments", segment, name), { force: true });

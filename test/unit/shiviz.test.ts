@@ -32,7 +32,7 @@ function reachable(lines: readonly (readonly Event[])[]): Uint8Array[] {
   const before: Set<number>[] = lines.map(() => new Set());
   const last = new Map<string, number>();
   const sentBy = new Map<string, number>();
-  const key = (event: Event): string => ("channel" in event ? `${event.channel} ${event.begin}` : "");
+  const key = (event: Event): string => ("begin" in event ? `${event.channel} ${event.begin}` : "");
   lines.forEach((events, at) => {
     for (const event of events) {
       const previous = last.get(event.process);

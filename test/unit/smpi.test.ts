@@ -22,7 +22,7 @@ function trace(...ranks: string[]): string {
 
 /** Short form of an event: `0:send 0-1#7 [0,1)`. */
 function brief(event: Event): string {
-  if (!("channel" in event)) return `${event.process.slice(4)}:${event.type}`;
+  if (!("begin" in event)) return `${event.process.slice(4)}:${event.type}`;
   return `${event.process.slice(4)}:${event.type} ${event.channel.slice(4)} [${event.begin},${event.end})`;
 }
 

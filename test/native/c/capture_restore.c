@@ -195,7 +195,7 @@ static void case_restarted_end(void) {
     tiles(client, RECOVERY_RECEIVE, a.local, a.remote, 0, a.received);
     tiles(server, RECOVERY_RECEIVE, b.local, b.remote, 0, b.received);
     tiles(server, RECOVERY_SEND, b.local, b.remote, 0, b.sent);
-    EQUAL(count_records(client, RECOVERY_UNMATCHED) + count_records(server, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(client, RECOVERY_VERDICT) + count_records(server, RECOVERY_VERDICT), 0);
 }
 
 /* ---- both ends out of nothing ---- */
@@ -277,7 +277,7 @@ static void case_wrap(void) {
     tiles(client, RECOVERY_RECEIVE, a.local, a.remote, RECEIVED, RECEIVED + answered);
     tiles(server, RECOVERY_SEND, b.local, b.remote, RECEIVED, RECEIVED + answered);
     tiles(server, RECOVERY_RECEIVE, b.local, b.remote, SENT, SENT + sent);
-    EQUAL(count_records(client, RECOVERY_UNMATCHED) + count_records(server, RECOVERY_UNMATCHED), 0);
+    EQUAL(count_records(client, RECOVERY_VERDICT) + count_records(server, RECOVERY_VERDICT), 0);
 }
 
 /* Nobody announced them: no name, and both sides say so. */
@@ -295,8 +295,8 @@ static void case_not_announced(void) {
     release(server, 1);
     reached(client, 2);
     reached(server, 2);
-    CHECK(has_unmatched(client, RECOVERY_UNMATCHED_OLD_CONNECTION));
-    CHECK(has_unmatched(server, RECOVERY_UNMATCHED_OLD_CONNECTION));
+    CHECK(has_verdict(client, RECOVERY_VERDICT_OLD_CONNECTION));
+    CHECK(has_verdict(server, RECOVERY_VERDICT_OLD_CONNECTION));
     EQUAL(test.records.count, 2);
     EQUAL(frozen_cut(client).complete, 0);
 }

@@ -86,14 +86,14 @@ static void capture_with_two(void) {
     struct capture *capture = NULL;
     struct capture_cut_entry *entries = NULL;
     size_t count;
-    int complete, status = open_instance(&capture, error);
+    int complete, status = open_instance(&capture, error), pending;
 
     if (status != 0)
         FAIL("capture_open: %d %s", status, error);
-    status = capture_select(capture, chosen, 1, error);
+    status = capture_select(capture, chosen, 1, 1, error);
     if (status != 0)
         FAIL("capture_select: %d %s", status, error);
-    status = capture_cut(capture, chosen, &entries, &count, &complete, error);
+    status = capture_cut(capture, chosen, &entries, &count, &complete, &pending, error);
     if (status != 0)
         FAIL("capture_cut: %d %s", status, error);
     EQUAL(complete, 1);

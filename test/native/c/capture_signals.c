@@ -33,13 +33,6 @@ static void case_load(void) {
     require_signals_open();
 }
 
-static void case_load_naive(void) {
-    set_timer(1000);
-    set_up_with(1 << 16, 1);
-    set_timer(0);
-    CHECK(signals > 0);
-}
-
 static void case_load_userfault(void) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct userfault *userfault = NULL;
@@ -58,7 +51,6 @@ static void case_load_userfault(void) {
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         {"load", case_load},
-        {"load-naive", case_load_naive},
         {"load-userfault", case_load_userfault},
     };
     return run_cases(cases, sizeof(cases) / sizeof(cases[0]), argc, argv);

@@ -34,19 +34,6 @@ static void case_request_and_answer(void) {
     run_pair(ping, pong);
 }
 
-static void case_naive(void) {
-    set_up_with(4 << 20, 1);
-    const struct pair pair = run_pair(ping, pong);
-    struct capture_counters counters;
-
-    EQUAL(capture_counters(test.capture, &counters, NULL), 0);
-    EQUAL(counters.naive, 1);
-    for (size_t i = 0; i < test.records.count; i++)
-        if (test.records.items[i].kind == RECOVERY_SEND)
-            EQUAL(test.records.items[i].flags, RECOVERY_FLAG_NAIVE);
-    CHECK(count_records(pair.client, RECOVERY_SEND) > 0);
-}
-
 static void pour(int fd, struct told *told) {
     for (int i = 0; i < 40; i++)
         send_all(fd, block, sizeof(block) - (size_t)i * 7, told);
@@ -58,7 +45,7 @@ static void drink(int fd, struct told *told) {
 }
 
 static void case_bulk(void) {
-    set_up_with(16 << 20, 0);
+    set_up_with(16 << 20);
     run_pair(pour, drink);
 }
 
@@ -70,7 +57,7 @@ static void nothing(int fd, struct told *told) {
 static void case_empty_history(void) {
     set_up();
     const struct pair pair = run_pair(nothing, nothing);
-    EQUAL(test.records.count, 0);
+    EQUAL(count_records(pair.client, RECOVERY_SEND) + count_records(pair.server, RECOVERY_RECEIVE), 0);
     EQUAL(pair.client_cut.live, 1);
     EQUAL(pair.client_cut.sent, 0);
 }
@@ -496,12 +483,9 @@ static void case_many_connections(void) {
         tiles(client, RECOVERY_SEND, cut.entries[i].local, cut.entries[i].remote, 0, cut.entries[i].sent);
     }
     EQUAL(sum, client->told->sent);
-    EQUAL(capture_forget_closed(test.capture, client->id, cut.entries, cut.count, NULL), 0);
-    EQUAL(take_cut(client).count, 0);
-    EQUAL(take_cut(server).count, MANY);
     select_actor(server, 0);
     EQUAL(capture_cut(test.capture, server->id, &(struct capture_cut_entry *){0}, &(size_t){0}, &(int){0},
-                      NULL),
+                      &(int){0}, NULL),
           -ESRCH);
 }
 
@@ -613,7 +597,6 @@ static void case_ipv6(void) {
 int main(int argc, char **argv) {
     static const struct test_case cases[] = {
         {"request-and-answer", case_request_and_answer},
-        {"naive", case_naive},
         {"bulk", case_bulk},
         {"empty-history", case_empty_history},
         {"peek", case_peek},

@@ -178,10 +178,19 @@ static inline void *shared_memory(size_t bytes) {
     return memory;
 }
 
-static inline void open_capture(uint32_t ring_bytes, int naive) {
+/* RECOVERY_LINE_CAPTURE forces a variant on every test; a test may ask for more by `extra`. */
+static inline const char *forced_variant(const char *extra) {
+    static char variant[256];
+    const char *forced = getenv("RECOVERY_LINE_CAPTURE");
+
+    snprintf(variant, sizeof(variant), "%s,%s", forced == NULL ? "" : forced, extra == NULL ? "" : extra);
+    return variant;
+}
+
+static inline void open_capture_as(uint32_t ring_bytes, const char *extra) {
     char error[CAPTURE_ERROR_BYTES] = "";
     const struct capture_options options = {
-        .pin_dir = test.pins, .ring_bytes = ring_bytes, .cgroup_level = 2, .force_naive = naive};
+        .pin_dir = test.pins, .ring_bytes = ring_bytes, .cgroup_level = 2, .variant = forced_variant(extra)};
     const int status = capture_open(&options, &test.capture, NULL, error);
     int fd;
     uint32_t bytes;
@@ -195,7 +204,11 @@ static inline void open_capture(uint32_t ring_bytes, int naive) {
     ring_reader_init(&test.reader, &test.map);
 }
 
-static inline void set_up_with(uint32_t ring_bytes, int naive) {
+static inline void open_capture(uint32_t ring_bytes) {
+    open_capture_as(ring_bytes, NULL);
+}
+
+static inline void set_up_as(uint32_t ring_bytes, const char *extra) {
     char mount[200];
 
     test.owner = getpid();
@@ -203,20 +216,24 @@ static inline void set_up_with(uint32_t ring_bytes, int naive) {
     find_cgroup2(mount, sizeof(mount));
     snprintf(test.pins, sizeof(test.pins), "/sys/fs/bpf/recovery-line-test-%d", getpid());
     test.said = shared_memory(sizeof(*test.said));
-    open_capture(ring_bytes, naive);
+    open_capture_as(ring_bytes, extra);
     snprintf(test.root, sizeof(test.root), "%s/recovery-line-test-%d", mount, getpid());
     CHECK(mkdir(test.root, 0755) == 0);
 }
 
+static inline void set_up_with(uint32_t ring_bytes) {
+    set_up_as(ring_bytes, NULL);
+}
+
 static inline void set_up(void) {
-    set_up_with(4 << 20, 0);
+    set_up_with(4 << 20);
 }
 
 /* ---- actors ---- */
 
 static inline void select_actor(struct actor *actor, int on) {
     char error[CAPTURE_ERROR_BYTES] = "";
-    const int status = capture_select(test.capture, actor->id, on, error);
+    const int status = capture_select(test.capture, actor->id, on, 1, error);
     if (status != 0)
         FAIL("capture_select: %d %s", status, error);
 }
@@ -356,19 +373,44 @@ static inline void drain(void) {
     } while (batch.records > 0);
 }
 
+/* A range of data, looks included. */
+static inline bool is_range_of(const struct recovery_record *record, const struct actor *actor, int kind) {
+    return record->process == actor->id && record->kind == kind &&
+           (record->flags & (RECOVERY_FLAG_OPEN | RECOVERY_FLAG_END)) == 0;
+}
+
 static inline size_t count_records(const struct actor *actor, int kind) {
     size_t count = 0;
     for (size_t i = 0; i < test.records.count; i++)
-        count += test.records.items[i].process == actor->id && test.records.items[i].kind == kind;
+        count += is_range_of(&test.records.items[i], actor, kind);
     return count;
 }
 
-static inline bool has_unmatched(const struct actor *actor, uint64_t reason) {
+/* Why the kernel can't follow the actor, as bits. */
+static inline uint32_t verdicts_of(const struct actor *actor) {
+    struct capture_verdict *all;
+    uint32_t bits = 0;
+    size_t count;
+
+    EQUAL(capture_verdicts(test.capture, &all, &count, NULL), 0);
+    for (size_t i = 0; i < count; i++)
+        if (all[i].cgroup_id == actor->id)
+            bits = all[i].bits;
+    free(all);
+    return bits;
+}
+
+static inline bool has_verdict(const struct actor *actor, uint32_t reason) {
+    return verdicts_of(actor) >> reason & 1;
+}
+
+/* Records of openings and endings: of the one flag, sent or received. */
+static inline size_t count_units(const struct actor *actor, int kind, uint8_t flag) {
+    size_t count = 0;
     for (size_t i = 0; i < test.records.count; i++)
-        if (test.records.items[i].process == actor->id && test.records.items[i].kind == RECOVERY_UNMATCHED &&
-            test.records.items[i].local == reason)
-            return true;
-    return false;
+        count += test.records.items[i].process == actor->id && test.records.items[i].kind == kind &&
+                 (test.records.items[i].flags & flag) != 0;
+    return count;
 }
 
 static inline int by_begin(const void *left, const void *right) {
@@ -385,8 +427,7 @@ static inline size_t tiles(const struct actor *actor, int kind, uint64_t local, 
 
     for (size_t i = 0; i < test.records.count; i++) {
         const struct recovery_record *record = &test.records.items[i];
-        if (record->process == actor->id && record->kind == kind && record->local == local &&
-            record->remote == remote)
+        if (is_range_of(record, actor, kind) && record->local == local && record->remote == remote)
             mine[count++] = *record;
     }
     qsort(mine, count, sizeof(*mine), by_begin);
@@ -421,12 +462,79 @@ struct cut {
     int complete;
 };
 
+static inline struct capture_cut_entry *entry_of(struct cut *cut, uint8_t flags, uint64_t local,
+                                                 uint64_t remote) {
+    for (size_t i = 0; i < cut->count; i++)
+        if (cut->entries[i].flags == flags && cut->entries[i].local == local &&
+            cut->entries[i].remote == remote)
+            return &cut->entries[i];
+    cut->entries = realloc(cut->entries, (cut->count + 1) * sizeof(*cut->entries));
+    CHECK(cut->entries != NULL);
+    cut->entries[cut->count] = (struct capture_cut_entry){.flags = flags, .local = local, .remote = remote};
+    return &cut->entries[cut->count++];
+}
+
+static inline void raise_to(uint64_t *offset, uint64_t end) {
+    if (end > *offset)
+        *offset = end;
+}
+
+/* What the records alone say of every connection that the actor ever had. */
+static inline struct cut recorded_cut(const struct actor *actor) {
+    struct cut cut = {.complete = 1};
+
+    for (size_t i = 0; i < test.records.count; i++) {
+        const struct recovery_record *record = &test.records.items[i];
+        const uint8_t flags = record->flags & RECOVERY_FLAG_UNIX;
+        const bool sends = record->kind == RECOVERY_SEND;
+        if (record->process != actor->id || record->kind == RECOVERY_VERDICT ||
+            record->kind == RECOVERY_PAGE_FAULT)
+            continue;
+        struct capture_cut_entry *entry = entry_of(&cut, flags, record->local, record->remote);
+        if (record->flags & RECOVERY_FLAG_OPEN)
+            entry->told |= sends ? CAPTURE_OPEN_SENT : CAPTURE_OPEN_RECEIVED;
+        else if (record->flags & RECOVERY_FLAG_END)
+            entry->told |= sends ? CAPTURE_END_SENT : CAPTURE_END_RECEIVED;
+        else
+            raise_to(record->kind == RECOVERY_PEEK ? &entry->seen : (sends ? &entry->sent : &entry->received),
+                     record->begin + record->length);
+    }
+    for (size_t i = 0; i < cut.count; i++)
+        raise_to(&cut.entries[i].seen, cut.entries[i].received);
+    return cut;
+}
+
+/*
+ * Where every connection stands that the actor ever had: what exists as the kernel says, what has ended as
+ * the records say. Of what exists both must say the same: reading a cut brings the records up to it.
+ */
 static inline struct cut take_cut(const struct actor *actor) {
     char error[CAPTURE_ERROR_BYTES] = "";
-    struct cut cut;
-    const int status = capture_cut(test.capture, actor->id, &cut.entries, &cut.count, &cut.complete, error);
+    struct cut kernel = {0};
+    int pending = 1, status = 0;
+
+    while (status == 0 && pending) {
+        free(kernel.entries);
+        kernel.entries = NULL;
+        status = capture_cut(test.capture, actor->id, &kernel.entries, &kernel.count, &kernel.complete,
+                             &pending, error);
+        drain();
+    }
     if (status != 0)
         FAIL("capture_cut: %d %s", status, error);
+    struct cut cut = recorded_cut(actor);
+    for (size_t i = 0; i < kernel.count; i++) {
+        const struct capture_cut_entry now = kernel.entries[i];
+        struct capture_cut_entry *entry = entry_of(&cut, now.flags, now.local, now.remote);
+        if (entry->sent != now.sent || entry->received != now.received || entry->seen != now.seen)
+            FAIL("records say %llu sent, %llu received, %llu seen; the kernel %llu, %llu, %llu",
+                 (unsigned long long)entry->sent, (unsigned long long)entry->received,
+                 (unsigned long long)entry->seen, (unsigned long long)now.sent,
+                 (unsigned long long)now.received, (unsigned long long)now.seen);
+        *entry = now;
+    }
+    cut.complete = kernel.complete;
+    free(kernel.entries);
     return cut;
 }
 
@@ -542,6 +650,16 @@ struct pair {
     struct capture_cut_entry client_cut, server_cut;
 };
 
+/* One has opened, the other has accepted, and both have ended, once each. */
+static inline void opened_and_ended(const struct pair *pair) {
+    EQUAL(count_units(pair->client, RECOVERY_SEND, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(pair->client, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 0);
+    EQUAL(count_units(pair->server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(pair->server, RECOVERY_SEND, RECOVERY_FLAG_OPEN), 0);
+    EQUAL(count_units(pair->client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
+    EQUAL(count_units(pair->server, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
+}
+
 /* Both ends play their part to the end; then ranges, names and cuts (alive, and after exit) must agree with
  * what the actors counted themselves. */
 static inline struct pair run_pair(actor_function *client, actor_function *server) {
@@ -567,14 +685,15 @@ static inline struct pair run_pair(actor_function *client, actor_function *serve
     tiles(pair.client, RECOVERY_RECEIVE, local, remote, 0, pair.client_cut.received);
     tiles(pair.server, RECOVERY_SEND, remote, local, 0, pair.server_cut.sent);
     tiles(pair.server, RECOVERY_RECEIVE, remote, local, 0, pair.server_cut.received);
-    EQUAL(count_records(pair.client, RECOVERY_UNMATCHED), 0);
-    EQUAL(count_records(pair.server, RECOVERY_UNMATCHED), 0);
+    EQUAL(verdicts_of(pair.client), 0);
+    EQUAL(verdicts_of(pair.server), 0);
     release(pair.client, 1);
     ended(pair.client);
     same_offsets(only(take_cut(pair.client)), pair.client_cut);
     release(pair.server, 1);
     ended(pair.server);
     same_offsets(only(take_cut(pair.server)), pair.server_cut);
+    opened_and_ended(&pair);
     return pair;
 }
 

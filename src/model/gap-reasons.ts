@@ -1,0 +1,73 @@
+/** Why events of a process are missing or can't be followed (`gap.reason`): in words, and what to do. One table for everybody who says it. */
+
+export interface GapReason {
+  /** What the process did, or what happened: completes "it …". */
+  readonly what: string;
+  /** What to do about it. */
+  readonly advice: string;
+}
+
+const REASONS: Readonly<Record<string, GapReason>> = {
+  udp: {
+    what: "exchanged UDP packets with a recorded process",
+    advice: "let them talk over TCP or unix stream sockets, or vouch for it: run --trust udp",
+  },
+  mptcp: {
+    what: "used Multipath TCP, whose bytes have no positions here",
+    advice:
+      "turn it off (sysctl net.mptcp.enabled=0, GODEBUG=multipathtcp=0), or vouch for it: run --trust mptcp",
+  },
+  ktls: {
+    what: "encrypts in the kernel (kernel TLS), which hides the positions of its bytes",
+    advice: "let the program encrypt by itself, or vouch for it: run --trust ktls",
+  },
+  "unix-dgram": {
+    what: "used unix datagram sockets, which have no positions",
+    advice: "use unix stream or seqpacket sockets, or vouch for it: run --trust unix-dgram",
+  },
+  "old-connection": {
+    what: "uses a connection whose beginning was not recorded",
+    advice: "start the collector before the program, and restore only with `recovery-line restart`",
+  },
+  "other-socket": {
+    what: "used a kind of socket that can't be followed (vsock, packet, sctp, …)",
+    advice: "use TCP or unix stream sockets, or vouch for it: run --trust other-socket",
+  },
+  "foreign-pager": {
+    what: "has its memory filled by another process (userfaultfd)",
+    advice: "start both under one name",
+  },
+  "shared-socket": {
+    what: "uses one end of a connection together with another recorded process",
+    advice: "start both under one name: what shares a socket fails and goes back together",
+  },
+  "unix-oob": {
+    what: "took a byte of a unix socket out of its order (MSG_OOB)",
+    advice: "send urgent data as ordinary data, or vouch for it: run --trust unix-oob",
+  },
+  missed: {
+    what: "used sockets without positions while the kernel left a capture program out",
+    advice: "checkpoint a new life of it: end it and start it again, or restart it",
+  },
+  overflow: {
+    what: "closed more connections while the ring was full than the kernel keeps for it",
+    advice: "give the collector a larger ring (collect --ring-size), then start the process again",
+  },
+  unknown: {
+    what: "went on while nobody could write down what it did",
+    advice: "repair the log's disk, then start the process again",
+  },
+  left: {
+    what: "has a part that left its cgroup, which nobody records",
+    advice: "keep what belongs to it in its cgroup",
+  },
+  "runtime-died": {
+    what: "ended before all its memory rings had been read",
+    advice: "keep the collector alive while runtimes with memory rings are",
+  },
+};
+
+/** Of a reason that nobody here knows: its word. */
+export function gapReason(reason: string): GapReason {
+  return REASONS[reason] ?? { what: `can't be followed (${reason})`, advice: "see docs/operate.md" };
+}
