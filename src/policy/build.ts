@@ -268,12 +268,8 @@ class Builder {
     const { event, each } = context.handler;
     if (each === "node" && /^(self|peer)\./.test(name))
       throw this.#wrong(at, context, `${name} is one process's: a handler for the node can't tell whose`);
-    if (row.event !== undefined && ![row.event].flat().includes(event))
-      throw this.#wrong(
-        at,
-        context,
-        `${name} is known while ${[row.event].flat().join(" or ")} is handled, not ${event}`,
-      );
+    if (row.event !== undefined && row.event !== event)
+      throw this.#wrong(at, context, `${name} is known while ${row.event} is handled, not ${event}`);
     this.#requires(name, row.where);
     const known = this.#facts.indexOf(name);
     return known >= 0 ? known : this.#facts.push(name) - 1;

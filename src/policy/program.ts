@@ -260,7 +260,8 @@ export function parseSettings(component: Component, settings: readonly string[])
 
 const NO_NAMES = { types: new Map<string, { kind: NamedKind; type: ValueType }>(), facts: false };
 
-function constantOf(text: string, type: ValueType, setting: string): number {
+/** "10 s" as a value of a type, in seconds or bytes. `setting`: what the message names. Throws RL_USAGE. */
+export function constantOf(text: string, type: ValueType, setting: string): number {
   try {
     const expression = parseExpression(text, NO_NAMES);
     if (isSameType(expression.type, type)) return constantValue(expression);

@@ -38,7 +38,7 @@ export function xmlSchema(): string {
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
     "<!-- Made from src/policy/vocabulary.ts by `recovery-line policy schema`. -->",
-    '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns="' + NAMESPACE + '"',
+    `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns="${NAMESPACE}"`,
     `  targetNamespace="${NAMESPACE}" elementFormDefault="qualified">`,
     ...kinds.map(simpleType),
     ...Object.entries(GROUPS).map(([name, members]) => group(name, members)),

@@ -140,7 +140,7 @@ interface FactRow {
   readonly where: Where;
   readonly help: string;
   /** Only while this event is handled. */
-  readonly event?: EventName | readonly EventName[];
+  readonly event?: EventName;
 }
 
 /** Facts of the kit. Those of `self` and `peer` are one process's: they exist in handlers for each process only. */
@@ -238,7 +238,7 @@ export const FACTS = {
     help: "messages or ranges sent since the last beat",
   },
   "message.index": {
-    event: ["receiving", "received"],
+    event: "receiving",
     type: "number",
     where: PER_MESSAGE,
     help: "its sender's `self.index`, carried by the message",
