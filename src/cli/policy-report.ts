@@ -13,7 +13,7 @@ export function comparisonText(application: string, comparison: Comparison): str
   return (
     `${headText(application, comparison)}\n` +
     table(["METRIC", "POLICY", "FROZEN PATTERN", "DELAYS PUSHED ALONG", ""], rows) +
-    `\n${footText(comparison)}`
+    `\n${undecidedText(comparison)}${footText(comparison)}`
   );
 }
 
@@ -27,7 +27,7 @@ function headText(application: string, { events, processes, policies, instants, 
 
 function metricRows({ policies, undecided }: Comparison, metric: Metric): string[][] {
   const pairs = undecided.filter((one) => one.metric === metric);
-  const rows = policies.map(({ label, frozen, pushed }, index) => {
+  return policies.map(({ label, frozen, pushed }, index) => {
     const open = pairs.some((pair) => pair.policies.includes(label));
     return [
       index === 0 ? METRICS[metric] : "",
@@ -37,8 +37,16 @@ function metricRows({ policies, undecided }: Comparison, metric: Metric): string
       open ? "?" : "",
     ];
   });
-  if (pairs.length > 0) rows.push(["", `undecided: ${pairsText(pairs)}`]);
-  return rows;
+}
+
+/** A line a metric: pairs that the two columns, or the drawn orders, rank differently. */
+function undecidedText({ undecided }: Comparison): string {
+  if (undecided.length === 0) return "";
+  const lines = (Object.keys(METRICS) as Metric[]).map((metric) => {
+    const pairs = undecided.filter((one) => one.metric === metric);
+    return pairs.length === 0 ? "" : `  ${METRICS[metric]}: ${pairsText(pairs)}\n`;
+  });
+  return `Undecided (?): the columns (delays) or the orders drawn (orders) rank the two differently.\n${lines.join("")}\n`;
 }
 
 function pairsText(pairs: Comparison["undecided"]): string {
@@ -60,18 +68,14 @@ function valueText(metric: Metric, value: number): string {
   return Number.isInteger(value) ? String(value) : value.toFixed(2);
 }
 
-function footText({ model, timed, undecided }: Comparison): string {
+function footText({ model, timed }: Comparison): string {
   const clock = timed
     ? "Times are those of each process's own clock; no two clocks are compared."
     : `The log has no time stamps: an event takes ${model.event} s (model).`;
-  const doubt =
-    undecided.length === 0
-      ? ""
-      : "undecided: the two columns (delays) or the drawn orders (orders) rank the two policies differently.\n";
   return (
     `Model: a checkpoint holds its process still ${model.checkpoint} s, a restart takes ${model.restart} s, an image has ` +
     `${model.imageBytes} bytes, a process fails every ${model.mtbf} s.\n` +
     `${clock} Drains, budgets of the host and what the outside world does are not in it.\n` +
-    `Lines, useless checkpoints, depth and breadth hold for the recorded pattern under any placement.\n${doubt}`
+    `Lines, useless checkpoints, depth and breadth hold for the recorded pattern under any placement.\n`
   );
 }

@@ -2,7 +2,7 @@
 import { FailureIndex } from "../graph/failure-index.ts";
 import { obsoleteCheckpoints } from "../graph/obsolete.ts";
 import { NOTHING_UNDONE } from "../graph/propagate-rollback.ts";
-import { type Rules, rollbackModel } from "../graph/rollback-model.ts";
+import { type RollbackModel, type Rules, rollbackModel } from "../graph/rollback-model.ts";
 import { uselessCheckpoints } from "../graph/zigzag.ts";
 import { MAX_COLLECT_STEPS } from "../model/limits.ts";
 import type { ReplayEvidence } from "./replay-evidence.ts";
@@ -35,8 +35,8 @@ export const METRICS = {
 export type Metric = keyof typeof METRICS;
 export type Measures = Record<Metric, number>;
 
-/** Metrics of which more is better. */
-export const MORE_IS_BETTER: ReadonlySet<Metric> = new Set(["available"]);
+/** The process is not rolled back. */
+export const CONTINUES = NOTHING_UNDONE;
 
 /** One failure's cost, by the process that fails. */
 export interface FailureCosts {
@@ -58,8 +58,7 @@ export class Measurer {
   #breadth = 0;
   #recovery = 0;
   #stored = 0;
-  /** Of the newest instant, count. */
-  retained = 0;
+  /** Checkpoints that no future line needs, as of the newest instant, count. */
   garbage = 0;
   costs: FailureCosts;
 
@@ -74,34 +73,51 @@ export class Measurer {
     };
   }
 
-  /** One instant: each process fails by itself. Returns kept positions by failure where asked for. */
+  /** One instant: each process fails by itself. Returns positions by failure, where somebody will look at them. */
   instant(clocks: Float64Array, logging: boolean, keep = false): Uint32Array[] {
-    const evidence = this.#evidence.build(clocks);
+    const evidence = this.#evidence.buildWindow(clocks);
     const model = rollbackModel(evidence, this.#rules);
     const index = new FailureIndex(model);
-    const kept: Uint32Array[] = [];
+    const lines: Uint32Array[] = [];
     for (let failed = 0; failed < clocks.length; failed += 1) {
-      const undone = index.of([failed]);
-      this.#failure(failed, undone, clocks);
-      if (keep) kept.push(undone);
+      const kept = this.#kept(index.of([failed]));
+      this.#failure(failed, kept, clocks);
+      if (keep) lines.push(kept);
     }
-    const { obsolete } = obsoleteCheckpoints([model], { logging, maxSteps: MAX_COLLECT_STEPS });
-    this.garbage = obsolete.reduce((sum, flag) => sum + flag, 0);
-    this.retained = obsolete.length - clocks.length - this.garbage;
-    this.#stored += this.retained * this.#cost.imageBytes;
-    this.#instants += 1;
-    return kept;
+    this.#count(model, logging);
+    const everybody = Array.from(clocks, (_, p) => p);
+    this.#evidence.window.collapse([...this.#kept(index.of(everybody))]);
+    return lines;
   }
 
-  #failure(failed: number, undone: Uint32Array, clocks: Float64Array): void {
+  /** First undone lines of the window as positions of the whole history; CONTINUES where nothing is undone. */
+  #kept(undone: Uint32Array): Uint32Array {
+    const { window } = this.#evidence;
+    return undone.map((line, p) => (line === NOTHING_UNDONE ? CONTINUES : window.position(p, line - 1)));
+  }
+
+  #count(model: RollbackModel, logging: boolean): void {
+    const { obsolete } = obsoleteCheckpoints([model], { logging, maxSteps: MAX_COLLECT_STEPS });
+    const { start } = model.evidence.segments;
+    let retained = 0;
+    for (let p = 0; p + 1 < start.length; p += 1)
+      for (let segment = (start[p] as number) + 1; segment < (start[p + 1] as number); segment += 1) {
+        const isStart = segment === (start[p] as number) + 1 && this.#evidence.window.startsAtStart(p);
+        if (obsolete[segment] === 0 && !isStart) retained += 1;
+      }
+    this.garbage = this.#evidence.allCheckpoints() - retained;
+    this.#stored += retained * this.#cost.imageBytes;
+    this.#instants += 1;
+  }
+
+  #failure(failed: number, line: Uint32Array, clocks: Float64Array): void {
     let loss = 0;
     let depth = 0;
     let breadth = 0;
     let repeated = 0;
     let isUnbounded = false;
-    undone.forEach((line, p) => {
-      if (line === NOTHING_UNDONE) return;
-      const kept = line - 1;
+    line.forEach((kept, p) => {
+      if (kept === CONTINUES) return;
       const all = this.#evidence.checkpoints(p);
       const left = this.#evidence.checkpointsAt(p, kept);
       const now = clocks[p] as number;

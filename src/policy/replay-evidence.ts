@@ -6,11 +6,13 @@
 import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
 import { Float64List, Uint32List } from "../graph/growable.ts";
 import type { Event } from "../model/event.ts";
+import { EvidenceWindow, type Row } from "./evidence-window.ts";
 import { type Recording, SEND } from "./recording.ts";
 
 export class ReplayEvidence {
   readonly #recording: Recording;
   readonly #builder = new EvidenceBuilder();
+  readonly window: EvidenceWindow;
   /** Per channel end (2 × channel + 0 sent, 1 received): the open range; begin -1 = none. */
   readonly #begin: Float64Array;
   readonly #end: Float64Array;
@@ -34,7 +36,12 @@ export class ReplayEvidence {
     this.#checkpointLine = processes.map(() => new Uint32List());
     this.#checkpointClock = processes.map(() => new Float64List());
     this.#lineClock = processes.map(() => new Float64List());
+    this.window = new EvidenceWindow(processes);
     for (const name of processes) this.#builder.addProcess(name);
+  }
+
+  allCheckpoints(): number {
+    return this.#checkpointLine.reduce((sum, { length }) => sum + length, 0);
   }
 
   checkpoints(p: number): number {
@@ -69,14 +76,15 @@ export class ReplayEvidence {
     this.#begin[at] = -1;
   }
 
-  #event(p: number, at: number, begin: number, end: number): Event {
+  #event(p: number, at: number, begin: number, end: number): Row {
     const { processes, channels } = this.#recording;
     const type = at % 2 === 0 ? "send" : "receive";
     return { type, process: processes[p] as string, channel: channels[at >>> 1] as string, begin, end };
   }
 
-  #add(p: number, event: Event, clock: number): void {
+  #add(p: number, event: Row, clock: number): void {
     this.#builder.addEvent(event);
+    this.window.add(p, event);
     (this.#lineClock[p] as Float64List).push(clock);
   }
 
@@ -84,23 +92,34 @@ export class ReplayEvidence {
     this.flush(p, clock);
     const lines = this.#checkpointLine[p] as Uint32List;
     const process = this.#recording.processes[p] as string;
-    const event: Event = { type: "checkpoint", process, checkpoint: lines.length + 1, usable: true };
+    const event: Row = { type: "checkpoint", process, checkpoint: lines.length + 1, usable: true };
     this.#observe?.(event);
     this.#add(p, event, clock);
-    lines.push(this.#builder.lengthOf(p));
+    lines.push((this.#lineClock[p] as Float64List).length);
     (this.#checkpointClock[p] as Float64List).push(clock);
   }
 
   /** All that the process has done is in its message log. */
   stable(p: number, clock: number): void {
-    const event: Event = { type: "stable", process: this.#recording.processes[p] as string };
+    const event: Row = { type: "stable", process: this.#recording.processes[p] as string };
     this.#observe?.(event);
     this.#add(p, event, clock);
   }
 
+  /** The whole history. */
   build(clocks: Float64Array): Evidence {
-    for (let p = 0; p < clocks.length; p += 1) this.flush(p, clocks[p] as number);
+    this.#flushAll(clocks);
     return this.#builder.build();
+  }
+
+  /** What lines can still reach. */
+  buildWindow(clocks: Float64Array): Evidence {
+    this.#flushAll(clocks);
+    return this.window.build();
+  }
+
+  #flushAll(clocks: Float64Array): void {
+    for (let p = 0; p < clocks.length; p += 1) this.flush(p, clocks[p] as number);
   }
 
   /** Checkpoints of the process at or before a position, count. */

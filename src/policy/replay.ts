@@ -25,7 +25,7 @@ export interface ReplayOptions {
 
 export interface ReplayResult {
   readonly measures: Measures;
-  /** At the end: per failed process the first undone line of each process. */
+  /** At the end: per failed process the position that each process keeps, or CONTINUES. */
   readonly lines: readonly Uint32Array[];
   readonly evidence: ReplayEvidence;
 }
@@ -66,6 +66,8 @@ class Replay {
   readonly #facts: Float64Array;
   readonly #states: Float64Array[];
   readonly #nodeStates: readonly number[];
+  /** Asked at every event, so found once. */
+  readonly #hears: Readonly<Record<"beat" | "nodeBeat" | "receiving" | "received" | "sent", boolean>>;
   readonly #processes: number;
 
   /** Per process. */
@@ -108,6 +110,14 @@ class Replay {
     this.#options = options;
     this.#processes = n;
     this.#program = new Program(component, parameters);
+    const hears = (event: EventName, each: Scope): boolean => this.#program.handles(event, each);
+    this.#hears = {
+      beat: hears("beat", "process"),
+      nodeBeat: hears("beat", "node"),
+      receiving: hears("receiving", "process"),
+      received: hears("received", "process"),
+      sent: hears("sent", "process"),
+    };
     this.#evidence = new ReplayEvidence(recording, !logsOrder(component), options.observe);
     this.#measurer = new Measurer(this.#evidence, n, options.rules, options.cost);
     this.#facts = new Float64Array(component.facts.length);
@@ -158,7 +168,7 @@ class Replay {
     this.#next[p] = e + 1;
     const code = kind[e] as number;
     if (code === RECEIVE && this.#options.pushed) this.#arrivals(p, e);
-    if (this.#program.handles("beat", "process")) this.#idleBeats(p, e);
+    if (this.#hears.beat) this.#idleBeats(p, e);
     if (code === RECEIVE) this.#beforeDelivery(p, e);
     this.#advance(p, this.#clockOf(p, e));
     if (code !== OTHER) this.#evidence.range(p, e, this.#now[p] as number);
@@ -211,9 +221,8 @@ class Replay {
   }
 
   #afterEvent(p: number): void {
-    if (this.#program.handles("beat", "process"))
-      while ((this.#nextBeat[p] as number) <= (this.#now[p] as number)) this.#beat(p);
-    if (!this.#program.handles("beat", "node")) return;
+    if (this.#hears.beat) while ((this.#nextBeat[p] as number) <= (this.#now[p] as number)) this.#beat(p);
+    if (!this.#hears.nodeBeat) return;
     for (let beats = 0; this.#nodeBeat * this.#processes <= this.#clockSum; beats += 1) {
       if (beats === MAX_IDLE_BEATS) this.#nodeBeat = lastBeatBefore(this.#nodeBeat, this.#nodeClock());
       this.#nodeBeat += BEAT;
@@ -227,7 +236,7 @@ class Replay {
   }
 
   #beforeDelivery(p: number, e: number): void {
-    if (!this.#program.handles("receiving", "process")) return;
+    if (!this.#hears.receiving) return;
     const { matchStart, matched } = this.#recording;
     for (let at = matchStart[e] as number; at < (matchStart[e + 1] as number); at += 1) {
       this.#message = matched[at] as number;
@@ -245,7 +254,7 @@ class Replay {
   #deliver(p: number, e: number): void {
     const { matchStart, matched } = this.#recording;
     const row = p * this.#processes;
-    const learns = !this.#program.handles("receiving", "process");
+    const learns = !this.#hears.receiving;
     for (let at = matchStart[e] as number; at < (matchStart[e + 1] as number); at += 1) {
       const send = matched[at] as number;
       const q = this.#senderOf(send);
@@ -254,7 +263,7 @@ class Replay {
     }
     this.#received[p] = (this.#received[p] as number) + 1;
     this.#beatReceived[p] = (this.#beatReceived[p] as number) + 1;
-    this.#raise("received", "process", p);
+    if (this.#hears.received) this.#raise("received", "process", p);
   }
 
   #senderOf(send: number): number {
@@ -276,7 +285,7 @@ class Replay {
     this.#sent[p] = (this.#sent[p] as number) + 1;
     this.#beatSent[p] = (this.#beatSent[p] as number) + 1;
     if (this.#order === "carried") this.#stable(p);
-    this.#raise("sent", "process", p);
+    if (this.#hears.sent) this.#raise("sent", "process", p);
   }
 
   #instant(keep = false): Uint32Array[] {
