@@ -21,6 +21,7 @@ import {
   type FactName,
   factRow,
   isElement,
+  isOfProcess,
   ORDERS,
   PLACES,
   type Place,
@@ -266,7 +267,7 @@ class Builder {
   #fact(name: FactName, at: number, context: Context): number {
     const row = factRow(name);
     const { event, each } = context.handler;
-    if (each === "node" && /^(self|peer)\./.test(name))
+    if (each === "node" && isOfProcess(name))
       throw this.#wrong(at, context, `${name} is one process's: a handler for the node can't tell whose`);
     if (row.event !== undefined && row.event !== event)
       throw this.#wrong(at, context, `${name} is known while ${row.event} is handled, not ${event}`);

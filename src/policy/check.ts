@@ -9,12 +9,16 @@ import {
   BOUNDS,
   type ElementName,
   EVENTS,
+  type EventName,
   elementRow,
   eventRow,
   FACTS,
+  type FactName,
   FUNCTIONS,
+  factRow,
   isEvent,
   isFact,
+  isOfProcess,
   isType,
   type LogOrder,
   OPERATORS,
@@ -42,6 +46,8 @@ interface NameScope {
   readonly types: Types;
   /** Macros that stand before. */
   readonly macros: ReadonlyMap<string, Macro>;
+  /** Facts that are known; in a macro any, as nobody knows yet where it is used. */
+  readonly facts: readonly FactName[] | undefined;
 }
 
 const LABEL = /^[A-Za-z0-9][A-Za-z0-9-]*$/;
@@ -71,7 +77,8 @@ class Reader {
     const states = this.#limited(of("state")).map((element) => this.#state(element, types, constants));
     const macros = new Map<string, Macro>();
     for (const element of of("macro")) this.#macroNames.add(element.attributes.get("name")?.value ?? "");
-    for (const element of this.#limited(of("macro"))) this.#macro(element, { types, macros }, macros);
+    for (const element of this.#limited(of("macro")))
+      this.#macro(element, { types, macros, facts: ALL_FACTS }, macros);
     return {
       name: this.#label(root, "name"),
       version: this.#whole(root, "version"),
@@ -79,7 +86,7 @@ class Reader {
       parameters,
       states,
       macros,
-      handlers: this.#handlers(of("on"), { types, macros }),
+      handlers: this.#handlers(of("on"), { types, macros, facts: ALL_FACTS }),
     };
   }
 
@@ -117,7 +124,11 @@ class Reader {
       types.set(taken, { kind: "argument", type: typeOf(takes.get(taken) as TypeName) });
     }
     const statements = element.children.filter((child) => child.name !== "takes");
-    into.set(name, { name, takes, body: this.#statements(statements, { types, macros: into }) });
+    into.set(name, {
+      name,
+      takes,
+      body: this.#statements(statements, { types, macros: into, facts: ALL_FACTS }),
+    });
   }
 
   #handlers(elements: readonly Element[], scope: NameScope): Handler[] {
@@ -132,7 +143,8 @@ class Reader {
       if (seen.has(`${event} ${each}`))
         throw this.#source.wrong(element.at, `${event} for each ${each} has a handler already`);
       seen.add(`${event} ${each}`);
-      return { at: element.at, event, each, body: this.#statements(element.children, scope) };
+      const known = { ...scope, facts: knownFacts(event, each) };
+      return { at: element.at, event, each, body: this.#statements(element.children, known) };
     });
   }
 
@@ -148,7 +160,7 @@ class Reader {
         return {
           at,
           kind: "if",
-          test: this.#expression(element, "test", scope.types, "boolean"),
+          test: this.#expression(element, "test", scope, "boolean"),
           yes: this.#statements(element.children, scope),
           no: this.#statements(otherwise, scope),
         };
@@ -164,7 +176,7 @@ class Reader {
           at,
           kind: "synchronize",
           ...this.#someone(element),
-          within: this.#expression(element, "within", scope.types, typeOf("duration")),
+          within: this.#expression(element, "within", scope, typeOf("duration")),
           body: this.#statements(element.children, scope),
         };
       case "restart":
@@ -177,7 +189,7 @@ class Reader {
           at,
           kind: "tell",
           ...this.#someone(element),
-          value: this.#expression(element, "value", scope.types, NUMBER),
+          value: this.#expression(element, "value", scope, NUMBER),
         };
       case "collect":
         return { at, kind: "collect" };
@@ -194,7 +206,7 @@ class Reader {
       at: element.at,
       kind: "set",
       state,
-      value: this.#expression(element, "value", scope.types, type),
+      value: this.#expression(element, "value", scope, type),
     };
   }
 
@@ -212,10 +224,7 @@ class Reader {
     for (const child of element.children) {
       const taken = this.#word(child, "name", [...macro.takes.keys()], `argument of ${name}`);
       if (args.has(taken)) throw this.#source.wrong(child.at, `${taken} is given twice`);
-      args.set(
-        taken,
-        this.#expression(child, "value", scope.types, typeOf(macro.takes.get(taken) as TypeName)),
-      );
+      args.set(taken, this.#expression(child, "value", scope, typeOf(macro.takes.get(taken) as TypeName)));
     }
     for (const taken of macro.takes.keys())
       if (!args.has(taken))
@@ -313,18 +322,12 @@ class Reader {
   }
 
   #constant(element: Element, key: string, types: Types, type: TypeName): Placed<Expression> {
-    return this.#expression(element, key, types, typeOf(type), false);
+    return this.#expression(element, key, { types, macros: new Map(), facts: undefined }, typeOf(type));
   }
 
-  #expression(
-    element: Element,
-    key: string,
-    types: Types,
-    type: ValueType,
-    facts = true,
-  ): Placed<Expression> {
+  #expression(element: Element, key: string, scope: NameScope, type: ValueType): Placed<Expression> {
     const attribute = this.#attribute(element, key);
-    const value = this.#parsed(attribute, types, facts);
+    const value = this.#parsed(attribute, scope);
     if (!isSameType(value.type, type))
       throw this.#source.wrong(
         attribute.at(value.at),
@@ -333,7 +336,7 @@ class Reader {
     return { value, at: (index) => attribute.at(index) };
   }
 
-  #parsed(attribute: Attribute, types: Types, facts: boolean): Expression {
+  #parsed(attribute: Attribute, { types, facts }: NameScope): Expression {
     try {
       return parseExpression(attribute.value, { types, facts });
     } catch (error) {
@@ -341,6 +344,16 @@ class Reader {
       throw this.#source.wrong(attribute.at(error.at), error.message, error.allowed, error.word);
     }
   }
+}
+
+const ALL_FACTS = Object.keys(FACTS) as FactName[];
+
+/** Facts that a handler may name. */
+function knownFacts(event: EventName, each: Scope): FactName[] {
+  return ALL_FACTS.filter((fact) => {
+    if (each === "node" && isOfProcess(fact)) return false;
+    return (factRow(fact).event ?? event) === event;
+  });
 }
 
 function shown(value: string): string {

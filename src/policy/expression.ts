@@ -44,8 +44,8 @@ export type Expression = Typed &
 /** What a name stands for, beside facts. */
 export interface Names {
   readonly types: ReadonlyMap<string, { readonly kind: NamedKind; readonly type: ValueType }>;
-  /** Facts may be named: not in constants. */
-  readonly facts: boolean;
+  /** Facts that are known there, for advice; undefined: no fact may be named, as in constants. */
+  readonly facts: readonly FactName[] | undefined;
 }
 
 /** Wrong at a character of the expression; the caller knows where that is in the file. */
@@ -210,11 +210,8 @@ class Checker {
         return this.#unary(node as jsep.UnaryExpression, depth);
       case "BinaryExpression":
         return this.#binary(node as jsep.BinaryExpression, depth);
-      case "Compound": {
-        const second = (node["body"] as Node[])[1];
-        const at = second === undefined ? 0 : startOf(second);
-        throw new ExpressionError(at, "an operator is missing before this", Object.keys(OPERATORS));
-      }
+      case "Compound":
+        throw neighbours(node["body"] as Node[]);
       default:
         throw new ExpressionError(startOf(node), "this can't stand in an expression");
     }
@@ -225,7 +222,8 @@ class Checker {
       return { kind: "constant", type: "boolean", value: name === "true" ? 1 : 0, at };
     const known = this.#names.types.get(name);
     if (known !== undefined) return { kind: known.kind, name, type: known.type, at };
-    if (isFact(name) && this.#names.facts) return { kind: "fact", name, type: typeOf(FACTS[name].type), at };
+    if (isFact(name) && this.#names.facts !== undefined)
+      return { kind: "fact", name, type: typeOf(FACTS[name].type), at };
     if (isFact(name))
       throw new ExpressionError(at, `${name} is a fact; a constant knows numbers and parameters only`);
     if (isFunction(name)) throw new ExpressionError(at, `${name} is a function: write ${name}(…)`);
@@ -235,9 +233,8 @@ class Checker {
   /** Names that may stand here; of facts, those of the group that was written, or all. */
   #known(name: string): string[] {
     const own = [...this.#names.types.keys()];
-    if (!this.#names.facts) return own;
+    const { facts = [] } = this.#names;
     const group = name.includes(".") ? name.slice(0, name.indexOf(".") + 1) : "";
-    const facts = Object.keys(FACTS);
     const near = facts.filter((fact) => group !== "" && fact.startsWith(group));
     return near.length > 0 ? near : [...own, ...facts];
   }
@@ -314,6 +311,23 @@ class Checker {
         return scaled(operator, left, right, -1);
     }
   }
+}
+
+/** Two expressions beside each other: a unit that is none, or an operator forgotten. */
+function neighbours([first, second]: readonly Node[]): ExpressionError {
+  if (second === undefined) return new ExpressionError(0, "an expression is missing");
+  const at = startOf(second);
+  const name = second.type === "Name" ? (second["name"] as string) : undefined;
+  const last = first === undefined ? undefined : lastOf(first);
+  if (name !== undefined && last?.type === "Quantity" && last["unit"] === "")
+    return new ExpressionError(at, `no unit is called ${name}`, Object.keys(UNITS), name);
+  return new ExpressionError(at, "an operator is missing before this", Object.keys(OPERATORS));
+}
+
+/** The rightmost leaf. */
+function lastOf(node: Node): Node {
+  const inner = (node["right"] ?? node["argument"]) as Node | undefined;
+  return inner === undefined ? node : lastOf(inner);
 }
 
 function unequal(by: string, left: Expression, right: Expression): ExpressionError {

@@ -258,7 +258,7 @@ export function parseSettings(component: Component, settings: readonly string[])
   return found;
 }
 
-const NO_NAMES = { types: new Map<string, { kind: NamedKind; type: ValueType }>(), facts: false };
+const NO_NAMES = { types: new Map<string, { kind: NamedKind; type: ValueType }>(), facts: undefined };
 
 /** "10 s" as a value of a type, in seconds or bytes. `setting`: what the message names. Throws RL_USAGE. */
 export function constantOf(text: string, type: ValueType, setting: string): number {

@@ -534,6 +534,8 @@ export const eventRow = (name: EventName): EventRow => EVENTS[name];
 export const factRow = (name: FactName): FactRow => FACTS[name];
 export const isElement = (name: string): name is ElementName => Object.hasOwn(ELEMENTS, name);
 export const isFact = (name: string): name is FactName => Object.hasOwn(FACTS, name);
+/** One process's: a handler for the node can't tell whose. */
+export const isOfProcess = (name: FactName): boolean => /^(self|peer)\./.test(name);
 export const isEvent = (name: string): name is EventName => Object.hasOwn(EVENTS, name);
 export const isType = (name: string): name is TypeName => Object.hasOwn(TYPES, name);
 export const isOperator = (name: string): name is Operator => Object.hasOwn(OPERATORS, name);
