@@ -40,7 +40,7 @@ export function buildPolicy(file: string, text: string): BuiltPolicy {
 /** Where the statements that are expanded stand. */
 interface Context {
   readonly handler: Handler;
-  readonly args: ReadonlyMap<string, Term>;
+  readonly args: ReadonlyMap<string, () => Term>;
   /** Macros that are being expanded, outermost first, with the offset of the outermost use. */
   readonly macros: readonly string[];
   readonly usedAt: number;
@@ -48,7 +48,7 @@ interface Context {
   readonly held?: Who;
 }
 
-const NO_ARGS: ReadonlyMap<string, Term> = new Map();
+const NO_ARGS: ReadonlyMap<string, () => Term> = new Map();
 
 class Builder {
   readonly #source: PolicyText;
@@ -178,8 +178,12 @@ class Builder {
         `macros use macros more than ${BOUNDS.macroLevels} levels deep`,
       );
     const macro = this.#tree.macros.get(statement.macro) as Macro;
-    const args = new Map<string, Term>();
-    for (const [name, value] of statement.args) args.set(name, this.#term(value, context));
+    const args = new Map<string, () => Term>();
+    for (const [name, value] of statement.args)
+      args.set(
+        name,
+        once(() => this.#term(value, context)),
+      );
     return this.#body(macro.body, {
       ...context,
       args,
@@ -245,8 +249,9 @@ class Builder {
       case "state":
         return ["state", this.#stateIndex(expression.name, placed.at(expression.at), context)];
       case "argument": {
-        const term = context?.args.get(expression.name);
-        assert(term !== undefined, "a macro's expansion has all its arguments");
+        const argument = context?.args.get(expression.name);
+        assert(argument !== undefined, "a macro's expansion has all its arguments");
+        const term = argument();
         this.#terms += sizeOf(term) - 1;
         return term;
       }
@@ -291,6 +296,15 @@ function constantType(type: ValueType): ConstantType {
 }
 
 const ANYWHERE: Where = { live: "yes", sdk: "yes", comparison: "yes" };
+
+/** Arguments are compiled where they are used first: what is never used needs nothing. */
+function once(make: () => Term): () => Term {
+  let made: Term | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}
 
 /** Parts of a term; it is a tree, though arguments are shared. */
 function sizeOf(term: Term): number {

@@ -42,6 +42,18 @@ export function offsetInValue({ value, raw }: AttributePlace, index: number): nu
   return value + at;
 }
 
+const NAMED: Readonly<Record<string, string>> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
+
+/** An attribute's value as XML reads it: references resolved, each line break or tab a space. */
+export function decodedValue(raw: string): string {
+  if (!/[&\t\n\r]/.test(raw)) return raw;
+  return raw.replace(/&([^;]*);|\r\n|[\t\n\r]/g, (_, name?: string) => {
+    if (name === undefined) return " ";
+    if (!name.startsWith("#")) return NAMED[name] ?? "";
+    return String.fromCodePoint(name[1] === "x" ? Number.parseInt(name.slice(2), 16) : Number(name.slice(1)));
+  });
+}
+
 class Walk {
   readonly #source: PolicyText;
   readonly #text: string;
