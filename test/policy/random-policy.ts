@@ -24,6 +24,20 @@ const TYPE_NAMES = Object.keys(TYPES) as TypeName[];
 const FACT_NAMES = Object.keys(FACTS) as FactName[];
 const EVENT_NAMES = Object.keys(EVENTS) as EventName[];
 
+/** Equal for types of one unit. */
+const KEY = Object.fromEntries(TYPE_NAMES.map((name) => [name, JSON.stringify(TYPES[name].type)]));
+const SAME_FACTS = Object.fromEntries(
+  TYPE_NAMES.map((name) => [name, FACT_NAMES.filter((fact) => KEY[factRow(fact).type] === KEY[name])]),
+);
+const SAME_UNITS = Object.fromEntries(
+  TYPE_NAMES.map((name) => [
+    name,
+    Object.entries<{ type: object }>(UNITS)
+      .filter(([, row]) => JSON.stringify(row.type) === KEY[name])
+      .map(([unit]) => unit),
+  ]),
+);
+
 interface Name {
   readonly name: string;
   readonly type: TypeName;
@@ -220,15 +234,12 @@ class Writer {
 
   #leaf(type: TypeName, { event, each, names }: Scene, facts: boolean): string {
     const random = this.#random;
-    const same = (other: TypeName): boolean =>
-      JSON.stringify(TYPES[other].type) === JSON.stringify(TYPES[type].type);
     const known = names.filter(
-      (row) => same(row.type) && (each !== "node" || row.each !== "process" || random.oneIn(20)),
+      (row) => KEY[row.type] === KEY[type] && (each !== "node" || row.each !== "process" || random.oneIn(20)),
     );
-    const fitting = FACT_NAMES.filter((fact) => {
-      const row = factRow(fact);
-      const fits = (row.event ?? event) === event && !(each === "node" && isOfProcess(fact));
-      return same(row.type) && (fits || random.oneIn(200));
+    const fitting = (SAME_FACTS[type] ?? []).filter((fact) => {
+      const fits = (factRow(fact).event ?? event) === event && !(each === "node" && isOfProcess(fact));
+      return fits || random.oneIn(200);
     });
     if (known.length > 0 && random.oneIn(3)) return random.pick(known).name;
     if (facts && fitting.length > 0 && random.oneIn(2)) return random.pick(fitting);
@@ -242,10 +253,7 @@ class Writer {
     if (type === "number") return value;
     if (type === "share") return random.oneIn(2) ? `${value} %` : value;
     if (type === "rate") return `${this.#constant("size")} / ${1 + random.below(9)} s`;
-    const units = Object.entries<{ type: object }>(UNITS).filter(
-      ([, row]) => JSON.stringify(row.type) === JSON.stringify(TYPES[type].type),
-    );
-    return `${value}${random.oneIn(3) ? "" : " "}${random.pick(units)[0]}`;
+    return `${value}${random.oneIn(3) ? "" : " "}${random.pick(SAME_UNITS[type] ?? [])}`;
   }
 }
 
