@@ -10,7 +10,7 @@ type Range = readonly [begin: number, end: number];
 export type Row = SendEvent | ReceiveEvent | CheckpointEvent | StableEvent;
 
 /** Rows dropped at once must be at least so many, and half of the window. */
-const LEAST_DROPPED = 1024;
+export const LEAST_DROPPED = 1024;
 
 export class EvidenceWindow {
   readonly #processes: readonly string[];
@@ -25,7 +25,10 @@ export class EvidenceWindow {
   /** Per channel: sent and not received below the window, by its sender. */
   readonly #inTransit = new Map<string, { readonly sender: number; readonly ranges: readonly Range[] }>();
 
-  constructor(processes: readonly string[]) {
+  readonly #leastDropped: number;
+
+  constructor(processes: readonly string[], leastDropped: number) {
+    this.#leastDropped = leastDropped;
     this.#processes = processes;
     this.#base = new Uint32Array(processes.length);
     this.#head = new Uint32Array(processes.length);
@@ -69,7 +72,7 @@ export class EvidenceWindow {
   collapse(kept: readonly number[]): void {
     const all = this.#rows.reduce((sum, rows) => sum + rows.length, 0);
     const dropped = kept.reduce((sum, position, p) => sum + position - (this.#base[p] as number), 0);
-    if (dropped < LEAST_DROPPED || 2 * dropped < all) return;
+    if (dropped < this.#leastDropped || 2 * dropped < all) return;
     this.#drop(kept);
     this.#rebuild();
   }

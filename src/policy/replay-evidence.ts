@@ -25,7 +25,7 @@ export class ReplayEvidence {
   readonly #observe: ((event: Event) => void) | undefined;
   readonly #joins: boolean;
 
-  constructor(recording: Recording, joins: boolean, observe?: (event: Event) => void) {
+  constructor(recording: Recording, joins: boolean, leastDropped: number, observe?: (event: Event) => void) {
     const { processes, channels } = recording;
     this.#recording = recording;
     this.#joins = joins;
@@ -36,7 +36,7 @@ export class ReplayEvidence {
     this.#checkpointLine = processes.map(() => new Uint32List());
     this.#checkpointClock = processes.map(() => new Float64List());
     this.#lineClock = processes.map(() => new Float64List());
-    this.window = new EvidenceWindow(processes);
+    this.window = new EvidenceWindow(processes, leastDropped);
     for (const name of processes) this.#builder.addProcess(name);
   }
 

@@ -6,6 +6,7 @@
 import type { Rules } from "../graph/rollback-model.ts";
 import type { Event } from "../model/event.ts";
 import type { Component, Instruction, Term } from "./component.ts";
+import { LEAST_DROPPED } from "./evidence-window.ts";
 import { type CostModel, Measurer, type Measures } from "./measures.ts";
 import { Piggyback } from "./piggyback.ts";
 import { type Action, Program } from "./program.ts";
@@ -19,6 +20,8 @@ export interface ReplayOptions {
   readonly instants: number;
   readonly cost: CostModel;
   readonly rules: Rules;
+  /** Rows from which on what lies below every line is collapsed, for whoever checks that it changes nothing. */
+  readonly leastDropped?: number;
   /** Every event of the replay, for whoever checks it. */
   readonly observe?: (event: Event) => void;
 }
@@ -118,7 +121,12 @@ class Replay {
       received: hears("received", "process"),
       sent: hears("sent", "process"),
     };
-    this.#evidence = new ReplayEvidence(recording, !logsOrder(component), options.observe);
+    this.#evidence = new ReplayEvidence(
+      recording,
+      !logsOrder(component),
+      options.leastDropped ?? LEAST_DROPPED,
+      options.observe,
+    );
     this.#measurer = new Measurer(this.#evidence, n, options.rules, options.cost);
     this.#facts = new Float64Array(component.facts.length);
     this.#states = Array.from({ length: n + 1 }, () => this.#program.initialState());
@@ -206,11 +214,11 @@ class Replay {
     }
   }
 
+  /** Beats that fall due while a checkpoint holds the process still are left out: else eager policies would live on beats alone. */
   #beat(p: number): void {
-    const at = this.#nextBeat[p] as number;
-    this.#nextBeat[p] = at + BEAT;
-    this.#advance(p, at);
+    this.#advance(p, this.#nextBeat[p] as number);
     this.#raise("beat", "process", p);
+    this.#nextBeat[p] = nextBeatAfter(this.#now[p] as number);
     this.#beatSent[p] = 0;
     this.#beatReceived[p] = 0;
     if (this.#order === "later") this.#stable(p);
@@ -221,13 +229,10 @@ class Replay {
   }
 
   #afterEvent(p: number): void {
-    if (this.#hears.beat) while ((this.#nextBeat[p] as number) <= (this.#now[p] as number)) this.#beat(p);
-    if (!this.#hears.nodeBeat) return;
-    for (let beats = 0; this.#nodeBeat * this.#processes <= this.#clockSum; beats += 1) {
-      if (beats === MAX_IDLE_BEATS) this.#nodeBeat = lastBeatBefore(this.#nodeBeat, this.#nodeClock());
-      this.#nodeBeat += BEAT;
-      this.#raise("beat", "node", -1);
-    }
+    if (this.#hears.beat && (this.#nextBeat[p] as number) <= (this.#now[p] as number)) this.#beat(p);
+    if (!this.#hears.nodeBeat || this.#nodeBeat > this.#nodeClock()) return;
+    this.#raise("beat", "node", -1);
+    this.#nodeBeat = nextBeatAfter(this.#nodeClock());
   }
 
   /** Mean of all clocks: what the node's beats and ages go by. */
@@ -463,6 +468,10 @@ class Replay {
     if (this.#piggyback === undefined || this.#message === undefined) return 0;
     return ask(this.#piggyback, this.#message);
   }
+}
+
+function nextBeatAfter(clock: number): number {
+  return Math.floor(clock / BEAT) * BEAT + BEAT;
 }
 
 /** The last beat of the grid that is before a clock, for a process that did nothing for long. */
