@@ -88,7 +88,7 @@ export class Recorder {
   }
 
   #push(history: History, event: Event): void {
-    const range = "channel" in event && event.begin < event.end ? event : undefined;
+    const range = "begin" in event && event.begin < event.end ? event : undefined;
     const isSend = event.type === "send" || ("role" in event && event.role === "source");
     history.kind.push(range === undefined ? OTHER : isSend ? SEND : RECEIVE);
     history.channel.push(range === undefined ? 0 : this.#channel(range.channel));
