@@ -12,6 +12,7 @@
         "native/addon/memory_glue.c",
         "native/addon/userfault_glue.c",
         "native/addon/process_glue.c",
+        "native/addon/file_glue.c",
         "native/addon/backend.c",
         "native/attach/remote.c",
         "native/ring/memory_ring.c",

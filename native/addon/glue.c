@@ -135,6 +135,7 @@ static napi_value init(napi_env env, napi_value exports) {
     memory_glue_init(env, exports);
     peer_glue_init(env, exports);
     process_glue_init(env, exports);
+    file_glue_init(env, exports);
     userfault_glue_init(env, exports);
     return exports;
 }

@@ -79,6 +79,7 @@ void memory_glue_init(napi_env env, napi_value exports);
 void lock_glue_init(napi_env env, napi_value exports);
 void peer_glue_init(napi_env env, napi_value exports);
 void process_glue_init(napi_env env, napi_value exports);
+void file_glue_init(napi_env env, napi_value exports);
 void userfault_glue_init(napi_env env, napi_value exports);
 
 #endif /* RECOVERY_GLUE_H */

@@ -18,6 +18,8 @@
 
 extern const volatile uint32_t cgroup_level; /* depth of process cgroups below the root */
 extern const volatile uint32_t ring_bytes;
+extern const volatile uint32_t
+    sampled; /* PROGRESS_EXIT: positions are read now and then, looks are only known of */
 extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the hooks do nothing */
 
 #define MAX_RANGE_BYTES 0xffffffffull

@@ -117,6 +117,7 @@ struct cut_record {
     uint32_t cut_flags;
     uint32_t told;
     uint32_t reserved;
+    uint64_t sock; /* CUT_UNNAMED: to tell it from others; the walk that locks may name it */
 };
 
 /* Argument of the syscall program push_closed: in the key, out whether it found room. */

@@ -38,7 +38,12 @@ static __always_inline void read_tcp(struct connection *c, const struct tcp_now 
     out->remote = c->remote;
     if (c->flags & CONNECTION_HELD)
         out->cut_flags |= CUT_HELD;
-    if (recorded(c->owner, c->incarnation) && catch_up(c, now))
+    struct process_state *state = recorded(c->owner, c->incarnation);
+
+    if (state && sampled &&
+        state->uses & USES_PEEK) /* it has looked somewhere: all that has arrived counts */
+        raise(&c->looked, received_offset(now, c) + queued(now));
+    if (state && catch_up(c, now))
         out->cut_flags |= CUT_PENDING;
     out->sent = sent_offset(now, c);
     out->received = received_offset(now, c);
@@ -54,19 +59,20 @@ static __always_inline void read_tcp(struct connection *c, const struct tcp_now 
 }
 
 /* Returns 1 if there is something to print. */
-static __always_inline int read_stored(struct connection *c, const struct tcp_sock *tcp,
+static __always_inline int read_stored(struct connection *c, const struct tcp_sock *tcp, int locked,
                                        struct cut_record *out) {
     struct tcp_now now = {};
 
-    if (!c->owner || c->flags & CONNECTION_RELEASED || !(c->flags & CONNECTION_NAMED))
+    if (!c->owner || c->flags & CONNECTION_RELEASED)
         return 0;
     tcp_look(tcp, &now);
-    if (now.repair)
+    if (now.repair || (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, locked)))
         return 0;
     if (!now.descriptor && recorded(c->owner, c->incarnation)) { /* closed, and nothing told of it */
         release(c, &now, 0);
         return 0;
     }
+    out->sock = c->sock;
     read_tcp(c, &now, out);
     return 1;
 }
@@ -85,16 +91,18 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
     if (!c)
         return 0;
     c->sock = (uint64_t)sk;
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c)) {
+    state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
+    if (state && !c->owner && __sync_val_compare_and_swap(&c->owner, 0, request->process) == 0)
+        c->flags |= CONNECTION_HELD; /* accepted, and not used yet */
+    if (state && c->owner == request->process)
+        c->incarnation = state->incarnation;
+    if (state && c->flags & CONNECTION_REPAIRED && !(c->flags & CONNECTION_NAMED))
+        verdict(state, request->process, RECOVERY_VERDICT_OLD_CONNECTION, 0);
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 0)) {
+        out->process = c->owner;
+        out->sock = (uint64_t)sk;
         out->cut_flags = CUT_UNNAMED;
         return has_numbers(&now);
-    }
-    if (!c->owner && request) { /* accepted, and not used yet */
-        state = bpf_map_lookup_elem(&processes, &request->process);
-        if (state && __sync_val_compare_and_swap(&c->owner, 0, request->process) == 0) {
-            c->incarnation = state->incarnation;
-            c->flags |= CONNECTION_HELD;
-        }
     }
     read_tcp(c, &now, out);
     return 1;
@@ -152,13 +160,12 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
     if (open && !(end && unix_named(end)))
         end = unix_end(sk, 1);
     if (end && unix_named(end)) {
-        if (!end->owner && open && request) { /* connected or accepted, and not used yet */
-            state = bpf_map_lookup_elem(&processes, &request->process);
-            if (state && __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0) {
-                end->incarnation = state->incarnation;
-                end->flags |= UNIX_HELD;
-            }
-        }
+        state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
+        if (state && open && !end->owner &&
+            __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0)
+            end->flags |= UNIX_HELD; /* connected or accepted, and not used yet */
+        if (state && end->owner == request->process)
+            end->incarnation = state->incarnation;
         read_unix(sk, end, out);
         return 1;
     }
@@ -215,7 +222,7 @@ int cut_tcp(struct bpf_iter__tcp *ctx) {
     if (!tcp)
         return 0;
     c = bpf_sk_storage_get(&connections, (struct sock *)tcp, 0, 0);
-    if (c && read_stored(c, tcp, &record))
+    if (c && read_stored(c, tcp, 1, &record)) /* this walk locks each socket */
         print(ctx->meta, &record);
     return 0;
 }
@@ -246,7 +253,7 @@ int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
     if (!c || !sk)
         return 0;
     tcp = bpf_skc_to_tcp_sock(sk);
-    if (tcp && read_stored(c, tcp, &record))
+    if (tcp && read_stored(c, tcp, 0, &record))
         print(ctx->meta, &record);
     return 0;
 }

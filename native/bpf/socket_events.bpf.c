@@ -3,7 +3,7 @@
  * What recorded processes hand to sockets and take from them, as they do it.
  *
  *   progress   sock_send_length, sock_recv_length   a call ends: [mark, where the kernel stands now)
- *              sys_exit                             kernels without these: the process has moved, flush it
+ *              sys_exit                        kernels without these: the process has moved, flush it
  *   life       inet_sock_set_state, tcp_destroy_sock   names, ends, last offsets
  *              sock_release, sockops                   the same without a recursion guard, for sockets that
  *                                                      the recorded cgroup made
@@ -18,6 +18,7 @@
 const volatile uint32_t cgroup_level = 3;
 const volatile uint32_t ring_bytes = 16 << 20;
 const volatile uint32_t left_out_per_mille = 0;
+const volatile uint32_t sampled = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -87,13 +88,13 @@ static __always_inline struct connection *used(const struct sock *sk, const stru
     if (!c)
         return 0; /* no memory: the next look makes it */
     c->sock = (uint64_t)sk;
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c)) {
+    if (!owned(c, state, process))
+        return 0;
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0)) {
         if (c->flags & CONNECTION_REPAIRED && !now->repair && !is_kernel_socket(sk))
             verdict(state, process, RECOVERY_VERDICT_OLD_CONNECTION, 0);
         return 0;
     }
-    if (!owned(c, state, process))
-        return 0;
     tell_open(c);
     return c;
 }
@@ -238,6 +239,23 @@ static __always_inline void connecting(const struct sock *sk, const struct tcp_s
         bpf_sk_storage_get(&connections, (void *)sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
+/* Only close and shutdown lead to FIN_WAIT1 and LAST_ACK, and from an open connection to CLOSE without an
+ * error: we are in the process. */
+static __always_inline int by_itself(const struct tcp_now *now, int to) {
+    return to != TCP_CLOSE || (!now->failed && in_state(now, TCPF(TCP_ESTABLISHED) | TCPF(TCP_CLOSE_WAIT)));
+}
+
+/* A recorded process ends a connection that nobody has seen it use. */
+static __always_inline struct connection *met_late(const struct sock *sk, const struct tcp_now *now) {
+    struct connection fresh = {.sock = (uint64_t)sk};
+    struct process_state *state = selected(&fresh.owner);
+
+    if (!state || !name_late(now, &fresh, 1))
+        return 0;
+    fresh.incarnation = state->incarnation;
+    return bpf_sk_storage_get(&connections, (void *)sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
 /* The last moment at which write_seq is the end of data: no FIN yet, and disconnect has not scrambled it. */
 static __always_inline void no_more_sends(const struct sock *sk, const struct tcp_sock *tcp, int to) {
     struct connection *c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0);
@@ -245,17 +263,17 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
     struct tcp_now now = {};
     uint64_t process;
 
+    tcp_look(tcp, &now); /* the state is still the one before */
+    if (!c && by_itself(&now, to))
+        c = met_late(sk, &now);
     if (!c || !(c->flags & CONNECTION_NAMED))
         return;
-    tcp_look(tcp, &now); /* the state is still the one before */
     if (!(c->flags & CONNECTION_SENT_FINAL)) {
         c->final_sent = sent_offset(&now, c);
         c->flags |= CONNECTION_SENT_FINAL;
     }
     if (c->flags & CONNECTION_RELEASED)
         return;
-    /* Only close and shutdown lead to FIN_WAIT1 and LAST_ACK: we are in the process. CLOSE may come from
-     * anywhere. */
     if (to != TCP_CLOSE) {
         state = selected(&process);
         if (state && owned(c, state, process)) {
@@ -293,6 +311,8 @@ int BPF_PROG(tcp_state, const struct sock *sk, int from, int to) {
      * TCP. */
     if (to == TCP_ESTABLISHED)
         established(sk, tcp, from);
+    else if (is_kernel_socket(sk))
+        return 0;
     else if (to == TCP_SYN_SENT)
         connecting(sk, tcp);
     else if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK || to == TCP_CLOSE)
@@ -336,7 +356,7 @@ int socket_released(struct bpf_sock *sk) {
     if (!c || !c->sock || c->flags & CONNECTION_RELEASED)
         return 1;
     tcp_look_at(c->sock, &now);
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c))
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 1))
         return 1;
     if (!c->owner || c->flags & CONNECTION_HELD) {
         state = selected(&process);
@@ -598,23 +618,28 @@ static __always_inline void unix_unselected(struct sock *sk, int result, int rec
 
 /* ---- every socket ---- */
 
-/* What is neither TCP nor an AF_UNIX stream. Netlink and AF_ALG talk to the kernel, not to a process. */
+/* Why a socket that is neither TCP nor an AF_UNIX stream can't be followed; 0: netlink and AF_ALG talk to the
+ * kernel, not to a process. */
+static __always_inline uint32_t unfollowed(uint16_t family, uint16_t protocol) {
+    if (family == AF_NETLINK || family == AF_ALG)
+        return 0;
+    if (family == AF_UNIX)
+        return RECOVERY_VERDICT_UNIX_DGRAM;
+    if (family == AF_INET || family == AF_INET6) {
+        if (protocol == IPPROTO_MPTCP)
+            return RECOVERY_VERDICT_MPTCP;
+        if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
+            return RECOVERY_VERDICT_UDP;
+    }
+    return RECOVERY_VERDICT_OTHER_SOCKET;
+}
+
 static __always_inline void other_socket(const struct sock *sk, int result, struct process_state *state,
                                          uint64_t process) {
-    uint16_t family = sk->__sk_common.skc_family, protocol = sk->sk_protocol;
-    uint32_t reason = RECOVERY_VERDICT_OTHER_SOCKET;
+    uint32_t reason = unfollowed(sk->__sk_common.skc_family, sk->sk_protocol);
 
-    if (result < 0 || family == AF_NETLINK || family == AF_ALG || is_kernel_socket(sk))
-        return;
-    if (family == AF_UNIX)
-        reason = RECOVERY_VERDICT_UNIX_DGRAM;
-    else if (family == AF_INET || family == AF_INET6) {
-        if (protocol == IPPROTO_MPTCP)
-            reason = RECOVERY_VERDICT_MPTCP;
-        else if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
-            reason = RECOVERY_VERDICT_UDP;
-    }
-    verdict(state, process, reason, 0);
+    if (result >= 0 && reason && !is_kernel_socket(sk))
+        verdict(state, process, reason, 0);
 }
 
 static __always_inline int is_tcp(const struct sock *sk) {
@@ -687,34 +712,136 @@ int datagram_sent6(struct bpf_sock_addr *address) {
 
 /* ---- kernels without the two tracepoints: a call of the process may have moved a socket ---- */
 
-static __always_inline int may_move_a_socket(long call) {
+enum call_effect {
+    CALL_NONE,
+    CALL_MOVES,
+    CALL_LOOKS_4,
+    CALL_LOOKS_3
+}; /* flags in the fourth, third argument */
+
+static __always_inline enum call_effect effect_of(long call) {
     switch (call) {
     case 0 ... 1:     /* read, write */
     case 19 ... 20:   /* readv, writev */
     case 40:          /* sendfile */
-    case 42 ... 48:   /* connect, accept, sendto, recvfrom, sendmsg, recvmsg, shutdown */
+    case 42 ... 44:   /* connect, accept, sendto */
+    case 46:          /* sendmsg */
+    case 48:          /* shutdown */
     case 275 ... 276: /* splice, tee */
     case 288:         /* accept4 */
-    case 299:         /* recvmmsg */
     case 307:         /* sendmmsg */
     case 426:         /* io_uring_enter */
-        return 1;
+        return CALL_MOVES;
+    case 45:  /* recvfrom */
+    case 299: /* recvmmsg */
+        return CALL_LOOKS_4;
+    case 47: /* recvmsg */
+        return CALL_LOOKS_3;
     }
-    return 0;
+    return CALL_NONE;
 }
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct pt_regs___exit {
-    unsigned long orig_ax;
+    unsigned long orig_ax, di, dx, r10;
+};
+struct inode___call {
+    uint16_t i_mode;
+};
+struct file___call {
+    struct inode___call *f_inode;
+    void *private_data;
+};
+struct fdtable___call {
+    unsigned int max_fds;
+    struct file___call **fd;
+};
+struct files_struct___call {
+    struct fdtable___call *fdt;
+};
+struct task_struct___call {
+    struct files_struct___call *files;
+};
+struct kernfs_node___call {
+    uint64_t id;
+};
+struct cgroup___call {
+    int level;
+    struct kernfs_node___call *kn;
+};
+struct sock_cgroup_data___call {
+    struct cgroup___call *cgroup;
+};
+struct sock___call {
+    struct sock_cgroup_data___call sk_cgrp_data;
 };
 #pragma clang attribute pop
 
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+
+/* The socket behind a descriptor of the current task, by its address: nothing may be written there. */
+static __always_inline struct sock *socket_of(uint32_t fd) {
+    struct task_struct___call *task = (struct task_struct___call *)bpf_get_current_task();
+    struct fdtable___call *table = BPF_CORE_READ(task, files, fdt);
+    struct file___call **files = BPF_CORE_READ(table, fd), *file = 0;
+    struct socket *socket;
+
+    if (fd >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + fd) ||
+        !file)
+        return 0;
+    if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+        return 0;
+    socket = BPF_CORE_READ(file, private_data);
+    return BPF_CORE_READ(socket, sk);
+}
+
+/* Made in the process's own cgroup, so that its hooks see the connection's beginning and end, however short
+ * it is. */
+static __always_inline int made_here(struct sock *sk, uint64_t process) {
+    struct cgroup___call *cgroup = BPF_CORE_READ((struct sock___call *)sk, sk_cgrp_data.cgroup);
+
+    return BPF_CORE_READ(cgroup, kn, id) == process || BPF_CORE_READ(cgroup, level) > (int)cgroup_level;
+}
+
+/* Only TCP has positions that a flush can read later. */
+static __always_inline void judge_unfollowed(uint32_t fd, struct process_state *state, uint64_t process) {
+    struct sock *sk = socket_of(fd);
+    uint16_t family, type, protocol;
+    uint32_t reason;
+
+    if (!sk)
+        return;
+    family = BPF_CORE_READ(sk, __sk_common.skc_family);
+    type = BPF_CORE_READ(sk, sk_type);
+    protocol = BPF_CORE_READ(sk, sk_protocol);
+    if ((family == AF_INET || family == AF_INET6) && type == SOCK_STREAM && protocol == IPPROTO_TCP) {
+        if (!made_here(sk, process))
+            verdict(state, process, RECOVERY_VERDICT_OTHER_SOCKET, 0);
+        return;
+    }
+    reason = family == AF_UNIX && type != SOCK_DGRAM ? RECOVERY_VERDICT_OTHER_SOCKET
+                                                     : unfollowed(family, protocol);
+    if (reason)
+        verdict(state, process, reason, 0);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_ended, struct pt_regs___exit *regs, long result) {
-    uint64_t process;
+    uint64_t process, flags;
     struct process_state *state = selected(&process);
+    enum call_effect effect;
 
-    if (state && !state->moved && may_move_a_socket(regs->orig_ax))
+    if (!state || result <= 0)
+        return 0;
+    effect = effect_of(regs->orig_ax);
+    if (effect == CALL_NONE)
+        return 0;
+    flags = effect == CALL_LOOKS_4 ? regs->r10 : effect == CALL_LOOKS_3 ? regs->dx : 0;
+    if (flags & (MSG_PEEK | MSG_OOB))
+        uses(state, USES_PEEK);
+    judge_unfollowed(regs->di, state, process);
+    if (!state->moved)
         state->moved = 1;
     return 0;
 }

@@ -128,11 +128,17 @@ static __always_inline int has_numbers(const struct tcp_now *now) {
     return in_state(now, OPEN_STATES) || (now->state == TCP_CLOSE && now->connected);
 }
 
-/* Nobody saw it being made: which side we are is told by the first data unit. */
-static __always_inline int name_late(const struct tcp_now *now, struct connection *c) {
+/*
+ * Nobody saw it being made: which side we are is told by the first data unit. Its numbers don't move
+ * together, so without the socket's lock they are only to be trusted while nothing is under way; else the
+ * next look names it.
+ */
+static __always_inline int name_late(const struct tcp_now *now, struct connection *c, int locked) {
     uint32_t una = now->snd_una - (uint32_t)now->bytes_acked, first = first_as_sent(now);
 
     if (now->repair || c->flags & CONNECTION_REPAIRED || !has_numbers(now))
+        return 0;
+    if (!locked && now->snd_una != now->write_seq)
         return 0;
     if (in_state(now, FIN_SENT_STATES) && now->snd_nxt == now->write_seq)
         first--;

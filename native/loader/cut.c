@@ -29,9 +29,11 @@ struct found {
 struct found_list {
     struct found *items;
     size_t count, room;
-    uint64_t process; /* whose connections are kept; 0: nobody's */
-    bool partial;     /* a connection without a name was seen */
-    bool pending;     /* the ring had no room */
+    uint64_t process;  /* whose connections are kept; 0: nobody's */
+    uint64_t *unnamed; /* sockets behind a descriptor that only the walk that locks them can name */
+    size_t unnamed_count;
+    bool partial; /* a connection without a name was seen */
+    bool pending; /* the ring had no room */
 };
 
 static int add(struct found_list *list, const struct capture_cut_entry *entry, int source) {
@@ -47,20 +49,41 @@ static int add(struct found_list *list, const struct capture_cut_entry *entry, i
     return 0;
 }
 
+static int note_unnamed(struct found_list *list, uint64_t sock) {
+    uint64_t *more = realloc(list->unnamed, (list->unnamed_count + 1) * sizeof(*more));
+    if (more == NULL)
+        return -ENOMEM;
+    list->unnamed = more;
+    more[list->unnamed_count++] = sock;
+    return 0;
+}
+
+/* The walk of files could not name it. Returns whether it was so. */
+static bool take_unnamed(struct found_list *list, uint64_t sock) {
+    for (size_t i = 0; i < list->unnamed_count; i++) {
+        if (list->unnamed[i] != sock)
+            continue;
+        list->unnamed[i] = list->unnamed[--list->unnamed_count];
+        return true;
+    }
+    return false;
+}
+
 /* ---- iterators ---- */
 
 static int add_record(struct found_list *list, const struct cut_record *record, int source) {
     list->pending |= (record->cut_flags & CUT_PENDING) != 0;
     if ((record->cut_flags & CUT_UNNAMED) != 0) {
-        list->partial |= list->process != 0;
-        return 0;
+        if (list->process == 0 || (record->process != list->process && record->process != 0))
+            return 0;
+        return note_unnamed(list, record->sock);
     }
     /* A descriptor may be shared with another unit of recovery: the connection belongs to whoever used it
      * first. */
     if (list->process == 0 || (record->process != list->process && (source == 2 || record->process != 0)))
         return 0;
     const struct capture_cut_entry entry = {.flags = (uint8_t)record->flags,
-                                            .live = source == 1,
+                                            .live = source == 1 || take_unnamed(list, record->sock),
                                             .told = (uint8_t)record->told,
                                             .local = record->local,
                                             .remote = record->remote,
@@ -432,7 +455,8 @@ int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_
     ask(capture, 0, false, 0);
     forget_namespaces(&all);
     free(list.items);
-    *complete = !list.partial;
+    *complete = !list.partial && list.unnamed_count == 0;
+    free(list.unnamed);
     *pending = list.pending;
     return status == 0 ? 0 : capture_fail(error, status, "the cut cannot be read: %s", strerror(-status));
 }
@@ -442,8 +466,48 @@ static bool is_selected(struct capture *capture, uint64_t cgroup_id) {
     return bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &state) == 0;
 }
 
+/* Those that made a call that may have moved a socket (PROGRESS_EXIT). Returns their number; free(*ids). */
+static size_t take_moved(struct capture *capture, uint64_t **ids) {
+    const int map = capture->objects.maps[MAP_PROCESSES];
+    uint64_t id = 0, next;
+    size_t count = 0;
+
+    *ids = NULL;
+    for (int status = bpf_map_next(map, NULL, &next); status == 0; status = bpf_map_next(map, &id, &next)) {
+        struct take_moved_args args = {.process = next};
+        id = next;
+        if (bpf_run(capture->objects.programs[PROGRAM_TAKE_MOVED], &args, sizeof(args)) < 0 || !args.moved)
+            continue;
+        uint64_t *more = realloc(*ids, (count + 1) * sizeof(**ids));
+        if (more == NULL)
+            break;
+        *ids = more;
+        more[count++] = id;
+    }
+    return count;
+}
+
+static int flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
+                 char *error);
+
 int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
                   char *error) {
+    uint64_t *moved = NULL;
+    int status;
+
+    *pending = 0;
+    if (count > 0)
+        return flush(capture, cgroup_ids, count, pending, error);
+    if (capture->config.variant.progress != PROGRESS_EXIT)
+        return 0;
+    count = take_moved(capture, &moved);
+    status = count == 0 ? 0 : flush(capture, moved, count, pending, error);
+    free(moved);
+    return status;
+}
+
+static int flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
+                 char *error) {
     struct found_list list = {0};
     struct namespaces all = {0};
     int status = condemn_missed(capture);

@@ -4,6 +4,7 @@
  */
 import { type Evidence, RECEIVER, SENDER, USABLE } from "../graph/evidence-layout.ts";
 import type { Matches } from "../graph/match-ranges.ts";
+import { OutsideWorld } from "../graph/outside-world.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 
 export interface Bounds {
@@ -44,7 +45,7 @@ export interface Group {
   /** First line sent, last line received. */
   sent: number;
   received: number;
-  readonly state: "kept" | "in transit" | "undone" | "never sent";
+  readonly state: "kept" | "in transit" | "undone" | "never sent" | "outside";
 }
 
 export interface Picture {
@@ -66,7 +67,7 @@ export function chooseItems(
   const chosen = chooseProcesses(answer, bounds.processes);
   const rows = chosen.map((process) => rowOf(evidence, answer, process, bounds.checkpoints));
   const rowAt = new Map(rows.map((row) => [row.process, row]));
-  const all = joinMessages(evidence, matches, rowAt);
+  const all = [...joinMessages(evidence, matches, rowAt), ...joinExchanges(evidence, rowAt)];
   const shown = all.sort(byInterest).slice(0, bounds.messages).sort(byPlace);
   const groups = shown.map((group, index) => ({ label: labelOf(index), group }));
   for (const { label, group } of groups) placeGroup(evidence, rowAt, label, group);
@@ -145,6 +146,23 @@ function joinMessages(evidence: Evidence, matches: Matches, rowAt: ReadonlyMap<n
   return [...groups.values()];
 }
 
+/** Inputs and outputs of one channel in one interval. */
+function joinExchanges(evidence: Evidence, rowAt: ReadonlyMap<number, Row>): Group[] {
+  const groups = new Map<string, Group>();
+  for (const { channel, side, line, begin, end } of new OutsideWorld(evidence, "sequential").all()) {
+    const row = rowAt.get(evidence.outside[channel] as number);
+    const interval = row === undefined ? -1 : intervalOf(row, line);
+    if (interval < 0) continue;
+    const key = `${channel} ${side} ${interval}`;
+    const [sent, received] = side === SENDER ? [line, 0] : [0, line];
+    const known = groups.get(key);
+    if (known !== undefined) extend(known, begin, end, sent, received);
+    else if (groups.size < MAX_GROUPS)
+      groups.set(key, { channel, begin, end, ranges: 1, sent, received, state: "outside" });
+  }
+  return [...groups.values()];
+}
+
 /** The group leaves with its first send and arrives with its last receive: so no group arrives before it leaves. */
 function extend(group: Group, begin: number, end: number, sent: number, received: number): void {
   if (begin !== group.end) group.ranges += 1;
@@ -166,8 +184,12 @@ function stateOf(
 }
 
 function byInterest(a: Group, b: Group): number {
-  const crosses = Number(a.state === "kept") - Number(b.state === "kept");
+  const crosses = Number(isQuiet(a)) - Number(isQuiet(b));
   return crosses || b.received + b.sent - a.received - a.sent;
+}
+
+function isQuiet({ state }: Group): boolean {
+  return state === "kept" || state === "outside";
 }
 
 function byPlace(a: Group, b: Group): number {

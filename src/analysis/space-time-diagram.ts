@@ -127,10 +127,12 @@ function legend(evidence: Evidence, picture: Picture, options: DiagramOptions): 
 }
 
 function describe(evidence: Evidence, group: Group, options: DiagramOptions): string {
-  const ends = [SENDER, RECEIVER].map((side) =>
-    shortName(evidence, evidence.processAt[group.channel * 2 + side] as number, options, NAME_CHARACTERS),
-  );
+  const ends = [SENDER, RECEIVER].map((side) => {
+    const process = evidence.processAt[group.channel * 2 + side] as number;
+    if (process === -1 && group.state === "outside") return "outside";
+    return shortName(evidence, process, options, NAME_CHARACTERS);
+  });
   const channel = cut(options.show(evidence.channels[group.channel] as string), CHANNEL_CHARACTERS);
   const ranges = group.ranges > 1 ? ` in ${group.ranges} ranges` : "";
-  return `${ends[0]} -> ${ends[1]}  [${group.begin}, ${group.end})${ranges} of ${channel}: ${group.state}`;
+  return `${ends[0]} -> ${ends[1]}  [${group.begin}, ${group.end})${ranges} of ${channel}: ${group.state === "outside" ? (group.sent > 0 ? "output" : "input") : group.state}`;
 }

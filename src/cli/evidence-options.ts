@@ -18,7 +18,7 @@ export interface EvidenceFlags {
   readonly json?: boolean;
 }
 
-function dsmOption(): Option {
+export function dsmOption(): Option {
   return new Option("--dsm <model>", "how page traffic counts: every copy and invalidate, or only copies")
     .choices(["sequential", "transfers"])
     .default("sequential");

@@ -2,12 +2,13 @@
 import type { Command } from "commander";
 import type { Evidence } from "../graph/evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { LineEntry, RecoveryLine, WitnessLink } from "../model/recovery-line.ts";
+import type { LineEntry, OutsideRange, RecoveryLine, WitnessLink } from "../model/recovery-line.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { resolveHome } from "./home.ts";
 import { type NotCaptured, notCapturedOf, notCapturedText } from "./not-captured.ts";
+import { outsideText } from "./outside-report.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
 import { chainText, sentenceOf } from "./sentences.ts";
 import { countedAsFailed, unrecordedText, withUnrecorded } from "./unrecorded.ts";
@@ -80,6 +81,9 @@ async function reasonsOf(
 export interface Explanation extends LineEntry {
   /** Lines of its history that are undone, count. */
   readonly undone: number;
+  /** What it undoes of the outside world. */
+  readonly lostInputs: readonly OutsideRange[];
+  readonly unsayable: readonly OutsideRange[];
   /** What holds of the process, in sentences. */
   readonly summary: readonly string[];
   /** A shortest chain of messages from a failure to this process; empty for one that continues. */
@@ -103,6 +107,8 @@ export function explanation(evidence: Evidence, answer: RecoveryLine, name: stri
   return {
     ...entry,
     undone: length - entry.position,
+    lostInputs: answer.lostInputs.filter(({ process }) => process === name),
+    unsayable: answer.unsayable.filter(({ process }) => process === name),
     summary: summaryOf(entry, length, because.length),
     because,
     sentences: because.map(sentenceOf),
@@ -127,6 +133,6 @@ function summaryOf(entry: LineEntry, length: number, links: number): string[] {
   return [`${who} restarts ${from}: ${cost}.`, steps];
 }
 
-export function explanationText({ summary, because }: Explanation): string {
-  return summary.map((sentence) => `${sentence}\n`).join("") + chainText(because);
+export function explanationText({ summary, because, ...outside }: Explanation): string {
+  return summary.map((sentence) => `${sentence}\n`).join("") + chainText(because) + outsideText(outside);
 }

@@ -3,7 +3,9 @@ import { constants, rmSync } from "node:fs";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Command } from "commander";
+import type { Block } from "../format/block.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
 import { appBlocks } from "./app-blocks.ts";
 import { resolveHome } from "./home.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
@@ -64,8 +66,9 @@ async function writeEvents(
   const { printEvent } = await import("../format/interchange.ts");
   let events = 0;
   let text = "";
+  const begun = new Set<string>();
   for await (const bytes of blocks)
-    for (const event of decodeBlock(bytes).columns.events()) {
+    for (const event of eventsOf(decodeBlock(bytes), begun)) {
       text += `${printEvent(event)}\n`;
       events += 1;
       if (text.length < WRITE_CHARACTERS) continue;
@@ -74,6 +77,23 @@ async function writeEvents(
     }
   await put(text);
   return events;
+}
+
+/**
+ * Retention removes lines that say what is outside; the checkpoint that stands for them knows it instead (logs-format.md, "Base"): lines
+ * again for whoever reads the export. `begun`: processes whose first block came.
+ */
+function* eventsOf({ header, columns }: Block, begun: Set<string>): Generator<Event> {
+  const { process } = columns;
+  let isDue = header.previousBlock > 0 && !begun.has(process);
+  begun.add(process);
+  for (const event of columns.events()) {
+    if (isDue && event.type === "checkpoint") {
+      for (const channel of event.cut?.outside ?? []) yield { type: "outside", process, channel };
+      isDue = false;
+    }
+    yield event;
+  }
 }
 
 /** Under another name until it is whole and synced. */

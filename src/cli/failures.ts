@@ -5,6 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { bytesOf, outsideText } from "./outside-report.ts";
 import { counted, printable, table, write } from "./print.ts";
 
 interface FailuresFlags extends EvidenceFlags {
@@ -75,11 +76,13 @@ export function failuresReport(
   const worst = worstOf(report, failed);
   const together = report.together(failed);
   const who = failed === undefined ? "all together" : `${failed.map(printable).join(", ")} together`;
+  const talks = [together, ...worst.rows].some((loss) => loss.lostInputs.length + loss.unsayable.length > 0);
   const rows = [
-    ...worst.rows.map((loss) => row(printable(loss.failed[0] as string), loss, report)),
-    row(who, together, report),
+    ...worst.rows.map((loss) => row(printable(loss.failed[0] as string), loss, report, talks)),
+    row(who, together, report, talks),
   ];
   const head = ["FAILS", "ROLLED BACK", "EVENTS LOST", "CHECKPOINTS LOST", "DEPTH", "TO THE START"];
+  if (talks) head.push("INPUT BYTES LOST", "OUTPUT BYTES UNSAYABLE");
   const hidden = worst.count - worst.rows.length;
   return [
     `${printable(application)}: what a failure would cost now (${report.outcome})\n`,
@@ -87,12 +90,13 @@ export function failuresReport(
     table(head, rows),
     hidden > 0 ? `... and ${hidden} more failures that cost less; --json prints all\n` : "",
     report.processes <= MAX_MATRIX ? matrix(report, failed) : "",
+    talks && outsideText(together) !== "" ? `Of the outside world, ${who}:\n${outsideText(together)}` : "",
   ]
     .filter((part) => part !== "")
     .join("\n");
 }
 
-function row(name: string, loss: Loss, report: LossReport): string[] {
+function row(name: string, loss: Loss, report: LossReport, talks: boolean): string[] {
   const { breadth, events, checkpoints, depth, unbounded } = loss;
   return [
     name,
@@ -101,6 +105,7 @@ function row(name: string, loss: Loss, report: LossReport): string[] {
     String(checkpoints),
     String(depth),
     String(unbounded),
+    ...(talks ? [String(bytesOf(loss.lostInputs)), String(bytesOf(loss.unsayable))] : []),
   ];
 }
 

@@ -27,7 +27,9 @@ An error names file, line and field (exit code 2). Importing again appends.
 Formats:
   jsonl   events as JSON Lines (interchange.md); - is standard input
   shiviz  a log with vector clocks: each foreign increment becomes a message, with the same happened-before relation.
-          Known layouts: '<host> {clock}' on a line of its own, and Akka's '... /<host>] {clock} text'. For others --pattern.
+          Known layouts: '<host> {clock}' on a line of its own, and Akka's '... /<host>] {clock} text'. A log whose first
+          line is the regular expression for it (as ShiViz and GoVector write it) is read by that, others by --pattern,
+          which may go over several lines. What looks like a clock and fits none of these is an error (docs/shiviz.md).
   smpi    a directory with one time-independent SimGrid trace a rank; collectives become their point-to-point pattern
 
 Traces of the last two hold no checkpoints; --checkpoint-every or --checkpoint-rate inserts some.
@@ -35,6 +37,7 @@ Traces of the last two hold no checkpoints; --checkpoint-every or --checkpoint-r
 Examples:
   recovery-line import heat --from heat.jsonl
   recovery-line import chord --from chord.log --format shiviz --checkpoint-every 10
+  recovery-line import raft --from raft.log --format shiviz --pattern '(?<event>.*)\\n(?<host>\\S*) (?<clock>{.*})'
   recovery-line import lu --from lu.trace/ --format smpi --checkpoint-rate 0.01 --seed 7`;
 
 export function register(program: Command): void {
@@ -50,7 +53,10 @@ export function register(program: Command): void {
         .choices(["jsonl", "shiviz", "smpi"])
         .default("jsonl"),
     )
-    .option("--pattern <regex>", "shiviz: lines with a clock, with the groups (?<host>...) and (?<clock>...)")
+    .option(
+      "--pattern <regex>",
+      "shiviz: what an event looks like, with the groups (?<host>...) and (?<clock>...)",
+    )
     .option("--checkpoint-every <n>", "insert a checkpoint after every N events of a process")
     .option("--checkpoint-rate <r>", "insert a checkpoint after each event by this chance, 0 < R <= 1")
     .option("--seed <s>", "seed of the chance (default: 1)")
@@ -118,7 +124,7 @@ async function sourceOf(flags: ImportFlags, schedule: CheckpointSchedule | undef
 
 async function shiviz({ from, pattern }: ImportFlags): Promise<() => AsyncIterable<Event>> {
   const { readShivizTrace } = await import("../analysis/importers/shiviz.ts");
-  const { shivizPattern } = await import("../analysis/importers/shiviz-log.ts");
+  const { shivizPattern } = await import("../analysis/importers/shiviz-layout.ts");
   try {
     const known = pattern === undefined ? undefined : shivizPattern(pattern);
     return () => readShivizTrace(() => readInput(from), from, known);

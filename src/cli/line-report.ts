@@ -8,6 +8,7 @@ import type {
   WitnessLink,
 } from "../model/recovery-line.ts";
 import type { PlacedPayload } from "../restart/payload-places.ts";
+import { outsideText } from "./outside-report.ts";
 import { counted, printable, table } from "./print.ts";
 import { unrecordedText } from "./unrecorded.ts";
 
@@ -43,6 +44,7 @@ export function lineReport(
     entryTable(answer.line),
     domino === undefined ? "" : dominoText(domino),
     inTransitTable(answer.inTransit, payloads),
+    outsideText(answer),
     witnessList(answer.witnesses),
   ]
     .filter((part) => part !== "")
@@ -66,9 +68,11 @@ function missingText(whose: string): string {
 function headline({ outcome, line, evidence }: RecoveryLine): string {
   const back = line.filter(({ action }) => action !== "continue").length;
   const said = `${outcome}, ${back} of ${counted(line.length, "process", "processes")} rolled back`;
-  if (outcome === "clean") return said;
+  const healed =
+    evidence.healed > 0 ? `; ${counted(evidence.healed, "gap")} healed by later checkpoints` : "";
+  if (outcome === "clean") return said + healed;
   const lost = evidence.lost > 0 ? `, ${counted(evidence.lost, "event")} known to be lost` : "";
-  return `${said}; ${counted(evidence.gaps, "gap")} in the evidence${lost}: the line is safe, maybe earlier than needed`;
+  return `${said}; ${counted(evidence.gaps, "gap")} in the evidence${lost}: the line is safe, maybe earlier than needed${healed}`;
 }
 
 function entryTable(line: readonly LineEntry[]): string {
@@ -126,6 +130,7 @@ function linkText(link: WitnessLink): string {
   const from = link.from === undefined ? "" : printable(link.from);
   const range = `[${link.begin}, ${link.end}) of ${printable(link.channel ?? "")}`;
   const at = link.position === undefined ? "" : ` (at position ${link.position})`;
+  const did = link.looked === true ? "looked at" : "received";
   switch (link.rule) {
     case "failed":
       return `${process} failed`;
@@ -134,9 +139,9 @@ function linkText(link: WitnessLink): string {
     case "orphan":
       if (link.page !== undefined)
         return `${process} received version ${link.version} of page ${printable(String(link.page))}${at}, which ${from} has then not written`;
-      return `${process} received ${range}${at}, which ${from} has then not sent`;
+      return `${process} ${did} ${range}${at}, which ${from} has then not sent`;
     case "never-sent":
-      return `${process} received ${range}${at}, which nobody sent`;
+      return `${process} ${did} ${range}${at}, which nobody sent`;
     case "unreplayable":
       return from === ""
         ? `${process} sent ${range}${at}: no log can replay it and no receiver is known`

@@ -24,6 +24,7 @@ import * as failures from "./failures.ts";
 import * as gc from "./gc.ts";
 import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
+import * as policy from "./policy.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 import * as restart from "./restart.ts";
 import * as run from "./run.ts";
@@ -50,6 +51,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   checkpoint,
   restart,
   status,
+  policy,
   sdkEvents,
   doctor,
   demo,

@@ -1,6 +1,7 @@
 /** A restart's plan and its end, for people and for programs. */
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartResult } from "../restart/restart.ts";
+import { outsideText } from "./outside-report.ts";
 import { counted, printable, table } from "./print.ts";
 
 const MAX_ROWS = 1000;
@@ -35,6 +36,7 @@ export function planReport(plan: RestartPlan): string {
     table(["PROCESS", "ACTION", "CHECKPOINT", "FROM"], rows.slice(0, MAX_ROWS)),
     [...tied, ...breaks, ...over, ...broken].join(""),
     transitTable(transit),
+    outsideText(line),
   ]
     .filter((part) => part !== "")
     .join("\n");
@@ -57,7 +59,9 @@ function transitTable({ ranges }: RestartPlan["transit"]): string {
 
 export function resultReport({ plan, phasesMs }: RestartResult): string {
   const parts = Object.entries(phasesMs).map(([phase, ms]) => `${phase} ${ms.toFixed(0)} ms`);
-  return `${counted(plan.targets.length, "process", "processes")} restarted: ${parts.join(", ")}.\n`;
+  const outside = outsideText(plan.line);
+  const restarted = counted(plan.targets.length, "process", "processes");
+  return `${restarted} restarted: ${parts.join(", ")}.\n${outside === "" ? "" : `\n${outside}`}`;
 }
 
 /** Without images' contents. */
@@ -87,6 +91,8 @@ export function planJson(plan: RestartPlan): Record<string, unknown> {
       receives: entry.receives,
       remote: `${socket.remote.address}:${socket.remote.port}`,
     })),
+    lostInputs: line.lostInputs,
+    unsayable: line.unsayable,
     evidence: line.evidence,
   };
 }

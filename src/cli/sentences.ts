@@ -7,15 +7,16 @@ export function sentenceOf(link: WitnessLink): string {
   const from = link.from === undefined ? "" : printable(link.from);
   const what = `[${link.begin}, ${link.end}) of channel ${printable(link.channel ?? "")}`;
   const at = link.position === undefined ? "" : ` at its position ${link.position}`;
+  const [did, act] = link.looked === true ? ["looked at", "look"] : ["received", "receive"];
   switch (link.rule) {
     case "failed":
       return `${who} failed: what it did after its last restore point is lost.`;
     case "gap":
       return `Events of ${who} are missing${at}: nothing after them is certain.`;
     case "orphan":
-      return `${who} received ${what}${at}; the send is among what ${from} undoes, so ${who} undoes the receive and all after it.`;
+      return `${who} ${did} ${what}${at}; the send is among what ${from} undoes, so ${who} undoes the ${act} and all after it.`;
     case "never-sent":
-      return `${who} received ${what}${at}, which nobody sent as far as the evidence goes: it can't keep the receive.`;
+      return `${who} ${did} ${what}${at}, which nobody sent as far as the evidence goes: it can't keep the ${act}.`;
     case "unreplayable":
       return from === ""
         ? `${who} sent ${what}${at}; no log can replay it and no receiver is known: it can't keep the send.`

@@ -22,6 +22,11 @@
  *    unknown here: older cuts are read until one names it. Openings and endings: who left out a receive had its send in a covering cut, so
  *    that only a send which a cut names and the line undoes can have a receiver that nothing here names; which of them are in transit
  *    the events alone tell.
+ * 7. What was looked at counts like what was received: cuts that cover say it (`Cut.seen`), so 1 and 2 hold for it, too.
+ * 8. A channel that is outside makes no dependency. That it is, is told by a line anywhere in its process: the cuts say it of what they name
+ *    (`Cut.outside`), the lines read of themselves; a process that has such lines at all says so in the blocks of its cuts. A channel of such
+ *    a process whose other end nothing here names may be outside by a line that was not read: then the events must tell. Inputs and outputs
+ *    that are undone stand behind the position that is kept: if older than the newest cut, all lines since are read.
  *
  * Where one of these does not hold the answer is `undefined` with a reason, never a guess: compute-app.ts then takes the events.
  */
@@ -81,15 +86,18 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
       await inTurns(short, (history) => history.load(history.depth * 2 + 1));
       continue;
     }
+    if (mayBeOutside(evidence, reading.histories))
+      throw new NeedsEvents("a channel may be outside by a line that cuts do not tell");
     const whole = computeLine(evidence, options);
+    const untold = reading.untold(whole);
+    if (untold.length > 0) {
+      await inTurns(untold, ({ history, position }) => history.loadSince(position));
+      continue;
+    }
     const line = silent.length === 0 ? whole : withoutUnits(whole);
     if (reading.rolledBack && line.inTransit.some(({ to }) => to === null))
       throw new NeedsEvents("a receiver may be known from undone lines alone");
-    return {
-      line: silent.length === 0 ? line : withoutUnits(line),
-      evidence,
-      blocksRead: reading.blocksRead,
-    };
+    return { line, evidence, blocksRead: reading.blocksRead };
   }
 }
 
@@ -122,6 +130,25 @@ function undoesUnit({ processAt, cuts, segments, channels }: Evidence, kept: Uin
       return true;
   }
   return false;
+}
+
+/** A channel on which something went and one of whose ends, or both, are that of one process with `outside` lines: they may name it. */
+function mayBeOutside(evidence: Evidence, histories: readonly CutHistory[]): boolean {
+  const suspects = new Set(histories.filter(({ hasOutside }) => hasOutside).map(({ process }) => process));
+  if (suspects.size === 0) return false;
+  const { processAt, rows, cuts, peeks, seen, outside, processes } = evidence;
+  const isEmpty = (start: Uint32Array, from: number, to: number): boolean => start[from] === start[to];
+  return outside.some((holder, channel) => {
+    const [sender, receiver] = [processAt[channel * 2] as number, processAt[channel * 2 + 1] as number];
+    const alone = sender === -1 ? receiver : receiver === -1 || receiver === sender ? sender : -1;
+    if (holder !== -1 || alone === -1 || !suspects.has(processes[alone] as string)) return false;
+    return !(
+      isEmpty(rows.start, channel * 2, channel * 2 + 2) &&
+      isEmpty(cuts.start, channel * 2, channel * 2 + 2) &&
+      isEmpty(peeks.start, channel, channel + 1) &&
+      isEmpty(seen.start, channel, channel + 1)
+    );
+  });
 }
 
 /** The histories that the line falls off, and those that may have received what it undoes. */
@@ -182,6 +209,15 @@ class Reading {
     await inTurns(this.histories, async (history) => {
       await history.load(1);
       await history.loadIrregular(this.#budget);
+    });
+  }
+
+  /** Processes that undo lines which were not read and may be inputs or outputs. */
+  untold({ line }: RecoveryLine): { readonly history: CutHistory; readonly position: number }[] {
+    const positions = new Map(line.map(({ process, position }) => [process, position]));
+    return this.histories.flatMap((history) => {
+      const position = positions.get(history.process) as number;
+      return position < history.exchangesFrom ? [{ history, position }] : [];
     });
   }
 

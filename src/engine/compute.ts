@@ -76,7 +76,7 @@ function answer(
     line: evidence.processes.map((_, process) => lineEntry(evidence, process, undone[process] as number)),
     inTransit: inTransitRanges(evidence, model.matches, kept),
     witnesses: witnesses(evidence.processes, proof),
-    ...new OutsideWorld(evidence, options.dsm).lossesAt(kept),
+    ...new OutsideWorld(evidence, options.dsm).lossesAt((process) => kept[process] as number),
     evidence: { gaps: evidence.gaps, lost: evidence.lost, healed: evidence.healed },
   };
   verifyLine(evidence, { failed, dsm: options.dsm, inTransit: options.inTransit }, line, proof);

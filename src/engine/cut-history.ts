@@ -2,11 +2,13 @@
  * One process's newest checkpoints and what it did since, read from the log newest first and only as far as asked for.
  *
  * Behind the newest cut only control blocks are read. They must hold nothing but checkpoints with covering cuts (and gaps, which a cut
- * heals): everything else needs the events, and is a `NeedsEvents`.
+ * heals): everything else needs the events, and is a `NeedsEvents`. What a process exchanged with the outside world stands in no cut: where
+ * the line takes it back, its lines since are read (`loadSince`).
  */
 import type { BlockHeader, ParsedBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
 import type { EventColumns } from "../format/event-columns.ts";
+import { EVENT_KIND } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { EvidenceBuilder } from "../graph/evidence.ts";
 import { HistoryWalk } from "../log/history-walk.ts";
@@ -43,15 +45,20 @@ export class CutHistory {
   readonly #walk: HistoryWalk;
   readonly #irregular: number;
   readonly #lines: number;
+  readonly #head: ProcessHead;
   readonly #read: ReadBlock;
   readonly #base: number | undefined;
   /** Newest first. */
   readonly #checkpoints: PlacedCut[] = [];
-  readonly #tail: TailRows[] = [];
+  #tail: TailRows[] = [];
+  /** All lines behind this one were read. */
+  #tailFrom = 0;
   /** Gaps before the newest cut, newest first. */
   readonly #gaps: Placed<Event>[] = [];
   /** A rollback stands somewhere in the log, undone lines with it. */
   rolledBack = false;
+  /** It has `outside` lines somewhere, and those that were read need not be all. */
+  hasOutside = false;
   /** Everything that is in effect was read. */
   complete = false;
 
@@ -61,6 +68,7 @@ export class CutHistory {
     this.#walk = new HistoryWalk(process, head, read);
     this.#irregular = head.irregular;
     this.#lines = head.position;
+    this.#head = head;
     this.#read = read;
     this.#base = base;
   }
@@ -73,6 +81,11 @@ export class CutHistory {
   /** Older cuts name channels that those which were read don't. */
   get leavesOut(): boolean {
     return !this.complete && this.#checkpoints.at(-1)?.forgets === true;
+  }
+
+  /** Inputs and outputs behind this line are not all known. */
+  get exchangesFrom(): number {
+    return this.hasOutside ? this.#tailFrom : 0;
   }
 
   /** Checkpoints read so far, count. */
@@ -99,12 +112,37 @@ export class CutHistory {
     const cuts = this.#cutsOf(columns, header, rows);
     const newest = cuts[0];
     if (cuts.length > 0 && !header.covers) throw new NeedsEvents("a cut does not name all its process did");
+    this.hasOutside ||= header.outside;
     if (this.depth === 0) {
       const from = newest === undefined ? 0 : newest.line - header.position;
-      this.#tail.push({ columns, position: header.position, from, to: rows });
+      this.#pushTail({ columns, position: header.position, from, to: rows });
+      this.#tailFrom = newest?.line ?? 0;
       this.#walk.controlOnly = newest !== undefined;
     }
-    for (const one of cuts) this.#pushCheckpoint(one);
+    for (const one of cuts) this.#pushCheckpoint(one, header.outside);
+  }
+
+  #pushTail(rows: TailRows): void {
+    this.#tail.push(rows);
+    const { kind } = rows.columns;
+    for (let row = rows.from; row < rows.to && !this.hasOutside; row += 1)
+      this.hasOutside = kind[row] === EVENT_KIND.outside;
+  }
+
+  /** Reads all lines behind `position`, that of a checkpoint that was read. Throws `NeedsEvents`. */
+  async loadSince(position: number): Promise<void> {
+    if (position >= this.#tailFrom) return;
+    const walk = new HistoryWalk(this.process, this.#head, this.#read);
+    this.#tail = [];
+    this.#tailFrom = position;
+    for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
+      const first = block.parsed.header.position;
+      const from = Math.max(0, position - first);
+      const columns = readColumns(block.parsed);
+      if (from < block.rows) this.#pushTail({ columns, position: first, from, to: block.rows });
+      if (first <= position) return;
+    }
+    if (walk.truncated) throw new NeedsEvents("the log keeps its older blocks no longer");
   }
 
   /** The checkpoints with cuts among the first `rows` rows, newest first. */
@@ -122,15 +160,11 @@ export class CutHistory {
     return cuts.reverse();
   }
 
-  #pushCheckpoint(one: PlacedCut): void {
+  /** `outside`: channels that a newer covering cut does not name are outside, or forgotten. */
+  #pushCheckpoint(one: PlacedCut, outside: boolean): void {
     const newer = this.#checkpoints.at(-1);
-    if (
-      newer !== undefined &&
-      !(
-        within(one.cut.sent, newer.cut.sent, newer.forgets) &&
-        within(one.cut.received, newer.cut.received, newer.forgets)
-      )
-    )
+    const silent = newer?.forgets === true || outside || this.hasOutside;
+    if (newer !== undefined && !reaches(one.cut, newer.cut, silent))
       throw new NeedsEvents("a cut falls behind the one before it");
     this.#checkpoints.push(one);
   }
@@ -149,6 +183,7 @@ export class CutHistory {
       const { header } = parsed;
       if (header.endsInRollback) {
         this.rolledBack = true;
+        this.hasOutside ||= header.outside;
         ceiling = Math.min(ceiling, header.positionAfter - 1);
       }
       this.#takeIrregular(readColumns(parsed), header.position, ceiling);
@@ -181,7 +216,9 @@ export class CutHistory {
   /** Hands what is known on: skipped lines stay empty. */
   feed(builder: EvidenceBuilder): void {
     const process = builder.addProcess(this.process);
-    const known = [...this.#checkpoints, ...this.#gaps].sort((a, b) => a.line - b.line);
+    const known = [...this.#checkpoints, ...this.#gaps]
+      .filter(({ line }) => line <= this.#tailFrom)
+      .sort((a, b) => a.line - b.line);
     for (const { line, event } of known) {
       builder.skipTo(process, line - 1);
       builder.addEvent(event);
@@ -194,13 +231,19 @@ export class CutHistory {
   }
 }
 
-/** Every channel of the older cut stands in the newer one, no lower; `forgets`: or not at all. */
-function within(
-  older: ReadonlyMap<string, number>,
-  newer: ReadonlyMap<string, number>,
-  forgets: boolean,
-): boolean {
-  const unnamed = forgets ? Number.POSITIVE_INFINITY : -1;
-  for (const [channel, offset] of older) if (!((newer.get(channel) ?? unnamed) >= offset)) return false;
-  return true;
+/** Every channel of the older cut stands in the newer one, no lower; `silent`: or not at all. */
+function reaches(older: Cut, newer: Cut, silent: boolean): boolean {
+  const unnamed = silent ? Number.POSITIVE_INFINITY : -1;
+  const within = (
+    from: ReadonlyMap<string, number> | undefined,
+    to: (channel: string) => number | undefined,
+  ): boolean => {
+    for (const [channel, offset] of from ?? []) if (!((to(channel) ?? unnamed) >= offset)) return false;
+    return true;
+  };
+  return (
+    within(older.sent, (channel) => newer.sent.get(channel)) &&
+    within(older.received, (channel) => newer.received.get(channel)) &&
+    within(older.seen, (channel) => newer.seen?.get(channel) ?? newer.received.get(channel))
+  );
 }

@@ -2,9 +2,10 @@
 import { restorableCheckpoints } from "../graph/domino.ts";
 import { FailureIndex } from "../graph/failure-index.ts";
 import { lineEntry } from "../graph/line-entry.ts";
+import { type OutsideLosses, OutsideWorld } from "../graph/outside-world.ts";
 import { NOTHING_UNDONE } from "../graph/propagate-rollback.ts";
 import type { RollbackModel } from "../graph/rollback-model.ts";
-import type { LineEntry, Outcome } from "../model/recovery-line.ts";
+import type { LineEntry, Outcome, OutsideRange } from "../model/recovery-line.ts";
 import { processNumbers } from "./compute.ts";
 
 /** One process in a loss. */
@@ -28,6 +29,9 @@ export interface Loss {
   readonly checkpoints: number;
   /** In order of name; only what the failure undoes beyond what is undone anyway. */
   readonly rolledBack: readonly LostProcess[];
+  /** Of the outside world, what is undone anyway included. */
+  readonly lostInputs: readonly OutsideRange[];
+  readonly unsayable: readonly OutsideRange[];
 }
 
 interface Sum {
@@ -41,12 +45,14 @@ interface Sum {
 export class LossReport {
   readonly #model: RollbackModel;
   readonly #index: FailureIndex;
+  readonly #outside: OutsideWorld;
   readonly #checkpointsAfter: (process: number, position: number) => number;
   readonly #anyway: Sum = { breadth: 0, depth: 0, unbounded: 0, events: 0, checkpoints: 0 };
 
   constructor(model: RollbackModel) {
     this.#model = model;
     this.#index = new FailureIndex(model);
+    this.#outside = new OutsideWorld(model.evidence, model.rules.dsm);
     this.#checkpointsAfter = restorableCheckpoints(model.evidence);
     this.#index.anyway.forEach((undone, process) => {
       this.#count(this.#anyway, process, undone, 1);
@@ -80,14 +86,15 @@ export class LossReport {
     this.#index.anyway.forEach((undone, process) => {
       if (undone !== NOTHING_UNDONE) rolledBack.push(this.#lost(process, undone));
     });
-    return { failed: [], ...this.#anyway, rolledBack };
+    return { failed: [], ...this.#anyway, rolledBack, ...this.#outsideOf(new Map()) };
   }
 
   single(failed: number): Loss {
     const { process, undone } = this.#index.single(failed);
     const sum = { ...this.#anyway };
     const rolledBack = Array.from(process, (p, at) => this.#beyond(sum, p, undone[at] as number));
-    return { failed: [this.name(failed)], ...sum, rolledBack };
+    const outside = this.#outsideOf(new Map(Array.from(process, (p, at) => [p, undone[at] as number])));
+    return { failed: [this.name(failed)], ...sum, rolledBack, ...outside };
   }
 
   /** All the named processes (or all there are) failing at once: the minimum of their vectors. */
@@ -98,13 +105,23 @@ export class LossReport {
     undone.forEach((line, process) => {
       if (line !== this.#index.anyway[process]) rolledBack.push(this.#beyond(sum, process, line));
     });
-    return { failed: failed ?? this.names(), ...sum, rolledBack };
+    const outside = this.#outsideOf(new Map(undone.entries()));
+    return { failed: failed ?? this.names(), ...sum, rolledBack, ...outside };
   }
 
   /** The whole line of one failure. */
   lineOf(failed: number): LineEntry[] {
     const undone = this.#index.of([failed]);
     return Array.from(undone, (line, process) => lineEntry(this.#model.evidence, process, line));
+  }
+
+  /** `undone`: first undone lines beyond what is undone anyway. */
+  #outsideOf(undone: ReadonlyMap<number, number>): OutsideLosses {
+    if (this.#outside.isEmpty) return { lostInputs: [], unsayable: [] };
+    return this.#outside.lossesAt((process) => {
+      const line = undone.get(process) ?? (this.#index.anyway[process] as number);
+      return line === NOTHING_UNDONE ? Number.POSITIVE_INFINITY : line - 1;
+    });
   }
 
   #beyond(sum: Sum, process: number, undone: number): LostProcess {

@@ -42,7 +42,7 @@ export interface BlockPlace {
   readonly covers?: boolean;
   /** A cut in the block, or one before it in effect, leaves out channels that older ones named: they are closed. Absent: none does. */
   readonly forgets?: boolean;
-  /** The block holds a cut, and its process has `outside` rows here or anywhere before, undone ones too. Absent: none. */
+  /** The block holds a cut or ends in a rollback, and its process has `outside` rows here or anywhere before, undone ones too. Absent: none. */
   readonly outside?: boolean;
 }
 
@@ -204,7 +204,8 @@ function checkNumbers(header: BlockHeader, flags: number): void {
   require(chain >= 1 && sequence >= 1 && previousBlock < chain, "numbers do not rise");
   require(previousIrregular >= 0 &&
     previousIrregular <= previousBlock, "the irregular block before is not before");
-  require(header.hasCut || !(header.covers || header.forgets || header.outside), "covering without a cut");
+  require(header.hasCut || !(header.covers || header.forgets), "covering without a cut");
+  require(header.hasCut || header.endsInRollback || !header.outside, "outside without a cut or a rollback");
   require(previousControl <= previousBlock, "the control block before is not before");
   require((sequence === 1) === (previousBlock === 0), "only the first block of a process has none before");
   require(((flags & BLOCK_FLAG.control) !== 0) === header.controls > 0, "control flag and count differ");

@@ -66,8 +66,8 @@ function writeHeader(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): voi
   assert(back >= 0 && back < 2 ** 32, "the irregular block before is within reach");
   view.setUint32(AT.irregularBack, back, true);
   view.setUint32(AT.magic, BLOCK_MAGIC, true);
-  view.setUint8(AT.version, place.outside === true && plan.hasCut ? VERSION_WITH_OUTSIDE : plan.version);
-  view.setUint8(AT.flags, flagsOf(plan) | (plan.hasCut ? cutFlags(place) : 0));
+  view.setUint8(AT.version, saysOutside(place, plan) ? VERSION_WITH_OUTSIDE : plan.version);
+  view.setUint8(AT.flags, flagsOf(place, plan));
   view.setUint32(AT.size, bytes.length, true);
   for (const field of [
     "chain",
@@ -97,16 +97,18 @@ function writeHeader(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): voi
   view.setFloat64(AT.timeBase, plan.timeBase, true);
 }
 
-function cutFlags({ covers, forgets, outside }: BlockPlace): number {
-  return (
-    (covers === true ? BLOCK_FLAG.covers : 0) |
-    (forgets === true ? BLOCK_FLAG.forgets : 0) |
-    (outside === true ? BLOCK_FLAG.outside : 0)
-  );
+function saysOutside({ outside }: BlockPlace, plan: BlockPlan): boolean {
+  return outside === true && (plan.hasCut || plan.rollbackTo !== undefined);
 }
 
-function flagsOf(plan: BlockPlan): number {
+function cutFlags({ covers, forgets }: BlockPlace): number {
+  return (covers === true ? BLOCK_FLAG.covers : 0) | (forgets === true ? BLOCK_FLAG.forgets : 0);
+}
+
+function flagsOf(place: BlockPlace, plan: BlockPlan): number {
   return (
+    (plan.hasCut ? cutFlags(place) : 0) |
+    (saysOutside(place, plan) ? BLOCK_FLAG.outside : 0) |
     (plan.controls > 0 ? BLOCK_FLAG.control : 0) |
     (plan.hasCut ? BLOCK_FLAG.cut : 0) |
     (plan.extras.length > 0 ? BLOCK_FLAG.extras : 0) |

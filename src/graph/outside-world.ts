@@ -22,6 +22,15 @@ class Exchanges {
   readonly end = new Float64List();
 }
 
+/** An input or output as it stands in its process's history. */
+export interface Exchange {
+  readonly channel: number;
+  readonly side: number;
+  readonly line: number;
+  readonly begin: number;
+  readonly end: number;
+}
+
 /** All inputs and outputs of an evidence: built once, asked for many lines. */
 export class OutsideWorld {
   readonly #evidence: Evidence;
@@ -34,18 +43,42 @@ export class OutsideWorld {
     this.#outputs = exchanges(evidence, dsm, SENDER);
   }
 
-  /** What is behind the positions, `kept[p]` of process p. */
-  lossesAt(kept: ArrayLike<number>): OutsideLosses {
-    return { lostInputs: this.#undone(this.#inputs, kept), unsayable: this.#undone(this.#outputs, kept) };
+  /** Nothing was exchanged with it. */
+  get isEmpty(): boolean {
+    return this.#inputs.line.length + this.#outputs.line.length === 0;
   }
 
-  #undone(all: Exchanges, kept: ArrayLike<number>): OutsideRange[] {
+  /** By channel then begin; inputs first. */
+  *all(): Generator<Exchange> {
+    for (const [side, { channel, line, begin, end }] of [
+      [RECEIVER, this.#inputs],
+      [SENDER, this.#outputs],
+    ] as const)
+      for (let at = 0; at < line.length; at += 1)
+        yield {
+          side,
+          channel: channel.at(at),
+          line: line.at(at),
+          begin: begin.at(at),
+          end: end.at(at),
+        };
+  }
+
+  /** What is behind the positions, `keptOf(p)` of process p. */
+  lossesAt(keptOf: (process: number) => number): OutsideLosses {
+    return {
+      lostInputs: this.#undone(this.#inputs, keptOf),
+      unsayable: this.#undone(this.#outputs, keptOf),
+    };
+  }
+
+  #undone(all: Exchanges, keptOf: (process: number) => number): OutsideRange[] {
     const { outside, channels, processes } = this.#evidence;
     const found: OutsideRange[] = [];
     for (let at = 0; at < all.line.length; at += 1) {
       const number = all.channel.at(at);
       const process = outside[number] as number;
-      if (all.line.at(at) <= (kept[process] as number)) continue;
+      if (all.line.at(at) <= keptOf(process)) continue;
       const [channel, begin, end] = [channels[number] as string, all.begin.at(at), all.end.at(at)];
       const last = found.at(-1);
       if (last !== undefined && last.channel === channel && last.end === begin)

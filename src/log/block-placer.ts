@@ -83,7 +83,7 @@ export class BlockPlacer {
         ...this.#placeOf(head, plan, positionAfter),
         covers: covers && telling !== undefined,
         forgets,
-        outside: plan.hasCut && this.#hasOutside(columns.process),
+        outside: this.#hasOutside(columns.process),
       };
       const bytes = writeBlock(place, telling ?? plan);
       this.#advance(columns.process, head, plan, positionAfter, bytes);

@@ -10,7 +10,8 @@
  * covers if the covering cut before it named the channel's last offset, and says so (`BlockHeader.forgets`): older cuts name the rest.
  *
  * A channel that is outside may be left out by any cut: it stands where the lines left it. Of those that a cut names it is written into the
- * cut (`Cut.outside`), so that who skips the events knows them, too; one that a covering cut leaves out is forgotten here.
+ * cut (`Cut.outside`), so that who skips the events knows them, too; one that a covering cut leaves out is forgotten here. A cut that names
+ * such a one again does not cover: how much of it went before that cut, it does not say.
  */
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
@@ -29,6 +30,8 @@ interface Required extends ChannelAccount {
   readonly seen: Map<string, number>;
   /** Channels known to be outside that it may still name. */
   outside: Set<string>;
+  /** Channels that lines since the last cut were the first to name, sent and received: where the first of them begins. */
+  readonly fresh: readonly [sent: Map<string, number>, received: Map<string, number>];
   /** The last covering cut: what it says stands, also where the next one is silent. Absent: silence covers nothing. */
   stated: Cut | undefined;
   /** Cuts in effect left channels out. */
@@ -159,6 +162,7 @@ export class CutCoverage {
       received: new Map(cut.received),
       seen: new Map(cut.seen),
       outside: new Set(cut.outside),
+      fresh: [new Map(), new Map()],
       stated,
       settled: new Set(),
       forgets,
@@ -204,7 +208,8 @@ function follow(
     const named = outsideOf(event.cut, required);
     if (named.size > 0) outsideAt?.set(row, named);
     const { stated } = required;
-    const reached = reachesAll(event.cut, required);
+    const reached = reachesAll(event.cut, required) && !comesAgain(event.cut, named, required);
+    for (const side of required.fresh) side.clear();
     covers &&= reached;
     if (reached && stated !== undefined) {
       required.forgets ||= leavesOut(event.cut, stated, required.outside);
@@ -233,6 +238,17 @@ function outsideOf(cut: Cut, { outside }: Required): Set<string> {
     if (cut.sent.has(channel) || cut.received.has(channel) || cut.seen?.has(channel) === true)
       named.add(channel);
   return named;
+}
+
+/** Names a channel outside that the cut before left out, and that did not begin since. */
+function comesAgain(cut: Cut, outside: ReadonlySet<string>, { sent, received, fresh }: Required): boolean {
+  for (const channel of outside)
+    for (const [offset, known, first] of [
+      [cut.sent.get(channel), sent, fresh[0].get(channel)],
+      [cut.received.get(channel), received, fresh[1].get(channel)],
+    ] as const)
+      if ((offset ?? 0) > 0 && (!known.has(channel) || (first ?? 0) > 0)) return true;
+  return false;
 }
 
 function reachesAll(cut: Cut, { sent, received, seen, outside, stated }: Required): boolean {
@@ -300,21 +316,23 @@ function raiseByRows(required: Required, columns: EventColumns, from: number, to
   const { kind, channel, begin, end, channels } = columns;
   /** By channel and what was done (0 sent, 1 received, 2 seen); 0 = not touched, since empty ranges say nothing. */
   const reach = new Float64Array(from < to ? channels.length * 3 : 0);
+  const first = new Float64Array(reach.length);
   const offsets = [required.sent, required.received, required.seen] as const;
   for (let row = from; row < to; row += 1) {
     const code = kind[row] as number;
     if (code === EVENT_KIND.outside) required.outside.add(channels[channel[row] as number] as string);
     if (!isRangeKind(code) || (begin[row] as number) >= (end[row] as number)) continue;
     const slot = (channel[row] as number) * 3 + sideOf(columns, row, code);
+    if (reach[slot] === 0) first[slot] = begin[row] as number;
     if ((end[row] as number) > (reach[slot] as number)) reach[slot] = end[row] as number;
   }
-  for (let slot = 0; slot < reach.length; slot += 1)
-    if ((reach[slot] as number) > 0)
-      raise(
-        offsets[slot % 3] as Map<string, number>,
-        channels[Math.floor(slot / 3)] as string,
-        reach[slot] as number,
-      );
+  for (let slot = 0; slot < reach.length; slot += 1) {
+    if (reach[slot] === 0) continue;
+    const name = channels[Math.floor(slot / 3)] as string;
+    const side = offsets[slot % 3] as Map<string, number>;
+    if (!side.has(name)) required.fresh[slot % 3]?.set(name, first[slot] as number);
+    raise(side, name, reach[slot] as number);
+  }
 }
 
 function sideOf(columns: EventColumns, row: number, code: number): 0 | 1 | 2 {

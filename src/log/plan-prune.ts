@@ -5,17 +5,25 @@
  * the process had sent and received (`covers`), and no mark of a rollback gets before it, so what lies before is one interval that is
  * never undone (the argument of engine/compute-from-cuts.ts, which reads logs in the same way). Positions go on, gaps are counted as
  * before. What the process did since, as far as it stands in removed segments, is carried along: its blocks as they are. A closed channel
- * that the cut leaves out (`forgets`) is put back into it from the older cuts, unless both its ends leave it out at the same offset.
+ * that the cut leaves out (`forgets`) is put back into it from the older cuts, unless both its ends leave it out at the same offset. That a
+ * channel is outside holds for ever: the cut names those channels, too, and says so (`Cut.outside`).
  *
  * Left whole: a log with message-log (`stable`) lines or page invalidations, and whatever would carry more than MAX_CARRIED_BYTES.
  */
 import { type Block, decodeBlock, encodeBlock } from "../format/block.ts";
 import { type BlockHeader, parseBlock } from "../format/block-header.ts";
+import { AT, VERSION_WITH_OUTSIDE } from "../format/block-layout.ts";
 import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { LogBase } from "../format/log-base.ts";
 import type { CheckpointEvent, Cut, Event } from "../model/event.ts";
-import { MAX_BASE_GAPS, MAX_BLOCK_EVENTS, MAX_CARRIED_BYTES, MAX_CARRIED_SHARE } from "../model/limits.ts";
+import {
+  MAX_BASE_GAPS,
+  MAX_BASE_OUTSIDE,
+  MAX_BLOCK_EVENTS,
+  MAX_CARRIED_BYTES,
+  MAX_CARRIED_SHARE,
+} from "../model/limits.ts";
 
 export type PrunePlan =
   | { readonly base: LogBase; readonly carriedBytes: number }
@@ -157,6 +165,7 @@ async function collapse(
   boundary: number,
 ): Promise<PrunePlan> {
   const left = await leftOut(source, tracks, boundary);
+  const outside = await outsideNames(source, tracks, boundary);
   const blocks: Uint8Array[] = [];
   const ends = new Map<string, ChannelEnds>();
   for await (const bytes of source.blocks()) {
@@ -167,13 +176,130 @@ async function collapse(
     const into = track.collapseBefore(boundary);
     if (into === undefined || chain > into.chain) blocks.push(Uint8Array.from(bytes));
     else {
+      const names = outside.get(process) ?? new OutsideNames();
       // Who stands at a channel's end is also told by lines that were undone.
-      if (track.rolledBack > 0) collectEnds(ends, decodeBlock(bytes));
+      if (track.rolledBack > 0) collectEnds(ends, decodeBlock(bytes), names);
       if (chain === into.chain)
-        blocks.push(collapsed(decodeBlock(bytes), into, [ends.get(process), left.get(process)]));
+        blocks.push(collapsed(decodeBlock(bytes), into, names, [ends.get(process), left.get(process)]));
     }
   }
   return { base: { boundary, blocks }, carriedBytes: blocks.reduce((sum, { length }) => sum + length, 0) };
+}
+
+/** By process, what its history up to its collapse says of the outside, and how far it was with it. */
+async function outsideNames(
+  source: PruneSource,
+  tracks: ReadonlyMap<string, Track>,
+  boundary: number,
+): Promise<ReadonlyMap<string, OutsideNames>> {
+  const all = new Map<string, OutsideNames>();
+  await eachCollapsed(source, tracks, boundary, (bytes, into) => {
+    if (bytes[AT.version]! < VERSION_WITH_OUTSIDE) return; // older ones have no such rows
+    const block = decodeBlock(bytes);
+    const names = all.get(block.header.process) ?? new OutsideNames();
+    names.take(block, into);
+    if (!names.isEmpty) all.set(block.header.process, names);
+  });
+  if (all.size > 0)
+    await eachCollapsed(source, tracks, boundary, (bytes, into) => {
+      const names = all.get(parseBlock(bytes).header.process);
+      names?.follow(decodeBlock(bytes), into);
+    });
+  return all;
+}
+
+/** Hands over the blocks that collapses stand for, those of the collapses among them. */
+async function eachCollapsed(
+  source: PruneSource,
+  tracks: ReadonlyMap<string, Track>,
+  boundary: number,
+  take: (bytes: Uint8Array, into: Collapse) => void,
+): Promise<void> {
+  for await (const bytes of source.blocks()) {
+    const { header } = parseBlock(bytes);
+    if (header.chain >= boundary) return;
+    const into = (tracks.get(header.process) as Track).collapseBefore(boundary);
+    if (into !== undefined && header.chain <= into.chain) take(bytes, into);
+  }
+}
+
+/** The channels that a process's history up to its collapse says are outside, undone lines, too. */
+class OutsideNames {
+  #names = new Set<string>();
+  /** There were too many: those that the cut does not name are left out, and closed for good. */
+  #full = false;
+  readonly #sent = new Map<string, Stair[]>();
+  readonly #received = new Map<string, Stair[]>();
+
+  get isEmpty(): boolean {
+    return this.#names.size === 0;
+  }
+
+  /** Rows up to the collapse. */
+  take({ header, columns }: Block, into: Collapse): void {
+    const rows = header.chain === into.chain ? into.row + 1 : columns.count;
+    for (let row = 0; row < rows; row += 1) {
+      if (columns.kind[row] === EVENT_KIND.outside) this.#add(columns.channels[columns.channel[row]!]!);
+      const event = columns.kind[row] === EVENT_KIND.checkpoint ? columns.extras.get(row) : undefined;
+      if (event?.type === "checkpoint") for (const name of event.cut?.outside ?? []) this.#add(name);
+    }
+  }
+
+  /** How far lines and cuts in effect were on those channels; to be called when all names are known. */
+  follow({ header, columns }: Block, into: Collapse): void {
+    const rows = header.chain === into.chain ? into.row : columns.count;
+    for (let row = 0; row < rows; row += 1) {
+      const position = header.position + row + 1;
+      const event = columns.event(row);
+      if (event.type === "checkpoint" && event.cut !== undefined) {
+        for (const [side, cut] of [
+          [this.#sent, event.cut.sent],
+          [this.#received, event.cut.received],
+        ] as const)
+          for (const [channel, offset] of cut) this.#raise(side, channel, offset, position);
+      } else if ("begin" in event && event.type !== "peek" && event.begin < event.end) {
+        const sends = event.type === "send" || ("role" in event && event.role === "source");
+        this.#raise(sends ? this.#sent : this.#received, event.channel, event.end, position);
+      }
+    }
+    if (header.endsInRollback)
+      for (const side of [this.#sent, this.#received]) undoStairs(side, header.positionAfter - 1);
+  }
+
+  #raise(side: Map<string, Stair[]>, channel: string, offset: number, position: number): void {
+    if (this.#names.has(channel)) raise(side, new Map([[channel, offset]]), position);
+  }
+
+  has(channel: string): boolean {
+    return this.#names.has(channel);
+  }
+
+  /** The checkpoint, whose cut names them and says so. */
+  toldBy(event: CheckpointEvent): CheckpointEvent {
+    const { cut } = event;
+    if (cut === undefined || this.#names.size === 0) return event;
+    const isNamed = (channel: string): boolean =>
+      cut.sent.has(channel) || cut.received.has(channel) || cut.seen?.has(channel) === true;
+    const known = new Set([...this.#names, ...(cut.outside ?? [])]);
+    const outside = [...known].filter((channel) => !this.#full || isNamed(channel));
+    const [sent, received] = [new Map(cut.sent), new Map(cut.received)];
+    for (const channel of outside) {
+      if (isNamed(channel)) continue;
+      received.set(channel, this.#received.get(channel)?.at(-1)?.offset ?? 0);
+      const offset = this.#sent.get(channel)?.at(-1)?.offset;
+      if (offset !== undefined) sent.set(channel, offset);
+    }
+    return { ...event, cut: { ...cut, sent, received, outside: new Set(outside) } };
+  }
+
+  /** Once there are too many only the newest are of interest: the cut may still name them. */
+  #add(channel: string): void {
+    this.#names.delete(channel);
+    this.#names.add(channel);
+    if (this.#names.size <= MAX_BASE_OUTSIDE * 2) return;
+    this.#full = true;
+    this.#names = new Set([...this.#names].slice(-MAX_BASE_OUTSIDE));
+  }
 }
 
 /** By process, what the cut that its history is collapsed into must say again. */
@@ -211,6 +337,7 @@ function forgetSettled(left: ReadonlyMap<string, ChannelEnds>): void {
       if (sender?.sent.get(channel) !== offset) continue;
       sender.sent.delete(channel);
       ends.received.delete(channel);
+      ends.seen.delete(channel);
     }
 }
 
@@ -219,6 +346,7 @@ class CutOffsets {
   /** By channel: rising positions and offsets. */
   readonly #sent = new Map<string, Stair[]>();
   readonly #received = new Map<string, Stair[]>();
+  readonly #seen = new Map<string, Stair[]>();
   /** The newest cut's. */
   #now: Cut = { sent: new Map(), received: new Map() };
 
@@ -228,17 +356,15 @@ class CutOffsets {
       if (event.type !== "checkpoint" || event.cut === undefined) continue;
       if (header.chain === into.chain && row > into.row) continue;
       this.#now = event.cut;
-      raise(this.#sent, event.cut.sent, position);
-      raise(this.#received, event.cut.received, position);
+      const { sent, received, seen, outside } = event.cut;
+      raise(this.#sent, sent, position, outside);
+      raise(this.#received, received, position, outside);
+      raise(this.#seen, seen ?? new Map(), position, outside);
     }
   }
 
   undo(kept: number): void {
-    for (const stairs of [this.#sent, this.#received])
-      for (const [channel, steps] of stairs) {
-        while ((steps.at(-1)?.position ?? 0) > kept) steps.pop();
-        if (steps.length === 0) stairs.delete(channel);
-      }
+    for (const stairs of [this.#sent, this.#received, this.#seen]) undoStairs(stairs, kept);
   }
 
   /** What the newest cut is silent about. */
@@ -246,6 +372,7 @@ class CutOffsets {
     return {
       sent: unnamed(this.#sent, this.#now.sent),
       received: unnamed(this.#received, this.#now.received),
+      seen: unnamed(this.#seen, this.#now.seen ?? this.#now.received),
     };
   }
 }
@@ -255,8 +382,25 @@ interface Stair {
   readonly offset: number;
 }
 
-function raise(stairs: Map<string, Stair[]>, cut: ReadonlyMap<string, number>, position: number): void {
+function undoStairs(stairs: Map<string, Stair[]>, kept: number): void {
+  for (const [channel, steps] of stairs) {
+    while ((steps.at(-1)?.position ?? 0) > kept) steps.pop();
+    if (steps.length === 0) stairs.delete(channel);
+  }
+}
+
+/** What is outside the next cuts may be silent about. */
+function raise(
+  stairs: Map<string, Stair[]>,
+  cut: ReadonlyMap<string, number>,
+  position: number,
+  outside?: ReadonlySet<string>,
+): void {
   for (const [channel, offset] of cut) {
+    if (outside?.has(channel) === true) {
+      stairs.delete(channel);
+      continue;
+    }
     const steps = stairs.get(channel) ?? [];
     stairs.set(channel, steps);
     if (offset > (steps.at(-1)?.offset ?? -1)) steps.push({ position, offset });
@@ -277,25 +421,29 @@ function unnamed(
 interface ChannelEnds {
   readonly sent: Map<string, number>;
   readonly received: Map<string, number>;
+  readonly seen: Map<string, number>;
 }
 
-function collectEnds(into: Map<string, ChannelEnds>, { columns }: Block): void {
+function collectEnds(into: Map<string, ChannelEnds>, { columns }: Block, outside: OutsideNames): void {
   let ends = into.get(columns.process);
   if (ends === undefined) {
-    ends = { sent: new Map(), received: new Map() };
+    ends = { sent: new Map(), received: new Map(), seen: new Map() };
     into.set(columns.process, ends);
   }
   for (const event of columns.events()) addEnds(ends, event);
+  for (const side of [ends.sent, ends.received])
+    for (const channel of side.keys()) if (outside.has(channel)) side.delete(channel);
 }
 
 function addEnds(ends: ChannelEnds, event: Event): void {
   if (event.type === "send") ends.sent.set(event.channel, 0);
-  else if (event.type === "receive") ends.received.set(event.channel, 0);
+  else if (event.type === "receive" || event.type === "peek") ends.received.set(event.channel, 0);
   else if (event.type === "page-copy")
     (event.role === "source" ? ends.sent : ends.received).set(event.channel, 0);
   else if (event.type === "checkpoint" && event.cut !== undefined) {
     for (const channel of event.cut.sent.keys()) ends.sent.set(channel, 0);
     for (const channel of event.cut.received.keys()) ends.received.set(channel, 0);
+    for (const channel of event.cut.seen?.keys() ?? []) ends.received.set(channel, 0);
   }
 }
 
@@ -303,6 +451,7 @@ function addEnds(ends: ChannelEnds, event: Event): void {
 function collapsed(
   { header, columns }: Block,
   { position, row, gaps, lost }: Collapse,
+  outside: OutsideNames,
   more: readonly (ChannelEnds | undefined)[],
 ): Uint8Array {
   const { process } = columns;
@@ -311,7 +460,8 @@ function collapsed(
     kept.push({ type: "gap", process, ...(gap === 0 && lost > 0 ? { lost } : {}) });
   for (let at = row; at < columns.count; at += 1) {
     const event = columns.event(at);
-    kept.push(at === row && event.type === "checkpoint" ? more.reduce(withEnds, event) : event);
+    const isBase = at === row && event.type === "checkpoint";
+    kept.push(isBase ? outside.toldBy(more.reduce(withEnds, event)) : event);
   }
   const place = { ...header, previousControl: 0, previousIrregular: 0 }; // nothing before it is asked for
   return encodeBlock({ ...place, position: position - 1 - gaps }, kept);
@@ -322,7 +472,14 @@ function withEnds(event: CheckpointEvent, ends: ChannelEnds | undefined): Checkp
   const cut = event.cut;
   if (ends === undefined || cut === undefined) return event;
   const sent = raised(cut.sent, ends.sent);
-  return { ...event, cut: { sent, received: raised(cut.received, ends.received) } };
+  const received = raised(cut.received, ends.received);
+  if (cut.seen === undefined && ends.seen.size === 0) return { ...event, cut: { ...cut, sent, received } };
+  const seen = new Map(cut.seen);
+  // Never below what was received.
+  for (const [channel, offset] of ends.seen)
+    seen.set(channel, Math.max(offset, seen.get(channel) ?? 0, received.get(channel) ?? 0));
+  for (const [channel, offset] of seen) seen.set(channel, Math.max(offset, received.get(channel) ?? 0));
+  return { ...event, cut: { ...cut, sent, received, seen } };
 }
 
 function raised(

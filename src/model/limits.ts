@@ -26,6 +26,8 @@ export const MAX_CARRIED_BYTES = 8 * 1024 * 1024;
 export const MAX_CARRIED_SHARE = 0.5;
 /** Gaps of one process before the checkpoint that its history is collapsed into, count. */
 export const MAX_BASE_GAPS = 4096;
+/** Channels outside that the checkpoint which a process's history is collapsed into may name though its own cut does not, count. */
+export const MAX_BASE_OUTSIDE = 16_384;
 /** Sealed segments kept open for readers, count. */
 export const MAX_OPEN_SEGMENTS = 8;
 /** Damaged places and overlaps that `verify` lists; more are counted. */

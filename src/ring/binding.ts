@@ -94,6 +94,15 @@ export interface NativeAddon {
   peer(fd: number): { pid: number; uid: number; gid: number };
   /** From the system's user database; undefined: there is no such user. */
   user(name: string): { uid: number; gid: number } | undefined;
+  /** What of an open file's first `size` bytes is no hole: begin, end, begin, end, … */
+  fileExtents(fd: number, size: number): number[];
+  /** Times in ns since 1970. These calls take a path's bytes and follow no symbolic link at its end. */
+  setFileTimes(path: Buffer, atime: bigint, mtime: bigint): void;
+  /** A fifo, socket or device; `mode` with its type, `device` as stat tells it. */
+  makeNode(path: Buffer, mode: number, device: number): void;
+  fileAttributes(path: Buffer): [name: string, value: Buffer][];
+  /** `undefined` removes it. */
+  setFileAttribute(path: Buffer, name: string, value: Buffer | undefined): void;
   /** This process becomes another program; returns only by throwing. `environment`: NAME=value. */
   execute(path: string, words: readonly string[], environment: readonly string[]): never;
 }

@@ -276,6 +276,58 @@ describe("traces", () => {
     ).toMatchObject({ events: 1 });
   });
 
+  test.each([
+    ["cut off", 'a\nalice {"alice":1}\nb\nbob {"bob":1}\nc\nbob {"bob":2, "alice":1', "line 6"],
+    ["text behind a clock", 'alice {"alice":1}\nbob {"bob":1, "alice":1} hears\n', "line 2"],
+  ])("a ShiViz clock that fits no layout is no text: %s", async (_, text, place) => {
+    const home = newHome();
+    const from = join(dir, "silent.log");
+    writeFileSync(from, text);
+    const { code, value } = await runJson([
+      "import",
+      "s",
+      "--from",
+      from,
+      "--format",
+      "shiviz",
+      "--log",
+      home,
+    ]);
+    expect([code, value.error]).toEqual([
+      2,
+      {
+        code: "RL_BAD_INPUT",
+        message: expect.stringContaining(`${from}, ${place}: `),
+        advice: expect.stringContaining("Nothing was imported."),
+      },
+    ]);
+    expect(existsSync(home) ? readdirSync(home) : []).toEqual([]);
+  });
+
+  test.each([
+    ["a leading space", 'a\nalice {"alice":1}\nb\n bob {"bob":1, "alice":1}\n'],
+    ["a tab", 'a\nalice {"alice":1}\nb\nbob\t{"bob":1, "alice":1}\n'],
+    [
+      "a pattern of two lines",
+      'a\nalice {"alice":1}\nb\nbob {"bob":1, "alice":1}',
+      "(?<event>.*)\\n(?<host>\\S*) (?<clock>{.*})",
+    ],
+  ])(
+    "a ShiViz log's receive is there, so the receiver goes back with the sender: %s",
+    async (_, text, ...pattern) => {
+      const home = newHome();
+      const from = join(dir, "whole.log");
+      writeFileSync(from, text);
+      const flags = ["--format", "shiviz", "--log", home, ...pattern.flatMap((one) => ["--pattern", one])];
+      expect((await runJson(["import", "s", "--from", from, ...flags])).value).toMatchObject({ events: 2 });
+      const { value } = await runJson(["compute", "s", "--log", home, "--failed", "alice"]);
+      expect(value.line.map(({ process, position }) => [process, position])).toEqual([
+        ["alice", 0],
+        ["bob", 0],
+      ]);
+    },
+  );
+
   test("SMPI", async () => {
     const home = newHome();
     const from = join(dir, "ranks");

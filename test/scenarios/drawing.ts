@@ -4,13 +4,14 @@
  *     p  --a>--[1]---------?--{b>}--[2+]      a> sends message a, >a receives it; [1] checkpoint, [2+] with its cut, (1) unusable
  *     q  ------->a--S-->b--R1--c#>--d!>       S stable, ? a gap, {..} happened but is not in the evidence, R1 rolled back to 1
  *                                             c#> copies a page (>#c arrives), d!> invalidates one (>!d arrives)
+ *     r  --^a--~x-->x                         ^a looks at message a, ~x says that channel x is outside
  *
  * Every message is a channel of its own and one byte long. Columns mean nothing: only the order within a row does.
  */
 import type { Event } from "../../src/model/event.ts";
 
 const ROW = /^([a-z]\w*) {2,}-/;
-const TOKEN = /\{[^}]*\}|\[\d+\+?\]|\(\d+\+?\)|R\d+|[a-z]\d*[#!]?>|>[#!]?[a-z]\d*|S|\?/g;
+const TOKEN = /\{[^}]*\}|\[\d+\+?\]|\(\d+\+?\)|R\d+|[a-z]\d*[#!]?>|>[#!]?[a-z]\d*|[\^~][a-z]\d*|S|\?/g;
 
 export function isRow(line: string): boolean {
   return ROW.test(line);
@@ -32,6 +33,7 @@ class Row {
   /** What has truly happened, lost or not: what a cut reads from the process. */
   readonly #sent = new Set<string>();
   readonly #received = new Set<string>();
+  readonly #looked = new Set<string>();
   /** Both sets as they were at each checkpoint in effect. */
   readonly #saved = new Map<number, [string[], string[]]>([[0, [[], []]]]);
 
@@ -55,6 +57,11 @@ class Row {
     if (token.startsWith("R")) return this.#rollback(number);
     if (/^[[(]/.test(token)) return this.#checkpoint(number, token);
     const channel = /[a-z]\d*/.exec(token)?.[0] as string;
+    if (token.startsWith("~")) return { type: "outside", process, channel };
+    if (token.startsWith("^")) {
+      this.#looked.add(channel);
+      return { type: "peek", process, channel, begin: 0, end: 1 };
+    }
     const sends = token.endsWith(">");
     (sends ? this.#sent : this.#received).add(channel);
     const range = { process, channel, begin: 0, end: 1 };
@@ -67,7 +74,12 @@ class Row {
   #checkpoint(checkpoint: number, token: string): Event {
     this.#saved.set(checkpoint, [[...this.#sent], [...this.#received]]);
     const offsets = (channels: Set<string>) => new Map([...channels].map((channel) => [channel, 1]));
-    const cut = { sent: offsets(this.#sent), received: offsets(this.#received) };
+    const seen = offsets(this.#looked);
+    const cut = {
+      sent: offsets(this.#sent),
+      received: offsets(this.#received),
+      ...(seen.size > 0 ? { seen } : {}),
+    };
     const plain = {
       type: "checkpoint",
       process: this.#process,

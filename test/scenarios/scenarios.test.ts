@@ -95,9 +95,14 @@ const VERBS: Record<string, (evidence: Evidence, options: Options) => string | P
     const moving = found.inTransit.map(
       ({ channel, from, to }) => `in transit: ${channel} ${from} -> ${to ?? "?"}`,
     );
+    const outside = [
+      ...found.lostInputs.map(({ channel, process }) => `lost input: ${channel} of ${process}`),
+      ...found.unsayable.map(({ channel, process }) => `unsayable: ${channel} of ${process}`),
+    ];
     return [
       ...places,
       ...moving,
+      ...outside,
       `${found.outcome}, depth ${depth}, breadth ${breadth}, unbounded ${unbounded}`,
     ].join("\n");
   },

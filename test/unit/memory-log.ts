@@ -57,6 +57,7 @@ export class MemoryLog {
 
   /** As if the owner had died and another one had opened it. */
   reopen(): void {
+    this.#state.take().settle();
     this.#placer = this.#newPlacer(this.bytes.get(this.bytes.size)?.slice(-32) ?? NO_HASH);
   }
 

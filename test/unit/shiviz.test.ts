@@ -5,7 +5,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { insertCheckpoints } from "../../src/analysis/importers/insert-checkpoints.ts";
 import { readShivizTrace, ShivizMessages } from "../../src/analysis/importers/shiviz.ts";
-import { readShivizLog, type ShivizEvent, shivizPattern } from "../../src/analysis/importers/shiviz-log.ts";
+import { shivizPattern } from "../../src/analysis/importers/shiviz-layout.ts";
+import { readShivizLog, type ShivizEvent } from "../../src/analysis/importers/shiviz-log.ts";
 import { computeLine } from "../../src/engine/compute.ts";
 import { readEventEvidence } from "../../src/engine/read-evidence.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -233,6 +234,159 @@ describe("wrong logs are named with line and field", () => {
   ] as const)
     test(what, async () => {
       await expect(read(text)).rejects.toMatchObject({
+        code: "RL_BAD_INPUT",
+        message: expect.stringMatching(message),
+      });
+    });
+});
+
+/** Host and own component of every event, sorted. */
+async function ownEvents(text: string, pattern?: RegExp): Promise<string[]> {
+  const events = await collect(readShivizLog(bytesOf(text), "x.log", pattern));
+  return events.map(({ host, own }) => `${host} ${own}`).sort();
+}
+
+const WHOLE = 'a\nalice {"alice":1}\nb\nbob {"bob":1}\nc\nbob {"bob":2, "alice":1}\n';
+const EVENTS = ["alice 1", "bob 1", "bob 2"];
+
+describe("what is as good as the known layouts is read", () => {
+  for (const [what, text] of [
+    ["as it should be", WHOLE],
+    ["leading spaces", WHOLE.replaceAll("bob {", "  bob {")],
+    ["a tab between host and clock", WHOLE.replaceAll("bob {", "bob\t{")],
+    ["CRLF", WHOLE.replaceAll("\n", "\r\n")],
+    ["spaces at the end", WHOLE.replaceAll("}\n", "}  \n")],
+    ["the last line's clock is whole, its newline is not there", WHOLE.trimEnd()],
+    ["the text of the last event has no newline", `${WHOLE.slice(2)}done`],
+    ["an empty line at the end", `${WHOLE}\n  `],
+    ["texts with braces and JSON without integers", WHOLE.replaceAll("c\n", 'x = {"not":"a clock"} {\n')],
+  ] as const)
+    test(what, async () => expect(await ownEvents(text)).toEqual(EVENTS));
+
+  test("Akka's layout without a text, CRLF", async () => {
+    expect(await ownEvents('[x] [akka://R/user/n0] {"n0" : 1}\r\n')).toEqual(["n0 1"]);
+  });
+});
+
+describe("a clock that fits no layout is refused by line, never taken for text", () => {
+  for (const [what, text, message] of [
+    ["cut off inside the clock", WHOLE.slice(0, -3), /line 6: .*looks like a vector clock/],
+    ["cut off behind the brace", WHOLE.slice(0, WHOLE.lastIndexOf("{") + 1), /line 6: .*vector clock/],
+    ["cut off inside a name", WHOLE.slice(0, WHOLE.lastIndexOf('bob"') + 2), /line 6: .*vector clock/],
+    ["cut off behind the host", WHOLE.slice(0, WHOLE.lastIndexOf("{")), /line 6: may be an event/],
+    ["cut off inside the host", `${WHOLE}bo`, /line 7: may be an event that was cut off/],
+    ["cut off in the midst of a file", `bob {"bob":1, "al\n${WHOLE}`, /line 1: .*vector clock/],
+    ["two lines in one", 'bob {"bob":1} alice {"alice":1}\n', /line 1, field "clock": broken JSON/],
+    ["text behind the clock", 'bob {"bob":1} hello\n', /line 1: .*"bob\\":1.*fits no known layout/],
+    ["text before the clock", 'bob says {"bob":1}\n', /line 1: .*fits no known layout/],
+    ["a clock over several lines", 'bob {\n  "bob": 1\n}\n', /line 1: .*fits no known layout/],
+    ["no space", 'bob{"bob":1}\n', /line 1: .*fits no known layout/],
+    ["a no-break space", '\u00a0bob {"bob":1}\n', /line 1: .*fits no known layout/],
+    ["a lost brace", 'bob "bob":1}\n', /line 1: .*fits no known layout/],
+    ["a second clock on Akka's line", '/n0] {"n0":1} x/n1] {"n1":1} y\n', /line 1: .*fits no known layout/],
+    ["one host twice", 'bob {"bob":1, "bob":2}\n', /line 1, field "clock": names one host twice/],
+    ["lines that end with CR alone", 'a\ralice {"alice":1}\rb\r', /line 1: .*vector clock/],
+  ] as const)
+    test(what, async () => {
+      await expect(ownEvents(text)).rejects.toMatchObject({
+        code: "RL_BAD_INPUT",
+        message: expect.stringMatching(message),
+        advice: expect.stringMatching(/Nothing was imported\..*shiviz\.md/),
+      });
+    });
+
+  test("cut off after any byte: refused, or no event's line was begun", async () => {
+    for (const name of ["shiviz-one-line.log", "shiviz-two-lines.log"]) {
+      const text = readFileSync(join(golden, name), "utf8");
+      for (let length = 0; length < text.length; length += 1) {
+        const cut = text.slice(0, length);
+        const whole = cut.match(/"\w+" ?: ?\d+\}/g)?.length ?? 0;
+        const line = cut.slice(cut.lastIndexOf("\n") + 1);
+        const full = text.slice(cut.lastIndexOf("\n") + 1).split("\n")[0] ?? "";
+        const begun = /\d\}/.test(full) && line !== "" && !/\d\}/.test(line);
+        const read = await ownEvents(cut).catch(() => undefined);
+        if (begun) expect([name, length, read]).toEqual([name, length, undefined]);
+        else if (read !== undefined) expect([name, length, read.length]).toEqual([name, length, whole]);
+      }
+    }
+  });
+
+  test("any byte lost or changed: refused, or every event is there", async () => {
+    for (const name of ["shiviz-one-line.log", "shiviz-two-lines.log"]) {
+      const text = readFileSync(join(golden, name), "utf8");
+      const all = await ownEvents(text);
+      for (let at = 0; at < text.length; at += 1)
+        for (const other of ["", " ", "\t", "\n", "(", "x", '"']) {
+          const read = await ownEvents(text.slice(0, at) + other + text.slice(at + 1)).catch(() => all);
+          if (JSON.stringify(read) !== JSON.stringify(all)) expect.fail(`${name}, byte ${at}: ${other}`);
+        }
+    }
+  });
+});
+
+describe("patterns over several lines, as ShiViz proposes them", () => {
+  const AFTER = "(?<host>\\S*) (?<clock>{.*})\\n(?<event>.*)";
+  const BEFORE = "(?<event>.*)\\n(?<host>\\S*) (?<clock>{.*})";
+  const after = 'alice {"alice":1}\na\nbob {"bob":1}\nb\nbob {"bob":2, "alice":1}\nc\n';
+
+  for (const [what, text, pattern] of [
+    ["the text stands before", WHOLE, BEFORE],
+    ["the text stands after", after, AFTER],
+    ["with CRLF", after.replaceAll("\n", "\r\n"), AFTER],
+    ["with a time, as TSViz", after.replaceAll(/^(?=\w+ \{)/gm, "17 "), `(?<timestamp>\\d+) ${AFTER}`],
+    ["behind the pattern itself and an empty line", `${AFTER}\n\n${after}`, AFTER],
+    ["what looks like a clock in an event's text", after.replace("c\n", 'got {"seq":5}\n'), AFTER],
+    [
+      "on one line",
+      'alice "x" {"alice":1}\nbob "y" {"bob":1}\nbob "z" {"bob":2}',
+      '(?<host>\\w+) "(?<event>.*)" (?<clock>\\{.*\\})',
+    ],
+  ] as const)
+    test(what, async () => expect(await ownEvents(text, shivizPattern(pattern))).toEqual(EVENTS));
+
+  for (const [what, text] of [
+    ["the text stands after", `${AFTER}\n\n${after}`],
+    ["the text stands before", `${BEFORE}\n\n${WHOLE}`],
+    ["with CRLF", `${AFTER}\n\n${after}`.replaceAll("\n", "\r\n")],
+    ["an event's text that looks like a clock", `${AFTER}\n\n${after.replace("c\n", 'a reply {"seq":5}\n')}`],
+  ] as const)
+    test(`the log's first line is the pattern: ${what}`, async () =>
+      expect(await ownEvents(text)).toEqual(EVENTS));
+
+  test("errors name the line of the clock", async () => {
+    const text = after.replace('"bob":2', '"bob":3');
+    await expect(read(text, shivizPattern(AFTER))).rejects.toThrow(/line 5, field "clock.bob": is 3/);
+  });
+
+  for (const [what, text, pattern, message] of [
+    [
+      "a clock that it doesn't match",
+      `  ${WHOLE.replace("bob {", " bob {")}`,
+      BEFORE,
+      /line 4: .*does not match/,
+    ],
+    ["nothing that it matches", "hello\n", BEFORE, /line 1: no line holds a vector clock/],
+    [
+      "a clock that it takes for a text",
+      'alice {"alice":1}\nbob {"bob":1}\n',
+      AFTER,
+      /line 1: the pattern takes an event of "bob"/,
+    ],
+    ["a last text cut off inside a clock", 'alice {"alice":1}\nbob {"bo', AFTER, /line 2: .*does not match/],
+    ["cut off inside the clock", WHOLE.slice(0, -3), BEFORE, /line 6: .*does not match/],
+    ["cut off before the clock", WHOLE.slice(0, WHOLE.lastIndexOf("{")), BEFORE, /line 6: may be an event/],
+    ["the last text is missing", after.slice(0, -3), AFTER, /line 5: .*does not match/],
+    ["no host", 'a\n {"alice":1}\n', BEFORE, /line 2, field "host"/],
+    [
+      "a first line that is no pattern",
+      `(${AFTER}\n\n${after}`,
+      undefined,
+      /line 1: has host and clock but is no pattern/,
+    ],
+  ] as const)
+    test(`refused: ${what}`, async () => {
+      const known = pattern === undefined ? undefined : shivizPattern(pattern);
+      await expect(ownEvents(text, known)).rejects.toMatchObject({
         code: "RL_BAD_INPUT",
         message: expect.stringMatching(message),
       });

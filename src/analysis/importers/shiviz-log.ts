@@ -1,16 +1,11 @@
 /**
  * ShiViz logs: text → one record an event, each host's events in the order of its own clock.
  *
- * ShiViz itself asks its user for a regular expression; two layouts are known here without one:
- *
- *     <host> {"<host>":3, "<other>":7}                           a line of its own; the event's text stands on the line before or after
- *     … /<host>] {"<host>" : 3, "<other>" : 7} <text>            Akka's logger, all on one line
- *
- * Lines that match neither are text. Lines of one host may come in any order within REORDER_EVENTS (concurrent loggers swap them).
+ * Lines of one host may come in any order within REORDER_EVENTS (concurrent loggers swap them). `shiviz-layout.ts` finds the clocks.
  */
-import { badInput, type Place, quoted } from "../../format/interchange-error.ts";
-import { LineSplitter } from "../../format/interchange-lines.ts";
+import { type Place, quoted } from "../../format/interchange-error.ts";
 import { MAX_PROCESS_NAME_BYTES } from "../../model/limits.ts";
+import { badLog, type FoundClock, findClocks } from "./shiviz-layout.ts";
 
 export interface ShivizEvent {
   readonly host: string;
@@ -21,81 +16,39 @@ export interface ShivizEvent {
   readonly place: Place;
 }
 
-/** Layouts that need no `--pattern`. */
-const PATTERNS: readonly RegExp[] = [
-  /^(?<host>\S+) (?<clock>\{.*\})\s*$/,
-  /\/(?<host>[^/\]\s]+)\] (?<clock>\{[^}]*\}) /,
-];
 /** Events of one file that may wait for an earlier one of their host, count. */
 const REORDER_EVENTS = 65_536;
 /** Components are kept in 32 bits. */
 const MAX_COMPONENT = 0xffff_fffe;
 
-/** A pattern of the user's: must have the named groups `host` and `clock`. Throws `SyntaxError` where it is no pattern. */
-export function shivizPattern(source: string): RegExp {
-  const pattern = new RegExp(source);
-  if (source.includes("(?<host>") && source.includes("(?<clock>")) return pattern;
-  throw new SyntaxError("it needs the groups (?<host>…) and (?<clock>…)");
-}
-
 /**
- * The events of one log. Throws RL_BAD_INPUT naming file, line and field: clocks that are no JSON objects of integers, a host's own
- * component that is missing, repeats or leaves one out, and a file without any event.
+ * The events of one log. Throws RL_BAD_INPUT naming file, line and field: clocks that fit no layout or are no JSON objects of integers,
+ * a host's own component that is missing, repeats or leaves one out, and a file without any event.
  */
 export async function* readShivizLog(
   chunks: AsyncIterable<Uint8Array>,
   file: string,
   pattern?: RegExp,
 ): AsyncGenerator<ShivizEvent> {
-  const splitter = new LineSplitter(file);
   const order = new OwnOrder();
-  const patterns = pattern === undefined ? PATTERNS : [pattern];
   let events = 0;
-  const take = function* (lines: readonly string[], first: number): Generator<ShivizEvent> {
-    for (const [index, text] of lines.entries()) {
-      const event = parseLine(text, patterns, { file, line: first + index });
-      if (event === undefined) continue;
-      events += 1;
-      yield* order.add(event);
-    }
-  };
-  for await (const chunk of chunks) {
-    const first = splitter.handedOut + 1;
-    yield* take(splitter.push(chunk), first);
+  for await (const found of findClocks(chunks, file, pattern)) {
+    events += 1;
+    yield* order.add(readClock(found));
   }
-  const first = splitter.handedOut + 1;
-  yield* take(splitter.end(), first);
   order.end();
-  if (events === 0)
-    throw badInput({ file, line: splitter.handedOut }, undefined, "no line holds a vector clock");
+  if (events === 0) throw badLog({ file, line: 1 }, undefined, "no line holds a vector clock");
 }
 
-function parseLine(text: string, patterns: readonly RegExp[], place: Place): ShivizEvent | undefined {
-  for (const pattern of patterns) {
-    const groups = pattern.exec(text)?.groups;
-    if (groups === undefined) continue;
-    const host = groups["host"] ?? "";
-    if (host === "" || Buffer.byteLength(host) > MAX_PROCESS_NAME_BYTES)
-      throw badInput(place, "host", `must have 1 to ${MAX_PROCESS_NAME_BYTES} bytes, is ${quoted(host)}`);
-    return readClock(host, groups["clock"] ?? "", place);
-  }
-  return undefined;
-}
-
-function readClock(host: string, text: string, place: Place): ShivizEvent {
-  let clock: unknown;
-  try {
-    clock = JSON.parse(text);
-  } catch (error) {
-    throw badInput(place, "clock", `broken JSON: ${(error as Error).message}`);
-  }
-  if (typeof clock !== "object" || clock === null || Array.isArray(clock))
-    throw badInput(place, "clock", "must be a JSON object of host: integer");
+function readClock({ host, clock: text, place }: FoundClock): ShivizEvent {
+  if (host === "" || Buffer.byteLength(host) > MAX_PROCESS_NAME_BYTES)
+    throw badLog(place, "host", `must have 1 to ${MAX_PROCESS_NAME_BYTES} bytes, is ${quoted(host)}`);
+  const clock = parseClock(text, place);
   const others = new Map<string, number>();
   let own = 0;
-  for (const [name, component] of Object.entries(clock)) {
+  for (const [name, component] of clock) {
     if (!Number.isInteger(component) || component < 0 || component > MAX_COMPONENT)
-      throw badInput(
+      throw badLog(
         place,
         `clock.${name}`,
         `must be an integer from 0 to ${MAX_COMPONENT}, is ${quoted(component)}`,
@@ -103,8 +56,24 @@ function readClock(host: string, text: string, place: Place): ShivizEvent {
     if (name === host) own = component;
     else if (component > 0) others.set(name, component);
   }
-  if (own === 0) throw badInput(place, "clock", `lacks the component of its own host ${quoted(host)}`);
+  if (own === 0) throw badLog(place, "clock", `lacks the component of its own host ${quoted(host)}`);
   return { host, own, others, place };
+}
+
+/** The components of a clock. `JSON.parse` keeps the last of two of one name, so they are counted. */
+function parseClock(text: string, place: Place): [string, number][] {
+  let clock: unknown;
+  try {
+    clock = JSON.parse(text);
+  } catch (error) {
+    throw badLog(place, "clock", `broken JSON: ${(error as Error).message}`);
+  }
+  if (typeof clock !== "object" || clock === null || Array.isArray(clock))
+    throw badLog(place, "clock", "must be a JSON object of host: integer");
+  const components = Object.entries(clock);
+  if (text.match(/"(?:[^"\\]|\\.)*"\s*:/g)?.length !== (components.length || undefined))
+    throw badLog(place, "clock", "names one host twice, or holds more than host: integer");
+  return components;
 }
 
 /** Holds events back until all earlier ones of their host have come. */
@@ -117,7 +86,7 @@ class OwnOrder {
     const next = this.#next.get(event.host) ?? 1;
     const waiting = this.#waiting.get(event.host);
     if (event.own < next || waiting?.has(event.own))
-      throw badInput(event.place, `clock.${event.host}`, `a second event ${event.own} of this host`);
+      throw badLog(event.place, `clock.${event.host}`, `a second event ${event.own} of this host`);
     if (event.own > next) {
       this.#hold(event, waiting);
       return;
@@ -148,7 +117,7 @@ class OwnOrder {
 
   #missing(event: ShivizEvent): Error {
     const next = this.#next.get(event.host) ?? 1;
-    return badInput(
+    return badLog(
       event.place,
       `clock.${event.host}`,
       `is ${event.own}, but the log lacks event ${next} of this host`,

@@ -11,10 +11,11 @@
  *
  * Two passes, because a log may hold a receive before its send. Memory: 16 bytes for each increment of a foreign component.
  */
-import { badInput, type Place, quoted } from "../../format/interchange-error.ts";
+import { type Place, quoted } from "../../format/interchange-error.ts";
 import { Uint32List } from "../../graph/growable.ts";
 import { assert } from "../../model/assert.ts";
 import type { Event } from "../../model/event.ts";
+import { badLog } from "./shiviz-layout.ts";
 import { readShivizLog, type ShivizEvent } from "./shiviz-log.ts";
 
 /** What host `to` learned of host `from`, in the order of both hosts' clocks. */
@@ -81,7 +82,7 @@ export class ShivizMessages {
     for (const [name, component] of others) this.#learn(here, own, name, component, place);
     for (const { from, of } of here.learns.values())
       if (!others.has(from.name))
-        throw badInput(place, `clock.${from.name}`, `is 0, was ${of.at(of.length - 1)} before`);
+        throw badLog(place, `clock.${from.name}`, `is 0, was ${of.at(of.length - 1)} before`);
   }
 
   #host(name: string): Host {
@@ -103,7 +104,7 @@ export class ShivizMessages {
     const before = lessons.of.length === 0 ? 0 : lessons.of.at(lessons.of.length - 1);
     if (component === before) return;
     if (component < before)
-      throw badInput(place, `clock.${name}`, `${component} falls behind ${before}, known before`);
+      throw badLog(place, `clock.${name}`, `${component} falls behind ${before}, known before`);
     lessons.at.push(own);
     lessons.of.push(component);
     lessons.line.push(place.line);
@@ -122,7 +123,7 @@ export class ShivizMessages {
     const at = lessons.at.at(row);
     const of = lessons.of.at(row);
     const wrong = (what: string): Error =>
-      badInput({ file: this.#file, line: lessons.line.at(row) }, `clock.${from.name}`, what);
+      badLog({ file: this.#file, line: lessons.line.at(row) }, `clock.${from.name}`, what);
     if (of > from.events) throw wrong(`names event ${of}, but the log has ${from.events} of this host`);
     if (from.clock(of, to) >= at) throw wrong(`event ${of} of this host knows of this event: a cycle`);
     for (const passed of from.learns.values()) {

@@ -65,6 +65,7 @@ static void look(int fd, struct told *told) {
 }
 
 static void case_look(void) {
+    needs_each_call();
     set_up();
     const struct two two = play(send_hundred, look);
     one_range(two.server, RECOVERY_PEEK, 0, 60);
@@ -123,6 +124,7 @@ static void wait_to_be_looked_at(int fd, struct told *told) {
 
 /* A task outside of the recorded cgroup looks through a duplicate: the process has seen nothing. */
 static void case_look_from_outside(void) {
+    needs_each_call();
     int ends[2];
 
     set_up();
@@ -149,6 +151,7 @@ static void look_at_unix(int fd, struct told *told) {
 }
 
 static void case_look_at_unix(void) {
+    needs_each_call();
     int ends[2];
 
     set_up();
@@ -193,6 +196,7 @@ static void take_urgent(int fd, struct told *told) {
 
 /* TCP: who took the urgent byte has seen all up to it; in the end both count 100. */
 static void case_urgent(void) {
+    needs_each_call();
     set_up();
     const struct two two = play(send_urgent, take_urgent);
     struct capture_cut_entry entry = only(frozen_cut(two.server));
@@ -233,6 +237,7 @@ static void pass_over_oob_unix(int fd, struct told *told) {
 }
 
 static struct two oob_pair(actor_function *server) {
+    needs_each_call();
     set_up();
     struct two two = {.client = new_actor(1), .server = new_actor(1)};
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, oob_ends) == 0);
@@ -321,6 +326,7 @@ static void connect_unix(int fd, struct told *told) {
 }
 
 static void case_open_unix(void) {
+    needs_each_call();
     const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
 
     set_up();
@@ -452,6 +458,7 @@ static void unix_closer(int fd, struct told *told) {
 
 /* Nothing is called when an AF_UNIX socket is closed: the other end tells. */
 static void case_end_of_unix(void) {
+    needs_each_call();
     set_up();
     struct actor *client = new_actor(1), *server = new_actor(1);
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, oob_ends) == 0);
@@ -553,6 +560,7 @@ static void in_own_network(int fd, struct told *told) {
 
 /* A connection in another network namespace, one end in flight in a message: behind no descriptor. */
 static void case_own_network(void) {
+    needs_each_call();
     set_up();
     struct actor *actor = new_actor(1);
     start(actor, in_own_network, -1);
@@ -643,10 +651,12 @@ static void case_smallest_ring(void) {
 }
 
 static void case_runs_left_out(void) {
+    needs_each_call();
     everything_tiles(4 << 20, "leave-out=500");
 }
 
 static void case_both(void) {
+    needs_each_call();
     everything_tiles(4096, "leave-out=300");
 }
 

@@ -44,6 +44,7 @@ static uint64_t sum_lost(const struct capture_counters *counters) {
 /* Records that find no room move no mark: the next ones, or whoever flushes, tell what they would have told.
  */
 static void case_full_ring(void) {
+    needs_each_call();
     struct capture_counters counters;
 
     set_up_with(4096);
@@ -119,6 +120,7 @@ static void say_udp(int fd, struct told *told) {
 
 /* A verdict is a flag: no full ring can lose it. */
 static void case_verdict_without_room(void) {
+    needs_each_call();
     set_up_with(4096);
     struct actor *client = new_actor(1), *server = new_actor(0), *udp = new_actor(1);
     client_part = send_many;
@@ -316,6 +318,7 @@ static void case_half_made_instance(void) {
 
 /* The pinned instance records while no process has it open; whoever opens it finds everything. */
 static void case_records_while_closed(void) {
+    needs_each_call();
     set_up();
     struct actor *client = new_actor(1), *server = new_actor(1);
     client_part = send_many;

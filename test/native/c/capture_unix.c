@@ -95,6 +95,7 @@ static void pong(int fd, struct told *told) {
 }
 
 static void case_stream(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_STREAM, ping, pong);
 }
@@ -135,6 +136,7 @@ static void receive_all_ways(int fd, struct told *told) {
 }
 
 static void case_stream_many_ways(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_STREAM, send_many_ways, receive_all_ways);
 }
@@ -160,6 +162,7 @@ static void drink_late(int fd, struct told *told) {
 }
 
 static void case_stream_would_block(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_STREAM, fill_until_full, drink_late);
 }
@@ -175,6 +178,7 @@ static void leave_queued(int fd, struct told *told) {
 }
 
 static void case_stream_queued(void) {
+    needs_each_call();
     set_up();
     const struct pair pair = agree(SOCK_STREAM, send_hundred, leave_queued);
     if (pair.server_cut.queued == 0)
@@ -195,6 +199,7 @@ static void splice_out(int fd, struct told *told) {
 /* Splice out of an AF_UNIX socket raises nothing. But sent = received + queued: a cut of a process that
  * stands still counts what is missing. */
 static void case_stream_splice_out(void) {
+    needs_each_call();
     set_up();
     const struct pair pair = run_unix(SOCK_STREAM, send_hundred, splice_out);
     const struct cut cut = frozen_cut(pair.server);
@@ -214,6 +219,7 @@ static void case_stream_splice_out(void) {
 /* Where no cut comes first, the next receive finds that the queue is shorter than what was counted: that
  * tells. */
 static void case_stream_splice_unseen(void) {
+    needs_each_call();
     set_up();
     const struct pair pair = run_unix(SOCK_STREAM, send_hundred, splice_out);
     EQUAL(verdicts_of(pair.server), 0);
@@ -254,6 +260,7 @@ static void send_ten_thousand(int fd, struct told *told) {
 
 /* Two readers: the process has them, whoever of its threads took which. */
 static void case_stream_two_readers(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_STREAM, send_ten_thousand, receive_in_two_threads);
 }
@@ -320,6 +327,7 @@ static void read_past_another(int fd, struct told *told) {
 /* A thread is in the midst of a receive: what it has taken is not counted yet, and not missing. Later bytes
  * are missing and nobody is in there who might have them. */
 static void case_stream_reader_inside(void) {
+    needs_each_call();
     struct cut cut;
 
     set_up();
@@ -372,6 +380,7 @@ static void splice_among_threads(int fd, struct told *told) {
 
 /* Where another thread might have the bytes, time tells that none has. */
 static void case_stream_splice_among_threads(void) {
+    needs_each_call();
     set_up();
     const struct pair pair = run_unix(SOCK_STREAM, send_hundred, splice_among_threads);
     EQUAL(count_records(pair.server, RECOVERY_VERDICT), 0);
@@ -414,6 +423,7 @@ static void use_each_at_once(int fd, struct told *told) {
 
 /* A sender and two readers meet at an end that nobody knows yet: each finds it, and by its name. */
 static void case_stream_first_use(void) {
+    needs_each_call();
     size_t pairs = 0;
 
     set_up();
@@ -469,6 +479,7 @@ static void talk_by_name(void) {
 }
 
 static void case_abstract_name(void) {
+    needs_each_call();
     set_up();
     name.sun_family = AF_UNIX;
     name_length =
@@ -478,6 +489,7 @@ static void case_abstract_name(void) {
 }
 
 static void case_path_name(void) {
+    needs_each_call();
     set_up();
     name.sun_family = AF_UNIX;
     snprintf(name.sun_path, sizeof(name.sun_path), "/tmp/recovery-line-test-%d.sock", (int)getpid());
@@ -518,6 +530,7 @@ static void take_tcp(int fd, struct told *told) {
 
 /* The message that carries a descriptor is a byte of the channel like any other. */
 static void case_passing_a_connection(void) {
+    needs_each_call();
     set_up();
     const int listener = listen_tcp(&port);
     agree(SOCK_STREAM, pass_tcp, take_tcp);
@@ -544,6 +557,7 @@ static void answer_in_steps(int fd, struct told *told) {
 /* One end is counted as soon as the other is recorded: the first record of a process selected later tells
  * what it did before. */
 static void case_peer_selected_later(void) {
+    needs_each_call();
     int ends[2];
 
     set_up();
@@ -587,6 +601,7 @@ static void read_shared(int fd, struct told *told) {
  * takes both's output) it is no channel and no verdict; with a recorded reader the second writer is told
  * apart. */
 static void case_shared_output(void) {
+    needs_each_call();
     set_up();
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, shared_ends) == 0);
     struct actor *first = new_actor(1), *second = new_actor(1), *reader = new_actor(1);
@@ -641,6 +656,7 @@ static void send_messages_open(int fd, struct told *told) {
 }
 
 static void case_seqpacket(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_SEQPACKET, send_messages_open, receive_messages_late);
 }
@@ -664,6 +680,7 @@ static void send_ten_and_end(int fd, struct told *told) {
 }
 
 static void case_seqpacket_end_of_file(void) {
+    needs_each_call();
     set_up();
     agree(SOCK_SEQPACKET, send_ten_and_end, read_end_only);
 }
@@ -680,6 +697,7 @@ static void receive_datagram(int fd, struct told *told) {
 }
 
 static void case_datagram(void) {
+    needs_each_call();
     set_up();
     const struct pair pair = run_unix(SOCK_DGRAM, send_datagram, receive_datagram);
     CHECK(has_verdict(pair.client, RECOVERY_VERDICT_UNIX_DGRAM));

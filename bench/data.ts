@@ -1,0 +1,154 @@
+// bench: data — how long a process stands still for 1 GiB of data of which 1 % changed since its last checkpoint.
+import { execFileSync } from "node:child_process";
+import { randomFillSync } from "node:crypto";
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { TreeExchange } from "../src/restart/data-tree/exchange-tree.ts";
+import { TreeSave } from "../src/restart/data-tree/save-tree.ts";
+import { openTree, verifyTree } from "../src/restart/data-tree/stored-tree.ts";
+import { type Figure, median, report } from "./report.ts";
+
+const TOTAL = 1 << 30;
+const PAGE = 8192;
+/** A copy counts as quiet if its file was left alone that long before (save-tree.ts), ms. */
+const QUIET_MS = 2_100;
+const ROUNDS = 3;
+
+/** `changed` of the files, `pages` in each. */
+interface Shape {
+  readonly name: string;
+  readonly files: number;
+  readonly changed: number;
+  readonly pages: number;
+}
+
+const SHAPES: readonly Shape[] = [
+  { name: "1024 files of 1 MiB, 10 rewritten", files: 1024, changed: 10, pages: 128 },
+  { name: "64 files of 16 MiB, 1 % of the pages of each", files: 64, changed: 64, pages: 20 },
+  { name: "1 file of 1 GiB, 1 % of its pages", files: 1, changed: 1, pages: 1310 },
+];
+
+const bytes = randomFillSync(Buffer.alloc(1 << 20));
+
+function fill(root: string, { files }: Shape): void {
+  for (let at = 0; at < files; at += 1) {
+    const file = openSync(join(root, `f${at}`), "wx");
+    for (let done = 0; done < TOTAL / files; done += bytes.length) {
+      bytes.writeUInt32LE(at + done, 0);
+      writeSync(file, bytes);
+    }
+    closeSync(file);
+  }
+}
+
+function change(root: string, { files, changed, pages }: Shape, round: number): void {
+  const size = TOTAL / files;
+  for (let at = 0; at < changed; at += 1) {
+    const file = openSync(join(root, `f${(at + round * changed) % files}`), "r+");
+    const step = Math.floor(size / pages / PAGE) * PAGE;
+    for (let page = 0; page < pages; page += 1) {
+      bytes.writeUInt32LE(round, page % 1000);
+      writeSync(file, bytes, 0, PAGE, page * step);
+    }
+    closeSync(file);
+  }
+}
+
+async function timed(work: () => unknown): Promise<number> {
+  const begin = performance.now();
+  await work();
+  return performance.now() - begin;
+}
+
+async function measure(shape: Shape): Promise<Figure[]> {
+  const folder = mkdtempSync(join(tmpdir(), "rl-bench-data-"));
+  try {
+    const root = join(folder, "root");
+    mkdirSync(root);
+    fill(root, shape);
+    return await figures(shape, folder, root);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function figures(shape: Shape, folder: string, root: string): Promise<Figure[]> {
+  execFileSync("sync", ["-f", folder]);
+  const plain = await median(3, async () => {
+    const ms = await timed(() => {
+      execFileSync("cp", ["-a", root, join(folder, "copy")]);
+      execFileSync("sync", ["-f", folder]);
+    });
+    rmSync(join(folder, "copy"), { recursive: true });
+    return ms;
+  });
+  await sleep(QUIET_MS);
+  let newest = await save(root, join(folder, "0"));
+  const quiet: Saved[] = [];
+  const busy: Saved[] = [];
+  for (let round = 1; round <= 2 * ROUNDS; round += 1) {
+    change(root, shape, round);
+    await sleep(QUIET_MS);
+    const isBusy = round > ROUNDS;
+    const next = await save(root, join(folder, String(round)), newest, () => {
+      if (isBusy) change(root, shape, round + 100);
+    });
+    rmSync(newest.tree.folder, { recursive: true });
+    newest = next;
+    (isBusy ? busy : quiet).push(next);
+  }
+  const verify = await timed(() => verifyTree(newest.tree));
+  const exchange = await TreeExchange.stage(newest.tree, root, "x");
+  const forward = await timed(() => exchange.forward());
+  await exchange.back();
+  const middle = (all: readonly Saved[], of: (one: Saved) => number): number =>
+    all.map(of).sort((a, b) => a - b)[ROUNDS >> 1]!;
+  const { name } = shape;
+  const floor = { name: "cp -a and sync", value: plain };
+  return [
+    { name: `${name}: before the freeze`, value: middle(quiet, (one) => one.prepareMs), unit: "ms" },
+    { name: `${name}: standing still`, value: middle(quiet, (one) => one.finishMs), unit: "ms", floor },
+    {
+      name: `${name}: standing still, 1 % more changed since copied`,
+      value: middle(busy, (one) => one.finishMs),
+      unit: "ms",
+      floor,
+    },
+    { name: `${name}: of it copied`, value: middle(busy, (one) => one.frozenBytes) / 2 ** 20, unit: "MiB" },
+    { name: `${name}: verify`, value: verify, unit: "ms" },
+    { name: `${name}: exchange, once it is built`, value: forward, unit: "ms" },
+  ];
+}
+
+interface Saved {
+  readonly tree: ReturnType<typeof openTree>;
+  readonly prepareMs: number;
+  readonly finishMs: number;
+  readonly frozenBytes: number;
+}
+
+async function save(
+  root: string,
+  folder: string,
+  before?: Saved,
+  between: () => void = () => undefined,
+): Promise<Saved> {
+  const options = before === undefined ? {} : { before: before.tree };
+  const begin = performance.now();
+  const phase = await TreeSave.prepare(root, folder, options);
+  const prepareMs = performance.now() - begin;
+  between();
+  const from = performance.now();
+  const { sha256, frozenBytes } = await phase.finish();
+  const finishMs = performance.now() - from;
+  return { tree: openTree(folder, sha256), prepareMs, finishMs, frozenBytes };
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+const all: Figure[] = [];
+for (const shape of SHAPES) all.push(...(await measure(shape)));
+report("data: 1 GiB saved at a checkpoint, 1 % changed since the last one", all);

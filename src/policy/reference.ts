@@ -1,0 +1,217 @@
+/** docs/policies.md, made from the vocabulary and the shipped policies; a test checks that it is current. */
+import type { BuiltPolicy } from "./component.ts";
+import {
+  ATTRIBUTE_KINDS,
+  BOUNDS,
+  ELEMENTS,
+  type ElementName,
+  EVENTS,
+  type EventName,
+  elementRow,
+  eventRow,
+  FACTS,
+  type FactName,
+  FUNCTIONS,
+  factRow,
+  GROUPS,
+  NAMESPACE,
+  OPERATORS,
+  ORDERS,
+  PLACES,
+  TYPES,
+  UNITS,
+  WHO,
+  type Where,
+} from "./vocabulary.ts";
+
+const INTRODUCTION = `# HA policies
+
+<!-- Made by \`recovery-line policy reference\` from src/policy/vocabulary.ts and policies/; don't edit it here. -->
+
+A *policy* says when processes take checkpoints, what is logged, which of them are synchronised, and what happens on a failure. It decides
+*when*; what is *safe* is decided by the engine alone, from cut vectors: a bad policy costs time and work, never consistency.
+
+It is written in XML, checked, and built into a *component* that holds no text of the author as code:
+
+\`\`\`
+recovery-line policy check mine.xml            # exit code 2 with file, line, column, what is wrong, what is allowed there
+recovery-line policy build mine.xml -o out     # out/component.json and its hash; --print shows the macros expanded
+recovery-line policy compare shop periodic:interval=30s bounded-loss mine.xml
+recovery-line policy schema > policy.xsd       # for editors; policy palette --json: all words with their help
+\`\`\`
+
+\`\`\`xml
+<policy xmlns="${NAMESPACE}" name="bounded-loss" version="2">
+  <title>Keeps what any failure would cost below a bound</title>
+  <parameter name="bound" type="duration" default="2 min"/>
+  <parameter name="hold" type="duration" default="5 s"/>
+  <macro name="every">
+    <takes name="interval" type="duration"/>
+    <if test="self.changed and self.age ge interval"><checkpoint/></if>
+  </macro>
+  <on event="beat">
+    <use macro="every"><with name="interval" value="bound / 2"/></use>
+  </on>
+  <on event="line">
+    <if test="self.loss ge bound * 0.8">
+      <synchronize who="dependents" within="hold"><checkpoint forced="true"/></synchronize>
+    </if>
+  </on>
+</policy>
+\`\`\`
+
+There are no loops, and state is fixed: every handler ends. Expressions always have a value: \`x/0\` is unbounded, \`0/0\` is 0. Macros stand
+before their use, at most ${BOUNDS.macroLevels} deep in one another; their arguments are read where they are used and can't be caught by names inside.
+A document type, entities, processing instructions and more than ${BOUNDS.fileBytes / 1024} KiB are refused.
+
+Columns: **live** is an unmodified program, **SDK** one that uses the SDK, **compared** a recorded log under \`policy compare\`. *yes*: works there ·
+*never*: does not come about there, and nothing rests on it · *no*: a policy that uses it is refused there (\`RL_NOT_SUPPORTED\`).
+A forced checkpoint must precede the delivery of a message, and nothing can be put into a foreign TCP stream: that is why what comes per message
+exists in the SDK and in comparison only.
+`;
+
+const COMPARISON = `## Comparing
+
+\`policy compare APP|--from FILE POLICY…\` runs the same components over the recorded communication. Recorded checkpoints are taken out, those of
+the policy put in, and at many instants the engine computes the line of every single failure.
+
+**Sound**, for the recorded pattern: lines, useless checkpoints, depth, breadth, share of forced ones, what can be collected.
+**A model**, and called so: what a checkpoint costs (\`--cost\`), what a restart costs (\`--restart-cost\`), the size of an image (\`--image\`), the time between
+failures of one process (\`--mtbf\`), and the time of events without a time stamp (\`--event-time\`). From them come frozen time, recovery time, availability, bytes.
+One failure an instant. Clocks of different processes are never compared: a process's time is the time on its own clock since its first event.
+
+A checkpoint delays its process, and delays spread. Two columns bound that: *frozen* leaves the pattern as it was recorded, *pushed* carries every
+delay along happened-before, without any slack to take it up. Where they rank two policies differently, or the spread over orders does, the answer is *undecided*.
+Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps is refused; \`--tainted\` compares what is left of it.
+
+| metric | means |
+|---|---|
+| basic, forced, useless | checkpoints by their own schedule, by others' need, in no consistent cut |
+| frozen | share of the processes' time that checkpoints hold them still (model) |
+| lost, worst | work that a failure undoes, over all processes, mean and worst over instants and failures |
+| unbounded | share of failures that take a process with checkpoints back to its start |
+| depth | checkpoints that the failure undoes of the process that loses most; 0: everybody's newest holds |
+| breadth | processes that are rolled back |
+| stored | bytes of the checkpoints that some future line may need (model) |
+| recovery | restart and repetition, the longest of the processes that go back (model) |
+| available | share of the time without checkpoints and recoveries (model) |
+`;
+
+/** \`shipped\`: by name, in order. */
+export function referencePage(shipped: readonly BuiltPolicy[]): string {
+  return [
+    INTRODUCTION,
+    `## Shipped policies\n\n${shippedTable(shipped)}`,
+    COMPARISON,
+    `## Elements\n\n${elements()}`,
+    `## Events\n\n${events()}`,
+    `## Facts\n\n${facts()}`,
+    `## Who\n\n${table(
+      ["who", "means"],
+      rows(WHO, ({ help }) => [help]),
+    )}`,
+    `## Orders of receipt\n\n${table(
+      ["order", ...COLUMNS, "logged"],
+      rows(ORDERS, ({ where, help }) => [...places(where), help]),
+    )}`,
+    `## Expressions\n\n${expressions()}`,
+  ].join("\n");
+}
+
+const COLUMNS = ["live", "SDK", "compared"];
+
+function places(where: Where | undefined): string[] {
+  return PLACES.map((place) => where?.[place] ?? "");
+}
+
+function rows<T>(from: Readonly<Record<string, T>>, cells: (row: T) => readonly string[]): string[][] {
+  return Object.entries(from).map(([name, row]) => [`\`${name}\``, ...cells(row)]);
+}
+
+function table(head: readonly string[], lines: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return `${[line(head), `|${"---|".repeat(head.length)}`, ...lines.map(line)].join("\n")}\n`;
+}
+
+function shippedTable(shipped: readonly BuiltPolicy[]): string {
+  const lines = shipped.map(({ component: { name, title, parameters, refused } }) => [
+    `\`${name}\``,
+    title,
+    parameters.map((row) => `\`${row.name}\``).join(" "),
+    ...PLACES.map((place) => (refused[place].length === 0 ? "yes" : "no")),
+  ]);
+  return table(["policy", "promise", "parameters", ...COLUMNS], lines);
+}
+
+function elements(): string {
+  const names = Object.keys(ELEMENTS) as ElementName[];
+  return names
+    .map((name) => {
+      const { attributes, content, where, help } = elementRow(name);
+      const holds = content.map(({ one, least, most }) => {
+        const members = GROUPS[one]?.map((member) => `\`${member}\``).join(" ") ?? `\`${one}\``;
+        return most === 1
+          ? `at most one ${members}`
+          : `${least > 0 ? "one or more" : "any number"} of ${members}`;
+      });
+      const inside = holds.length === 0 ? "" : ` Holds ${holds.join("; ")}.`;
+      const works =
+        where === undefined
+          ? ""
+          : ` (${places(where)
+              .map((value, at) => `${COLUMNS[at]}: ${value}`)
+              .join(", ")})`;
+      const list = Object.entries(attributes).map(([key, row]) => {
+        const needed =
+          row.required === true
+            ? ""
+            : `, may be left out${row.default === undefined ? "" : ` (\`${row.default}\`)`}`;
+        return `* \`${key}\`${needed}: ${row.help}. ${capital(ATTRIBUTE_KINDS[row.kind])}.`;
+      });
+      return `### \`${name}\`\n\n${capital(help)}.${works}${inside}\n${list.length === 0 ? "" : `\n${list.join("\n")}\n`}`;
+    })
+    .join("\n");
+}
+
+function events(): string {
+  const lines = (Object.keys(EVENTS) as EventName[]).map((name) => {
+    const { each, where, help } = eventRow(name);
+    return [`\`${name}\``, each.join(", "), ...places(where), help];
+  });
+  return table(["event", "for each", ...COLUMNS, "when"], lines);
+}
+
+function facts(): string {
+  const lines = (Object.keys(FACTS) as FactName[]).map((name) => {
+    const { type, where, help } = factRow(name);
+    return [`\`${name}\``, type, ...places(where), help];
+  });
+  return `\`self\` and \`peer\` are one process's: they exist in handlers for each process.\n\n${table(["fact", "type", ...COLUMNS, "means"], lines)}`;
+}
+
+function expressions(): string {
+  return [
+    table(
+      ["type", "means"],
+      rows(TYPES, ({ help }) => [help]),
+    ),
+    table(
+      ["unit", "means"],
+      rows(UNITS, ({ help }) => [help]),
+    ),
+    "Operators, weakest first; `not` and `-` before a value bind strongest. Units are checked: a duration is never compared with a size.\n",
+    table(
+      ["operator", "gives"],
+      rows(OPERATORS, ({ help }) => [help]),
+    ),
+    table(
+      ["function", "gives"],
+      rows(FUNCTIONS, ({ help }) => [help]),
+    ),
+  ].join("\n");
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
