@@ -362,6 +362,15 @@ describe("an exchange that is cut off anywhere", () => {
     }
   });
 
+  test("a tree that can't be built leaves the old one as it was", async () => {
+    const { root, tree, was } = await scene(true);
+    const [name] = readdirSync(join(tree.folder, "files"));
+    rmSync(join(tree.folder, "files", name!));
+    await expect(TreeExchange.stage(tree, root, "1")).rejects.toThrow(/ENOENT/);
+    expect(differs(describeTree(root), was)).toBeUndefined();
+    clean(root);
+  });
+
   test("what somebody else made meanwhile is kept aside, and the old tree if wanted", async () => {
     const { root, tree, was, shall } = await scene(true);
     const exchange = await TreeExchange.stage(tree, root, "1", (what) => {
