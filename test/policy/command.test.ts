@@ -80,9 +80,28 @@ test("compare: a table that says what is a model, or one JSON object; 2 for what
     seeds: 3,
     model: { checkpoint: 1, mtbf: 3600 },
   });
-  for (const wrong of [["perodic"], ["periodic:interval=5"], ["periodic:every=5s"], []])
-    expect((await run(["policy", "compare", "--from", file, ...wrong])).code).toBe(2);
+  const wrong = await run(["policy", "compare", "--from", file, "perodic"]);
+  expect([wrong.code, wrong.stderr.split("\n")[0]]).toEqual([
+    2,
+    "recovery-line: no shipped policy is called perodic; did you mean periodic?",
+  ]);
   expect((await run([...args, "--cost", "0 s"])).code).toBe(2);
+});
+
+test("compare: an application's log gives what its events give", async () => {
+  const file = join(dir, "app.jsonl");
+  writeFileSync(
+    file,
+    randomExecution(new Random(8))
+      .map((event) => `${printEvent(event)}\n`)
+      .join(""),
+  );
+  const home = join(dir, "home");
+  expect((await run(["import", "app", "--from", file, "--log", home])).code).toBe(0);
+  const policies = ["staggered:interval=4s", "--seeds", "1", "--json"];
+  const fromLog = await run(["policy", "compare", "app", "--log", home, ...policies]);
+  const fromFile = await run(["policy", "compare", "--from", file, ...policies]);
+  expect(JSON.parse(fromLog.stdout)).toEqual({ ...JSON.parse(fromFile.stdout), application: "app" });
 });
 
 test("compare: a log with gaps is refused, and tainted on request", async () => {
