@@ -1,6 +1,7 @@
 /** What a running collector tells Prometheus; values are read when they are asked for. */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { CollectorStats } from "../engine/collect.ts";
+import type { AppStats } from "../engine/collect-options.ts";
 import { RING_KIND_NAMES } from "../format/ring-layout.ts";
 import { defineUserfaultMetrics } from "./userfault-metrics.ts";
 
@@ -13,13 +14,14 @@ interface Metric<T> {
 const BY_KIND: Readonly<Record<string, Metric<readonly number[]>>> = {
   events_total: { help: "Records that are in a log and acknowledged.", of: (s) => s.events },
   bytes_total: { help: "Bytes of the ranges of acknowledged records.", of: (s) => s.bytes },
-  lost_total: { help: "Records the kernel had no room for.", of: (s) => s.lost },
+  lost_total: { help: "Records that found no room; later ones told the same.", of: (s) => s.lost },
 };
 
 const COUNTERS: Readonly<Record<string, Metric<number>>> = {
   lost_declared_total: { help: "Lost records that stand in the logs as gaps.", of: (s) => s.lostDeclared },
   gaps_total: { help: "Gap events written.", of: (s) => s.gaps },
   unknown_total: { help: "Records of cgroups that nobody registered.", of: (s) => s.unknown },
+  stale_total: { help: "Records of a life of a process that was over.", of: (s) => s.stale },
   skipped_total: { help: "Records that a log held already.", of: (s) => s.skipped },
   bad_total: { help: "Records that broke the layout.", of: (s) => s.bad },
   recursion_misses_total: {
@@ -48,6 +50,19 @@ const GAUGES: Readonly<Record<string, Metric<number>>> = {
     help: "Logs passed over when the collector started.",
     of: (s) => s.unreadableLogs.length,
   },
+};
+
+/** What each application costs whose log is open, since it was opened. */
+const BY_APP: Readonly<Record<string, { readonly help: string; readonly of: (app: AppStats) => number }>> = {
+  events_total: { help: "Records of the application that are in its log.", of: (app) => app.events },
+  bytes_total: { help: "Bytes of the ranges of those records.", of: (app) => app.bytes },
+  commits_total: { help: "Group commits of its log.", of: (app) => app.commits },
+  commit_seconds_total: { help: "Time that those commits took.", of: (app) => app.commitMs / 1000 },
+  buffer_bytes: {
+    help: "Memory of its events on their way and of channel names.",
+    of: (app) => app.bufferBytes,
+  },
+  live_processes: { help: "Processes of it that are recorded.", of: (app) => app.liveProcesses },
 };
 
 /** What is held still while the ring is nearly full. */
@@ -114,6 +129,17 @@ export function collectorMetrics(
       ...define(name, help),
       collect() {
         this.set(of(stats!));
+      },
+    });
+  }
+  for (const [name, { help, of }] of Object.entries(BY_APP)) {
+    const options = { ...define(`app_${name}`, help), labelNames: ["app"] };
+    const Kind = name.endsWith("_total") ? Counter : Gauge;
+    new Kind({
+      ...options,
+      collect() {
+        this.reset();
+        for (const app of stats!.apps) this.inc({ app: app.app }, of(app));
       },
     });
   }

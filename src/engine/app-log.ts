@@ -57,7 +57,18 @@ export class Pending {
   since = 0;
 }
 
+/** What an application costs, since its log was opened. */
+export interface AppCosts {
+  /** Records in its log, and the bytes of their ranges. */
+  events: number;
+  bytes: number;
+  commits: number;
+  /** Time that its commits took, ms; with others' at the same time. */
+  commitMs: number;
+}
+
 export class AppLog {
+  readonly costs: AppCosts = { events: 0, bytes: 0, commits: 0, commitMs: 0 };
   readonly name: string;
   readonly processes = new Map<string, ProcessBuffer>();
   pending = new Pending();
@@ -65,8 +76,9 @@ export class AppLog {
   skipBefore = 0;
   /** Openings and endings of its connections. */
   readonly messages: SocketMessages;
-  /** When it was used last, ms of `performance.now()`. */
+  /** When it was used last, ms of `performance.now()`, and by how many readers it is used now. */
   usedAtMs = performance.now();
+  #readers = 0;
   /** Why the log can't be written now; then its records stay in the ring. */
   broken: RecoveryLineError | undefined;
   retryAtMs = 0;
@@ -278,6 +290,7 @@ export class AppLog {
   async commit(ring: RingFacts, position: number): Promise<number> {
     const log = this.#log;
     if (log === undefined) throw this.broken ?? this.#error(undefined);
+    const [began, { pending }] = [performance.now(), this];
     try {
       const batches = await this.#append(log);
       // While the ring is read again for another application, the reader stands before what is stored here.
@@ -288,6 +301,7 @@ export class AppLog {
       log.putState("ring", stored);
       await log.commit();
       this.#stored = stored;
+      this.#count(pending, performance.now() - began);
       this.pending = new Pending();
       this.#touched = false;
       this.#retryMs = LOG_RETRY_MIN_MS;
@@ -298,6 +312,20 @@ export class AppLog {
       await this.#fail(error);
       throw this.broken;
     }
+  }
+
+  #count({ events, bytesByKind }: Pending, commitMs: number): void {
+    this.costs.events += events;
+    for (const bytes of bytesByKind) this.costs.bytes += bytes;
+    this.costs.commits += 1;
+    this.costs.commitMs += commitMs;
+  }
+
+  /** Memory of what its processes have on the way and of the names they remember, bytes, about. */
+  get bufferBytes(): number {
+    let bytes = 0;
+    for (const process of this.processes.values()) bytes += process.bufferBytes;
+    return bytes;
   }
 
   async #append(log: AppendLog): Promise<number> {
@@ -364,9 +392,27 @@ export class AppLog {
     }
   }
 
-  readBlocks(since = 0): AsyncIterable<Uint8Array> {
+  async *readBlocks(since = 0): AsyncGenerator<Uint8Array> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    return this.#log.readBlocks(since);
+    this.#readers += 1;
+    try {
+      yield* this.#log.readBlocks(since);
+    } finally {
+      this.#readers -= 1;
+      this.usedAtMs = performance.now();
+    }
+  }
+
+  /** Nothing of it is recorded, nothing waits, nobody reads: its log may be closed. */
+  get isIdle(): boolean {
+    return (
+      this.broken === undefined &&
+      this.#readers === 0 &&
+      this.#rings.size === 0 &&
+      !this.hasLive &&
+      !this.messages.waits &&
+      !this.dirty
+    );
   }
 
   /** What is committed; undefined where the log can only be read from its start. */
@@ -410,7 +456,11 @@ export class AppLog {
   /** See `EventLog.planPrune`: reads the whole log. */
   async planPrune(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan> {
     if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    const plan = await this.#log.planPrune?.(oldest, keep);
+    this.#readers += 1;
+    const plan = await this.#log.planPrune?.(oldest, keep).finally(() => {
+      this.#readers -= 1;
+      this.usedAtMs = performance.now();
+    });
     return plan ?? { base: undefined, reason: "this log keeps no segments" };
   }
 

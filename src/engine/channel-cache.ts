@@ -11,6 +11,8 @@ const FREE = 0;
 const TCP = 1;
 const UNIX = 2;
 const FIRST_SLOTS = 64;
+const SLOT_BYTES = 33;
+const NAME_BYTES = 48;
 
 export class ChannelCache {
   readonly #bootId: string;
@@ -28,6 +30,11 @@ export class ChannelCache {
   constructor(bootId: string, limit: number = CHANNEL_CACHE_ENTRIES) {
     this.#bootId = bootId;
     this.#limit = limit;
+  }
+
+  /** Memory, about: a slot and, where it is taken, its name. */
+  get bytes(): number {
+    return this.#family.length * SLOT_BYTES + this.#count * NAME_BYTES;
   }
 
   /** New columns begin: every index is unknown again, names stay. */

@@ -129,6 +129,18 @@ export interface CollectedProcess {
   readonly newestCheckpoint: number;
 }
 
+export interface AppStats {
+  readonly app: string;
+  /** Records in its log, and the bytes of their ranges. */
+  readonly events: number;
+  readonly bytes: number;
+  readonly commits: number;
+  readonly commitMs: number;
+  /** Memory of events on their way and of channel names, about. */
+  readonly bufferBytes: number;
+  readonly liveProcesses: number;
+}
+
 /** Counters since the start of this collector, for metrics; arrays are indexed by `RingKind`. */
 export interface CollectorStats {
   /** Records that are in a log and acknowledged. */
@@ -166,6 +178,8 @@ export interface CollectorStats {
   readonly givenUpApps: number;
   /** Records of such logs, count, gaps told in them included. */
   readonly missed: number;
+  /** What each application costs whose log is open; count and time since it was opened. */
+  readonly apps: readonly AppStats[];
   /** Logs that were passed over at the start and were not opened since. */
   readonly unreadableLogs: readonly UnreadableLog[];
 }

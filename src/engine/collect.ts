@@ -16,8 +16,10 @@ import {
   BUSY_SLOT_MS,
   COMMIT_INTERVAL_MS,
   FLUSH_LIMIT_MS,
+  IDLE_LOG_MS,
   IDLE_POLL_MS,
   LOG_RETRY_CALLER,
+  MAX_IDLE_LOGS,
   MAX_LIVE_PROCESSES,
   MAX_POLL_MS,
   MIN_POLL_MS,
@@ -30,6 +32,7 @@ import { openEventLog } from "./append-log.ts";
 import { channelName } from "./channel-names.ts";
 import { type CutDetail, cutOf } from "./collect-cut.ts";
 import type {
+  AppStats,
   CollectedProcess,
   CollectorOptions,
   CollectorParts,
@@ -40,6 +43,7 @@ import type {
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
+import { collectedProcesses, EndedProcesses } from "./ended-processes.ts";
 import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
@@ -89,6 +93,8 @@ export class Collector {
   #running: Promise<void> = Promise.resolve();
   #stopping = false;
   #fatal: unknown;
+  #nextIdleLookMs = 0;
+  readonly #ended = new EndedProcesses();
 
   private constructor(parts: CollectorParts, session: number) {
     this.#parts = parts;
@@ -202,6 +208,7 @@ export class Collector {
     const more = this.#pump.read();
     this.#pump.pollVerdicts(VERDICT_POLL_MS);
     await this.#settleDue();
+    await this.#closeIdle();
     if (more || this.#pump.commitDue(this.#intervalMs)) await this.#pump.commit();
     if (more) return "more";
     return this.#pump.source.readPosition() === position ? "idle" : "some";
@@ -441,10 +448,29 @@ export class Collector {
     if (app.broken !== undefined) throw app.broken;
   }
 
+  /** Logs of applications that nothing runs of any more take memory: LevelDB's buffers, what is known of their channels. */
+  async #closeIdle(): Promise<void> {
+    const now = performance.now();
+    if (now < this.#nextIdleLookMs) return;
+    this.#nextIdleLookMs = now + IDLE_LOOK_MS;
+    const idle = [...this.#pump.apps.values()].filter((app) => app.isIdle);
+    idle.sort((a, b) => a.usedAtMs - b.usedAtMs);
+    const tooMany = idle.length - MAX_IDLE_LOGS;
+    for (const [at, app] of idle.entries()) {
+      if (at >= tooMany && now - app.usedAtMs < IDLE_LOG_MS) return;
+      this.#ended.keep(app.name, collectedProcesses(app));
+      this.#pump.apps.delete(app.name);
+      await app.close();
+    }
+  }
+
   /** The application, its log open. Throws RL_UNKNOWN_APP where it has none. */
   async #openApp(name: string, create: boolean): Promise<AppLog> {
     const known = this.#pump.apps.get(name);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      known.usedAtMs = performance.now();
+      return known;
+    }
     if (!NAME.test(name) || (!create && !(await this.#hasLog(name))))
       throw new RecoveryLineError(
         "RL_UNKNOWN_APP",
@@ -457,6 +483,7 @@ export class Collector {
     for (const cgroupId of app.endLive()) this.#parts.source.select(cgroupId, false, 0);
     app.skipBefore = this.#pump.source.readPosition();
     this.#unreadable.delete(name);
+    this.#ended.forget(name);
     this.#pump.apps.set(name, app);
     if (app.pending.gaps > 0) await this.#pump.commitApp(app); // readers see committed blocks only
     return app;
@@ -641,23 +668,9 @@ export class Collector {
     return found;
   }
 
-  /** Every process of the open applications: those that are recorded, and those that were. */
+  /** The processes that are recorded, and those that were: of the open applications all, of the others as far as they are remembered. */
   processes(): readonly CollectedProcess[] {
-    return [...this.#pump.apps.values()].flatMap((app) =>
-      [...app.processes.values()].map(({ name, state }) => ({
-        app: app.name,
-        process: name,
-        cgroupId: state.cgroupId,
-        live: state.live,
-        rings: app.rings.has(name),
-        incarnation: state.incarnation,
-        uncaptured: [...state.uncaptured],
-        ...(state.shared === undefined ? {} : { shared: state.shared }),
-        lines: state.lines,
-        checkpoints: state.storedCheckpoints().length,
-        newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,
-      })),
-    );
+    return [...[...this.#pump.apps.values()].flatMap(collectedProcesses), ...this.#ended.all()];
   }
 
   /** Share of the ring that is not yet committed, 0 … 1. */
@@ -685,6 +698,7 @@ export class Collector {
         broken === undefined ? [] : [{ app: name, code: broken.code, message: broken.message }],
       ),
       givenUpApps: [...this.#pump.apps.values()].filter(({ givenUp }) => givenUp).length,
+      apps: [...this.#pump.apps.values()].map(statsOf),
       unreadableLogs: [...this.#unreadable.values()],
     };
   }
@@ -706,6 +720,14 @@ export class Collector {
     for (const app of this.#pump.apps.values()) await app.close();
   }
 }
+
+function statsOf(app: AppLog): AppStats {
+  const live = [...app.processes.values()].filter(({ state }) => state.live).length;
+  return { app: app.name, ...app.costs, bufferBytes: app.bufferBytes, liveProcesses: live };
+}
+
+/** How often logs that may be closed are looked for, in ms. */
+const IDLE_LOOK_MS = 1000;
 
 /** How often it is looked whether a dying process has ended, in ms. */
 const SETTLE_POLL_MS = 20;

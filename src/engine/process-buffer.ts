@@ -7,6 +7,8 @@ import type { AppLog } from "./app-log.ts";
 import { ChannelCache } from "./channel-cache.ts";
 import type { ProcessState } from "./process-state.ts";
 
+/** Of a row in `EventColumns`. */
+const ROW_BYTES = 33;
 const SOCKET_MESSAGE = RingFlag.OPEN | RingFlag.END;
 
 export class ProcessBuffer {
@@ -135,6 +137,11 @@ export class ProcessBuffer {
     this.columns = new EventColumns(this.name);
     this.#counted = 0;
     this.#channels.nextColumns();
+  }
+
+  /** Memory of its columns and of its cache of names, bytes, about. */
+  get bufferBytes(): number {
+    return this.columns.kind.length * ROW_BYTES + this.#channels.bytes;
   }
 
   /** It has ended: names can be derived again. */

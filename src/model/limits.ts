@@ -18,6 +18,8 @@ export const MAX_EVENT_BLOCK_BYTES = 32 * 1024 * 1024;
 export const SEGMENT_BYTES = 64 * 1024 * 1024;
 /** LevelDB's write buffer of the open segment, in bytes; two of them may be in memory. */
 export const LEVEL_WRITE_BUFFER_BYTES = 8 * 1024 * 1024;
+/** LevelDB's cache of the open segment, in bytes: what it reads is read once. */
+export const LEVEL_CACHE_BYTES = 256 * 1024;
 /** Blocks of removed segments that a log carries along in its state because they may still matter, bytes. */
 export const MAX_CARRIED_BYTES = 8 * 1024 * 1024;
 /** Share of the removed segments that may be carried along: less is not worth it. */
@@ -74,7 +76,11 @@ export const MAX_COVERAGE_NAMES = 65_536;
 /** A drain gives up where the ring stays full for so long, in ms. */
 export const FLUSH_LIMIT_MS = 20_000;
 /** The log of an application without live processes is closed after this time without use, in ms; it is opened again on demand. */
-export const IDLE_LOG_MS = 30_000;
+export const IDLE_LOG_MS = 5_000;
+/** Such logs that stay open for that long, count; of more the one that was not used for longest is closed at once. */
+export const MAX_IDLE_LOGS = 16;
+/** Processes of applications whose logs are closed that `status` still names, count. */
+export const MAX_ENDED_PROCESSES = 4096;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
 export const CHANNEL_CACHE_ENTRIES = 65_536;
 /** Processes recorded at one time over all applications, count (as many as the kernel map `processes` holds). */

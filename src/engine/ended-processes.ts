@@ -1,0 +1,45 @@
+/** What the collector tells of processes: of applications whose logs are open, and, in short, of those whose logs it has closed. */
+import { MAX_ENDED_PROCESSES } from "../model/limits.ts";
+import type { AppLog } from "./app-log.ts";
+import type { CollectedProcess } from "./collect-options.ts";
+
+export function collectedProcesses(app: AppLog): CollectedProcess[] {
+  return [...app.processes.values()].map(({ name, state }) => ({
+    app: app.name,
+    process: name,
+    cgroupId: state.cgroupId,
+    live: state.live,
+    rings: app.rings.has(name),
+    incarnation: state.incarnation,
+    uncaptured: [...state.uncaptured],
+    ...(state.shared === undefined ? {} : { shared: state.shared }),
+    lines: state.lines,
+    checkpoints: state.storedCheckpoints().length,
+    newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,
+  }));
+}
+
+/** Processes of closed logs; of more than MAX_ENDED_PROCESSES the applications that were closed first are forgotten. */
+export class EndedProcesses {
+  readonly #byApp = new Map<string, readonly CollectedProcess[]>();
+  #count = 0;
+
+  keep(app: string, processes: readonly CollectedProcess[]): void {
+    this.forget(app);
+    this.#byApp.set(app, processes);
+    this.#count += processes.length;
+    for (const [oldest] of this.#byApp) {
+      if (this.#count <= MAX_ENDED_PROCESSES) return;
+      this.forget(oldest);
+    }
+  }
+
+  forget(app: string): void {
+    this.#count -= this.#byApp.get(app)?.length ?? 0;
+    this.#byApp.delete(app);
+  }
+
+  all(): readonly CollectedProcess[] {
+    return [...this.#byApp.values()].flat();
+  }
+}
