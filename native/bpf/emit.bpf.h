@@ -24,6 +24,10 @@ extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the
 
 #define MAX_RANGE_BYTES 0xffffffffull
 
+/* Benches: what the hooks cost that do nothing, or look whether they have anything to do and then don't. */
+enum { FLOOR_NONE, FLOOR_EMPTY, FLOOR_FILTER };
+extern const volatile uint32_t hooks_floor;
+
 /* Who an end of a connection belongs to. */
 struct holder {
     uint64_t process;
@@ -34,10 +38,12 @@ struct holder {
 static __always_inline struct process_state *selected(uint64_t *process) {
     uint32_t slot, *maybe;
 
+    if (hooks_floor == FLOOR_EMPTY)
+        return 0;
     *process = bpf_get_current_ancestor_cgroup_id(cgroup_level);
     slot = *process & (CAPTURE_FILTER_ENTRIES - 1);
     maybe = bpf_map_lookup_elem(&filter, &slot); /* no call: arrays are looked up in place */
-    if (!maybe || !*maybe)
+    if (!maybe || !*maybe || hooks_floor == FLOOR_FILTER)
         return 0;
     return bpf_map_lookup_elem(&processes, process);
 }

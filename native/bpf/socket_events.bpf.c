@@ -19,6 +19,7 @@ const volatile uint32_t cgroup_level = 3;
 const volatile uint32_t ring_bytes = 16 << 20;
 const volatile uint32_t left_out_per_mille = 0;
 const volatile uint32_t sampled = 0;
+const volatile uint32_t hooks_floor = FLOOR_NONE;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -653,7 +654,7 @@ int BPF_PROG(sock_sent, struct sock *sk, int result, int flags) {
     struct process_state *state = selected(&process);
 
     if (!state) {
-        if (is_unix_pair(sk))
+        if (hooks_floor == FLOOR_NONE && is_unix_pair(sk))
             unix_unselected(sk, result, 0);
         return 0;
     }
@@ -674,7 +675,7 @@ int BPF_PROG(sock_received, struct sock *sk, int result, int flags) {
     struct process_state *state = selected(&process);
 
     if (!state) {
-        if (!(flags & MSG_PEEK) && is_unix_pair(sk))
+        if (hooks_floor == FLOOR_NONE && !(flags & MSG_PEEK) && is_unix_pair(sk))
             unix_unselected(sk, result, 1);
         return 0;
     }

@@ -93,6 +93,10 @@ static int parse_one(const char *word, struct variant_request *request, char *er
         request->options.left_out_per_mille = (uint32_t)atoi(value);
         return 0;
     }
+    if (strcmp(name, "floor") == 0) {
+        request->options.floor = (uint32_t)atoi(value);
+        return 0;
+    }
     for (int i = 0; i < PARTS; i++) {
         for (int j = 0; strcmp(name, parts[i].name) == 0 && j < VARIANTS; j++) {
             if (strcmp(value, parts[i].variants[j].name) != 0)
@@ -115,6 +119,7 @@ int variant_parse(const char *text, struct variant_request *request, char *error
     memset(&request->forced, VARIANT_ANY, sizeof(request->forced));
     request->options.refuse = NULL;
     request->options.left_out_per_mille = 0;
+    request->options.floor = 0;
     snprintf(copy, sizeof(copy), "%s", text == NULL ? "" : text);
     for (char *word; status == 0 && (word = strsep(&rest, ",")) != NULL;)
         if (*word != '\0')

@@ -70,6 +70,7 @@ static struct capture_bpf *open_skeleton(const struct load_options *options, uin
     skeleton->rodata->ring_bytes = options->ring_bytes;
     skeleton->rodata->cgroup_level = options->cgroup_level;
     skeleton->rodata->left_out_per_mille = options->left_out_per_mille;
+    skeleton->rodata->hooks_floor = options->floor;
     skeleton->rodata->sampled = (programs & PROGRAM_BIT(PROGRAM_CALL_ENDED)) != 0;
     bpf_map__set_max_entries(skeleton->maps.ring, options->ring_bytes);
     for (int i = 0; i < PROGRAM_COUNT; i++)

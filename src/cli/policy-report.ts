@@ -13,7 +13,7 @@ export function comparisonText(application: string, comparison: Comparison): str
   return (
     `${headText(application, comparison)}\n` +
     table(["METRIC", "POLICY", "FROZEN PATTERN", "DELAYS PUSHED ALONG", ""], rows) +
-    `\n${undecidedText(comparison)}${footText(comparison)}`
+    `\n${undecidedText(comparison)}${silentText(comparison)}${footText(comparison)}`
   );
 }
 
@@ -66,6 +66,17 @@ function valueText(metric: Metric, value: number): string {
   if (SHARES.has(metric)) return `${(100 * value).toFixed(metric === "available" ? 4 : 2)} %`;
   if (metric === "stored") return `${(value / 2 ** 20).toFixed(0)} MiB`;
   return Number.isInteger(value) ? String(value) : value.toFixed(2);
+}
+
+/** What a policy would do about events that no log tells of. */
+function silentText({ policies }: Comparison): string {
+  return policies
+    .filter(({ silent }) => silent.length > 0)
+    .map(
+      ({ label, silent }) =>
+        `Not compared, as no log tells of it: what ${printable(label)} does on ${silent.join(", ")}.\n`,
+    )
+    .join("");
 }
 
 function footText({ model, timed }: Comparison): string {

@@ -65,6 +65,7 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   const cutOffRestarts = await cutOffIn(home, app === undefined ? applications : [app]);
   const onDisk = { home, applications, cutOffRestarts };
   if (collector === undefined) return withoutCollector(onDisk, flags);
+  await collector.drain().catch(() => undefined); // what can't be written now is told below
   const [ping, stats] = [await collector.ping(), await collector.stats()];
   const processes = await statusOf(collector, app);
   collector.close();

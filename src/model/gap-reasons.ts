@@ -51,7 +51,7 @@ const REASONS: Readonly<Record<string, GapReason>> = {
   },
   overflow: {
     what: "closed more connections while the ring was full than the kernel keeps for it",
-    advice: "give the collector a larger ring (collect --ring-size), then start the process again",
+    advice: "give the collector a larger ring (collect --ring-mib), then start the process again",
   },
   unknown: {
     what: "went on while nobody could write down what it did",

@@ -66,7 +66,7 @@ export const VERDICT_POLL_MS = 1000;
 /** Openings and endings whose other half has not come, of one application, count; older ones are looked for in the log. */
 export const MAX_OPEN_MESSAGES = 65_536;
 /** Openings and endings of one application that wait to be decided, count; then it is drained at once. */
-export const MAX_HELD_MESSAGES = 16_384;
+export const MAX_HELD_MESSAGES = 512;
 /** How long after a task died closing a connection its process may still live, in ms, before that was an ending like any other. */
 export const FAILING_END_MS = 1000;
 /** The same for an AF_UNIX connection, whose closing end says nothing: how long its process may take to end. */

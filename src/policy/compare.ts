@@ -8,6 +8,7 @@ import { type Component, hashOf } from "./component.ts";
 import { type CostModel, METRICS, type Measures, type Metric } from "./measures.ts";
 import { drawOrder, type Recording } from "./recording.ts";
 import { replay } from "./replay.ts";
+import { type EventName, eventRow } from "./vocabulary.ts";
 
 export interface Compared {
   /** What the caller calls it: name and settings. */
@@ -39,6 +40,8 @@ export type Column = Readonly<Record<Metric, Spread>>;
 export interface ComparedPolicy {
   readonly label: string;
   readonly hash: string;
+  /** Events it waits for that a recorded log does not tell of: what it does about them is not compared. */
+  readonly silent: readonly EventName[];
   readonly frozen: Column;
   readonly pushed: Column;
 }
@@ -109,6 +112,13 @@ export async function comparePolicies(
     policies: policies.map(({ label, component }, index) => ({
       label,
       hash: hashOf(component),
+      silent: [
+        ...new Set(
+          component.handlers
+            .map(({ event }) => event)
+            .filter((event) => eventRow(event).where.comparison === "never"),
+        ),
+      ],
       frozen: columnOf(runs[index]!.frozen),
       pushed: columnOf(runs[index]!.pushed),
     })),

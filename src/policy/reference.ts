@@ -82,6 +82,8 @@ One failure an instant. Clocks of different processes are never compared: a proc
 
 A checkpoint delays its process, and delays spread. Two columns bound that: *frozen* leaves the pattern as it was recorded, *pushed* carries every
 delay along happened-before, without any slack to take it up. Where they rank two policies differently, or the spread over orders does, the answer is *undecided*.
+Not in it: budgets and drains of the host, groups (each process is its own), what failures, pressure and the outside world start. \`line\` is raised at each instant.
+
 Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps is refused; \`--tainted\` compares what is left of it.
 
 | metric | means |

@@ -17,7 +17,7 @@ const { app, processes, pinDir, ringBytes, only } = JSON.parse(json);
 
 makePoints(
   KernelSource.prototype,
-  ...["drain", "commit", "rewind", "select", "takeLost", "cut", "readPosition", "close"],
+  ...["drain", "commit", "rewind", "select", "flush", "verdicts", "cut", "readPosition", "close"],
 );
 
 const { counters } = KernelSource.prototype;

@@ -28,7 +28,7 @@ describe("a checkpoint's own line may be among those that a gap lost", () => {
     ]);
     expect(code).toBe(3);
     // Undone with the lost checkpoint's successors: the send of [6, 9) and the second gap.
-    expect(value.evidence).toEqual({ gaps: 1, lost: 1 });
+    expect(value.evidence).toEqual({ gaps: 1, lost: 1, healed: 0 });
     expect(value.line).toEqual([
       { process: "p", checkpoint: 2, position: 3, action: "replay" },
       { process: "q", checkpoint: 0, position: 0, action: "initial" },

@@ -80,8 +80,9 @@ function flagsOf({ failed, dsm, inTransit }: Case): string[] {
 }
 
 /** Only what the judges judge. */
-function judged({ outcome, line, inTransit, evidence }: Verdict | RecoveryLine): unknown {
-  return { outcome, line, inTransit, evidence };
+function judged(answer: Verdict | RecoveryLine): unknown {
+  const { outcome, line, inTransit, lostInputs, unsayable, evidence } = answer;
+  return { outcome, line, inTransit, lostInputs, unsayable, evidence };
 }
 
 function secondReading({ text, failed, dsm, inTransit }: Case): Verdict {

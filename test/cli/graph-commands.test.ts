@@ -39,6 +39,8 @@ test("failures: one row a failure, what it would undo, and all together", async 
       unbounded: 0,
       events: 3,
       checkpoints: 1,
+      lostInputs: [],
+      unsayable: [],
       rolledBack: [
         { process: "p", checkpoint: 1, position: 2, action: "restore", events: 1, checkpoints: 0 },
         { process: "q,r", checkpoint: 1, position: 2, action: "restore", events: 2, checkpoints: 1 },
@@ -51,6 +53,8 @@ test("failures: one row a failure, what it would undo, and all together", async 
       unbounded: 0,
       events: 0,
       checkpoints: 0,
+      lostInputs: [],
+      unsayable: [],
       rolledBack: [
         { process: "q,r", checkpoint: 2, position: 4, action: "restore", events: 0, checkpoints: 0 },
       ],

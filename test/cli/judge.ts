@@ -12,7 +12,9 @@ export interface Verdict {
   readonly outcome: string;
   readonly line: { process: string; checkpoint: number | null; position: number; action: string }[];
   readonly inTransit: { channel: string; from: string; to: string | null; begin: number; end: number }[];
-  readonly evidence: { gaps: number; lost: number };
+  readonly lostInputs: { channel: string; process: string; begin: number; end: number }[];
+  readonly unsayable: { channel: string; process: string; begin: number; end: number }[];
+  readonly evidence: { gaps: number; lost: number; healed: number };
 }
 
 interface Process {
@@ -32,7 +34,11 @@ export function verdict(
   inTransit: string,
 ): Verdict {
   const processes = histories(file, failed, dsm);
-  const ends = channelEnds(file);
+  const all = channelEnds(file);
+  /** Who says that a channel is outside, wherever the line stands, undone or not. */
+  const outside = new Map<string, string>();
+  for (const line of file) if (line["type"] === "outside") outside.set(line["channel"], line["process"]);
+  const ends = new Map([...all].filter(([channel]) => !outside.has(channel)));
   const move = (process: Process): void => {
     do process.at -= 1;
     while (!isPoint(process, process.at));
@@ -45,7 +51,8 @@ export function verdict(
       const [from, to] = [of(sender), of(receiver)];
       const sent = from === undefined ? new Set<number>() : offsets(from, from.at, "sent", channel, dsm);
       const received = to === undefined ? new Set<number>() : offsets(to, to.at, "received", channel, dsm);
-      if ([...received].some((n) => !sent.has(n)) && to !== undefined) {
+      const known = to === undefined ? received : new Set([...received, ...looked(to, to.at, channel)]);
+      if ([...known].some((n) => !sent.has(n)) && to !== undefined) {
         move(to);
         again = true;
       } else if (inTransit === "logged" && from !== undefined && !(to !== undefined && goesOn(to))) {
@@ -57,7 +64,46 @@ export function verdict(
       }
     }
   }
-  return { ...summary(processes), line: processes.map(entry), inTransit: transit(processes, ends, dsm) };
+  return {
+    ...summary(processes),
+    line: processes.map(entry),
+    inTransit: transit(processes, ends, dsm),
+    lostInputs: behind(processes, outside, "received", dsm),
+    unsayable: behind(processes, outside, "sent", dsm),
+  };
+}
+
+/** Looked at by position n, by events and cuts. */
+function looked(process: Process, n: number, channel: string): Set<number> {
+  const found = new Set<number>();
+  for (const line of process.lines.slice(0, n)) {
+    if (line["type"] === "peek" && line["channel"] === channel)
+      for (let k = line["begin"]; k < line["end"]; k += 1) found.add(k);
+    for (let k = 0; k < (line["cut"]?.["seen"]?.[channel] ?? 0); k += 1)
+      if (!process.ignored.get(channel)?.has(k)) found.add(k);
+  }
+  return found;
+}
+
+/** What went over outside channels behind the positions. */
+function behind(
+  processes: readonly Process[],
+  outside: ReadonlyMap<string, string>,
+  which: "sent" | "received",
+  dsm: string,
+): Verdict["lostInputs"] {
+  const found: Verdict["lostInputs"] = [];
+  for (const [channel, name] of [...outside].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const process = processes.find((one) => one.name === name) as Process;
+    const kept = offsets(process, process.at, which, channel, dsm);
+    const left = [...offsets(process, process.lines.length, which, channel, dsm)].filter((n) => !kept.has(n));
+    for (const n of left.sort((a, b) => a - b)) {
+      const last = found.at(-1);
+      if (last?.channel === channel && last.end === n) last.end = n + 1;
+      else found.push({ channel, process: name, begin: n, end: n + 1 });
+    }
+  }
+  return found;
 }
 
 /** Lines up to the checkpoint, or up to the first gap behind all lower ones if its own line is missing. */
@@ -174,9 +220,9 @@ function channelEnds(file: readonly Line[]): Map<string, { sender?: string; rece
   };
   for (const line of file) {
     if (line["begin"] < line["end"]) put(line["channel"], side(line), line["process"], true);
-    for (const which of ["sent", "received"] as const)
+    for (const which of ["sent", "received", "seen"] as const)
       for (const [channel, end] of Object.entries(line["cut"]?.[which] ?? {}))
-        put(channel, which, line["process"], (end as number) > 0);
+        put(channel, which === "sent" ? "sent" : "received", line["process"], (end as number) > 0);
   }
   return new Map([...ends].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
@@ -219,7 +265,15 @@ function transit(
 }
 
 function summary(processes: readonly Process[]): Pick<Verdict, "outcome" | "evidence"> {
-  const gaps = processes.flatMap(({ lines }) => lines.filter((line) => line["type"] === "gap"));
-  const lost = gaps.reduce((sum, line) => sum + (line["lost"] ?? 0), 0);
-  return { outcome: gaps.length > 0 ? "tainted" : "clean", evidence: { gaps: gaps.length, lost } };
+  let [gaps, healed, lost] = [0, 0, 0];
+  for (const { lines } of processes) {
+    const lastCut = lines.findLastIndex((line) => line["cut"] !== undefined);
+    lines.forEach((line, at) => {
+      if (line["type"] !== "gap") return;
+      lost += line["lost"] ?? 0;
+      if (at < lastCut) healed += 1;
+      else gaps += 1;
+    });
+  }
+  return { outcome: gaps > 0 ? "tainted" : "clean", evidence: { gaps, lost, healed } };
 }

@@ -3,13 +3,16 @@
  * processes that do not depend on each other could stand either way round; only the order with the lesser process first is kept
  * (lexicographic normal form of a trace).
  */
-import type { Cut, Event } from "../../src/model/event.ts";
+import type { Event } from "../../src/model/event.ts";
 import { greatestVector, truthOf } from "./truth.ts";
 
 type Letter =
   | "send" // one byte to each other process, a step each
   | "receive" // the next byte from each other process, a step each
   | "receive-all" // all that is there, where that is more than one byte
+  | "peek" // at the next byte from each other process, a step each
+  | "input" // a byte from somebody outside; the first time the line that says so comes with it
+  | "output" // a byte to somebody outside, likewise
   | "checkpoint"
   | "cut" // a checkpoint with its cut vector
   | "unusable-cut" // the same, but its image can't be restored
@@ -44,9 +47,13 @@ interface Step {
 interface Stream {
   sent: number;
   received: number;
+  seen: number;
   /** Step that sent each byte. */
   readonly by: number[];
 }
+
+/** Who is no process. */
+export const OUTSIDE = "w";
 
 export function channelName(from: string, to: string): string {
   return `${from}>${to}`;
@@ -126,8 +133,13 @@ class Walk {
           case "send":
           case "receive":
           case "receive-all":
+          case "peek":
             for (const peer of processes)
               if (peer !== process) steps.push(...this.#move(letter, p, peer, streams));
+            break;
+          case "input":
+          case "output":
+            steps.push(this.#exchange(letter, p));
             break;
           case "checkpoint":
           case "cut":
@@ -144,7 +156,7 @@ class Walk {
   }
 
   #move(
-    letter: "send" | "receive" | "receive-all",
+    letter: "send" | "receive" | "receive-all" | "peek",
     p: number,
     peer: string,
     streams: Map<string, Stream>,
@@ -159,15 +171,31 @@ class Walk {
     }
     const channel = channelName(peer, process);
     const { sent, received: begin, by } = streams.get(channel)!;
-    const end = letter === "receive" ? begin + 1 : sent;
+    const end = letter === "receive-all" ? sent : begin + 1;
     if (end > sent || (letter === "receive-all" && end < begin + 2)) return [];
     return [
       {
         process: p,
         needs: by.slice(begin, end),
-        events: [{ type: "receive", process, channel, begin, end }],
+        events: [{ type: letter === "peek" ? "peek" : "receive", process, channel, begin, end }],
       },
     ];
+  }
+
+  #exchange(letter: "input" | "output", p: number): Step {
+    const process = this.#family.processes[p]!;
+    const channel = letter === "input" ? channelName(OUTSIDE, process) : channelName(process, OUTSIDE);
+    let begin = 0;
+    for (const event of this.#effective(process))
+      if ("begin" in event && event.channel === channel) begin = event.end;
+    const type = letter === "input" ? ("receive" as const) : ("send" as const);
+    const moved: Event = { type, process, channel, begin, end: begin + 1 };
+    const isTold = this.#events.some((event) => event.type === "outside" && event.channel === channel);
+    return {
+      process: p,
+      needs: [],
+      events: isTold ? [moved] : [moved, { type: "outside", process, channel }],
+    };
   }
 
   #checkpoint(letter: Letter, process: string, streams: Map<string, Stream>): Event {
@@ -175,19 +203,16 @@ class Walk {
     for (const event of this.#effective(process)) if (event.type === "checkpoint") checkpoint += 1;
     const base = { type: "checkpoint", process, checkpoint, usable: letter !== "unusable-cut" } as const;
     if (letter === "checkpoint") return base;
-    const cut: Cut = { sent: new Map(), received: new Map() };
+    const cut = { sent: new Map<string, number>(), received: new Map<string, number>() };
+    const seen = new Map<string, number>();
     for (const peer of this.#family.processes)
       if (peer !== process) {
-        (cut.sent as Map<string, number>).set(
-          channelName(process, peer),
-          streams.get(channelName(process, peer))!.sent,
-        );
-        (cut.received as Map<string, number>).set(
-          channelName(peer, process),
-          streams.get(channelName(peer, process))!.received,
-        );
+        cut.sent.set(channelName(process, peer), streams.get(channelName(process, peer))!.sent);
+        const from = streams.get(channelName(peer, process))!;
+        cut.received.set(channelName(peer, process), from.received);
+        if (from.seen > from.received) seen.set(channelName(peer, process), from.seen);
       }
-    return { ...base, cut };
+    return { ...base, cut: seen.size > 0 ? { ...cut, seen } : cut };
   }
 
   /** The failed and whoever depends on them go back, replay their log up to the line, and go on. */
@@ -209,7 +234,7 @@ class Walk {
         process,
         checkpoint: event?.type === "checkpoint" ? event.checkpoint : 0,
       });
-      events.push(...history.slice(base, position).filter((line) => "channel" in line));
+      events.push(...history.slice(base, position).filter((line) => "begin" in line));
     });
     return { process: EVERYBODY, needs: [], events };
   }
@@ -224,18 +249,21 @@ class Walk {
     const { processes } = this.#family;
     const streams = new Map<string, Stream>();
     for (const from of processes)
-      for (const to of processes) streams.set(channelName(from, to), { sent: 0, received: 0, by: [] });
+      for (const to of processes)
+        streams.set(channelName(from, to), { sent: 0, received: 0, seen: 0, by: [] });
     const owner = new Map<Event, number>();
     this.#steps.forEach((step, k) => {
       for (const event of step.events) owner.set(event, k);
     });
     for (const history of truthOf(this.execution).histories)
       for (const event of history) {
+        const stream = "begin" in event ? streams.get(event.channel) : undefined;
+        if (stream === undefined || !("begin" in event)) continue; // to or from outside
         if (event.type === "send") {
-          const stream = streams.get(event.channel)!;
           stream.sent = event.end;
           stream.by.push(owner.get(event)!);
-        } else if (event.type === "receive") streams.get(event.channel)!.received = event.end;
+        } else if (event.type === "receive") stream.received = event.end;
+        else if (event.type === "peek") stream.seen = Math.max(stream.seen, event.end);
       }
     return streams;
   }

@@ -41,4 +41,22 @@ export const FAMILIES: readonly Family[] = [
     letters: ["send", "receive", "cut"],
     maxSteps: 6,
   },
+  {
+    name: "two processes that look before they receive",
+    processes: two,
+    letters: ["send", "receive", "receive-all", "peek", "cut", "checkpoint"],
+    maxSteps: 6,
+  },
+  {
+    name: "two processes that look, talk with the outside, crash and restart",
+    processes: two,
+    letters: ["send", "receive", "peek", "input", "output", "cut", "crash"],
+    maxSteps: 5,
+  },
+  {
+    name: "two processes with message logs and the outside",
+    processes: two,
+    letters: ["send", "receive", "input", "output", "checkpoint", "stable"],
+    maxSteps: 5,
+  },
 ];

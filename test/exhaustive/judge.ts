@@ -7,7 +7,7 @@ import { matchRanges } from "../../src/graph/match-ranges.ts";
 import { restorePoints } from "../../src/graph/restore-points.ts";
 import { keptPositions, type RollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
-import { channelName, type Execution } from "./enumerate.ts";
+import { channelName, type Execution, OUTSIDE } from "./enumerate.ts";
 import { greatestVector, isConsistent, type Policy, type Truth, truthOf, type Vector } from "./truth.ts";
 
 export interface Counts {
@@ -116,7 +116,16 @@ function judgeEvidence(
     try {
       const answer = computeLine(evidence, asked);
       const positions = answer.line.map(({ position }) => position);
-      const listed = answer.inTransit.map(({ channel, begin, end }) => `${channel} ${begin} ${end}`);
+      // Where the line that says so was lost, what went outside counts as in transit.
+      const inside = answer.inTransit.filter(({ channel }) => !channel.includes(OUTSIDE));
+      if (complete && inside.length < answer.inTransit.length) return "in transit to the outside";
+      const listed = inside.map(({ channel, begin, end }) => `${channel} ${begin} ${end}`);
+      const told = [...answer.lostInputs, ...answer.unsayable].map(
+        ({ channel, begin, end }) => `${channel} ${begin} ${end}`,
+      );
+      const undone = undoneOutside(processes, truth, positions);
+      if (complete && told.join() !== undone.join())
+        return `outside: lists ${told.join()}, undoes ${undone.join()}`;
       const needed = underWay(processes, truth, positions);
       return listed.join() === needed.join() ? undefined : `replays ${listed.join()}, needs ${needed.join()}`;
     } catch (error) {
@@ -182,4 +191,17 @@ function describe(events: readonly Event[], known: readonly Event[], asked: stri
     JSON.stringify(event, (_, value) => (value instanceof Map ? Object.fromEntries(value) : value));
   const lines = known.map((event, i) => (event === events[i] ? text(event) : `LOST ${text(events[i]!)}`));
   return `${trouble}\n${asked}\n${lines.join("\n")}`;
+}
+
+/** Ranges of inputs, then of outputs, behind the positions. */
+function undoneOutside(processes: readonly string[], truth: Truth, positions: readonly number[]): string[] {
+  const ranges = (bytes: readonly number[][], name: (process: string) => string): string[] =>
+    processes.flatMap((process, p) => {
+      const [begin, end] = [bytes[p]![positions[p]!]!, bytes[p]!.at(-1)!];
+      return begin < end ? [`${name(process)} ${begin} ${end}`] : [];
+    });
+  return [
+    ...ranges(truth.inputs, (process) => channelName(OUTSIDE, process)),
+    ...ranges(truth.outputs, (process) => channelName(process, OUTSIDE)),
+  ];
 }

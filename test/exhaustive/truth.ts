@@ -3,7 +3,7 @@
  * message, every channel is FIFO, so a cut is consistent iff received ≤ sent on every channel (theory.md). Names are one letter long.
  */
 import type { Event } from "../../src/model/event.ts";
-import type { Execution } from "./enumerate.ts";
+import { type Execution, OUTSIDE } from "./enumerate.ts";
 
 export interface Truth {
   /** Effective histories, by process. */
@@ -12,6 +12,11 @@ export interface Truth {
   readonly sent: number[][][];
   /** received[j][n][i]: bytes that j has received from i at position n. */
   readonly received: number[][][];
+  /** seen[j][n][i]: bytes that j has received from i or looked at. */
+  readonly seen: number[][][];
+  /** inputs[i][n], outputs[i][n]: bytes from and to outside. */
+  readonly inputs: number[][];
+  readonly outputs: number[][];
   /** restorable[i][n]: position n can be restored after i died. */
   readonly restorable: boolean[][];
   /** logged[i][j]: bytes from i to j that the message log of i covers. */
@@ -24,24 +29,51 @@ export type Policy = "any" | "logged";
 
 export function truthOf({ processes, events }: Execution): Truth {
   const heard = processes.map((i) => processes.map((j) => events.some((event) => names(event, i, j))));
-  const truth: Truth = { histories: [], sent: [], received: [], restorable: [], logged: [], heard };
+  const truth: Truth = {
+    histories: [],
+    sent: [],
+    received: [],
+    seen: [],
+    inputs: [],
+    outputs: [],
+    restorable: [],
+    logged: [],
+    heard,
+  };
   processes.forEach((name) => {
     const history = effective(events, name);
     const sent = [processes.map(() => 0)];
     const received = [processes.map(() => 0)];
+    const seen = [processes.map(() => 0)];
+    const [inputs, outputs] = [[0], [0]];
     let stable = 0;
     history.forEach((event, line) => {
       const out = [...sent[line]!];
       const into = [...received[line]!];
-      if (event.type === "send") out[processes.indexOf(event.channel[2]!)] = event.end;
-      else if (event.type === "receive") into[processes.indexOf(event.channel[0]!)] = event.end;
-      else if (event.type === "stable") stable = line + 1;
+      const known = [...seen[line]!];
+      let [input, output] = [inputs[line]!, outputs[line]!];
+      const isOutside = "channel" in event && event.channel.includes(OUTSIDE);
+      if (event.type === "stable") stable = line + 1;
+      else if (isOutside && event.type === "send") output = event.end;
+      else if (isOutside && event.type === "receive") input = event.end;
+      else if (event.type === "send") out[processes.indexOf(event.channel[2]!)] = event.end;
+      else if (event.type === "receive" || event.type === "peek") {
+        const from = processes.indexOf(event.channel[0]!);
+        if (event.type === "receive") into[from] = event.end;
+        known[from] = Math.max(known[from]!, event.end);
+      }
       sent.push(out);
       received.push(into);
+      seen.push(known);
+      inputs.push(input);
+      outputs.push(output);
     });
     truth.histories.push(history);
     truth.sent.push(sent);
     truth.received.push(received);
+    truth.seen.push(seen);
+    truth.inputs.push(inputs);
+    truth.outputs.push(outputs);
     truth.restorable.push(sent.map((_, n) => n <= stable || isUsable(history[n - 1])));
     truth.logged.push(sent[stable]!);
   });
@@ -50,7 +82,7 @@ export function truthOf({ processes, events }: Execution): Truth {
 
 function names(event: Event, from: string, to: string): boolean {
   if (event.process !== to) return false;
-  if (event.type === "receive") return event.channel === `${from}>${to}`;
+  if (event.type === "receive" || event.type === "peek") return event.channel === `${from}>${to}`;
   return event.type === "checkpoint" && event.cut?.received.has(`${from}>${to}`) === true;
 }
 
@@ -90,7 +122,7 @@ export function isConsistent(
       if (i === j) continue;
       const sent = truth.sent[i]![positions[i]!]![j]!;
       const received = truth.received[j]![positions[j]!]![i]!;
-      if (received > sent) return false;
+      if (truth.seen[j]![positions[j]!]![i]! > sent) return false;
       if (policy === "any" || (continues[j] && truth.heard[i]![j])) continue;
       if (sent > Math.max(received, truth.logged[i]![j]!)) return false;
     }

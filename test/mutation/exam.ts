@@ -159,6 +159,10 @@ function* changed(answer: RecoveryLine, random: Random): Generator<RecoveryLine>
   };
   yield { ...answer, line: line.with(at, { ...entry, checkpoint: (entry.checkpoint ?? 0) + 1 }) };
   yield { ...answer, evidence: { ...evidence, lost: evidence.lost + 1 } };
+  yield { ...answer, evidence: { ...evidence, healed: evidence.healed + 1 } };
+  const undone = { channel: "~", process: entry.process, begin: 0, end: 1 };
+  yield { ...answer, lostInputs: [...answer.lostInputs, undone] };
+  yield { ...answer, unsayable: answer.unsayable.length > 0 ? answer.unsayable.slice(1) : [undone] };
   const range = random.pick([...inTransit, undefined]);
   if (range === undefined)
     yield {

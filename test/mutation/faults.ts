@@ -39,8 +39,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "page transfers have their ends swapped",
     file: "graph/evidence-builder.ts",
-    find: 'event.role === "source" ? SENDER : RECEIVER',
-    replace: 'event.role === "source" ? RECEIVER : SENDER',
+    find: 'event.role === "source" ? SENT : RECEIVED',
+    replace: 'event.role === "source" ? RECEIVED : SENT',
   },
   {
     what: "cuts do not heal",
@@ -192,13 +192,13 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "dependencies have their ends swapped",
     file: "graph/dependencies.ts",
-    find: "list.push(sender, sentFrom, receiver, receivedFrom,",
-    replace: "list.push(receiver, receivedFrom, sender, sentFrom,",
+    find: "list.push(sender, sentFrom, receiver, knownFrom,",
+    replace: "list.push(receiver, knownFrom, sender, sentFrom,",
   },
   {
     what: "what nobody sent may be kept",
     file: "graph/dependencies.ts",
-    find: "if (sent === 0) pushBase(base, receiver, receivedFrom, 2 * match + ORPHAN);",
+    find: "if (sent === 0) pushBase(base, receiver, knownFrom, 2 * match + ORPHAN);",
     replace: "if (sent === 0) continue;",
   },
   {
@@ -351,8 +351,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "a witness names the other end's line",
     file: "graph/witness.ts",
-    find: "(orphan ? matches.received[match] : matches.sent[match])",
-    replace: "(orphan ? matches.sent[match] : matches.received[match])",
+    find: "(orphan ? matches.known[match] : matches.sent[match])",
+    replace: "(orphan ? matches.sent[match] : matches.known[match])",
   },
   {
     what: "a witness names the wrong channel",
@@ -366,10 +366,90 @@ export const ENGINE_FAULTS: readonly Fault[] = [
     find: "because: chain.reverse()",
     replace: "because: chain",
   },
+  // What was looked at, what is outside, what is healed.
+  {
+    what: "looking is forgotten",
+    file: "graph/dependencies.ts",
+    find: "const known = matches.known[match] as number;",
+    replace: "const known = matches.received[match] as number;",
+  },
+  {
+    what: "what was looked at is no longer in transit",
+    file: "graph/in-transit.ts",
+    find: "const received = matches.received[match] as number;",
+    replace: "const received = matches.known[match] as number;",
+  },
+  {
+    what: "what a cut has seen counts for nothing",
+    file: "graph/evidence-builder.ts",
+    find: "if (offset <= received) return;",
+    replace: "return;",
+  },
+  {
+    what: "peeks tell nothing of what a cut has seen",
+    file: "graph/first-lines.ts",
+    find: "leastLines(received, looked, into);",
+    replace: "leastLines(received, received, into);",
+  },
+  {
+    what: "channels outside make dependencies",
+    file: "graph/match-ranges.ts",
+    find: "if (evidence.outside[channel] === -1) {",
+    replace: "{",
+  },
+  {
+    what: "undone outside lines hold no longer",
+    file: "graph/evidence-builder.ts",
+    find: "    raw.rollbackProcess.push(process);",
+    replace:
+      "    raw.outsideOf.data.forEach((holder, channel) => {\n      if (channel < raw.outsideOf.length && holder === process) raw.outsideOf.data[channel] = NOBODY;\n    });\n    raw.rollbackProcess.push(process);",
+  },
+  {
+    what: "inputs and outputs are lost from the position on, not behind it",
+    file: "graph/outside-world.ts",
+    find: "if (all.line.at(at) <= keptOf(process)) continue;",
+    replace: "if (all.line.at(at) < keptOf(process)) continue;",
+  },
+  {
+    what: "inputs are taken for outputs",
+    file: "graph/outside-world.ts",
+    find: "this.#inputs = exchanges(evidence, dsm, RECEIVER);",
+    replace: "this.#inputs = exchanges(evidence, dsm, SENDER);",
+  },
+  {
+    what: "gaps after the last cut are healed, too",
+    file: "graph/assemble-evidence.ts",
+    find: "    let open = true;",
+    replace: "    let open = false;",
+  },
 ];
 
 /** Faults of the verifier: each makes it accept some wrong answer, or reject some right one. */
 export const VERIFIER_FAULTS: readonly Fault[] = [
+  {
+    what: "what was looked at may be unsent",
+    file: "graph/verify-line.ts",
+    find: "const orphans = subtract(seen, sent);",
+    replace: "const orphans = subtract(received, sent);",
+  },
+  {
+    what: "channels outside are judged like others",
+    file: "graph/verify-line.ts",
+    find: "    if (evidence.outside[number] !== -1) return;",
+    replace: "",
+  },
+  {
+    what: "lost inputs are not counted again",
+    file: "graph/verify-line.ts",
+    find: "if (!sameRanges(answer.lostInputs, inputs))",
+    replace: "if (inputs.length < 0)",
+  },
+  {
+    what: "unsayable outputs are not counted again",
+    file: "graph/verify-line.ts",
+    find: "if (!sameRanges(answer.unsayable, outputs))",
+    replace: "if (outputs.length < 0)",
+  },
   {
     what: "orphans are accepted",
     file: "graph/verify-line.ts",
@@ -421,8 +501,8 @@ export const VERIFIER_FAULTS: readonly Fault[] = [
   {
     what: "an orphan step holds whatever its sender keeps",
     file: "graph/verify-line.ts",
-    find: "sent !== null && sent > (before as StepBefore).atMost ? received : wrong()",
-    replace: "received",
+    find: "sent !== null && sent > (before as StepBefore).atMost ? known : wrong()",
+    replace: "known",
   },
   {
     what: "an unreplayable step holds for logged bytes",
@@ -439,7 +519,7 @@ export const VERIFIER_FAULTS: readonly Fault[] = [
   {
     what: "gaps and lost events are not counted again",
     file: "graph/verify-line.ts",
-    find: "if (answer.evidence.gaps !== gaps || answer.evidence.lost !== lost)",
-    replace: "if (answer.evidence.gaps < 0)",
+    find: "if (told.gaps !== gaps || told.healed !== healed || told.lost !== lost)",
+    replace: "if (told.gaps < 0)",
   },
 ];

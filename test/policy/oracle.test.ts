@@ -15,7 +15,7 @@ import { randomSetting, simulate } from "../reference/simulate.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
 import { randomPolicy } from "./random-policy.ts";
 
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 6000) / 10;
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 4000) / 10;
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const HEARD: readonly EventName[] = [
   "beat",

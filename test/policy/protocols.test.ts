@@ -40,8 +40,8 @@ test("no useless checkpoint with index-based, hmnr, fdas, coordinated, dependent
     const order = drawOrder(recording, seed);
     const interval = new Map([["interval", 1 + random.below(6)]]);
     const options = { pushed: random.oneIn(2), instants: 1, cost: COST, rules: RULES };
-    // Two of the policies a seed: every one has a third of the executions.
-    for (const at of [seed % 3, 3 + (seed % 3)]) {
+    // Each protocol has a third of the executions, the others a fifteenth.
+    for (const at of seed % 5 === 0 ? [seed % 3, 3 + (seed % 3)] : [seed % 3]) {
       const { name, component } = POLICIES[at]!;
       const { measures } = replay(recording, order, component, interval, options);
       useless[at]! += measures.useless;
@@ -49,13 +49,13 @@ test("no useless checkpoint with index-based, hmnr, fdas, coordinated, dependent
       if (name !== "periodic") expect(measures.useless, `${name}, seed ${seed} (RL_POLICY_SEED)`).toBe(0);
     }
   }
-  expect(useless[5]).toBeGreaterThan(RUNS / 10);
+  expect(useless[5]).toBeGreaterThan(RUNS / 100);
   for (const at of [0, 1, 2]) expect(forced[at]).toBeGreaterThan(RUNS / 10);
 });
 
 test("hmnr forces no more than index-based, in sum", () => {
   let [indexBased, hmnr] = [0, 0];
-  for (let seed = FIRST; seed < FIRST + RUNS / 20; seed += 1) {
+  for (let seed = FIRST; seed < FIRST + RUNS / 50; seed += 1) {
     const recording = recordingOf(randomExecution(new Random(seed), 5, 200));
     indexBased += measured(recording, "index-based", "interval=6s", seed).forced;
     hmnr += measured(recording, "hmnr", "interval=6s", seed).forced;
@@ -66,7 +66,7 @@ test("hmnr forces no more than index-based, in sum", () => {
 test("dependents are those whom the least consistent cut at the volatile end takes beyond their newest checkpoints", () => {
   const { component } = loadPolicy(DEPENDENTS);
   let checked = 0;
-  for (let seed = FIRST; seed < FIRST + RUNS / 50; seed += 1) {
+  for (let seed = FIRST; seed < FIRST + RUNS / 100; seed += 1) {
     const recording = recordingOf(randomExecution(new Random(seed)));
     const told: Event[] = [];
     const observe = (event: Event): number => told.push(event);
@@ -77,7 +77,7 @@ test("dependents are those whom the least consistent cut at the volatile end tak
       checked += 1;
     }
   }
-  expect(checked).toBeGreaterThan(RUNS / 50);
+  expect(checked).toBeGreaterThan(RUNS / 100);
 });
 
 /** Runs of checkpoints: what came before, and who took one. */
@@ -150,7 +150,7 @@ test("budget: the share of time frozen stays below it", () => {
 
 test("logs of the order of receipt: nothing is lost with pessimistic and causal, with optimistic what came since the beat", () => {
   let optimistic = 0;
-  for (let seed = FIRST; seed < FIRST + RUNS / 100; seed += 1) {
+  for (let seed = FIRST; seed < FIRST + RUNS / 200; seed += 1) {
     const recording = recordingOf(randomExecution(new Random(seed)));
     const run = (name: string): Measures => measured(recording, name, "interval=10s", seed, 10);
     const pessimistic = run("pessimistic");

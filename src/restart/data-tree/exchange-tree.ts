@@ -75,9 +75,15 @@ export class TreeExchange {
     const work = makeWork(place, id);
     if (before !== undefined) setFacts(place, before);
     const folder = join(work, NEW);
-    for (const name of [NEW, OLD, EXTRA]) mkdirSync(bytesOf(join(work, name)), 0o700);
-    await buildTree(tree, folder);
-    await syncAll(shown(work));
+    try {
+      for (const name of [NEW, OLD, EXTRA]) mkdirSync(bytesOf(join(work, name)), 0o700);
+      await buildTree(tree, folder);
+      await syncAll(shown(work));
+    } catch (error) {
+      rmSync(bytesOf(work), { recursive: true, force: true }); // a full disk would stay full
+      if (before !== undefined) setFacts(place, before);
+      throw error;
+    }
     const after = tree.entries[0]!;
     const state: ExchangeState = { format: 1, root: place, step: "ready", after, names: namesIn(folder) };
     const exchange = new TreeExchange(
