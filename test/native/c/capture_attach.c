@@ -120,7 +120,7 @@ static void talk_to_itself(int fd, struct told *told) {
 
 static void remote_select_actor(struct actor *actor, int on) {
     char error[CAPTURE_ERROR_BYTES] = "";
-    const int status = remote_select(&helper.remote, actor->id, on, error);
+    const int status = remote_select(&helper.remote, actor->id, on, 1, error);
     if (status != 0)
         FAIL("remote_select: %d %s", status, error);
 }
@@ -128,9 +128,12 @@ static void remote_select_actor(struct actor *actor, int on) {
 static struct cut take_remote_cut(const struct actor *actor) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct cut cut;
-    const int status = remote_cut(&helper.remote, actor->id, &cut.entries, &cut.count, &cut.complete, error);
+    int pending = 1;
+    const int status =
+        remote_cut(&helper.remote, actor->id, &cut.entries, &cut.count, &cut.complete, &pending, error);
     if (status != 0)
         FAIL("remote_cut: %d %s", status, error);
+    EQUAL(pending, 0);
     return cut;
 }
 
@@ -152,13 +155,35 @@ static void same_counters(void) {
         for (int kind = 0; kind < CAPTURE_KINDS; kind++)
             lost[kind] += here.lost[cpu][kind];
     CHECK(memcmp(lost, there.lost[0], sizeof(lost)) == 0);
-    EQUAL(here.naive, there.naive);
+}
+
+static void same_verdicts(void) {
+    struct capture_verdict *here, *there;
+    size_t count, remote_count;
+
+    EQUAL(capture_verdicts(test.capture, &here, &count, NULL), 0);
+    EQUAL(remote_verdicts(&helper.remote, &there, &remote_count, NULL), 0);
+    EQUAL(remote_count, count);
+    CHECK(memcmp(here, there, count * sizeof(*here)) == 0);
+    free(here), free(there);
+}
+
+static void same_parts(void) {
+    static struct capture_part here[64], there[64];
+    const int count = capture_parts(test.capture, here, 64);
+
+    EQUAL(remote_parts(&helper.remote, there, 64), count);
+    CHECK(count > 0);
+    for (int i = 0; i < count; i++) {
+        CHECK(strcmp(here[i].variant, there[i].variant) == 0);
+        EQUAL(there[i].in_use, here[i].in_use);
+    }
 }
 
 static void case_same_answers(void) {
     char error[CAPTURE_ERROR_BYTES] = "";
     uint16_t port;
-    uint64_t lost = 77;
+    int pending = 1;
 
     meet_helper();
     struct actor *actor = new_actor(0);
@@ -168,21 +193,24 @@ static void case_same_answers(void) {
     reached(actor, 1);
     EQUAL(count_records(actor, RECOVERY_SEND), CONNECTIONS);
     freeze(actor, 1);
-    const struct cut here = take_cut(actor), there = take_remote_cut(actor);
-    EQUAL(there.count, 2 * CONNECTIONS);
+    struct cut here;
+    EQUAL(capture_cut(test.capture, actor->id, &here.entries, &here.count, &here.complete, &pending, error),
+          0);
+    const struct cut there = take_remote_cut(actor);
+    EQUAL(there.count, 2); /* the others have ended */
     same_cut(here, there);
     same_counters();
-    EQUAL(remote_take_lost(&helper.remote, actor->id, &lost, error), 0);
-    EQUAL(lost, 0);
+    EQUAL(remote_flush(&helper.remote, &actor->id, 1, &pending, error), 0);
+    EQUAL(pending, 0);
+    same_verdicts();
+    same_parts();
     EQUAL(remote_expect_restore(&helper.remote, there.entries, there.count, error), 0);
-    EQUAL(remote_forget_closed(&helper.remote, actor->id, there.entries, there.count, error), 0);
-    const struct cut rest = take_remote_cut(actor);
-    EQUAL(rest.count, 2);
-    free(here.entries), free(there.entries), free(rest.entries);
+    free(here.entries), free(there.entries);
     freeze(actor, 0);
     remote_select_actor(actor, 0);
     struct cut none;
-    EQUAL(remote_cut(&helper.remote, actor->id, &none.entries, &none.count, &none.complete, error), -ESRCH);
+    EQUAL(remote_cut(&helper.remote, actor->id, &none.entries, &none.count, &none.complete, &pending, error),
+          -ESRCH);
     CHECK(strstr(error, "not recorded") != NULL && none.entries == NULL);
     struct userfault_counts counts;
     EQUAL(remote_userfaults(&helper.remote, &counts, error), -ENOTSUP);
@@ -196,7 +224,9 @@ static void case_same_answers(void) {
 
 static void is_not_recorded(uint64_t cgroup) {
     struct cut cut;
-    EQUAL(capture_cut(test.capture, cgroup, &cut.entries, &cut.count, &cut.complete, NULL), -ESRCH);
+    int pending;
+
+    EQUAL(capture_cut(test.capture, cgroup, &cut.entries, &cut.count, &cut.complete, &pending, NULL), -ESRCH);
 }
 
 static void case_foreign_cgroup(void) {
@@ -204,13 +234,13 @@ static void case_foreign_cgroup(void) {
     struct stat root;
 
     meet_helper();
-    EQUAL(remote_select(&helper.remote, helper.outside_id, 1, error), -EPERM);
+    EQUAL(remote_select(&helper.remote, helper.outside_id, 1, 1, error), -EPERM);
     CHECK(strstr(error, "not below") != NULL);
     is_not_recorded(helper.outside_id);
     CHECK(stat(test.root, &root) == 0);
-    CHECK(remote_select(&helper.remote, root.st_ino, 1, error) < 0);
-    EQUAL(remote_select(&helper.remote, 1, 1, error), -EPERM); /* all of the machine */
-    EQUAL(remote_select(&helper.remote, 1ull << 60, 1, error), -ENOENT);
+    CHECK(remote_select(&helper.remote, root.st_ino, 1, 1, error) < 0);
+    EQUAL(remote_select(&helper.remote, 1, 1, 1, error), -EPERM); /* all of the machine */
+    EQUAL(remote_select(&helper.remote, 1ull << 60, 1, 1, error), -ENOENT);
     remote_select_actor(new_actor(0), 1);
     remote_close(&helper.remote);
     helper_ends();
@@ -237,7 +267,7 @@ static void case_told_why(void) {
     close(ends[1]);
     EQUAL(remote_open(&helper.remote, ends[0], &hello, &ring, &lock, error), -EPERM);
     EQUAL(strlen(error), CAPTURE_ERROR_BYTES - 1);
-    EQUAL(remote_select(&helper.remote, 5, 1, error), -EPERM);
+    EQUAL(remote_select(&helper.remote, 5, 1, 1, error), -EPERM);
     remote_close(&helper.remote);
     helper_ends();
 }
@@ -246,7 +276,7 @@ static void case_told_why(void) {
 
 struct raw {
     struct attach_request request;
-    struct capture_cut_entry entries[ATTACH_ENTRIES + 1];
+    struct capture_cut_entry entries[ATTACH_ENTRIES + 1]; /* of flush: cgroup ids */
 };
 
 /* The status that the helper answers with. */
@@ -275,7 +305,10 @@ static struct raw request_of(enum attach_operation operation, uint64_t cgroup, u
 }
 
 static size_t bytes_of(const struct raw *raw) {
-    return sizeof(raw->request) + raw->request.count * sizeof(raw->entries[0]);
+    const size_t item = raw->request.operation == ATTACH_FLUSH ? sizeof(uint64_t) : sizeof(raw->entries[0]);
+    const size_t bytes = sizeof(raw->request) + raw->request.count * item;
+
+    return bytes < sizeof(*raw) ? bytes : sizeof(*raw);
 }
 
 static void refused(struct raw raw) {
@@ -291,15 +324,15 @@ static void refuses_broken_requests(uint64_t cgroup) {
     raw.request.magic ^= 1;
     refused(raw);
     refused(request_of(0, 0, 0));
-    refused(request_of(ATTACH_USERFAULTS + 1, 0, 0));
+    refused(request_of(ATTACH_PARTS + 1, 0, 0));
     refused(request_of(0xffff, cgroup, 0));
-    for (int operation = ATTACH_HELLO; operation <= ATTACH_USERFAULTS; operation++) {
-        const bool lists = operation == ATTACH_FORGET_CLOSED || operation == ATTACH_EXPECT_RESTORE;
-        const bool names = operation != ATTACH_HELLO && operation != ATTACH_COUNTERS &&
-                           operation != ATTACH_EXPECT_RESTORE && operation != ATTACH_USERFAULTS;
+    for (int operation = ATTACH_HELLO; operation <= ATTACH_PARTS; operation++) {
+        const bool lists = operation == ATTACH_FLUSH || operation == ATTACH_EXPECT_RESTORE;
+        const bool names =
+            operation == ATTACH_SELECT || operation == ATTACH_UNSELECT || operation == ATTACH_CUT;
         refused(request_of(operation, names ? 0 : cgroup, lists));
         refused(request_of(operation, names ? cgroup : 0, lists ? 0 : 1));
-        refused(request_of(operation, names ? cgroup : 0, ATTACH_ENTRIES + 1));
+        refused(request_of(operation, names ? cgroup : 0, ATTACH_CGROUPS + 1));
         raw = request_of(operation, names ? cgroup : 0, 3);
         EQUAL(answer_to(&raw, bytes_of(&raw) - 1), -EPROTO);
         raw.request.count = 0xffff;
@@ -307,12 +340,13 @@ static void refuses_broken_requests(uint64_t cgroup) {
     }
 }
 
-static void refuses_impossible_entries(uint64_t cgroup) {
+static void refuses_impossible_entries(void) {
     static const struct capture_cut_entry wrong[] = {
         {.flags = 128},
         {.flags = RECOVERY_FLAG_DSM},
         {.live = 2},
-        {.gone = 2},
+        {.told = 16},
+        {.seen = 1ull << 53},
         {.reserved = {0, 0, 0, 0, 1}},
         {.local = 1ull << 32},
         {.remote = 1ull << 32},
@@ -325,9 +359,6 @@ static void refuses_impossible_entries(uint64_t cgroup) {
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         struct raw raw = request_of(ATTACH_EXPECT_RESTORE, 0, 2);
         raw.entries[1] = wrong[i];
-        refused(raw);
-        raw.request.operation = ATTACH_FORGET_CLOSED;
-        raw.request.cgroup = cgroup;
         refused(raw);
     }
 }
@@ -374,7 +405,8 @@ static void takes_no_descriptors(void) {
     EQUAL(descriptors_of(helper.pid), before);
 }
 
-/* Requests with a few fields or bytes exchanged: every one is answered, and none has anything recorded. */
+/* Requests with a few fields or bytes exchanged: every one is answered, and none has anything recorded. (Not
+ * ATTACH_PARTS, which takes its time.) */
 static void survives_fuzz(uint64_t cgroup) {
     const unsigned int seed = (unsigned int)time(NULL);
     static struct raw raw;
@@ -385,7 +417,7 @@ static void survives_fuzz(uint64_t cgroup) {
     for (int i = 0; i < FUZZ_PACKETS; i++) {
         const uint64_t ids[] = {0, 1, cgroup, helper.outside_id,
                                 (uint64_t)random() << 32 | (uint64_t)random()};
-        raw = request_of(random() % 11, ids[random() % 5], random() % 3 == 0 ? random() % 4 : 0);
+        raw = request_of(random() % ATTACH_PARTS, ids[random() % 5], random() % 3 == 0 ? random() % 4 : 0);
         size_t bytes = bytes_of(&raw);
         for (long changes = random() % 4; changes > 0; changes--)
             ((uint8_t *)&raw)[(size_t)random() % (bytes + 1)] = (uint8_t)random();
@@ -403,7 +435,7 @@ static void case_hostile_requests(void) {
     start_helper();
     const struct actor *actor = new_actor(0);
     refuses_broken_requests(actor->id);
-    refuses_impossible_entries(actor->id);
+    refuses_impossible_entries();
     is_not_recorded(actor->id);
     EQUAL(answer_to(large, sizeof(large)), -EPROTO);
     takes_no_descriptors();
@@ -422,15 +454,15 @@ static void case_hostile_requests(void) {
 static void case_dead_helper(void) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct capture_counters counters;
-    uint64_t lost;
-    int status;
+    const uint64_t cgroup = 5;
+    int status, pending;
 
     meet_helper();
     EQUAL(remote_counters(&helper.remote, &counters, error), 0);
     CHECK(kill(helper.pid, SIGKILL) == 0 && waitpid(helper.pid, &status, 0) == helper.pid);
     EQUAL(remote_counters(&helper.remote, &counters, error), -EPIPE);
     CHECK(strstr(error, "helper has ended") != NULL);
-    EQUAL(remote_take_lost(&helper.remote, 5, &lost, error), -EPIPE);
+    EQUAL(remote_flush(&helper.remote, &cgroup, 1, &pending, error), -EPIPE);
     remote_close(&helper.remote);
     remove_outside();
 }
@@ -440,12 +472,12 @@ static int after_answer(const void *packet, size_t bytes) {
     char error[CAPTURE_ERROR_BYTES] = "";
     struct remote remote;
     struct cut cut;
-    int ends[2];
+    int ends[2], pending;
 
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
     CHECK(send(ends[1], packet, bytes, 0) == (ssize_t)bytes);
     remote = (struct remote){.socket = ends[0]};
-    const int status = remote_cut(&remote, 5, &cut.entries, &cut.count, &cut.complete, error);
+    const int status = remote_cut(&remote, 5, &cut.entries, &cut.count, &cut.complete, &pending, error);
     if (status == 0)
         free(cut.entries);
     else
