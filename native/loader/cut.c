@@ -171,15 +171,19 @@ struct namespaces {
     size_t count;
 };
 
-/* The namespace that a process is in, once. */
+/*
+ * The namespace that a process is in, once. The attach helper of `collect --user` may not look at other
+ * users' processes: for it all are taken to be in its own namespace, and sockets elsewhere that no descriptor
+ * shows any more are told when the kernel lets go of them.
+ */
 static int note_namespace(struct namespaces *all, int pid) {
     char path[64];
     struct stat status;
 
     snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ESRCH ? 0 : -errno; /* ended */
+    if (fd < 0) /* ended, or not ours to look at */
+        return errno == ENOENT || errno == ESRCH || errno == EACCES || errno == EPERM ? 0 : -errno;
     if (fstat(fd, &status) != 0) {
         close(fd);
         return 0;
