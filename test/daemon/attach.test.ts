@@ -14,6 +14,7 @@ import {
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { connectCollector } from "../../src/daemon/client.ts";
+import { isUnit } from "../../src/log/complete-cut.ts";
 import type { Event } from "../../src/model/event.ts";
 import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";
 
@@ -84,7 +85,7 @@ function expectTiled(events: readonly Event[]): void {
   const ends = new Map<string, number>();
   for (const event of events) {
     expect(event.type).not.toBe("gap");
-    if (event.type !== "send" && event.type !== "receive") continue;
+    if ((event.type !== "send" && event.type !== "receive") || isUnit(event.channel)) continue;
     const side = `${event.type} ${event.channel}`;
     expect([side, event.begin]).toEqual([side, ends.get(side) ?? 0]);
     ends.set(side, event.end);
