@@ -107,6 +107,31 @@ async function steady(perSecond: number, seconds: number): Promise<void> {
   await end();
 }
 
+/**
+ * In a process of its own: `apps` applications, ten at a time, that come, do `each` events over many connections, and go. Prints the
+ * resident memory at the end and at its peak, MiB.
+ */
+async function comeAndGo(apps: number, each: number): Promise<void> {
+  const rig = new RingRig("bench-many", 16 << 20);
+  const source = KernelSource.attach(rig.ringPath, 16 << 20);
+  const collector = await Collector.over({ source, openLog: openEventLog, home: join(scratch, "many") });
+  const AT_ONCE = 10;
+  for (let first = 0; first < apps; first += AT_ONCE) {
+    const numbers = Array.from({ length: Math.min(AT_ONCE, apps - first) }, (_, at) => first + at);
+    for (const number of numbers)
+      await collector.register({ app: `app-${number}`, process: "p0", cgroupId: 1000 + number });
+    for (const number of numbers) await rig.produce(each, 1000 + number, CONNECTIONS);
+    for (const number of numbers) await collector.unregister(`app-${number}`, "p0");
+  }
+  await collector.drain();
+  const logged = events(collector);
+  const status = readFileSync("/proc/self/status", "utf8");
+  const mib = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
+  console.log(JSON.stringify({ residentMib: mib("VmRSS"), peakMib: mib("VmHWM"), logged }));
+  await collector.close();
+  rig.remove();
+}
+
 async function main(): Promise<void> {
   const COUNT = 1_000_000;
   const bare = await median(3, () => bareLoop(COUNT));
@@ -116,6 +141,7 @@ async function main(): Promise<void> {
   const { peakMib, lost, cpu } = JSON.parse(
     execFileSync(process.execPath, [self, "steady"], { encoding: "utf8" }),
   );
+  const many = JSON.parse(execFileSync(process.execPath, [self, "many"], { encoding: "utf8" }));
   const floor = { name: "bare 256 KiB synced put loop", value: bare / 1e6 };
   const figures: Figure[] = [
     {
@@ -140,8 +166,18 @@ async function main(): Promise<void> {
       goal: "≤ 150 MiB",
       met: peakMib <= 150 && lost === 0,
     },
+    {
+      name: `peak memory, ${(many.logged / 1e6).toFixed(0)} M events of 1 000 applications that came and went; ${many.residentMib.toFixed(0)} MiB at the end`,
+      value: many.peakMib,
+      unit: "MiB",
+      goal: "≤ 150 MiB",
+      met: many.peakMib <= 150,
+    },
   ];
   report("collector: kernel ring to the log", figures);
 }
 
-await (process.argv[2] === "steady" ? steady(200_000, 20) : main());
+const [, , what, apps = "1000"] = process.argv;
+if (what === "steady") await steady(200_000, 20);
+else if (what === "many") await comeAndGo(Number(apps), 10_000);
+else await main();

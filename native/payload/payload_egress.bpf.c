@@ -8,7 +8,7 @@
  * interface and in every network namespace. A packet that is never delivered changes nothing: it comes again,
  * with the same bytes at the same offsets.
  */
-#include "../bpf/connection.bpf.h"
+#include "../bpf/tcp.bpf.h"
 #include "payload_record.h"
 
 #define ETH_P_IP 0x0800
@@ -85,7 +85,7 @@ struct walk {
 };
 
 /* Like the capture's ring: waking the reader costs more than the record, it looks every few milliseconds. */
-static __always_inline uint64_t wake_flags(void) {
+static __always_inline uint64_t wake_payload_reader(void) {
     return bpf_ringbuf_query(&payload_ring, BPF_RB_AVAIL_DATA) > payload_ring_bytes / 4 ? BPF_RB_FORCE_WAKEUP
                                                                                         : BPF_RB_NO_WAKEUP;
 }
@@ -101,7 +101,7 @@ static __always_inline uint64_t wake_flags(void) {
             return -1;                                                                                       \
         }                                                                                                    \
         *(struct payload_chunk *)slot = w->next;                                                             \
-        bpf_ringbuf_submit(slot, wake_flags());                                                              \
+        bpf_ringbuf_submit(slot, wake_payload_reader());                                                     \
         return 0;                                                                                            \
     }
 
@@ -168,6 +168,7 @@ int payload_egress(struct __sk_buff *skb) {
     struct bpf_sock *sk = skb->sk;
     struct connection *c;
     struct tcp_sock *tcp;
+    struct tcp_now now = {0};
 
     if (!sk || parse(skb, &s))
         return SEND;
@@ -183,7 +184,9 @@ int payload_egress(struct __sk_buff *skb) {
     struct walk w = {.skb = skb, .at = s.data, .left = skb->len - s.data, .urgent = s.urgent};
     w.next.sender = c->local;
     w.next.receiver = c->remote;
-    w.next.offset = offset_of_sequence(tcp, c, s.sequence);
+    now.bytes_acked = tcp->bytes_acked;
+    now.snd_una = tcp->snd_una;
+    w.next.offset = offset_of_sequence(&now, c, s.sequence);
     bpf_loop(MAX_CHUNKS, next_chunk, &w, 0);
     w.lost_bytes += w.left;
     w.lost_chunks += w.left > 0;

@@ -135,7 +135,8 @@ export class CollectPump {
         this.counts.unknown += 1;
         continue;
       }
-      if (thread[row] !== buffer.state.incarnation) {
+      // 0: a ring that somebody else than our programs fills knows no lives.
+      if (thread[row] !== buffer.state.incarnation && thread[row] !== 0) {
         this.counts.stale += 1; // of an old life, whose tail was in the log before this one began
         continue;
       }
