@@ -22,7 +22,9 @@ test.skipIf(trouble !== undefined)(
     expect(stdout).toContain("5. SIGKILL for publisher.");
     expect(stdout).toMatch(/publisher +restore +\d/);
     expect(stdout).not.toMatch(/ initial +0/);
-    expect(stdout).toMatch(/^Seen: 4 checkpoints together .*; publisher killed: .* lines clean and verified\.$/m);
+    expect(stdout).toMatch(
+      /^Seen: 4 checkpoints together .*; publisher killed: .* lines clean and verified\.$/m,
+    );
     expect(stdout).toContain("The log is in ");
     removeLog(stdout);
   },
