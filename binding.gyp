@@ -51,6 +51,15 @@
       "cflags!": ["-O3"],
       "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],
       "ldflags!": ["-rdynamic"]
+    },
+    {
+      "target_name": "recovery-line-wait",
+      "type": "executable",
+      "sources": ["native/wait/wait.c"],
+      "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIE"],
+      "cflags!": ["-O3"],
+      "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],
+      "ldflags!": ["-rdynamic"]
     }
   ]
 }

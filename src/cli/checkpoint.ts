@@ -5,6 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../restart/checkpoint.ts";
 import type { DriverName } from "../restart/driver-choice.ts";
+import { EXIT } from "./exit-codes.ts";
 import { checkedAppName, ownHome } from "./home.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
@@ -24,6 +25,7 @@ const MAX_LIMIT_S = 86_400;
 const HELP = `
 Each process stands still while its cut vector is read, its image is written and the record is durable; then it goes
 on. Without names: every running process of the application, one after another; with --coordinated all at one time.
+One that can't be checkpointed keeps none of the others from it: each is told, and the exit code is 1 (--json: "failed").
 
 Drivers: criu   an image of the process tree, its memory, files and TCP connections
          hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
@@ -112,36 +114,80 @@ async function takeByHook(
   if (flags.hooks === undefined || flags.coordinated)
     throw new RecoveryLineError("RL_USAGE", "--driver hook takes --hooks FILE, and not --coordinated");
   const hooks = readHooks(flags.hooks);
-  const results: CheckpointResult[] = [];
-  for (const target of targets) {
-    const hook = hooks.get(target.process);
-    if (hook === undefined)
-      throw new RecoveryLineError("RL_USAGE", `${flags.hooks} has no commands for ${target.process}`);
+  for (const { process } of targets)
+    if (!hooks.has(process))
+      throw new RecoveryLineError("RL_USAGE", `${flags.hooks} has no commands for ${process}`);
+  const options = { ...place, usable: true, limitMs: flags.limit * 1000 };
+  const outcome = await eachOf(targets, (target) => {
     const peers = running.filter(({ process }) => process !== target.process).map(({ cgroup }) => cgroup);
-    const options = { ...place, usable: true, limitMs: flags.limit * 1000 };
-    results.push(await checkpointByHook(target, hook, peers, options));
-  }
-  if (flags.json) await writeJson({ application: app, driver: "hook", checkpoints: results });
-  else await write(resultTable(results));
+    return checkpointByHook(target, hooks.get(target.process)!, peers, options);
+  });
+  await tell(app, "hook", outcome, flags);
 }
 
-/** What was taken before a failure is told, too. Returns the processes whose checkpoints carry no cut. */
+/** Each tells what became of it. Returns the processes whose checkpoints carry no cut. */
 async function take(
   app: string,
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
-  const { checkpointEach, checkpointTogether } = await import("../restart/checkpoint.ts");
-  const results: CheckpointResult[] = [];
-  try {
-    if (flags.coordinated) results.push(...(await checkpointTogether(targets, options)));
-    else for await (const result of checkpointEach(targets, options)) results.push(result);
-  } finally {
-    if (!flags.json && results.length > 0) await write(resultTable(results));
+  const { checkpointTogether } = await import("../restart/checkpoint.ts");
+  const outcome: Outcome = flags.coordinated
+    ? { taken: await checkpointTogether(targets, options), failed: [] }
+    : await eachOf(targets, async (target) => (await checkpointTogether([target], options))[0]!);
+  await tell(app, options.driver.name, outcome, flags);
+  return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));
+}
+
+interface Outcome {
+  readonly taken: readonly CheckpointResult[];
+  readonly failed: readonly FailedCheckpoint[];
+}
+
+interface FailedCheckpoint {
+  readonly process: string;
+  readonly code: string;
+  readonly message: string;
+  readonly advice: string;
+}
+
+/** Each is tried, whatever became of those before it. With only one its failure is thrown; what is no trouble of a process always is. */
+async function eachOf(
+  targets: readonly CheckpointTarget[],
+  takeOne: (target: CheckpointTarget) => Promise<CheckpointResult>,
+): Promise<Outcome> {
+  const taken: CheckpointResult[] = [];
+  const failed: FailedCheckpoint[] = [];
+  for (const target of targets) {
+    try {
+      taken.push(await takeOne(target));
+    } catch (error) {
+      if (targets.length === 1 || !(error instanceof RecoveryLineError)) throw error;
+      const { code, message, advice } = error;
+      failed.push({ process: target.process, code, message, advice });
+    }
   }
-  if (flags.json) await writeJson({ application: app, driver: options.driver.name, checkpoints: results });
-  return new Set(results.filter(({ cut }) => !cut).map(({ process }) => process));
+  return { taken, failed };
+}
+
+/** What was taken goes to standard output, what was not is said as errors are. */
+async function tell(
+  app: string,
+  driver: string,
+  { taken, failed }: Outcome,
+  flags: CheckpointFlags,
+): Promise<void> {
+  if (flags.json) await writeJson({ application: app, driver, checkpoints: taken, failed });
+  else {
+    if (taken.length > 0) await write(resultTable(taken));
+    for (const { process, message, advice } of failed)
+      await write(
+        `recovery-line: no checkpoint of ${printable(process)}: ${printableSentence(`${message}. ${advice}`.trim())}\n`,
+        globalThis.process.stderr,
+      );
+  }
+  if (failed.length > 0) process.exitCode = EXIT.other;
 }
 
 async function findTargets(

@@ -16,6 +16,7 @@ import { appDirectory } from "./home.ts";
 import { lineReport } from "./line-report.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
+import { endedIn, type Life, withEnds } from "./process-life.ts";
 import { Progress } from "./progress.ts";
 import { countedAsFailed, withUnrecorded } from "./unrecorded.ts";
 
@@ -94,10 +95,12 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   const domino = dominoOf(evidence, answer.line);
   const payloads = await payloadsOf(evidence, answer, app, flags);
   const application = app ?? inputBaseName(flags.from ?? "");
+  const ended = await endedOf(app, flags);
   if (flags.json)
     await writeJson({
       application,
       ...answer,
+      line: withEnds(answer.line, ended),
       domino,
       payloads,
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
@@ -107,10 +110,15 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
     });
   else
     await write(
-      lineReport(application, answer, { domino, payloads, missing, missingNodes, unrecorded }) +
+      lineReport(application, answer, { domino, payloads, missing, missingNodes, unrecorded, ended }) +
         (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);
+}
+
+/** Where nobody is said to have failed, all did, and nothing is said to continue. */
+async function endedOf(app: string | undefined, { from, log }: ComputeFlags): Promise<Map<string, Life>> {
+  return from === undefined && app !== undefined ? endedIn(homesOf(log), app) : new Map();
 }
 
 /** An events file has no payload logs beside it. */

@@ -1,6 +1,9 @@
 /**
- * The live demo: unmodified programs traced in the kernel, checkpointed independently at random times, one killed, the line printed.
- * It uses nothing but the commands that everybody has, and shows each one it runs.
+ * The live demo: unmodified programs traced in the kernel, checkpointed together once and then independently at random times, one killed,
+ * the line printed. It uses nothing but the commands that everybody has, and shows each one it runs.
+ *
+ * Its end does not depend on luck: the first checkpoint, of all at one moment, is a line by itself, so no line lies before it. The demo
+ * looks at the answers itself (demo-check.ts) and fails where they are not what it promises.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -12,9 +15,11 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
 import { chooseDriver } from "../restart/driver-choice.ts";
 import { KernelSource } from "../ring/kernel-source.ts";
-import { type DemoProgram, natsPrograms, SERVER_READY } from "./demo-programs.ts";
+import { checkedVerdict, type DemoAnswer } from "./demo-check.ts";
+import { type DemoProgram, natsPrograms } from "./demo-programs.ts";
+import { EXIT } from "./exit-codes.ts";
 import { write } from "./print.ts";
-import { commandFailed, MAIN, runCommand, showCommand } from "./run-command.ts";
+import { askCommand, commandFailed, MAIN, runCommand, showCommand, triedCommand } from "./run-command.ts";
 import { seeded } from "./seeded.ts";
 
 export interface DemoOptions {
@@ -24,10 +29,14 @@ export interface DemoOptions {
   readonly seconds: number;
 }
 
-const READY_MS = 20_000;
+const READY_MS = 60_000;
 /** Pause between two checkpoints, in ms: at least, and the random rest. */
 const PAUSE_MS = 20;
 const RANDOM_PAUSE_MS = 300;
+/** A driver may refuse at one moment what it takes at the next (a connection that is just being made), count. */
+const COORDINATED_TRIES = 5;
+/** Independent checkpoints at least, however slow the machine is, count. */
+const LEAST_CHECKPOINTS = 2;
 
 /** Runs it and cleans up whatever happens; the log stays. Throws what its commands fail with. */
 export async function natsDemo(options: DemoOptions): Promise<void> {
@@ -40,11 +49,13 @@ export async function natsDemo(options: DemoOptions): Promise<void> {
     process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
     await demo.stop();
   }
+  await write("\n7. Is the log whole?\n");
+  await runCommand(["verify", demo.app, "--log", demo.home], [EXIT.clean]);
   await write(
     `\nThe log is in ${demo.home} and stays there. Ask it again:\n` +
       `  recovery-line compute ${demo.app} --log ${demo.home} --failed nats-1,publisher\n` +
       `  recovery-line failures ${demo.app} --log ${demo.home}\n` +
-      `  recovery-line verify ${demo.app} --log ${demo.home}\n`,
+      `  recovery-line explain ${demo.app} --log ${demo.home}\n\n${demo.verdict()}\n`,
   );
 }
 
@@ -57,6 +68,11 @@ class NatsDemo {
   readonly #random: (limit: number) => number;
   readonly #started: DemoProgram[] = [];
   #collector: ChildProcess | undefined;
+  #driver = "none";
+  #victim = "";
+  #taken = 0;
+  #refused = 0;
+  #answers: { readonly one: DemoAnswer; readonly all: DemoAnswer } | undefined;
 
   constructor(options: DemoOptions) {
     this.#options = options;
@@ -72,17 +88,36 @@ class NatsDemo {
     const folder = join(this.home, "programs");
     mkdirSync(folder);
     for (const program of await natsPrograms(folder)) await this.#start(program);
-    const victim = this.#started[this.#random(this.#started.length)]!.process;
-    await write(`\n3. Independent checkpoints at random times (seed ${this.#options.seed}).\n`);
+    this.#driver = (await chooseDriver("auto", this.home)).driver.name;
+    await write("\n3. One checkpoint of all at the same moment: no line will ever lie before it.\n");
+    await this.#together();
+    await write(`\n4. Independent checkpoints at random times (seed ${this.#options.seed}).\n`);
     await this.#checkpoints();
-    await write(`\n4. SIGKILL for ${victim}.\n`);
-    new ProcessCgroup(this.app, victim).kill();
+    this.#victim = this.#started[this.#random(this.#started.length)]!.process;
+    await write(`\n5. SIGKILL for ${this.#victim}.\n`);
+    new ProcessCgroup(this.app, this.#victim).kill();
     await sleep(300);
     await this.#cli(["status", this.app]);
-    await write("\n5. From where may each process go on, so that nobody remembers what nobody sent?\n");
-    await this.#cli(["compute", this.app, "--failed", victim, "--diagram"]);
-    await write("\n6. And had the whole machine gone down?\n");
-    await this.#cli(["compute", this.app]);
+    const one = await this.#line(
+      "\nFrom where may each process go on, so that nobody remembers what nobody sent?\n",
+      ["compute", this.app, "--failed", this.#victim],
+    );
+    const all = await this.#line("\n6. And had the whole machine gone down?\n", ["compute", this.app]);
+    this.#answers = { one, all };
+  }
+
+  /** The line for people, and then for the demo's own check: those that go on move meanwhile, and change no point of return. */
+  async #line(question: string, command: readonly string[]): Promise<DemoAnswer> {
+    await write(question);
+    await this.#cli([...command, ...(command.includes("--failed") ? ["--diagram"] : [])]);
+    return askCommand<DemoAnswer>([...command, "--log", this.home]);
+  }
+
+  /** What was seen, in one line. Throws RL_DRIVER where it is not what the demo promises. */
+  verdict(): string {
+    const { one, all } = this.#answers!;
+    const counts = { together: this.#started.length, alone: this.#taken, refused: this.#refused };
+    return checkedVerdict(this.#victim, one, all, counts);
   }
 
   async #startCollector(): Promise<void> {
@@ -102,19 +137,36 @@ class NatsDemo {
     const where = ["run", this.app, program.process, "--log", this.home, "--detach", "--"];
     await runCommand([...where, ...program.command], undefined, "ignore");
     this.#started.push(program);
-    if (program.log === undefined) await sleep(300);
-    else await ready(program.process, program.log);
+    if (program.ready === undefined) await sleep(300);
+    else await ready(program.process, program.ready);
   }
 
-  /** One process at a time, no two at the same instant; the first round takes each one once. */
+  async #together(): Promise<void> {
+    const command = ["checkpoint", this.app, "--coordinated", "--driver", this.#driver, "--log", this.home];
+    for (let attempt = 1; !(await triedCommand(command)); attempt += 1) {
+      if (attempt === COORDINATED_TRIES) throw commandFailed("checkpoint", 1);
+      await sleep(PAUSE_MS + RANDOM_PAUSE_MS);
+    }
+  }
+
+  /** One process at a time, no two at the same instant. */
   async #checkpoints(): Promise<void> {
-    const { driver } = await chooseDriver("auto", this.home);
     const names = this.#started.map((program) => program.process);
     const endMs = Date.now() + this.#options.seconds * 1000;
-    for (let round = 0; Date.now() < endMs || round < names.length; round += 1) {
+    for (let tries = 0; Date.now() < endMs || tries < LEAST_CHECKPOINTS; tries += 1) {
       await sleep(PAUSE_MS + this.#random(RANDOM_PAUSE_MS));
-      const name = names[round < names.length ? round : this.#random(names.length)]!;
-      await this.#cli(["checkpoint", this.app, name, "--driver", driver.name]);
+      const name = names[this.#random(names.length)]!;
+      const taken = await triedCommand([
+        "checkpoint",
+        this.app,
+        name,
+        "--driver",
+        this.#driver,
+        "--log",
+        this.home,
+      ]);
+      if (taken) this.#taken += 1;
+      else this.#refused += 1;
     }
   }
 
@@ -144,9 +196,9 @@ async function removeCgroup(cgroup: ProcessCgroup): Promise<void> {
 }
 
 /** Waits until the program's log says that it is ready: a connection to it would stand in its history. */
-async function ready(name: string, log: string): Promise<void> {
+async function ready(name: string, { log, text }: { log: string; text: string }): Promise<void> {
   const deadlineMs = Date.now() + READY_MS;
-  while (!(await readFile(log, "utf8").catch(() => "")).includes(SERVER_READY)) {
+  while (!(await readFile(log, "utf8").catch(() => "")).includes(text)) {
     if (Date.now() > deadlineMs)
       throw new RecoveryLineError("RL_TIMEOUT", `${name} is not ready; see ${log}`);
     await sleep(50);

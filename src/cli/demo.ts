@@ -8,12 +8,13 @@ interface DemoFlags {
   readonly seconds: number;
 }
 
-const DEFAULT_SECONDS = 20;
+const DEFAULT_SECONDS = 6;
 const MAX_SECONDS = 60;
 const MAX_SEED = 2 ** 32 - 1;
 
 const HELP = `
-nats  two clustered nats-servers, a publisher and a subscriber, unmodified, checkpointed independently; one is killed
+nats  two clustered nats-servers, a publisher and a subscriber, unmodified, checkpointed together and then
+      independently; one is killed. It checks its own answers, and says in its last line what was seen
 dsm   a distributed-shared-memory program on four processes; one is killed, all go on from the line to the sequential result
 
 Where nothing can be captured, nats computes the line of a recorded log instead, and says so.
@@ -35,7 +36,7 @@ export function register(program: Command): void {
     )
     .option(
       "--seconds <n>",
-      "how long checkpoints are taken",
+      "how long independent checkpoints are taken",
       (text: string) => integerOption("--seconds", text, 1, MAX_SECONDS),
       DEFAULT_SECONDS,
     )

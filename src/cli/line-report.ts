@@ -10,6 +10,7 @@ import type {
 import type { PlacedPayload } from "../restart/payload-places.ts";
 import { outsideText } from "./outside-report.ts";
 import { counted, printable, table } from "./print.ts";
+import { endedText, type Life } from "./process-life.ts";
 import { unrecordedText } from "./unrecorded.ts";
 
 /** Rows of a table and witnesses printed, count; --json prints all. */
@@ -27,12 +28,14 @@ interface Besides {
   readonly missingNodes?: readonly string[];
   /** Processes that go on unrecorded, and count as failed. */
   readonly unrecorded?: readonly string[];
+  /** Those that run no more. */
+  readonly ended?: ReadonlyMap<string, Life>;
 }
 
 export function lineReport(
   application: string,
   answer: RecoveryLine,
-  { domino, payloads, missing = [], missingNodes = [], unrecorded = [] }: Besides = {},
+  { domino, payloads, missing = [], missingNodes = [], unrecorded = [], ended }: Besides = {},
 ): string {
   const absent = [
     ...missing.map((home) => missingText(`in ${printable(home)}`)),
@@ -41,7 +44,7 @@ export function lineReport(
   ];
   return [
     `${printable(application)}: ${headline(answer)}\n${absent.join("")}`,
-    entryTable(answer.line),
+    entryTable(answer.line) + endedText(answer.line, ended),
     domino === undefined ? "" : dominoText(domino),
     inTransitTable(answer.inTransit, payloads),
     outsideText(answer),

@@ -69,7 +69,19 @@ async function built(policy: string): Promise<BuiltPolicy> {
 async function check(file: string, flags: JsonFlag): Promise<void> {
   const { readPolicy } = await import("../policy/shipped.ts");
   const { buildPolicy } = await import("../policy/build.ts");
-  await tell(file, buildPolicy(file, readPolicy(file)), flags);
+  const text = readPolicy(file);
+  const made = buildPolicy(file, text);
+  await checkBySchema(file, text);
+  await tell(file, made, flags);
+}
+
+/** A second judge of structure, made from the same table: editors go by it. */
+async function checkBySchema(file: string, text: string): Promise<void> {
+  const { Schema } = await import("../policy/xml.ts");
+  const { xmlSchema } = await import("../policy/schema.ts");
+  const complaint = new Schema(xmlSchema()).complaint(text);
+  if (complaint === undefined) return;
+  throw new RecoveryLineError("RL_BAD_INPUT", `${file}:${complaint.line}:1: ${complaint.message}`);
 }
 
 async function tell(file: string, { component, lines }: BuiltPolicy, flags: JsonFlag): Promise<void> {

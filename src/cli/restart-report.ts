@@ -3,10 +3,11 @@ import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartResult } from "../restart/restart.ts";
 import { outsideText } from "./outside-report.ts";
 import { counted, printable, table } from "./print.ts";
+import { endedText, type Life, withEnds } from "./process-life.ts";
 
 const MAX_ROWS = 1000;
 
-export function planReport(plan: RestartPlan): string {
+export function planReport(plan: RestartPlan, ended?: ReadonlyMap<string, Life>): string {
   const { application, line, alsoFailed, breaking, passedOver, transit } = plan;
   const back = new Map(plan.targets.map((target) => [target.process, target]));
   const rows = line.line.map(({ process }) => {
@@ -33,7 +34,7 @@ export function planReport(plan: RestartPlan): string {
   );
   return [
     `${printable(application)}: ${line.outcome}, ${counted(back.size, "process", "processes")} of ${line.line.length} come back\n`,
-    table(["PROCESS", "ACTION", "CHECKPOINT", "FROM"], rows.slice(0, MAX_ROWS)),
+    table(["PROCESS", "ACTION", "CHECKPOINT", "FROM"], rows.slice(0, MAX_ROWS)) + endedText(line.line, ended),
     [...tied, ...breaks, ...over, ...broken].join(""),
     transitTable(transit),
     outsideText(line),
@@ -65,7 +66,10 @@ export function resultReport({ plan, phasesMs }: RestartResult): string {
 }
 
 /** Without images' contents. */
-export function planJson(plan: RestartPlan): Record<string, unknown> {
+export function planJson(
+  plan: RestartPlan,
+  ended: ReadonlyMap<string, Life> = new Map(),
+): Record<string, unknown> {
   const { application, failed, alsoFailed, breaking, passedOver, line, targets, transit } = plan;
   return {
     application,
@@ -74,7 +78,7 @@ export function planJson(plan: RestartPlan): Record<string, unknown> {
     alsoFailed,
     breaking,
     passedOver,
-    line: line.line,
+    line: withEnds(line.line, ended),
     restarted: targets.map(({ process, action, checkpoint }) => ({ process, action, checkpoint })),
     inTransit: transit.ranges,
     connections: transit.ends.map(({ process, entry, announcement }) => ({

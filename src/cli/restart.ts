@@ -11,6 +11,7 @@ import { failedNames, repeated } from "./failed-names.ts";
 import { appDirectory, checkedAppName, ownHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, write, writeJson } from "./print.ts";
+import { endedIn, type Life, whereText } from "./process-life.ts";
 
 interface RestartFlags {
   readonly log?: string;
@@ -49,7 +50,7 @@ export function register(program: Command): void {
     .option("--log <dir>", "log directory of the collector")
     .option(
       "--failed <names>",
-      "processes that failed, P,Q; repeatable (default: those that have ended)",
+      "processes that failed, P,Q; repeatable (default: those that have ended, except with exit code 0)",
       repeated,
     )
     .option("--dry-run", "print the plan and change nothing")
@@ -90,8 +91,11 @@ async function restartApp(
   const { interrupted, takeUp } = await import("../restart/restart.ts");
   await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
   const known = (await collector.processes()).filter((one) => one.app === app).map(({ process }) => process);
+  const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
-  if (journal === undefined) return work(app, home, collector, flags, known, await chosen(app, known, flags));
+  if (journal === undefined) refuseSecondCopies(app, ended);
+  if (journal === undefined)
+    return work(app, home, collector, flags, known, chosen(app, known, ended, flags));
   if (flags.dryRun) throw begun(app);
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
@@ -117,16 +121,33 @@ function begun(app: string): RecoveryLineError {
   );
 }
 
-/** Who has failed: as told, or whoever has nothing running any more. */
-async function chosen(app: string, known: readonly string[], flags: RestartFlags): Promise<string[]> {
+/** What has left its cgroup lives: a copy of it from an image or from its start would do everything a second time. */
+function refuseSecondCopies(app: string, ended: ReadonlyMap<string, Life>): void {
+  for (const [process, life] of ended)
+    if (life.state === "left")
+      throw new RecoveryLineError(
+        "RL_REFUSED",
+        `${process} of ${app} has left its cgroup and goes on: ${whereText(life)}`,
+        "Nothing was killed or restored: a second copy would run beside the first. End it, then call again.",
+      );
+}
+
+/** Who has failed: as told, or whoever has nothing running any more and has not finished. */
+function chosen(
+  app: string,
+  known: readonly string[],
+  ended: ReadonlyMap<string, Life>,
+  flags: RestartFlags,
+): string[] {
   const named = failedNames(flags.failed, known);
   if (named !== undefined) return named;
-  const { ProcessCgroup } = await import("../restart/cgroups.ts");
-  const ended = known.filter((name) => !new ProcessCgroup(app, name).populated);
-  if (ended.length > 0) return ended;
+  const failed = known.filter((name) => ended.has(name) && ended.get(name)?.state !== "finished");
+  if (failed.length > 0) return failed;
   throw new RecoveryLineError(
     "RL_USAGE",
-    `every process of ${app} is running: nothing has failed`,
+    ended.size > 0
+      ? `every process of ${app} is running or has finished: nothing has failed`
+      : `every process of ${app} is running: nothing has failed`,
     "Name what is to go back: --failed P,Q.",
   );
 }
@@ -145,10 +166,11 @@ async function work(
   const { openPayloadStore } = await import("../restart/payload-log.ts");
   const { findCheckpoint } = await import("../restart/find-checkpoint.ts");
   const { driver } = await chooseDriver("criu", home);
+  const ended = await endedIn([home], app); // before anything comes back
   const payload = openPayloadStore(appDirectory(home, app));
   const show = async (plan: RestartPlan): Promise<void> => {
     if (!flags.dryRun) goOnThroughSignals();
-    if (!flags.json) await write(planReport(plan));
+    if (!flags.json) await write(planReport(plan, ended));
   };
   const request: RestartRequest = {
     home,
@@ -172,11 +194,12 @@ async function work(
   if (flags.dryRun) {
     const plan = await dryRestart(request);
     await show(plan);
-    if (flags.json) await writeJson({ ...planJson(plan), dryRun: true });
+    if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });
     return;
   }
   const result = await restart(request);
-  if (flags.json) await writeJson({ ...planJson(result.plan), dryRun: false, phasesMs: result.phasesMs });
+  if (flags.json)
+    await writeJson({ ...planJson(result.plan, ended), dryRun: false, phasesMs: result.phasesMs });
   else await write(`\n${resultReport(result)}`);
 }
 
@@ -243,6 +266,7 @@ async function startHeld(
     mode: "fresh",
     stdio: ["ignore", output ?? "ignore", output ?? "ignore"],
     detached: true,
+    unwatched: true,
     recipe,
     hold: true,
   });

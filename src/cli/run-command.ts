@@ -26,6 +26,25 @@ export async function runCommand(
   if (code === null || !allowed.includes(code)) throw commandFailed(args[0]!, code);
 }
 
+/** Shows and runs it; what it ends with is its answer: false where it could not do it. Throws RL_DRIVER where a signal ended it. */
+export async function triedCommand(args: readonly string[]): Promise<boolean> {
+  await showCommand(args);
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "inherit", "inherit"] });
+  const [code] = (await once(child, "exit")) as [number | null];
+  if (code === null) throw commandFailed(args[0]!, code);
+  return code === EXIT.clean;
+}
+
+/** Its answer with --json, unseen. Throws RL_DRIVER where it gives none. */
+export async function askCommand<T>(args: readonly string[]): Promise<T> {
+  const child = spawn(process.execPath, [MAIN, ...args, "--json"], { stdio: ["ignore", "pipe", "inherit"] });
+  const parts: Buffer[] = [];
+  child.stdout.on("data", (part: Buffer) => parts.push(part));
+  const [code] = (await once(child, "close")) as [number | null];
+  if (code !== EXIT.clean && code !== EXIT.tainted) throw commandFailed(args[0]!, code);
+  return JSON.parse(Buffer.concat(parts).toString()) as T;
+}
+
 export function commandFailed(command: string, code: number | null): RecoveryLineError {
   return new RecoveryLineError(
     "RL_DRIVER",

@@ -3,7 +3,7 @@ import type { ChildProcess } from "node:child_process";
 import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
-import type { StartRecipe } from "../engine/collect.ts";
+import type { ProcessEnd, StartRecipe } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
@@ -78,11 +78,12 @@ async function run(
   checkedAppName(processName, "process");
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
+  const { leaveEnd } = await import("../restart/process-end.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   const output = flags.output === undefined ? undefined : openOutput(flags.output);
   const terminal = process.stdin.isTTY === true && !flags.detach;
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child, cgroup } = await startProcess(collector, {
+  const { child, task, cgroup } = await startProcess(collector, {
     app,
     process: processName,
     command,
@@ -93,14 +94,17 @@ async function run(
       ? ["ignore", output ?? "ignore", output ?? "ignore"]
       : ["inherit", output ?? "inherit", output ?? "inherit"],
     detached: !terminal,
+    unwatched: flags.detach === true,
     recipe: recipeOf(command, flags.output, output),
   });
   if (output !== undefined) closeSync(output);
   if (flags.detach) {
     child.unref();
-    await write(`${child.pid}\n`);
+    await write(`${task.pid}\n`);
   } else {
-    process.exitCode = await forwarding!.untilEnd(child);
+    const end = await forwarding!.untilEnd(child);
+    leaveEnd(task, end);
+    process.exitCode = "code" in end ? end.code : 128 + end.signal;
     await collector.ended(app, processName, process.exitCode).catch(() => undefined); // it may have ended meanwhile
     cgroup.remove(); // unless children of the command go on in it
   }
@@ -149,12 +153,12 @@ class Forwarding {
     });
   }
 
-  /** Exit status of the command, as a shell would tell it. */
-  async untilEnd(child: ChildProcess): Promise<number> {
+  async untilEnd(child: ChildProcess): Promise<ProcessEnd> {
     this.#child = child;
     for (const signal of this.#waiting) child.kill(signal);
     if (child.exitCode === null && child.signalCode === null)
       await new Promise((resolve) => child.once("exit", resolve));
-    return child.signalCode === null ? (child.exitCode ?? 1) : 128 + constants.signals[child.signalCode];
+    if (child.signalCode !== null) return { signal: constants.signals[child.signalCode] };
+    return { code: child.exitCode ?? 1 };
   }
 }

@@ -5,26 +5,29 @@ import type { CollectorClient } from "../daemon/client.ts";
 import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
 import type { SharedSocket } from "../engine/process-state.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { TaskElsewhere } from "../restart/process-end.ts";
 import { EXIT } from "./exit-codes.ts";
 import { checkedAppName, isAppName, resolveHome } from "./home.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
+import { lifeOf, lifeText, type State, whereText } from "./process-life.ts";
 
 interface StatusFlags {
   readonly log?: string;
   readonly json?: boolean;
 }
 
-/** connected: through memory rings; which processes of the system that are its runtime knows. */
-type State = "running" | "frozen" | "connected" | "exited";
-
 interface ProcessStatus {
   readonly application: string;
   readonly process: string;
   /** As its cgroup says now. */
   readonly state: State;
+  readonly exitCode?: number;
+  readonly signal?: number;
   readonly pids: readonly number[];
+  /** Its tasks that live outside of its cgroup, unrecorded. */
+  readonly left: readonly TaskElsewhere[];
   readonly incarnation: number;
   readonly lines: number;
   readonly checkpoints: number;
@@ -127,6 +130,7 @@ function foldersOf(home: string): string[] {
 }
 
 async function statusOf(collector: CollectorClient, app: string | undefined): Promise<ProcessStatus[]> {
+  if (app !== undefined) await open(collector, app);
   const known = (await collector.processes()).filter((one) => app === undefined || one.app === app);
   if (app !== undefined && known.length === 0)
     throw new RecoveryLineError(
@@ -137,12 +141,22 @@ async function statusOf(collector: CollectorClient, app: string | undefined): Pr
   const { ProcessCgroup } = await import("../restart/cgroups.ts");
   const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
   known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
-  return known.map(({ app: application, process, cgroupId, live: _, rings, ...rest }) => {
-    const cgroup = new ProcessCgroup(application, process);
-    const here = cgroup.id === cgroupId && cgroup.populated;
-    const state: State = !here ? (rings ? "connected" : "exited") : cgroup.freezing ? "frozen" : "running";
-    return { application, process, state, pids: here ? cgroup.pids() : [], ...rest };
+  return known.map((one) => {
+    const { app: application, process, cgroupId: _, live, rings, failed, task, end, left, ...rest } = one;
+    const life = lifeOf(one);
+    const here = life.state === "running" || life.state === "frozen";
+    const pids = here ? new ProcessCgroup(application, process).pids() : [];
+    return { application, process, ...life, pids, ...rest };
   });
+}
+
+/** A collector that began after all of it had ended has not looked into its log yet. */
+async function open(collector: CollectorClient, app: string): Promise<void> {
+  try {
+    await collector.log(app);
+  } catch (error) {
+    if (!hasCode(error, "RL_UNKNOWN_APP")) throw error; // told below
+  }
 }
 
 function summary(stats: CollectorStats) {
@@ -193,7 +207,7 @@ function processTable(processes: readonly ProcessStatus[]): string {
   const rows = processes.map((one) => [
     printable(one.application),
     printable(one.process),
-    one.state,
+    lifeText(one),
     String(one.incarnation),
     String(one.lines),
     one.checkpoints === 0 ? "0" : `${one.checkpoints} (newest ${one.newestCheckpoint})`,
@@ -201,5 +215,10 @@ function processTable(processes: readonly ProcessStatus[]): string {
   ]);
   const head = ["application", "process", "state", "incarnation", "events", "checkpoints", "not captured"];
   const why = notCapturedText(processes.map(({ application, ...rest }) => ({ app: application, ...rest })));
-  return `\n${table(head, rows)}${why === "" ? "" : `\n${why}`}`;
+  const away = processes.filter(({ left }) => left.length > 0);
+  const notes = away.map(
+    (one) =>
+      `${printable(one.process)} of ${printable(one.application)} has left its cgroup, and nothing it does elsewhere is recorded: ${whereText(one)}\n`,
+  );
+  return `\n${table(head, rows)}${notes.join("")}${why === "" ? "" : `\n${why}`}`;
 }

@@ -163,23 +163,23 @@ function watchProcesses(
 ): Undo {
   let running: Promise<void> = Promise.resolve();
   let busy = false;
-  const look = (): void => {
+  const look = (last: boolean): void => {
     if (busy) return;
     busy = true;
     running = membership
-      .reap()
+      .reap(last)
       .then(() => payloads.retain(liveApps(collector)))
       .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
       .finally(() => {
         busy = false;
       });
   };
-  const timer = setInterval(look, REAP_INTERVAL_MS);
-  look();
+  const timer = setInterval(look, REAP_INTERVAL_MS, false);
+  look(false);
   return async () => {
     clearInterval(timer);
     await running;
-    look();
+    look(true);
     await running;
   };
 }

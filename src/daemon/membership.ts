@@ -10,11 +10,14 @@ import type { Collector, Registration } from "../engine/collect.ts";
 import type { IsPopulated } from "../engine/collect-options.ts";
 import { Serial } from "../engine/serial.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { EMPTY_CGROUP_MS } from "../model/limits.ts";
+import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
 import { holdCgroup } from "../restart/freeze.ts";
+import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../restart/process-end.ts";
+import { startTicksOf } from "../restart/process-tree.ts";
 import { native } from "../ring/binding.ts";
 import type { ProcessInfo, RegisterMode } from "./protocol.ts";
+import { TaskWatch } from "./task-watch.ts";
 
 /** A parameter for processes whose cgroups lie elsewhere (tests, benches). */
 export const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
@@ -49,6 +52,18 @@ function isOurs({ path }: ProcessCgroup): boolean {
   return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
+function elsewhere({ app, process, left }: ProcessInfo): TaskElsewhere[] {
+  return tasksElsewhere(left, app, process);
+}
+
+function stillElsewhere(app: string, process: string, away: readonly TaskElsewhere[]): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_LOCKED",
+    `${process} of ${app} goes on in another cgroup: ${away.map(({ pid, cgroup }) => `process ${pid} in ${cgroup}`).join(", ")}`,
+    "A second copy beside it would do everything twice. End it first.",
+  );
+}
+
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
 
 export class Membership {
@@ -57,6 +72,9 @@ export class Membership {
   readonly #collector: Collector;
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
+  readonly #tasks = new TaskWatch();
+  /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
+  readonly #awaited = new Map<string, number>();
 
   constructor(collector: Collector, isPopulated: IsPopulated = inOwnCgroup) {
     this.#collector = collector;
@@ -76,11 +94,21 @@ export class Membership {
           `${app} has a process ${process} with a history already`,
           "Take another name, or start it with --fresh: that logs that all it did before is undone.",
         );
+      const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
+      if (away.length > 0) throw stillElsewhere(app, process, away);
       const answer = await this.#collector.register(registration);
+      this.#remember(registration);
       if (known !== undefined && mode === "fresh")
         await this.#collector.appendControl(app, { type: "rollback", process, checkpoint: 0 });
       return answer;
     });
+  }
+
+  /** It stands still: whoever is in its cgroup now can't have left before it was seen. */
+  #remember({ app, process }: ProcessName): void {
+    if (this.#isPopulated !== inOwnCgroup) return;
+    const known = this.#collector.processes().find((one) => one.app === app && one.process === process);
+    if (known !== undefined) this.#tasks.look(known);
   }
 
   /** The process as it stands in the log; undefined where there is none. */
@@ -95,18 +123,49 @@ export class Membership {
   }
 
   /**
-   * Ends the recording of every process whose cgroup is empty or gone; a while later such a cgroup is removed. Throws RL_LOG_WRITE; then
-   * the next call tries again.
+   * Ends the recording of every process whose cgroup is empty or gone, once it is known how it ended, or for the `last` time at once; a
+   * while later such a cgroup is removed. Throws RL_LOG_WRITE; then the next call tries again.
    */
-  reap(): Promise<void> {
+  reap(last = false): Promise<void> {
     return this.#serial.run(async () => {
+      const populated: ProcessInfo[] = [];
       for (const process of this.#collector.processes()) {
-        if (!process.live || this.#isPopulated(process)) continue;
-        await this.#collector.unregister(process.app, process.process);
-        this.#mayGo(process);
+        if (!process.live) continue;
+        if (this.#isPopulated(process)) populated.push(process);
+        else if ((await this.#takeEnd(process)) || last) {
+          await this.#collector.unregister(process.app, process.process);
+          this.#mayGo(process);
+        }
       }
+      await this.#lookForLeavers(populated);
       this.#removeEmpty();
     });
+  }
+
+  async #lookForLeavers(populated: readonly ProcessInfo[]): Promise<void> {
+    if (this.#isPopulated !== inOwnCgroup) return;
+    for (const { process, left } of this.#tasks.leavers(populated))
+      await this.#collector.left(process.app, process.process, left);
+  }
+
+  /** How a process ended whose cgroup is empty, and who of it goes on elsewhere. False: the word of that is awaited still. */
+  async #takeEnd(info: ProcessInfo): Promise<boolean> {
+    if (this.#isPopulated !== inOwnCgroup) return true;
+    const { app, process, task } = info;
+    const left = this.#tasks.look(info);
+    if (left.length > 0) await this.#collector.left(app, process, left);
+    const end = task === undefined ? undefined : endOf(task);
+    if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
+      const key = `${app}/${process}/${info.incarnation}`;
+      const sinceMs = this.#awaited.get(key) ?? performance.now();
+      this.#awaited.set(key, sinceMs);
+      if (performance.now() - sinceMs < END_WORD_MS) return false;
+      this.#awaited.delete(key);
+    }
+    if (end !== undefined) await this.#collector.commandEnded(app, process, end);
+    if (task !== undefined) forgetEnd(task);
+    this.#tasks.forget(info);
+    return true;
   }
 
   #mayGo({ app, process }: ProcessName): void {

@@ -1,5 +1,5 @@
 /** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
-import type { RestoredPast, StartRecipe } from "../engine/collect.ts";
+import type { RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CutEntry } from "../ring/event-source.ts";
@@ -46,9 +46,10 @@ export function restoredPast(value: unknown): RestoredPast {
   };
 }
 
-/** Names of `VERDICT_REASONS`. */
+/** Names of `VERDICT_REASONS`, and what the collector itself finds out. */
 export function reasons(value: unknown, field: string): string[] {
-  if (!Array.isArray(value) || !value.every((reason) => VERDICT_REASONS.includes(reason as string)))
+  const known = [...VERDICT_REASONS, "left"];
+  if (!Array.isArray(value) || !value.every((reason) => known.includes(reason as string)))
     throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${VERDICT_REASONS.slice(1).join(", ")}`);
   return value as string[];
 }
@@ -62,6 +63,13 @@ export function startRecipe(value: unknown): StartRecipe {
   if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
   const file = output === undefined ? {} : { output: outputFile(output) };
   return { command, cwd, env: variables as Record<string, string>, ...file };
+}
+
+export function taskName(value: unknown): TaskName {
+  const { pid, startTicks } = objectOf(value, "task");
+  const whole = [pid, startTicks].every((one) => Number.isSafeInteger(one) && (one as number) >= 0);
+  if (!whole) throw wrong("task", "a process id with its start");
+  return { pid: pid as number, startTicks: startTicks as number };
 }
 
 function outputFile(value: unknown): NonNullable<StartRecipe["output"]> {

@@ -8,7 +8,7 @@ import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
-import { cutEntries, reasons, restoredPast, startRecipe } from "./restore-body.ts";
+import { cutEntries, reasons, restoredPast, startRecipe, taskName } from "./restore-body.ts";
 
 export interface Service {
   readonly collector: Collector;
@@ -77,13 +77,14 @@ function registration(body: Body): Registration {
   const { cgroupId, trust } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past } = body;
+  const { start, past, task } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
     ...(trust === undefined ? {} : { trust: reasons(trust, "trust") }),
     ...(start === undefined ? {} : { start: startRecipe(start) }),
     ...(past === undefined ? {} : { past: restoredPast(past) }),
+    ...(task === undefined ? {} : { task: taskName(task) }),
   };
 }
 

@@ -8,11 +8,14 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import type { StartRecipe } from "../engine/collect.ts";
+import type { StartRecipe, TaskName } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
 import { standsStill } from "../restart/freeze.ts";
+import { endsFolder } from "../restart/process-end.ts";
+import { startTicksOf } from "../restart/process-tree.ts";
+import { packageRoot } from "../ring/binding.ts";
 import type { CollectorClient } from "./client.ts";
 import type { RegisterMode } from "./protocol.ts";
 
@@ -26,6 +29,8 @@ export interface ProcessStart {
   readonly payload?: boolean;
   readonly mode: RegisterMode;
   readonly stdio: StdioOptions;
+  /** The caller does not wait for the command's end. */
+  readonly unwatched?: boolean;
   /** A session of its own: signals of the terminal do not reach it. */
   readonly detached: boolean;
   /** How it is started again; stored with the registration. */
@@ -35,7 +40,10 @@ export interface ProcessStart {
 }
 
 export interface StartedProcess {
+  /** The command itself, or, detached, who waits for it. */
   readonly child: ChildProcess;
+  /** The command's first task. */
+  readonly task: TaskName;
   readonly cgroup: ProcessCgroup;
   readonly incarnation: number;
 }
@@ -62,14 +70,16 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   try {
     await stands(child, cgroup);
     const { app, process, trust, mode, recipe, payload = false } = start;
-    const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe };
+    const pid = cgroup.pids()[0] ?? 0;
+    const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
+    const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
     const { incarnation } = await collector.register({
       ...registration,
       ...(trust === undefined ? {} : { trust }),
       ...(payload ? { payload } : {}),
     });
     if (start.hold !== true) cgroup.setFreeze(false);
-    return { child, cgroup, incarnation };
+    return { child, task, cgroup, incarnation };
   } catch (error) {
     cgroup.kill();
     cgroup.setFreeze(false);
@@ -85,15 +95,20 @@ async function removeSoon(cgroup: ProcessCgroup): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-function enter(cgroup: ProcessCgroup, { command, stdio, detached, recipe }: ProcessStart): ChildProcess {
-  const child = spawn("/bin/sh", ["-c", ENTER, join(cgroup.path, "cgroup.procs"), ...command], {
-    stdio,
-    detached,
-    cwd: recipe.cwd,
-    env: recipe.env,
-  });
+function enter(cgroup: ProcessCgroup, start: ProcessStart): ChildProcess {
+  const { stdio, detached, recipe } = start;
+  const [program, args] = entering(join(cgroup.path, "cgroup.procs"), start);
+  const child = spawn(program, args, { stdio, detached, cwd: recipe.cwd, env: recipe.env });
   child.on("error", () => undefined); // told by `stands`
   return child;
+}
+
+/** Whoever starts a command and does not stay leaves somebody behind who hears how it ended. */
+function entering(procs: string, { command, unwatched }: ProcessStart): [string, string[]] {
+  const waiter = join(packageRoot(), "build/Release/recovery-line-wait");
+  const folder = unwatched === true && existsSync(waiter) ? endsFolder() : undefined;
+  if (folder !== undefined) return [waiter, [procs, folder, ...command]];
+  return ["/bin/sh", ["-c", ENTER, procs, ...command]];
 }
 
 /** Waits until the shell stands still inside. Throws RL_NO_RIGHTS where it could not enter. */

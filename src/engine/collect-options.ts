@@ -83,9 +83,21 @@ export interface Registration {
   readonly trust?: readonly string[];
   /** How to start it again from its initial state; absent: what was known before stays. */
   readonly start?: StartRecipe;
+  /** The command's first task; absent: it is restored from an image, and nobody waits for it. */
+  readonly task?: TaskName;
   /** It is restored from an image: what the image says of its past. Absent: it has none. */
   readonly past?: RestoredPast;
 }
+
+/** One task of the system: its number is used again, both together are not. */
+export interface TaskName {
+  readonly pid: number;
+  /** When it began, in ticks since boot. */
+  readonly startTicks: number;
+}
+
+/** How a command ended: it called exit, or a signal ended it. */
+export type ProcessEnd = { readonly code: number } | { readonly signal: number };
 
 /** A command as `run` was given it. */
 export interface StartRecipe {
@@ -122,6 +134,12 @@ export interface CollectedProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. */
   readonly shared?: SharedSocket;
+  /** True if its connections were ended by a failure, whoever heard of its exit status. */
+  readonly failed: boolean;
+  readonly task?: TaskName;
+  readonly end?: ProcessEnd;
+  /** Tasks of this life that went on in another cgroup: where nothing of them is recorded. */
+  readonly left: readonly TaskName[];
   /** Lines that are not undone, count. */
   readonly lines: number;
   /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */

@@ -20,6 +20,7 @@ import {
   IDLE_POLL_MS,
   LOG_RETRY_CALLER,
   MAX_IDLE_LOGS,
+  MAX_LEFT_TASKS,
   MAX_LIVE_PROCESSES,
   MAX_POLL_MS,
   MIN_POLL_MS,
@@ -37,8 +38,10 @@ import type {
   CollectorOptions,
   CollectorParts,
   CollectorStats,
+  ProcessEnd,
   Registration,
   StartRecipe,
+  TaskName,
   UnreadableLog,
 } from "./collect-options.ts";
 import { CollectPump } from "./collect-pump.ts";
@@ -59,9 +62,11 @@ export type {
   CollectorStats,
   NodeNames,
   OnFull,
+  ProcessEnd,
   Registration,
   RestoredPast,
   StartRecipe,
+  TaskName,
 } from "./collect-options.ts";
 
 export interface Pruned {
@@ -378,6 +383,9 @@ export class Collector {
     state.shared = undefined;
     state.failed = false;
     state.exitStatus = undefined;
+    state.task = registration.task;
+    state.end = undefined;
+    state.left = [];
     app.messages.restored(past?.connections ?? []);
     for (const reason of past?.uncaptured ?? []) state.uncaptured.add(reason);
     const recipe = start ?? state.origin.start;
@@ -415,6 +423,33 @@ export class Collector {
       );
     if (this.#pump.liveProcesses >= MAX_LIVE_PROCESSES)
       throw new RecoveryLineError("RL_LIMIT", `${MAX_LIVE_PROCESSES} processes are recorded already`);
+  }
+
+  /** How the command of a process that is recorded still ended: its last messages are understood by it. Stored with the next commit. */
+  commandEnded(app: string, process: string, end: ProcessEnd): Promise<void> {
+    return this.#exclusive(async () => {
+      const { state } = await this.#process(app, process);
+      state.end = end;
+      state.exitStatus = "code" in end ? end.code : 128 + end.signal;
+      state.changed = true;
+    });
+  }
+
+  /** Tasks of it go on in another cgroup: what they do is missing from now on. Durable on return. */
+  left(appName: string, name: string, tasks: readonly TaskName[]): Promise<void> {
+    return this.#exclusive(async () => {
+      const { app } = await this.#process(appName, name);
+      await this.#drainInto([app]);
+      const process = await this.#process(appName, name); // a failed log's processes are new objects
+      const { state } = process;
+      const known = (one: TaskName): boolean => tasks.some(({ pid }) => pid === one.pid);
+      state.left = [...state.left.filter((one) => !known(one)), ...tasks].slice(-MAX_LEFT_TASKS);
+      state.changed = true;
+      const gaps = process.verdict("left");
+      process.app.pending.events += gaps;
+      process.app.pending.gaps += gaps;
+      await this.#commitOrThrow(process.app);
+    });
   }
 
   /** The cgroup is recorded no longer; what it did so far is in the log on return. */

@@ -7,7 +7,7 @@
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
-import type { StartRecipe } from "./collect-options.ts";
+import type { ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
 
 /** The stored form: plain values for msgpackr. */
 export interface StoredProcess {
@@ -23,6 +23,12 @@ export interface StoredProcess {
   readonly shared?: SharedSocket;
   /** This life ended, and not with exit code 0; absent: it lives, it ended with 0, or nobody knows. */
   readonly failed?: boolean;
+  /** The command's first task; absent: it was restored, or nobody said. */
+  readonly task?: TaskName;
+  /** How that ended; absent: it did not, or nobody heard. */
+  readonly end?: ProcessEnd;
+  /** Tasks that went on in another cgroup. */
+  readonly left?: readonly TaskName[];
   readonly lines: number;
   readonly lastCheckpoint: number;
 }
@@ -64,6 +70,9 @@ export class ProcessState {
   failed: boolean;
   /** Exit status of its command, where somebody waited for it; not stored. */
   exitStatus: number | undefined;
+  task: TaskName | undefined;
+  end: ProcessEnd | undefined;
+  left: readonly TaskName[];
   lines: number;
   /** Greatest index ever handed out or logged, undone ones included. */
   lastCheckpoint: number;
@@ -83,6 +92,9 @@ export class ProcessState {
     this.uncaptured = new Set(stored.uncaptured);
     this.shared = stored.shared;
     this.failed = stored.failed ?? false;
+    this.task = stored.task;
+    this.end = stored.end;
+    this.left = stored.left ?? [];
     this.lines = stored.lines;
     this.lastCheckpoint = stored.lastCheckpoint;
     this.#checkpoints = [...checkpoints];
@@ -99,6 +111,9 @@ export class ProcessState {
       uncaptured,
       ...(this.shared === undefined ? {} : { shared: this.shared }),
       ...(this.failed ? { failed: true } : {}),
+      ...(this.task === undefined ? {} : { task: this.task }),
+      ...(this.end === undefined ? {} : { end: this.end }),
+      ...(this.left.length === 0 ? {} : { left: this.left }),
       lines,
       lastCheckpoint,
     };

@@ -87,7 +87,9 @@ export class OverlapFinder {
     const limit = this.#lastKept(columns.process, sequence);
     for (let row = 0; row < columns.count && position + row + 1 <= limit; row += 1) {
       const [begin, end] = [columns.begin[row]!, columns.end[row]!];
-      if (!isRangeKind(columns.kind[row]!) || begin === end) continue;
+      const kind = columns.kind[row]!;
+      // What was looked at is received later, and may be looked at again.
+      if (!isRangeKind(kind) || kind === EVENT_KIND.peek || begin === end) continue;
       const direction = directionOf(columns, row);
       const channel = columns.channels[columns.channel[row]!]!;
       yield* this.#addRange(columns.process, channel, direction, begin, end);

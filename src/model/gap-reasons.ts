@@ -9,7 +9,7 @@ export interface GapReason {
 
 const REASONS: Readonly<Record<string, GapReason>> = {
   udp: {
-    what: "exchanged UDP packets with a recorded process",
+    what: "exchanged UDP packets, which have no positions",
     advice: "let them talk over TCP or unix stream sockets, or vouch for it: run --trust udp",
   },
   mptcp: {

@@ -120,6 +120,12 @@ export const KEEP_LOOK_MS = 5_000;
 export const KEEP_RETRY_MAX_MS = 15 * 60_000;
 /** How often the collector looks for processes whose cgroup has become empty, in ms. */
 export const REAP_INTERVAL_MS = 500;
+/** Tasks of one process that are remembered as having left its cgroup, count: the newest. */
+export const MAX_LEFT_TASKS = 64;
+/** How many processes' tasks are looked at each time, count. */
+export const TASK_LOOKS = 32;
+/** How long after the end of a process the word is awaited how it ended, in ms. */
+export const END_WORD_MS = 1_000;
 /** How long the cgroup of an ended process stays, in ms: it may be started again, or a command that ends may still look into it. */
 export const EMPTY_CGROUP_MS = 5_000;
 /** Longest wait for a cgroup to freeze, in ms. */

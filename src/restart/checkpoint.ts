@@ -60,14 +60,6 @@ export interface CheckpointResult {
   readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "store" | "append", number>>;
 }
 
-/** One after another, each standing still only for itself. Results are handed out as they come; the first failure ends it. */
-export async function* checkpointEach(
-  targets: readonly CheckpointTarget[],
-  options: CheckpointOptions,
-): AsyncGenerator<CheckpointResult> {
-  for (const target of targets) yield* await checkpointTogether([target], options);
-}
-
 /**
  * All stand still at one time; records are appended once every image is there: a failure leaves none of them.
  * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, and what the collector throws.

@@ -2,7 +2,10 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
 
-/** Fields of /proc/PID/stat behind the name, which may hold anything: [0] state, [1] parent, [2] group, [3] session. */
+/**
+ * Fields of /proc/PID/stat behind the name, which may hold anything: [0] state, [1] parent, [2] group, [3] session, [17] threads,
+ * [19] when it began, in ticks since boot.
+ */
 function statFields(pid: number): string[] | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -10,6 +13,15 @@ function statFields(pid: number): string[] | undefined {
   } catch {
     return undefined;
   }
+}
+
+const THREAD_COUNT = 17;
+const START_TICKS = 19;
+
+/** When a process began that has not ended, in ticks since boot: together with its number it names it. Undefined where it has. */
+export function startTicksOf(pid: number): number | undefined {
+  const fields = statFields(pid);
+  return fields === undefined || isZombie(fields) ? undefined : Number(fields[START_TICKS]);
 }
 
 /** Session of a process; undefined where it is gone. */
@@ -37,12 +49,22 @@ export function treeRoot(pids: readonly number[]): number {
   );
 }
 
-/** A process outside of the set whose parent is inside; undefined where there is none. */
+/** It has ended and was not waited for. A first thread that ended before the others is a zombie by name only. */
+function isZombie(fields: readonly string[]): boolean {
+  return /^[ZX]$/.test(fields[0] ?? "") && Number(fields[THREAD_COUNT]) <= 1;
+}
+
+/**
+ * A living process outside of the set whose parent is inside; undefined where there is none. One that has ended and was not waited for
+ * stands in no cgroup.procs, also where it never left the cgroup, and is nothing but its exit status: CRIU keeps that with its parent.
+ */
 export function childOutside(pids: readonly number[]): number | undefined {
   const members = new Set(pids);
   for (const name of readdirSync("/proc")) {
     const pid = Number(name);
-    if (Number.isInteger(pid) && !members.has(pid) && members.has(Number(statFields(pid)?.[1]))) return pid;
+    if (!Number.isInteger(pid) || members.has(pid)) continue;
+    const fields = statFields(pid);
+    if (fields !== undefined && members.has(Number(fields[1])) && !isZombie(fields)) return pid;
   }
   return undefined;
 }

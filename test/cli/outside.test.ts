@@ -105,6 +105,8 @@ describe("the outside world", () => {
       { type: "peek", process: "web", channel: "a", begin: 0, end: 2 },
     ];
     expect((await run(["import", "app", "--from", "-", "--log", home], lines(...events))).code).toBe(0);
+    const verified = await run(["verify", "app", "--log", home]);
+    expect([verified.code, verified.stdout]).toEqual([0, expect.not.stringContaining("twice")]);
     const exported = await run(["export", "app", "--log", home]);
     const told = (text: string) =>
       text

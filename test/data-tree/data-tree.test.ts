@@ -35,7 +35,7 @@ import { Chance, change } from "./random-tree.ts";
 const places = [mkdtempSync(join(tmpdir(), "data-tree-")), mkdtempSync("/dev/shm/data-tree-")];
 const mounts: string[] = [];
 afterAll(() => {
-  for (const mount of mounts) spawnSync("umount", [mount]);
+  for (const mount of mounts) spawnSync("umount", ["-l", mount]);
   for (const place of places) rmSync(place, { recursive: true, force: true });
 });
 

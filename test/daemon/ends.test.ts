@@ -1,0 +1,250 @@
+/** How processes ended, what that means for lines and restarts, and processes that go on elsewhere (case 08-cgroup-left). */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { LineEntry } from "../../src/model/recovery-line.ts";
+import { cgroup2Root } from "../../src/restart/cgroups.ts";
+import { CriuDriver } from "../../src/restart/driver-criu.ts";
+import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { endsFolder } from "../../src/restart/process-end.ts";
+import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+const criu = await findCriu();
+const check = criu.found === undefined ? undefined : await new CriuDriver(criu.found).check();
+const imaged = test.skipIf(missing !== undefined || check?.works !== true);
+
+interface Process {
+  readonly process: string;
+  readonly state: string;
+  readonly exitCode?: number;
+  readonly signal?: number;
+  readonly pids: number[];
+  readonly left: { readonly pid: number; readonly cgroup: string }[];
+  readonly incarnation: number;
+  readonly uncaptured: string[];
+}
+
+async function processOf(rig: Rig, name: string): Promise<Process> {
+  const { processes } = await rig.json<{ processes: Process[] }>("status", rig.app);
+  return processes.find(({ process }) => process === name)!;
+}
+
+async function told(rig: Rig, name: string): Promise<[string, number | undefined, number | undefined]> {
+  const { state, exitCode, signal } = await processOf(rig, name);
+  return [state, exitCode, signal];
+}
+
+/** The collector has heard of it: it is on record. */
+async function reaped(rig: Rig, name: string): Promise<void> {
+  const client = await rig.client();
+  await until(`${name} is no longer recorded`, async () =>
+    (await client.processes()).some(({ process, live }) => process === name && !live),
+  );
+  client.close();
+}
+
+interface Answer {
+  readonly failed: string[];
+  readonly outcome: string;
+  readonly line: (LineEntry & { readonly ended?: { readonly state: string; readonly exitCode?: number } })[];
+}
+
+function entry({ line }: Answer, name: string): Answer["line"][number] {
+  return line.find(({ process }) => process === name)!;
+}
+
+live("how a command ended is kept, waited for or detached, also over collectors", () =>
+  withRig("ends", async (rig) => {
+    const first = await rig.collect();
+    await rig.cli("run", rig.app, "a", "--", "true");
+    expect((await rig.cli("run", rig.app, "b", "--", "sh", "-c", "exit 3")).code).toBe(3);
+    expect((await rig.cli("run", rig.app, "c", "--", "sh", "-c", "kill -9 $$")).code).toBe(137);
+    const pid = await rig.run("d", "sh", "-c", "ps -o pid=,sid= -p $$; exit 0");
+    await rig.run("e", "sh", "-c", "exit 3");
+    await rig.run("f", "sleep", "600");
+    process.kill((await processOf(rig, "f")).pids[0]!, "SIGKILL");
+    await until("it is dead", () => !rig.cgroup("f").populated);
+    const expected = async (): Promise<void> => {
+      for (const [name, ...end] of [
+        ["a", "finished", 0, undefined],
+        ["b", "failed", 3, undefined],
+        ["c", "killed", undefined, 9],
+        ["d", "finished", 0, undefined],
+        ["e", "failed", 3, undefined],
+        ["f", "killed", undefined, 9],
+      ] as const)
+        await until(
+          `${name} is ${end.join(" ")}`,
+          async () => `${await told(rig, name)}` === `${end}`,
+          10_000,
+        );
+    };
+    await expected();
+    expect(rig.output("d").trim().split(/\s+/).map(Number), "pid as printed, a session of its own").toEqual([
+      pid,
+      pid,
+    ]);
+    const { out } = await rig.cli("status", rig.app);
+    expect(out).toMatch(/^\S+ +a +finished /m);
+    expect(out).toMatch(/^\S+ +b +failed \(code 3\) /m);
+    expect(out).toMatch(/^\S+ +f +killed \(signal 9\) /m);
+    for (const name of "abcdef") await reaped(rig, name);
+    expect(readdirSync(endsFolder()!).filter((name) => name.startsWith(`${pid}-`))).toEqual([]);
+    first.child.kill("SIGKILL");
+    await first.ended;
+    await rig.collect();
+    await expected();
+    const plan = await rig.cli("restart", rig.app, "--dry-run", "--json");
+    expect((JSON.parse(plan.out) as Answer).failed.sort()).toEqual(["b", "c", "e", "f"]);
+  }),
+);
+
+/** Asks once, gets an answer, and ends. */
+const JOB = `const c=require("net").connect(+process.argv[1],"127.0.0.1",()=>c.write("job"));c.on("data",()=>{c.end();process.exit(0)})`;
+
+async function serverAndJob(rig: Rig): Promise<void> {
+  const port = String(await freePort());
+  await rig.run("server", process.execPath, "-e", ECHO, port);
+  await until("the server listens", () => rig.output("server").includes("listening"));
+  await rig.run("job", process.execPath, "-e", JOB, port);
+  await until("the job is done", async () => (await processOf(rig, "job")).state === "finished");
+  await reaped(rig, "job");
+}
+
+live("only a finished job: nothing has failed, and restart says so", () =>
+  withRig("job-only", async (rig) => {
+    await rig.collect();
+    await serverAndJob(rig);
+    const { code, err } = await rig.cli("restart", rig.app);
+    expect([code, err]).toEqual([
+      2,
+      expect.stringContaining("is running or has finished: nothing has failed"),
+    ]);
+  }),
+);
+
+imaged("a finished job whose work the line keeps is left alone, and it is said how it ended", () =>
+  withRig("job-kept", async (rig) => {
+    await rig.collect();
+    await serverAndJob(rig);
+    await rig.json("checkpoint", rig.app);
+    rig.cgroup("server").kill();
+    await until("it is dead", () => !rig.cgroup("server").populated);
+    const answer = await rig.json<Answer>("compute", rig.app, "--failed", "server");
+    expect(entry(answer, "job")).toMatchObject({
+      action: "continue",
+      ended: { state: "finished", exitCode: 0 },
+    });
+    expect(entry(answer, "server")).toMatchObject({ action: "restore", checkpoint: 1 });
+    expect((await rig.cli("compute", rig.app, "--failed", "server")).out).toContain(
+      "job runs no more (finished): it need not come back.",
+    );
+    const { code, out, err } = await rig.cli("restart", rig.app);
+    expect([code, err, out]).toEqual([0, "", expect.stringContaining("job runs no more (finished)")]);
+    expect(await processOf(rig, "job")).toMatchObject({ state: "finished", incarnation: 1 });
+    expect((await processOf(rig, "server")).state).toBe("running");
+  }),
+);
+
+live("a finished job whose work the line undoes goes back, too, and that is said", () =>
+  withRig("job-undone", async (rig) => {
+    await rig.collect();
+    await serverAndJob(rig);
+    rig.cgroup("server").kill();
+    await until("it is dead", () => !rig.cgroup("server").populated);
+    const answer = await rig.json<Answer>("compute", rig.app, "--failed", "server");
+    expect(entry(answer, "job")).toMatchObject({ action: "initial", ended: { state: "finished" } });
+    const said = "job had finished; the line undoes what it sent or received, so it goes back, too.";
+    expect((await rig.cli("restart", rig.app, "--dry-run")).out).toContain(said);
+    const { code, out } = await rig.cli("restart", rig.app);
+    expect([code, out]).toEqual([0, expect.stringContaining(said)]);
+    await until("the job has run again", async () => {
+      const { state, incarnation } = await processOf(rig, "job");
+      return incarnation === 2 && state !== "running"; // the server may not listen yet: then it fails, and that is told
+    });
+  }),
+);
+
+/** A cgroup outside of ours; gone at the end with all that is in it. */
+async function withElsewhere(rig: Rig, work: (path: string) => Promise<void>): Promise<void> {
+  const path = join(cgroup2Root(), `elsewhere-${rig.app}`);
+  mkdirSync(path);
+  const pids = (): number[] =>
+    readFileSync(join(path, "cgroup.procs"), "utf8").split("\n").filter(Boolean).map(Number);
+  try {
+    await work(path);
+  } finally {
+    for (const pid of pids()) process.kill(pid, "SIGKILL");
+    await until("nothing is in it", () => pids().length === 0);
+    rmdirSync(path);
+  }
+  expect(existsSync(path)).toBe(false);
+}
+
+live(
+  "a process that goes on in another cgroup has left: status, log and restart say so, no second copy",
+  () =>
+    withRig("left", (rig) =>
+      withElsewhere(rig, async (path) => {
+        const first = await rig.collect();
+        const pid = await rig.run("p", "sh", "-c", `echo $$ > ${path}/cgroup.procs; exec sleep 300`);
+        await until("it has left", async () => (await processOf(rig, "p")).state === "left");
+        await until("the log has it", async () =>
+          (await rig.events()).some((event) => event.type === "gap" && event.reason === "left"),
+        );
+        await reaped(rig, "p");
+        const check = async (): Promise<void> => {
+          const { state, left, uncaptured } = await processOf(rig, "p");
+          expect([state, left, uncaptured]).toEqual([
+            "left",
+            [expect.objectContaining({ pid, cgroup: `/elsewhere-${rig.app}` })],
+            ["left"],
+          ]);
+          const refused = await rig.cli("restart", rig.app);
+          expect([refused.code, refused.err]).toEqual([
+            4,
+            expect.stringContaining(
+              `p of ${rig.app} has left its cgroup and goes on: process ${pid} is in /elsewhere-`,
+            ),
+          ]);
+          const again = await rig.cli("run", rig.app, "p", "--fresh", "--detach", "--", "sleep", "300");
+          expect([again.code, again.err]).toEqual([1, expect.stringContaining("goes on in another cgroup")]);
+          expect(rig.cgroup("p").populated).toBe(false);
+        };
+        await check();
+        expect((await rig.cli("status", rig.app)).out).toContain(`p of ${rig.app} has left its cgroup`);
+        expect((await rig.cli("compute", rig.app, "--failed", "p")).out).toContain("p has left its cgroup");
+        first.child.kill("SIGKILL");
+        await first.ended;
+        await rig.collect();
+        await check();
+        process.kill(pid, "SIGKILL");
+        await until("it is gone", async () => (await processOf(rig, "p")).state !== "left");
+        expect((await rig.cli("restart", rig.app)).code).toBe(0);
+      }),
+    ),
+);
+
+live(
+  "one task that leaves a process that stays makes a gap of its own reason, and no checkpoint has a cut",
+  () =>
+    withRig("half-left", (rig) =>
+      withElsewhere(rig, async (path) => {
+        await rig.collect();
+        await rig.run("p", "sh", "-c", `sleep 300 & c=$!; sleep 2; echo $c > ${path}/cgroup.procs; wait`);
+        await until("a task has left", async () => (await processOf(rig, "p")).left.length === 1);
+        expect((await processOf(rig, "p")).state).toBe("running");
+        await until("the log has it", async () =>
+          (await rig.events()).some((event) => event.type === "gap" && event.reason === "left"),
+        );
+        const { checkpoints } = await rig.json<{ checkpoints: { cut: boolean; uncaptured: string[] }[] }>(
+          "checkpoint",
+          rig.app,
+          "--driver",
+          "none",
+        );
+        expect(checkpoints).toEqual([expect.objectContaining({ cut: false, uncaptured: ["left"] })]);
+      }),
+    ),
+);
