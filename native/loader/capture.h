@@ -88,7 +88,8 @@ int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_
 
 /* Puts into the ring whatever the processes did and no record tells yet: of sockets that exist, and last
  * records of closed ends that had found no room. *pending as above. Processes that are not selected are
- * passed over. count 0: those that are known to have moved since, where no record tells of each call (progress=exit). */
+ * passed over. count 0: those that are known to have moved since, where no record tells of each call
+ * (progress=exit). */
 int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t count, int *pending,
                   char *error);
 

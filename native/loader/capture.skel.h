@@ -11,307 +11,289 @@
 #include <bpf/libbpf.h>
 
 struct capture_bpf {
-	struct bpf_object_skeleton *skeleton;
-	struct bpf_object *obj;
-	struct {
-		struct bpf_map *connections;
-		struct bpf_map *ring;
-		struct bpf_map *processes;
-		struct bpf_map *filter;
-		struct bpf_map *counters;
-		struct bpf_map *closed;
-		struct bpf_map *request;
-		struct bpf_map *unix_ends;
-		struct bpf_map *restored;
-		struct bpf_map *rodata;
-	} maps;
-	struct {
-		struct bpf_program *tcp_state;
-		struct bpf_program *tcp_destroyed;
-		struct bpf_program *socket_released;
-		struct bpf_program *connection_made;
-		struct bpf_program *sock_sent;
-		struct bpf_program *sock_received;
-		struct bpf_program *datagram_sent4;
-		struct bpf_program *datagram_sent6;
-		struct bpf_program *call_ended;
-		struct bpf_program *cut_files;
-		struct bpf_program *cut_tcp;
-		struct bpf_program *cut_unix;
-		struct bpf_program *cut_stored_tcp;
-		struct bpf_program *cut_stored_unix;
-		struct bpf_program *push_closed;
-		struct bpf_program *take_moved;
-		struct bpf_program *condemn;
-	} progs;
-	struct {
-		struct bpf_link *tcp_state;
-		struct bpf_link *tcp_destroyed;
-		struct bpf_link *socket_released;
-		struct bpf_link *connection_made;
-		struct bpf_link *sock_sent;
-		struct bpf_link *sock_received;
-		struct bpf_link *datagram_sent4;
-		struct bpf_link *datagram_sent6;
-		struct bpf_link *call_ended;
-		struct bpf_link *cut_files;
-		struct bpf_link *cut_tcp;
-		struct bpf_link *cut_unix;
-		struct bpf_link *cut_stored_tcp;
-		struct bpf_link *cut_stored_unix;
-		struct bpf_link *push_closed;
-		struct bpf_link *take_moved;
-		struct bpf_link *condemn;
-	} links;
-	struct capture_bpf__rodata {
-		uint32_t cgroup_level;
-		uint32_t ring_bytes;
-		uint32_t left_out_per_mille;
-		uint32_t sampled;
-		uint32_t hooks_floor;
-	} *rodata;
+    struct bpf_object_skeleton *skeleton;
+    struct bpf_object *obj;
+    struct {
+        struct bpf_map *connections;
+        struct bpf_map *ring;
+        struct bpf_map *processes;
+        struct bpf_map *filter;
+        struct bpf_map *counters;
+        struct bpf_map *closed;
+        struct bpf_map *request;
+        struct bpf_map *unix_ends;
+        struct bpf_map *restored;
+        struct bpf_map *rodata;
+    } maps;
+    struct {
+        struct bpf_program *tcp_state;
+        struct bpf_program *tcp_destroyed;
+        struct bpf_program *socket_released;
+        struct bpf_program *connection_made;
+        struct bpf_program *sock_sent;
+        struct bpf_program *sock_received;
+        struct bpf_program *datagram_sent4;
+        struct bpf_program *datagram_sent6;
+        struct bpf_program *call_ended;
+        struct bpf_program *cut_files;
+        struct bpf_program *cut_tcp;
+        struct bpf_program *cut_unix;
+        struct bpf_program *cut_stored_tcp;
+        struct bpf_program *cut_stored_unix;
+        struct bpf_program *push_closed;
+        struct bpf_program *take_moved;
+        struct bpf_program *condemn;
+    } progs;
+    struct {
+        struct bpf_link *tcp_state;
+        struct bpf_link *tcp_destroyed;
+        struct bpf_link *socket_released;
+        struct bpf_link *connection_made;
+        struct bpf_link *sock_sent;
+        struct bpf_link *sock_received;
+        struct bpf_link *datagram_sent4;
+        struct bpf_link *datagram_sent6;
+        struct bpf_link *call_ended;
+        struct bpf_link *cut_files;
+        struct bpf_link *cut_tcp;
+        struct bpf_link *cut_unix;
+        struct bpf_link *cut_stored_tcp;
+        struct bpf_link *cut_stored_unix;
+        struct bpf_link *push_closed;
+        struct bpf_link *take_moved;
+        struct bpf_link *condemn;
+    } links;
+    struct capture_bpf__rodata {
+        uint32_t cgroup_level;
+        uint32_t ring_bytes;
+        uint32_t left_out_per_mille;
+        uint32_t sampled;
+        uint32_t hooks_floor;
+    } * rodata;
 
 #ifdef __cplusplus
-	static inline struct capture_bpf *open(const struct bpf_object_open_opts *opts = nullptr);
-	static inline struct capture_bpf *open_and_load();
-	static inline int load(struct capture_bpf *skel);
-	static inline int attach(struct capture_bpf *skel);
-	static inline void detach(struct capture_bpf *skel);
-	static inline void destroy(struct capture_bpf *skel);
-	static inline const void *elf_bytes(size_t *sz);
+    static inline struct capture_bpf *open(const struct bpf_object_open_opts *opts = nullptr);
+    static inline struct capture_bpf *open_and_load();
+    static inline int load(struct capture_bpf *skel);
+    static inline int attach(struct capture_bpf *skel);
+    static inline void detach(struct capture_bpf *skel);
+    static inline void destroy(struct capture_bpf *skel);
+    static inline const void *elf_bytes(size_t *sz);
 #endif /* __cplusplus */
 };
 
-static void
-capture_bpf__destroy(struct capture_bpf *obj)
-{
-	if (!obj)
-		return;
-	if (obj->skeleton)
-		bpf_object__destroy_skeleton(obj->skeleton);
-	free(obj);
+static void capture_bpf__destroy(struct capture_bpf *obj) {
+    if (!obj)
+        return;
+    if (obj->skeleton)
+        bpf_object__destroy_skeleton(obj->skeleton);
+    free(obj);
 }
 
-static inline int
-capture_bpf__create_skeleton(struct capture_bpf *obj);
+static inline int capture_bpf__create_skeleton(struct capture_bpf *obj);
 
-static inline struct capture_bpf *
-capture_bpf__open_opts(const struct bpf_object_open_opts *opts)
-{
-	struct capture_bpf *obj;
-	int err;
+static inline struct capture_bpf *capture_bpf__open_opts(const struct bpf_object_open_opts *opts) {
+    struct capture_bpf *obj;
+    int err;
 
-	obj = (struct capture_bpf *)calloc(1, sizeof(*obj));
-	if (!obj) {
-		errno = ENOMEM;
-		return NULL;
-	}
+    obj = (struct capture_bpf *)calloc(1, sizeof(*obj));
+    if (!obj) {
+        errno = ENOMEM;
+        return NULL;
+    }
 
-	err = capture_bpf__create_skeleton(obj);
-	if (err)
-		goto err_out;
+    err = capture_bpf__create_skeleton(obj);
+    if (err)
+        goto err_out;
 
-	err = bpf_object__open_skeleton(obj->skeleton, opts);
-	if (err)
-		goto err_out;
+    err = bpf_object__open_skeleton(obj->skeleton, opts);
+    if (err)
+        goto err_out;
 
-	return obj;
+    return obj;
 err_out:
-	capture_bpf__destroy(obj);
-	errno = -err;
-	return NULL;
+    capture_bpf__destroy(obj);
+    errno = -err;
+    return NULL;
 }
 
-static inline struct capture_bpf *
-capture_bpf__open(void)
-{
-	return capture_bpf__open_opts(NULL);
+static inline struct capture_bpf *capture_bpf__open(void) {
+    return capture_bpf__open_opts(NULL);
 }
 
-static inline int
-capture_bpf__load(struct capture_bpf *obj)
-{
-	return bpf_object__load_skeleton(obj->skeleton);
+static inline int capture_bpf__load(struct capture_bpf *obj) {
+    return bpf_object__load_skeleton(obj->skeleton);
 }
 
-static inline struct capture_bpf *
-capture_bpf__open_and_load(void)
-{
-	struct capture_bpf *obj;
-	int err;
+static inline struct capture_bpf *capture_bpf__open_and_load(void) {
+    struct capture_bpf *obj;
+    int err;
 
-	obj = capture_bpf__open();
-	if (!obj)
-		return NULL;
-	err = capture_bpf__load(obj);
-	if (err) {
-		capture_bpf__destroy(obj);
-		errno = -err;
-		return NULL;
-	}
-	return obj;
+    obj = capture_bpf__open();
+    if (!obj)
+        return NULL;
+    err = capture_bpf__load(obj);
+    if (err) {
+        capture_bpf__destroy(obj);
+        errno = -err;
+        return NULL;
+    }
+    return obj;
 }
 
-static inline int
-capture_bpf__attach(struct capture_bpf *obj)
-{
-	return bpf_object__attach_skeleton(obj->skeleton);
+static inline int capture_bpf__attach(struct capture_bpf *obj) {
+    return bpf_object__attach_skeleton(obj->skeleton);
 }
 
-static inline void
-capture_bpf__detach(struct capture_bpf *obj)
-{
-	bpf_object__detach_skeleton(obj->skeleton);
+static inline void capture_bpf__detach(struct capture_bpf *obj) {
+    bpf_object__detach_skeleton(obj->skeleton);
 }
 
 static inline const void *capture_bpf__elf_bytes(size_t *sz);
 
-static inline int
-capture_bpf__create_skeleton(struct capture_bpf *obj)
-{
-	struct bpf_object_skeleton *s;
-	int err;
+static inline int capture_bpf__create_skeleton(struct capture_bpf *obj) {
+    struct bpf_object_skeleton *s;
+    int err;
 
-	s = (struct bpf_object_skeleton *)calloc(1, sizeof(*s));
-	if (!s)	{
-		err = -ENOMEM;
-		goto err;
-	}
+    s = (struct bpf_object_skeleton *)calloc(1, sizeof(*s));
+    if (!s) {
+        err = -ENOMEM;
+        goto err;
+    }
 
-	s->sz = sizeof(*s);
-	s->name = "capture_bpf";
-	s->obj = &obj->obj;
+    s->sz = sizeof(*s);
+    s->name = "capture_bpf";
+    s->obj = &obj->obj;
 
-	/* maps */
-	s->map_cnt = 10;
-	s->map_skel_sz = sizeof(*s->maps);
-	s->maps = (struct bpf_map_skeleton *)calloc(s->map_cnt, s->map_skel_sz);
-	if (!s->maps) {
-		err = -ENOMEM;
-		goto err;
-	}
+    /* maps */
+    s->map_cnt = 10;
+    s->map_skel_sz = sizeof(*s->maps);
+    s->maps = (struct bpf_map_skeleton *)calloc(s->map_cnt, s->map_skel_sz);
+    if (!s->maps) {
+        err = -ENOMEM;
+        goto err;
+    }
 
-	s->maps[0].name = "connections";
-	s->maps[0].map = &obj->maps.connections;
+    s->maps[0].name = "connections";
+    s->maps[0].map = &obj->maps.connections;
 
-	s->maps[1].name = "ring";
-	s->maps[1].map = &obj->maps.ring;
+    s->maps[1].name = "ring";
+    s->maps[1].map = &obj->maps.ring;
 
-	s->maps[2].name = "processes";
-	s->maps[2].map = &obj->maps.processes;
+    s->maps[2].name = "processes";
+    s->maps[2].map = &obj->maps.processes;
 
-	s->maps[3].name = "filter";
-	s->maps[3].map = &obj->maps.filter;
+    s->maps[3].name = "filter";
+    s->maps[3].map = &obj->maps.filter;
 
-	s->maps[4].name = "counters";
-	s->maps[4].map = &obj->maps.counters;
+    s->maps[4].name = "counters";
+    s->maps[4].map = &obj->maps.counters;
 
-	s->maps[5].name = "closed";
-	s->maps[5].map = &obj->maps.closed;
+    s->maps[5].name = "closed";
+    s->maps[5].map = &obj->maps.closed;
 
-	s->maps[6].name = "request";
-	s->maps[6].map = &obj->maps.request;
+    s->maps[6].name = "request";
+    s->maps[6].map = &obj->maps.request;
 
-	s->maps[7].name = "unix_ends";
-	s->maps[7].map = &obj->maps.unix_ends;
+    s->maps[7].name = "unix_ends";
+    s->maps[7].map = &obj->maps.unix_ends;
 
-	s->maps[8].name = "restored";
-	s->maps[8].map = &obj->maps.restored;
+    s->maps[8].name = "restored";
+    s->maps[8].map = &obj->maps.restored;
 
-	s->maps[9].name = "capture_.rodata";
-	s->maps[9].map = &obj->maps.rodata;
-	s->maps[9].mmaped = (void **)&obj->rodata;
+    s->maps[9].name = "capture_.rodata";
+    s->maps[9].map = &obj->maps.rodata;
+    s->maps[9].mmaped = (void **)&obj->rodata;
 
-	/* programs */
-	s->prog_cnt = 17;
-	s->prog_skel_sz = sizeof(*s->progs);
-	s->progs = (struct bpf_prog_skeleton *)calloc(s->prog_cnt, s->prog_skel_sz);
-	if (!s->progs) {
-		err = -ENOMEM;
-		goto err;
-	}
+    /* programs */
+    s->prog_cnt = 17;
+    s->prog_skel_sz = sizeof(*s->progs);
+    s->progs = (struct bpf_prog_skeleton *)calloc(s->prog_cnt, s->prog_skel_sz);
+    if (!s->progs) {
+        err = -ENOMEM;
+        goto err;
+    }
 
-	s->progs[0].name = "tcp_state";
-	s->progs[0].prog = &obj->progs.tcp_state;
-	s->progs[0].link = &obj->links.tcp_state;
+    s->progs[0].name = "tcp_state";
+    s->progs[0].prog = &obj->progs.tcp_state;
+    s->progs[0].link = &obj->links.tcp_state;
 
-	s->progs[1].name = "tcp_destroyed";
-	s->progs[1].prog = &obj->progs.tcp_destroyed;
-	s->progs[1].link = &obj->links.tcp_destroyed;
+    s->progs[1].name = "tcp_destroyed";
+    s->progs[1].prog = &obj->progs.tcp_destroyed;
+    s->progs[1].link = &obj->links.tcp_destroyed;
 
-	s->progs[2].name = "socket_released";
-	s->progs[2].prog = &obj->progs.socket_released;
-	s->progs[2].link = &obj->links.socket_released;
+    s->progs[2].name = "socket_released";
+    s->progs[2].prog = &obj->progs.socket_released;
+    s->progs[2].link = &obj->links.socket_released;
 
-	s->progs[3].name = "connection_made";
-	s->progs[3].prog = &obj->progs.connection_made;
-	s->progs[3].link = &obj->links.connection_made;
+    s->progs[3].name = "connection_made";
+    s->progs[3].prog = &obj->progs.connection_made;
+    s->progs[3].link = &obj->links.connection_made;
 
-	s->progs[4].name = "sock_sent";
-	s->progs[4].prog = &obj->progs.sock_sent;
-	s->progs[4].link = &obj->links.sock_sent;
+    s->progs[4].name = "sock_sent";
+    s->progs[4].prog = &obj->progs.sock_sent;
+    s->progs[4].link = &obj->links.sock_sent;
 
-	s->progs[5].name = "sock_received";
-	s->progs[5].prog = &obj->progs.sock_received;
-	s->progs[5].link = &obj->links.sock_received;
+    s->progs[5].name = "sock_received";
+    s->progs[5].prog = &obj->progs.sock_received;
+    s->progs[5].link = &obj->links.sock_received;
 
-	s->progs[6].name = "datagram_sent4";
-	s->progs[6].prog = &obj->progs.datagram_sent4;
-	s->progs[6].link = &obj->links.datagram_sent4;
+    s->progs[6].name = "datagram_sent4";
+    s->progs[6].prog = &obj->progs.datagram_sent4;
+    s->progs[6].link = &obj->links.datagram_sent4;
 
-	s->progs[7].name = "datagram_sent6";
-	s->progs[7].prog = &obj->progs.datagram_sent6;
-	s->progs[7].link = &obj->links.datagram_sent6;
+    s->progs[7].name = "datagram_sent6";
+    s->progs[7].prog = &obj->progs.datagram_sent6;
+    s->progs[7].link = &obj->links.datagram_sent6;
 
-	s->progs[8].name = "call_ended";
-	s->progs[8].prog = &obj->progs.call_ended;
-	s->progs[8].link = &obj->links.call_ended;
+    s->progs[8].name = "call_ended";
+    s->progs[8].prog = &obj->progs.call_ended;
+    s->progs[8].link = &obj->links.call_ended;
 
-	s->progs[9].name = "cut_files";
-	s->progs[9].prog = &obj->progs.cut_files;
-	s->progs[9].link = &obj->links.cut_files;
+    s->progs[9].name = "cut_files";
+    s->progs[9].prog = &obj->progs.cut_files;
+    s->progs[9].link = &obj->links.cut_files;
 
-	s->progs[10].name = "cut_tcp";
-	s->progs[10].prog = &obj->progs.cut_tcp;
-	s->progs[10].link = &obj->links.cut_tcp;
+    s->progs[10].name = "cut_tcp";
+    s->progs[10].prog = &obj->progs.cut_tcp;
+    s->progs[10].link = &obj->links.cut_tcp;
 
-	s->progs[11].name = "cut_unix";
-	s->progs[11].prog = &obj->progs.cut_unix;
-	s->progs[11].link = &obj->links.cut_unix;
+    s->progs[11].name = "cut_unix";
+    s->progs[11].prog = &obj->progs.cut_unix;
+    s->progs[11].link = &obj->links.cut_unix;
 
-	s->progs[12].name = "cut_stored_tcp";
-	s->progs[12].prog = &obj->progs.cut_stored_tcp;
-	s->progs[12].link = &obj->links.cut_stored_tcp;
+    s->progs[12].name = "cut_stored_tcp";
+    s->progs[12].prog = &obj->progs.cut_stored_tcp;
+    s->progs[12].link = &obj->links.cut_stored_tcp;
 
-	s->progs[13].name = "cut_stored_unix";
-	s->progs[13].prog = &obj->progs.cut_stored_unix;
-	s->progs[13].link = &obj->links.cut_stored_unix;
+    s->progs[13].name = "cut_stored_unix";
+    s->progs[13].prog = &obj->progs.cut_stored_unix;
+    s->progs[13].link = &obj->links.cut_stored_unix;
 
-	s->progs[14].name = "push_closed";
-	s->progs[14].prog = &obj->progs.push_closed;
-	s->progs[14].link = &obj->links.push_closed;
+    s->progs[14].name = "push_closed";
+    s->progs[14].prog = &obj->progs.push_closed;
+    s->progs[14].link = &obj->links.push_closed;
 
-	s->progs[15].name = "take_moved";
-	s->progs[15].prog = &obj->progs.take_moved;
-	s->progs[15].link = &obj->links.take_moved;
+    s->progs[15].name = "take_moved";
+    s->progs[15].prog = &obj->progs.take_moved;
+    s->progs[15].link = &obj->links.take_moved;
 
-	s->progs[16].name = "condemn";
-	s->progs[16].prog = &obj->progs.condemn;
-	s->progs[16].link = &obj->links.condemn;
+    s->progs[16].name = "condemn";
+    s->progs[16].prog = &obj->progs.condemn;
+    s->progs[16].link = &obj->links.condemn;
 
-	s->data = (void *)capture_bpf__elf_bytes(&s->data_sz);
+    s->data = (void *)capture_bpf__elf_bytes(&s->data_sz);
 
-	obj->skeleton = s;
-	return 0;
+    obj->skeleton = s;
+    return 0;
 err:
-	bpf_object__destroy_skeleton(s);
-	return err;
+    bpf_object__destroy_skeleton(s);
+    return err;
 }
 
-static inline const void *capture_bpf__elf_bytes(size_t *sz)
-{
-	*sz = 371296;
-	return (const void *)"\
+static inline const void *capture_bpf__elf_bytes(size_t *sz) {
+    *sz = 371296;
+    return (const void *)"\
 \x7f\x45\x4c\x46\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\xf7\0\x01\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\xe0\xa0\x05\0\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\x40\0\x26\0\
 \x01\0\0\x63\x75\x74\x5f\x75\x6e\x69\x78\0\x63\x75\x74\x5f\x73\x74\x6f\x72\x65\
@@ -13461,26 +13443,38 @@ static inline const void *capture_bpf__elf_bytes(size_t *sz)
 }
 
 #ifdef __cplusplus
-struct capture_bpf *capture_bpf::open(const struct bpf_object_open_opts *opts) { return capture_bpf__open_opts(opts); }
-struct capture_bpf *capture_bpf::open_and_load() { return capture_bpf__open_and_load(); }
-int capture_bpf::load(struct capture_bpf *skel) { return capture_bpf__load(skel); }
-int capture_bpf::attach(struct capture_bpf *skel) { return capture_bpf__attach(skel); }
-void capture_bpf::detach(struct capture_bpf *skel) { capture_bpf__detach(skel); }
-void capture_bpf::destroy(struct capture_bpf *skel) { capture_bpf__destroy(skel); }
-const void *capture_bpf::elf_bytes(size_t *sz) { return capture_bpf__elf_bytes(sz); }
+struct capture_bpf *capture_bpf::open(const struct bpf_object_open_opts *opts) {
+    return capture_bpf__open_opts(opts);
+}
+struct capture_bpf *capture_bpf::open_and_load() {
+    return capture_bpf__open_and_load();
+}
+int capture_bpf::load(struct capture_bpf *skel) {
+    return capture_bpf__load(skel);
+}
+int capture_bpf::attach(struct capture_bpf *skel) {
+    return capture_bpf__attach(skel);
+}
+void capture_bpf::detach(struct capture_bpf *skel) {
+    capture_bpf__detach(skel);
+}
+void capture_bpf::destroy(struct capture_bpf *skel) {
+    capture_bpf__destroy(skel);
+}
+const void *capture_bpf::elf_bytes(size_t *sz) {
+    return capture_bpf__elf_bytes(sz);
+}
 #endif /* __cplusplus */
 
-__attribute__((unused)) static void
-capture_bpf__assert(struct capture_bpf *s __attribute__((unused)))
-{
+__attribute__((unused)) static void capture_bpf__assert(struct capture_bpf *s __attribute__((unused))) {
 #ifdef __cplusplus
 #define _Static_assert static_assert
 #endif
-	_Static_assert(sizeof(s->rodata->cgroup_level) == 4, "unexpected size of 'cgroup_level'");
-	_Static_assert(sizeof(s->rodata->ring_bytes) == 4, "unexpected size of 'ring_bytes'");
-	_Static_assert(sizeof(s->rodata->left_out_per_mille) == 4, "unexpected size of 'left_out_per_mille'");
-	_Static_assert(sizeof(s->rodata->sampled) == 4, "unexpected size of 'sampled'");
-	_Static_assert(sizeof(s->rodata->hooks_floor) == 4, "unexpected size of 'hooks_floor'");
+    _Static_assert(sizeof(s->rodata->cgroup_level) == 4, "unexpected size of 'cgroup_level'");
+    _Static_assert(sizeof(s->rodata->ring_bytes) == 4, "unexpected size of 'ring_bytes'");
+    _Static_assert(sizeof(s->rodata->left_out_per_mille) == 4, "unexpected size of 'left_out_per_mille'");
+    _Static_assert(sizeof(s->rodata->sampled) == 4, "unexpected size of 'sampled'");
+    _Static_assert(sizeof(s->rodata->hooks_floor) == 4, "unexpected size of 'hooks_floor'");
 #ifdef __cplusplus
 #undef _Static_assert
 #endif

@@ -73,7 +73,7 @@ int capture_fail(char *error, int status, const char *format, ...) __attribute__
 struct load_options {
     uint32_t ring_bytes, cgroup_level;
     uint32_t left_out_per_mille;
-    uint32_t floor; /* benches: the hooks do nothing (1), or nothing but look whether they have to (2) */
+    uint32_t floor;     /* benches: the hooks do nothing (1), or nothing but look whether they have to (2) */
     const char *refuse; /* tests: this program is refused as a kernel would; NULL: none */
 };
 /* Loads the programs of the set and attaches those of tracepoints. On failure *refused is the program that

@@ -8,78 +8,68 @@
 #include <bpf/skel_internal.h>
 
 struct userfault_events {
-	struct bpf_loader_ctx ctx;
-	struct {
-		struct bpf_map_desc rings;
-		struct bpf_map_desc selections;
-		struct bpf_map_desc statistics;
-		struct bpf_map_desc userfaults;
-		struct bpf_map_desc registered;
-		struct bpf_map_desc rodata;
-	} maps;
-	struct {
-		struct bpf_prog_desc userfault_call_ended;
-	} progs;
-	struct {
-		int userfault_call_ended_fd;
-	} links;
-	struct userfault_events__rodata {
-		uint32_t cgroup_level;
-		uint32_t ring_bytes;
-	} *rodata;
+    struct bpf_loader_ctx ctx;
+    struct {
+        struct bpf_map_desc rings;
+        struct bpf_map_desc selections;
+        struct bpf_map_desc statistics;
+        struct bpf_map_desc userfaults;
+        struct bpf_map_desc registered;
+        struct bpf_map_desc rodata;
+    } maps;
+    struct {
+        struct bpf_prog_desc userfault_call_ended;
+    } progs;
+    struct {
+        int userfault_call_ended_fd;
+    } links;
+    struct userfault_events__rodata {
+        uint32_t cgroup_level;
+        uint32_t ring_bytes;
+    } * rodata;
 };
 
-static inline int
-userfault_events__userfault_call_ended__attach(struct userfault_events *skel)
-{
-	int prog_fd = skel->progs.userfault_call_ended.prog_fd;
-	int fd = skel_raw_tracepoint_open(NULL, prog_fd);
+static inline int userfault_events__userfault_call_ended__attach(struct userfault_events *skel) {
+    int prog_fd = skel->progs.userfault_call_ended.prog_fd;
+    int fd = skel_raw_tracepoint_open(NULL, prog_fd);
 
-	if (fd > 0)
-		skel->links.userfault_call_ended_fd = fd;
-	return fd;
+    if (fd > 0)
+        skel->links.userfault_call_ended_fd = fd;
+    return fd;
 }
 
-static inline int
-userfault_events__attach(struct userfault_events *skel)
-{
-	int ret = 0;
+static inline int userfault_events__attach(struct userfault_events *skel) {
+    int ret = 0;
 
-	ret = ret < 0 ? ret : userfault_events__userfault_call_ended__attach(skel);
-	return ret < 0 ? ret : 0;
+    ret = ret < 0 ? ret : userfault_events__userfault_call_ended__attach(skel);
+    return ret < 0 ? ret : 0;
 }
 
-static inline void
-userfault_events__detach(struct userfault_events *skel)
-{
-	skel_closenz(skel->links.userfault_call_ended_fd);
+static inline void userfault_events__detach(struct userfault_events *skel) {
+    skel_closenz(skel->links.userfault_call_ended_fd);
 }
-static void
-userfault_events__destroy(struct userfault_events *skel)
-{
-	if (!skel)
-		return;
-	userfault_events__detach(skel);
-	skel_closenz(skel->progs.userfault_call_ended.prog_fd);
-	skel_closenz(skel->maps.rings.map_fd);
-	skel_closenz(skel->maps.selections.map_fd);
-	skel_closenz(skel->maps.statistics.map_fd);
-	skel_closenz(skel->maps.userfaults.map_fd);
-	skel_closenz(skel->maps.registered.map_fd);
-	skel_free_map_data(skel->rodata, skel->maps.rodata.initial_value, 4096);
-	skel_closenz(skel->maps.rodata.map_fd);
-	skel_free(skel);
+static void userfault_events__destroy(struct userfault_events *skel) {
+    if (!skel)
+        return;
+    userfault_events__detach(skel);
+    skel_closenz(skel->progs.userfault_call_ended.prog_fd);
+    skel_closenz(skel->maps.rings.map_fd);
+    skel_closenz(skel->maps.selections.map_fd);
+    skel_closenz(skel->maps.statistics.map_fd);
+    skel_closenz(skel->maps.userfaults.map_fd);
+    skel_closenz(skel->maps.registered.map_fd);
+    skel_free_map_data(skel->rodata, skel->maps.rodata.initial_value, 4096);
+    skel_closenz(skel->maps.rodata.map_fd);
+    skel_free(skel);
 }
-static inline struct userfault_events *
-userfault_events__open(void)
-{
-	struct userfault_events *skel;
+static inline struct userfault_events *userfault_events__open(void) {
+    struct userfault_events *skel;
 
-	skel = skel_alloc(sizeof(*skel));
-	if (!skel)
-		goto cleanup;
-	skel->ctx.sz = (void *)&skel->links - (void *)skel;
-	skel->rodata = skel_prep_map_data((void *)"\
+    skel = skel_alloc(sizeof(*skel));
+    if (!skel)
+        goto cleanup;
+    skel->ctx.sz = (void *)&skel->links - (void *)skel;
+    skel->rodata = skel_prep_map_data((void *)"\
 \x03\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
@@ -87,25 +77,24 @@ userfault_events__open(void)
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
-\0", 4096, 272);
-	if (!skel->rodata)
-		goto cleanup;
-	skel->maps.rodata.initial_value = (__u64) (long) skel->rodata;
-	return skel;
+\0",
+                                      4096, 272);
+    if (!skel->rodata)
+        goto cleanup;
+    skel->maps.rodata.initial_value = (__u64)(long)skel->rodata;
+    return skel;
 cleanup:
-	userfault_events__destroy(skel);
-	return NULL;
+    userfault_events__destroy(skel);
+    return NULL;
 }
 
-static inline int
-userfault_events__load(struct userfault_events *skel)
-{
-	struct bpf_load_and_run_opts opts = {};
-	int err;
+static inline int userfault_events__load(struct userfault_events *skel) {
+    struct bpf_load_and_run_opts opts = {};
+    int err;
 
-	opts.ctx = (struct bpf_loader_ctx *)skel;
-	opts.data_sz = 24728;
-	opts.data = (void *)"\
+    opts.ctx = (struct bpf_loader_ctx *)skel;
+    opts.data_sz = 24728;
+    opts.data = (void *)"\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
@@ -971,8 +960,8 @@ userfault_events__load(struct userfault_events *skel)
 \0\0\x04\0\0\0\x10\0\0\0\0\0\0\0\0\0\0\0\x1d\x02\0\0\x01\0\0\0\0\0\0\0\x31\0\0\
 \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x62\x74\x66\x5f\x74\x72\
 \x61\x63\x65\x5f\x73\x79\x73\x5f\x65\x78\x69\x74\0\0\0\0\0\0";
-	opts.insns_sz = 3112;
-	opts.insns = (void *)"\
+    opts.insns_sz = 3112;
+    opts.insns = (void *)"\
 \xbf\x16\0\0\0\0\0\0\xbf\xa1\0\0\0\0\0\0\x07\x01\0\0\x78\xff\xff\xff\xb7\x02\0\
 \0\x88\0\0\0\xb7\x03\0\0\0\0\0\0\x85\0\0\0\x71\0\0\0\x05\0\x38\0\0\0\0\0\x61\
 \xa1\x78\xff\0\0\0\0\xd5\x01\x01\0\0\0\0\0\x85\0\0\0\xa8\0\0\0\x61\xa1\x7c\xff\
@@ -1077,39 +1066,36 @@ userfault_events__load(struct userfault_events *skel)
 \x10\0\0\0\x61\x10\0\0\0\0\0\0\x63\x06\x58\0\0\0\0\0\x18\x61\0\0\0\0\0\0\0\0\0\
 \0\x14\0\0\0\x61\x10\0\0\0\0\0\0\x63\x06\x68\0\0\0\0\0\xb7\0\0\0\0\0\0\0\x95\0\
 \0\0\0\0\0\0";
-	err = bpf_load_and_run(&opts);
-	if (err < 0)
-		return err;
-	skel->rodata = skel_finalize_map_data(&skel->maps.rodata.initial_value,
-					4096, PROT_READ, skel->maps.rodata.map_fd);
-	if (!skel->rodata)
-		return -ENOMEM;
-	return 0;
+    err = bpf_load_and_run(&opts);
+    if (err < 0)
+        return err;
+    skel->rodata =
+        skel_finalize_map_data(&skel->maps.rodata.initial_value, 4096, PROT_READ, skel->maps.rodata.map_fd);
+    if (!skel->rodata)
+        return -ENOMEM;
+    return 0;
 }
 
-static inline struct userfault_events *
-userfault_events__open_and_load(void)
-{
-	struct userfault_events *skel;
+static inline struct userfault_events *userfault_events__open_and_load(void) {
+    struct userfault_events *skel;
 
-	skel = userfault_events__open();
-	if (!skel)
-		return NULL;
-	if (userfault_events__load(skel)) {
-		userfault_events__destroy(skel);
-		return NULL;
-	}
-	return skel;
+    skel = userfault_events__open();
+    if (!skel)
+        return NULL;
+    if (userfault_events__load(skel)) {
+        userfault_events__destroy(skel);
+        return NULL;
+    }
+    return skel;
 }
 
-__attribute__((unused)) static void
-userfault_events__assert(struct userfault_events *s __attribute__((unused)))
-{
+__attribute__((unused)) static void userfault_events__assert(struct userfault_events *s
+                                                             __attribute__((unused))) {
 #ifdef __cplusplus
 #define _Static_assert static_assert
 #endif
-	_Static_assert(sizeof(s->rodata->cgroup_level) == 4, "unexpected size of 'cgroup_level'");
-	_Static_assert(sizeof(s->rodata->ring_bytes) == 4, "unexpected size of 'ring_bytes'");
+    _Static_assert(sizeof(s->rodata->cgroup_level) == 4, "unexpected size of 'cgroup_level'");
+    _Static_assert(sizeof(s->rodata->ring_bytes) == 4, "unexpected size of 'ring_bytes'");
 #ifdef __cplusplus
 #undef _Static_assert
 #endif

@@ -141,7 +141,7 @@ export class CollectorClient {
     await this.#json("POST", "/v1/unregister", { app, process });
   }
 
-  /** `EndedRequest` in protocol.ts. */
+  /** `/v1/ended` in protocol.ts. */
   async ended(app: string, process: string, status: number): Promise<void> {
     await this.#json("POST", "/v1/ended", { app, process, status });
   }

@@ -6,7 +6,7 @@
  *   GET  /v1/stats                            → CollectorStats
  *   POST /v1/register         RegisterRequest → { incarnation }
  *   POST /v1/unregister       ProcessRequest  → {}
- *   POST /v1/ended            EndedRequest    → {}                 what `run` saw when it waited for the command
+ *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
  *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
@@ -79,11 +79,6 @@ export interface WireCommitted {
 export interface ProcessRequest {
   readonly app: string;
   readonly process: string;
-}
-
-export interface EndedRequest extends ProcessRequest {
-  /** Exit status as a shell tells it: 128 + n if signal n ended it. */
-  readonly status: number;
 }
 
 export interface WireCut {

@@ -40,12 +40,6 @@ export function captureParts(): readonly CapturePart[] {
   }
 }
 
-/** Parts that no variant can do here: without them nothing can be captured. */
-export function missingParts(parts: readonly CapturePart[]): string[] {
-  const names = [...new Set(parts.map(({ part }) => part))];
-  return names.filter((name) => !parts.some(({ part, usable }) => part === name && usable));
-}
-
 /** Throws RL_NOT_SUPPORTED naming the first missing capability and its reason. */
 export function requireSupport(...names: string[]): void {
   const found = kernelSupport();
