@@ -157,7 +157,8 @@ live("kill -9 of the collector under load, again and again: no byte is missing o
     rig.cgroup("server").kill();
     await until(
       "both ended",
-      async () => (await stateOf(rig, "client")) !== "running" && (await stateOf(rig, "server")) !== "running",
+      async () =>
+        (await stateOf(rig, "client")) !== "running" && (await stateOf(rig, "server")) !== "running",
     );
     const { covered, faults } = tile(await rig.events());
     expect(faults).toEqual([]);
