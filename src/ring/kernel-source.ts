@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
+import { COMMIT_INTERVAL_MS } from "../model/limits.ts";
 import { call, type NativeAddon, type NativeHandle, native, type UserfaultHandle } from "./binding.ts";
 import type {
   CaptureCounters,
@@ -74,6 +75,7 @@ export class KernelSource implements EventSource {
   #userfaults: UserfaultHandle | undefined;
   #helpedUserfaults = false;
   #closed = false;
+  #flushAtMs = 0;
 
   private constructor(addon: NativeAddon, handle: NativeHandle, captures: boolean, lock: () => () => void) {
     this.#native = addon;
@@ -159,7 +161,15 @@ export class KernelSource implements EventSource {
   }
 
   drain(buffer: Uint8Array): DrainResult {
+    this.#flushMoved();
     return this.#reader.drain(buffer);
+  }
+
+  /** Where no record tells of each call (progress=exit) whoever has moved a socket is looked at now and then; else it costs nothing. */
+  #flushMoved(): void {
+    if (!this.#captures || performance.now() < this.#flushAtMs) return;
+    this.#flushAtMs = performance.now() + COMMIT_INTERVAL_MS;
+    call("flush", () => this.#native.flush(this.#handle, []));
   }
 
   commit(position: number): void {
