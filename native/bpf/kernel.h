@@ -33,6 +33,7 @@ typedef __s64 int64_t;
 #define MSG_ERRQUEUE 0x2000
 #define PF_EXITING 4
 #define EAGAIN 11
+#define EFAULT 14
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define TCPF(state) (1u << (state))

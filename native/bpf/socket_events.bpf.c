@@ -283,6 +283,23 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
         }
         return;
     }
+    if (!c->owner && by_itself(&now, to)) { /* its listener is closed, and nobody has accepted it */
+        state = selected(&process);
+        if (state) {
+            c->owner = process;
+            c->incarnation = state->incarnation;
+            tell_end_sent(c, failing());
+            c->flags |= CONNECTION_RELEASED;
+        }
+        return;
+    }
+    if (by_itself(&now, to)) { /* a reset: by a task that dies, or by its own wish */
+        state = selected(&process);
+        if (state && owned(c, state, process)) {
+            tell_sent(c, c->final_sent);
+            tell_end_sent(c, failing());
+        }
+    }
     if (!now.failed && !now.fin_received &&
         !(c->flags & CONNECTION_OVER)) { /* it closes or disconnects by itself */
         c->final_received = received_offset(&now, c);
@@ -438,8 +455,8 @@ static __always_inline void unix_count(struct unix_end *end, int receive, uint64
 
 /* Bytes, or whole messages. A 0 from a seqpacket is the end of file once the other side is shut down. */
 static __always_inline uint64_t unix_length(const struct sock *sk, int result, int receive) {
-    if (result < 0)
-        return 0;
+    if (result < 0) /* a packet that could not be copied is gone */
+        return receive && result == -EFAULT && sk->sk_type == SOCK_SEQPACKET;
     if (sk->sk_type == SOCK_STREAM)
         return result;
     return receive && result == 0 && sk->sk_shutdown & RCV_SHUTDOWN ? 0 : 1;
@@ -554,14 +571,17 @@ static __always_inline void unix_sent(struct sock *sk, int result, struct proces
     struct unix_end *end;
     int left;
 
-    if (!length)
+    if (!length && !(sk->sk_shutdown & RCV_SHUTDOWN))
         return;
     end = unix_used(sk, state, process);
     if (!end)
         return;
-    unix_count(end, 0, length);
+    if (length)
+        unix_count(end, 0, length);
     if (!unix_owned(sk, end, state, process))
         return;
+    if (result < 0) /* EPIPE, ECONNRESET: it knows that the other end is gone */
+        unix_tell_end(end, CAPTURE_END_RECEIVED);
     left = unix_tell_open(end, unix_open_bit(sk)) | unix_tell_sent(end);
     unix_settle(end, left);
 }
@@ -574,6 +594,8 @@ static __always_inline void unix_peeked(struct sock *sk, struct unix_end *end, i
     if (sk->sk_type == SOCK_STREAM && sk->sk_peek_off >= 0)
         length = (uint32_t)sk->sk_peek_off;
     raise(&end->looked, end->received + length);
+    if (sk->sk_type == SOCK_SEQPACKET && sk->sk_peek_off >= 0) /* in bytes: any packet that is there */
+        raise(&end->looked, unix_peer_sent(sk));
 }
 
 static __always_inline void unix_received(struct sock *sk, int result, int flags, struct process_state *state,
@@ -599,7 +621,7 @@ static __always_inline void unix_received(struct sock *sk, int result, int flags
         raise(&end->looked, end->received + unix_queued(sk, 0));
     left = unix_tell_open(end, unix_open_bit(sk)) | unix_tell_received(end) | unix_tell_seen(end);
     unix_settle(end, left);
-    if (result == 0 && sk->sk_shutdown & RCV_SHUTDOWN)
+    if (result <= 0 && sk->sk_shutdown & RCV_SHUTDOWN)
         unix_tell_end(end, CAPTURE_END_RECEIVED);
     if (unix_missing(sk, end) && unix_taken_unseen(sk, end))
         verdict(state, process, RECOVERY_VERDICT_OTHER_SOCKET, 0);

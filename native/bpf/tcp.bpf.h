@@ -192,7 +192,8 @@ static __always_inline uint32_t queued(const struct tcp_now *now) {
 /* Whoever polls is told at once, so what has arrived counts. A reset leaves no number but an error; so does a
  * disconnect of our own. */
 static __always_inline int end_arrived(const struct tcp_now *now, const struct connection *c) {
-    return now->fin_received || (now->state == TCP_CLOSE && now->failed && !(c->flags & CONNECTION_OVER));
+    return now->fin_received || (now->state == TCP_CLOSE && !(c->flags & CONNECTION_OVER) &&
+                                 (now->failed || (now->descriptor && now->connected)));
 }
 
 /* ---- telling ---- */

@@ -16,6 +16,10 @@ export class ProcessBuffer {
   readonly app: AppLog;
   readonly state: ProcessState;
   columns: EventColumns;
+  /** Times of its newest records, ns: of data, of an ending by a task that was not dying, of one that was. */
+  lastDataNs = 0;
+  lastEndNs = 0;
+  lastFailingEndNs = 0;
   readonly #bootId: string;
   #channels: ChannelCache;
   readonly #addChannel = (name: string): number => this.columns.addChannel(name);
@@ -48,6 +52,7 @@ export class ProcessBuffer {
     const unix = (records.flags[row]! & RingFlag.UNIX) !== 0;
     const channel = this.#channels.index(unix, sender, receiver, this.#addChannel);
     const begin = records.begin[row]!;
+    this.lastDataNs = Math.max(this.lastDataNs, records.time[row]!);
     this.columns.pushRange(
       sends ? EVENT_KIND.send : kind === RingKind.PEEK ? EVENT_KIND.peek : EVENT_KIND.receive,
       channel,

@@ -51,6 +51,10 @@ export interface Settling {
   readonly nowMs: number;
 }
 
+/** Between the endings of the first and the last task of a process that is killed as a whole, and between the first and what another still does. */
+const KILLED_TOGETHER_NS = 100e6;
+const STILL_AT_WORK_NS = 10e6;
+
 type Fate = "sent" | "failed";
 
 export class SocketMessages {
@@ -114,7 +118,11 @@ export class SocketMessages {
       unix,
       time: records.time[row]!,
     };
-    if (sends && (flags & RingFlag.FAILING) !== 0) this.#hold(message);
+    const failing = sends && (flags & RingFlag.FAILING) !== 0;
+    const ends = sends && (flags & RingFlag.END) !== 0; // an opening may be told late, by a flush
+    if (ends && failing) process.lastFailingEndNs = Math.max(process.lastFailingEndNs, message.time);
+    else if (ends) process.lastEndNs = Math.max(process.lastEndNs, message.time);
+    if (failing) this.#hold(message);
     else if (sends) this.#send(process, message);
     else this.#receive(process, message);
   }
@@ -167,8 +175,13 @@ export class SocketMessages {
       if (!message.sends) continue;
       const process = this.#processOf(message);
       const leftMs = message.sinceMs + FAILING_END_MS - nowMs;
-      if (process === undefined || !populated(process)) this.#fail(message);
-      else if (leftMs <= 0) {
+      if (process === undefined) {
+        this.#fail(message);
+        continue;
+      }
+      const ended = !populated(process);
+      if (ended && !outlived(message, process)) this.#fail(message);
+      else if (ended || leftMs <= 0) {
         this.#drop(message);
         this.#send(process, message);
       } else waitMs = Math.max(waitMs, leftMs);
@@ -253,6 +266,16 @@ export class SocketMessages {
   known(names: Iterable<string>): void {
     for (const name of names) this.#remember(name, "sent");
   }
+}
+
+/** The process went on after the task that ended: it did something else, or ended well. Of those that are killed together one may be last by a moment. */
+function outlived({ time }: HeldMessage, process: ProcessBuffer): boolean {
+  return (
+    process.state.exitStatus === 0 ||
+    process.lastEndNs > time ||
+    process.lastFailingEndNs > time + KILLED_TOGETHER_NS ||
+    process.lastDataNs > time + STILL_AT_WORK_NS
+  );
 }
 
 function keyOf({ name, sends }: Pick<HeldMessage, "name" | "sends">): string {
