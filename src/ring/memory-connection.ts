@@ -6,7 +6,7 @@
  */
 import { dsmEntity, dsmEvent, entityName } from "../format/dsm-record.ts";
 import { parseEvent } from "../format/interchange.ts";
-import { SLOT_BYTES } from "../format/ring-layout.ts";
+import { RING_LAYOUT_VERSION, SLOT_BYTES } from "../format/ring-layout.ts";
 import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/ring-record.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
@@ -35,7 +35,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** Throws RL_BAD_RECORD. */
 export function parseHello(text: string): MemoryHello {
   const { version, application, rank } = parseObject(text);
-  if (version !== 1 || typeof application !== "string" || !NAME.test(application))
+  if (version !== RING_LAYOUT_VERSION || typeof application !== "string" || !NAME.test(application))
     throw wrong(`its first message is not that of this version: ${text.slice(0, 80)}`);
   if (!Number.isInteger(rank) || (rank as number) < 0 || (rank as number) > MAX_RANK)
     throw wrong(`it claims rank ${String(rank)}`);

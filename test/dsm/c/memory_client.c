@@ -104,9 +104,9 @@ int main(int argc, char **argv) {
     if (strcmp(mode, "file") == 0 || strcmp(mode, "unsealed") == 0)
         ring = odd_descriptor(mode);
     if (strcmp(mode, "hello") == 0)
-        say("{\"version\":1,\"application\":\"../x\",\"rank\":1}", ring);
+        say("{\"version\":2,\"application\":\"../x\",\"rank\":1}", ring);
     else
-        say("{\"version\":1,\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}", ring);
+        say("{\"version\":2,\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}", ring);
     misbehave(mode);
     char end;
     if (strcmp(mode, "half") == 0 && read(STDIN_FILENO, &end, 1) == 1)
