@@ -43,7 +43,8 @@ struct process_state {
     uint32_t spilled; /* entries of `closed` that are its own */
     uint64_t other;   /* the process that used the same socket, and the first such socket's names */
     uint64_t other_local, other_remote;
-    uint32_t moved; /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
+    uint64_t misses; /* runs left out of the programs that tell what it uses, when it was looked at last */
+    uint32_t moved;  /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
     uint32_t reserved;
 };
 
@@ -134,9 +135,10 @@ struct take_moved_args {
     uint32_t reserved;
 };
 
-/* Argument of the syscall program condemn: gives all selected processes that use something a verdict. */
+/* Argument of the syscall program condemn: so many runs were left out by now. */
 struct condemn_args {
-    uint32_t uses;
+    uint64_t misses;
+    uint32_t uses; /* who uses such sockets and was looked at before gets the verdicts */
     uint32_t verdicts;
 };
 

@@ -319,8 +319,11 @@ int push_closed(struct push_closed_args *args) {
 /* A run was left out: whoever uses what leaves no position behind can't be followed. */
 static long condemn_one(struct bpf_map *map, const void *key, struct process_state *state,
                         struct condemn_args *args) {
+    if (state->misses == args->misses)
+        return 0;
     if (state->uses & args->uses)
         __sync_fetch_and_or(&state->verdicts, args->verdicts);
+    state->misses = args->misses;
     return 0;
 }
 

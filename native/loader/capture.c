@@ -422,7 +422,7 @@ static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
 
 static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation) {
     const uint32_t slot = cgroup_id % CAPTURE_FILTER_ENTRIES, one = 1;
-    const struct process_state fresh = {.incarnation = incarnation};
+    const struct process_state fresh = {.incarnation = incarnation, .misses = misses_that_matter(capture)};
     struct process_state now;
     int status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
 

@@ -415,12 +415,8 @@ void closed_forget(struct capture *capture, uint64_t cgroup_id) {
         visit_closed(capture, cgroup_id, forget_one, &pending);
 }
 
-/* A run that was left out in the middle of a conversation over AF_UNIX, of a look, of a datagram, has left
- * nothing behind. */
-static int condemn_missed(struct capture *capture) {
+uint64_t misses_that_matter(const struct capture *capture) {
     static const enum capture_program LEFT_OUT[] = {PROGRAM_SOCK_SENT, PROGRAM_SOCK_RECEIVED};
-    struct condemn_args args = {.uses = USES_UNIX | USES_PEEK | USES_DATAGRAMS,
-                                .verdicts = 1u << RECOVERY_VERDICT_MISSED};
     uint64_t misses = 0;
 
     for (size_t i = 0; i < sizeof(LEFT_OUT) / sizeof(LEFT_OUT[0]); i++) {
@@ -429,13 +425,19 @@ static int condemn_missed(struct capture *capture) {
         if (program >= 0 && bpf_info(program, &info, sizeof(info)) == 0)
             misses += info.recursion_misses;
     }
-    if (misses == capture->misses)
-        return 0;
-    const int status = bpf_run(capture->objects.programs[PROGRAM_CONDEMN], &args, sizeof(args));
-    if (status < 0)
-        return status;
-    capture->misses = misses;
-    return 0;
+    return misses;
+}
+
+/* A run that was left out in the middle of a conversation over AF_UNIX, of a look, of a datagram, has left
+ * nothing behind. Each process knows how many there were when it was looked at last, whoever looked. */
+static int condemn_missed(struct capture *capture) {
+    struct condemn_args args = {.misses = misses_that_matter(capture),
+                                .uses = USES_UNIX | USES_PEEK | USES_DATAGRAMS,
+                                .verdicts = 1u << RECOVERY_VERDICT_MISSED};
+    const int status =
+        args.misses == 0 ? 0 : bpf_run(capture->objects.programs[PROGRAM_CONDEMN], &args, sizeof(args));
+
+    return status < 0 ? status : 0;
 }
 
 int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_entry **entries,

@@ -62,7 +62,6 @@ struct objects { /* descriptors; -1 = none */
 struct capture {
     struct objects objects;
     struct capture_config config;
-    uint64_t misses; /* runs left out of the programs whose misses are verdicts, as last seen */
 };
 
 /* Formats into `error` if there is one and returns `status`. */
@@ -110,6 +109,8 @@ bool probe_has_rights(void);
 int possible_cpus(void);
 
 /* cut.c */
+uint64_t
+misses_that_matter(const struct capture *capture); /* runs left out of programs whose misses are verdicts */
 void closed_forget(struct capture *capture, uint64_t cgroup_id);
 int iterate_once(int program, char *error); /* reads all that the iterator prints and forgets it */
 
