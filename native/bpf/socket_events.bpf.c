@@ -267,7 +267,7 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
     tcp_look(tcp, &now); /* the state is still the one before */
     if (!c && by_itself(&now, to))
         c = met_late(sk, &now);
-    if (!c || !(c->flags & CONNECTION_NAMED))
+    if (!c || (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 1)))
         return;
     if (!(c->flags & CONNECTION_SENT_FINAL)) {
         c->final_sent = sent_offset(&now, c);
@@ -347,13 +347,14 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
     const struct tcp_sock *tcp;
     struct tcp_now now = {};
 
-    if (!c || !may_tell(c))
+    if (!c || c->flags & CONNECTION_RELEASED || !still_recorded(c))
         return 0;
     tcp = bpf_skc_to_tcp_sock(sk);
     if (!tcp)
         return 0;
     tcp_look(tcp, &now);
-    release(c, &now, 0);
+    if (c->flags & CONNECTION_NAMED || name_late(&now, c, 1))
+        release(c, &now, 0);
     return 0;
 }
 

@@ -140,6 +140,10 @@ static __always_inline int name_late(const struct tcp_now *now, struct connectio
         return 0;
     if (!locked && now->snd_una != now->write_seq)
         return 0;
+    if (now->state == TCP_CLOSE) { /* with or without a FIN: whoever connected was seen to, as it did */
+        name_from(now, c, first - una == 2);
+        return 1;
+    }
     if (in_state(now, FIN_SENT_STATES) && now->snd_nxt == now->write_seq)
         first--;
     name_from(now, c, una != first);

@@ -114,16 +114,31 @@ static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t creat
     return end;
 }
 
-/* Who connected: the accepted socket bears its listener's address. A socketpair has none, and where both are
- * bound nothing tells. */
+/* The very address of its listener, and not one of its own. */
+static __always_inline int unix_shares_address(const struct unix_sock *unix) {
+    return BPF_CORE_READ(unix, addr, refcnt.refs.counter) > 1;
+}
+
+/* Who connected: the accepted socket bears its listener's address. A socketpair has none. Where both are
+ * bound (a client with SO_PASSCRED is, too) the one that shares its address accepted, as long as the listener
+ * lives. */
 static __always_inline uint32_t unix_open_bit(struct sock *sk) {
     struct unix_sock *unix = bpf_skc_to_unix_sock(sk);
     struct sock *peer = unix ? unix->peer : 0;
     struct unix_sock *other = peer ? bpf_skc_to_unix_sock(peer) : 0;
+    int accepted, connected;
 
-    if (!other || !unix->addr == !other->addr)
+    if (!other)
         return 0;
-    return unix->addr ? CAPTURE_OPEN_RECEIVED : CAPTURE_OPEN_SENT;
+    accepted = unix->addr != 0;
+    connected = other->addr != 0;
+    if (accepted && connected) {
+        accepted = unix_shares_address(unix);
+        connected = unix_shares_address(other);
+    }
+    if (accepted == connected)
+        return 0;
+    return accepted ? CAPTURE_OPEN_RECEIVED : CAPTURE_OPEN_SENT;
 }
 
 /* ---- telling ---- */

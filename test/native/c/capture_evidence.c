@@ -316,18 +316,22 @@ static void accept_unix(int fd, struct told *told) {
     close(one);
 }
 
+static int credentials; /* the client asks for them, and is bound for it */
+
 static void connect_unix(int fd, struct told *told) {
     const int one = socket(AF_UNIX, SOCK_STREAM, 0);
     (void)fd;
+    CHECK(setsockopt(one, SOL_SOCKET, SO_PASSCRED, &credentials, sizeof(credentials)) == 0);
     CHECK(connect(one, (struct sockaddr *)&name, sizeof(name)) == 0);
     step(told);
     send_all(one, block, 1, told);
     close(one);
 }
 
-static void case_open_unix(void) {
-    needs_each_call();
+static void open_unix(int client_is_bound) {
     const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    credentials = client_is_bound;
 
     set_up();
     name.sun_family = AF_UNIX;
@@ -336,7 +340,6 @@ static void case_open_unix(void) {
     struct actor *client = new_actor(1), *server = new_actor(1);
     start(server, accept_unix, dup(listener));
     start(client, connect_unix, -1);
-    close(listener);
     reached(client, 1);
     reached(server, 1);
     frozen_cut(client);
@@ -349,6 +352,16 @@ static void case_open_unix(void) {
     reached(server, 2);
     EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_OPEN), 1);
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+}
+
+static void case_open_unix(void) {
+    needs_each_call();
+    open_unix(0);
+}
+
+static void case_open_unix_bound(void) {
+    needs_each_call();
+    open_unix(1);
 }
 
 /* ---- ending ---- */
@@ -727,6 +740,7 @@ int main(int argc, char **argv) {
         {"oob-unix-passed-over", case_oob_unix_passed_over},
         {"open-waits-for-accept", case_open_waits_for_accept},
         {"open-unix", case_open_unix},
+        {"open-unix-bound", case_open_unix_bound},
         {"end-by-shutdown", case_end_by_shutdown},
         {"end-by-reset", case_end_by_reset},
         {"end-by-exit", case_end_by_exit},
