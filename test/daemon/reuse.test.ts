@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { expect, test } from "vitest";
+import { isUnit } from "../../src/log/complete-cut.ts";
 import type { CheckpointEvent, Event } from "../../src/model/event.ts";
 import { compile } from "../native/c-build.ts";
 import { tile } from "../native/tiling.ts";
@@ -46,6 +47,7 @@ function sentBy(events: readonly Event[], process: string): Talked[] {
   const found = new Map<string, { channel: string; sent: number }>();
   for (const event of events) {
     if (event.type !== "send" || event.process !== process || !event.channel.startsWith("tcp:")) continue;
+    if (isUnit(event.channel)) continue;
     const one = found.get(event.channel) ?? { channel: event.channel, sent: 0 };
     found.set(event.channel, one);
     one.sent += event.end - event.begin;
