@@ -45,9 +45,10 @@ export class PayloadRig {
     execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });
     this.#traffic = compile("payload_traffic", ["test/payload/c/traffic_helper.c"], ["-O2", "-pthread"]);
     this.cgroups = new TestCgroups(`payload-${name}`);
-    this.cgroups.make("p");
+    const recorded = this.cgroups.make("p");
     this.pinDir = `/sys/fs/bpf/payload-${name}-${process.pid}`;
     this.#source = KernelSource.open({ pinDir: this.pinDir, ringBytes: 1 << 20, cgroupLevel: 2 });
+    this.#source.select(recorded, true, 1); // who is not recorded has no names, and no payload is logged of it
   }
 
   get appCgroup(): string {
