@@ -1,7 +1,7 @@
 /**
  * What was recorded, ready to be replayed under other checkpoints: events of all processes in typed arrays that threads share, and which
  * sends each receive got its bytes from. Recorded checkpoints and message logs are left out, what a rollback undid too: the policies
- * bring their own.
+ * bring their own. Bytes that were looked at count as received at the first look: who has seen them depends on their sender.
  */
 import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import { Float64List, Uint32List } from "../graph/growable.ts";
@@ -12,6 +12,8 @@ import type { Event } from "../model/event.ts";
 export const OTHER = 0;
 export const SEND = 1;
 export const RECEIVE = 2;
+/** While it is recorded only: a look at bytes that are not received yet. */
+const LOOK = 3;
 
 /** Processes of one comparison, count: who depends on whom is kept as a square. */
 const MAX_COMPARED_PROCESSES = 4096;
@@ -47,6 +49,7 @@ class History {
   /** Recorded checkpoints: index, and events and gaps before it. */
   readonly checkpoints: { readonly index: number; readonly events: number; readonly gaps: number }[] = [];
   gaps = 0;
+  looks = false;
 
   rollBack(index: number): void {
     while ((this.checkpoints.at(-1)?.index ?? 0) > index) this.checkpoints.pop();
@@ -90,7 +93,9 @@ export class Recorder {
   #push(history: History, event: Event): void {
     const range = "begin" in event && event.begin < event.end ? event : undefined;
     const isSend = event.type === "send" || ("role" in event && event.role === "source");
-    history.kind.push(range === undefined ? OTHER : isSend ? SEND : RECEIVE);
+    const code = isSend ? SEND : event.type === "peek" ? LOOK : RECEIVE;
+    history.looks ||= code === LOOK;
+    history.kind.push(range === undefined ? OTHER : code);
     history.channel.push(range === undefined ? 0 : this.#channel(range.channel));
     history.begin.push(range?.begin ?? 0);
     history.end.push(range?.end ?? 0);
@@ -146,9 +151,28 @@ export class Recorder {
       columns.channel.set(history.channel.view(), at);
       columns.begin.set(history.begin.view(), at);
       columns.end.set(history.end.view(), at);
+      if (history.looks) receiveLooks(columns, at, start[p + 1] as number);
       setClock(columns.clock.subarray(at, start[p + 1]), timed ? history.time.view() : undefined);
     });
     return { ...columns, ...matches(columns) };
+  }
+}
+
+/** Events [from, to) of one process: looks become receives, and later ones of the same channel begin where the bytes looked at end. */
+function receiveLooks({ kind, channel, begin, end }: Columns, from: number, to: number): void {
+  const looks = new Map<number, { readonly begin: number; end: number }[]>();
+  for (let e = from; e < to; e += 1) {
+    if (kind[e] !== RECEIVE && kind[e] !== LOOK) continue;
+    const of = channel[e] as number;
+    const seen = looks.get(of) ?? [];
+    for (const look of seen)
+      if (look.begin <= (begin[e] as number)) begin[e] = Math.max(begin[e] as number, look.end);
+    if (kind[e] === LOOK) {
+      const last = seen.at(-1);
+      if (last?.end === begin[e]) last.end = end[e] as number;
+      else looks.set(of, [...seen, { begin: begin[e] as number, end: end[e] as number }]);
+    }
+    kind[e] = (begin[e] as number) < (end[e] as number) ? RECEIVE : OTHER;
   }
 }
 

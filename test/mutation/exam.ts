@@ -125,6 +125,15 @@ export function wrongAnswers(sound: Engine, asked: readonly Question[]): WrongAn
   asked.forEach(({ events, options, right }, seed) => {
     const solve = (from: readonly Event[], how: Options): RecoveryLine =>
       sound.computeLine(evidenceFor(sound, from), how);
+    /** Without an event the rest may be no history: a rollback needs its checkpoint. */
+    const solveChanged = (from: readonly Event[]): RecoveryLine[] => {
+      try {
+        return [solve(from, options)];
+      } catch (error) {
+        if ((error as { code?: string }).code !== "RL_BAD_INPUT") throw error;
+        return [];
+      }
+    };
     const answer = solve(events, options);
     const tries: RecoveryLine[] = [...changed(answer, new Random(seed))];
     for (const policy of POLICIES) tries.push(solve(events, { ...options, ...policy }));
@@ -137,9 +146,9 @@ export function wrongAnswers(sound: Engine, asked: readonly Question[]): WrongAn
         (line) => line.type === "page-fault" && line.process === event.process,
       );
       if (event.type === "send" && later > i)
-        tries.push(solve(events.with(i, idle).with(later, event), options));
+        tries.push(...solveChanged(events.with(i, idle).with(later, event)));
       if (event.type !== "checkpoint" && event.type !== "rollback")
-        tries.push(solve(events.with(i, idle), options));
+        tries.push(...solveChanged(events.with(i, idle)));
     });
     for (const wrong of tries)
       if (canonical(wrong as Answer) !== right) list.push({ events, options, answer: wrong });

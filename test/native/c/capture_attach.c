@@ -164,7 +164,7 @@ static void same_verdicts(void) {
     EQUAL(capture_verdicts(test.capture, &here, &count, NULL), 0);
     EQUAL(remote_verdicts(&helper.remote, &there, &remote_count, NULL), 0);
     EQUAL(remote_count, count);
-    CHECK(memcmp(here, there, count * sizeof(*here)) == 0);
+    CHECK(count == 0 || memcmp(here, there, count * sizeof(*here)) == 0);
     free(here), free(there);
 }
 
