@@ -270,7 +270,9 @@ class Planner {
       ? await this.#payload?.read(receives, received, other.entry.sent)
       : undefined;
     if (bytes?.length !== other.entry.sent - received) {
-      this.#place(other, end, other.entry.sent, "nowhere", SENDER_GONE);
+      const why =
+        this.#payload === undefined ? SENDER_GONE : `${SENDER_GONE}; the payload log lacks some of it`;
+      this.#place(other, end, other.entry.sent, "nowhere", why);
       return false;
     }
     const unacknowledged = end.socket.stream.unacknowledged;

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { isUnit } from "../../src/log/complete-cut.ts";
 import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { tile } from "../native/tiling.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
@@ -106,7 +107,9 @@ live(
         return (
           new Set(
             events.flatMap((event) =>
-              event.process === "client" && event.type === "send" ? [event.channel] : [],
+              event.process === "client" && event.type === "send" && !isUnit(event.channel)
+                ? [event.channel]
+                : [],
             ),
           ).size === 2
         );
