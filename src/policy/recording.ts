@@ -169,7 +169,7 @@ function receiveLooks({ kind, channel, begin, end }: Columns, from: number, to: 
       if (look.begin <= (begin[e] as number)) begin[e] = Math.max(begin[e] as number, look.end);
     if (kind[e] === LOOK) {
       const last = seen.at(-1);
-      if (last?.end === begin[e]) last.end = end[e] as number;
+      if (last !== undefined && last.end === begin[e]) last.end = end[e] as number;
       else looks.set(of, [...seen, { begin: begin[e] as number, end: end[e] as number }]);
     }
     kind[e] = (begin[e] as number) < (end[e] as number) ? RECEIVE : OTHER;
