@@ -34,6 +34,7 @@ typedef __s64 int64_t;
 #define PF_EXITING 4
 #define EAGAIN 11
 #define EFAULT 14
+#define EPIPE 32
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define TCPF(state) (1u << (state))

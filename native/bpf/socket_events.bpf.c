@@ -34,6 +34,27 @@ static __always_inline int is_kernel_socket(const struct sock *sk) {
 
 /* ---- whose it is ---- */
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct kernfs_node___made {
+    uint64_t id;
+};
+struct cgroup___made {
+    int level;
+    struct kernfs_node___made *kn;
+};
+struct sock_cgroup_data___made {
+    struct cgroup___made *cgroup;
+};
+struct sock___made {
+    struct sock_cgroup_data___made sk_cgrp_data;
+};
+#pragma clang attribute pop
+
+/* The cgroup that made the socket; of one that was accepted, its listener. */
+static __always_inline struct cgroup___made *made_in(const struct sock *sk) {
+    return BPF_CORE_READ((struct sock___made *)sk, sk_cgrp_data.cgroup);
+}
+
 /* Two units of recovery on one end of a channel: nobody can say whose bytes are whose. Both are told. */
 static __always_inline void shared_by(struct process_state *state, uint64_t process, uint64_t other,
                                       uint64_t local, uint64_t remote) {
@@ -53,6 +74,16 @@ static __noinline void shared(struct process_state *state, uint64_t process, uin
         shared_by(state, process, owner, local, remote);
     if (others)
         shared_by(others, owner, process, local, remote);
+}
+
+/* Who takes up a socket that another recorded process has made or accepted: that one knows the connection as
+ * well. */
+static __noinline void handed_over(struct connection *c, struct process_state *state, uint64_t process) {
+    struct cgroup___made *cgroup = made_in((struct sock *)c->sock);
+    uint64_t maker = BPF_CORE_READ(cgroup, kn, id);
+
+    if (maker != process && bpf_map_lookup_elem(&processes, &maker))
+        shared(state, process, maker, c->local, c->remote);
 }
 
 /* A descriptor alone is no use: whoever uses it first owns it, also where another holds it. */
@@ -83,12 +114,14 @@ static __always_inline int owned(struct connection *c, struct process_state *sta
 static __always_inline struct connection *used(const struct sock *sk, const struct tcp_now *now,
                                                struct process_state *state, uint64_t process) {
     struct connection *c = bpf_sk_storage_get(&connections, (void *)sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    int taken_up;
 
     if (!c)
         c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0); /* another made it this very moment */
     if (!c)
         return 0; /* no memory: the next look makes it */
     c->sock = (uint64_t)sk;
+    taken_up = !c->owner || c->flags & CONNECTION_HELD;
     if (!owned(c, state, process))
         return 0;
     if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0)) {
@@ -96,6 +129,8 @@ static __always_inline struct connection *used(const struct sock *sk, const stru
             verdict(state, process, RECOVERY_VERDICT_OLD_CONNECTION, 0);
         return 0;
     }
+    if (taken_up)
+        handed_over(c, state, process);
     tell_open(c);
     return c;
 }
@@ -572,8 +607,12 @@ static __always_inline void unix_sent(struct sock *sk, int result, struct proces
     struct unix_end *end;
     int left;
 
-    if (!length && !(sk->sk_shutdown & RCV_SHUTDOWN))
+    if (!length && !(sk->sk_shutdown & RCV_SHUTDOWN)) {
+        /* The other end may have shut down its half, and no state tells that from a shutdown of our own. */
+        if (result == -EPIPE)
+            verdict(state, process, RECOVERY_VERDICT_OTHER_SOCKET, 0);
         return;
+    }
     end = unix_used(sk, state, process);
     if (!end)
         return;
@@ -786,19 +825,6 @@ struct files_struct___call {
 struct task_struct___call {
     struct files_struct___call *files;
 };
-struct kernfs_node___call {
-    uint64_t id;
-};
-struct cgroup___call {
-    int level;
-    struct kernfs_node___call *kn;
-};
-struct sock_cgroup_data___call {
-    struct cgroup___call *cgroup;
-};
-struct sock___call {
-    struct sock_cgroup_data___call sk_cgrp_data;
-};
 #pragma clang attribute pop
 
 #define S_IFMT 0170000
@@ -823,7 +849,7 @@ static __always_inline struct sock *socket_of(uint32_t fd) {
 /* Made in the process's own cgroup, so that its hooks see the connection's beginning and end, however short
  * it is. */
 static __always_inline int made_here(struct sock *sk, uint64_t process) {
-    struct cgroup___call *cgroup = BPF_CORE_READ((struct sock___call *)sk, sk_cgrp_data.cgroup);
+    struct cgroup___made *cgroup = made_in(sk);
 
     return BPF_CORE_READ(cgroup, kn, id) == process || BPF_CORE_READ(cgroup, level) > (int)cgroup_level;
 }

@@ -205,6 +205,17 @@ static void case_accept_here_use_there(void) {
     EQUAL(count_records(worker, RECOVERY_VERDICT) + count_records(dispatcher, RECOVERY_VERDICT), 0);
 }
 
+static void listen_accept_and_pass(int fd, struct told *told) {
+    uint16_t port;
+    const int listener = listen_tcp(&port);
+    (void)fd;
+    told->sent = port;
+    step(told);
+    const int one = accept_one(listener);
+    pass_fd(hand_over[0], one);
+    close(one);
+}
+
 static void use_and_pass(int fd, struct told *told) {
     const int one = accept_one(fd);
     receive_all(one, block, 200, told);
@@ -269,6 +280,25 @@ static void case_two_owners(void) {
     reached(second, 2);
     reached(client, 1);
     both_share(first, second, tcp_entry(&flying));
+}
+
+/* Whoever accepts knows that the other has connected, also if it never reads a byte. */
+static void case_accept_own_use_there(void) {
+    needs_each_call();
+    set_up();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, hand_over) == 0);
+    struct actor *client = new_actor(1), *dispatcher = new_actor(1), *worker = new_actor(1);
+    start(worker, serve_passed, -1);
+    start(dispatcher, listen_accept_and_pass, -1);
+    reached(dispatcher, 1);
+    pair_port = (uint16_t)dispatcher->told->sent;
+    start(client, call_once, -1);
+    release(dispatcher, 1);
+    reached(client, 1);
+    reached(worker, 1);
+    const struct capture_cut_entry mine = only(frozen_cut(client));
+    const struct capture_cut_entry theirs = {.local = mine.remote, .remote = mine.local};
+    both_share(dispatcher, worker, &theirs);
 }
 
 static int inherited;
@@ -462,6 +492,8 @@ int main(int argc, char **argv) {
         {"fork", case_fork},
         {"nested-cgroup", case_nested_cgroup},
         {"accept-here-use-there", case_accept_here_use_there},
+        {"accept-own-use-there", case_accept_own_use_there},
+        {"accept-own-use-there", case_accept_own_use_there},
         {"two-owners", case_two_owners},
         {"old-connection", case_old_connection},
         {"selected-late-after-4-gib", case_selected_late_after_4_gib},

@@ -630,6 +630,32 @@ static void case_shared_output(void) {
     tiles(reader, RECOVERY_RECEIVE, theirs->local, theirs->remote, 0, 60);
 }
 
+static void stop_reading(int fd, struct told *told) {
+    CHECK(shutdown(fd, SHUT_RD) == 0);
+    step(told);
+}
+
+static void send_in_vain(int fd, struct told *told) {
+    step(told);
+    CHECK(send(fd, block, 10, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+}
+
+/* The writer learns what the reader did, and no message says so. */
+static void case_reader_shuts_down(void) {
+    needs_each_call();
+    set_up();
+    int ends[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    struct actor *writer = new_actor(1), *reader = new_actor(1);
+    start(writer, send_in_vain, ends[0]);
+    start(reader, stop_reading, ends[1]);
+    reached(reader, 1);
+    EQUAL(verdicts_of(writer), 0);
+    release(writer, 1);
+    reached(writer, 2);
+    EQUAL(verdicts_of(writer), 1u << RECOVERY_VERDICT_OTHER_SOCKET);
+}
+
 /* ---- whole messages ---- */
 
 static void receive_messages_late(int fd, struct told *told) {
@@ -722,6 +748,7 @@ int main(int argc, char **argv) {
         {"path-name", case_path_name},
         {"passing-a-connection", case_passing_a_connection},
         {"shared-output", case_shared_output},
+        {"reader-shuts-down", case_reader_shuts_down},
         {"peer-selected-later", case_peer_selected_later},
         {"seqpacket", case_seqpacket},
         {"seqpacket-end-of-file", case_seqpacket_end_of_file},
