@@ -8,6 +8,7 @@ export default defineConfig({
     hookTimeout: 240_000,
     // Two cores, and the kernel-capture tests share one set of pinned programs.
     fileParallelism: false,
+    maxConcurrency: 4,
     pool: "forks",
   },
 });
