@@ -14,6 +14,7 @@ enum unix_flag {
     UNIX_HELD = 1,           /* `owner` has a descriptor, but nobody has used it yet */
     UNIX_SPILLED = 2,        /* `closed` has an entry of it */
     UNIX_SHARED_RECEIVE = 4, /* two threads were seen to receive */
+    UNIX_PAIRED = 8,         /* `unix_pairs` has an entry of it */
 };
 
 struct unix_end {
@@ -141,6 +142,79 @@ static __always_inline uint32_t unix_open_bit(struct sock *sk) {
     return accepted ? CAPTURE_OPEN_RECEIVED : CAPTURE_OPEN_SENT;
 }
 
+/* ---- pairs between two recorded processes ---- */
+
+static __always_inline struct unix_pair_key unix_pair_key(const struct unix_end *end) {
+    return end->local < end->remote ? (struct unix_pair_key){.low = end->local, .high = end->remote}
+                                    : (struct unix_pair_key){.low = end->remote, .high = end->local};
+}
+
+static __always_inline uint64_t this_walk(void) {
+    uint32_t zero = 0;
+    struct iterator_request *asked = bpf_map_lookup_elem(&request, &zero);
+
+    return asked ? *(volatile uint64_t *)&asked->walk : 0;
+}
+
+/* Whoever makes more pairs than have room is told apart, and alone. */
+static __always_inline void unix_pair_up(struct sock *sk, struct unix_end *end, struct process_state *state) {
+    struct unix_end *other = unix_other_end(sk);
+    struct unix_pair pair = {.payer = end->owner};
+    struct unix_pair_end mine, theirs;
+    struct unix_pair_key key;
+
+    if (end->flags & UNIX_PAIRED || !other || !other->owner || other->owner == end->owner)
+        return;
+    key = unix_pair_key(end);
+    mine = (struct unix_pair_end){.process = end->owner, .incarnation = end->incarnation};
+    theirs = (struct unix_pair_end){.process = other->owner, .incarnation = other->incarnation};
+    pair.low = end->local < end->remote ? mine : theirs;
+    pair.high = end->local < end->remote ? theirs : mine;
+    pair.walk = this_walk();
+    end->flags |= UNIX_PAIRED;
+    other->flags |= UNIX_PAIRED;
+    if (bpf_map_lookup_elem(&unix_pairs, &key))
+        return;
+    if (state->paired >= MAX_PAIRED || bpf_map_update_elem(&unix_pairs, &key, &pair, BPF_NOEXIST)) {
+        verdict(state, end->owner, RECOVERY_VERDICT_OVERFLOW, 0);
+        return;
+    }
+    __sync_fetch_and_add(&state->paired, 1);
+}
+
+static __always_inline void unix_unpair(const struct unix_pair_key *key, uint64_t payer) {
+    struct process_state *state = bpf_map_lookup_elem(&processes, &payer);
+
+    if (bpf_map_delete_elem(&unix_pairs, key) == 0 && state && state->paired)
+        __sync_fetch_and_add(&state->paired, -1);
+}
+
+/* It knows that the other end is over; where that one is closed, nobody else will learn anything. */
+static __always_inline void unix_pair_ended(const struct sock *sk, const struct unix_end *end) {
+    struct unix_pair_key key = unix_pair_key(end);
+    struct unix_pair *pair;
+
+    if (!(end->flags & UNIX_PAIRED))
+        return;
+    pair = bpf_map_lookup_elem(&unix_pairs, &key);
+    if (!pair)
+        return;
+    if (end->local == key.low)
+        pair->low.end_told = 1;
+    else
+        pair->high.end_told = 1;
+    if (sk->sk_shutdown & RCV_SHUTDOWN && sk->sk_shutdown & SEND_SHUTDOWN)
+        unix_unpair(&key, pair->payer);
+}
+
+static __always_inline void unix_pair_found(const struct unix_end *end) {
+    struct unix_pair_key key = unix_pair_key(end);
+    struct unix_pair *pair = end->flags & UNIX_PAIRED ? bpf_map_lookup_elem(&unix_pairs, &key) : 0;
+
+    if (pair)
+        pair->walk = this_walk();
+}
+
 /* ---- telling ---- */
 
 static __always_inline struct range unix_range(const struct unix_end *end, uint8_t kind, uint8_t flags) {
@@ -187,6 +261,14 @@ static __always_inline int unix_tell_end(struct unix_end *end, uint32_t bit) {
     struct holder holder = unix_holder(end);
 
     return tell(&end->told, bit, &holder, &range);
+}
+
+static __always_inline int unix_tell_end_received(const struct sock *sk, struct unix_end *end) {
+    int left = unix_tell_end(end, CAPTURE_END_RECEIVED);
+
+    if (!left)
+        unix_pair_ended(sk, end);
+    return left;
 }
 
 static __always_inline struct closed_key unix_key(const struct unix_end *end) {
@@ -238,7 +320,7 @@ static __always_inline int unix_catch_up(struct sock *sk, struct unix_end *end) 
     if (sk->sk_shutdown & SEND_SHUTDOWN && !(sk->sk_shutdown & RCV_SHUTDOWN))
         left |= unix_tell_end(end, CAPTURE_END_SENT);
     if (sk->sk_shutdown & RCV_SHUTDOWN)
-        left |= unix_tell_end(end, CAPTURE_END_RECEIVED);
+        left |= unix_tell_end_received(sk, end);
     return left;
 }
 

@@ -491,6 +491,56 @@ static void case_end_of_unix(void) {
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
 }
 
+static void polls_and_closes(int fd, struct told *told) {
+    struct pollfd poll_end = {.fd = oob_ends[1], .events = POLLIN};
+    (void)fd;
+    close(oob_ends[0]);
+    receive_all(oob_ends[1], block, 5, told);
+    send_all(oob_ends[1], block, 7, told);
+    step(told);
+    CHECK(poll(&poll_end, 1, 5000) == 1 && (poll_end.revents & POLLHUP) != 0);
+    close(oob_ends[1]);
+    step(told);
+}
+
+static void answered_closer(int fd, struct told *told) {
+    (void)fd;
+    close(oob_ends[1]);
+    send_all(oob_ends[0], block, 5, told);
+    receive_all(oob_ends[0], block, 7, told);
+    step(told);
+    close(oob_ends[0]);
+    step(told);
+}
+
+/* Who polls learns of the other's end without a word: once both are gone, each counts as having known. An
+ * end that still stands is no such case. */
+static void case_end_of_unix_by_poll(void) {
+    needs_each_call();
+    set_up();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, oob_ends) == 0);
+    struct actor *survivor = new_actor(1), *closer = new_actor(1);
+    start(survivor, polls_and_closes, -1);
+    start(closer, answered_closer, -1);
+    close(oob_ends[0]);
+    close(oob_ends[1]);
+    reached(survivor, 1);
+    reached(closer, 1);
+    take_cut(survivor);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 0);
+    release(closer, 1);
+    release(survivor, 1);
+    reached(closer, 2);
+    reached(survivor, 2);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 0);
+    take_cut(survivor);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    EQUAL(count_units(closer, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    take_cut(closer);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    EQUAL(count_units(closer, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+}
+
 /* ---- lives ---- */
 
 static void talk_udp(int fd, struct told *told) {
@@ -747,6 +797,7 @@ int main(int argc, char **argv) {
         {"end-by-exit-code", case_end_by_exit_code},
         {"end-by-signal", case_end_by_signal},
         {"end-of-unix", case_end_of_unix},
+        {"end-of-unix-by-poll", case_end_of_unix_by_poll},
         {"incarnation", case_incarnation},
         {"own-network", case_own_network},
         {"smallest-ring", case_smallest_ring},
