@@ -132,6 +132,11 @@ static __always_inline void correct(struct sock *sk, struct unix_end *end) {
     raise(&end->sent, received + unix_queued(peer, 0));
 }
 
+/* In a listener's queue, or closed without a use. */
+static __always_inline int unix_only_lent(const struct sock *sk, const struct unix_end *end) {
+    return end->flags & UNIX_HELD && !sk->sk_socket;
+}
+
 static __always_inline void read_unix(struct sock *sk, struct unix_end *end, struct cut_record *out) {
     correct(sk, end);
     out->flags = RECOVERY_FLAG_UNIX;
@@ -237,7 +242,7 @@ int cut_unix(struct bpf_iter__unix *ctx) {
     if (!sk)
         return 0;
     end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
-    if (!end || !end->owner || !unix_named(end))
+    if (!end || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);
@@ -265,7 +270,7 @@ int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
     struct unix_end *end = ctx->value;
     struct sock *sk = ctx->sk;
 
-    if (!end || !sk || !end->owner || !unix_named(end))
+    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);

@@ -354,6 +354,62 @@ static void open_unix(int client_is_bound) {
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
 }
 
+static int accepts_first;
+
+static void listen_and_close(int fd, struct told *told) {
+    CHECK(listen(fd, 1) == 0);
+    step(told);
+    if (accepts_first)
+        close(accept(fd, NULL, NULL));
+    close(fd);
+    step(told);
+}
+
+static void connect_in_vain(int fd, struct told *told) {
+    const int one = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)fd;
+    CHECK(connect(one, (struct sockaddr *)&name, sizeof(name)) == 0);
+    step(told);
+    CHECK(recv(one, block, 1, 0) <= 0);
+    step(told);
+}
+
+/* It learns from nobody but the listener that nothing will come of it, and that one is known by nothing else.
+ */
+static void untouched_by_listener(int accepts) {
+    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    needs_each_call();
+    accepts_first = accepts;
+    set_up();
+    name.sun_family = AF_UNIX;
+    snprintf(name.sun_path + 1, 90, "recovery-line-test-vain-%d", (int)getpid());
+    CHECK(bind(listener, (struct sockaddr *)&name, sizeof(name)) == 0);
+    struct actor *client = new_actor(1), *server = new_actor(1);
+    start(server, listen_and_close, listener);
+    reached(server, 1);
+    start(client, connect_in_vain, -1);
+    reached(client, 1);
+    frozen_cut(client);
+    EQUAL(frozen_cut(server).count, 0);
+    EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 0);
+    release(server, 1);
+    reached(server, 2);
+    release(client, 1);
+    reached(client, 2);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(client, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+}
+
+static void case_open_unix_never_accepted(void) {
+    untouched_by_listener(0);
+}
+
+static void case_open_unix_never_used(void) {
+    untouched_by_listener(1);
+}
+
 static void case_open_unix(void) {
     needs_each_call();
     open_unix(0);
@@ -791,6 +847,8 @@ int main(int argc, char **argv) {
         {"open-waits-for-accept", case_open_waits_for_accept},
         {"open-unix", case_open_unix},
         {"open-unix-bound", case_open_unix_bound},
+        {"open-unix-never-accepted", case_open_unix_never_accepted},
+        {"open-unix-never-used", case_open_unix_never_used},
         {"end-by-shutdown", case_end_by_shutdown},
         {"end-by-reset", case_end_by_reset},
         {"end-by-exit", case_end_by_exit},
