@@ -12,10 +12,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
+import {
+  type CheckpointDriver,
+  type DriverCheck,
+  type DriverNotes,
+  type DumpRequest,
+  NotNow,
+  type RestoreRequest,
+} from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
-import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
+import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -73,6 +80,7 @@ export class CriuDriver implements CheckpointDriver {
     const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
     refuseSharedFiles(pids);
     refuseChildrenOutside(pids);
+    waitForVfork(pids);
     const files = writtenFiles(pids); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -136,6 +144,8 @@ export class CriuDriver implements CheckpointDriver {
         "The program may be damaged by it: look at it before you go on.",
       );
     if (code === 0) return;
+    if (/In-flight connection/i.test(tail(log, printed)))
+      throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
     throw new RecoveryLineError(
       "RL_DRIVER",
       `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
@@ -165,6 +175,14 @@ function refuseChildrenOutside(pids: readonly number[]): void {
     `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
     "Record the whole tree under one name (for MPI: mpirun with its ranks).",
   );
+}
+
+function waitForVfork(pids: readonly number[]): void {
+  const pid = inVfork(pids);
+  if (pid !== undefined)
+    throw new NotNow(
+      `criu: process ${pid} is in the midst of starting a program (vfork), and no image holds that`,
+    );
 }
 
 /**
