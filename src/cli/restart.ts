@@ -19,6 +19,7 @@ interface RestartFlags {
   readonly dryRun?: boolean;
   readonly keepSurvivors?: boolean;
   readonly fallBack?: boolean;
+  readonly keepReplaced?: boolean;
   readonly limit: number;
   readonly json?: boolean;
 }
@@ -31,6 +32,9 @@ exactly is refused then (exit code 4), and nothing has been touched. Else the pr
 their images, put on record as rolled back, and let go together. A survivor that shares a connection with one of them comes back, too.
 Once the plan is made, Ctrl-C changes nothing: the restart ends by itself. If this command itself is killed, call it again: it takes
 up what it finds begun.
+
+The folders that run --data or \`data\` named are put back as they were at the checkpoint. What they held is kept beside them until all
+processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
 
@@ -59,6 +63,7 @@ export function register(program: Command): void {
       "--fall-back",
       "where bytes in transit are nowhere, go back further, to a line that needs none of them",
     )
+    .option("--keep-replaced", "keep what is overwritten in the processes' data folders")
     .option(
       "--limit <seconds>",
       "longest time to restore one image",
@@ -89,6 +94,7 @@ async function restartApp(
   flags: RestartFlags,
 ): Promise<void> {
   const { interrupted, takeUp } = await import("../restart/restart.ts");
+  const { keptText } = await import("./restart-report.ts");
   await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
   const known = (await collector.processes()).filter((one) => one.app === app).map(({ process }) => process);
   const ended = await endedIn([home], app);
@@ -100,17 +106,19 @@ async function restartApp(
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
   goOnThroughSignals();
-  if (!(await takeUp({ home, app, log: collector }, journal))) {
-    const { keepSurvivors, fallBack } = journal;
+  const { done, kept } = await takeUp({ home, app, log: collector }, journal);
+  if (!done) {
+    const { keepSurvivors, fallBack, keepReplaced } = journal;
     const asBefore = {
       ...flags,
       keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
       fallBack: flags.fallBack === true || fallBack,
+      keepReplaced: flags.keepReplaced === true || keepReplaced === true,
     };
     return work(app, home, collector, asBefore, known, journal.processes);
   }
-  if (flags.json) await writeJson({ application: app, resumed: journal.processes });
-  else await write("All its processes were there already; they go on now.\n");
+  if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept });
+  else await write(`All its processes were there already; they go on now.\n${keptText(kept)}`);
 }
 
 function begun(app: string): RecoveryLineError {
@@ -181,6 +189,7 @@ async function work(
     log: collector,
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
+    keepReplaced: flags.keepReplaced === true,
     checkpoint: (name, index) =>
       findCheckpoint({ cuts: () => collector.log(app), blocks: () => collector.blocks(app) }, name, index),
     compute: await computation(app, collector, processes),
@@ -199,7 +208,12 @@ async function work(
   }
   const result = await restart(request);
   if (flags.json)
-    await writeJson({ ...planJson(result.plan, ended), dryRun: false, phasesMs: result.phasesMs });
+    await writeJson({
+      ...planJson(result.plan, ended),
+      dryRun: false,
+      kept: result.kept,
+      phasesMs: result.phasesMs,
+    });
   else await write(`\n${resultReport(result)}`);
 }
 
