@@ -4,7 +4,8 @@
  * mark says up to where that stands in records. A record is [mark, where the kernel stands now):
  *
  *   1. room is reserved in the ring             no room: nothing moves, whoever looks next covers it
- *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back, and there is another try
+ *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back, and there is
+ * another try
  *   3. the record is submitted
  *
  * So each unit stands in exactly one record, whoever looks, in whatever order, however many runs were left
