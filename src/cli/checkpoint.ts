@@ -140,7 +140,21 @@ async function take(
     ? { taken: await checkpointTogether(targets, options), failed: [] }
     : await eachOf(targets, async (target) => (await checkpointTogether([target], options))[0]!);
   await tell(app, options.driver.name, outcome, flags);
+  if (options.driver.images) await tellTerminals(targets);
   return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));
+}
+
+/** Nothing is wrong with the program, so it is said and not refused. */
+async function tellTerminals(targets: readonly CheckpointTarget[]): Promise<void> {
+  const { terminalOf } = await import("../restart/terminals.ts");
+  for (const { process, cgroup } of targets) {
+    const terminal = terminalOf(cgroup.pids());
+    if (terminal !== undefined)
+      await write(
+        `recovery-line: ${printable(process)} has the terminal ${terminal} open, and no image of it can be restored: start it with run --detach\n`,
+        globalThis.process.stderr,
+      );
+  }
 }
 
 interface Outcome {

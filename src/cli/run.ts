@@ -92,9 +92,15 @@ async function run(
   const { leaveEnd } = await import("../restart/process-end.ts");
   const home = resolveHome(flags.log);
   const collector = await requireCollector(home);
+  await endOldRestart(collector, { home, app, process: processName }, flags);
   const data = await startData(collector, { home, app, process: processName }, flags);
   const output = flags.output === undefined ? undefined : openOutput(flags.output);
   const terminal = process.stdin.isTTY === true && !flags.detach;
+  if (!flags.detach && holdsTerminal(terminal, output))
+    await write(
+      "recovery-line: the command has this terminal open: its checkpoints can't be restored; with --detach they can\n",
+      process.stderr,
+    );
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
   const { child, task, cgroup } = await startedWith(data, { home, app, process: processName }, () =>
     startProcess(collector, {
@@ -133,6 +139,32 @@ interface Place {
   readonly process: string;
 }
 
+/**
+ * A restart that was begun and is not done would be taken up one day, and kill what runs under its names. `--fresh` gives it up. Throws
+ * RL_LOCKED without, or where it is at work.
+ */
+async function endOldRestart(
+  collector: CollectorClient,
+  { home, app, process: name }: Place,
+  { fresh }: RunFlags,
+): Promise<void> {
+  const { readJournal, restartFolder } = await import("../restart/restart-journal.ts");
+  const journal = await readJournal(restartFolder(home, app));
+  if (journal === undefined || !journal.processes.includes(name)) return;
+  if (!fresh)
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `a restart of ${app} that brings ${name} back was begun and is not done`,
+      `Call recovery-line restart ${app}, or give it up: restart ${app} --abandon, or run --fresh.`,
+    );
+  const { abandon } = await import("../restart/restart.ts");
+  const done = await abandon({ home, app, log: collector }, journal);
+  await write(
+    `recovery-line: ${done ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
+    process.stderr,
+  );
+}
+
 /** Saves the trees as they are now. Throws RL_LOCKED where one is a mixture, also one that an earlier life of the process had. */
 async function startData(
   collector: CollectorClient,
@@ -166,6 +198,10 @@ async function startedWith<T>(
     removeStart(home, app, process, data);
     throw error;
   }
+}
+
+function holdsTerminal(input: boolean, output: number | undefined): boolean {
+  return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
 }
 
 function openOutput(path: string): number {

@@ -22,6 +22,7 @@ import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
 import { openConnections, stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
+import { refuseObstacles } from "./preflight.ts";
 import { startTrees } from "./process-data.ts";
 import {
   checkData,
@@ -159,6 +160,20 @@ export async function takeUp(
   }
 }
 
+/**
+ * Ends a restart that was cut off without going on with it: what had come back and had not run is dead, the directory trees are as they
+ * were before, and whoever was killed has failed. Once all is there and recorded, it is let go instead. Returns whether it was. Throws
+ * RL_LOCKED where the restart is at work.
+ */
+export async function abandon(
+  request: Pick<RestartRequest, "home" | "app" | "log">,
+  journal: RestartJournal,
+): Promise<boolean> {
+  const { done } = await takeUp(request, journal);
+  if (!done) await removeJournal(restartFolder(request.home, request.app));
+  return done;
+}
+
 class Clock {
   readonly phasesMs = { plan: 0, kill: 0, data: 0, restore: 0, record: 0 };
 
@@ -205,6 +220,7 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
   const plan = await planRestart(source, request);
   const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(app, name).pids());
   checkData(dataTargets(plan), data, killed);
+  refuseObstacles(plan, killed);
   return plan;
 }
 
@@ -360,8 +376,17 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     await note(request, begun, "thawing");
   } catch (error) {
     await undo(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
-    throw error;
+    throw halfDone(error, request.app, namesOf(plan));
   }
+}
+
+/** Something was touched: the error tells what state that leaves, and is no refusal. */
+function halfDone(error: unknown, app: string, names: readonly string[]): unknown {
+  if (!(error instanceof RecoveryLineError)) return error;
+  const code = error.code === "RL_REFUSED" ? "RL_DRIVER" : error.code;
+  const state = `${names.join(", ")} of ${app} ${names.length === 1 ? "is" : "are"} dead, all others go on.`;
+  const ways = `Remove what stood in the way and call recovery-line restart ${app} again, or give it up: recovery-line restart ${app} --abandon`;
+  return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);
 }
 
 /** Waits until the old sockets have closed each other: blocked, they would stay and hold their addresses. Throws RL_TIMEOUT. */
