@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
+import { isBelowAny } from "./data-tree/tree-users.ts";
 import {
   type CheckpointDriver,
   type DriverCheck,
@@ -77,8 +78,8 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
-    refuseSharedFiles(pids);
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
+    refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
     const files = writtenFiles(pids); // they stand still like the process
@@ -108,10 +109,11 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async restore(request: RestoreRequest): Promise<number> {
-    const { folder, limitMs, sibling } = request;
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
-    if (request.rollBackFiles === true) rollBackFiles(notes.files);
+    if (request.rollBackFiles === true)
+      rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
     const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
     try {
       const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
@@ -155,14 +157,14 @@ export class CriuDriver implements CheckpointDriver {
 }
 
 /** An image without them would be restored into wrong memory, silently. */
-function refuseSharedFiles(pids: readonly number[]): void {
-  const [first, ...more] = sharedFiles(pids);
+function refuseSharedFiles(pids: readonly number[], dataRoots: readonly string[]): void {
+  const [first, ...more] = sharedFiles(pids).filter((path) => !isBelowAny(dataRoots, path));
   if (first === undefined) return;
   const others = more.length === 0 ? "" : ` and ${more.length} more`;
   throw new RecoveryLineError(
     "RL_DRIVER",
     `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
-    "Have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
+    "Name the folder it lies in with --data, or have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
   );
 }
 

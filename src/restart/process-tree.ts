@@ -69,6 +69,17 @@ export function childOutside(pids: readonly number[]): number | undefined {
   return undefined;
 }
 
+/** The living process that has an id, as its own or as a thread's; undefined where nobody has, or it has ended and was not waited for. */
+export function holderOf(id: number): number | undefined {
+  const fields = statFields(id);
+  if (fields === undefined || isZombie(fields)) return undefined;
+  try {
+    return Number(/^Tgid:\s*(\d+)/m.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1] ?? id);
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
 /**
  * A process that waits until its child has another memory (vfork, posix_spawn): stopped between the two nobody can go on, and CRIU waits
  * for ever. Undefined where none does.
