@@ -6,6 +6,7 @@ import type { Command } from "commander";
 import type { ProcessEnd, StartRecipe } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
 
@@ -26,7 +27,7 @@ const HELP = `
 Everything that the command and its children send and receive over TCP and unix sockets is recorded, from its first
 instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
-old-connection, other-socket): without it the process counts as having gaps there.
+old-connection, other-socket, shared-file): without it the process counts as having gaps there.
 
 Examples:
   recovery-line run shop db -- redis-server --port 7001
@@ -58,7 +59,7 @@ export function register(program: Command): void {
 
 function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = VERDICT_REASONS.slice(1);
+  const known = [...VERDICT_REASONS.slice(1), ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(
@@ -83,7 +84,7 @@ async function run(
   const output = flags.output === undefined ? undefined : openOutput(flags.output);
   const terminal = process.stdin.isTTY === true && !flags.detach;
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child, task, cgroup } = await startProcess(collector, {
+  const { child, task, cgroup, unseen } = await startProcess(collector, {
     app,
     process: processName,
     command,
@@ -98,6 +99,7 @@ async function run(
     recipe: recipeOf(command, flags.output, output),
   });
   if (output !== undefined) closeSync(output);
+  await tellUnseen(app, processName, unseen, flags.trust);
   if (flags.detach) {
     child.unref();
     await write(`${task.pid}\n`);
@@ -109,6 +111,21 @@ async function run(
     cgroup.remove(); // unless children of the command go on in it
   }
   collector.close();
+}
+
+/** Known before its first instruction, as both ends of a pipe from the shell are: then it can still be started otherwise. */
+async function tellUnseen(
+  app: string,
+  processName: string,
+  unseen: readonly UnseenChannel[],
+  trust: readonly string[] = [],
+): Promise<void> {
+  const told = unseen.filter(({ reason }) => !trust.includes(reason));
+  if (told.length === 0) return;
+  const { notCapturedText } = await import("./not-captured.ts");
+  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
+  await write(`recovery-line: ${text}`, process.stderr);
 }
 
 function openOutput(path: string): number {

@@ -6,6 +6,7 @@ import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
 import type { SharedSocket } from "../engine/process-state.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { TaskElsewhere } from "../restart/process-end.ts";
 import { EXIT } from "./exit-codes.ts";
 import { checkedAppName, isAppName, resolveHome } from "./home.ts";
@@ -34,6 +35,7 @@ interface ProcessStatus {
   readonly newestCheckpoint: number;
   readonly uncaptured: readonly string[];
   readonly shared?: SharedSocket;
+  readonly unseen?: readonly UnseenChannel[];
 }
 
 export function register(program: Command): void {

@@ -13,8 +13,10 @@ import { isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { imageSockets } from "./criu-sockets.ts";
 import { openImage, type StoredImage } from "./image-store.ts";
+import { inheritedPipe, pipeRefused } from "./refuse-copies.ts";
 import {
   type EndedConnections,
   type PayloadSource,
@@ -42,6 +44,8 @@ export interface PlanSource {
   /** Cuts of the processes that run now, standing still. */
   readonly running: ReadonlyMap<string, readonly CutDetail[]>;
   startRecipe(process: string): Promise<StartRecipe | undefined>;
+  /** What a process uses together with others, or did when it ended. */
+  unseen?(process: string): readonly UnseenChannel[] | undefined;
   readonly payload?: PayloadSource;
 }
 
@@ -160,6 +164,8 @@ class RestartPlanner {
   }
 
   async #initial(process: string): Promise<Target> {
+    const pipe = inheritedPipe(this.#source.unseen?.(process));
+    if (pipe !== undefined) throw pipeRefused(pipe);
     const recipe = await this.#source.startRecipe(process);
     if (recipe !== undefined) return { process, action: "initial", checkpoint: 0, recipe };
     throw new RecoveryLineError(
