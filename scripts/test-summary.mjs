@@ -1,23 +1,34 @@
-// Prints the plain closing line of a test run from vitest's JSON report: "N passed, N failed, N skipped".
+// Prints the slowest files and the plain closing line of a test run from vitest's JSON reports: "N passed, N failed, N skipped".
 // Exit 1 where nothing passed or anything failed: an empty run is no success.
 import { readFileSync } from "node:fs";
+import { relative } from "node:path";
 
-const path = process.argv[2];
-let report;
-try {
-  report = JSON.parse(readFileSync(path, "utf8"));
-} catch (error) {
-  console.error(
-    `no test report at ${path}: the runner died before it could write one (${error.code ?? error.message})`,
-  );
-  console.log("0 passed, 1 failed");
-  process.exit(1);
+const SLOWEST = 10;
+const sum = { passed: 0, failed: 0, skipped: 0 };
+const files = [];
+
+for (const path of process.argv.slice(2)) {
+  try {
+    const report = JSON.parse(readFileSync(path, "utf8"));
+    sum.passed += report.numPassedTests;
+    sum.failed += report.numFailedTests;
+    sum.skipped += report.numPendingTests + report.numTodoTests;
+    files.push(...report.testResults);
+  } catch (error) {
+    console.error(
+      `no test report at ${path}: the runner died before it could write one (${error.code ?? error.message})`,
+    );
+    sum.failed += 1;
+  }
 }
-const failedFiles = report.testResults.filter(
-  (file) => file.status === "failed" && file.assertionResults.length === 0,
-);
-const failed = report.numFailedTests + failedFiles.length;
-const skipped = report.numPendingTests + report.numTodoTests;
-for (const file of failedFiles) console.error(`could not run ${file.name}: ${file.message}`);
-console.log(`${report.numPassedTests} passed, ${failed} failed, ${skipped} skipped`);
-process.exit(failed > 0 || report.numPassedTests === 0 ? 1 : 0);
+const seconds = ({ startTime, endTime }) => (endTime - startTime) / 1000;
+console.log("slowest files:");
+for (const file of files.sort((a, b) => seconds(b) - seconds(a)).slice(0, SLOWEST))
+  console.log(`  ${seconds(file).toFixed(1).padStart(6)} s  ${relative(process.cwd(), file.name)}`);
+for (const file of files) {
+  if (file.status !== "failed" || file.assertionResults.length > 0) continue;
+  sum.failed += 1;
+  console.error(`could not run ${file.name}: ${file.message}`);
+}
+console.log(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`);
+process.exit(sum.failed > 0 || sum.passed === 0 ? 1 : 0);

@@ -4,7 +4,8 @@
  * mark says up to where that stands in records. A record is [mark, where the kernel stands now):
  *
  *   1. room is reserved in the ring             no room: nothing moves, whoever looks next covers it
- *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back
+ *   2. the mark moves by compare-and-swap       it had moved meanwhile: the room is given back, and there is
+ * another try
  *   3. the record is submitted
  *
  * So each unit stands in exactly one record, whoever looks, in whatever order, however many runs were left
@@ -66,28 +67,35 @@ static __always_inline struct recovery_record *reserve(uint32_t kind) {
     return r;
 }
 
-/* Brings the mark to `end`; `range` holds kind, flags and names. */
+#define ADVANCE_TRIES 3
+
+/* Brings the mark to `end`; `range` holds kind, flags and names. Whoever moved it in between may have seen
+ * less than we have: there is another try. */
 static __always_inline int advance(uint64_t *mark, uint64_t end, const struct holder *holder,
                                    struct range *range) {
-    uint64_t from = *(volatile uint64_t *)mark, length = end - from;
-    struct recovery_record *r;
+#pragma clang loop unroll(disable)
+    for (int tries = 0; tries < ADVANCE_TRIES; tries++) {
+        uint64_t from = *(volatile uint64_t *)mark, length = end - from;
+        struct recovery_record *r;
 
-    if (end <= from)
-        return 0;
-    if (length > MAX_RANGE_BYTES)
-        length = MAX_RANGE_BYTES;
-    r = reserve(range->kind);
-    if (!r)
-        return 1;
-    if (__sync_val_compare_and_swap(mark, from, from + length) != from) {
-        bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
-        return 0; /* who moved it tells */
+        if (end <= from)
+            return 0;
+        if (length > MAX_RANGE_BYTES)
+            length = MAX_RANGE_BYTES;
+        r = reserve(range->kind);
+        if (!r)
+            return 1;
+        if (__sync_val_compare_and_swap(mark, from, from + length) != from) {
+            bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+            continue;
+        }
+        range->begin = from;
+        range->length = length;
+        fill_record(r, holder->process, holder->incarnation, range);
+        submit_record(&ring, ring_bytes, cpu_counters(), r);
+        return from + length < end;
     }
-    range->begin = from;
-    range->length = length;
-    fill_record(r, holder->process, holder->incarnation, range);
-    submit_record(&ring, ring_bytes, cpu_counters(), r);
-    return from + length < end;
+    return 1;
 }
 
 /* What was looked at and is still there; what was taken meanwhile is no look any more. */

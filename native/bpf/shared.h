@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 6
+#define CAPTURE_MAP_VERSION 7
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -45,11 +45,31 @@ struct process_state {
     uint64_t other_local, other_remote;
     uint64_t misses; /* runs left out of the programs that tell what it uses, when it was looked at last */
     uint32_t moved;  /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
-    uint32_t reserved;
+    uint32_t paired; /* entries of `unix_pairs` that are its own */
 };
 
 /* Entries of `closed` a process may hold: who closes more while nobody reads the ring pays alone. */
 #define MAX_SPILLED 2048u
+
+/* Map `unix_pairs`: an AF_UNIX pair between two recorded processes, by the cookies of its ends, while its end
+ * is not told. Nothing is called when an AF_UNIX socket is closed: where both are gone, each may have known
+ * of the other's end (by poll). */
+struct unix_pair_key {
+    uint64_t low, high;
+};
+struct unix_pair_end {
+    uint64_t process;
+    uint32_t incarnation;
+    uint32_t end_told; /* it has received the other's end */
+};
+struct unix_pair {
+    struct unix_pair_end low, high;
+    uint64_t walk;  /* the last one that found an end of it */
+    uint64_t payer; /* process whose `paired` counts it */
+};
+
+/* Entries of `unix_pairs` a process may hold. */
+#define MAX_PAIRED 8192u
 
 /* Map `filter`: at a cgroup id modulo its size a 0 says that no cgroup with such an id was ever selected. It
  * is set before the process's entry and never cleared, so it can't say so wrongly; it spares nearly everybody
@@ -100,6 +120,7 @@ struct iterator_request {
     uint64_t process; /* whose descriptors are walked */
     uint32_t frozen;  /* it stands still: AF_UNIX counters may be corrected by what its queues hold */
     int32_t tgid;     /* not 0: the walk can't be limited to it, so others are passed over */
+    uint64_t walk;    /* number of the walk through all sockets */
 };
 
 enum cut_flag {
@@ -125,6 +146,15 @@ struct cut_record {
 struct push_closed_args {
     struct closed_key key;
     uint32_t pending;
+    uint32_t reserved;
+};
+
+/* Argument of the syscall program push_pairs: pairs that this walk has not found are counted, or told. */
+struct push_pairs_args {
+    uint64_t walk;
+    uint32_t tell;
+    uint32_t gone;    /* out */
+    uint32_t pending; /* out: the ring had no room */
     uint32_t reserved;
 };
 

@@ -132,6 +132,11 @@ static __always_inline void correct(struct sock *sk, struct unix_end *end) {
     raise(&end->sent, received + unix_queued(peer, 0));
 }
 
+/* In a listener's queue, or closed without a use. */
+static __always_inline int unix_only_lent(const struct sock *sk, const struct unix_end *end) {
+    return end->flags & UNIX_HELD && !sk->sk_socket;
+}
+
 static __always_inline void read_unix(struct sock *sk, struct unix_end *end, struct cut_record *out) {
     correct(sk, end);
     out->flags = RECOVERY_FLAG_UNIX;
@@ -140,6 +145,7 @@ static __always_inline void read_unix(struct sock *sk, struct unix_end *end, str
     out->remote = end->remote;
     if (end->flags & UNIX_HELD)
         out->cut_flags |= CUT_HELD;
+    unix_pair_found(end);
     if (recorded(end->owner, end->incarnation) && unix_catch_up(sk, end))
         out->cut_flags |= CUT_PENDING;
     out->sent = end->sent;
@@ -236,7 +242,7 @@ int cut_unix(struct bpf_iter__unix *ctx) {
     if (!sk)
         return 0;
     end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
-    if (!end || !end->owner || !unix_named(end))
+    if (!end || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);
@@ -264,7 +270,7 @@ int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
     struct unix_end *end = ctx->value;
     struct sock *sk = ctx->sk;
 
-    if (!end || !sk || !end->owner || !unix_named(end))
+    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);
@@ -313,6 +319,50 @@ int push_closed(struct push_closed_args *args) {
     args->pending = left;
     if (!left)
         unspill(&key);
+    return 0;
+}
+
+/* ---- AF_UNIX pairs of which no end is left ---- */
+
+/* Each may have known of the other's end before it closed its own: nobody saw it. */
+static __always_inline int push_end(struct unix_pair_end *mine, uint64_t local, uint64_t remote) {
+    struct range range = {.kind = RECOVERY_RECEIVE,
+                          .flags = RECOVERY_FLAG_UNIX | RECOVERY_FLAG_END | RECOVERY_FLAG_FAILING,
+                          .local = local,
+                          .remote = remote,
+                          .length = 1};
+
+    if (mine->end_told || !recorded(mine->process, mine->incarnation))
+        return 0;
+    if (!put_record(&ring, ring_bytes, cpu_counters(), mine->process, mine->incarnation, &range))
+        return 1;
+    mine->end_told = 1;
+    return 0;
+}
+
+static long push_pair(struct bpf_map *map, const struct unix_pair_key *key, struct unix_pair *pair,
+                      struct push_pairs_args *args) {
+    struct unix_pair_key names = *key;
+
+    if (pair->walk == args->walk)
+        return 0;
+    args->gone++;
+    if (!args->tell)
+        return 0;
+    if (push_end(&pair->low, names.low, names.high) | push_end(&pair->high, names.high, names.low))
+        args->pending = 1;
+    else
+        unix_unpair(&names, pair->payer);
+    return 0;
+}
+
+SEC("syscall")
+int push_pairs(struct push_pairs_args *args) {
+    struct push_pairs_args told = *args;
+
+    bpf_for_each_map_elem(&unix_pairs, push_pair, &told, 0);
+    args->gone = told.gone;
+    args->pending = told.pending;
     return 0;
 }
 

@@ -579,6 +579,7 @@ static __always_inline int unix_owned(struct sock *sk, struct unix_end *end, str
     }
     if (owner == process) {
         end->incarnation = state->incarnation;
+        unix_pair_up(sk, end, state);
         return 1;
     }
     other = unix_other_end(sk);
@@ -621,7 +622,7 @@ static __always_inline void unix_sent(struct sock *sk, int result, struct proces
     if (!unix_owned(sk, end, state, process))
         return;
     if (result < 0) /* EPIPE, ECONNRESET: it knows that the other end is gone */
-        unix_tell_end(end, CAPTURE_END_RECEIVED);
+        unix_tell_end_received(sk, end);
     left = unix_tell_open(end, unix_open_bit(sk)) | unix_tell_sent(end);
     unix_settle(end, left);
 }
@@ -662,7 +663,7 @@ static __always_inline void unix_received(struct sock *sk, int result, int flags
     left = unix_tell_open(end, unix_open_bit(sk)) | unix_tell_received(end) | unix_tell_seen(end);
     unix_settle(end, left);
     if (result <= 0 && sk->sk_shutdown & RCV_SHUTDOWN)
-        unix_tell_end(end, CAPTURE_END_RECEIVED);
+        unix_tell_end_received(sk, end);
     if (unix_missing(sk, end) && unix_taken_unseen(sk, end))
         verdict(state, process, RECOVERY_VERDICT_OTHER_SOCKET, 0);
 }

@@ -14,6 +14,7 @@ enum unix_flag {
     UNIX_HELD = 1,           /* `owner` has a descriptor, but nobody has used it yet */
     UNIX_SPILLED = 2,        /* `closed` has an entry of it */
     UNIX_SHARED_RECEIVE = 4, /* two threads were seen to receive */
+    UNIX_PAIRED = 8,         /* `unix_pairs` has an entry of it */
 };
 
 struct unix_end {
@@ -89,31 +90,6 @@ static __always_inline struct unix_end *unix_storage(struct sock *sk) {
     return end ? end : bpf_sk_storage_get(&unix_ends, sk, 0, 0);
 }
 
-/* Whoever finds an end without its names, as another is about to write them, writes the same. */
-static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t create) {
-    struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
-    struct unix_end *other;
-    struct sock *peer;
-
-    if (end ? unix_named(end) : !create)
-        return end;
-    peer = unix_peer(sk);
-    if (!peer)
-        return 0;
-    end = unix_storage(sk);
-    other = unix_storage(peer);
-    if (!end)
-        return 0;
-    end->local = bpf_get_socket_cookie(sk);
-    end->remote = bpf_get_socket_cookie(peer);
-    /* From now on the other end counts too, whoever holds it: a process selected later finds true offsets. */
-    if (other) {
-        other->local = end->remote;
-        other->remote = end->local;
-    }
-    return end;
-}
-
 /* The very address of its listener, and not one of its own. */
 static __always_inline int unix_shares_address(const struct unix_sock *unix) {
     return BPF_CORE_READ(unix, addr, refcnt.refs.counter) > 1;
@@ -139,6 +115,176 @@ static __always_inline uint32_t unix_open_bit(struct sock *sk) {
     if (accepted == connected)
         return 0;
     return accepted ? CAPTURE_OPEN_RECEIVED : CAPTURE_OPEN_SENT;
+}
+
+/* ---- who listens ---- */
+
+enum { PIDTYPE_TGID = 1 };
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct hlist_node___of {
+    struct hlist_node___of *next;
+};
+struct hlist_head___of {
+    struct hlist_node___of *first;
+};
+struct pid___of {
+    struct hlist_head___of tasks[4];
+};
+struct sock___peer {
+    struct pid___of *sk_peer_pid;
+};
+struct kernfs_node___of {
+    uint64_t id;
+};
+struct cgroup___of {
+    int level;
+    struct kernfs_node___of *kn;
+    struct cgroup___of *ancestors[];
+};
+struct css_set___of {
+    struct cgroup___of *dfl_cgrp;
+};
+struct task_struct___of {
+    struct hlist_node___of pid_links[4];
+    struct css_set___of *cgroups;
+};
+#pragma clang attribute pop
+
+/* The process that called listen(), as the connector's socket remembers it; 0: over, or unknown here. */
+static __always_inline uint64_t unix_listening(struct sock *sk) {
+    struct pid___of *pid = BPF_CORE_READ((struct sock___peer *)sk, sk_peer_pid);
+    struct hlist_node___of *link = BPF_CORE_READ(pid, tasks[PIDTYPE_TGID].first);
+    struct task_struct___of *task;
+    struct cgroup___of *cgroup;
+    int level;
+
+    if (!link)
+        return 0;
+    task = (void *)link - bpf_core_field_offset(struct task_struct___of, pid_links[PIDTYPE_TGID]);
+    cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+    level = BPF_CORE_READ(cgroup, level);
+    if (level > (int)cgroup_level && bpf_core_field_exists(cgroup->ancestors))
+        bpf_probe_read_kernel(&cgroup, sizeof(cgroup),
+                              (void *)cgroup + bpf_core_field_offset(struct cgroup___of, ancestors) +
+                                  cgroup_level * sizeof(void *));
+    return BPF_CORE_READ(cgroup, kn, id);
+}
+
+/*
+ * Nobody has accepted it yet: it is the listener's as long as nobody uses it. If it is closed untouched, its
+ * connector is told so, and only the listener can have done it.
+ */
+static __always_inline void unix_lend_to_listener(struct sock *sk, struct unix_end *other) {
+    uint64_t listening;
+    struct process_state *state;
+
+    if (other->owner || unix_open_bit(sk) != CAPTURE_OPEN_SENT)
+        return;
+    listening = unix_listening(sk);
+    state = listening ? bpf_map_lookup_elem(&processes, &listening) : 0;
+    if (!state || __sync_val_compare_and_swap(&other->owner, 0, listening))
+        return;
+    other->flags |= UNIX_HELD;
+    other->incarnation = state->incarnation;
+}
+
+/* Whoever finds an end without its names, as another is about to write them, writes the same. */
+static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t create) {
+    struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+    struct unix_end *other;
+    struct sock *peer;
+
+    if (end ? unix_named(end) : !create)
+        return end;
+    peer = unix_peer(sk);
+    if (!peer)
+        return 0;
+    end = unix_storage(sk);
+    other = unix_storage(peer);
+    if (!end)
+        return 0;
+    end->local = bpf_get_socket_cookie(sk);
+    end->remote = bpf_get_socket_cookie(peer);
+    /* From now on the other end counts too, whoever holds it: a process selected later finds true offsets. */
+    if (other) {
+        other->local = end->remote;
+        other->remote = end->local;
+        unix_lend_to_listener(sk, other);
+    }
+    return end;
+}
+
+/* ---- pairs between two recorded processes ---- */
+
+static __always_inline struct unix_pair_key unix_pair_key(const struct unix_end *end) {
+    return end->local < end->remote ? (struct unix_pair_key){.low = end->local, .high = end->remote}
+                                    : (struct unix_pair_key){.low = end->remote, .high = end->local};
+}
+
+static __always_inline uint64_t this_walk(void) {
+    uint32_t zero = 0;
+    struct iterator_request *asked = bpf_map_lookup_elem(&request, &zero);
+
+    return asked ? *(volatile uint64_t *)&asked->walk : 0;
+}
+
+/* Whoever makes more pairs than have room is told apart, and alone. */
+static __always_inline void unix_pair_up(struct sock *sk, struct unix_end *end, struct process_state *state) {
+    struct unix_end *other = unix_other_end(sk);
+    struct unix_pair pair = {.payer = end->owner};
+    struct unix_pair_end mine, theirs;
+    struct unix_pair_key key;
+
+    if (end->flags & UNIX_PAIRED || !other || !other->owner || other->owner == end->owner)
+        return;
+    key = unix_pair_key(end);
+    mine = (struct unix_pair_end){.process = end->owner, .incarnation = end->incarnation};
+    theirs = (struct unix_pair_end){.process = other->owner, .incarnation = other->incarnation};
+    pair.low = end->local < end->remote ? mine : theirs;
+    pair.high = end->local < end->remote ? theirs : mine;
+    pair.walk = this_walk();
+    end->flags |= UNIX_PAIRED;
+    other->flags |= UNIX_PAIRED;
+    if (bpf_map_lookup_elem(&unix_pairs, &key))
+        return;
+    if (state->paired >= MAX_PAIRED || bpf_map_update_elem(&unix_pairs, &key, &pair, BPF_NOEXIST)) {
+        verdict(state, end->owner, RECOVERY_VERDICT_OVERFLOW, 0);
+        return;
+    }
+    __sync_fetch_and_add(&state->paired, 1);
+}
+
+static __always_inline void unix_unpair(const struct unix_pair_key *key, uint64_t payer) {
+    struct process_state *state = bpf_map_lookup_elem(&processes, &payer);
+
+    if (bpf_map_delete_elem(&unix_pairs, key) == 0 && state && state->paired)
+        __sync_fetch_and_add(&state->paired, -1);
+}
+
+/* It knows that the other end is over; where that one is closed, nobody else will learn anything. */
+static __always_inline void unix_pair_ended(const struct sock *sk, const struct unix_end *end) {
+    struct unix_pair_key key = unix_pair_key(end);
+    struct unix_pair *pair;
+
+    if (!(end->flags & UNIX_PAIRED))
+        return;
+    pair = bpf_map_lookup_elem(&unix_pairs, &key);
+    if (!pair)
+        return;
+    if (end->local == key.low)
+        pair->low.end_told = 1;
+    else
+        pair->high.end_told = 1;
+    if (sk->sk_shutdown & RCV_SHUTDOWN && sk->sk_shutdown & SEND_SHUTDOWN)
+        unix_unpair(&key, pair->payer);
+}
+
+static __always_inline void unix_pair_found(const struct unix_end *end) {
+    struct unix_pair_key key = unix_pair_key(end);
+    struct unix_pair *pair = end->flags & UNIX_PAIRED ? bpf_map_lookup_elem(&unix_pairs, &key) : 0;
+
+    if (pair)
+        pair->walk = this_walk();
 }
 
 /* ---- telling ---- */
@@ -187,6 +333,23 @@ static __always_inline int unix_tell_end(struct unix_end *end, uint32_t bit) {
     struct holder holder = unix_holder(end);
 
     return tell(&end->told, bit, &holder, &range);
+}
+
+/* The other end was lent, and never used: so that it is known whose it was. */
+static __always_inline int unix_tell_lent(struct sock *sk) {
+    struct unix_end *other = unix_other_end(sk);
+
+    if (!other || !(other->flags & UNIX_HELD) || unix_open_bit(sk) != CAPTURE_OPEN_SENT)
+        return 0;
+    return unix_tell_open(other, CAPTURE_OPEN_RECEIVED);
+}
+
+static __always_inline int unix_tell_end_received(struct sock *sk, struct unix_end *end) {
+    int left = unix_tell_lent(sk) | unix_tell_end(end, CAPTURE_END_RECEIVED);
+
+    if (!left)
+        unix_pair_ended(sk, end);
+    return left;
 }
 
 static __always_inline struct closed_key unix_key(const struct unix_end *end) {
@@ -238,7 +401,7 @@ static __always_inline int unix_catch_up(struct sock *sk, struct unix_end *end) 
     if (sk->sk_shutdown & SEND_SHUTDOWN && !(sk->sk_shutdown & RCV_SHUTDOWN))
         left |= unix_tell_end(end, CAPTURE_END_SENT);
     if (sk->sk_shutdown & RCV_SHUTDOWN)
-        left |= unix_tell_end(end, CAPTURE_END_RECEIVED);
+        left |= unix_tell_end_received(sk, end);
     return left;
 }
 

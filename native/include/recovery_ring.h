@@ -39,6 +39,7 @@
  *   END            SEND     local to remote                     this end was closed or shut down for sending
  *   END            RECEIVE  remote to local                     the other end's end has arrived
  *   END | FAILING  SEND     local to remote                     its task was dying, and not with exit code 0
+ *   END | FAILING  RECEIVE  remote to local                     both ends are gone; nobody saw it receive
  *
  * RECOVERY_VERDICT: the kernel can't follow the process any more. local: enum recovery_verdict; remote:
  * cgroup id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's

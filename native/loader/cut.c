@@ -140,11 +140,25 @@ int iterate_once(int program, char *error) {
     return status == 0 ? 0 : capture_fail(error, status, "an iterator does not run: %s", strerror(-status));
 }
 
-static int ask(struct capture *capture, uint64_t process, bool frozen, int tgid) {
-    const struct iterator_request request = {.process = process, .frozen = frozen, .tgid = tgid};
+/* The number of the walk goes on; it is the map's, since another may have the same instance open. */
+static uint64_t walk_number(struct capture *capture, unsigned add) {
+    struct iterator_request request = {0};
+    const uint32_t zero = 0;
+
+    bpf_map_get(capture->objects.maps[MAP_REQUEST], &zero, &request);
+    return request.walk + add;
+}
+
+static int ask_in_walk(struct capture *capture, uint64_t process, bool frozen, int tgid, uint64_t walk) {
+    const struct iterator_request request = {
+        .process = process, .frozen = frozen, .tgid = tgid, .walk = walk};
     const uint32_t zero = 0;
 
     return bpf_map_put(capture->objects.maps[MAP_REQUEST], &zero, &request, BPF_ANY);
+}
+
+static int ask(struct capture *capture, uint64_t process, bool frozen, int tgid) {
+    return ask_in_walk(capture, process, frozen, tgid, walk_number(capture, 0));
 }
 
 /* Kernels before 6.1 walk everybody: then the program passes over the others. */
@@ -169,6 +183,7 @@ struct namespaces {
     ino_t *inodes;
     int *descriptors;
     size_t count;
+    bool partial; /* one could not be looked at */
 };
 
 /*
@@ -182,6 +197,8 @@ static int note_namespace(struct namespaces *all, int pid) {
 
     snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && (errno == EACCES || errno == EPERM))
+        all->partial = true;
     if (fd < 0) /* ended, or not ours to look at */
         return errno == ENOENT || errno == ESRCH || errno == EACCES || errno == EPERM ? 0 : -errno;
     if (fstat(fd, &status) != 0) {
@@ -258,6 +275,55 @@ static int walk_sockets(struct capture *capture, struct namespaces *all, struct 
     int status = walk_storage(capture, PROGRAM_CUT_STORED_TCP, MAP_CONNECTIONS, list);
     if (status == 0)
         status = walk_storage(capture, PROGRAM_CUT_STORED_UNIX, MAP_UNIX_ENDS, list);
+    return status;
+}
+
+static int push_pairs(struct capture *capture, bool tell, struct push_pairs_args *args) {
+    *args = (struct push_pairs_args){.walk = walk_number(capture, 0), .tell = tell};
+    const int status = bpf_run(capture->objects.programs[PROGRAM_PUSH_PAIRS], args, sizeof(*args));
+
+    return status < 0 ? status : 0;
+}
+
+static int note_all_namespaces(struct capture *capture, struct namespaces *all) {
+    const int map = capture->objects.maps[MAP_PROCESSES];
+    uint64_t id = 0, next;
+    int status = 0;
+
+    for (int more = bpf_map_next(map, NULL, &next); more == 0 && status == 0;
+         more = bpf_map_next(map, &id, &next)) {
+        const int directory = cgroup_open(next);
+        int *pids = NULL;
+        size_t count = 0;
+
+        id = next;
+        if (directory < 0)
+            continue; /* removed: all of its tasks have ended */
+        status = cgroup_pids(directory, &pids, &count);
+        close(directory);
+        for (size_t i = 0; status == 0 && i < count; i++)
+            status = note_namespace(all, pids[i]);
+        free(pids);
+    }
+    return status;
+}
+
+/* AF_UNIX pairs of which no end is found any more, wherever recorded processes are: an end may be in another
+ * namespace than its process was asked for, and a socket that is bound meanwhile may escape one walk. */
+static int walk_pairs(struct capture *capture, struct namespaces *all, struct found_list *list) {
+    struct push_pairs_args args;
+    int status = push_pairs(capture, false, &args);
+
+    if (status != 0 || args.gone == 0)
+        return status;
+    if (capture->config.variant.sockets == SOCKETS_TABLES)
+        status = note_all_namespaces(capture, all);
+    if (status == 0)
+        status = walk_sockets(capture, all, list);
+    if (status == 0 && !all->partial)
+        status = push_pairs(capture, true, &args);
+    if (status == 0)
+        list->pending |= args.pending != 0;
     return status;
 }
 
@@ -451,9 +517,13 @@ int capture_cut(struct capture *capture, uint64_t cgroup_id, struct capture_cut_
         return capture_fail(error, status == -ENOENT ? -ESRCH : status, "the process is not recorded");
     status = condemn_missed(capture);
     if (status == 0)
+        status = ask_in_walk(capture, 0, false, 0, walk_number(capture, 1));
+    if (status == 0)
         status = walk_process(capture, cgroup_id, true, &all, &list);
     if (status == 0)
         status = walk_sockets(capture, &all, &list);
+    if (status == 0)
+        status = walk_pairs(capture, &all, &list);
     if (status == 0)
         status = closed_push(capture, cgroup_id, &list);
     if (status == 0)
@@ -518,12 +588,16 @@ static int flush(struct capture *capture, const uint64_t *cgroup_ids, size_t cou
     struct namespaces all = {0};
     int status = condemn_missed(capture);
 
+    if (status == 0)
+        status = ask_in_walk(capture, 0, false, 0, walk_number(capture, 1));
     for (size_t i = 0; status == 0 && i < count; i++)
         if (is_selected(capture, cgroup_ids[i]))
             status = walk_process(capture, cgroup_ids[i], false, &all, &list);
     ask(capture, 0, false, 0);
     if (status == 0 && count > 0)
         status = walk_sockets(capture, &all, &list);
+    if (status == 0 && count > 0)
+        status = walk_pairs(capture, &all, &list);
     for (size_t i = 0; status == 0 && i < count; i++)
         status = closed_push(capture, cgroup_ids[i], &list);
     forget_namespaces(&all);

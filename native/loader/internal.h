@@ -20,6 +20,7 @@ enum capture_map {
     MAP_UNIX_ENDS,
     MAP_RESTORED,
     MAP_REQUEST,
+    MAP_UNIX_PAIRS,
     MAP_COUNT
 };
 enum capture_program {
@@ -46,6 +47,7 @@ enum capture_program {
     PROGRAM_PUSH_CLOSED,
     PROGRAM_CONDEMN,
     PROGRAM_TAKE_MOVED,
+    PROGRAM_PUSH_PAIRS,
     PROGRAM_COUNT
 };
 #define PROGRAM_BIT(program) (1u << (program))

@@ -17,11 +17,11 @@
 #pragma GCC diagnostic pop
 
 const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",   "counters", "closed",
-                                          "connections", "unix_ends", "restored", "request"};
+                                          "connections", "unix_ends", "restored", "request",  "unix_pairs"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
     "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
     "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",
-    "cut_stored_tcp",  "cut_stored_unix", "push_closed",    "condemn",       "take_moved"};
+    "cut_stored_tcp",  "cut_stored_unix", "push_closed",    "condemn",       "take_moved", "push_pairs"};
 
 void objects_clear(struct objects *objects) {
     memset(objects, 0xff, sizeof(*objects)); /* all -1 */

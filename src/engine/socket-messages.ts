@@ -8,7 +8,8 @@
  *   receive   appended if the send is; else it waits for the next drain (`settle`), which has made the kernel tell all that it knows:
  *             what has no send by then came from a process that is not recorded here, and goes
  *   AF_UNIX   close() raises no record at the closing end: the receive makes the sender's message, if that process is recorded and
- *             did not end by failure
+ *             did not end by failure. Where both ends are gone and nobody was seen to read an end of file, each may have known the
+ *             other's (by poll): both receive, unless the process itself is over
  *
  * To wait does no harm: everything is decided before a checkpoint, a rollback, or an answer, and a receive may stand anywhere between two of
  * them. What waits is part of the log's state (`AppLog`, "held"), so that a crash loses none. Sends whose receives are still to come are
@@ -32,6 +33,8 @@ export interface HeldMessage {
   readonly name: string;
   readonly sends: boolean;
   readonly unix: boolean;
+  /** Nobody was seen to receive it. */
+  readonly unseen?: boolean;
   /** Of the record, ns. */
   readonly time: number;
 }
@@ -119,10 +122,12 @@ export class SocketMessages {
       time: records.time[row]!,
     };
     const failing = sends && (flags & RingFlag.FAILING) !== 0;
+    const unseen = !sends && (flags & RingFlag.FAILING) !== 0;
     const ends = sends && (flags & RingFlag.END) !== 0; // an opening may be told late, by a flush
     if (ends && failing) process.lastFailingEndNs = Math.max(process.lastFailingEndNs, message.time);
     else if (ends) process.lastEndNs = Math.max(process.lastEndNs, message.time);
     if (failing) this.#hold(message);
+    else if (unseen) this.#hold({ ...message, unseen });
     else if (sends) this.#send(process, message);
     else this.#receive(process, message);
   }
@@ -217,6 +222,10 @@ export class SocketMessages {
   async #settleReceive(message: Waiting, receiver: ProcessBuffer, settling: Settling): Promise<number> {
     const { name, time } = message;
     if (this.#held.has(keyOf({ name, sends: true }))) return 0; // `settleFailing` decides both
+    if (message.unseen === true && !settling.populated(receiver)) {
+      this.#drop(message);
+      return 0;
+    }
     if ((await settling.senderOf(name)) !== undefined) {
       this.#drop(message);
       append(receiver, EVENT_KIND.receive, name, time);

@@ -34,7 +34,7 @@ const REASONS: Readonly<Record<string, GapReason>> = {
     advice: "start the collector before the program, and restore only with `recovery-line restart`",
   },
   "other-socket": {
-    what: "used a kind of socket that can't be followed (vsock, packet, sctp, …)",
+    what: "used a socket that can't be followed (vsock, packet, sctp, a unix socket after one half was shut down, …)",
     advice: "use TCP or unix stream sockets, or vouch for it: run --trust other-socket",
   },
   "foreign-pager": {

@@ -193,3 +193,5 @@ export const SMALL_LOG_BYTES = 256 * 1024;
 /** Driver hook: moments tried for one checkpoint, count, and the longest pause between two, in ms. */
 export const HOOK_TRIES = 50;
 export const HOOK_PAUSE_MS = 40;
+/** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
+export const MAX_COMPARED_PROCESSES = 4096;

@@ -7,6 +7,7 @@ import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
 import { Float64List, Uint32List } from "../graph/growable.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
+import { MAX_COMPARED_PROCESSES } from "../model/limits.ts";
 
 /** Codes of `Recording.kind`. */
 export const OTHER = 0;
@@ -14,9 +15,6 @@ export const SEND = 1;
 export const RECEIVE = 2;
 /** While it is recorded only: a look at bytes that are not received yet. */
 const LOOK = 3;
-
-/** Processes of one comparison, count: who depends on whom is kept as a square. */
-const MAX_COMPARED_PROCESSES = 4096;
 
 /** Plain data over shared memory: it goes to worker threads as it is. */
 export interface Recording {

@@ -16,7 +16,7 @@ import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 import { tile } from "./tiling.ts";
 
-const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 100);
+const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 40);
 const RING_BYTES = 16 << 20;
 /** Compiled for this test alone: nobody rebuilds it in the middle. */
 const DIST = join(packageRoot(), "build/test/dist");

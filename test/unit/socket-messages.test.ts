@@ -171,6 +171,33 @@ for (const [status, ends] of [
     expect(told()).toEqual([`client send ${U}`, ...(ends ? message : [])]);
   });
 
+test("AF_UNIX: ends that are gone and that nobody saw received are messages, but not to a process that is over", async () => {
+  client(SEND, UNIX);
+  server(SEND, UNIX);
+  server(RECEIVE, END | FAILING | UNIX);
+  client(RECEIVE, END | FAILING | UNIX);
+  await collector.drain();
+  const back = "unix:boot-1:2-1";
+  const ends = [`client receive ${back}/end`, `client send ${U}/end`];
+  ends.push(`server receive ${U}/end`, `server send ${back}/end`);
+  expect(
+    told()
+      .filter((line) => line.endsWith("/end"))
+      .sort(),
+  ).toEqual(ends);
+});
+
+test("AF_UNIX: a process that is over receives no end that nobody saw it receive", async () => {
+  client(SEND, UNIX);
+  server(SEND, UNIX);
+  empty.add(2);
+  server(RECEIVE, END | FAILING | UNIX);
+  await collector.ended("a", "server", 0);
+  await collector.unregister("a", "server");
+  await collector.drain();
+  expect(told().filter((line) => line.endsWith("/end"))).toEqual([]);
+});
+
 test("a restored connection's endings are undone: it may end again", async () => {
   client(SEND, END | FAILING);
   empty.add(1);

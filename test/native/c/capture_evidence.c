@@ -354,6 +354,62 @@ static void open_unix(int client_is_bound) {
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
 }
 
+static int accepts_first;
+
+static void listen_and_close(int fd, struct told *told) {
+    CHECK(listen(fd, 1) == 0);
+    step(told);
+    if (accepts_first)
+        close(accept(fd, NULL, NULL));
+    close(fd);
+    step(told);
+}
+
+static void connect_in_vain(int fd, struct told *told) {
+    const int one = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)fd;
+    CHECK(connect(one, (struct sockaddr *)&name, sizeof(name)) == 0);
+    step(told);
+    CHECK(recv(one, block, 1, 0) <= 0);
+    step(told);
+}
+
+/* It learns from nobody but the listener that nothing will come of it, and that one is known by nothing else.
+ */
+static void untouched_by_listener(int accepts) {
+    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    needs_each_call();
+    accepts_first = accepts;
+    set_up();
+    name.sun_family = AF_UNIX;
+    snprintf(name.sun_path + 1, 90, "recovery-line-test-vain-%d", (int)getpid());
+    CHECK(bind(listener, (struct sockaddr *)&name, sizeof(name)) == 0);
+    struct actor *client = new_actor(1), *server = new_actor(1);
+    start(server, listen_and_close, listener);
+    reached(server, 1);
+    start(client, connect_in_vain, -1);
+    reached(client, 1);
+    frozen_cut(client);
+    EQUAL(frozen_cut(server).count, 0);
+    EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 0);
+    release(server, 1);
+    reached(server, 2);
+    release(client, 1);
+    reached(client, 2);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(client, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+}
+
+static void case_open_unix_never_accepted(void) {
+    untouched_by_listener(0);
+}
+
+static void case_open_unix_never_used(void) {
+    untouched_by_listener(1);
+}
+
 static void case_open_unix(void) {
     needs_each_call();
     open_unix(0);
@@ -489,6 +545,56 @@ static void case_end_of_unix(void) {
     release(server, 1);
     reached(server, 2);
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+}
+
+static void polls_and_closes(int fd, struct told *told) {
+    struct pollfd poll_end = {.fd = oob_ends[1], .events = POLLIN};
+    (void)fd;
+    close(oob_ends[0]);
+    receive_all(oob_ends[1], block, 5, told);
+    send_all(oob_ends[1], block, 7, told);
+    step(told);
+    CHECK(poll(&poll_end, 1, 5000) == 1 && (poll_end.revents & POLLHUP) != 0);
+    close(oob_ends[1]);
+    step(told);
+}
+
+static void answered_closer(int fd, struct told *told) {
+    (void)fd;
+    close(oob_ends[1]);
+    send_all(oob_ends[0], block, 5, told);
+    receive_all(oob_ends[0], block, 7, told);
+    step(told);
+    close(oob_ends[0]);
+    step(told);
+}
+
+/* Who polls learns of the other's end without a word: once both are gone, each counts as having known. An
+ * end that still stands is no such case. */
+static void case_end_of_unix_by_poll(void) {
+    needs_each_call();
+    set_up();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, oob_ends) == 0);
+    struct actor *survivor = new_actor(1), *closer = new_actor(1);
+    start(survivor, polls_and_closes, -1);
+    start(closer, answered_closer, -1);
+    close(oob_ends[0]);
+    close(oob_ends[1]);
+    reached(survivor, 1);
+    reached(closer, 1);
+    take_cut(survivor);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 0);
+    release(closer, 1);
+    release(survivor, 1);
+    reached(closer, 2);
+    reached(survivor, 2);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 0);
+    take_cut(survivor);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    EQUAL(count_units(closer, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    take_cut(closer);
+    EQUAL(count_units(survivor, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
+    EQUAL(count_units(closer, RECOVERY_RECEIVE, RECOVERY_FLAG_FAILING), 1);
 }
 
 /* ---- lives ---- */
@@ -741,12 +847,15 @@ int main(int argc, char **argv) {
         {"open-waits-for-accept", case_open_waits_for_accept},
         {"open-unix", case_open_unix},
         {"open-unix-bound", case_open_unix_bound},
+        {"open-unix-never-accepted", case_open_unix_never_accepted},
+        {"open-unix-never-used", case_open_unix_never_used},
         {"end-by-shutdown", case_end_by_shutdown},
         {"end-by-reset", case_end_by_reset},
         {"end-by-exit", case_end_by_exit},
         {"end-by-exit-code", case_end_by_exit_code},
         {"end-by-signal", case_end_by_signal},
         {"end-of-unix", case_end_of_unix},
+        {"end-of-unix-by-poll", case_end_of_unix_by_poll},
         {"incarnation", case_incarnation},
         {"own-network", case_own_network},
         {"smallest-ring", case_smallest_ring},
