@@ -22,6 +22,7 @@ import {
   type RestoreRequest,
 } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
+import { type DueTimer, dueTimers, setAgain } from "./due-timers.ts";
 import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
@@ -42,6 +43,8 @@ interface CriuNotes {
   readonly shellJob: boolean;
   readonly rootPid: number;
   readonly files: readonly OpenFile[];
+  /** Absent in images of older versions. */
+  readonly timers?: readonly DueTimer[];
 }
 
 interface Run {
@@ -83,6 +86,7 @@ export class CriuDriver implements CheckpointDriver {
     refuseChildrenOutside(pids);
     waitForVfork(pids);
     const files = writtenFiles(pids); // they stand still like the process
+    const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
     const args = [
@@ -105,7 +109,7 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    return { shellJob, rootPid, files } satisfies CriuNotes;
+    return { shellJob, rootPid, files, timers } satisfies CriuNotes;
   }
 
   async restore(request: RestoreRequest): Promise<number> {
@@ -126,6 +130,7 @@ export class CriuDriver implements CheckpointDriver {
       const { guard } = request;
       const run = { what: `restore from ${folder}`, args, log, limitMs };
       await this.#run(guard === undefined ? run : { ...run, guard });
+      setAgain(notes.timers ?? []);
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
       rmSync(work, { recursive: true, force: true });
