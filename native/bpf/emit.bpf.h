@@ -158,6 +158,14 @@ static __always_inline void uses(struct process_state *state, uint32_t what) {
         __sync_fetch_and_or(&state->uses, what);
 }
 
+/* Number of the walk through all sockets that is under way, or was last. */
+static __always_inline uint64_t this_walk(void) {
+    uint32_t zero = 0;
+    struct iterator_request *asked = bpf_map_lookup_elem(&request, &zero);
+
+    return asked ? *(volatile uint64_t *)&asked->walk : 0;
+}
+
 /* ---- ends that are gone before there was room for their last records ---- */
 
 static __always_inline void spill(const struct closed_key *key, const struct closed_value *value) {

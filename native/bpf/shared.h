@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 7
+#define CAPTURE_MAP_VERSION 8
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -46,6 +46,9 @@ struct process_state {
     uint64_t misses; /* runs left out of the programs that tell what it uses, when it was looked at last */
     uint32_t moved;  /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
     uint32_t paired; /* entries of `unix_pairs` that are its own */
+    uint64_t parent; /* cgroup above its own: that of its application */
+    uint32_t ends;   /* entries of `ends` that are its own */
+    uint32_t reserved;
 };
 
 /* Entries of `closed` a process may hold: who closes more while nobody reads the ring pays alone. */
@@ -70,6 +73,39 @@ struct unix_pair {
 
 /* Entries of `unix_pairs` a process may hold. */
 #define MAX_PAIRED 8192u
+
+/* Map `ends`: the named ends of TCP connections of recorded processes, and who is at the other end. */
+struct end_key {
+    uint32_t local, remote; /* initial sequence numbers */
+};
+enum end_flag {
+    END_CONNECTOR = 1,
+    END_KNOWN = 2,    /* `peer` and `tgid` are valid */
+    END_TOLD = 4,     /* a record tells of it, or there is nothing to tell */
+    END_GONE = 8,     /* the end is closed */
+    END_DOUBTED = 32, /* it was told that nobody was found */
+    END_CLOSED = 16,  /* the other one was when its holder was seen */
+};
+struct end_note {
+    uint64_t process; /* who uses it; before that who listens */
+    uint64_t payer;   /* process whose `ends` counts it */
+    uint64_t peer;    /* recorded: its cgroup id; else when it began, boot-time ns */
+    uint64_t walk;    /* END_GONE: the last one before that */
+    uint32_t tgid;    /* 0: recorded */
+    uint32_t incarnation;
+    uint32_t flags;      /* enum end_flag */
+    uint32_t sought;     /* walks that did not find anybody */
+    uint32_t address[4]; /* of the other end as this one sees it, words in network order; IPv4 is mapped */
+    uint32_t port;
+    uint32_t reserved;
+};
+
+/* Entries of `ends` a process may hold. */
+#define MAX_ENDS 16384u
+
+/* So many walks through all descriptors of the host look for who is at the other end; who is found by none
+ * is told when it closes, or is on another host. */
+#define MAX_SOUGHT 3u
 
 /* Map `filter`: at a cgroup id modulo its size a 0 says that no cgroup with such an id was ever selected. It
  * is set before the process's entry and never cleared, so it can't say so wrongly; it spares nearly everybody
@@ -154,6 +190,16 @@ struct push_pairs_args {
     uint64_t walk;
     uint32_t tell;
     uint32_t gone;    /* out */
+    uint32_t pending; /* out: the ring had no room */
+    uint32_t reserved;
+};
+
+/* Argument of the syscall program push_ends: what is known is told; what is gone and was not found, goes. */
+struct push_ends_args {
+    uint64_t walk;
+    uint64_t forget;  /* not 0: those of this process go, and nothing is told */
+    uint32_t sought;  /* a walk has looked for those that nobody is known of */
+    uint32_t unknown; /* out: those that another walk may find */
     uint32_t pending; /* out: the ring had no room */
     uint32_t reserved;
 };

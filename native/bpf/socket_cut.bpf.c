@@ -12,6 +12,7 @@
  */
 #include "tcp.bpf.h"
 #include "unix.bpf.h"
+#include "unix_peer.bpf.h"
 
 static __always_inline struct process_state *recorded(uint64_t process, uint32_t incarnation) {
     struct process_state *state = process ? bpf_map_lookup_elem(&processes, &process) : 0;
@@ -77,6 +78,16 @@ static __always_inline int read_stored(struct connection *c, const struct tcp_so
     return 1;
 }
 
+static __always_inline int was_strange(struct connection *c, const struct tcp_now *now,
+                                       struct process_state *state, uint64_t process) {
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0))
+        return 0;
+    if (!end_was_strange(c->local, c->remote))
+        return 0;
+    verdict(state, process, RECOVERY_VERDICT_TAKEN_OVER, 0);
+    return 1;
+}
+
 static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp, struct cut_record *out) {
     struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
     struct iterator_request *request = asked();
@@ -92,7 +103,8 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
         return 0;
     c->sock = (uint64_t)sk;
     state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
-    if (state && !c->owner && __sync_val_compare_and_swap(&c->owner, 0, request->process) == 0)
+    if (state && !c->owner && !was_strange(c, &now, state, request->process) &&
+        __sync_val_compare_and_swap(&c->owner, 0, request->process) == 0)
         c->flags |= CONNECTION_HELD; /* accepted, and not used yet */
     if (state && c->owner == request->process)
         c->incarnation = state->incarnation;
@@ -104,6 +116,8 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
         out->cut_flags = CUT_UNNAMED;
         return has_numbers(&now);
     }
+    if (c->owner)
+        end_begins(c->owner, c->local, c->remote, c->flags & CONNECTION_CONNECTOR, c->sock);
     read_tcp(c, &now, out);
     return 1;
 }
@@ -156,6 +170,12 @@ static __always_inline void read_unix(struct sock *sk, struct unix_end *end, str
         out->queued = unix_queued(sk, 0);
 }
 
+static __always_inline int unix_was_strange(struct sock *sk) {
+    struct unix_end *other = unix_other_end(sk);
+
+    return other && other->flags & UNIX_PEER_TOLD;
+}
+
 static __always_inline int read_unix_held(struct sock *sk, struct cut_record *out) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
     struct iterator_request *request = asked();
@@ -167,7 +187,7 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
         end = unix_end(sk, 1);
     if (end && unix_named(end)) {
         state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
-        if (state && open && !end->owner &&
+        if (state && open && !end->owner && !unix_was_strange(sk) &&
             __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0)
             end->flags |= UNIX_HELD; /* connected or accepted, and not used yet */
         if (state && end->owner == request->process)
@@ -319,6 +339,97 @@ int push_closed(struct push_closed_args *args) {
     args->pending = left;
     if (!left)
         unspill(&key);
+    return 0;
+}
+
+/* ---- who is at the other end ---- */
+
+/* All descriptors of the host: a stranger may be in any network namespace. Its numbers may move while they
+ * are read, and which side it is does not matter: a wrong name is nobody's. */
+SEC("iter/task_file")
+int find_peers(struct bpf_iter__task_file *ctx) {
+    struct connection *c, connector = {}, acceptor = {};
+    struct task_struct *task = ctx->task;
+    struct file *file = ctx->file;
+    const struct tcp_sock *tcp;
+    struct socket *socket;
+    struct tcp_now now = {};
+    struct sock *sk;
+
+    if (!file || !task)
+        return 0;
+    socket = bpf_sock_from_file(file);
+    sk = socket ? socket->sk : 0;
+    if (!sk)
+        return 0;
+    if (is_unix_pair(sk)) {
+        unix_stranger_has(sk, task, UNIX_PEER_TOLD);
+        return 0;
+    }
+    tcp = bpf_skc_to_tcp_sock(sk);
+    if (!tcp)
+        return 0;
+    c = bpf_sk_storage_get(&connections, sk, 0, 0);
+    tcp_look(tcp, &now);
+    if (c || now.repair || !has_numbers(&now))
+        return 0;
+    name_from(&now, &connector, 1);
+    if (stranger_has(sk, task, connector.local, connector.remote, 0))
+        return 0;
+    name_from(&now, &acceptor, 0);
+    stranger_has(sk, task, acceptor.local, acceptor.remote, 0);
+    return 0;
+}
+
+/* Nobody was found. Whoever closes it later on this host is told all the same. */
+static __always_inline long push_unknown(struct end_key *name, struct end_note *note,
+                                         struct push_ends_args *args) {
+    if (!(note->flags & END_DOUBTED) && (end_put(name, note, 1) || end_put(name, note, 0))) {
+        args->pending = 1;
+        return 0;
+    }
+    note->flags |= END_DOUBTED;
+    if (note->flags & END_GONE)
+        end_drop(name, note->payer);
+    return 0;
+}
+
+static long push_note(struct bpf_map *map, const struct end_key *key, struct end_note *note,
+                      struct push_ends_args *args) {
+    struct end_key name = *key;
+
+    if (args->forget) {
+        if (note->process == args->forget || note->payer == args->forget)
+            end_drop(&name, note->payer);
+        return 0;
+    }
+    if (note->flags & END_KNOWN) {
+        if (end_tell(&name, note))
+            args->pending = 1;
+        else if (note->flags & END_GONE)
+            end_drop(&name, note->payer);
+        return 0;
+    }
+    if (!args->sought) {
+        if (!(note->flags & END_DOUBTED) || note->flags & END_GONE)
+            args->unknown++;
+        return 0;
+    }
+    note->sought++;
+    if (note->sought < MAX_SOUGHT && !(note->flags & END_GONE && note->walk < args->walk)) {
+        args->unknown++;
+        return 0;
+    }
+    return push_unknown(&name, note, args);
+}
+
+SEC("syscall")
+int push_ends(struct push_ends_args *args) {
+    struct push_ends_args told = *args;
+
+    bpf_for_each_map_elem(&ends, push_note, &told, 0);
+    args->unknown = told.unknown;
+    args->pending = told.pending;
     return 0;
 }
 

@@ -14,6 +14,7 @@
  */
 #include "tcp.bpf.h"
 #include "unix.bpf.h"
+#include "unix_peer.bpf.h"
 
 const volatile uint32_t cgroup_level = 3;
 const volatile uint32_t ring_bytes = 16 << 20;
@@ -33,27 +34,6 @@ static __always_inline int is_kernel_socket(const struct sock *sk) {
 }
 
 /* ---- whose it is ---- */
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct kernfs_node___made {
-    uint64_t id;
-};
-struct cgroup___made {
-    int level;
-    struct kernfs_node___made *kn;
-};
-struct sock_cgroup_data___made {
-    struct cgroup___made *cgroup;
-};
-struct sock___made {
-    struct sock_cgroup_data___made sk_cgrp_data;
-};
-#pragma clang attribute pop
-
-/* The cgroup that made the socket; of one that was accepted, its listener. */
-static __always_inline struct cgroup___made *made_in(const struct sock *sk) {
-    return BPF_CORE_READ((struct sock___made *)sk, sk_cgrp_data.cgroup);
-}
 
 /* Two units of recovery on one end of a channel: nobody can say whose bytes are whose. Both are told. */
 static __always_inline void shared_by(struct process_state *state, uint64_t process, uint64_t other,
@@ -110,6 +90,14 @@ static __always_inline int owned(struct connection *c, struct process_state *sta
     return 0;
 }
 
+static __always_inline int may_name(const struct tcp_now *now, struct connection *c) {
+    return c->flags & CONNECTION_NAMED || name_late(now, c, 0);
+}
+
+static __always_inline void note_end(const struct connection *c) {
+    end_begins(c->owner, c->local, c->remote, c->flags & CONNECTION_CONNECTOR, c->sock);
+}
+
 /* The named connection that a recorded process uses, or a verdict why there is none. */
 static __always_inline struct connection *used(const struct sock *sk, const struct tcp_now *now,
                                                struct process_state *state, uint64_t process) {
@@ -122,15 +110,21 @@ static __always_inline struct connection *used(const struct sock *sk, const stru
         return 0; /* no memory: the next look makes it */
     c->sock = (uint64_t)sk;
     taken_up = !c->owner || c->flags & CONNECTION_HELD;
+    if (!c->owner && may_name(now, c) && end_was_strange(c->local, c->remote)) {
+        verdict(state, process, RECOVERY_VERDICT_TAKEN_OVER, 0);
+        return 0;
+    }
     if (!owned(c, state, process))
         return 0;
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0)) {
+    if (!may_name(now, c)) {
         if (c->flags & CONNECTION_REPAIRED && !now->repair && !is_kernel_socket(sk))
             verdict(state, process, RECOVERY_VERDICT_OLD_CONNECTION, 0);
         return 0;
     }
-    if (taken_up)
+    if (taken_up) {
         handed_over(c, state, process);
+        note_end(c);
+    }
     tell_open(c);
     return c;
 }
@@ -233,6 +227,18 @@ static __always_inline int may_tell(const struct connection *c) {
     return c->flags & CONNECTION_NAMED && !(c->flags & CONNECTION_RELEASED) && still_recorded(c);
 }
 
+/* A listener of a recorded process has it: its peer may be gone before anybody uses it. */
+static __always_inline void note_accepted(const struct sock *sk, const struct tcp_now *now) {
+    uint64_t process = process_cgroup(made_in(sk));
+    uint32_t slot = process & (CAPTURE_FILTER_ENTRIES - 1), *maybe = bpf_map_lookup_elem(&filter, &slot);
+    struct connection named = {};
+
+    if (!maybe || !*maybe || !bpf_map_lookup_elem(&processes, &process))
+        return;
+    name_from(now, &named, 0);
+    end_begins(process, named.local, named.remote, 0, (uint64_t)sk);
+}
+
 /* Strangers get no storage: what is accepted is named when it is used. */
 static __always_inline void established(const struct sock *sk, const struct tcp_sock *tcp, int from) {
     struct tcp_now now = {};
@@ -241,8 +247,10 @@ static __always_inline void established(const struct sock *sk, const struct tcp_
     tcp_look(tcp, &now);
     now.state = TCP_ESTABLISHED;
     c = bpf_sk_storage_get(&connections, (void *)sk, 0, now.repair ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-    if (!c)
+    if (!c) {
+        note_accepted(sk, &now);
         return;
+    }
     c->sock = (uint64_t)sk;
     if (now.repair) {
         name_restored(&now, c);
@@ -250,6 +258,8 @@ static __always_inline void established(const struct sock *sk, const struct tcp_
     }
     if (!(c->flags & CONNECTION_NAMED))
         name_from(&now, c, from == TCP_SYN_SENT);
+    if (c->owner)
+        note_end(c);
     if (c->flags & CONNECTION_CONNECTOR && may_tell(c))
         tell_open(c);
 }
@@ -281,12 +291,18 @@ static __always_inline int by_itself(const struct tcp_now *now, int to) {
     return to != TCP_CLOSE || (!now->failed && in_state(now, TCPF(TCP_ESTABLISHED) | TCPF(TCP_CLOSE_WAIT)));
 }
 
-/* A recorded process ends a connection that nobody has seen it use. */
+/* A recorded process ends a connection that nobody has seen it use; a stranger ends its own. */
 static __always_inline struct connection *met_late(const struct sock *sk, const struct tcp_now *now) {
     struct connection fresh = {.sock = (uint64_t)sk};
     struct process_state *state = selected(&fresh.owner);
 
-    if (!state || !name_late(now, &fresh, 1))
+    if (!name_late(now, &fresh, 1))
+        return 0;
+    if (!state) {
+        stranger_has(sk, bpf_get_current_task_btf(), fresh.local, fresh.remote, END_CLOSED);
+        return 0;
+    }
+    if (end_was_strange(fresh.local, fresh.remote))
         return 0;
     fresh.incarnation = state->incarnation;
     return bpf_sk_storage_get(&connections, (void *)sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
@@ -375,19 +391,37 @@ int BPF_PROG(tcp_state, const struct sock *sk, int from, int to) {
     return 0;
 }
 
+/* A stranger's connection that was reset: whoever closes it now is who had it. With a FIN it was closed
+ * before, and told then. */
+static __always_inline void reset_stranger(const struct sock *sk, const struct tcp_now *now) {
+    uint32_t connected = first_as_sent(now) - (now->snd_una - (uint32_t)now->bytes_acked);
+    struct connection named = {};
+    uint64_t process;
+
+    if (!has_numbers(now) || now->repair || connected > 1 || selected(&process))
+        return;
+    name_from(now, &named, connected);
+    stranger_has(sk, bpf_get_current_task_btf(), named.local, named.remote, END_CLOSED);
+}
+
 /* The socket goes: where nothing else told of its release, this does. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroyed, struct sock *sk) {
     struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
-    const struct tcp_sock *tcp;
+    const struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
     struct tcp_now now = {};
 
-    if (!c || c->flags & CONNECTION_RELEASED || !still_recorded(c))
-        return 0;
-    tcp = bpf_skc_to_tcp_sock(sk);
     if (!tcp)
         return 0;
     tcp_look(tcp, &now);
+    if (!c) {
+        reset_stranger(sk, &now);
+        return 0;
+    }
+    if (c->flags & CONNECTION_NAMED)
+        end_gone(c->local, c->remote);
+    if (c->flags & CONNECTION_RELEASED || !still_recorded(c))
+        return 0;
     if (c->flags & CONNECTION_NAMED || name_late(&now, c, 1))
         release(c, &now, 0);
     return 0;
@@ -450,6 +484,9 @@ int connection_made(struct bpf_sock_ops *ops) {
     c->sock = (uint64_t)tcp;
     if (!(c->flags & (CONNECTION_NAMED | CONNECTION_REPAIRED)))
         name_from(&now, c, op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB);
+    if (c->flags & CONNECTION_NAMED)
+        end_begins(c->owner ? c->owner : process_cgroup(made_in((const struct sock *)tcp)), c->local,
+                   c->remote, c->flags & CONNECTION_CONNECTOR, c->sock);
     return 1;
 }
 
@@ -572,6 +609,11 @@ static __always_inline int unix_owned(struct sock *sk, struct unix_end *end, str
     uint64_t owner = end->owner;
     struct unix_end *other;
 
+    other = unix_other_end(sk);
+    if (!owner && other && other->flags & UNIX_PEER_TOLD) {
+        verdict(state, process, RECOVERY_VERDICT_TAKEN_OVER, 0);
+        return 0;
+    }
     if (!owner || end->flags & UNIX_HELD) {
         __sync_val_compare_and_swap(&end->owner, owner, process);
         end->flags &= ~UNIX_HELD;
@@ -580,9 +622,10 @@ static __always_inline int unix_owned(struct sock *sk, struct unix_end *end, str
     if (owner == process) {
         end->incarnation = state->incarnation;
         unix_pair_up(sk, end, state);
+        if (!(end->flags & UNIX_PEER_TOLD))
+            unix_stranger_connected(sk);
         return 1;
     }
-    other = unix_other_end(sk);
     if (!other || other->owner)
         shared(state, process, owner, end->local, end->remote);
     return 0;
@@ -678,6 +721,7 @@ static __always_inline void unix_unselected(struct sock *sk, int result, int rec
     length = unix_length(sk, result, receive);
     if (length)
         unix_count(end, receive, length);
+    unix_stranger_has(sk, bpf_get_current_task_btf(), length && !receive ? UNIX_PEER_SPOKE : UNIX_PEER_TOLD);
 }
 
 /* ---- every socket ---- */

@@ -17,6 +17,7 @@
 
 #include "emit.bpf.h"
 #include "epoch.h"
+#include "peer.bpf.h"
 #include "../loader/told.h"
 
 enum connection_flag {
@@ -283,6 +284,7 @@ static __always_inline void release(struct connection *c, const struct tcp_now *
     uint32_t due = open | CAPTURE_END_SENT | (end_arrived(now, c) ? CAPTURE_END_RECEIVED : 0);
     int left = tell_open(c);
 
+    end_gone(c->local, c->remote);
     left |= tell_sent(c, rest.sent);
     left |= tell_received(c, rest.received);
     left |= tell_seen(c);

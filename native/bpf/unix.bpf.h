@@ -15,6 +15,8 @@ enum unix_flag {
     UNIX_SPILLED = 2,        /* `closed` has an entry of it */
     UNIX_SHARED_RECEIVE = 4, /* two threads were seen to receive */
     UNIX_PAIRED = 8,         /* `unix_pairs` has an entry of it */
+    UNIX_PEER_TOLD = 16,     /* the other end was told to be a stranger's */
+    UNIX_PEER_SPOKE = 32,    /* and to have sent something */
 };
 
 struct unix_end {
@@ -219,13 +221,6 @@ static __always_inline struct unix_end *unix_end(struct sock *sk, uint64_t creat
 static __always_inline struct unix_pair_key unix_pair_key(const struct unix_end *end) {
     return end->local < end->remote ? (struct unix_pair_key){.low = end->local, .high = end->remote}
                                     : (struct unix_pair_key){.low = end->remote, .high = end->local};
-}
-
-static __always_inline uint64_t this_walk(void) {
-    uint32_t zero = 0;
-    struct iterator_request *asked = bpf_map_lookup_elem(&request, &zero);
-
-    return asked ? *(volatile uint64_t *)&asked->walk : 0;
 }
 
 /* Whoever makes more pairs than have room is told apart, and alone. */

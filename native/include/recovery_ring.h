@@ -45,6 +45,11 @@
  * cgroup id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's
  * flags.
  *
+ * RECOVERY_PEER: who is at the other end of the connection (local, remote). length: its process id, and
+ * begin: when that began, ns of CLOCK_BOOTTIME; length 0: it is recorded, and begin is the cgroup id of its
+ * process. RECOVERY_FLAG_OPEN: this end has connected. RECOVERY_FLAG_END: that program closed the other end
+ * just then.
+ *
  * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
  *   page's address in its memory, remote, begin, length: 0.
  *
@@ -68,7 +73,7 @@
 #include <stdint.h>
 #endif
 
-#define RECOVERY_RING_LAYOUT_VERSION 2
+#define RECOVERY_RING_LAYOUT_VERSION 3
 #define RECOVERY_RECORD_BYTES 56
 #define RECOVERY_SLOT_BYTES 64
 
@@ -81,6 +86,7 @@ enum recovery_kind {
     RECOVERY_GAP = 6,             /* lost_before records are missing and nothing else is known */
     RECOVERY_VERDICT = 7,         /* the process communicates in a way that can't be followed */
     RECOVERY_PEEK = 8,            /* [begin, begin+length) looked at and left where it is */
+    RECOVERY_PEER = 9,            /* who is at the other end of a connection */
     RECOVERY_KIND_COUNT = 16
 };
 
@@ -121,7 +127,9 @@ enum recovery_verdict {
     RECOVERY_VERDICT_SHARED_SOCKET = 8, /* another recorded process used the same end of a connection */
     RECOVERY_VERDICT_UNIX_OOB = 9,      /* took an AF_UNIX byte out of its order (MSG_OOB) */
     RECOVERY_VERDICT_MISSED = 10, /* the kernel left a program run out, and what it uses leaves no position */
-    RECOVERY_VERDICT_OVERFLOW = 11 /* more ends closed without room for their last records than it may keep */
+    RECOVERY_VERDICT_OVERFLOW =
+        11, /* more ends closed without room for their last records than it may keep */
+    RECOVERY_VERDICT_TAKEN_OVER = 12 /* took up an end that had been told to be outside */
 };
 
 struct recovery_record {

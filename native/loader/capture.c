@@ -2,7 +2,7 @@
 /*
  * Life of a capture instance. Everything it owns is pinned in one bpffs directory:
  *
- *   ring processes filter counters closed connections unix_ends restored request   maps
+ *   ring processes filter counters closed connections unix_ends restored request …   maps
  *   prog_*   link_*                                                   programs, and what keeps them attached
  *   config                                                            pinned last: the instance is complete
  *
@@ -414,15 +414,22 @@ static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
         close(directory);
     }
     closed_forget(capture, cgroup_id);
+    ends_forget(capture, cgroup_id);
     const int status = bpf_map_remove(capture->objects.maps[MAP_PROCESSES], &cgroup_id);
     if (status == 0 || status == -ENOENT)
         return 0;
     return capture_fail(error, status, "the process cannot be deselected: %s", strerror(-status));
 }
 
-static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation) {
+static uint64_t parent_of(int directory) {
+    struct stat above;
+    return directory >= 0 && fstatat(directory, "..", &above, 0) == 0 ? above.st_ino : 0;
+}
+
+static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation, uint64_t parent) {
     const uint32_t slot = cgroup_id % CAPTURE_FILTER_ENTRIES, one = 1;
-    const struct process_state fresh = {.incarnation = incarnation, .misses = misses_that_matter(capture)};
+    const struct process_state fresh = {
+        .incarnation = incarnation, .misses = misses_that_matter(capture), .parent = parent};
     struct process_state now;
     int status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
 
@@ -434,6 +441,7 @@ static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incar
     if (status != 0 || now.incarnation == incarnation)
         return status;
     closed_forget(capture, cgroup_id);
+    ends_forget(capture, cgroup_id);
     return bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_ANY);
 }
 
@@ -443,16 +451,17 @@ int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t
     int status = check_level(capture, cgroup_id, error);
     if (status != 0)
         return status;
-    status = put_state(capture, cgroup_id, incarnation);
+    const int directory = cgroup_open(cgroup_id);
+    status = put_state(capture, cgroup_id, incarnation, parent_of(directory));
+    if (directory >= 0) {
+        if (status == 0)
+            cgroup_hooks_attach(&capture->objects, directory);
+        close(directory);
+    }
     if (status == -E2BIG)
         return capture_fail(error, status, "too many processes are recorded at once");
     if (status != 0)
         return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
-    const int directory = cgroup_open(cgroup_id);
-    if (directory >= 0) {
-        cgroup_hooks_attach(&capture->objects, directory);
-        close(directory);
-    }
     return 0;
 }
 

@@ -285,6 +285,34 @@ static int push_pairs(struct capture *capture, bool tell, struct push_pairs_args
     return status < 0 ? status : 0;
 }
 
+static int push_ends(struct capture *capture, bool sought, struct push_ends_args *args) {
+    *args = (struct push_ends_args){.walk = walk_number(capture, 0), .sought = sought};
+    const int status = bpf_run(capture->objects.programs[PROGRAM_PUSH_ENDS], args, sizeof(*args));
+
+    return status < 0 ? status : 0;
+}
+
+void ends_forget(struct capture *capture, uint64_t cgroup_id) {
+    struct push_ends_args args = {.forget = cgroup_id};
+    bpf_run(capture->objects.programs[PROGRAM_PUSH_ENDS], &args, sizeof(args));
+}
+
+/* Who is at the other ends. All descriptors of the host are walked only while there is somebody to find. */
+static int walk_peers(struct capture *capture, struct found_list *list) {
+    struct found_list nobody = {0};
+    struct push_ends_args args;
+    int status = push_ends(capture, false, &args);
+
+    if (status == 0 && args.unknown > 0) {
+        status = run_iterator(capture->objects.programs[PROGRAM_FIND_PEERS], &EVERYTHING, &nobody, 2);
+        if (status == 0)
+            status = push_ends(capture, true, &args);
+    }
+    if (status == 0)
+        list->pending |= args.pending != 0;
+    return status;
+}
+
 static int note_all_namespaces(struct capture *capture, struct namespaces *all) {
     const int map = capture->objects.maps[MAP_PROCESSES];
     uint64_t id = 0, next;
@@ -598,6 +626,8 @@ static int flush(struct capture *capture, const uint64_t *cgroup_ids, size_t cou
         status = walk_sockets(capture, &all, &list);
     if (status == 0 && count > 0)
         status = walk_pairs(capture, &all, &list);
+    if (status == 0 && count > 0)
+        status = walk_peers(capture, &list);
     for (size_t i = 0; status == 0 && i < count; i++)
         status = closed_push(capture, cgroup_ids[i], &list);
     forget_namespaces(&all);

@@ -21,6 +21,7 @@ enum capture_map {
     MAP_RESTORED,
     MAP_REQUEST,
     MAP_UNIX_PAIRS,
+    MAP_ENDS,
     MAP_COUNT
 };
 enum capture_program {
@@ -43,11 +44,13 @@ enum capture_program {
     PROGRAM_CUT_UNIX,
     PROGRAM_CUT_STORED_TCP,
     PROGRAM_CUT_STORED_UNIX,
+    PROGRAM_FIND_PEERS,
     /* run */
     PROGRAM_PUSH_CLOSED,
     PROGRAM_CONDEMN,
     PROGRAM_TAKE_MOVED,
     PROGRAM_PUSH_PAIRS,
+    PROGRAM_PUSH_ENDS,
     PROGRAM_COUNT
 };
 #define PROGRAM_BIT(program) (1u << (program))
@@ -114,6 +117,7 @@ int possible_cpus(void);
 uint64_t
 misses_that_matter(const struct capture *capture); /* runs left out of programs whose misses are verdicts */
 void closed_forget(struct capture *capture, uint64_t cgroup_id);
+void ends_forget(struct capture *capture, uint64_t cgroup_id);
 int iterate_once(int program, char *error); /* reads all that the iterator prints and forgets it */
 
 /* attached.c: the hooks of recorded cgroups */

@@ -16,12 +16,14 @@
 #include "capture.skel.h"
 #pragma GCC diagnostic pop
 
-const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",   "counters", "closed",
-                                          "connections", "unix_ends", "restored", "request",  "unix_pairs"};
+const char *const MAP_NAMES[MAP_COUNT] = {"ring",    "processes",   "filter",    "counters",
+                                          "closed",  "connections", "unix_ends", "restored",
+                                          "request", "unix_pairs",  "ends"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
-    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
-    "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",
-    "cut_stored_tcp",  "cut_stored_unix", "push_closed",    "condemn",       "take_moved", "push_pairs"};
+    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received",   "call_ended",
+    "socket_released", "connection_made", "datagram_sent4", "datagram_sent6",  "cut_files",
+    "cut_tcp",         "cut_unix",        "cut_stored_tcp", "cut_stored_unix", "find_peers",
+    "push_closed",     "condemn",         "take_moved",     "push_pairs",      "push_ends"};
 
 void objects_clear(struct objects *objects) {
     memset(objects, 0xff, sizeof(*objects)); /* all -1 */

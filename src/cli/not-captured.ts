@@ -1,5 +1,5 @@
 /** Why processes can't be followed any more, in words and with what to do: what `status`, `checkpoint` and `explain` say of verdicts. */
-import type { SharedSocket, StoredProcess } from "../engine/process-state.ts";
+import type { PeerNote, SharedSocket, StoredProcess } from "../engine/process-state.ts";
 import { hasCode } from "../model/errors.ts";
 import { gapReason } from "../model/gap-reasons.ts";
 import { type UnseenChannel, unseenText } from "../model/unseen-channel.ts";
@@ -13,6 +13,7 @@ export interface NotCaptured {
   readonly process: string;
   readonly uncaptured: readonly string[];
   readonly shared?: SharedSocket;
+  readonly peers?: readonly PeerNote[];
   readonly unseen?: readonly UnseenChannel[];
 }
 
@@ -27,8 +28,30 @@ export function notCapturedText(processes: readonly NotCaptured[]): string {
       return sentence === undefined ? [] : [sentence];
     }),
   );
-  if (lines.length === 0) return "";
-  return `${lines.join("\n")}\nUntil then checkpoints of these processes carry no cut, and no line keeps what they did after the last one before.\n`;
+  const peers = processes.flatMap(({ process, peers = [] }) =>
+    peers.map((one) => peerSentence(process, one)),
+  );
+  const until =
+    "Until then checkpoints of these processes carry no cut, and no line keeps what they did after the last one before.";
+  return [...lines, ...(lines.length === 0 ? [] : [until]), ...peers].map((line) => `${line}\n`).join("");
+}
+
+function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): string {
+  const [name, other] = [printable(process), printable(peer)];
+  const address = printable(addressOf(peer));
+  switch (what) {
+    case "foreign":
+      return `${name} talks with ${other}: another application is outside, and does not go back with this one.`;
+    case "doubted":
+      return `${name} talks with ${other}, and nobody was found there: it counts as of the application. For new connections say which it is: run --outside ${address}, or run --inside ${address}.`;
+    case "contradicted":
+      return `${name} talks with ${other}, which ${printable(rule)} says is of the application, but who was found there is not: the option counts.`;
+  }
+}
+
+/** Without a port. */
+function addressOf(peer: string): string {
+  return /^\[(.*)\]:\d+$/.exec(peer)?.[1] ?? /^([^:]*):\d+$/.exec(peer)?.[1] ?? peer;
 }
 
 function sentenceOf({ process }: NotCaptured, reason: string): string {
@@ -94,12 +117,13 @@ async function inLog(home: string, app: string): Promise<NotCaptured[]> {
       return names.flatMap((process) => {
         const stored = reader.getState(`process/${process}`) as StoredProcess | undefined;
         if (stored === undefined) return [];
-        const { uncaptured, shared, unseen } = stored;
+        const { uncaptured, shared, unseen, peers = [] } = stored;
         return [
           {
             app,
             process,
             uncaptured,
+            peers,
             ...(shared === undefined ? {} : { shared }),
             ...(unseen === undefined ? {} : { unseen }),
           },

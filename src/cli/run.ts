@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { ProcessData, ProcessEnd, StartRecipe } from "../engine/collect.ts";
+import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
@@ -15,6 +16,8 @@ import { write } from "./print.ts";
 interface RunFlags extends DataFlags {
   readonly log?: string;
   readonly trust?: readonly string[];
+  readonly outside?: readonly string[];
+  readonly inside?: readonly string[];
   readonly fresh?: boolean;
   readonly payload?: boolean;
   readonly detach?: boolean;
@@ -30,6 +33,11 @@ Everything that the command and its children send and receive over TCP and unix 
 instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
 old-connection, other-socket, shared-file): without it the process counts as having gaps there.
+
+Programs on this host that are not recorded are outside: what they send and get makes no dependency. --outside and
+--inside say so of addresses, as the command sees them, for connections made from now on; they are kept with the
+application, the narrowest counts, and of the same addresses what was said last. Each takes several, or stands
+several times.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
@@ -48,6 +56,8 @@ export function register(program: Command): void {
     .argument("<command...>", "-- and the command with its arguments")
     .option("--log <dir>", "log directory of the collector")
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
+    .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
+    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application, recorded or not")
     .option("--fresh", "the process has a history: undo it and start from the initial state")
     .option(
       "--payload",
@@ -80,6 +90,12 @@ function trusted(text: string): string[] {
   );
 }
 
+/** Throws RL_USAGE for what is no CIDR[:PORT] or contradicts itself. */
+function rulesOf({ outside = [], inside = [] }: RunFlags): StoredPeerRules | undefined {
+  if (outside.length + inside.length === 0) return undefined;
+  return new PeerRules({ outside, inside }).stored();
+}
+
 async function run(
   app: string,
   processName: string,
@@ -88,6 +104,7 @@ async function run(
 ): Promise<void> {
   checkedAppName(app);
   checkedAppName(processName, "process");
+  const rules = rulesOf(flags);
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
   const { leaveEnd } = await import("../restart/process-end.ts");
@@ -109,6 +126,7 @@ async function run(
       process: processName,
       command,
       trust: flags.trust ?? [],
+      ...(rules === undefined ? {} : { rules }),
       payload: flags.payload === true,
       mode: flags.fresh ? "fresh" : "first",
       stdio: flags.detach

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
-import type { SharedSocket } from "../engine/process-state.ts";
+import type { PeerNote, SharedSocket } from "../engine/process-state.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { ImageSize } from "../restart/image-store.ts";
@@ -39,6 +39,7 @@ interface ProcessStatus {
   readonly newestCheckpoint: number;
   readonly uncaptured: readonly string[];
   readonly shared?: SharedSocket;
+  readonly peers?: readonly PeerNote[];
   /** Directory trees that are part of its state. */
   readonly data: readonly string[];
   /** Images that are stored. */

@@ -1,5 +1,6 @@
 /** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
 import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
+import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { UNSEEN_REASONS } from "../model/unseen-channel.ts";
@@ -49,10 +50,18 @@ export function restoredPast(value: unknown): RestoredPast {
 
 /** Names of `VERDICT_REASONS`, and what the collector itself finds out. */
 export function reasons(value: unknown, field: string): string[] {
-  const known: readonly string[] = [...VERDICT_REASONS, ...UNSEEN_REASONS, "left"];
+  const known: readonly string[] = [...VERDICT_REASONS, ...UNSEEN_REASONS, "left", "relay"];
   if (!Array.isArray(value) || !value.every((reason) => known.includes(reason as string)))
     throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${VERDICT_REASONS.slice(1).join(", ")}`);
   return value as string[];
+}
+
+/** Throws RL_USAGE for what is none. */
+export function peerRules(value: unknown): StoredPeerRules {
+  const { outside, inside } = objectOf(value, "rules");
+  if (!isTextList(outside) || !isTextList(inside))
+    throw wrong("rules", "two lists of addresses, outside and inside");
+  return new PeerRules({ outside, inside }).stored();
 }
 
 export function startRecipe(value: unknown): StartRecipe {

@@ -8,7 +8,15 @@ import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
-import { cutEntries, processData, reasons, restoredPast, startRecipe, taskName } from "./restore-body.ts";
+import {
+  cutEntries,
+  peerRules,
+  processData,
+  reasons,
+  restoredPast,
+  startRecipe,
+  taskName,
+} from "./restore-body.ts";
 import type { UnseenWatch } from "./unseen-watch.ts";
 
 export interface Service {
@@ -82,7 +90,7 @@ function processOf(body: Body): ProcessRequest {
 }
 
 function registration(body: Body): Registration {
-  const { cgroupId, trust } = body;
+  const { cgroupId, trust, rules } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
   const { start, past, task, data } = body;
@@ -90,6 +98,7 @@ function registration(body: Body): Registration {
     ...processOf(body),
     cgroupId: cgroupId as number,
     ...(trust === undefined ? {} : { trust: reasons(trust, "trust") }),
+    ...(rules === undefined ? {} : { rules: peerRules(rules) }),
     ...(start === undefined ? {} : { start: startRecipe(start) }),
     ...(past === undefined ? {} : { past: restoredPast(past) }),
     ...(task === undefined ? {} : { task: taskName(task) }),

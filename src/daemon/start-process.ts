@@ -9,6 +9,7 @@ import { type ChildProcess, type StdioOptions, spawn } from "node:child_process"
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import type { ProcessData, StartRecipe, TaskName } from "../engine/collect.ts";
+import type { StoredPeerRules } from "../engine/peer-rules.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
@@ -26,6 +27,8 @@ export interface ProcessStart {
   readonly command: readonly [string, ...string[]];
   /** Absent: as it was before. */
   readonly trust?: readonly string[];
+  /** Absent: as they were before. */
+  readonly rules?: StoredPeerRules;
   /** Keep what the application sends. */
   readonly payload?: boolean;
   readonly mode: RegisterMode;
@@ -74,13 +77,14 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(cgroup, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, mode, recipe, data, payload = false } = start;
+    const { app, process, trust, rules, mode, recipe, data, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
     const { incarnation, unseen } = await collector.register({
       ...registration,
       ...(trust === undefined ? {} : { trust }),
+      ...(rules === undefined ? {} : { rules }),
       ...(payload ? { payload } : {}),
       ...(data === undefined ? {} : { data }),
     });

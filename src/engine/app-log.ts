@@ -8,6 +8,8 @@
  *   "origin/<name>"       `StoredOrigin`
  *   "node"                `NodeNames`, where the collector was told
  *   "held"                `HeldMessage[]`: openings and endings that wait for their other half
+ *   "rules"               `StoredPeerRules`: what the user says of addresses
+ *   "strangers"           `StoredStranger[]`: programs outside that its processes talked with
  *   "ring"                `StoredRing`: records before `position` are in the log
  *   "rings"               names of entities whose runtimes hand memory rings over
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
@@ -25,6 +27,8 @@ import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
 import type { NodeNames } from "./collect-options.ts";
 import { Missed } from "./missed.ts";
+import { OutsidePeers, type StoredStranger } from "./outside-peers.ts";
+import { PeerRules, type StoredPeerRules } from "./peer-rules.ts";
 import { ProcessBuffer } from "./process-buffer.ts";
 import {
   ProcessState,
@@ -76,6 +80,8 @@ export class AppLog {
   skipBefore = 0;
   /** Openings and endings of its connections. */
   readonly messages: SocketMessages;
+  /** Who its processes talk with that is not of it. */
+  readonly peers: OutsidePeers;
   /** When it was used last, ms of `performance.now()`, and by how many readers it is used now. */
   usedAtMs = performance.now();
   #readers = 0;
@@ -99,6 +105,7 @@ export class AppLog {
   #touched = false;
   #rings: ReadonlySet<string> = new Set();
   #ringsChanged = false;
+  #rulesChanged = false;
 
   constructor(name: string, folder: string, openLog: OpenLog, bootId: string, node?: NodeNames) {
     this.name = name;
@@ -107,6 +114,7 @@ export class AppLog {
     this.#bootId = bootId;
     this.#node = node;
     this.messages = new SocketMessages(this.processes, bootId);
+    this.peers = new OutsidePeers(bootId, node === undefined || node.all.length < 2);
   }
 
   /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
@@ -182,6 +190,8 @@ export class AppLog {
     this.#stored = (await log.getState("ring")) as StoredRing | undefined;
     this.#nodeChanged =
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
+    this.peers.rules = new PeerRules((await log.getState("rules")) as StoredPeerRules | undefined);
+    this.peers.load(((await log.getState("strangers")) ?? []) as readonly StoredStranger[]);
     this.messages.load(((await log.getState("held")) ?? []) as readonly HeldMessage[], performance.now());
     this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
     this.#ringsChanged = false;
@@ -241,6 +251,13 @@ export class AppLog {
     this.touch();
   }
 
+  /** What the user says of addresses, besides what was said before; stored with the next commit. */
+  addRules(rules: StoredPeerRules): void {
+    this.peers.rules = this.peers.rules.with(rules);
+    this.#rulesChanged = true;
+    this.touch();
+  }
+
   /** Nobody takes from them any more although nobody saw their ends: what they did since is missing. */
   endRings(): void {
     for (const name of this.#rings) this.gap(this.process(name), 0);
@@ -277,7 +294,8 @@ export class AppLog {
   /** True if a commit would write anything but the position. */
   get dirty(): boolean {
     if (this.#touched) return true;
-    if (this.pending.events > 0 || this.#namesChanged || this.messages.changed) return true;
+    if (this.pending.events > 0 || this.#namesChanged || this.messages.changed || this.peers.changed)
+      return true;
     for (const { state } of this.processes.values()) if (state.changed) return true;
     return false;
   }
@@ -334,6 +352,10 @@ export class AppLog {
     this.#namesChanged = false;
     if (this.#nodeChanged) log.putState("node", this.#node);
     this.#nodeChanged = false;
+    if (this.#rulesChanged) log.putState("rules", this.peers.rules.stored());
+    this.#rulesChanged = false;
+    if (this.peers.changed) log.putState("strangers", this.peers.stored());
+    this.peers.changed = false;
     if (this.messages.changed) log.putState("held", this.messages.held());
     this.messages.changed = false;
     if (this.#ringsChanged) log.putState("rings", [...this.#rings]);

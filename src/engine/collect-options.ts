@@ -2,7 +2,8 @@
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry, EventSource, UserfaultCounts } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
-import type { SharedSocket } from "./process-state.ts";
+import type { StoredPeerRules } from "./peer-rules.ts";
+import type { PeerNote, SharedSocket } from "./process-state.ts";
 
 export interface CollectorOptions {
   /** Log directory; made with mode 0700. */
@@ -82,6 +83,8 @@ export interface Registration {
   readonly cgroupId: number;
   /** Reasons of `VERDICT_REASONS` ("udp", …) that the user vouches for: no gap, and cuts stay. */
   readonly trust?: readonly string[];
+  /** Rules of the whole application (`PeerRules.with`); absent: they stay. */
+  readonly rules?: StoredPeerRules;
   /** How to start it again from its initial state; absent: what was known before stays. */
   readonly start?: StartRecipe;
   /** Directory trees that are part of its state; absent: what was known before stays. */
@@ -152,6 +155,8 @@ export interface CollectedProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. */
   readonly shared?: SharedSocket;
+  /** Peers to be told of; absent: none. */
+  readonly peers?: readonly PeerNote[];
   /** What is behind the reasons that looks at it found. */
   readonly unseen?: readonly UnseenChannel[];
   /** True if its connections were ended by a failure, whoever heard of its exit status. */

@@ -9,7 +9,7 @@
  * go only after all logs have committed; records before an application's stored position are skipped.
  */
 
-import { RingVerdict, SLOT_BYTES, VERDICT_REASONS } from "../format/ring-layout.ts";
+import { RingKind, RingVerdict, SLOT_BYTES, VERDICT_REASONS } from "../format/ring-layout.ts";
 import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/ring-record.ts";
 import { hasCode } from "../model/errors.ts";
 import { COMMIT_BYTES, DRAIN_BATCH_RECORDS, MAX_PENDING_EVENTS } from "../model/limits.ts";
@@ -28,6 +28,7 @@ export class CollectPump {
   readonly source: EventSource;
   #session: number;
   readonly #byCgroup = new Map<number, ProcessBuffer>();
+  readonly #recorded = (cgroupId: number): ProcessBuffer | undefined => this.#byCgroup.get(cgroupId);
   readonly #bytes = new Uint8Array(DRAIN_BATCH_RECORDS * SLOT_BYTES);
   readonly #words = new Uint32Array(this.#bytes.buffer);
   readonly #records: RecordColumns = makeRecordColumns(DRAIN_BATCH_RECORDS);
@@ -155,7 +156,10 @@ export class CollectPump {
       pending.events += 1;
       pending.byKind[recordKind]! += 1;
       pending.bytesByKind[recordKind]! += length[row]!;
-      const gaps = buffer.take(records, row);
+      const gaps =
+        recordKind === RingKind.PEER
+          ? app.peers.take(buffer, records, row, this.#recorded)
+          : buffer.take(records, row);
       if (gaps > 0) {
         pending.gaps += gaps;
         pending.lost += records.lostBefore[row]!;

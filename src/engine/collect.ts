@@ -385,6 +385,8 @@ export class Collector {
     state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
     state.shared = undefined;
+    state.peers = [];
+    if (registration.rules !== undefined) app.addRules(registration.rules);
     state.unseen = [];
     state.failed = false;
     state.exitStatus = undefined;

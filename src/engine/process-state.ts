@@ -6,7 +6,7 @@
  */
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
-import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
+import { MAX_KNOWN_CHECKPOINTS, MAX_PEERS_TOLD } from "../model/limits.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
 
@@ -22,6 +22,8 @@ export interface StoredProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. Absent: none, or a log of an older version. */
   readonly shared?: SharedSocket;
+  /** Absent: none. */
+  readonly peers?: readonly PeerNote[];
   /** What is behind the reasons of model/unseen-channel.ts. Absent: nothing, or a log of an older version. */
   readonly unseen?: readonly UnseenChannel[];
   /** This life ended, and not with exit code 0; absent: it lives, it ended with 0, or nobody knows. */
@@ -42,6 +44,19 @@ export interface SharedSocket {
   readonly other?: string;
   /** What that end sends on. */
   readonly channel: string;
+}
+
+/** Somebody at the other end of its connections that people should know of. */
+export interface PeerNote {
+  /**
+   * `foreign`: a process of another application, which is outside. `doubted`: nobody was found there, so it counts as of the application.
+   * `contradicted`: a rule says that it is of the application, and who was found is not.
+   */
+  readonly what: "foreign" | "doubted" | "contradicted";
+  /** "app/process", an address, or an address and port. */
+  readonly peer: string;
+  /** The rule that is contradicted. */
+  readonly rule?: string;
 }
 
 /** Where it came from, and what else than its memory its state is; changes when it is registered or told. */
@@ -70,6 +85,8 @@ export class ProcessState {
   trust: ReadonlySet<string>;
   readonly uncaptured: Set<string>;
   shared: SharedSocket | undefined;
+  /** Peers to be told of, each once. */
+  #peers: readonly PeerNote[];
   unseen: readonly UnseenChannel[];
   /** This life ended, and not with exit code 0. */
   failed: boolean;
@@ -96,6 +113,7 @@ export class ProcessState {
     this.trust = new Set(stored.trust);
     this.uncaptured = new Set(stored.uncaptured);
     this.shared = stored.shared;
+    this.#peers = stored.peers ?? [];
     this.unseen = stored.unseen ?? [];
     this.failed = stored.failed ?? false;
     this.task = stored.task;
@@ -116,6 +134,7 @@ export class ProcessState {
       trust,
       uncaptured,
       ...(this.shared === undefined ? {} : { shared: this.shared }),
+      ...(this.#peers.length === 0 ? {} : { peers: this.#peers }),
       ...(this.unseen.length === 0 ? {} : { unseen: this.unseen }),
       ...(this.failed ? { failed: true } : {}),
       ...(this.task === undefined ? {} : { task: this.task }),
@@ -129,6 +148,22 @@ export class ProcessState {
   /** Its endings are the failure itself. Where nobody waited for it, only what its dying tasks said counts. */
   get endedByFailure(): boolean {
     return this.exitStatus === undefined ? this.failed : this.exitStatus !== 0;
+  }
+
+  get peers(): readonly PeerNote[] {
+    return this.#peers;
+  }
+
+  set peers(peers: readonly PeerNote[]) {
+    this.#peers = peers;
+    this.changed = true;
+  }
+
+  /** A peer that people should know of; up to MAX_PEERS_TOLD of a kind. */
+  meet(note: PeerNote): void {
+    const alike = this.#peers.filter(({ what }) => what === note.what);
+    if (alike.length >= MAX_PEERS_TOLD || alike.some(({ peer }) => peer === note.peer)) return;
+    this.peers = [...this.#peers, note];
   }
 
   get origin(): StoredOrigin {

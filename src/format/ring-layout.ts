@@ -6,7 +6,7 @@
  * record's position in the ring (u64), so that 64 bytes a record are: position, then the record.
  */
 
-export const RING_LAYOUT_VERSION = 2;
+export const RING_LAYOUT_VERSION = 3;
 /** Size of struct recovery_record, in bytes. */
 export const RECORD_BYTES = 56;
 /** One drained record: 8 bytes ring position and the record, in bytes. */
@@ -40,6 +40,8 @@ export const RingKind = {
   GAP: 6,
   VERDICT: 7,
   PEEK: 8,
+  /** Who is at the other end of a connection. */
+  PEER: 9,
 } as const;
 export const RING_KIND_COUNT = 16;
 
@@ -68,6 +70,7 @@ export const RingVerdict = {
   UNIX_OOB: 9,
   MISSED: 10,
   OVERFLOW: 11,
+  TAKEN_OVER: 12,
 } as const;
 
 /** Why a process can't be followed, by number: the words of `gap.reason`, of `--trust` and of reports (model/gap-reasons.ts). */
@@ -84,6 +87,7 @@ export const VERDICT_REASONS: readonly string[] = [
   "unix-oob",
   "missed",
   "overflow",
+  "taken-over",
 ];
 
 /** enum capture_told (native/loader/told.h): what records have told of a connection's opening and ending. */
@@ -100,4 +104,5 @@ export const RING_KIND_NAMES: readonly string[] = [
   "gap",
   "verdict",
   "peek",
+  "peer",
 ];

@@ -82,6 +82,14 @@ const REASONS: Readonly<Record<string, GapReason>> = {
     what: "closed more connections while the ring was full than the kernel keeps for it",
     advice: "give the collector a larger ring (collect --ring-mib), then start the process again",
   },
+  "taken-over": {
+    what: "took up a connection that a program outside had held",
+    advice: "start whoever hands connections over before the collector looks for them: run it recorded, too",
+  },
+  relay: {
+    what: "talks with a program that is not recorded and talks with another process of the application, too",
+    advice: "record that program as a process of the application: recovery-line run",
+  },
   unknown: {
     what: "went on while nobody could write down what it did",
     advice: "repair the log's disk, then start the process again",

@@ -34,6 +34,14 @@ export const MAX_OPEN_SEGMENTS = 8;
 export const MAX_FINDINGS = 1000;
 /** Longest key of `putState`, in UTF-8 bytes. */
 export const MAX_STATE_KEY_BYTES = 1024;
+/** Programs outside that the collector remembers of an application, so that it knows relays, count; those that hold connections stay longest. */
+export const MAX_STRANGERS = 512;
+/** `run --outside` and `--inside` of one application, count. */
+export const MAX_PEER_RULES = 256;
+/** Addresses of peers that are kept until it is told who is there, count. */
+export const MAX_PEER_ADDRESSES = 4096;
+/** Peers of a process that `status` tells of, of each kind, count: processes of other applications, addresses in doubt. */
+export const MAX_PEERS_TOLD = 16;
 /** Events in one log block, count. */
 export const MAX_BLOCK_EVENTS = 65_536;
 /** Processes of one application, count. */

@@ -513,7 +513,7 @@ static inline struct cut recorded_cut(const struct actor *actor) {
         const uint8_t flags = record->flags & RECOVERY_FLAG_UNIX;
         const bool sends = record->kind == RECOVERY_SEND;
         if (record->process != actor->id || record->kind == RECOVERY_VERDICT ||
-            record->kind == RECOVERY_PAGE_FAULT)
+            record->kind == RECOVERY_PAGE_FAULT || record->kind == RECOVERY_PEER)
             continue;
         struct capture_cut_entry *entry = entry_of(&cut, flags, record->local, record->remote);
         if (record->flags & RECOVERY_FLAG_OPEN)

@@ -1,0 +1,195 @@
+/**
+ * Who is at the other end of a process's connections (native/bpf/peer.bpf.h, unix_peer.bpf.h), and what follows:
+ *
+ *   a program that nobody records              outside: `outside` rows for the channels of the connection
+ *   the same, but it talks with another        a relay: it may carry messages between them. No row for this connection, and a verdict
+ *   process of the application, too            for all of them; who was never seen to send anything carries none
+ *   a process of another application           outside; `status` says which
+ *   a process of this application              inside: nothing
+ *   nobody was found                           in doubt: nothing, and `status` says so
+ *
+ * What the user says of an address (`run --outside`, `--inside`) comes before all that, but for two processes of the application.
+ *
+ * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
+ */
+import { SocketAddress } from "node:net";
+import { RingFlag } from "../format/ring-layout.ts";
+import type { RecordColumns } from "../format/ring-record.ts";
+import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
+import { channelName } from "./channel-names.ts";
+import { PeerRules } from "./peer-rules.ts";
+import type { ProcessBuffer } from "./process-buffer.ts";
+
+/** A program that nobody records; plain values for msgpackr. */
+export interface StoredStranger {
+  readonly pid: number;
+  /** When that began, ns of CLOCK_BOOTTIME: both together name it. */
+  readonly began: number;
+  /** It was seen to hold a connection; else to close them. */
+  readonly holds: boolean;
+  /** It was seen to send something. */
+  readonly spoke: boolean;
+  /** Processes that it has had connections with. */
+  readonly processes: readonly string[];
+}
+
+interface Address {
+  readonly host: string;
+  readonly port: number;
+  /** For people: of whom connected the port says nothing. */
+  readonly text: string;
+}
+
+type Recorded = (cgroupId: number) => ProcessBuffer | undefined;
+
+export class OutsidePeers {
+  readonly #bootId: string;
+  #strangers = new Map<string, StoredStranger>();
+  /** They are not what the log's state says. */
+  changed = false;
+
+  /** What the user says of addresses. */
+  rules = new PeerRules();
+  /** False: the application runs on several nodes, so that most of those in doubt are of it. */
+  readonly tellsDoubts: boolean;
+  readonly #addresses = new Map<string, Address>();
+
+  constructor(bootId: string, tellsDoubts: boolean) {
+    this.#bootId = bootId;
+    this.tellsDoubts = tellsDoubts;
+  }
+
+  stored(): StoredStranger[] {
+    return [...this.#strangers.values()];
+  }
+
+  load(stored: readonly StoredStranger[]): void {
+    this.#strangers = new Map(stored.map((one) => [keyOf(one), one]));
+    this.changed = false;
+  }
+
+  /** A PEER record. `recorded`: the process with a cgroup id. Returns the number of gap rows it made. */
+  take(process: ProcessBuffer, records: RecordColumns, row: number, recorded: Recorded): number {
+    const key = `${process.name} ${records.local[row]!} ${records.remote[row]!}`;
+    if ((records.flags[row]! & RingFlag.WRITE) !== 0) {
+      if (this.#addresses.size >= MAX_PEER_ADDRESSES) this.#addresses.clear();
+      this.#addresses.set(key, addressOf(records, row));
+      return 0;
+    }
+    const address = this.#addresses.get(key);
+    this.#addresses.delete(key);
+    return this.#judge(process, records, row, recorded, address);
+  }
+
+  #judge(
+    process: ProcessBuffer,
+    records: RecordColumns,
+    row: number,
+    recorded: Recorded,
+    address: Address | undefined,
+  ): number {
+    const [pid, began] = [records.length[row]!, records.begin[row]!];
+    const said = address && this.rules.says(address.host, address.port);
+    const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
+    if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
+    if (said?.side === "inside") {
+      if (pid !== 0 || peer !== undefined)
+        process.state.meet({ what: "contradicted", peer: address!.text, rule: said.rule });
+      return 0;
+    }
+    if (pid === 0 && peer === undefined && said === undefined) {
+      if (address !== undefined && this.tellsDoubts)
+        process.state.meet({ what: "doubted", peer: address.text });
+      return 0;
+    }
+    if (peer !== undefined) process.state.meet({ what: "foreign", peer: `${peer.app.name}/${peer.name}` });
+    if (pid !== 0 && said === undefined) {
+      const stranger = this.#meet(pid, began, process.name, records.flags[row]!);
+      if (isRelay(stranger)) return judge(process, stranger);
+    }
+    this.#outside(process, records, row);
+    return 0;
+  }
+
+  #meet(pid: number, began: number, process: string, flags: number): StoredStranger {
+    const key = keyOf({ pid, began });
+    const known = this.#strangers.get(key) ?? { pid, began, holds: false, spoke: false, processes: [] };
+    const quiet = (flags & RingFlag.UNIX) !== 0 && (flags & RingFlag.SOURCE) === 0;
+    const met: StoredStranger = {
+      ...known,
+      holds: known.holds || (flags & RingFlag.END) === 0,
+      spoke: known.spoke || !quiet,
+      processes: known.processes.includes(process) ? known.processes : [...known.processes, process],
+    };
+    if (met.holds === known.holds && met.spoke === known.spoke && met.processes === known.processes)
+      return known;
+    this.#strangers.delete(key);
+    this.#strangers.set(key, met);
+    this.changed = true;
+    if (this.#strangers.size > MAX_STRANGERS) this.#forgetOne();
+    return met;
+  }
+
+  /** Whoever holds none: most come once. */
+  #forgetOne(): void {
+    const oldest = [...this.#strangers].find(([, { holds }]) => !holds) ?? [...this.#strangers][0]!;
+    this.#strangers.delete(oldest[0]);
+  }
+
+  /** What is received of an opening or ending never comes into the log, as nobody sends it there: those have no row. */
+  #outside(process: ProcessBuffer, records: RecordColumns, row: number): void {
+    const [local, remote, flags] = [records.local[row]!, records.remote[row]!, records.flags[row]!];
+    const unix = (flags & RingFlag.UNIX) !== 0;
+    const sends = channelName(unix, this.#bootId, local, remote);
+    const receives = channelName(unix, this.#bootId, remote, local);
+    const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];
+    for (const channel of [sends, receives, `${sends}/end`, ...opening])
+      process.columns.push({ type: "outside", process: process.name, channel });
+    process.app.touch();
+  }
+}
+
+function keyOf({ pid, began }: Pick<StoredStranger, "pid" | "began">): string {
+  return `${pid}@${began}`;
+}
+
+function isRelay({ spoke, processes }: StoredStranger): boolean {
+  return spoke && processes.length > 1;
+}
+
+/** A verdict for all that it talks with. */
+function judge({ app }: ProcessBuffer, { processes }: StoredStranger): number {
+  let gaps = 0;
+  for (const name of processes) {
+    const process = app.processes.get(name);
+    if (process?.state.live) gaps += process.verdict("relay");
+  }
+  return gaps;
+}
+
+const MAPPED_MIDDLE = 0xffff0000;
+const HALF = 2 ** 16;
+const WORD = 2 ** 32;
+
+/** recovery_ring.h: four words in network order, IPv4 mapped. */
+function addressOf(records: RecordColumns, row: number): Address {
+  const [low, high] = [records.begin[row]!, records.time[row]!];
+  const words = [
+    low % WORD,
+    (high % HALF) * HALF + Math.floor(low / WORD),
+    Math.floor(high / HALF),
+    records.length[row]!,
+  ];
+  const bytes = new Uint8Array(new Uint32Array(words).buffer);
+  const port = records.lostBefore[row]!;
+  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
+  if (words[0] === 0 && words[1] === 0 && words[2] === MAPPED_MIDDLE) {
+    const host = bytes.subarray(12).join(".");
+    return { host, port, text: connected ? `${host}:${port}` : host };
+  }
+  const groups = Array.from({ length: 8 }, (_, at) =>
+    (bytes[2 * at]! * 256 + bytes[2 * at + 1]!).toString(16),
+  );
+  const { address: host } = new SocketAddress({ address: groups.join(":"), family: "ipv6" });
+  return { host, port, text: connected ? `[${host}]:${port}` : host };
+}

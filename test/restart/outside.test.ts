@@ -1,0 +1,156 @@
+/** Who is not recorded is outside, by evidence: whoever talks with such a one loses no checkpoint for it, and who carries messages between two is seen. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { expect, test } from "vitest";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import type { Answer } from "./answer.ts";
+import { restartable } from "./restartable.ts";
+
+const live = test.skipIf(missing !== undefined);
+
+interface Restarted extends Answer {
+  readonly lostInputs: RecoveryLine["lostInputs"];
+}
+
+/** Passes on what comes, either way; nobody records it. */
+const FORWARD = `const n=require("net");n.createServer(c=>{const d=n.connect(+process.argv[2],"127.0.0.1");c.pipe(d);d.pipe(c);c.on("error",()=>d.destroy());d.on("error",()=>c.destroy())}).listen(+process.argv[1],"127.0.0.1")`;
+
+async function echo(rig: Rig, name: string): Promise<number> {
+  const port = await freePort();
+  await rig.run(name, process.execPath, "-e", ECHO, String(port));
+  await until(`${name} listens`, () => rig.output(name).includes("listening"));
+  return port;
+}
+
+async function said(socket: Socket, text: string): Promise<void> {
+  socket.write(text);
+  const [answer] = (await once(socket, "data")) as [Buffer];
+  expect(answer.toString()).toBe(text);
+}
+
+async function connected(port: number): Promise<Socket> {
+  const socket = connect(port, "127.0.0.1");
+  await once(socket, "connect");
+  return socket.on("error", () => undefined);
+}
+
+/** Each connection begins with the question that came over it. */
+async function request(port: number, text: string): Promise<void> {
+  const socket = await connected(port);
+  await said(socket, text);
+  socket.destroy();
+}
+
+async function died(rig: Rig, name: string): Promise<void> {
+  rig.cgroup(name).kill();
+  await until(`${name} is dead`, () => !rig.cgroup(name).populated);
+}
+
+restartable(
+  "a server that outside clients talk with keeps its checkpoints, and its lost inputs are told",
+  () =>
+    withRig("outside", async (rig) => {
+      await rig.collect();
+      const port = await echo(rig, "web");
+      await rig.run("batch", "sleep", "600");
+      await request(port, "gone before anybody looks");
+      const stays = await connected(port);
+      await said(stays, "a client that stays");
+      await rig.json("checkpoint", rig.app, "--driver", "criu");
+      const web = rig.cgroup("web").pids();
+
+      await died(rig, "batch");
+      const first = await rig.json<Restarted>("restart", rig.app);
+      expect(first.restarted).toEqual([{ process: "batch", action: "restore", checkpoint: 1 }]);
+      expect(first.lostInputs).toEqual([]);
+      expect(rig.cgroup("web").pids()).toEqual(web);
+      await said(stays, "it goes on");
+
+      await request(port, "after the checkpoint");
+      stays.destroy();
+      await died(rig, "web");
+      const second = await rig.json<Restarted>("restart", rig.app);
+      expect(second.restarted).toEqual([{ process: "web", action: "restore", checkpoint: 1 }]);
+      const bytes = second.lostInputs.map(({ process, begin, end }) => [process, end - begin]);
+      expect(bytes).toHaveLength(2);
+      expect(bytes).toEqual(
+        expect.arrayContaining([
+          ["web", "after the checkpoint".length],
+          ["web", "it goes on".length],
+        ]),
+      );
+      await request(port, "served again");
+    }),
+);
+
+live(
+  "a program that is not recorded and talks with two processes carries messages: both have a verdict",
+  () =>
+    withRig("relay", async (rig) => {
+      await rig.collect();
+      const [port, way] = [await echo(rig, "answers"), await freePort()];
+      const relay: ChildProcess = spawn(process.execPath, ["-e", FORWARD, String(way), String(port)], {
+        stdio: "ignore",
+      });
+      try {
+        await until("it forwards", () =>
+          request(way, "x").then(
+            () => true,
+            () => false,
+          ),
+        );
+        await rig.run("asks", process.execPath, "-e", ASK, String(way));
+        await until("both have the verdict", async () => {
+          await rig.events();
+          const { processes } = await rig.json<{ processes: { process: string; uncaptured: string[] }[] }>(
+            ...["status", rig.app],
+          );
+          return processes.every(({ uncaptured }) => uncaptured.includes("relay"));
+        });
+        await rig.json("checkpoint", rig.app, "--driver", "none");
+        const { line } = await rig.json<RecoveryLine>("compute", rig.app).catch((error: Error) => {
+          expect(error.message).toContain("exit code 3"); // tainted
+          return { line: [] };
+        });
+        expect(line).toEqual([]);
+      } finally {
+        relay.kill("SIGKILL");
+      }
+    }),
+);
+
+live("a process of another application is outside, and status says which", () =>
+  withRig("other", async (rig) => {
+    await rig.collect();
+    const port = await echo(rig, "server");
+    const other = `${rig.app}-b`;
+    const asked = await rig.cli(
+      "run",
+      other,
+      "client",
+      "--detach",
+      "--",
+      process.execPath,
+      "-e",
+      ASK,
+      String(port),
+    );
+    try {
+      expect(asked.code).toBe(0);
+      await until("the server knows", async () => {
+        await rig.events();
+        return (await rig.cli("status", rig.app)).out.includes(`${other}/client`);
+      });
+      const channels = (await rig.events()).filter(({ type }) => type === "outside");
+      expect(channels).toHaveLength(3);
+      expect((await rig.events(other)).filter(({ type }) => type === "outside")).toHaveLength(4);
+      expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "server")).toMatchObject({
+        outcome: "clean",
+      });
+    } finally {
+      process.kill(Number(asked.out), "SIGKILL");
+    }
+  }),
+);

@@ -1,0 +1,161 @@
+/** Who is outside, by what the kernel tells of other ends and what the user says of addresses. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Collector, type Registration } from "../../src/engine/collect.ts";
+import { PeerRules } from "../../src/engine/peer-rules.ts";
+import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
+import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
+
+const { OPEN, SOURCE, UNIX, WRITE } = RingFlag;
+const BEGAN = 12_345;
+let home: string;
+let ring: FakeRing;
+let disk: FakeDisk;
+let source: FakeSource;
+let collector: Collector;
+
+const start = async (): Promise<void> => {
+  source = new FakeSource(ring);
+  collector = await Collector.over({ source, home, openLog: disk.opener(() => true), commitIntervalMs: 5 });
+};
+const register = (registration: Partial<Registration>) =>
+  collector.register({ app: "a", process: "p", cgroupId: 1, ...registration });
+
+beforeEach(async () => {
+  home = mkdtempSync(join(tmpdir(), "outside-peers-"));
+  [ring, disk] = [new FakeRing(), new FakeDisk()];
+  await start();
+});
+afterEach(async () => {
+  await collector.close().catch(() => undefined);
+  rmSync(home, { recursive: true, force: true });
+});
+
+/** The other end of connection `local`-9 of a process: program `pid`, or, with 0, the recorded cgroup `began`, or, with 0 and 0, nobody. */
+const peer = (process: number, local: number, pid: number, { flags = 0, began = BEGAN } = {}) =>
+  ring.put({ process, kind: RingKind.PEER, flags, local, remote: 9, begin: began, length: pid });
+/** 10.1.2.3, as the kernel tells it (recovery_ring.h). */
+const address = (process: number, local: number, flags: number, port: number) =>
+  ring.put({
+    process,
+    kind: RingKind.PEER,
+    flags: flags | WRITE,
+    local,
+    remote: 9,
+    begin: 0,
+    time: 0xffff0000 * 2 ** 16,
+    length: 0x0302010a,
+    lostBefore: port,
+  });
+const told = (app = "a") =>
+  disk
+    .events(join(home, app))
+    .map((event) => `${event.process} ${event.type} ${"channel" in event ? event.channel : ""}`.trim());
+const peers = async () =>
+  Object.fromEntries(collector.processes().map(({ process, peers: notes }) => [process, notes]));
+const rows = (process: string, local: string) => [
+  `${process} outside tcp:${local}-00000009`,
+  `${process} outside tcp:00000009-${local}`,
+  `${process} outside tcp:${local}-00000009/end`,
+];
+
+test("a program that is not recorded is outside, also for the opening that was sent to it", async () => {
+  await register({});
+  peer(1, 7, 100);
+  peer(1, 8, 100, { flags: OPEN });
+  await collector.drain();
+  expect(told()).toEqual([
+    ...rows("p", "00000007"),
+    ...rows("p", "00000008"),
+    "p outside tcp:00000008-00000009/open",
+  ]);
+});
+
+test("who talks with two processes is a relay for both, across a restart of the collector; another of its number is none", async () => {
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  peer(1, 7, 100);
+  peer(2, 7, 100, { began: BEGAN + 1 });
+  await collector.drain();
+  expect(told()).toHaveLength(6);
+  await collector.close();
+  await start();
+  peer(2, 8, 100);
+  await collector.drain();
+  expect(told().slice(6).sort()).toEqual(["p gap", "q gap"]);
+});
+
+test("who only listens to both carries nothing between them, until it says something", async () => {
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  peer(1, 7, 100, { flags: UNIX });
+  peer(2, 8, 100, { flags: UNIX });
+  await collector.drain();
+  expect(told()).toHaveLength(6);
+  peer(2, 8, 100, { flags: UNIX | SOURCE });
+  await collector.drain();
+  expect(told().slice(6).sort()).toEqual(["p gap", "q gap"]);
+});
+
+test("another application is outside, and which one is told; a process of the same is not", async () => {
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  await register({ app: "b", process: "r", cgroupId: 3 });
+  peer(1, 7, 0, { began: 2 });
+  peer(1, 8, 0, { began: 3 });
+  peer(1, 6, 0, { began: 4 }); // of nobody who is recorded now
+  await collector.drain();
+  expect(told()).toEqual(rows("p", "00000008"));
+  expect((await peers())["p"]).toEqual([{ what: "foreign", peer: "b/r" }]);
+});
+
+test("where nobody was found the address is in doubt, and an option decides it; it also overrides a relay", async () => {
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  address(1, 7, OPEN, 5432);
+  peer(1, 7, 0, { began: 0 });
+  await collector.drain();
+  expect(told()).toEqual([]);
+  expect((await peers())["p"]).toEqual([{ what: "doubted", peer: "10.1.2.3:5432" }]);
+
+  await register({
+    process: "r",
+    cgroupId: 3,
+    rules: { outside: ["10.1.0.0/16:5432"], inside: ["10.0.0.0/8"] },
+  });
+  for (const process of [1, 2]) {
+    address(process, 8, 0, 5432);
+    peer(process, 8, process === 1 ? 0 : 100, { began: process === 1 ? 0 : BEGAN });
+  }
+  address(1, 6, 0, 5433);
+  peer(1, 6, 100);
+  await collector.drain();
+  expect(told().sort()).toEqual([...rows("p", "00000008"), ...rows("q", "00000008")].sort());
+  expect((await peers())["p"]?.at(-1)).toEqual({
+    what: "contradicted",
+    peer: "10.1.2.3",
+    rule: "--inside 10.0.0.0/8",
+  });
+});
+
+test("rules: the narrowest counts, later ones replace, contradictions and nonsense name both sides", () => {
+  const rules = new PeerRules({
+    outside: ["0.0.0.0/0", "[2001:db8::1]:80"],
+    inside: ["10.0.0.0/8", "10.1.1.1:22"],
+  });
+  expect(rules.says("192.0.2.1", 5)?.side).toBe("outside");
+  expect(rules.says("10.1.1.1", 23)?.rule).toBe("--inside 10.0.0.0/8");
+  expect(rules.says("10.1.1.1", 22)?.rule).toBe("--inside 10.1.1.1:22");
+  expect(rules.says("2001:db8::1", 80)?.side).toBe("outside");
+  expect(rules.says("2001:db8::1", 81)).toBeUndefined();
+  const later = rules.with({ outside: ["10.200.0.1/8"], inside: [] });
+  expect(later.says("10.9.9.9", 1)?.side).toBe("outside");
+  expect(new PeerRules(later.stored()).says("10.1.1.1", 22)?.side).toBe("inside");
+  expect(() => new PeerRules({ outside: ["10.0.0.0/8"], inside: ["10.3.0.0/8"] })).toThrow(
+    /10\.3\.0\.0\/8.*10\.0\.0\.0\/8|10\.0\.0\.0\/8.*10\.3\.0\.0\/8/,
+  );
+  for (const text of ["10.0.0.0/33", "name", "10.0.0.1:0", "10.0.0.1:70000", "::1/129", "", "10.0.0.0/8/8"])
+    expect(() => new PeerRules({ outside: [text], inside: [] })).toThrow(/is no address range/);
+});
