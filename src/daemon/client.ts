@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { resolve } from "node:path";
-import type { CollectorStats, CutAnswer, Pruned, StartRecipe } from "../engine/collect.ts";
+import type { CollectorStats, CutAnswer, ProcessData, Pruned, StartRecipe } from "../engine/collect.ts";
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
@@ -178,6 +178,11 @@ export class CollectorClient {
   /** How the process is started again; undefined where nobody said. */
   async startRecipe(app: string, process: string): Promise<StartRecipe | undefined> {
     return (await this.#json<{ start?: StartRecipe }>("POST", "/v1/start-recipe", { app, process })).start;
+  }
+
+  /** Directory trees that are part of the process's state; undefined: none. With `data` they are so from now on. */
+  async data(app: string, process: string, data?: ProcessData): Promise<ProcessData | undefined> {
+    return (await this.#json<{ data?: ProcessData }>("POST", "/v1/data", { app, process, data })).data;
   }
 
   async expectRestore(entries: readonly CutEntry[]): Promise<void> {

@@ -13,6 +13,7 @@
  *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
  *   POST /v1/start-recipe     ProcessRequest  → { start? }         how to start it again
+ *   POST /v1/data            ProcessRequest & { data? } → { data? }   trees that are part of its state; with `data`: from now on
  *   POST /v1/expect-restore  { entries }     → {}
  *   POST /v1/drain            {}              → {}
  *   POST /v1/rotate           { app }         → {}

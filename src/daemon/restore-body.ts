@@ -1,5 +1,5 @@
 /** What a restart and a look send: connections of an image, and how a command is started again. Each is checked field by field. */
-import type { RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
+import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
 import type { FoundChannel } from "../engine/take-unseen.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -78,6 +78,24 @@ export function startRecipe(value: unknown): StartRecipe {
   if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
   const file = output === undefined ? {} : { output: outputFile(output) };
   return { command, cwd, env: variables as Record<string, string>, ...file };
+}
+
+export function processData(value: unknown): ProcessData {
+  const { roots, limitBytes, start } = objectOf(value, "data");
+  if (!isTextList(roots) || !roots.every((root) => root.startsWith("/")))
+    throw wrong("data.roots", "a list of paths");
+  if (!Number.isSafeInteger(limitBytes) || (limitBytes as number) < 0)
+    throw wrong("data.limitBytes", "a number of bytes");
+  const kept = { roots, limitBytes: limitBytes as number };
+  if (start === undefined) return kept;
+  const { folder, sha256 } = objectOf(start, "data.start");
+  const isWhole =
+    typeof folder === "string" &&
+    isTextList(sha256) &&
+    sha256.length === roots.length &&
+    !folder.includes("/");
+  if (!isWhole) throw wrong("data.start", "a saved tree for each root");
+  return { ...kept, start: { folder, sha256 } };
 }
 
 export function taskName(value: unknown): TaskName {

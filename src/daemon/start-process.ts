@@ -8,7 +8,7 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import type { StartRecipe, TaskName } from "../engine/collect.ts";
+import type { ProcessData, StartRecipe, TaskName } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
@@ -36,6 +36,8 @@ export interface ProcessStart {
   readonly detached: boolean;
   /** How it is started again; stored with the registration. */
   readonly recipe: StartRecipe;
+  /** Directory trees that are part of its state; absent: as it was before. */
+  readonly data?: ProcessData;
   /** True: it stands still on return, before its first instruction; whoever called thaws it. */
   readonly hold?: boolean;
 }
@@ -72,7 +74,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(cgroup, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, mode, recipe, payload = false } = start;
+    const { app, process, trust, mode, recipe, data, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
@@ -80,6 +82,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       ...registration,
       ...(trust === undefined ? {} : { trust }),
       ...(payload ? { payload } : {}),
+      ...(data === undefined ? {} : { data }),
     });
     const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
     if (start.hold !== true) cgroup.setFreeze(false);

@@ -18,6 +18,7 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     ...(state.task === undefined ? {} : { task: state.task }),
     ...(state.end === undefined ? {} : { end: state.end }),
     left: state.left,
+    ...(state.origin.data === undefined ? {} : { data: state.origin.data }),
     lines: state.lines,
     checkpoints: state.storedCheckpoints().length,
     newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,

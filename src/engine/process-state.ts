@@ -8,7 +8,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
-import type { ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
+import type { ProcessData, ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
 
 /** The stored form: plain values for msgpackr. */
 export interface StoredProcess {
@@ -44,9 +44,10 @@ export interface SharedSocket {
   readonly channel: string;
 }
 
-/** Where it came from; changes only when it is registered. */
+/** Where it came from, and what else than its memory its state is; changes when it is registered or told. */
 export interface StoredOrigin {
   readonly start?: StartRecipe;
+  readonly data?: ProcessData;
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */

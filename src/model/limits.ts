@@ -191,8 +191,8 @@ export const SDK_REPLAY_STALL_MS = 30_000;
 /** Logs of so few blocks and bytes are read whole, message by message, before anything faster is tried. */
 export const SMALL_LOG_BLOCKS = 1024;
 export const SMALL_LOG_BYTES = 256 * 1024;
-/** Driver hook: moments tried for one checkpoint, count, and the longest pause between two, in ms. */
-export const HOOK_TRIES = 50;
-export const HOOK_PAUSE_MS = 40;
+/** Moments tried for one checkpoint, count, and the longest pause between two, in ms. */
+export const MOMENT_TRIES = 50;
+export const MOMENT_PAUSE_MS = 40;
 /** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
 export const MAX_COMPARED_PROCESSES = 4096;

@@ -12,10 +12,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
+import { isBelowAny } from "./data-tree/tree-users.ts";
+import {
+  type CheckpointDriver,
+  type DriverCheck,
+  type DriverNotes,
+  type DumpRequest,
+  NotNow,
+  type RestoreRequest,
+} from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
-import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
+import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -70,9 +78,10 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
-    refuseSharedFiles(pids);
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
+    refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
+    waitForVfork(pids);
     const files = writtenFiles(pids); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -100,10 +109,11 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async restore(request: RestoreRequest): Promise<number> {
-    const { folder, limitMs, sibling } = request;
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
-    if (request.rollBackFiles === true) rollBackFiles(notes.files);
+    if (request.rollBackFiles === true)
+      rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
     const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
     try {
       const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
@@ -136,6 +146,8 @@ export class CriuDriver implements CheckpointDriver {
         "The program may be damaged by it: look at it before you go on.",
       );
     if (code === 0) return;
+    if (/In-flight connection/i.test(tail(log, printed)))
+      throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
     throw new RecoveryLineError(
       "RL_DRIVER",
       `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
@@ -145,14 +157,14 @@ export class CriuDriver implements CheckpointDriver {
 }
 
 /** An image without them would be restored into wrong memory, silently. */
-function refuseSharedFiles(pids: readonly number[]): void {
-  const [first, ...more] = sharedFiles(pids);
+function refuseSharedFiles(pids: readonly number[], dataRoots: readonly string[]): void {
+  const [first, ...more] = sharedFiles(pids).filter((path) => !isBelowAny(dataRoots, path));
   if (first === undefined) return;
   const others = more.length === 0 ? "" : ` and ${more.length} more`;
   throw new RecoveryLineError(
     "RL_DRIVER",
     `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
-    "Have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
+    "Name the folder it lies in with --data, or have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
   );
 }
 
@@ -165,6 +177,14 @@ function refuseChildrenOutside(pids: readonly number[]): void {
     `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
     "Record the whole tree under one name (for MPI: mpirun with its ranks).",
   );
+}
+
+function waitForVfork(pids: readonly number[]): void {
+  const pid = inVfork(pids);
+  if (pid !== undefined)
+    throw new NotNow(
+      `criu: process ${pid} is in the midst of starting a program (vfork), and no image holds that`,
+    );
 }
 
 /**

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { DriverNotes } from "../../src/restart/driver.ts";
+import { atSomeMoment, type DriverNotes } from "../../src/restart/driver.ts";
 import { CriuDriver } from "../../src/restart/driver-criu.ts";
 import { findCriu } from "../../src/restart/driver-criu-find.ts";
 import { whileFrozen } from "../../src/restart/freeze.ts";
@@ -33,12 +33,14 @@ async function dump(rig: Rig, rootPid: number): Promise<{ folder: string; notes:
   mkdirSync(folder);
   const cgroup = rig.cgroup("p");
   const request = { folder, rootPid, cgroupPath: cgroup.path, limitMs: 30_000 };
-  const notes = await whileFrozen([cgroup], async (guard) => {
-    const pids = cgroup.pids(); // not before: running, it forks
-    const stored = await driver!.dump({ ...request, pids, guard });
-    expect(cgroup.frozen).toBe(true); // still, so that the record can be written
-    return stored;
-  });
+  const notes = await atSomeMoment(() =>
+    whileFrozen([cgroup], async (guard) => {
+      const pids = cgroup.pids(); // not before: running, it forks
+      const stored = await driver!.dump({ ...request, pids, guard });
+      expect(cgroup.frozen).toBe(true); // still, so that the record can be written
+      return stored;
+    }),
+  );
   return { folder, notes };
 }
 
