@@ -15,7 +15,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
 import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
-import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
+import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "./open-files.ts";
 import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
@@ -74,7 +74,8 @@ export class CriuDriver implements CheckpointDriver {
     const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
     refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
-    const files = writtenFiles(pids); // they stand still like the process
+    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, path));
+    const files = withContents(outside); // they stand still like the process
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
     const args = [
