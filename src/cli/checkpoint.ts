@@ -138,9 +138,12 @@ async function take(
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
   const { checkpointTogether } = await import("../restart/checkpoint.ts");
+  const { atSomeMoment } = await import("../restart/driver.ts");
+  const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
+    atSomeMoment(() => checkpointTogether(some, options));
   const outcome: Outcome = flags.coordinated
-    ? { taken: await checkpointTogether(targets, options), failed: [] }
-    : await eachOf(targets, async (target) => (await checkpointTogether([target], options))[0]!);
+    ? { taken: await together(targets), failed: [] }
+    : await eachOf(targets, async (target) => (await together([target]))[0]!);
   await tell(app, options.driver.name, outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
   await tellFilesInPlace(outcome.taken);

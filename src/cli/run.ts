@@ -7,6 +7,7 @@ import type { CollectorClient } from "../daemon/client.ts";
 import type { ProcessData, ProcessEnd, StartRecipe } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
@@ -28,7 +29,7 @@ const HELP = `
 Everything that the command and its children send and receive over TCP and unix sockets is recorded, from its first
 instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
-old-connection, other-socket): without it the process counts as having gaps there.
+old-connection, other-socket, shared-file): without it the process counts as having gaps there.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
@@ -69,7 +70,7 @@ export function register(program: Command): void {
 
 function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = VERDICT_REASONS.slice(1);
+  const known = [...VERDICT_REASONS.slice(1), ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(
@@ -102,7 +103,7 @@ async function run(
       process.stderr,
     );
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child, task, cgroup } = await startedWith(data, { home, app, process: processName }, () =>
+  const { child, task, cgroup, unseen } = await startedWith(data, { home, app, process: processName }, () =>
     startProcess(collector, {
       app,
       process: processName,
@@ -120,6 +121,7 @@ async function run(
     }),
   );
   if (output !== undefined) closeSync(output);
+  await tellUnseen(app, processName, unseen, flags.trust);
   if (flags.detach) {
     child.unref();
     await write(`${task.pid}\n`);
@@ -202,6 +204,21 @@ async function startedWith<T>(
 
 function holdsTerminal(input: boolean, output: number | undefined): boolean {
   return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
+}
+
+/** Known before its first instruction, as both ends of a pipe from the shell are: then it can still be started otherwise. */
+async function tellUnseen(
+  app: string,
+  processName: string,
+  unseen: readonly UnseenChannel[],
+  trust: readonly string[] = [],
+): Promise<void> {
+  const told = unseen.filter(({ reason }) => !trust.includes(reason));
+  if (told.length === 0) return;
+  const { notCapturedText } = await import("./not-captured.ts");
+  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
+  await write(`recovery-line: ${text}`, process.stderr);
 }
 
 function openOutput(path: string): number {

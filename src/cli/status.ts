@@ -6,6 +6,7 @@ import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
 import type { SharedSocket } from "../engine/process-state.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { ImageSize } from "../restart/image-store.ts";
 import type { TaskElsewhere } from "../restart/process-end.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -42,6 +43,7 @@ interface ProcessStatus {
   readonly data: readonly string[];
   /** Images that are stored. */
   readonly images: readonly ImageSize[];
+  readonly unseen?: readonly UnseenChannel[];
 }
 
 export function register(program: Command): void {

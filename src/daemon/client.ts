@@ -11,6 +11,7 @@ import type { Keep } from "../log/keep.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { receiveBlocks } from "./block-stream.ts";
 import { isPlacedByRoot } from "./placed-by-root.ts";
@@ -20,6 +21,7 @@ import {
   type Ping,
   type ProcessInfo,
   type PruneRequest,
+  type Registered,
   type RegisterRequest,
   type WireCommitted,
   type WireCut,
@@ -133,7 +135,7 @@ export class CollectorClient {
     return (await this.#text("GET", "/metrics")).toString();
   }
 
-  register(body: RegisterRequest): Promise<{ incarnation: number }> {
+  register(body: RegisterRequest): Promise<Registered> {
     return this.#json("POST", "/v1/register", body);
   }
 
@@ -148,6 +150,11 @@ export class CollectorClient {
 
   async cut(app: string, process: string): Promise<CutAnswer> {
     return cutFromWire(await this.#json<WireCut>("POST", "/v1/cut", { app, process }));
+  }
+
+  /** What processes of the application use together now, while nobody records what they exchange; it is in the log on return. */
+  async unseen(app: string): Promise<readonly UnseenChannel[]> {
+    return (await this.#json<{ channels: UnseenChannel[] }>("POST", "/v1/unseen", { app })).channels;
   }
 
   append(app: string, event: Event): Promise<{ position: number }> {

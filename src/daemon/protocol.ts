@@ -4,7 +4,8 @@
  *   GET  /v1/ping                             → Ping
  *   GET  /v1/processes                        → ProcessInfo[]
  *   GET  /v1/stats                            → CollectorStats
- *   POST /v1/register         RegisterRequest → { incarnation }
+ *   POST /v1/register         RegisterRequest → Registered
+ *   POST /v1/unseen           { app }         → { channels }       looks now: UnseenChannel[], durable as verdicts where not vouched for
  *   POST /v1/unregister       ProcessRequest  → {}
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
@@ -30,6 +31,7 @@ import type { ProcessHead } from "../format/log-commit.ts";
 import type { Keep } from "../log/keep.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 
 export const ERROR_TRAILER = "x-recovery-line-error";
 export const FRAME_HEADER_BYTES = 4;
@@ -67,6 +69,12 @@ export interface RegisterRequest extends Registration {
   /** From now on what the application sends is kept (restart/payload-loggers.ts). Absent: as it was decided before. */
   readonly payload?: boolean;
   readonly mode?: RegisterMode;
+}
+
+export interface Registered {
+  readonly incarnation: number;
+  /** What it has from its beginning together with others, and nobody records. */
+  readonly unseen: readonly UnseenChannel[];
 }
 
 export interface WireCommitted {

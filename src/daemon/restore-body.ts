@@ -2,6 +2,7 @@
 import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { UNSEEN_REASONS } from "../model/unseen-channel.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 
 type Body = Readonly<Record<string, unknown>>;
@@ -48,7 +49,7 @@ export function restoredPast(value: unknown): RestoredPast {
 
 /** Names of `VERDICT_REASONS`, and what the collector itself finds out. */
 export function reasons(value: unknown, field: string): string[] {
-  const known = [...VERDICT_REASONS, "left"];
+  const known: readonly string[] = [...VERDICT_REASONS, ...UNSEEN_REASONS, "left"];
   if (!Array.isArray(value) || !value.every((reason) => known.includes(reason as string)))
     throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${VERDICT_REASONS.slice(1).join(", ")}`);
   return value as string[];

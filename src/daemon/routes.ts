@@ -9,11 +9,13 @@ import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
 import { cutEntries, processData, reasons, restoredPast, startRecipe, taskName } from "./restore-body.ts";
+import type { UnseenWatch } from "./unseen-watch.ts";
 
 export interface Service {
   readonly collector: Collector;
   readonly membership: Membership;
   readonly payloads: PayloadLoggers;
+  readonly unseen: UnseenWatch;
   readonly ping: Ping;
   /** Prometheus text. */
   metrics(): Promise<string>;
@@ -56,9 +58,14 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     },
   ],
   [
+    "POST /v1/unseen",
+    async ({ unseen }, body) => ({ channels: await unseen.look(stringField(body, "app")) }),
+  ],
+  [
     "POST /v1/drain",
-    async ({ collector, payloads }) => {
+    async ({ collector, payloads, unseen }) => {
       await payloads.flush();
+      await unseen.beforeAnswer();
       await collector.drain();
       return {};
     },
@@ -99,14 +106,15 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
-async function register({ membership, payloads }: Service, body: Body): Promise<unknown> {
+async function register({ membership, payloads, unseen }: Service, body: Body): Promise<unknown> {
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
   const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
-  return answer;
+  const channels = await unseen.look(wanted.app);
+  return { ...answer, unseen: channels.filter(({ process }) => process === wanted.process) };
 }
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {

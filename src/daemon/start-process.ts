@@ -11,6 +11,7 @@ import { delimiter, join } from "node:path";
 import type { ProcessData, StartRecipe, TaskName } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
 import { standsStill } from "../restart/freeze.ts";
 import { endsFolder } from "../restart/process-end.ts";
@@ -48,6 +49,8 @@ export interface StartedProcess {
   readonly task: TaskName;
   readonly cgroup: ProcessCgroup;
   readonly incarnation: number;
+  /** What it has from its beginning together with other recorded processes, and nobody records. */
+  readonly unseen: readonly UnseenChannel[];
 }
 
 /** Longest wait for the end of a command that was refused, in ms. */
@@ -75,14 +78,14 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
-    const { incarnation } = await collector.register({
+    const { incarnation, unseen } = await collector.register({
       ...registration,
       ...(trust === undefined ? {} : { trust }),
       ...(payload ? { payload } : {}),
       ...(data === undefined ? {} : { data }),
     });
     if (start.hold !== true) cgroup.setFreeze(false);
-    return { child, task, cgroup, incarnation };
+    return { child, task, cgroup, incarnation, unseen };
   } catch (error) {
     cgroup.kill();
     cgroup.setFreeze(false);

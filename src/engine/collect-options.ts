@@ -1,4 +1,5 @@
 /** What a collector is told and what it tells. */
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry, EventSource, UserfaultCounts } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
 import type { SharedSocket } from "./process-state.ts";
@@ -151,6 +152,8 @@ export interface CollectedProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. */
   readonly shared?: SharedSocket;
+  /** What is behind the reasons that looks at it found. */
+  readonly unseen?: readonly UnseenChannel[];
   /** True if its connections were ended by a failure, whoever heard of its exit status. */
   readonly failed: boolean;
   readonly task?: TaskName;

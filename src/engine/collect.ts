@@ -55,6 +55,7 @@ import type { ProcessBuffer } from "./process-buffer.ts";
 import type { StoredOrigin } from "./process-state.ts";
 import { Serial } from "./serial.ts";
 import { type RingBatch, takeRingBatch } from "./take-rings.ts";
+import { type FoundChannel, takeUnseen, unknownChannels } from "./take-unseen.ts";
 
 export type { CutDetail } from "./collect-cut.ts";
 export type {
@@ -384,6 +385,7 @@ export class Collector {
     state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
     state.shared = undefined;
+    state.unseen = [];
     state.failed = false;
     state.exitStatus = undefined;
     state.task = registration.task;
@@ -451,6 +453,18 @@ export class Collector {
       process.app.pending.events += gaps;
       process.app.pending.gaps += gaps;
       await this.#commitOrThrow(process.app);
+    });
+  }
+
+  /** Processes of the application use something together that no record tells of. Durable on return; nothing is done where it is no news. */
+  unseen(appName: string, found: readonly FoundChannel[]): Promise<void> {
+    return this.#exclusive(async () => {
+      const app = await this.#openApp(appName, false);
+      if (unknownChannels(app, found).length === 0) return;
+      await this.#drainInto([app]);
+      const drained = await this.#openApp(appName, false); // a failed log's processes are new objects
+      takeUnseen(drained, found);
+      await this.#commitOrThrow(drained);
     });
   }
 

@@ -13,6 +13,7 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     incarnation: state.incarnation,
     uncaptured: [...state.uncaptured],
     ...(state.shared === undefined ? {} : { shared: state.shared }),
+    ...(state.unseen.length === 0 ? {} : { unseen: state.unseen }),
     failed: state.failed,
     ...(state.task === undefined ? {} : { task: state.task }),
     ...(state.end === undefined ? {} : { end: state.end }),

@@ -9,6 +9,7 @@ import type { Writable } from "node:stream";
 import type { CutAnswer, ProcessData } from "../engine/collect.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "./driver.ts";
 import { whileFrozen } from "./freeze.ts";
@@ -18,9 +19,12 @@ import type { OpenFile } from "./open-files.ts";
 import { whileBlocked } from "./port-block.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
 import { treeRoot } from "./process-tree.ts";
+import { copiesRefused } from "./refuse-copies.ts";
 
 /** What a checkpoint needs of the collector. */
 interface CheckpointLog {
+  /** Looks what processes of the application use together now; in the log on return. */
+  unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
   append(app: string, event: Event): Promise<{ position: number }>;
@@ -70,18 +74,22 @@ export interface CheckpointResult {
 
 /**
  * All stand still at one time; records are appended once every image is there: a failure leaves none of them.
- * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, and what the collector throws.
+ * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, RL_REFUSED where one image would hold a copy of what another process uses as well, and what the
+ * collector throws.
  */
 export async function checkpointTogether(
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
 ): Promise<CheckpointResult[]> {
   const works = targets.map((target) => new Work(target, options));
+  const app = targets[0]?.app ?? "";
   const cgroups = targets.map(({ cgroup }) => cgroup);
   try {
     for (const work of works) await work.prepareData();
     const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
+      const shared = await options.log.unseen(app);
       for (const work of works) await work.readCut(sinceMs);
+      if (options.driver.images) for (const work of works) work.refuseCopies(shared);
       await takeImages(works, guard, options);
       for (const work of works) await work.record();
       return performance.now() - sinceMs;
@@ -170,6 +178,17 @@ class Work {
       if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
       this.#pids = cgroup.pids();
     });
+  }
+
+  /** What somebody vouches for is no verdict; a verdict of that reason says that nobody does. */
+  refuseCopies(shared: readonly UnseenChannel[]): void {
+    const { uncaptured } = this.#cut!;
+    const own = shared.filter(
+      ({ process, reason }) =>
+        process === this.#target.process &&
+        (!VOUCHABLE_UNSEEN.includes(reason) || uncaptured.includes(reason)),
+    );
+    if (own.length > 0) throw copiesRefused(own);
   }
 
   async takeImage(guard: Writable): Promise<void> {

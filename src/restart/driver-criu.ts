@@ -13,10 +13,18 @@ import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
-import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
+import {
+  type CheckpointDriver,
+  type DriverCheck,
+  type DriverNotes,
+  type DumpRequest,
+  NotNow,
+  type RestoreRequest,
+} from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
+import { type DueTimer, dueTimers, setAgain } from "./due-timers.ts";
 import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "./open-files.ts";
-import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
+import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -35,6 +43,8 @@ interface CriuNotes {
   readonly shellJob: boolean;
   readonly rootPid: number;
   readonly files: readonly OpenFile[];
+  /** Absent in images of older versions. */
+  readonly timers?: readonly DueTimer[];
 }
 
 interface Run {
@@ -74,8 +84,10 @@ export class CriuDriver implements CheckpointDriver {
     const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
     refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
+    waitForVfork(pids);
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, path));
     const files = withContents(outside); // they stand still like the process
+    const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
     const args = [
@@ -98,7 +110,7 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    return { shellJob, rootPid, files } satisfies CriuNotes;
+    return { shellJob, rootPid, files, timers } satisfies CriuNotes;
   }
 
   async restore(request: RestoreRequest): Promise<number> {
@@ -119,6 +131,7 @@ export class CriuDriver implements CheckpointDriver {
       const { guard } = request;
       const run = { what: `restore from ${folder}`, args, log, limitMs };
       await this.#run(guard === undefined ? run : { ...run, guard });
+      setAgain(notes.timers ?? []);
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
       rmSync(work, { recursive: true, force: true });
@@ -139,6 +152,8 @@ export class CriuDriver implements CheckpointDriver {
         "The program may be damaged by it: look at it before you go on.",
       );
     if (code === 0) return;
+    if (/In-flight connection/i.test(tail(log, printed)))
+      throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
     throw new RecoveryLineError(
       "RL_DRIVER",
       `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
@@ -168,6 +183,14 @@ function refuseChildrenOutside(pids: readonly number[]): void {
     `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
     "Record the whole tree under one name (for MPI: mpirun with its ranks).",
   );
+}
+
+function waitForVfork(pids: readonly number[]): void {
+  const pid = inVfork(pids);
+  if (pid !== undefined)
+    throw new NotNow(
+      `criu: process ${pid} is in the midst of starting a program (vfork), and no image holds that`,
+    );
 }
 
 /**

@@ -4,6 +4,7 @@
  */
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
+import { MOMENT_PAUSE_MS, MOMENT_TRIES } from "../model/limits.ts";
 
 export interface DumpRequest {
   /** Empty folder for the image's files. */
@@ -69,5 +70,17 @@ export interface CheckpointDriver {
 export class NotNow extends RecoveryLineError {
   constructor(message: string) {
     super("RL_DRIVER", message, "The image was thrown away; nothing was recorded.");
+  }
+}
+
+/** Tries other moments, MOMENT_TRIES of them. */
+export async function atSomeMoment<T>(work: () => Promise<T>): Promise<T> {
+  for (let left = MOMENT_TRIES; ; left -= 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof NotNow) || left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, MOMENT_PAUSE_MS * Math.random()));
+    }
   }
 }

@@ -13,9 +13,11 @@ import { isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { imageSockets } from "./criu-sockets.ts";
 import type { StoredTree } from "./data-tree/stored-tree.ts";
 import { openImage, type StoredImage } from "./image-store.ts";
+import { inheritedPipe, pipeRefused } from "./refuse-copies.ts";
 import { type KnownData, refuseMissing } from "./restart-data.ts";
 import {
   type EndedConnections,
@@ -48,6 +50,8 @@ export interface PlanSource {
   readonly data: KnownData;
   /** What they held before the process began, checked. Throws RL_REFUSED. */
   startTrees(process: string): Promise<readonly StoredTree[]>;
+  /** What a process uses together with others, or did when it ended. */
+  unseen?(process: string): readonly UnseenChannel[] | undefined;
   readonly payload?: PayloadSource;
 }
 
@@ -171,6 +175,8 @@ class RestartPlanner {
   }
 
   async #initial(process: string): Promise<Target> {
+    const pipe = inheritedPipe(this.#source.unseen?.(process));
+    if (pipe !== undefined) throw pipeRefused(pipe);
     const recipe = await this.#source.startRecipe(process);
     if (recipe !== undefined) {
       const trees = await this.#source.startTrees(process);

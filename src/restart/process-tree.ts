@@ -81,6 +81,24 @@ export function holderOf(id: number): number | undefined {
 }
 
 /**
+ * A process that waits until its child has another memory (vfork, posix_spawn): stopped between the two nobody can go on, and CRIU waits
+ * for ever. Undefined where none does.
+ */
+export function inVfork(pids: readonly number[]): number | undefined {
+  return pids.find((pid) => {
+    try {
+      return readdirSync(`/proc/${pid}/task`).some((task) =>
+        /^(?:kernel_clone|_do_fork|wait_for_vfork_done)$/.test(
+          readFileSync(`/proc/${pid}/task/${task}/wchan`, "utf8"),
+        ),
+      );
+    } catch {
+      return false; // gone
+    }
+  });
+}
+
+/**
  * One of the ids that the kernel can't give to a new process yet: a task has it, or a process not yet waited for still counts
  * to a group or session of that number. Undefined where all are free.
  */

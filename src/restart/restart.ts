@@ -8,7 +8,13 @@
  */
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { CutAnswer, ProcessData, Registration, StartRecipe } from "../engine/collect.ts";
+import type {
+  CollectedProcess,
+  CutAnswer,
+  ProcessData,
+  Registration,
+  StartRecipe,
+} from "../engine/collect.ts";
 import { lockCollection } from "../engine/collect-images.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
@@ -45,6 +51,9 @@ import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
+  /** Looks what processes of the application use together now; in the log on return. */
+  unseen(app: string): Promise<unknown>;
+  processes(): Promise<readonly CollectedProcess[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   drain(): Promise<void>;
   unregister(app: string, process: string): Promise<void>;
@@ -203,8 +212,11 @@ function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
 
 async function makePlan(request: RestartRequest): Promise<RestartPlan> {
   const { home, app, processes, log, compute, checkpoint, payload } = request;
+  await log.unseen(app); // who shares memory with one that goes back must not go on
   await log.drain();
   const live = processes.filter((name) => new ProcessCgroup(app, name).populated);
+  const known = (await log.processes()).filter((one) => one.app === app);
+  const unseen = new Map(known.map(({ process, unseen }) => [process, unseen]));
   const cuts = await Promise.all(live.map((name) => log.cut(app, name)));
   const running = new Map(live.map((name, at) => [name, cuts[at]!.details]));
   const data = await knownData(request);
@@ -217,6 +229,7 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     startRecipe: (process) => log.startRecipe(app, process),
     data,
     startTrees: (process) => startTrees(home, app, process, data.get(process)),
+    unseen: (process) => unseen.get(process),
     ...(payload === undefined ? {} : { payload }),
   };
   const plan = await planRestart(source, request);
