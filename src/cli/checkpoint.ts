@@ -21,6 +21,8 @@ interface CheckpointFlags {
 }
 
 const MAX_LIMIT_S = 86_400;
+/** Files named for one process, count; --json names all. */
+const MAX_FILES = 8;
 
 const HELP = `
 Each process stands still while its cut vector is read, its image is written and the record is durable; then it goes
@@ -144,7 +146,21 @@ async function take(
     : await eachOf(targets, async (target) => (await together([target]))[0]!);
   await tell(app, options.driver.name, outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
+  await tellFilesInPlace(outcome.taken);
   return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));
+}
+
+/** What they hold is not in the image: a restart is refused where it has changed. */
+async function tellFilesInPlace(taken: readonly CheckpointResult[]): Promise<void> {
+  for (const { process, inPlace } of taken) {
+    if (inPlace.length === 0) continue;
+    const more = inPlace.length > MAX_FILES ? ` and ${inPlace.length - MAX_FILES} more` : "";
+    const names = inPlace.slice(0, MAX_FILES).map(printableSentence).join(", ");
+    await write(
+      `recovery-line: ${printable(process)} may write in place what no image holds: ${names}${more}; name the folder with --data DIR (run, data)\n`,
+      globalThis.process.stderr,
+    );
+  }
 }
 
 /** Nothing is wrong with the program, so it is said and not refused. */

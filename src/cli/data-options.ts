@@ -7,7 +7,7 @@ export interface DataFlags {
 }
 
 /** For commander: an option that may be given several times. */
-export function anotherFolder(folder: string, before: readonly string[] = []): string[] {
+export function another(folder: string, before: readonly string[] = []): string[] {
   return [...before, folder];
 }
 

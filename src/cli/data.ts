@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { ProcessData } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { anotherFolder, type DataFlags, dataLimit } from "./data-options.ts";
+import { another, type DataFlags, dataLimit } from "./data-options.ts";
 import { checkedAppName, ownHome } from "./home.ts";
 import { printable, printableSentence, write, writeJson } from "./print.ts";
 
@@ -32,7 +32,7 @@ export function register(program: Command): void {
     .argument("<app>", "application")
     .argument("<process>", "process")
     .option("--log <dir>", "log directory of the collector")
-    .option("--data <dir>", "a folder, instead of those before; repeatable", anotherFolder)
+    .option("--data <dir>", "a folder, instead of those before; repeatable", another)
     .option(
       "--data-limit <bytes>",
       "most bytes to copy while the process stands still (default: 1 GiB)",

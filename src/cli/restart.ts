@@ -1,5 +1,6 @@
 /** `recovery-line restart`: from the line back to running processes. */
 import { closeSync, openSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { StartRecipe } from "../engine/collect.ts";
@@ -8,6 +9,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
+import { another } from "./data-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { appDirectory, checkedAppName, ownHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
@@ -22,6 +24,7 @@ interface RestartFlags {
   readonly fallBack?: boolean;
   readonly keepReplaced?: boolean;
   readonly abandon?: boolean;
+  readonly acceptFiles?: readonly string[];
   readonly limit: number;
   readonly json?: boolean;
 }
@@ -70,6 +73,11 @@ export function register(program: Command): void {
       "where bytes in transit are nowhere, go back further, to a line that needs none of them",
     )
     .option("--abandon", "give up a restart that was cut off or failed half way")
+    .option(
+      "--accept-files <path>",
+      "this file may hold something else than at the checkpoint; repeatable",
+      another,
+    )
     .option("--keep-replaced", "keep what is overwritten in the processes' data folders")
     .option(
       "--limit <seconds>",
@@ -116,12 +124,13 @@ async function restartApp(
   goOnThroughSignals();
   const { done, kept } = await takeUp({ home, app, log: collector }, journal);
   if (!done) {
-    const { keepSurvivors, fallBack, keepReplaced } = journal;
+    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [] } = journal;
     const asBefore = {
       ...flags,
       keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
       fallBack: flags.fallBack === true || fallBack,
       keepReplaced: flags.keepReplaced === true || keepReplaced === true,
+      acceptFiles: [...(flags.acceptFiles ?? []), ...acceptFiles],
     };
     return work(app, home, collector, asBefore, known, journal.processes);
   }
@@ -223,6 +232,7 @@ async function work(
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
     keepReplaced: flags.keepReplaced === true,
+    acceptFiles: (flags.acceptFiles ?? []).map((path) => resolve(path)),
     checkpoint: (name, index) =>
       findCheckpoint({ cuts: () => collector.log(app), blocks: () => collector.blocks(app) }, name, index),
     compute: await computation(app, collector, processes),
@@ -245,6 +255,7 @@ async function work(
       ...planJson(result.plan, ended),
       dryRun: false,
       kept: result.kept,
+      acceptedFiles: request.acceptFiles,
       phasesMs: result.phasesMs,
     });
   else await write(`\n${resultReport(result)}`);

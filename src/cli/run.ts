@@ -9,7 +9,7 @@ import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
-import { anotherFolder, type DataFlags, dataLimit } from "./data-options.ts";
+import { another, type DataFlags, dataLimit } from "./data-options.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
 
@@ -63,7 +63,7 @@ export function register(program: Command): void {
       "--payload",
       "keep all that processes of the application send over TCP, for restarts (readable by root)",
     )
-    .option("--data <dir>", "a folder that is part of the process's state; repeatable", anotherFolder)
+    .option("--data <dir>", "a folder that is part of the process's state; repeatable", another)
     .option(
       "--data-limit <bytes>",
       "most bytes of it to copy while the process stands still (default: 1 GiB)",

@@ -96,7 +96,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     );
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
-  const unseen = new UnseenWatch(collector, onTrouble);
+  const unseen = new UnseenWatch(collector);
   const payloads = new PayloadLoggers({
     ...options,
     limitMib: options.payloadLimitMib,

@@ -4,8 +4,9 @@
  *   GET  /v1/ping                             → Ping
  *   GET  /v1/processes                        → ProcessInfo[]
  *   GET  /v1/stats                            → CollectorStats
- *   POST /v1/register         RegisterRequest → Registered
- *   POST /v1/unseen           { app }         → { channels }       looks now: UnseenChannel[], durable as verdicts where not vouched for
+ *   POST /v1/register         RegisterRequest → { incarnation }
+ *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
+ *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
  *   POST /v1/unregister       ProcessRequest  → {}
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
@@ -27,11 +28,11 @@
  * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
  */
 import type { CollectedProcess, CutAnswer, CutDetail, NodeNames, Registration } from "../engine/collect.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Keep } from "../log/keep.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
-import type { UnseenChannel } from "../model/unseen-channel.ts";
 
 export const ERROR_TRAILER = "x-recovery-line-error";
 export const FRAME_HEADER_BYTES = 4;
@@ -71,10 +72,10 @@ export interface RegisterRequest extends Registration {
   readonly mode?: RegisterMode;
 }
 
-export interface Registered {
-  readonly incarnation: number;
-  /** What it has from its beginning together with others, and nobody records. */
-  readonly unseen: readonly UnseenChannel[];
+export interface WireUnseen {
+  readonly channels: readonly FoundChannel[];
+  /** True: the collector has no right to look at some processes. */
+  readonly hidden: boolean;
 }
 
 export interface WireCommitted {

@@ -1,6 +1,7 @@
-/** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
+/** What a restart and a look send: connections of an image, and how a command is started again. Each is checked field by field. */
 import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
 import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { UNSEEN_REASONS } from "../model/unseen-channel.ts";
@@ -46,6 +47,19 @@ export function restoredPast(value: unknown): RestoredPast {
     connections: cutEntries(past, "connections"),
     uncaptured: reasons(past["uncaptured"], "uncaptured"),
   };
+}
+
+/** What a look found that was made by who asks. */
+export function foundChannels(value: unknown): FoundChannel[] {
+  if (!Array.isArray(value)) throw wrong("found", "a list of channels");
+  return value.map((one: unknown) => {
+    const { process, pid, reason, what, other, otherPid, incarnation } = objectOf(one, "found");
+    const known = UNSEEN_REASONS.find((word) => word === reason);
+    const whole = [pid, otherPid, incarnation].every((number) => Number.isSafeInteger(number));
+    if (known === undefined || !whole || !isTextList([process, what, other]))
+      throw wrong("found", "a list of channels");
+    return { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+  });
 }
 
 /** Names of `VERDICT_REASONS`, and what the collector itself finds out. */

@@ -10,6 +10,7 @@ import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
 import {
   cutEntries,
+  foundChannels,
   peerRules,
   processData,
   reasons,
@@ -65,10 +66,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
       return {};
     },
   ],
-  [
-    "POST /v1/unseen",
-    async ({ unseen }, body) => ({ channels: await unseen.look(stringField(body, "app")) }),
-  ],
+  ["POST /v1/unseen", unseen],
   [
     "POST /v1/drain",
     async ({ collector, payloads, unseen }) => {
@@ -115,15 +113,14 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
-async function register({ membership, payloads, unseen }: Service, body: Body): Promise<unknown> {
+async function register({ membership, payloads }: Service, body: Body): Promise<unknown> {
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
   const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
-  const channels = await unseen.look(wanted.app);
-  return { ...answer, unseen: channels.filter(({ process }) => process === wanted.process) };
+  return answer;
 }
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {
@@ -160,6 +157,13 @@ function append(collector: Collector, body: Body): Promise<{ position: number }>
       `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
     );
   return collector.appendControl(stringField(body, "app"), event);
+}
+
+async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {
+  const app = stringField(body, "app");
+  if (body["found"] === undefined) return watch.look(app);
+  await watch.take(app, foundChannels(body["found"]));
+  return {};
 }
 
 function oldestField({ oldest }: Body): ReadonlyMap<string, number> {

@@ -81,13 +81,14 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
-    const { incarnation, unseen } = await collector.register({
+    const { incarnation } = await collector.register({
       ...registration,
       ...(trust === undefined ? {} : { trust }),
       ...(rules === undefined ? {} : { rules }),
       ...(payload ? { payload } : {}),
       ...(data === undefined ? {} : { data }),
     });
+    const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
     if (start.hold !== true) cgroup.setFreeze(false);
     return { child, task, cgroup, incarnation, unseen };
   } catch (error) {

@@ -1,21 +1,26 @@
 /**
  * Looks at what the processes of an application use together though no record tells of it: shared memory, pipes, queues, files.
  *
- * Looked at when a process is registered, while it stands still; when somebody asks for a checkpoint, a restart or an answer; and between
- * them soon after a process began, then seldom. What is opened and closed again between two looks is not seen.
+ * Looked at when somebody asks: `run` before the first instruction, a checkpoint, a restart, answers about what was; and between them soon
+ * after a process began, then seldom. What is opened and closed again between two looks is not seen.
  */
 import type { Collector } from "../engine/collect.ts";
-import { UNSEEN_FIRST_LOOK_MS, UNSEEN_FRESH_MS, UNSEEN_LOOK_MS, UNSEEN_LOOK_SHARE } from "../model/limits.ts";
-import type { UnseenChannel } from "../model/unseen-channel.ts";
-import { ProcessCgroup } from "../restart/cgroups.ts";
-import { lookAt } from "../restart/look-at-things.ts";
-import { unseenChannels } from "../restart/shared-things.ts";
-import type { ProcessInfo } from "./protocol.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
+import {
+  UNSEEN_ANSWER_SHARE,
+  UNSEEN_FIRST_LOOK_MS,
+  UNSEEN_FRESH_MS,
+  UNSEEN_LOOK_MS,
+  UNSEEN_LOOK_SHARE,
+} from "../model/limits.ts";
+import { channelsAmong } from "../restart/look-at-things.ts";
+import type { ProcessInfo, WireUnseen } from "./protocol.ts";
 
 interface Turn {
   /** The lives that were there at the last look. */
   readonly lives: string;
-  readonly lookedAtMs: number;
+  /** Until then it serves for answers, ms of `performance.now()`. */
+  readonly freshToMs: number;
   /** When it is looked again, ms of `performance.now()`, and how long after the last time. */
   readonly atMs: number;
   readonly waitMs: number;
@@ -23,28 +28,28 @@ interface Turn {
 
 export class UnseenWatch {
   readonly #collector: Pick<Collector, "processes" | "unseen">;
-  readonly #onTrouble: (sentence: string) => void;
   readonly #turns = new Map<string, Turn>();
-  /** By application the processes of which was said that they can't be looked at. */
-  readonly #told = new Map<string, Set<string>>();
 
-  constructor(collector: Pick<Collector, "processes" | "unseen">, onTrouble: (sentence: string) => void) {
+  constructor(collector: Pick<Collector, "processes" | "unseen">) {
     this.#collector = collector;
-    this.#onTrouble = onTrouble;
   }
 
   /** Looks at the applications whose turn it is; those of one process have nobody to share with. */
   async due(): Promise<void> {
     const groups = this.#groups();
-    for (const app of this.#turns.keys()) if (!groups.has(app)) this.#forget(app);
+    for (const app of this.#turns.keys()) if (!groups.has(app)) this.#turns.delete(app);
     for (const [app, processes] of groups)
       if (processes.length > 1 && this.#isDue(app, processes)) await this.#lookAt(app, processes);
   }
 
-  /** Looks at one application now. What it uses together, also what somebody vouches for; durable on return where it is not. */
-  async look(app: string): Promise<UnseenChannel[]> {
-    const processes = this.#groups().get(app) ?? [];
-    return processes.length > 1 ? this.#lookAt(app, processes) : [];
+  /** Looks at one application now: what it uses together, also what somebody vouches for; in the log on return where nobody does. */
+  look(app: string): Promise<WireUnseen> {
+    return this.#lookAt(app, this.#groups().get(app) ?? []);
+  }
+
+  /** What somebody else saw, whose rights reach further. */
+  take(app: string, found: readonly FoundChannel[]): Promise<void> {
+    return this.#collector.unseen(app, found);
   }
 
   /** For answers about what was: of all applications, or of one. A log that can't be written is told of elsewhere. */
@@ -52,15 +57,9 @@ export class UnseenWatch {
     for (const [name, processes] of this.#groups()) {
       if ((app !== undefined && name !== app) || processes.length < 2) continue;
       const last = this.#turns.get(name);
-      const fresh =
-        last?.lives === livesOf(processes) && performance.now() - last.lookedAtMs < UNSEEN_FRESH_MS;
+      const fresh = last?.lives === livesOf(processes) && performance.now() < last.freshToMs;
       if (!fresh) await this.#lookAt(name, processes).catch(() => undefined);
     }
-  }
-
-  #forget(app: string): void {
-    this.#turns.delete(app);
-    this.#told.delete(app);
   }
 
   #groups(): Map<string, ProcessInfo[]> {
@@ -79,21 +78,12 @@ export class UnseenWatch {
     return turn === undefined || turn.lives !== livesOf(processes) || performance.now() >= turn.atMs;
   }
 
-  async #lookAt(app: string, processes: readonly ProcessInfo[]): Promise<UnseenChannel[]> {
+  async #lookAt(app: string, processes: readonly ProcessInfo[]): Promise<WireUnseen> {
     const began = performance.now();
-    const { holders, hidden } = lookAt(
-      processes.map(({ process }) => ({ process, pids: new ProcessCgroup(app, process).pids() })),
-    );
-    const channels = unseenChannels(holders);
+    const looked = await channelsAmong(app, processes);
     this.#next(app, processes, performance.now() - began);
-    const incarnations = new Map(processes.map(({ process, incarnation }) => [process, incarnation]));
-    for (const { process, pid } of hidden) this.#sayHidden(app, process, pid);
-    if (channels.length > 0)
-      await this.#collector.unseen(
-        app,
-        channels.map((one) => ({ ...one, incarnation: incarnations.get(one.process)! })),
-      );
-    return channels;
+    if (looked.channels.length > 0) await this.#collector.unseen(app, looked.channels);
+    return looked;
   }
 
   /** Twice as late each time, and never so often that looking costs. */
@@ -102,18 +92,9 @@ export class UnseenWatch {
     const last = this.#turns.get(app);
     const doubled = last?.lives === lives ? Math.min(2 * last.waitMs, UNSEEN_LOOK_MS) : UNSEEN_FIRST_LOOK_MS;
     const waitMs = Math.max(doubled, tookMs / UNSEEN_LOOK_SHARE);
-    const lookedAtMs = performance.now();
-    this.#turns.set(app, { lives, lookedAtMs, waitMs: doubled, atMs: lookedAtMs + waitMs });
-  }
-
-  #sayHidden(app: string, process: string, pid: number): void {
-    const told = this.#told.get(app) ?? new Set();
-    this.#told.set(app, told);
-    if (told.has(process)) return;
-    told.add(process);
-    this.#onTrouble(
-      `process ${pid} (${process} of ${app}) is another user's: what it shares with other recorded processes is not seen; collect as root to see it`,
-    );
+    const nowMs = performance.now();
+    const freshToMs = nowMs + Math.max(UNSEEN_FRESH_MS, tookMs / UNSEEN_ANSWER_SHARE);
+    this.#turns.set(app, { lives, freshToMs, waitMs: doubled, atMs: nowMs + waitMs });
   }
 }
 

@@ -137,8 +137,9 @@ export const MAX_LEFT_TASKS = 64;
 export const UNSEEN_FIRST_LOOK_MS = 500;
 export const UNSEEN_LOOK_MS = 5_000;
 export const UNSEEN_LOOK_SHARE = 0.002;
-/** A look that is no older serves for an answer, in ms. */
+/** A look that is no older serves for an answer, in ms; and what share of the time looks for answers may take, whoever asks how often. */
 export const UNSEEN_FRESH_MS = 250;
+export const UNSEEN_ANSWER_SHARE = 0.05;
 /** Things that one process is known to use together with others, count. */
 export const MAX_UNSEEN_CHANNELS = 16;
 /** How many processes' tasks are looked at each time, count. */

@@ -15,6 +15,7 @@ import { type CheckpointDriver, type DriverNotes, NotNow } from "./driver.ts";
 import { whileFrozen } from "./freeze.ts";
 import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
 import { openConnections } from "./open-connections.ts";
+import type { OpenFile } from "./open-files.ts";
 import { whileBlocked } from "./port-block.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
 import { treeRoot } from "./process-tree.ts";
@@ -64,6 +65,8 @@ export interface CheckpointResult {
   readonly imageBytes: number;
   /** Directory trees that were saved with it. */
   readonly data: readonly SavedTree[];
+  /** Files that it may write elsewhere than at their ends, and that no image and no data hold. */
+  readonly inPlace: readonly string[];
   /** How long the process stood still, and what of it went into what, in ms. */
   readonly frozenMs: number;
   readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "data" | "store" | "append", number>>;
@@ -125,6 +128,7 @@ class Work {
   #imageBytes = 0;
   #save: DataSave | undefined;
   #data: readonly SavedTree[] = [];
+  #inPlace: readonly string[] = [];
   #appending = false;
 
   constructor(target: CheckpointTarget, options: CheckpointOptions) {
@@ -193,6 +197,7 @@ class Work {
     if (driver.holdsConnections === false) this.#noConnections();
     const image = await this.#begin();
     const notes = await this.#timed("dump", () => this.#dump(image, guard));
+    this.#inPlace = filesInPlace(notes);
     await this.#timed("data", async () => {
       this.#data = (await this.#save?.finish(this.#pids)) ?? [];
     });
@@ -307,10 +312,17 @@ class Work {
       connections: cut.details.length,
       imageBytes: this.#imageBytes,
       data: this.#data,
+      inPlace: this.#inPlace,
       frozenMs,
       phasesMs: this.#phasesMs,
     };
   }
+}
+
+/** As driver criu notes them. */
+function filesInPlace(notes: DriverNotes): string[] {
+  const files = (notes["files"] ?? []) as readonly OpenFile[];
+  return files.filter(({ inPlace }) => inPlace === true).map(({ path }) => path);
 }
 
 /**

@@ -23,7 +23,7 @@ import {
 } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type DueTimer, dueTimers, setAgain } from "./due-timers.ts";
-import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
+import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "./open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
@@ -85,7 +85,8 @@ export class CriuDriver implements CheckpointDriver {
     refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
-    const files = writtenFiles(pids); // they stand still like the process
+    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, path));
+    const files = withContents(outside); // they stand still like the process
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");

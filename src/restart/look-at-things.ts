@@ -1,5 +1,9 @@
 /** What processes have open and mapped now, read from /proc for shared-things.ts. */
 import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
+import type { CollectedProcess } from "../engine/collect.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
+import { ProcessCgroup } from "./cgroups.ts";
 import {
   type Access,
   accessOf,
@@ -8,51 +12,73 @@ import {
   isOutputOnly,
   queueUses,
   type SharedMapping,
-  type SystemVQueue,
   sharedMappings,
   statKey,
   systemVKey,
   systemVQueues,
   type Use,
+  unseenChannels,
 } from "./shared-things.ts";
 
 export interface Looked {
   readonly holders: readonly Holder[];
-  /** Tasks that this user may not look at. */
-  readonly hidden: readonly { readonly process: string; readonly pid: number }[];
+  /** True: there are tasks that this user may not look at. */
+  readonly hidden: boolean;
 }
 
 const MQUEUE = 0x19800202;
 /** Of proc, sysfs, cgroup 1 and 2, debugfs, tracefs, configfs: what stands there is the kernel's, and no file. */
 const KERNEL_FILES = new Set([0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x62656570]);
 
-export function lookAt(processes: readonly { process: string; pids: readonly number[] }[]): Looked {
+/** What live processes of one application use together now, and whether all could be looked at. */
+export async function channelsAmong(
+  app: string,
+  processes: readonly Pick<CollectedProcess, "process" | "incarnation">[],
+): Promise<{ channels: FoundChannel[]; hidden: boolean }> {
+  if (processes.length < 2) return { channels: [], hidden: false };
+  const { holders, hidden } = await lookAt(
+    processes.map(({ process }) => ({ process, pids: new ProcessCgroup(app, process).pids() })),
+  );
+  const incarnations = new Map(processes.map(({ process, incarnation }) => [process, incarnation]));
+  const channels = unseenChannels(holders).map((one) => ({
+    ...one,
+    incarnation: incarnations.get(one.process)!,
+  }));
+  return { channels, hidden };
+}
+
+/** With many descriptors it takes long: others get their turn after each task. */
+export async function lookAt(
+  processes: readonly { process: string; pids: readonly number[] }[],
+): Promise<Looked> {
   const look = new Look();
   const queues = systemVQueues(textOf("/proc/sysvipc/msg") ?? "");
-  const holders = processes.map(({ process, pids }) => ({
-    process,
-    uses: look.uses(process, pids, queues),
-  }));
+  const holders: Holder[] = [];
+  for (const { process, pids } of processes) {
+    const uses = queueUses(queues, pids);
+    for (const pid of pids) {
+      uses.push(...look.uses(pid));
+      await setImmediate();
+    }
+    holders.push({ process, uses });
+  }
   return { holders, hidden: look.hidden };
 }
 
 class Look {
-  readonly hidden: { process: string; pid: number }[] = [];
+  hidden = false;
   /** Types of file systems by device. */
   readonly #types = new Map<bigint, number>();
 
-  uses(process: string, pids: readonly number[], queues: readonly SystemVQueue[]): Use[] {
-    const uses = pids.flatMap((pid) => {
-      const maps = textOf(`/proc/${pid}/maps`);
-      const descriptors = namesIn(`/proc/${pid}/fd`);
-      if (maps === undefined || descriptors === undefined) {
-        if (textOf(`/proc/${pid}/stat`) !== undefined) this.hidden.push({ process, pid });
-        return [];
-      }
-      const mapped = sharedMappings(maps).flatMap((mapping) => this.#mapped(pid, mapping));
-      return [...mapped, ...descriptors.flatMap((number) => this.#opened(pid, number))];
-    });
-    return [...uses, ...queueUses(queues, pids)];
+  uses(pid: number): Use[] {
+    const maps = textOf(`/proc/${pid}/maps`);
+    const descriptors = namesIn(`/proc/${pid}/fd`);
+    if (maps === undefined || descriptors === undefined) {
+      if (textOf(`/proc/${pid}/stat`) !== undefined) this.hidden = true;
+      return [];
+    }
+    const mapped = sharedMappings(maps).flatMap((mapping) => this.#mapped(pid, mapping));
+    return [...mapped, ...descriptors.flatMap((number) => this.#opened(pid, number))];
   }
 
   #mapped(pid: number, mapping: SharedMapping): Use[] {

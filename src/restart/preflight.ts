@@ -7,7 +7,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { type ImageListener, type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
 import { listenersHere } from "./open-connections.ts";
-import type { OpenFile } from "./open-files.ts";
+import { isChangedInside, type OpenFile } from "./open-files.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { holderOf } from "./process-tree.ts";
 
@@ -24,15 +24,22 @@ interface Settled {
   readonly roots: readonly string[];
   /** Files that are cut back to what they were. */
   readonly cutBack: ReadonlySet<string>;
+  /** Files that may hold something else than the image was taken with. */
+  readonly accepted: ReadonlySet<string>;
 }
 
-/** `killed`: tasks that go before anything comes back. Throws RL_REFUSED, naming all that stands in the way, nothing touched. */
-export function refuseObstacles({ targets }: RestartPlan, killed: readonly number[]): void {
+/** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. Throws RL_REFUSED, naming all that stands in the way, nothing touched. */
+export function refuseObstacles(
+  { targets }: RestartPlan,
+  killed: readonly number[],
+  accepted: readonly string[] = [],
+): void {
   const images = targets.filter((target) => target.action === "restore").filter(isCrius);
   const settled: Settled = {
     gone: new Set(killed),
     roots: targets.flatMap(({ trees }) => trees.map(({ root }) => root)),
     cutBack: new Set(images.flatMap(writtenFiles).map(({ path }) => path)),
+    accepted: new Set(accepted),
   };
   const found = images.flatMap((target) =>
     obstaclesOf(target, settled).map((what) => `${target.process}: ${what}`),
@@ -58,7 +65,7 @@ function obstaclesOf(target: Restored, settled: Settled): string[] {
     ...(parts.terminal ? [terminal] : []),
     ...writtenFiles(target)
       .filter(({ path }) => !isBelowAny(settled.roots, path))
-      .flatMap(writtenObstacle),
+      .flatMap((file) => writtenObstacle(file, settled.accepted)),
     ...pathObstacles(parts, settled),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
     ...parts.ids.flatMap((id) => idObstacle(id, settled.gone)),
@@ -69,13 +76,18 @@ function writtenFiles({ image }: Restored): readonly OpenFile[] {
   return (image.manifest.driver.notes["files"] ?? []) as readonly OpenFile[]; // the manifest's checksum says that they are as we wrote them
 }
 
-/** Of a file that the process appends to: the restart cuts it back. */
-function writtenObstacle({ path, inode, device, sizeBytes }: OpenFile): string[] {
+/** What was appended the restart cuts back. */
+function writtenObstacle(file: OpenFile, accepted: ReadonlySet<string>): string[] {
+  const { path, inode, device, sizeBytes } = file;
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined)
     return [`${path}, which it writes, is gone: put it back (it may have been renamed)`];
   if (stat.ino !== inode || stat.dev !== device)
     return [`${path}, which it writes, is another file now: put the old one back (it may have been renamed)`];
+  if (stat.size >= sizeBytes && isChangedInside(file) && !accepted.has(path))
+    return [
+      `${path}, which it writes in place, holds something else than at the checkpoint: name its folder with --data from now on; --accept-files ${path} takes it as it is`,
+    ];
   if (stat.size >= sizeBytes) return [];
   return [`${path}, which it writes, has ${stat.size} bytes and had ${sizeBytes}: put back what was cut off`];
 }

@@ -22,6 +22,8 @@ export interface RestartJournal {
   readonly fallBack: boolean;
   /** What is overwritten in directory trees is kept after the restart. */
   readonly keepReplaced?: boolean;
+  /** Files that may hold something else than at the checkpoint; absent: none. */
+  readonly acceptFiles?: readonly string[];
   /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
   readonly trees?: readonly JournalTree[];
 }

@@ -83,6 +83,8 @@ export interface RestartRequest extends PlanOptions {
   readonly limitMs?: number;
   /** What is overwritten in directory trees stays aside. */
   readonly keepReplaced?: boolean;
+  /** Files that may hold something else than at the checkpoint. */
+  readonly acceptFiles?: readonly string[];
 }
 
 export interface RestartResult {
@@ -233,7 +235,7 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
   const plan = await planRestart(source, request);
   const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(app, name).pids());
   checkData(dataTargets(plan), data, killed);
-  refuseObstacles(plan, killed);
+  refuseObstacles(plan, killed, request.acceptFiles);
   return plan;
 }
 
@@ -300,7 +302,7 @@ interface Begun {
 }
 
 function note(request: RestartRequest, { plan, trees }: Begun, phase: RestartPhase): Promise<void> {
-  const { home, app, keepSurvivors, fallBack, keepReplaced = false } = request;
+  const { home, app, keepSurvivors, fallBack, keepReplaced = false, acceptFiles = [] } = request;
   return writeJournal(restartFolder(home, app), {
     format: 1,
     application: app,
@@ -309,6 +311,7 @@ function note(request: RestartRequest, { plan, trees }: Begun, phase: RestartPha
     keepSurvivors,
     fallBack,
     keepReplaced,
+    acceptFiles,
     trees,
   });
 }

@@ -1,6 +1,7 @@
 /** Processes that exchange what no record tells of: seen, said, and never brought back as if nothing were (case 03-shared-memory). */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
@@ -143,4 +144,24 @@ live("a file that one writes and another has open counts unless somebody vouches
     await until("its writer is named", async () => (await seen()).join(" ").includes("shared-file"));
     expect(await seen(), "vouched, w").toEqual(["", "shared-file"]);
   }),
+);
+
+const nobodyReads =
+  process.getuid!() === 0 &&
+  spawnSync("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", "test", "-r", CLI]).status === 0;
+
+test.skipIf(missing !== undefined || !nobodyReads)(
+  "a collector without rights is told by run, which has them, what root's processes share",
+  () =>
+    withRig("apart", async (rig) => {
+      chmodSync(rig.folder, 0o711); // the home's own mode keeps others out
+      await rig.collect("--user", "nobody");
+      const name = `/${rig.app}`;
+      await rig.run("a", program, "count", "first", name);
+      await rig.run("b", program, "count", "second", name);
+      await exchange(rig, "a");
+      await rig.run("c", "sleep", "60"); // root's command looks
+      const line = await rig.cli("compute", rig.app, "--failed", "a");
+      expect([line.code, line.out]).toEqual([3, expect.stringMatching(/^b +initial +0/m)]);
+    }),
 );

@@ -17,7 +17,7 @@ import { freePort, type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
 /** Writes each byte it gets to its log; has a file open to read and stands in a folder. */
-const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");process.chdir(dir+"/here");
+const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");fs.openSync(dir+"/place","r+");process.chdir(dir+"/here");
 require("node:net").createServer(c=>{c.on("error",()=>{});c.on("data",d=>{fs.writeSync(log,d);c.write(d)})}).listen(+port,"127.0.0.1",()=>console.log("listening"))`;
 const CLIENT = `const [,port]=process.argv;const c=require("node:net").connect(+port,"127.0.0.1");let n=0;c.on("error",()=>{});c.on("data",()=>{console.log(++n)});setInterval(()=>c.write("x"),20)`;
 
@@ -56,6 +56,12 @@ function obstacles(dir: string, port: number): Obstacle[] {
       },
       take: () => writeFileSync(join(dir, "log"), text),
     },
+    {
+      name: "changed inside",
+      says: /\/place, which it writes in place, holds something else than at the checkpoint/,
+      put: () => writeFileSync(join(dir, "place"), "12x45 and more"),
+      take: () => writeFileSync(join(dir, "place"), "12345 and more"), // is cut back
+    },
     moved("read", /\/read, which it uses, is gone/),
     moved("read", /\/read, which it uses, has 7 bytes and had 5/, write("read")),
     moved("here", /\/here, which it uses, is no folder any more/, write("here")),
@@ -84,12 +90,18 @@ restartable(
       const dir = rig.path("work");
       mkdirSync(join(dir, "here"), { recursive: true });
       writeFileSync(join(dir, "read"), "12345");
+      writeFileSync(join(dir, "place"), "12345");
       const port = await freePort();
       const server = await rig.run("server", process.execPath, "-e", SERVER, `${port}`, dir);
       await until("it listens", () => rig.output("server").includes("listening"));
       const client = await rig.run("client", process.execPath, "-e", CLIENT, `${port}`);
       await until("they talk", () => rig.output("client").length > 20);
-      await rig.json("checkpoint", rig.app, "--coordinated");
+      expect(await rig.cli("checkpoint", rig.app, "--coordinated")).toMatchObject({
+        code: 0,
+        err: expect.stringMatching(
+          /^recovery-line: server may write in place what no image holds: \S+\/place; name the folder/,
+        ),
+      });
       process.kill(server, "SIGKILL");
       await until("it is dead", () => !rig.cgroup("server").populated);
       for (const { name, says, put, take } of obstacles(dir, port)) {
@@ -106,8 +118,13 @@ restartable(
         await take();
       }
       expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
+      writeFileSync(join(dir, "place"), "1x345");
+      const accept = ["--accept-files", join(dir, "place")];
+      expect((await rig.cli("restart", rig.app, "--dry-run", ...accept)).code).toBe(0);
+      writeFileSync(join(dir, "place"), "12345 and more");
       await failsHalfWay(rig);
       await rig.json("restart", rig.app);
+      expect(readFileSync(join(dir, "place"), "utf8")).toBe("12345");
       const got = rig.output("client").length;
       await until("they talk again", () => rig.output("client").length > got + 20);
       expect(rig.cgroup("server").pids()).toEqual([server]);
