@@ -184,7 +184,8 @@ export const HOOK_TRIES = 50;
 export const HOOK_PAUSE_MS = 40;
 /** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
 export const MAX_COMPARED_PROCESSES = 4096;
-/** Policies: the heap of each one's process, in MiB. */
+/** Policies: their processes on a node, count, and the heap of each, in MiB. */
+export const MAX_POLICY_PROCESSES = 16;
 export const POLICY_HEAP_MIB = 32;
 /** Policies: an event that takes more of the process's own time, or of the clock's, is a hang, in ms; a process may start for longer. */
 export const POLICY_CPU_LIMIT_MS = 250;
