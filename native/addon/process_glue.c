@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two things Node does not offer: who a user is, and becoming another program. */
+/* What Node does not offer: who a user is, becoming another program, and setting a timer of another process.
+ */
+#define _GNU_SOURCE /* syscall */
 #include "glue.h"
 
 #include <errno.h>
@@ -7,6 +9,9 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define NAME_BYTES 256
@@ -82,7 +87,62 @@ static napi_value execute(napi_env env, napi_callback_info info) {
     return glue_throw(env, status, strerror(-status));
 }
 
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
+#define NANOSECONDS 1000000000ll
+
+/* Of the file behind another process's descriptor. */
+static int set_timer_of(int pid, int fd, int64_t interval, uint64_t ticks) {
+    const struct timespec every = {.tv_sec = interval / NANOSECONDS, .tv_nsec = interval % NANOSECONDS};
+    const struct itimerspec timer = {.it_interval = every, .it_value = every};
+    const int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    int status = process < 0 ? -errno : 0, file = -1;
+
+    if (status == 0) {
+        file = (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+        status = file < 0 ? -errno : 0;
+    }
+    if (status == 0 && timerfd_settime(file, 0, &timer, NULL) != 0)
+        status = -errno;
+    if (status == 0 && ioctl(file, TFD_IOC_SET_TICKS, &ticks) != 0)
+        status = -errno;
+    if (file >= 0)
+        close(file);
+    if (process >= 0)
+        close(process);
+    return status;
+}
+
+/* setTimer(pid, fd, interval, ticks): a timerfd of another process is periodic from now on, and has ticks to
+ * be read. Interval in ns and ticks are bigints. */
+static napi_value set_timer(napi_env env, napi_callback_info info) {
+    napi_value arguments[4];
+    uint64_t pid, fd, ticks;
+    int64_t interval;
+    bool lossless[2] = {false, false};
+
+    if (!glue_arguments(env, info, 4, arguments) || !glue_u64(env, arguments[0], &pid) ||
+        !glue_u64(env, arguments[1], &fd))
+        return NULL;
+    if (napi_get_value_bigint_int64(env, arguments[2], &interval, &lossless[0]) != napi_ok ||
+        napi_get_value_bigint_uint64(env, arguments[3], &ticks, &lossless[1]) != napi_ok || !lossless[0] ||
+        !lossless[1] || interval <= 0) {
+        napi_throw_type_error(env, NULL, "expected an interval in ns and ticks as bigints");
+        return NULL;
+    }
+    const int status = set_timer_of((int)pid, (int)fd, interval, ticks);
+    return status == 0 ? glue_undefined(env) : glue_throw(env, status, strerror(-status));
+}
+
 void process_glue_init(napi_env env, napi_value exports) {
+    glue_define(env, exports, "setTimer", set_timer);
     glue_define(env, exports, "user", find_user);
     glue_define(env, exports, "execute", execute);
 }

@@ -21,11 +21,16 @@ interface CheckpointFlags {
 }
 
 const MAX_LIMIT_S = 86_400;
+/** Files named for one process, count; --json names all. */
+const MAX_FILES = 8;
 
 const HELP = `
 Each process stands still while its cut vector is read, its image is written and the record is durable; then it goes
 on. Without names: every running process of the application, one after another; with --coordinated all at one time.
 One that can't be checkpointed keeps none of the others from it: each is told, and the exit code is 1 (--json: "failed").
+
+The folders that run --data or \`data\` named are saved with the image; more than --data-limit bytes to copy of them while the
+process stands still, or somebody else who writes there: refused (exit code 4).
 
 Drivers: criu   an image of the process tree, its memory, files and TCP connections
          hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
@@ -133,11 +138,42 @@ async function take(
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
   const { checkpointTogether } = await import("../restart/checkpoint.ts");
+  const { atSomeMoment } = await import("../restart/driver.ts");
+  const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
+    atSomeMoment(() => checkpointTogether(some, options));
   const outcome: Outcome = flags.coordinated
-    ? { taken: await checkpointTogether(targets, options), failed: [] }
-    : await eachOf(targets, async (target) => (await checkpointTogether([target], options))[0]!);
+    ? { taken: await together(targets), failed: [] }
+    : await eachOf(targets, async (target) => (await together([target]))[0]!);
   await tell(app, options.driver.name, outcome, flags);
+  if (options.driver.images) await tellTerminals(targets);
+  await tellFilesInPlace(outcome.taken);
   return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));
+}
+
+/** What they hold is not in the image: a restart is refused where it has changed. */
+async function tellFilesInPlace(taken: readonly CheckpointResult[]): Promise<void> {
+  for (const { process, inPlace } of taken) {
+    if (inPlace.length === 0) continue;
+    const more = inPlace.length > MAX_FILES ? ` and ${inPlace.length - MAX_FILES} more` : "";
+    const names = inPlace.slice(0, MAX_FILES).map(printableSentence).join(", ");
+    await write(
+      `recovery-line: ${printable(process)} may write in place what no image holds: ${names}${more}; name the folder with --data DIR (run, data)\n`,
+      globalThis.process.stderr,
+    );
+  }
+}
+
+/** Nothing is wrong with the program, so it is said and not refused. */
+async function tellTerminals(targets: readonly CheckpointTarget[]): Promise<void> {
+  const { terminalOf } = await import("../restart/terminals.ts");
+  for (const { process, cgroup } of targets) {
+    const terminal = terminalOf(cgroup.pids());
+    if (terminal !== undefined)
+      await write(
+        `recovery-line: ${printable(process)} has the terminal ${terminal} open, and no image of it can be restored: start it with run --detach\n`,
+        globalThis.process.stderr,
+      );
+  }
 }
 
 interface Outcome {
@@ -214,11 +250,12 @@ async function findTargets(
       `no process of ${app} is running`,
       `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
     );
-  return chosen.map(({ process, incarnation }) => ({
+  return chosen.map(({ process, incarnation, data }) => ({
     app,
     process,
     incarnation,
     cgroup: new ProcessCgroup(app, process),
+    ...(data === undefined ? {} : { data }),
   }));
 }
 
@@ -247,7 +284,12 @@ function resultTable(results: readonly CheckpointResult[]): string {
         ? "-"
         : "none, not usable"
       : `${(one.imageBytes / 1e6).toFixed(1)} MB`,
+    one.data.length === 0 ? "-" : `${(dataBytes(one) / 1e6).toFixed(1)} MB`,
     `${one.frozenMs.toFixed(1)} ms`,
   ]);
-  return table(["process", "checkpoint", "cut", "image", "stood still"], rows);
+  return table(["process", "checkpoint", "cut", "image", "data", "stood still"], rows);
+}
+
+function dataBytes({ data }: CheckpointResult): number {
+  return data.reduce((sum, one) => sum + one.dataBytes, 0);
 }

@@ -14,6 +14,7 @@ import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { appDirectory } from "./home.ts";
 import { lineReport } from "./line-report.ts";
+import { notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { printable, write, writeJson } from "./print.ts";
 import { endedIn, type Life, withEnds } from "./process-life.ts";
@@ -96,6 +97,8 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   const payloads = await payloadsOf(evidence, answer, app, flags);
   const application = app ?? inputBaseName(flags.from ?? "");
   const ended = await endedOf(app, flags);
+  const tainted = answer.outcome === "tainted" && flags.from === undefined && app !== undefined;
+  const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
   if (flags.json)
     await writeJson({
       application,
@@ -106,11 +109,13 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
       ...(missing.length > 0 ? { missingLogs: missing } : {}),
       ...(missingNodes.length > 0 ? { missingNodes } : {}),
       ...(unrecorded.length > 0 ? { unrecorded } : {}),
+      ...(notCaptured.length > 0 ? { notCaptured } : {}),
       ...(diagram === undefined ? {} : { diagram }),
     });
   else
     await write(
       lineReport(application, answer, { domino, payloads, missing, missingNodes, unrecorded, ended }) +
+        (notCaptured.length > 0 ? `\n${notCapturedText(notCaptured)}` : "") +
         (diagram === undefined ? "" : `\n${diagram}`),
     );
   process.exitCode = exitCodeOfOutcome(answer.outcome);

@@ -6,8 +6,7 @@ import type { LineEntry, OutsideRange, RecoveryLine, WitnessLink } from "../mode
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { resolveHome } from "./home.ts";
-import { type NotCaptured, notCapturedOf, notCapturedText } from "./not-captured.ts";
+import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { outsideText } from "./outside-report.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
 import { chainText, sentenceOf } from "./sentences.ts";
@@ -74,8 +73,7 @@ async function reasonsOf(
 ): Promise<NotCaptured[]> {
   const gaps = new Set(because.filter(({ rule }) => rule === "gap").map(({ process }) => process));
   if (app === undefined || from !== undefined || gaps.size === 0) return [];
-  const known = await Promise.all((log ?? [undefined]).map((one) => notCapturedOf(resolveHome(one), app)));
-  return known.flat().filter(({ process, uncaptured }) => gaps.has(process) && uncaptured.length > 0);
+  return (await notCapturedIn(log, app)).filter(({ process }) => gaps.has(process));
 }
 
 export interface Explanation extends LineEntry {

@@ -5,6 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { bytesOf, outsideText } from "./outside-report.ts";
 import { counted, printable, table, write } from "./print.ts";
 
@@ -46,8 +47,14 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
     );
   const failed = failedNames(flags.failed, evidence.processes);
   const report = new LossReport(rollbackModel(evidence, rulesOf(flags)));
-  if (flags.json) await writeReport(application, report, failed);
-  else await write(failuresReport(application, report, failed));
+  const tainted = report.outcome === "tainted" && flags.from === undefined && app !== undefined;
+  const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
+  if (flags.json) await writeReport(application, report, failed, notCaptured);
+  else
+    await write(
+      failuresReport(application, report, failed) +
+        (notCaptured.length > 0 ? `\n${notCapturedText(notCaptured)}` : ""),
+    );
   process.exitCode = exitCodeOfOutcome(report.outcome);
 }
 
@@ -56,8 +63,15 @@ async function writeReport(
   application: string,
   report: LossReport,
   failed: readonly string[] | undefined,
+  notCaptured: readonly NotCaptured[],
 ): Promise<void> {
-  const head = { application, outcome: report.outcome, processes: report.processes, anyway: report.anyway() };
+  const head = {
+    application,
+    outcome: report.outcome,
+    processes: report.processes,
+    anyway: report.anyway(),
+    ...(notCaptured.length > 0 ? { notCaptured } : {}),
+  };
   await write(`${JSON.stringify(head, null, 2).slice(0, -2)},\n  "failures": [`);
   let separator = "\n";
   for (const process of report.numbersOf(failed)) {

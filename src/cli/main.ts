@@ -15,6 +15,7 @@ import * as collect from "./collect.ts";
 import * as collectRings from "./collect-rings.ts";
 import * as compute from "./compute.ts";
 import * as cut from "./cut.ts";
+import * as data from "./data.ts";
 import * as demo from "./demo.ts";
 import * as doctor from "./doctor.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
@@ -49,6 +50,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   collectRings,
   run,
   checkpoint,
+  data,
   restart,
   status,
   policy,

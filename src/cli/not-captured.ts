@@ -2,8 +2,9 @@
 import type { SharedSocket, StoredProcess } from "../engine/process-state.ts";
 import { hasCode } from "../model/errors.ts";
 import { gapReason } from "../model/gap-reasons.ts";
+import { type UnseenChannel, unseenText } from "../model/unseen-channel.ts";
 import { openLog } from "./app-blocks.ts";
-import { appDirectory } from "./home.ts";
+import { appDirectory, resolveHome } from "./home.ts";
 import { printable } from "./print.ts";
 
 /** One process of an application and the reasons of its present life. */
@@ -12,13 +13,16 @@ export interface NotCaptured {
   readonly process: string;
   readonly uncaptured: readonly string[];
   readonly shared?: SharedSocket;
+  readonly unseen?: readonly UnseenChannel[];
 }
 
-/** One sentence a process and reason; a socket that two share is told once. */
+/** One sentence a process and reason; what two use together is told once. */
 export function notCapturedText(processes: readonly NotCaptured[]): string {
   const told = new Set<string>();
   const lines = processes.flatMap((one) =>
     one.uncaptured.flatMap((reason) => {
+      const channels = one.unseen?.filter((channel) => channel.reason === reason) ?? [];
+      if (channels.length > 0) return channels.flatMap((channel) => unseenSentence(channel, told));
       const sentence = reason === "shared-socket" ? sharedSentence(one, told) : sentenceOf(one, reason);
       return sentence === undefined ? [] : [sentence];
     }),
@@ -45,8 +49,32 @@ function sharedSentence({ process, shared }: NotCaptured, told: Set<string>): st
   return `${printable(process)} and ${printable(shared.other)} use one socket together (${printable(shared.channel)}): ${advice}.`;
 }
 
+/** None: the other process's sentence says it. */
+function unseenSentence(channel: UnseenChannel, told: Set<string>): string[] {
+  const { process, other, reason, what } = channel;
+  const thing = [...[process, other].sort(), reason, what].join("\0");
+  if (told.has(thing)) return [];
+  told.add(thing);
+  return [
+    `${printable(unseenText(channel))}; what they exchange so is not recorded: ${gapReason(reason).advice}.`,
+  ];
+}
+
+/** Of the application in all these homes (`--log`), those that can't be followed now. */
+export async function notCapturedIn(log: readonly string[] | undefined, app: string): Promise<NotCaptured[]> {
+  const known = await Promise.all((log ?? [undefined]).map((one) => notCapturedOf(resolveHome(one), app)));
+  return known.flat().flatMap(({ app: name, process, uncaptured, shared, unseen }) => {
+    if (uncaptured.length === 0) return [];
+    const details = {
+      ...(shared === undefined ? {} : { shared }),
+      ...(unseen === undefined ? {} : { unseen }),
+    };
+    return [{ app: name, process, uncaptured, ...details }];
+  });
+}
+
 /** Of an application, from the collector of the home or the log that nobody holds; none where neither knows it. */
-export async function notCapturedOf(home: string, app: string): Promise<NotCaptured[]> {
+async function notCapturedOf(home: string, app: string): Promise<NotCaptured[]> {
   const { connectCollector } = await import("../daemon/client.ts");
   const collector = await connectCollector(home);
   if (collector === undefined) return inLog(home, app);
@@ -66,8 +94,16 @@ async function inLog(home: string, app: string): Promise<NotCaptured[]> {
       return names.flatMap((process) => {
         const stored = reader.getState(`process/${process}`) as StoredProcess | undefined;
         if (stored === undefined) return [];
-        const { uncaptured, shared } = stored;
-        return [{ app, process, uncaptured, ...(shared === undefined ? {} : { shared }) }];
+        const { uncaptured, shared, unseen } = stored;
+        return [
+          {
+            app,
+            process,
+            uncaptured,
+            ...(shared === undefined ? {} : { shared }),
+            ...(unseen === undefined ? {} : { unseen }),
+          },
+        ];
       });
     } finally {
       await reader.close();

@@ -2,7 +2,7 @@
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartResult } from "../restart/restart.ts";
 import { outsideText } from "./outside-report.ts";
-import { counted, printable, table } from "./print.ts";
+import { counted, printable, printableSentence, table } from "./print.ts";
 import { endedText, type Life, withEnds } from "./process-life.ts";
 
 const MAX_ROWS = 1000;
@@ -35,7 +35,7 @@ export function planReport(plan: RestartPlan, ended?: ReadonlyMap<string, Life>)
   return [
     `${printable(application)}: ${line.outcome}, ${counted(back.size, "process", "processes")} of ${line.line.length} come back\n`,
     table(["PROCESS", "ACTION", "CHECKPOINT", "FROM"], rows.slice(0, MAX_ROWS)) + endedText(line.line, ended),
-    [...tied, ...breaks, ...over, ...broken].join(""),
+    [...tied, ...breaks, ...over, ...broken, ...dataLines(plan)].join(""),
     transitTable(transit),
     outsideText(line),
   ]
@@ -58,11 +58,25 @@ function transitTable({ ranges }: RestartPlan["transit"]): string {
   return `In transit, and where it is:\n${table(["FROM", "TO", "BEGIN", "END", "PLACE", "CHANNEL"], rows)}`;
 }
 
-export function resultReport({ plan, phasesMs }: RestartResult): string {
+/** The folders that are put back. */
+function dataLines({ targets }: RestartPlan): string[] {
+  return targets.flatMap(({ process, checkpoint, trees }) =>
+    trees.map(({ root }) => {
+      const moment = checkpoint === 0 ? "before it began" : `at checkpoint ${checkpoint}`;
+      return `${printableSentence(root)} is put back as it was for ${printable(process)} ${moment}.\n`;
+    }),
+  );
+}
+
+export function keptText(folders: readonly string[]): string {
+  return folders.map((folder) => `What was overwritten is kept in ${printableSentence(folder)}\n`).join("");
+}
+
+export function resultReport({ plan, phasesMs, kept }: RestartResult): string {
   const parts = Object.entries(phasesMs).map(([phase, ms]) => `${phase} ${ms.toFixed(0)} ms`);
   const outside = outsideText(plan.line);
   const restarted = counted(plan.targets.length, "process", "processes");
-  return `${restarted} restarted: ${parts.join(", ")}.\n${outside === "" ? "" : `\n${outside}`}`;
+  return `${restarted} restarted: ${parts.join(", ")}.\n${keptText(kept)}${outside === "" ? "" : `\n${outside}`}`;
 }
 
 /** Without images' contents. */
@@ -80,6 +94,7 @@ export function planJson(
     passedOver,
     line: withEnds(line.line, ended),
     restarted: targets.map(({ process, action, checkpoint }) => ({ process, action, checkpoint })),
+    data: targets.flatMap(({ process, trees }) => trees.map(({ root }) => ({ process, root }))),
     inTransit: transit.ranges,
     connections: transit.ends.map(({ process, entry, announcement }) => ({
       process,

@@ -1,5 +1,6 @@
 /** `recovery-line restart`: from the line back to running processes. */
 import { closeSync, openSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { StartRecipe } from "../engine/collect.ts";
@@ -7,6 +8,8 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
+import type { RestartJournal } from "../restart/restart-journal.ts";
+import { another } from "./data-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { appDirectory, checkedAppName, ownHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
@@ -19,6 +22,9 @@ interface RestartFlags {
   readonly dryRun?: boolean;
   readonly keepSurvivors?: boolean;
   readonly fallBack?: boolean;
+  readonly keepReplaced?: boolean;
+  readonly abandon?: boolean;
+  readonly acceptFiles?: readonly string[];
   readonly limit: number;
   readonly json?: boolean;
 }
@@ -30,7 +36,14 @@ Everything stands still while the line is computed and verified and every byte i
 exactly is refused then (exit code 4), and nothing has been touched. Else the processes of the plan are killed, brought back from
 their images, put on record as rolled back, and let go together. A survivor that shares a connection with one of them comes back, too.
 Once the plan is made, Ctrl-C changes nothing: the restart ends by itself. If this command itself is killed, call it again: it takes
-up what it finds begun.
+up what it finds begun. With --abandon it gives that up: whoever was killed stays dead and has failed, data folders are as they were before,
+and a new restart or run --fresh is free to begin.
+
+What stands in the way of the images (files that are gone, replaced or shorter, other libraries, ports and process ids that somebody
+has taken, terminals) is looked for before anything is killed, by --dry-run as well, and named: exit code 4.
+
+The folders that run --data or \`data\` named are put back as they were at the checkpoint. What they held is kept beside them until all
+processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
 
@@ -59,6 +72,13 @@ export function register(program: Command): void {
       "--fall-back",
       "where bytes in transit are nowhere, go back further, to a line that needs none of them",
     )
+    .option("--abandon", "give up a restart that was cut off or failed half way")
+    .option(
+      "--accept-files <path>",
+      "this file may hold something else than at the checkpoint; repeatable",
+      another,
+    )
+    .option("--keep-replaced", "keep what is overwritten in the processes' data folders")
     .option(
       "--limit <seconds>",
       "longest time to restore one image",
@@ -89,10 +109,12 @@ async function restartApp(
   flags: RestartFlags,
 ): Promise<void> {
   const { interrupted, takeUp } = await import("../restart/restart.ts");
+  const { keptText } = await import("./restart-report.ts");
   await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
   const known = (await collector.processes()).filter((one) => one.app === app).map(({ process }) => process);
   const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
+  if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
   if (journal === undefined) refuseSecondCopies(app, ended);
   if (journal === undefined)
     return work(app, home, collector, flags, known, chosen(app, known, ended, flags));
@@ -100,17 +122,45 @@ async function restartApp(
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
   goOnThroughSignals();
-  if (!(await takeUp({ home, app, log: collector }, journal))) {
-    const { keepSurvivors, fallBack } = journal;
+  const { done, kept } = await takeUp({ home, app, log: collector }, journal);
+  if (!done) {
+    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [] } = journal;
     const asBefore = {
       ...flags,
       keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
       fallBack: flags.fallBack === true || fallBack,
+      keepReplaced: flags.keepReplaced === true || keepReplaced === true,
+      acceptFiles: [...(flags.acceptFiles ?? []), ...acceptFiles],
     };
     return work(app, home, collector, asBefore, known, journal.processes);
   }
-  if (flags.json) await writeJson({ application: app, resumed: journal.processes });
-  else await write("All its processes were there already; they go on now.\n");
+  if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept });
+  else await write(`All its processes were there already; they go on now.\n${keptText(kept)}`);
+}
+
+async function abandonRestart(
+  app: string,
+  home: string,
+  collector: CollectorClient,
+  journal: RestartJournal | undefined,
+  flags: RestartFlags,
+): Promise<void> {
+  const { abandon } = await import("../restart/restart.ts");
+  if (journal === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `no restart of ${app} was begun and is not done: there is nothing to abandon`,
+    );
+  goOnThroughSignals();
+  const done = await abandon({ home, app, log: collector }, journal);
+  const { processes } = journal;
+  if (flags.json)
+    return writeJson({ application: app, abandoned: done ? [] : processes, resumed: done ? processes : [] });
+  await write(
+    done
+      ? "All its processes were there already; they go on now.\n"
+      : `The restart of ${printable(app)} is given up. Dead, and failed: ${processes.map(printable).join(", ")}\n`,
+  );
 }
 
 function begun(app: string): RecoveryLineError {
@@ -181,6 +231,8 @@ async function work(
     log: collector,
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
+    keepReplaced: flags.keepReplaced === true,
+    acceptFiles: (flags.acceptFiles ?? []).map((path) => resolve(path)),
     checkpoint: (name, index) =>
       findCheckpoint({ cuts: () => collector.log(app), blocks: () => collector.blocks(app) }, name, index),
     compute: await computation(app, collector, processes),
@@ -199,7 +251,13 @@ async function work(
   }
   const result = await restart(request);
   if (flags.json)
-    await writeJson({ ...planJson(result.plan, ended), dryRun: false, phasesMs: result.phasesMs });
+    await writeJson({
+      ...planJson(result.plan, ended),
+      dryRun: false,
+      kept: result.kept,
+      acceptedFiles: request.acceptFiles,
+      phasesMs: result.phasesMs,
+    });
   else await write(`\n${resultReport(result)}`);
 }
 

@@ -3,13 +3,16 @@ import type { ChildProcess } from "node:child_process";
 import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
-import type { ProcessEnd, StartRecipe } from "../engine/collect.ts";
+import type { CollectorClient } from "../daemon/client.ts";
+import type { ProcessData, ProcessEnd, StartRecipe } from "../engine/collect.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
+import { another, type DataFlags, dataLimit } from "./data-options.ts";
 import { checkedAppName, resolveHome } from "./home.ts";
 import { write } from "./print.ts";
 
-interface RunFlags {
+interface RunFlags extends DataFlags {
   readonly log?: string;
   readonly trust?: readonly string[];
   readonly fresh?: boolean;
@@ -26,10 +29,13 @@ const HELP = `
 Everything that the command and its children send and receive over TCP and unix sockets is recorded, from its first
 instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
-old-connection, other-socket): without it the process counts as having gaps there.
+old-connection, other-socket, shared-file): without it the process counts as having gaps there.
+
+--data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
+them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
 
 Examples:
-  recovery-line run shop db -- redis-server --port 7001
+  recovery-line run shop db --data /var/lib/shop -- redis-server --port 7001
   recovery-line run shop web --detach --output web.log -- node web.js`;
 
 export function register(program: Command): void {
@@ -47,6 +53,12 @@ export function register(program: Command): void {
       "--payload",
       "keep all that processes of the application send over TCP, for restarts (readable by root)",
     )
+    .option("--data <dir>", "a folder that is part of the process's state; repeatable", another)
+    .option(
+      "--data-limit <bytes>",
+      "most bytes of it to copy while the process stands still (default: 1 GiB)",
+      dataLimit,
+    )
     .option("--detach", "start it, print its process id, and end")
     .option(
       "--output <file>",
@@ -58,7 +70,7 @@ export function register(program: Command): void {
 
 function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = VERDICT_REASONS.slice(1);
+  const known = [...VERDICT_REASONS.slice(1), ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(
@@ -79,25 +91,37 @@ async function run(
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
   const { leaveEnd } = await import("../restart/process-end.ts");
-  const collector = await requireCollector(resolveHome(flags.log));
+  const home = resolveHome(flags.log);
+  const collector = await requireCollector(home);
+  await endOldRestart(collector, { home, app, process: processName }, flags);
+  const data = await startData(collector, { home, app, process: processName }, flags);
   const output = flags.output === undefined ? undefined : openOutput(flags.output);
   const terminal = process.stdin.isTTY === true && !flags.detach;
+  if (!flags.detach && holdsTerminal(terminal, output))
+    await write(
+      "recovery-line: the command has this terminal open: its checkpoints can't be restored; with --detach they can\n",
+      process.stderr,
+    );
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child, task, cgroup } = await startProcess(collector, {
-    app,
-    process: processName,
-    command,
-    trust: flags.trust ?? [],
-    payload: flags.payload === true,
-    mode: flags.fresh ? "fresh" : "first",
-    stdio: flags.detach
-      ? ["ignore", output ?? "ignore", output ?? "ignore"]
-      : ["inherit", output ?? "inherit", output ?? "inherit"],
-    detached: !terminal,
-    unwatched: flags.detach === true,
-    recipe: recipeOf(command, flags.output, output),
-  });
+  const { child, task, cgroup, unseen } = await startedWith(data, { home, app, process: processName }, () =>
+    startProcess(collector, {
+      app,
+      process: processName,
+      command,
+      trust: flags.trust ?? [],
+      payload: flags.payload === true,
+      mode: flags.fresh ? "fresh" : "first",
+      stdio: flags.detach
+        ? ["ignore", output ?? "ignore", output ?? "ignore"]
+        : ["inherit", output ?? "inherit", output ?? "inherit"],
+      detached: !terminal,
+      unwatched: flags.detach === true,
+      recipe: recipeOf(command, flags.output, output),
+      data,
+    }),
+  );
   if (output !== undefined) closeSync(output);
+  await tellUnseen(app, processName, unseen, flags.trust);
   if (flags.detach) {
     child.unref();
     await write(`${task.pid}\n`);
@@ -109,6 +133,92 @@ async function run(
     cgroup.remove(); // unless children of the command go on in it
   }
   collector.close();
+}
+
+interface Place {
+  readonly home: string;
+  readonly app: string;
+  readonly process: string;
+}
+
+/**
+ * A restart that was begun and is not done would be taken up one day, and kill what runs under its names. `--fresh` gives it up. Throws
+ * RL_LOCKED without, or where it is at work.
+ */
+async function endOldRestart(
+  collector: CollectorClient,
+  { home, app, process: name }: Place,
+  { fresh }: RunFlags,
+): Promise<void> {
+  const { readJournal, restartFolder } = await import("../restart/restart-journal.ts");
+  const journal = await readJournal(restartFolder(home, app));
+  if (journal === undefined || !journal.processes.includes(name)) return;
+  if (!fresh)
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `a restart of ${app} that brings ${name} back was begun and is not done`,
+      `Call recovery-line restart ${app}, or give it up: restart ${app} --abandon, or run --fresh.`,
+    );
+  const { abandon } = await import("../restart/restart.ts");
+  const done = await abandon({ home, app, log: collector }, journal);
+  await write(
+    `recovery-line: ${done ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
+    process.stderr,
+  );
+}
+
+/** Saves the trees as they are now. Throws RL_LOCKED where one is a mixture, also one that an earlier life of the process had. */
+async function startData(
+  collector: CollectorClient,
+  { home, app, process }: Place,
+  flags: RunFlags,
+): Promise<ProcessData> {
+  const { dataOf } = await import("./data-roots.ts");
+  const { refuseUnfinished } = await import("../restart/data-tree/exchange-tree.ts");
+  const { saveStart } = await import("../restart/process-data.ts");
+  const data = dataOf(process, flags, home);
+  const before = await collector.data(app, process).catch((error: unknown) => {
+    if (hasCode(error, "RL_UNKNOWN_APP") || hasCode(error, "RL_UNKNOWN_PROCESS")) return undefined;
+    throw error;
+  });
+  for (const root of before?.roots ?? []) refuseUnfinished(root);
+  return data.roots.length === 0 ? data : saveStart(home, app, process, data);
+}
+
+/** What was saved of lives before goes once this one has begun; of one that does not begin nothing stays. */
+async function startedWith<T>(
+  data: ProcessData,
+  { home, app, process }: Place,
+  start: () => Promise<T>,
+): Promise<T> {
+  const { removeOtherStarts, removeStart } = await import("../restart/process-data.ts");
+  try {
+    const started = await start();
+    removeOtherStarts(home, app, process, data);
+    return started;
+  } catch (error) {
+    removeStart(home, app, process, data);
+    throw error;
+  }
+}
+
+function holdsTerminal(input: boolean, output: number | undefined): boolean {
+  return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
+}
+
+/** Known before its first instruction, as both ends of a pipe from the shell are: then it can still be started otherwise. */
+async function tellUnseen(
+  app: string,
+  processName: string,
+  unseen: readonly UnseenChannel[],
+  trust: readonly string[] = [],
+): Promise<void> {
+  const told = unseen.filter(({ reason }) => !trust.includes(reason));
+  if (told.length === 0) return;
+  const { notCapturedText } = await import("./not-captured.ts");
+  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
+  await write(`recovery-line: ${text}`, process.stderr);
 }
 
 function openOutput(path: string): number {

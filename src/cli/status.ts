@@ -6,12 +6,17 @@ import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
 import type { SharedSocket } from "../engine/process-state.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
+import type { ImageSize } from "../restart/image-store.ts";
 import type { TaskElsewhere } from "../restart/process-end.ts";
 import { EXIT } from "./exit-codes.ts";
 import { checkedAppName, isAppName, resolveHome } from "./home.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
 import { lifeOf, lifeText, type State, whereText } from "./process-life.ts";
+
+/** Rows a process, count; --json tells all. */
+const MAX_IMAGES = 10;
 
 interface StatusFlags {
   readonly log?: string;
@@ -34,6 +39,11 @@ interface ProcessStatus {
   readonly newestCheckpoint: number;
   readonly uncaptured: readonly string[];
   readonly shared?: SharedSocket;
+  /** Directory trees that are part of its state. */
+  readonly data: readonly string[];
+  /** Images that are stored. */
+  readonly images: readonly ImageSize[];
+  readonly unseen?: readonly UnseenChannel[];
 }
 
 export function register(program: Command): void {
@@ -70,7 +80,7 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   if (collector === undefined) return withoutCollector(onDisk, flags);
   await collector.drain().catch(() => undefined); // what can't be written now is told below
   const [ping, stats] = [await collector.ping(), await collector.stats()];
-  const processes = await statusOf(collector, app);
+  const processes = await statusOf(collector, home, app);
   collector.close();
   if (flags.json) return writeJson({ collector: { ...ping, ...summary(stats) }, ...onDisk, processes });
   await write(`${headline(ping, stats)}${cutOffText(cutOffRestarts)}${processTable(processes)}`);
@@ -129,7 +139,11 @@ function foldersOf(home: string): string[] {
   }
 }
 
-async function statusOf(collector: CollectorClient, app: string | undefined): Promise<ProcessStatus[]> {
+async function statusOf(
+  collector: CollectorClient,
+  home: string,
+  app: string | undefined,
+): Promise<ProcessStatus[]> {
   if (app !== undefined) await open(collector, app);
   const known = (await collector.processes()).filter((one) => app === undefined || one.app === app);
   if (app !== undefined && known.length === 0)
@@ -138,15 +152,31 @@ async function statusOf(collector: CollectorClient, app: string | undefined): Pr
       `the collector has recorded nothing of an application "${app}"`,
       "Its log, if there is one, is read by compute, export and verify.",
     );
+  const { imageSizes } = await import("../restart/image-store.ts");
+  const sizes = await Promise.all(known.map((one) => imageSizes(home, one.app, one.process)));
+  const images = new Map(known.map((one, at) => [one, sizes[at]!]));
   const { ProcessCgroup } = await import("../restart/cgroups.ts");
   const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
   known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
   return known.map((one) => {
-    const { app: application, process, cgroupId: _, live, rings, failed, task, end, left, ...rest } = one;
+    const {
+      app: application,
+      process,
+      cgroupId: _,
+      live,
+      rings,
+      failed,
+      task,
+      end,
+      left,
+      data,
+      ...rest
+    } = one;
     const life = lifeOf(one);
     const here = life.state === "running" || life.state === "frozen";
     const pids = here ? new ProcessCgroup(application, process).pids() : [];
-    return { application, process, ...life, pids, ...rest };
+    const stored = { data: data?.roots ?? [], images: images.get(one) ?? [] };
+    return { application, process, ...life, pids, ...rest, ...stored };
   });
 }
 
@@ -220,5 +250,25 @@ function processTable(processes: readonly ProcessStatus[]): string {
     (one) =>
       `${printable(one.process)} of ${printable(one.application)} has left its cgroup, and nothing it does elsewhere is recorded: ${whereText(one)}\n`,
   );
-  return `\n${table(head, rows)}${notes.join("")}${why === "" ? "" : `\n${why}`}`;
+  return `\n${table(head, rows)}${notes.join("")}${why === "" ? "" : `\n${why}`}${dataTable(processes)}`;
+}
+
+/** Checkpoints of processes with data: what each holds. */
+function dataTable(processes: readonly ProcessStatus[]): string {
+  const rows = processes
+    .filter(({ data }) => data.length > 0)
+    .flatMap(({ application, process, data, images }) =>
+      images
+        .slice(-MAX_IMAGES)
+        .map(({ checkpoint, imageBytes, dataBytes }) => [
+          printable(application),
+          printable(process),
+          String(checkpoint),
+          `${(imageBytes / 1e6).toFixed(1)} MB`,
+          `${(dataBytes / 1e6).toFixed(1)} MB`,
+          data.map(printable).join(", "),
+        ]),
+    );
+  const head = ["application", "process", "checkpoint", "image", "data", "folders"];
+  return rows.length === 0 ? "" : `\n${table(head, rows)}`;
 }

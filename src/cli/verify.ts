@@ -9,6 +9,7 @@ import { counted, printable, printableSentence, write, writeJson } from "./print
 const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
 Bytes that one process sent or received twice on a channel are reported, too; they are tolerated (exit code 0).
+Images of checkpoints that are stored are read as well, and the data of their processes (run --data): every byte against its checksum.
 While a collector lives it reads through it; then only what the collector has acknowledged is checked.
 
 Exit codes: 0 whole, 5 damaged, 2 wrong use or no such application, 1 anything else.
@@ -19,8 +20,8 @@ Example:
 export function register(program: Command): void {
   program
     .command("verify")
-    .summary("check the integrity of a log")
-    .description("Checks the integrity of an application's log.")
+    .summary("check the integrity of a log and of its images")
+    .description("Checks the integrity of an application's log and of the images of its checkpoints.")
     .argument("<app>", "application")
     .option("--log <dir>", "log directory")
     .option("--json", "print one JSON object")
@@ -30,7 +31,8 @@ export function register(program: Command): void {
 
 async function verify(app: string, flags: { log?: string; json?: boolean }): Promise<void> {
   const home = resolveHome(flags.log);
-  const report = await check(home, app);
+  const log = await check(home, app);
+  const report = log.damages.length > 0 ? { ...log, images: 0 } : await withImages(home, app, log);
   const outcome = report.damages.length > 0 ? "corrupt" : "clean";
   if (outcome === "corrupt") process.exitCode = EXIT.corrupt;
   const { application: _, ...facts } = report;
@@ -38,9 +40,18 @@ async function verify(app: string, flags: { log?: string; json?: boolean }): Pro
   else await write(reportText(app, report));
 }
 
-type Report = Omit<LogReport, "segments"> & { readonly segments: number | null };
+type LogPart = Omit<LogReport, "segments"> & { readonly segments: number | null };
+/** `images`: that were read. */
+type Report = LogPart & { readonly images: number };
 
-async function check(home: string, app: string): Promise<Report> {
+/** Those that the log names and that are stored still. A log that can't be trusted says nothing of its images. */
+async function withImages(home: string, app: string, report: LogPart): Promise<Report> {
+  const { verifyImages } = await import("./verify-images.ts");
+  const { images, damages } = await verifyImages(home, app);
+  return { ...report, images, damages: [...report.damages, ...damages] };
+}
+
+async function check(home: string, app: string): Promise<LogPart> {
   const { verifyLog } = await import("../log/verify-log.ts");
   try {
     return await verifyLog(appDirectory(home, app));
@@ -54,7 +65,7 @@ async function check(home: string, app: string): Promise<Report> {
 }
 
 /** Both ends check each block on its way; damage is thrown as RL_CORRUPT_LOG or RL_BAD_BLOCK. */
-async function checkThroughCollector(home: string, app: string): Promise<Report> {
+async function checkThroughCollector(home: string, app: string): Promise<LogPart> {
   const { appBlocks } = await import("./app-blocks.ts");
   const { decodeBlock } = await import("../format/block.ts");
   const processes = new Set<string>();
@@ -87,7 +98,8 @@ function reportText(app: string, report: Report): string {
   const head =
     `${printable(app)}: ${damages.length === 0 ? "whole" : "DAMAGED"}; ` +
     `${counted(report.events, "event")} of ${counted(report.processes, "process", "processes")} in ` +
-    `${counted(report.blocks, "block")}, ${report.bytes} bytes, ${where}; ${counted(report.gaps, "gap")}\n` +
+    `${counted(report.blocks, "block")}, ${report.bytes} bytes, ${where}; ${counted(report.gaps, "gap")}` +
+    `${report.images === 0 ? "" : `; ${counted(report.images, "image")}`}\n` +
     (report.carriedBlocks > 0
       ? `Blocks before number ${report.firstChain} were removed by gc; ${counted(report.carriedBlocks, "block")} stand for them\n`
       : "");

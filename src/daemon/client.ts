@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { resolve } from "node:path";
-import type { CollectorStats, CutAnswer, Pruned, StartRecipe } from "../engine/collect.ts";
+import type { CollectorStats, CutAnswer, ProcessData, Pruned, StartRecipe } from "../engine/collect.ts";
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
@@ -11,6 +11,7 @@ import type { Keep } from "../log/keep.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 import { receiveBlocks } from "./block-stream.ts";
 import { isPlacedByRoot } from "./placed-by-root.ts";
@@ -24,6 +25,7 @@ import {
   type WireCommitted,
   type WireCut,
   type WireError,
+  type WireUnseen,
 } from "./protocol.ts";
 import { socketAddress, socketFile } from "./socket-path.ts";
 
@@ -150,6 +152,20 @@ export class CollectorClient {
     return cutFromWire(await this.#json<WireCut>("POST", "/v1/cut", { app, process }));
   }
 
+  /**
+   * What processes of the application use together now, while nobody records what they exchange; it is in the log on return. A collector
+   * without rights (collect --user) can't look at other users' processes: this program's own rights may reach further.
+   */
+  async unseen(app: string): Promise<readonly UnseenChannel[]> {
+    const { channels, hidden } = await this.#json<WireUnseen>("POST", "/v1/unseen", { app });
+    if (!hidden) return channels;
+    const { channelsAmong } = await import("../restart/look-at-things.ts");
+    const live = (await this.processes()).filter((one) => one.app === app && one.live);
+    const { channels: found } = await channelsAmong(app, live);
+    if (found.length > 0) await this.#json("POST", "/v1/unseen", { app, found });
+    return found;
+  }
+
   append(app: string, event: Event): Promise<{ position: number }> {
     return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
   }
@@ -162,6 +178,11 @@ export class CollectorClient {
   /** How the process is started again; undefined where nobody said. */
   async startRecipe(app: string, process: string): Promise<StartRecipe | undefined> {
     return (await this.#json<{ start?: StartRecipe }>("POST", "/v1/start-recipe", { app, process })).start;
+  }
+
+  /** Directory trees that are part of the process's state; undefined: none. With `data` they are so from now on. */
+  async data(app: string, process: string, data?: ProcessData): Promise<ProcessData | undefined> {
+    return (await this.#json<{ data?: ProcessData }>("POST", "/v1/data", { app, process, data })).data;
   }
 
   async expectRestore(entries: readonly CutEntry[]): Promise<void> {

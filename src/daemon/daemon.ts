@@ -13,6 +13,7 @@ import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { RingTaker } from "./ring-taker.ts";
 import { CollectorServer } from "./server.ts";
+import { UnseenWatch } from "./unseen-watch.ts";
 
 export interface DaemonOptions {
   readonly home: string;
@@ -95,6 +96,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     );
   undo.push(() => collector.drain());
   const membership = new Membership(collector);
+  const unseen = new UnseenWatch(collector);
   const payloads = new PayloadLoggers({
     ...options,
     limitMib: options.payloadLimitMib,
@@ -113,7 +115,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
-    { collector, membership, payloads, ping, metrics: () => metrics.text() },
+    { collector, membership, payloads, unseen, ping, metrics: () => metrics.text() },
     home,
   );
   undo.push(() => server.close());
@@ -124,7 +126,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   }
   const rings = RingTaker.start(collector, home, onTrouble);
   undo.push(() => rings?.close());
-  undo.push(watchProcesses(collector, membership, payloads, options));
+  undo.push(watchProcesses(collector, membership, payloads, unseen, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
   return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
@@ -159,6 +161,7 @@ function watchProcesses(
   collector: Collector,
   membership: Membership,
   payloads: PayloadLoggers,
+  unseen: UnseenWatch,
   { onTrouble }: DaemonOptions,
 ): Undo {
   let running: Promise<void> = Promise.resolve();
@@ -169,6 +172,7 @@ function watchProcesses(
     running = membership
       .reap(last)
       .then(() => payloads.retain(liveApps(collector)))
+      .then(() => (last ? undefined : unseen.due()))
       .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
       .finally(() => {
         busy = false;

@@ -6,12 +6,13 @@
  * cgroup under one lock: what has just been registered is never taken for what has ended.
  */
 import { statSync } from "node:fs";
-import type { Collector, Registration } from "../engine/collect.ts";
+import type { Collector, ProcessData, Registration } from "../engine/collect.ts";
 import type { IsPopulated } from "../engine/collect-options.ts";
 import { Serial } from "../engine/serial.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
+import { refuseOverlaps } from "../restart/data-tree/tree-users.ts";
 import { holdCgroup } from "../restart/freeze.ts";
 import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../restart/process-end.ts";
 import { startTicksOf } from "../restart/process-tree.ts";
@@ -96,12 +97,33 @@ export class Membership {
         );
       const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
       if (away.length > 0) throw stillElsewhere(app, process, away);
+      if (registration.data !== undefined) this.#refuseOverlaps(registration, registration.data);
       const answer = await this.#collector.register(registration);
       this.#remember(registration);
       if (known !== undefined && mode === "fresh")
         await this.#collector.appendControl(app, { type: "rollback", process, checkpoint: 0 });
       return answer;
     });
+  }
+
+  /** Trees that are part of the process's state from now on. Throws RL_REFUSED where another process has a part of one, RL_UNKNOWN_PROCESS. */
+  keepData(app: string, process: string, data: ProcessData): Promise<void> {
+    return this.#serial.run(async () => {
+      await this.#collector.processData(app, process); // opens the application's log
+      this.#refuseOverlaps({ app, process }, data);
+      await this.#collector.keepData(app, process, data);
+    });
+  }
+
+  /** All processes of the application may come back, those of others only count while they live. */
+  #refuseOverlaps({ app, process }: ProcessName, { roots }: ProcessData): void {
+    const others = this.#collector
+      .processes()
+      .filter((one) => (one.app === app ? one.process !== process : one.live))
+      .flatMap(({ app: of, process: name, data }) =>
+        (data?.roots ?? []).map((root) => ({ process: of === app ? name : `${of}/${name}`, root })),
+      );
+    refuseOverlaps([...others, ...roots.map((root) => ({ process, root }))]);
   }
 
   /** It stands still: whoever is in its cgroup now can't have left before it was seen. */

@@ -5,12 +5,15 @@
  *   GET  /v1/processes                        → ProcessInfo[]
  *   GET  /v1/stats                            → CollectorStats
  *   POST /v1/register         RegisterRequest → { incarnation }
+ *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
+ *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
  *   POST /v1/unregister       ProcessRequest  → {}
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
  *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
  *   POST /v1/start-recipe     ProcessRequest  → { start? }         how to start it again
+ *   POST /v1/data            ProcessRequest & { data? } → { data? }   trees that are part of its state; with `data`: from now on
  *   POST /v1/expect-restore  { entries }     → {}
  *   POST /v1/drain            {}              → {}
  *   POST /v1/rotate           { app }         → {}
@@ -25,6 +28,7 @@
  * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
  */
 import type { CollectedProcess, CutAnswer, CutDetail, NodeNames, Registration } from "../engine/collect.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Keep } from "../log/keep.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
@@ -66,6 +70,12 @@ export interface RegisterRequest extends Registration {
   /** From now on what the application sends is kept (restart/payload-loggers.ts). Absent: as it was decided before. */
   readonly payload?: boolean;
   readonly mode?: RegisterMode;
+}
+
+export interface WireUnseen {
+  readonly channels: readonly FoundChannel[];
+  /** True: the collector has no right to look at some processes. */
+  readonly hidden: boolean;
 }
 
 export interface WireCommitted {

@@ -1,7 +1,9 @@
-/** What a restart sends: connections of an image, and how a command is started again. Each is checked field by field. */
-import type { RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
+/** What a restart and a look send: connections of an image, and how a command is started again. Each is checked field by field. */
+import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { UNSEEN_REASONS } from "../model/unseen-channel.ts";
 import type { CutEntry } from "../ring/event-source.ts";
 
 type Body = Readonly<Record<string, unknown>>;
@@ -46,9 +48,22 @@ export function restoredPast(value: unknown): RestoredPast {
   };
 }
 
+/** What a look found that was made by who asks. */
+export function foundChannels(value: unknown): FoundChannel[] {
+  if (!Array.isArray(value)) throw wrong("found", "a list of channels");
+  return value.map((one: unknown) => {
+    const { process, pid, reason, what, other, otherPid, incarnation } = objectOf(one, "found");
+    const known = UNSEEN_REASONS.find((word) => word === reason);
+    const whole = [pid, otherPid, incarnation].every((number) => Number.isSafeInteger(number));
+    if (known === undefined || !whole || !isTextList([process, what, other]))
+      throw wrong("found", "a list of channels");
+    return { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+  });
+}
+
 /** Names of `VERDICT_REASONS`, and what the collector itself finds out. */
 export function reasons(value: unknown, field: string): string[] {
-  const known = [...VERDICT_REASONS, "left"];
+  const known: readonly string[] = [...VERDICT_REASONS, ...UNSEEN_REASONS, "left"];
   if (!Array.isArray(value) || !value.every((reason) => known.includes(reason as string)))
     throw new RecoveryLineError("RL_USAGE", `"${field}" may name ${VERDICT_REASONS.slice(1).join(", ")}`);
   return value as string[];
@@ -63,6 +78,24 @@ export function startRecipe(value: unknown): StartRecipe {
   if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
   const file = output === undefined ? {} : { output: outputFile(output) };
   return { command, cwd, env: variables as Record<string, string>, ...file };
+}
+
+export function processData(value: unknown): ProcessData {
+  const { roots, limitBytes, start } = objectOf(value, "data");
+  if (!isTextList(roots) || !roots.every((root) => root.startsWith("/")))
+    throw wrong("data.roots", "a list of paths");
+  if (!Number.isSafeInteger(limitBytes) || (limitBytes as number) < 0)
+    throw wrong("data.limitBytes", "a number of bytes");
+  const kept = { roots, limitBytes: limitBytes as number };
+  if (start === undefined) return kept;
+  const { folder, sha256 } = objectOf(start, "data.start");
+  const isWhole =
+    typeof folder === "string" &&
+    isTextList(sha256) &&
+    sha256.length === roots.length &&
+    !folder.includes("/");
+  if (!isWhole) throw wrong("data.start", "a saved tree for each root");
+  return { ...kept, start: { folder, sha256 } };
 }
 
 export function taskName(value: unknown): TaskName {

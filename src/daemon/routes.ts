@@ -8,12 +8,22 @@ import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
-import { cutEntries, reasons, restoredPast, startRecipe, taskName } from "./restore-body.ts";
+import {
+  cutEntries,
+  foundChannels,
+  processData,
+  reasons,
+  restoredPast,
+  startRecipe,
+  taskName,
+} from "./restore-body.ts";
+import type { UnseenWatch } from "./unseen-watch.ts";
 
 export interface Service {
   readonly collector: Collector;
   readonly membership: Membership;
   readonly payloads: PayloadLoggers;
+  readonly unseen: UnseenWatch;
   readonly ping: Ping;
   /** Prometheus text. */
   metrics(): Promise<string>;
@@ -47,6 +57,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
       return start === undefined ? {} : { start };
     },
   ],
+  ["POST /v1/data", dataOf],
   [
     "POST /v1/expect-restore",
     ({ collector }, body) => {
@@ -54,10 +65,12 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
       return {};
     },
   ],
+  ["POST /v1/unseen", unseen],
   [
     "POST /v1/drain",
-    async ({ collector, payloads }) => {
+    async ({ collector, payloads, unseen }) => {
       await payloads.flush();
+      await unseen.beforeAnswer();
       await collector.drain();
       return {};
     },
@@ -77,7 +90,7 @@ function registration(body: Body): Registration {
   const { cgroupId, trust } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past, task } = body;
+  const { start, past, task, data } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
@@ -85,7 +98,16 @@ function registration(body: Body): Registration {
     ...(start === undefined ? {} : { start: startRecipe(start) }),
     ...(past === undefined ? {} : { past: restoredPast(past) }),
     ...(task === undefined ? {} : { task: taskName(task) }),
+    ...(data === undefined ? {} : { data: processData(data) }),
   };
+}
+
+async function dataOf({ collector, membership }: Service, body: Body): Promise<object> {
+  const { app, process } = processOf(body);
+  const { data } = body;
+  if (data !== undefined) await membership.keepData(app, process, processData(data));
+  const kept = await collector.processData(app, process);
+  return kept === undefined ? {} : { data: kept };
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
@@ -133,6 +155,13 @@ function append(collector: Collector, body: Body): Promise<{ position: number }>
       `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
     );
   return collector.appendControl(stringField(body, "app"), event);
+}
+
+async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {
+  const app = stringField(body, "app");
+  if (body["found"] === undefined) return watch.look(app);
+  await watch.take(app, foundChannels(body["found"]));
+  return {};
 }
 
 function oldestField({ oldest }: Body): ReadonlyMap<string, number> {

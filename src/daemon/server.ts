@@ -97,6 +97,7 @@ export class CollectorServer {
   }
 
   async #committed(app: string): Promise<WireCommitted> {
+    await this.#service.unseen.beforeAnswer(app);
     const log = await this.#service.collector.committed(app);
     if (log === undefined)
       throw new RecoveryLineError("RL_NOT_SUPPORTED", `the log of ${app} can only be read from its start`);
@@ -124,6 +125,7 @@ export class CollectorServer {
       );
     this.#streams += 1;
     try {
+      await this.#service.unseen.beforeAnswer(app);
       await sendBlocks(response, this.#service.collector.readBlocks(app, since));
     } finally {
       this.#streams -= 1;

@@ -8,9 +8,10 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import type { StartRecipe, TaskName } from "../engine/collect.ts";
+import type { ProcessData, StartRecipe, TaskName } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { ProcessCgroup } from "../restart/cgroups.ts";
 import { standsStill } from "../restart/freeze.ts";
 import { endsFolder } from "../restart/process-end.ts";
@@ -35,6 +36,8 @@ export interface ProcessStart {
   readonly detached: boolean;
   /** How it is started again; stored with the registration. */
   readonly recipe: StartRecipe;
+  /** Directory trees that are part of its state; absent: as it was before. */
+  readonly data?: ProcessData;
   /** True: it stands still on return, before its first instruction; whoever called thaws it. */
   readonly hold?: boolean;
 }
@@ -46,6 +49,8 @@ export interface StartedProcess {
   readonly task: TaskName;
   readonly cgroup: ProcessCgroup;
   readonly incarnation: number;
+  /** What it has from its beginning together with other recorded processes, and nobody records. */
+  readonly unseen: readonly UnseenChannel[];
 }
 
 /** Longest wait for the end of a command that was refused, in ms. */
@@ -69,7 +74,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(cgroup, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, mode, recipe, payload = false } = start;
+    const { app, process, trust, mode, recipe, data, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
@@ -77,9 +82,11 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       ...registration,
       ...(trust === undefined ? {} : { trust }),
       ...(payload ? { payload } : {}),
+      ...(data === undefined ? {} : { data }),
     });
+    const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
     if (start.hold !== true) cgroup.setFreeze(false);
-    return { child, task, cgroup, incarnation };
+    return { child, task, cgroup, incarnation, unseen };
   } catch (error) {
     cgroup.kill();
     cgroup.setFreeze(false);

@@ -21,6 +21,7 @@ export interface ImageName {
 
 export interface StoredImage extends ImageName {
   readonly folder: string;
+  /** What its removal frees, if all images that share files with it (unchanged data) are removed as well. */
   readonly sizeBytes: number;
 }
 
@@ -161,6 +162,9 @@ export async function isFolder(path: string): Promise<boolean> {
 async function sizeOf(folder: string): Promise<number> {
   let size = 0;
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) size += (await lstat(join(entry.parentPath, entry.name))).size;
-  return size;
+    if (entry.isFile()) {
+      const stat = await lstat(join(entry.parentPath, entry.name));
+      size += Math.min(stat.size, stat.blocks * 512) / stat.nlink; // the rest are holes, and parts of other images
+    }
+  return Math.ceil(size);
 }

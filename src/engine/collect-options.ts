@@ -1,4 +1,5 @@
 /** What a collector is told and what it tells. */
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry, EventSource, UserfaultCounts } from "../ring/event-source.ts";
 import type { OpenLog } from "./append-log.ts";
 import type { SharedSocket } from "./process-state.ts";
@@ -83,6 +84,8 @@ export interface Registration {
   readonly trust?: readonly string[];
   /** How to start it again from its initial state; absent: what was known before stays. */
   readonly start?: StartRecipe;
+  /** Directory trees that are part of its state; absent: what was known before stays. */
+  readonly data?: ProcessData;
   /** The command's first task; absent: it is restored from an image, and nobody waits for it. */
   readonly task?: TaskName;
   /** It is restored from an image: what the image says of its past. Absent: it has none. */
@@ -113,6 +116,21 @@ export interface StartRecipe {
   };
 }
 
+/** Directory trees that are saved with a process's checkpoints and put back with them. */
+export interface ProcessData {
+  /** Absolute, without symbolic links in them; none: the process has no data. */
+  readonly roots: readonly string[];
+  /** Copied while the process stands still, at most; bytes. */
+  readonly limitBytes: number;
+  /** What they held before its first instruction; absent: nobody saved it. */
+  readonly start?: {
+    /** Name of the folder beside the process's images. */
+    readonly folder: string;
+    /** What each save told, in the order of `roots`. */
+    readonly sha256: readonly string[];
+  };
+}
+
 export interface RestoredPast {
   /** Connections of the image's cut: the restore makes them again. */
   readonly connections: readonly CutEntry[];
@@ -134,12 +152,16 @@ export interface CollectedProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. */
   readonly shared?: SharedSocket;
+  /** What is behind the reasons that looks at it found. */
+  readonly unseen?: readonly UnseenChannel[];
   /** True if its connections were ended by a failure, whoever heard of its exit status. */
   readonly failed: boolean;
   readonly task?: TaskName;
   readonly end?: ProcessEnd;
   /** Tasks of this life that went on in another cgroup: where nothing of them is recorded. */
   readonly left: readonly TaskName[];
+  /** Directory trees that are part of its state; absent: none. */
+  readonly data?: ProcessData;
   /** Lines that are not undone, count. */
   readonly lines: number;
   /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */

@@ -38,6 +38,7 @@ import type {
   CollectorOptions,
   CollectorParts,
   CollectorStats,
+  ProcessData,
   ProcessEnd,
   Registration,
   StartRecipe,
@@ -51,8 +52,10 @@ import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
+import type { StoredOrigin } from "./process-state.ts";
 import { Serial } from "./serial.ts";
 import { type RingBatch, takeRingBatch } from "./take-rings.ts";
+import { type FoundChannel, takeUnseen, unknownChannels } from "./take-unseen.ts";
 
 export type { CutDetail } from "./collect-cut.ts";
 export type {
@@ -62,6 +65,7 @@ export type {
   CollectorStats,
   NodeNames,
   OnFull,
+  ProcessData,
   ProcessEnd,
   Registration,
   RestoredPast,
@@ -372,7 +376,7 @@ export class Collector {
 
   /** Durable first, then selected: no record of the cgroup comes before its registration. */
   async #begin(process: ProcessBuffer, registration: Registration): Promise<void> {
-    const { cgroupId, trust, past, start } = registration;
+    const { cgroupId, trust, past, start, data } = registration;
     const { state, app } = process;
     state.live = true;
     state.cgroupId = cgroupId;
@@ -381,6 +385,7 @@ export class Collector {
     state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
     state.shared = undefined;
+    state.unseen = [];
     state.failed = false;
     state.exitStatus = undefined;
     state.task = registration.task;
@@ -388,8 +393,7 @@ export class Collector {
     state.left = [];
     app.messages.restored(past?.connections ?? []);
     for (const reason of past?.uncaptured ?? []) state.uncaptured.add(reason);
-    const recipe = start ?? state.origin.start;
-    state.origin = recipe === undefined ? {} : { start: recipe };
+    state.origin = originOf(start ?? state.origin.start, data ?? state.origin.data);
     state.changed = true;
     await this.#commitOrThrow(app);
     this.#pump.mapCgroups(app);
@@ -449,6 +453,18 @@ export class Collector {
       process.app.pending.events += gaps;
       process.app.pending.gaps += gaps;
       await this.#commitOrThrow(process.app);
+    });
+  }
+
+  /** Processes of the application use something together that no record tells of. Durable on return; nothing is done where it is no news. */
+  unseen(appName: string, found: readonly FoundChannel[]): Promise<void> {
+    return this.#exclusive(async () => {
+      const app = await this.#openApp(appName, false);
+      if (unknownChannels(app, found).length === 0) return;
+      await this.#drainInto([app]);
+      const drained = await this.#openApp(appName, false); // a failed log's processes are new objects
+      takeUnseen(drained, found);
+      await this.#commitOrThrow(drained);
     });
   }
 
@@ -629,6 +645,21 @@ export class Collector {
     return this.#exclusive(async () => (await this.#process(appName, name)).state.origin.start);
   }
 
+  /** Directory trees that are part of the process's state; undefined: none. Throws RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
+  processData(appName: string, name: string): Promise<ProcessData | undefined> {
+    return this.#exclusive(async () => (await this.#process(appName, name)).state.origin.data);
+  }
+
+  /** They are so from now on. Durable on return. */
+  keepData(appName: string, name: string, data: ProcessData): Promise<void> {
+    return this.#exclusive(async () => {
+      const { state, app } = await this.#process(appName, name);
+      state.origin = originOf(state.origin.start, data);
+      state.changed = true;
+      await this.#commitOrThrow(app);
+    });
+  }
+
   /** Exit status of a process's command, as a shell tells it, from who waited for it: whether its endings were the failure itself. */
   ended(appName: string, name: string, status: number): Promise<void> {
     return this.#exclusive(async () => {
@@ -781,4 +812,11 @@ function withoutUnsafeCut(event: Event, process: ProcessBuffer): Event {
   if (event.type !== "checkpoint" || process.state.uncaptured.size === 0) return event;
   const { cut: _, ...rest } = event;
   return rest;
+}
+
+function originOf(start: StartRecipe | undefined, data: ProcessData | undefined): StoredOrigin {
+  return {
+    ...(start === undefined ? {} : { start }),
+    ...(data === undefined || data.roots.length === 0 ? {} : { data }),
+  };
 }

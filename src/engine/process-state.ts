@@ -7,7 +7,8 @@
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_KNOWN_CHECKPOINTS } from "../model/limits.ts";
-import type { ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
+import type { ProcessData, ProcessEnd, StartRecipe, TaskName } from "./collect-options.ts";
 
 /** The stored form: plain values for msgpackr. */
 export interface StoredProcess {
@@ -21,6 +22,8 @@ export interface StoredProcess {
   readonly uncaptured: readonly string[];
   /** The socket behind `shared-socket`. Absent: none, or a log of an older version. */
   readonly shared?: SharedSocket;
+  /** What is behind the reasons of model/unseen-channel.ts. Absent: nothing, or a log of an older version. */
+  readonly unseen?: readonly UnseenChannel[];
   /** This life ended, and not with exit code 0; absent: it lives, it ended with 0, or nobody knows. */
   readonly failed?: boolean;
   /** The command's first task; absent: it was restored, or nobody said. */
@@ -41,9 +44,10 @@ export interface SharedSocket {
   readonly channel: string;
 }
 
-/** Where it came from; changes only when it is registered. */
+/** Where it came from, and what else than its memory its state is; changes when it is registered or told. */
 export interface StoredOrigin {
   readonly start?: StartRecipe;
+  readonly data?: ProcessData;
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */
@@ -66,6 +70,7 @@ export class ProcessState {
   trust: ReadonlySet<string>;
   readonly uncaptured: Set<string>;
   shared: SharedSocket | undefined;
+  unseen: readonly UnseenChannel[];
   /** This life ended, and not with exit code 0. */
   failed: boolean;
   /** Exit status of its command, where somebody waited for it; not stored. */
@@ -91,6 +96,7 @@ export class ProcessState {
     this.trust = new Set(stored.trust);
     this.uncaptured = new Set(stored.uncaptured);
     this.shared = stored.shared;
+    this.unseen = stored.unseen ?? [];
     this.failed = stored.failed ?? false;
     this.task = stored.task;
     this.end = stored.end;
@@ -110,6 +116,7 @@ export class ProcessState {
       trust,
       uncaptured,
       ...(this.shared === undefined ? {} : { shared: this.shared }),
+      ...(this.unseen.length === 0 ? {} : { unseen: this.unseen }),
       ...(this.failed ? { failed: true } : {}),
       ...(this.task === undefined ? {} : { task: this.task }),
       ...(this.end === undefined ? {} : { end: this.end }),

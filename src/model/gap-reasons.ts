@@ -5,7 +5,11 @@ export interface GapReason {
   readonly what: string;
   /** What to do about it. */
   readonly advice: string;
+  /** What it did with another recorded process: completes "they …". Absent: it is no matter of two. */
+  readonly together?: string;
 }
+
+const ONE_NAME = "start both under one name (recovery-line run APP NAME -- sh -c 'ONE & OTHER')";
 
 const REASONS: Readonly<Record<string, GapReason>> = {
   udp: {
@@ -40,6 +44,31 @@ const REASONS: Readonly<Record<string, GapReason>> = {
   "shared-socket": {
     what: "uses one end of a connection together with another recorded process",
     advice: "start both under one name: what shares a socket fails and goes back together",
+  },
+  "shared-memory": {
+    what: "shares memory with another recorded process",
+    advice: `${ONE_NAME}, or let them talk over TCP or unix stream sockets`,
+    together: "share memory",
+  },
+  pipe: {
+    what: "talks with another recorded process through a pipe",
+    advice: "start the whole pipeline under one name (recovery-line run APP NAME -- sh -c 'ONE | OTHER')",
+    together: "talk through a pipe",
+  },
+  "message-queue": {
+    what: "talks with another recorded process through a message queue",
+    advice: `${ONE_NAME}, or let them talk over TCP or unix stream sockets`,
+    together: "talk through a message queue",
+  },
+  eventfd: {
+    what: "shares an eventfd with another recorded process",
+    advice: ONE_NAME,
+    together: "share an eventfd",
+  },
+  "shared-file": {
+    what: "has a file open that another recorded process has open, too, and one of them writes it",
+    advice: `${ONE_NAME}, or vouch that what one writes means nothing to the other: run --trust shared-file`,
+    together: "have one file open, and one of them writes it",
   },
   "unix-oob": {
     what: "took a byte of a unix socket out of its order (MSG_OOB)",

@@ -122,6 +122,18 @@ export const KEEP_RETRY_MAX_MS = 15 * 60_000;
 export const REAP_INTERVAL_MS = 500;
 /** Tasks of one process that are remembered as having left its cgroup, count: the newest. */
 export const MAX_LEFT_TASKS = 64;
+/**
+ * How often it is looked what processes of one application use together, in ms: at first, while they are young, and at most; and what share
+ * of the time such looks may take.
+ */
+export const UNSEEN_FIRST_LOOK_MS = 500;
+export const UNSEEN_LOOK_MS = 5_000;
+export const UNSEEN_LOOK_SHARE = 0.002;
+/** A look that is no older serves for an answer, in ms; and what share of the time looks for answers may take, whoever asks how often. */
+export const UNSEEN_FRESH_MS = 250;
+export const UNSEEN_ANSWER_SHARE = 0.05;
+/** Things that one process is known to use together with others, count. */
+export const MAX_UNSEEN_CHANNELS = 16;
 /** How many processes' tasks are looked at each time, count. */
 export const TASK_LOOKS = 32;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
@@ -179,9 +191,9 @@ export const SDK_REPLAY_STALL_MS = 30_000;
 /** Logs of so few blocks and bytes are read whole, message by message, before anything faster is tried. */
 export const SMALL_LOG_BLOCKS = 1024;
 export const SMALL_LOG_BYTES = 256 * 1024;
-/** Driver hook: moments tried for one checkpoint, count, and the longest pause between two, in ms. */
-export const HOOK_TRIES = 50;
-export const HOOK_PAUSE_MS = 40;
+/** Moments tried for one checkpoint, count, and the longest pause between two, in ms. */
+export const MOMENT_TRIES = 50;
+export const MOMENT_PAUSE_MS = 40;
 /** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
 export const MAX_COMPARED_PROCESSES = 4096;
 /** Policies: their processes on a node, count, and the heap of each, in MiB. */

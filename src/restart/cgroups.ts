@@ -17,8 +17,16 @@ interface Cgroup2Mount {
   readonly depth: number;
 }
 
-/** The cgroup2 mount from /proc/self/mountinfo. Throws RL_NOT_SUPPORTED where there is none. */
+let mount: Cgroup2Mount | undefined;
+
+/** Found once: it is asked for with every look at a process. Throws RL_NOT_SUPPORTED where there is none. */
 function cgroup2Mount(): Cgroup2Mount {
+  mount ??= findCgroup2();
+  return mount;
+}
+
+/** From /proc/self/mountinfo. */
+function findCgroup2(): Cgroup2Mount {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [before, after] = line.split(" - ");
     if (after === undefined || !after.startsWith("cgroup2 ")) continue;

@@ -6,19 +6,25 @@
  */
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
-import type { CutAnswer } from "../engine/collect.ts";
+import type { CutAnswer, ProcessData } from "../engine/collect.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "./driver.ts";
 import { whileFrozen } from "./freeze.ts";
-import { type ImageFacts, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
+import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "./image-store.ts";
 import { openConnections } from "./open-connections.ts";
+import type { OpenFile } from "./open-files.ts";
 import { whileBlocked } from "./port-block.ts";
+import { DataSave, type SavedTree } from "./process-data.ts";
 import { treeRoot } from "./process-tree.ts";
+import { copiesRefused } from "./refuse-copies.ts";
 
 /** What a checkpoint needs of the collector. */
 interface CheckpointLog {
+  /** Looks what processes of the application use together now; in the log on return. */
+  unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
   append(app: string, event: Event): Promise<{ position: number }>;
@@ -30,6 +36,8 @@ export interface CheckpointTarget {
   readonly process: string;
   readonly incarnation: number;
   readonly cgroup: ProcessCgroup;
+  /** Directory trees that are part of its state. */
+  readonly data?: ProcessData;
 }
 
 export interface CheckpointOptions {
@@ -55,24 +63,33 @@ export interface CheckpointResult {
   readonly uncaptured: readonly string[];
   readonly connections: number;
   readonly imageBytes: number;
+  /** Directory trees that were saved with it. */
+  readonly data: readonly SavedTree[];
+  /** Files that it may write elsewhere than at their ends, and that no image and no data hold. */
+  readonly inPlace: readonly string[];
   /** How long the process stood still, and what of it went into what, in ms. */
   readonly frozenMs: number;
-  readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "store" | "append", number>>;
+  readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "data" | "store" | "append", number>>;
 }
 
 /**
  * All stand still at one time; records are appended once every image is there: a failure leaves none of them.
- * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, and what the collector throws.
+ * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, RL_REFUSED where one image would hold a copy of what another process uses as well, and what the
+ * collector throws.
  */
 export async function checkpointTogether(
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
 ): Promise<CheckpointResult[]> {
   const works = targets.map((target) => new Work(target, options));
+  const app = targets[0]?.app ?? "";
   const cgroups = targets.map(({ cgroup }) => cgroup);
   try {
+    for (const work of works) await work.prepareData();
     const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
+      const shared = await options.log.unseen(app);
       for (const work of works) await work.readCut(sinceMs);
+      if (options.driver.images) for (const work of works) work.refuseCopies(shared);
       await takeImages(works, guard, options);
       for (const work of works) await work.record();
       return performance.now() - sinceMs;
@@ -101,7 +118,7 @@ function takeImages(works: readonly Work[], guard: Writable, { driver }: Checkpo
 class Work {
   readonly #target: CheckpointTarget;
   readonly #options: CheckpointOptions;
-  readonly #phasesMs = { freeze: 0, cut: 0, dump: 0, store: 0, append: 0 };
+  readonly #phasesMs = { freeze: 0, cut: 0, dump: 0, data: 0, store: 0, append: 0 };
   #cut: CutAnswer | undefined;
   #index = 0;
   #position = 0;
@@ -109,6 +126,9 @@ class Work {
   #image: NewImage | undefined;
   #reference: string | undefined;
   #imageBytes = 0;
+  #save: DataSave | undefined;
+  #data: readonly SavedTree[] = [];
+  #inPlace: readonly string[] = [];
   #appending = false;
 
   constructor(target: CheckpointTarget, options: CheckpointOptions) {
@@ -133,24 +153,54 @@ class Work {
     return this.#pids;
   }
 
+  /** What of its directory trees can be copied while it still runs. */
+  async prepareData(): Promise<void> {
+    const { app, process, cgroup, data } = this.#target;
+    if (data === undefined || !this.#options.driver.images) return;
+    const image = await this.#begin();
+    const images = imagesFolder(this.#options.home, app, process);
+    this.#save = await DataSave.prepare(data, (number) => image.data(number), images, cgroup.pids());
+  }
+
+  async #begin(): Promise<NewImage> {
+    const { home, log } = this.#options;
+    const { app, process } = this.#target;
+    if (this.#index === 0) this.#index = await log.nextCheckpoint(app, process);
+    this.#image ??= await NewImage.begin(home, app, process, this.#index);
+    return this.#image;
+  }
+
   async readCut(sinceMs: number): Promise<void> {
     const { app, process, cgroup } = this.#target;
     this.#phasesMs.freeze = performance.now() - sinceMs;
     await this.#timed("cut", async () => {
       this.#cut = await this.#options.log.cut(app, process);
-      this.#index = await this.#options.log.nextCheckpoint(app, process);
+      if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
       this.#pids = cgroup.pids();
     });
   }
 
+  /** What somebody vouches for is no verdict; a verdict of that reason says that nobody does. */
+  refuseCopies(shared: readonly UnseenChannel[]): void {
+    const { uncaptured } = this.#cut!;
+    const own = shared.filter(
+      ({ process, reason }) =>
+        process === this.#target.process &&
+        (!VOUCHABLE_UNSEEN.includes(reason) || uncaptured.includes(reason)),
+    );
+    if (own.length > 0) throw copiesRefused(own);
+  }
+
   async takeImage(guard: Writable): Promise<void> {
-    const { home, driver } = this.#options;
-    const { app, process } = this.#target;
+    const { driver } = this.#options;
     if (!driver.images) return;
     if (driver.holdsConnections === false) this.#noConnections();
-    const image = await NewImage.begin(home, app, process, this.#index);
-    this.#image = image;
+    const image = await this.#begin();
     const notes = await this.#timed("dump", () => this.#dump(image, guard));
+    this.#inPlace = filesInPlace(notes);
+    await this.#timed("data", async () => {
+      this.#data = (await this.#save?.finish(this.#pids)) ?? [];
+    });
     await this.#timed("store", async () => {
       const { reference, sizeBytes } = await image.seal(this.#facts(notes));
       this.#reference = reference;
@@ -169,6 +219,7 @@ class Work {
       cgroupPath: cgroup.path,
       limitMs,
       guard,
+      dataRoots: this.#target.data?.roots ?? [],
     });
     await this.#sameInstant();
     return notes;
@@ -212,6 +263,9 @@ class Work {
       connections: cut.details,
       cutComplete: cut.complete,
       uncaptured: cut.uncaptured,
+      ...(this.#save === undefined
+        ? {}
+        : { data: this.#data.map(({ root, sha256, dataBytes }) => ({ root, sha256, dataBytes })) }),
     };
   }
 
@@ -257,10 +311,18 @@ class Work {
       uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "a connection without a name"],
       connections: cut.details.length,
       imageBytes: this.#imageBytes,
+      data: this.#data,
+      inPlace: this.#inPlace,
       frozenMs,
       phasesMs: this.#phasesMs,
     };
   }
+}
+
+/** As driver criu notes them. */
+function filesInPlace(notes: DriverNotes): string[] {
+  const files = (notes["files"] ?? []) as readonly OpenFile[];
+  return files.filter(({ inPlace }) => inPlace === true).map(({ path }) => path);
 }
 
 /**

@@ -12,7 +12,7 @@ import {
 } from "./criu-image.ts";
 import { parseTcpStream, type TcpStream } from "./criu-tcp-image.ts";
 
-const FILES_MAGIC = 0x56303138;
+export const FILES_MAGIC = 0x56303138;
 /** Field numbers of CRIU's messages file_entry and inet_sk_entry. */
 const FILE_INET_SOCKET = 4;
 const SOCKET = {
@@ -114,7 +114,7 @@ async function readSocket(folder: string, fields: readonly WireField[], path: st
 }
 
 /** Words are as they stand in memory: the address's bytes in order. */
-function addressText(words: readonly number[], v6: boolean): string {
+export function addressText(words: readonly number[], v6: boolean): string {
   const bytes = words.flatMap((word) => [word & 255, (word >>> 8) & 255, (word >>> 16) & 255, word >>> 24]);
   if (!v6) return bytes.slice(0, 4).join(".");
   const groups = Array.from({ length: 8 }, (_, at) =>

@@ -12,10 +12,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { CheckpointDriver, DriverCheck, DriverNotes, DumpRequest, RestoreRequest } from "./driver.ts";
+import { isBelowAny } from "./data-tree/tree-users.ts";
+import {
+  type CheckpointDriver,
+  type DriverCheck,
+  type DriverNotes,
+  type DumpRequest,
+  NotNow,
+  type RestoreRequest,
+} from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
-import { type OpenFile, rollBackFiles, writtenFiles } from "./open-files.ts";
-import { childOutside, idInUse, sessionOf } from "./process-tree.ts";
+import { type DueTimer, dueTimers, setAgain } from "./due-timers.ts";
+import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "./open-files.ts";
+import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
 import { sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -34,6 +43,8 @@ interface CriuNotes {
   readonly shellJob: boolean;
   readonly rootPid: number;
   readonly files: readonly OpenFile[];
+  /** Absent in images of older versions. */
+  readonly timers?: readonly DueTimer[];
 }
 
 interface Run {
@@ -70,10 +81,13 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, pids, cgroupPath, limitMs, guard } = request;
-    refuseSharedFiles(pids);
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
+    refuseSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
-    const files = writtenFiles(pids); // they stand still like the process
+    waitForVfork(pids);
+    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, path));
+    const files = withContents(outside); // they stand still like the process
+    const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
     const args = [
@@ -96,14 +110,15 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    return { shellJob, rootPid, files } satisfies CriuNotes;
+    return { shellJob, rootPid, files, timers } satisfies CriuNotes;
   }
 
   async restore(request: RestoreRequest): Promise<number> {
-    const { folder, limitMs, sibling } = request;
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
-    if (request.rollBackFiles === true) rollBackFiles(notes.files);
+    if (request.rollBackFiles === true)
+      rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
     const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
     try {
       const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
@@ -116,6 +131,7 @@ export class CriuDriver implements CheckpointDriver {
       const { guard } = request;
       const run = { what: `restore from ${folder}`, args, log, limitMs };
       await this.#run(guard === undefined ? run : { ...run, guard });
+      setAgain(notes.timers ?? []);
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
       rmSync(work, { recursive: true, force: true });
@@ -136,6 +152,8 @@ export class CriuDriver implements CheckpointDriver {
         "The program may be damaged by it: look at it before you go on.",
       );
     if (code === 0) return;
+    if (/In-flight connection/i.test(tail(log, printed)))
+      throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
     throw new RecoveryLineError(
       "RL_DRIVER",
       `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
@@ -145,14 +163,14 @@ export class CriuDriver implements CheckpointDriver {
 }
 
 /** An image without them would be restored into wrong memory, silently. */
-function refuseSharedFiles(pids: readonly number[]): void {
-  const [first, ...more] = sharedFiles(pids);
+function refuseSharedFiles(pids: readonly number[], dataRoots: readonly string[]): void {
+  const [first, ...more] = sharedFiles(pids).filter((path) => !isBelowAny(dataRoots, path));
   if (first === undefined) return;
   const others = more.length === 0 ? "" : ` and ${more.length} more`;
   throw new RecoveryLineError(
     "RL_DRIVER",
     `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
-    "Have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
+    "Name the folder it lies in with --data, or have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
   );
 }
 
@@ -165,6 +183,14 @@ function refuseChildrenOutside(pids: readonly number[]): void {
     `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
     "Record the whole tree under one name (for MPI: mpirun with its ranks).",
   );
+}
+
+function waitForVfork(pids: readonly number[]): void {
+  const pid = inVfork(pids);
+  if (pid !== undefined)
+    throw new NotNow(
+      `criu: process ${pid} is in the midst of starting a program (vfork), and no image holds that`,
+    );
 }
 
 /**

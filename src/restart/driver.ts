@@ -4,6 +4,7 @@
  */
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
+import { MOMENT_PAUSE_MS, MOMENT_TRIES } from "../model/limits.ts";
 
 export interface DumpRequest {
   /** Empty folder for the image's files. */
@@ -15,6 +16,8 @@ export interface DumpRequest {
   readonly cgroupPath: string;
   /** Longest time for the dump, in ms. */
   readonly limitMs: number;
+  /** Below these folders files are saved and put back with the image: what the process has mapped or written there is no loss. */
+  readonly dataRoots?: readonly string[];
   /** Whatever the driver starts holds this pipe, so that nobody thaws the process below it (freeze.ts). */
   readonly guard: Writable;
 }
@@ -33,6 +36,8 @@ export interface RestoreRequest {
   readonly sibling?: boolean;
   /** True: files that the process has appended to since the checkpoint are cut back first; else they make the restore fail. */
   readonly rollBackFiles?: boolean;
+  /** Below these folders all is as it was at the checkpoint already. */
+  readonly dataRoots?: readonly string[];
   /** Cgroup of the tree: it is frozen before the first instruction of the program and stands still on return. Absent: it runs. */
   readonly freezeCgroup?: string;
   /** Descriptor that whatever the driver starts holds until it has ended (not what it brings back): nobody else acts below it. */
@@ -65,5 +70,17 @@ export interface CheckpointDriver {
 export class NotNow extends RecoveryLineError {
   constructor(message: string) {
     super("RL_DRIVER", message, "The image was thrown away; nothing was recorded.");
+  }
+}
+
+/** Tries other moments, MOMENT_TRIES of them. */
+export async function atSomeMoment<T>(work: () => Promise<T>): Promise<T> {
+  for (let left = MOMENT_TRIES; ; left -= 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof NotNow) || left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, MOMENT_PAUSE_MS * Math.random()));
+    }
   }
 }

@@ -1,7 +1,6 @@
 /** Checkpoints by a program's own command: at a moment at which nobody talks to it, found by trying. */
 import { readFileSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
-import { HOOK_PAUSE_MS, HOOK_TRIES } from "../model/limits.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import {
   type CheckpointOptions,
@@ -9,13 +8,13 @@ import {
   type CheckpointTarget,
   checkpointTogether,
 } from "./checkpoint.ts";
-import { NotNow } from "./driver.ts";
+import { atSomeMoment } from "./driver.ts";
 import { type Hook, HookDriver } from "./driver-hook.ts";
 import { whileFrozen } from "./freeze.ts";
 
 /**
  * All peers stand still meanwhile, so that nothing new arrives; the process itself runs only while its command does. A moment with an
- * open connection, or in which bytes moved, is given up and another one tried. Throws RL_DRIVER after HOOK_TRIES, and what
+ * open connection, or in which bytes moved, is given up and another one tried. Throws RL_DRIVER after MOMENT_TRIES, and what
  * `checkpointTogether` throws.
  */
 export async function checkpointByHook(
@@ -25,15 +24,10 @@ export async function checkpointByHook(
   options: Omit<CheckpointOptions, "driver">,
 ): Promise<CheckpointResult> {
   const driver = new HookDriver(hook);
-  for (let left = HOOK_TRIES; ; left -= 1) {
-    try {
-      const [result] = await whileFrozen(peers, () => checkpointTogether([target], { ...options, driver }));
-      return result!;
-    } catch (error) {
-      if (!(error instanceof NotNow) || left === 0) throw error;
-      await new Promise((resolve) => setTimeout(resolve, HOOK_PAUSE_MS * Math.random()));
-    }
-  }
+  const [result] = await atSomeMoment(() =>
+    whileFrozen(peers, () => checkpointTogether([target], { ...options, driver })),
+  );
+  return result!;
 }
 
 /**

@@ -1,5 +1,6 @@
 /**
- * Images on disk: `<home>/<app>/images/<process>/<index>/`, a `manifest.json` and the driver's files in `files/`.
+ * Images on disk: `<home>/<app>/images/<process>/<index>/`, a `manifest.json`, the driver's files in `files/`, and in `data/<n>/` the
+ * process's directory trees as they were then (data-tree/), whose checksums stand in the manifest.
  *
  * An image is there as a whole or not at all: it grows under a hidden name, every file is synced, then it is renamed.
  * The chain of trust: the log's checkpoint event names the manifest's SHA-256, the manifest that of every file; an image
@@ -10,7 +11,9 @@ import { createReadStream } from "node:fs";
 import { lstat, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { CutDetail } from "../engine/collect-cut.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { call, native } from "../ring/binding.ts";
+import { openTree, type StoredTree, verifyTree } from "./data-tree/stored-tree.ts";
 import type { DriverNotes } from "./driver.ts";
 
 const MANIFEST = "manifest.json";
@@ -31,6 +34,15 @@ export interface ImageFile {
   readonly sha256: string;
 }
 
+/** One directory tree that was saved with the process; its place in the list is its number in `data/`. */
+export interface ImageTree {
+  readonly root: string;
+  /** Of what it says of all its files. */
+  readonly sha256: string;
+  /** Of all contents without their holes. */
+  readonly dataBytes: number;
+}
+
 /** Everything but the files, which the store adds. */
 export interface ImageFacts {
   readonly format: typeof MANIFEST_FORMAT;
@@ -48,6 +60,8 @@ export interface ImageFacts {
   readonly connections: readonly CutDetail[];
   readonly cutComplete: boolean;
   readonly uncaptured: readonly string[];
+  /** Absent: none, or an image of an older version. */
+  readonly data?: readonly ImageTree[];
 }
 
 interface ImageManifest extends ImageFacts {
@@ -59,6 +73,11 @@ export function imagesFolder(home: string, app: string, process: string): string
   return join(home, app, "images", process);
 }
 
+/** The folder of the n-th tree of an image. */
+export function dataFolder(image: string, number: number): string {
+  return join(image, "data", String(number));
+}
+
 /** An image while it grows. */
 export class NewImage {
   /** Where the driver puts its files. */
@@ -66,22 +85,41 @@ export class NewImage {
   readonly #partial: string;
   readonly #final: string;
 
-  private constructor(partial: string, final: string) {
+  #lock: number | undefined;
+
+  private constructor(partial: string, final: string, lock: number) {
+    this.#lock = lock;
     this.#partial = partial;
     this.#final = final;
     this.files = join(partial, FILES);
   }
 
-  /** Clears away what a killed checkpoint of the process left; one checkpoint of a process at a time is the caller's. */
+  /** Clears away what a killed checkpoint of the process left. Throws RL_LOCKED where another one is at work. */
   static async begin(home: string, app: string, process: string, index: number): Promise<NewImage> {
     const folder = imagesFolder(home, app, process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    for (const name of await readdir(folder)) {
-      if (name.startsWith(PARTIAL)) await rm(join(folder, name), { recursive: true, force: true });
+    const lock = lockImages(folder, process);
+    const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)), lock);
+    try {
+      for (const name of await readdir(folder)) {
+        if (name.startsWith(PARTIAL)) await rm(join(folder, name), { recursive: true, force: true });
+      }
+      await mkdir(image.files, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      image.#unlock();
+      throw error;
     }
-    const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)));
-    await mkdir(image.files, { recursive: true, mode: 0o700 });
     return image;
+  }
+
+  #unlock(): void {
+    if (this.#lock !== undefined) native().unlock(this.#lock);
+    this.#lock = undefined;
+  }
+
+  /** Where the n-th directory tree is saved to. */
+  data(number: number): string {
+    return dataFolder(this.#partial, number);
   }
 
   /** Durable under its name on return. `reference` is what the checkpoint event carries as `image`. */
@@ -96,6 +134,7 @@ export class NewImage {
     await writeSynced(join(this.#partial, MANIFEST), text);
     for (const folder of [this.files, this.#partial]) await syncPath(folder);
     await rename(this.#partial, this.#final);
+    this.#unlock();
     const parent = dirname(this.#final);
     for (const folder of [parent, dirname(parent), dirname(dirname(parent))]) await syncPath(folder);
     const name = `images/${facts.process}/${facts.checkpoint}`;
@@ -113,6 +152,7 @@ export class NewImage {
   async discard(): Promise<void> {
     await rm(this.#partial, { recursive: true, force: true });
     await rm(this.#final, { recursive: true, force: true });
+    this.#unlock();
   }
 }
 
@@ -120,6 +160,22 @@ export interface StoredImage {
   /** The driver's files. */
   readonly files: string;
   readonly manifest: ImageManifest;
+  /** The process's directory trees. */
+  readonly trees: readonly StoredTree[];
+}
+
+function lockImages(folder: string, process: string): number {
+  try {
+    return call(folder, () => native().lock(folder));
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `another checkpoint of ${process} is being taken`,
+      "Wait for it, or end it.",
+      error,
+    );
+  }
 }
 
 /**
@@ -140,7 +196,57 @@ export async function openImage(home: string, app: string, reference: string): P
   for (const path of await filesBelow(files).catch(() => [])) {
     if (!known.has(path)) throw refused(join(files, path), "is not in the manifest");
   }
-  return { files, manifest };
+  const trees = (manifest.data ?? []).map(({ sha256 }, number) =>
+    openTree(dataFolder(folder, number), sha256),
+  );
+  for (const tree of trees) await verifyTree(tree);
+  return { files, manifest, trees };
+}
+
+/** What the newest image there says it holds: only good to begin from, since nobody has checked it. */
+export async function newestManifest(
+  folder: string,
+): Promise<{ image: string; facts: ImageFacts } | undefined> {
+  const names = await readdir(folder).catch(() => []);
+  const newest = Math.max(...names.map(Number).filter((index) => Number.isSafeInteger(index)), 0);
+  const image = join(folder, String(newest));
+  try {
+    return { image, facts: JSON.parse(await readFile(join(image, MANIFEST), "utf8")) as ImageFacts };
+  } catch {
+    return undefined;
+  }
+}
+
+/** What one image takes, in bytes; data that is shared with others counts in each. */
+export interface ImageSize {
+  readonly checkpoint: number;
+  readonly imageBytes: number;
+  readonly dataBytes: number;
+}
+
+/** Of all images of a process, as their manifests say, oldest first; none where nobody lets us look. */
+export async function imageSizes(home: string, app: string, process: string): Promise<ImageSize[]> {
+  const folder = imagesFolder(home, app, process);
+  const names = (await readdir(folder).catch(() => [])).filter((name) => /^[1-9]\d*$/.test(name));
+  const sizes = await Promise.all(names.map((name) => sizeOf(join(folder, name))));
+  return sizes.filter((size) => size !== undefined).sort((a, b) => a.checkpoint - b.checkpoint);
+}
+
+async function sizeOf(image: string): Promise<ImageSize | undefined> {
+  try {
+    const {
+      checkpoint,
+      files,
+      data = [],
+    } = JSON.parse(await readFile(join(image, MANIFEST), "utf8")) as ImageManifest;
+    return {
+      checkpoint,
+      imageBytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      dataBytes: data.reduce((sum, { dataBytes }) => sum + dataBytes, 0),
+    };
+  } catch {
+    return undefined; // it is being removed
+  }
 }
 
 async function readManifest(folder: string, sha256: string): Promise<ImageManifest> {

@@ -32,6 +32,18 @@ export function portsInUse(pairs: readonly (readonly [number, number])[]): boole
   );
 }
 
+/** Who listens in this network namespace; `pid`: one of those that hold the socket. */
+export function listenersHere(): (Address & { readonly pid: number | undefined })[] {
+  const listeners = [false, true].flatMap((v6) => [...tcpTable("self", v6, [LISTEN])]);
+  if (listeners.length === 0) return [];
+  const wanted = new Set(listeners.map(([inode]) => inode));
+  const holders = new Map<string, number>();
+  for (const name of readdirSync("/proc"))
+    if (/^\d+$/.test(name))
+      for (const inode of socketInodes(Number(name))) if (wanted.has(inode)) holders.set(inode, Number(name));
+  return listeners.map(([inode, { local }]) => ({ ...local, pid: holders.get(inode) }));
+}
+
 function keyOf({ local, remote }: ConnectionAddresses): string {
   return `${local.address}:${local.port}-${remote.address}:${remote.port}`;
 }
@@ -58,7 +70,12 @@ function linkOf(path: string): string {
 const LISTEN = "0A";
 const TIME_WAIT = "06";
 
-function* tcpTable(pid: number | "self", v6: boolean): Generator<[string, ConnectionAddresses]> {
+/** `states`: only sockets in these; absent: connections, but those that are only a memory (TIME_WAIT) and no obstacle. */
+function* tcpTable(
+  pid: number | "self",
+  v6: boolean,
+  states?: readonly string[],
+): Generator<[string, ConnectionAddresses]> {
   let text = "";
   try {
     text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
@@ -67,8 +84,8 @@ function* tcpTable(pid: number | "self", v6: boolean): Generator<[string, Connec
     const fields = line.trim().split(/\s+/);
     const [, local, remote, state] = fields;
     const inode = fields[9];
-    if (local === undefined || remote === undefined || inode === undefined || state === LISTEN) continue;
-    if (state === TIME_WAIT) continue; // only a memory: it is no obstacle
+    if (local === undefined || remote === undefined || inode === undefined) continue;
+    if (states === undefined ? state === LISTEN || state === TIME_WAIT : !states.includes(state!)) continue;
     yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }];
   }
 }

@@ -13,8 +13,12 @@ import { isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { imageSockets } from "./criu-sockets.ts";
+import type { StoredTree } from "./data-tree/stored-tree.ts";
 import { openImage, type StoredImage } from "./image-store.ts";
+import { inheritedPipe, pipeRefused } from "./refuse-copies.ts";
+import { type KnownData, refuseMissing } from "./restart-data.ts";
 import {
   type EndedConnections,
   type PayloadSource,
@@ -42,6 +46,12 @@ export interface PlanSource {
   /** Cuts of the processes that run now, standing still. */
   readonly running: ReadonlyMap<string, readonly CutDetail[]>;
   startRecipe(process: string): Promise<StartRecipe | undefined>;
+  /** Directory trees that are part of processes' states now. */
+  readonly data: KnownData;
+  /** What they held before the process began, checked. Throws RL_REFUSED. */
+  startTrees(process: string): Promise<readonly StoredTree[]>;
+  /** What a process uses together with others, or did when it ended. */
+  unseen?(process: string): readonly UnseenChannel[] | undefined;
   readonly payload?: PayloadSource;
 }
 
@@ -59,12 +69,15 @@ export type Target =
       readonly action: "restore";
       readonly checkpoint: number;
       readonly image: StoredImage;
+      /** Put back with it. */
+      readonly trees: readonly StoredTree[];
     }
   | {
       readonly process: string;
       readonly action: "initial";
       readonly checkpoint: 0;
       readonly recipe: StartRecipe;
+      readonly trees: readonly StoredTree[];
     };
 
 export interface RestartPlan {
@@ -156,12 +169,19 @@ class RestartPlanner {
     if (action === "continue") return undefined;
     if (action === "initial") return this.#initial(process);
     if (action !== "restore") throw notSupported(`${process} needs its message log replayed`);
-    return { process, action, checkpoint: checkpoint!, image: await this.#image(process, checkpoint!) };
+    const image = await this.#image(process, checkpoint!);
+    refuseMissing(process, checkpoint!, image.trees, this.#source.data.get(process));
+    return { process, action, checkpoint: checkpoint!, image, trees: image.trees };
   }
 
   async #initial(process: string): Promise<Target> {
+    const pipe = inheritedPipe(this.#source.unseen?.(process));
+    if (pipe !== undefined) throw pipeRefused(pipe);
     const recipe = await this.#source.startRecipe(process);
-    if (recipe !== undefined) return { process, action: "initial", checkpoint: 0, recipe };
+    if (recipe !== undefined) {
+      const trees = await this.#source.startTrees(process);
+      return { process, action: "initial", checkpoint: 0, recipe, trees };
+    }
     throw new RecoveryLineError(
       "RL_REFUSED",
       `${process} has to start again from its initial state, and its command is not known`,

@@ -69,6 +69,35 @@ export function childOutside(pids: readonly number[]): number | undefined {
   return undefined;
 }
 
+/** The living process that has an id, as its own or as a thread's; undefined where nobody has, or it has ended and was not waited for. */
+export function holderOf(id: number): number | undefined {
+  const fields = statFields(id);
+  if (fields === undefined || isZombie(fields)) return undefined;
+  try {
+    return Number(/^Tgid:\s*(\d+)/m.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1] ?? id);
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
+/**
+ * A process that waits until its child has another memory (vfork, posix_spawn): stopped between the two nobody can go on, and CRIU waits
+ * for ever. Undefined where none does.
+ */
+export function inVfork(pids: readonly number[]): number | undefined {
+  return pids.find((pid) => {
+    try {
+      return readdirSync(`/proc/${pid}/task`).some((task) =>
+        /^(?:kernel_clone|_do_fork|wait_for_vfork_done)$/.test(
+          readFileSync(`/proc/${pid}/task/${task}/wchan`, "utf8"),
+        ),
+      );
+    } catch {
+      return false; // gone
+    }
+  });
+}
+
 /**
  * One of the ids that the kernel can't give to a new process yet: a task has it, or a process not yet waited for still counts
  * to a group or session of that number. Undefined where all are free.

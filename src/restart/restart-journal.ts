@@ -7,6 +7,7 @@
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../log/log-paths.ts";
+import type { JournalTree } from "./restart-data.ts";
 
 export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";
 
@@ -19,6 +20,12 @@ export interface RestartJournal {
   /** As the call was told. */
   readonly keepSurvivors: boolean;
   readonly fallBack: boolean;
+  /** What is overwritten in directory trees is kept after the restart. */
+  readonly keepReplaced?: boolean;
+  /** Files that may hold something else than at the checkpoint; absent: none. */
+  readonly acceptFiles?: readonly string[];
+  /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
+  readonly trees?: readonly JournalTree[];
 }
 
 /** The folder of a restart under way; it also holds edited images. */

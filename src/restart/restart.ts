@@ -1,5 +1,6 @@
 /**
- * A restart, step by step: freeze → plan → journal → kill → block → restore (held still) → register and log the rollbacks → unblock → thaw.
+ * A restart, step by step: freeze → plan → build data aside → journal → kill → move data in → block → restore (held still) → register and
+ * log the rollbacks → remove what data was overwritten → unblock → thaw.
  *
  * Before the journal nothing is touched. From then on there is only forward: whatever ends this program, the next call finds the
  * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
@@ -7,7 +8,13 @@
  */
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { CutAnswer, Registration, StartRecipe } from "../engine/collect.ts";
+import type {
+  CollectedProcess,
+  CutAnswer,
+  ProcessData,
+  Registration,
+  StartRecipe,
+} from "../engine/collect.ts";
 import { lockCollection } from "../engine/collect-images.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
@@ -21,6 +28,17 @@ import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
 import { openConnections, stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
+import { refuseObstacles } from "./preflight.ts";
+import { startTrees } from "./process-data.ts";
+import {
+  checkData,
+  type DataTarget,
+  endExchange,
+  type JournalTree,
+  moveIn,
+  stageData,
+  takeBack,
+} from "./restart-data.ts";
 import {
   type RestartJournal,
   type RestartPhase,
@@ -33,6 +51,9 @@ import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
+  /** Looks what processes of the application use together now; in the log on return. */
+  unseen(app: string): Promise<unknown>;
+  processes(): Promise<readonly CollectedProcess[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   drain(): Promise<void>;
   unregister(app: string, process: string): Promise<void>;
@@ -40,6 +61,7 @@ export interface RestartLog {
   expectRestore(entries: readonly CutEntry[]): Promise<void>;
   append(app: string, event: Event): Promise<{ position: number }>;
   startRecipe(app: string, process: string): Promise<StartRecipe | undefined>;
+  data(app: string, process: string): Promise<ProcessData | undefined>;
 }
 
 export interface RestartRequest extends PlanOptions {
@@ -59,12 +81,18 @@ export interface RestartRequest extends PlanOptions {
   /** Told once, when the plan stands and before anything is touched. */
   readonly onPlan: (plan: RestartPlan) => Promise<void>;
   readonly limitMs?: number;
+  /** What is overwritten in directory trees stays aside. */
+  readonly keepReplaced?: boolean;
+  /** Files that may hold something else than at the checkpoint. */
+  readonly acceptFiles?: readonly string[];
 }
 
 export interface RestartResult {
   readonly plan: RestartPlan;
+  /** Folders with what was overwritten in directory trees (`keepReplaced`). */
+  readonly kept: readonly string[];
   /** How long what, in ms: standing still and planning, killing, restoring, recording; all. */
-  readonly phasesMs: Readonly<Record<"plan" | "kill" | "restore" | "record" | "total", number>>;
+  readonly phasesMs: Readonly<Record<"plan" | "kill" | "data" | "restore" | "record" | "total", number>>;
 }
 
 /** Longest wait for killed processes, in ms. */
@@ -89,18 +117,28 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
   try {
     const began = performance.now();
     const clock = new Clock();
-    const plan = await whileFrozen(liveCgroups(request), async () => {
+    const { plan, trees } = await whileFrozen(liveCgroups(request), async () => {
       const made = await clock.time("plan", () => makePlan(request));
       if (made.breaking.length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
-      await note(request, made, "killing");
+      const staged = await clock.time("data", () => stageData(request.home, request.app, dataTargets(made)));
+      try {
+        await note(request, { plan: made, trees: staged }, "killing");
+      } catch (error) {
+        await takeBack(staged);
+        throw error;
+      }
       await clock.time("kill", () => killTied(request, made));
-      return made;
+      return { plan: made, trees: staged };
     });
-    await bringBack(request, plan, clock);
-    await letGo(request, namesOf(plan));
-    return { plan, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
+    await bringBack(request, { plan, trees }, clock);
+    const kept = await letGo(request, {
+      processes: namesOf(plan),
+      trees,
+      keepReplaced: request.keepReplaced === true,
+    });
+    return { plan, kept, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
   } finally {
     unlock();
   }
@@ -112,29 +150,43 @@ export function interrupted(home: string, app: string): Promise<RestartJournal |
 }
 
 /**
- * Takes up a restart that was cut off. True: all was there already and has been let go now. False: what had come back and had not run
- * is dead; call `restart` with the journal's processes as the failed ones.
+ * Takes up a restart that was cut off. `done`: all was there already and has been let go now. Else what had come back and had not run
+ * is dead, and the directory trees are as they were before: call `restart` with the journal's processes as the failed ones.
  */
 export async function takeUp(
   request: Pick<RestartRequest, "home" | "app" | "log">,
   journal: RestartJournal,
-): Promise<boolean> {
+): Promise<{ readonly done: boolean; readonly kept: readonly string[] }> {
   const { home, app, log } = request;
   const unlock = await lockCollection(join(home, app));
   try {
     if (journal.phase === "thawing") {
-      await letGo({ home, app }, journal.processes);
-      return true;
+      return { done: true, kept: await letGo({ home, app }, journal) };
     }
     await undo({ app, log }, journal.processes);
-    return false;
+    await takeBack(journal.trees ?? []);
+    return { done: false, kept: [] };
   } finally {
     unlock();
   }
 }
 
+/**
+ * Ends a restart that was cut off without going on with it: what had come back and had not run is dead, the directory trees are as they
+ * were before, and whoever was killed has failed. Once all is there and recorded, it is let go instead. Returns whether it was. Throws
+ * RL_LOCKED where the restart is at work.
+ */
+export async function abandon(
+  request: Pick<RestartRequest, "home" | "app" | "log">,
+  journal: RestartJournal,
+): Promise<boolean> {
+  const { done } = await takeUp(request, journal);
+  if (!done) await removeJournal(restartFolder(request.home, request.app));
+  return done;
+}
+
 class Clock {
-  readonly phasesMs = { plan: 0, kill: 0, restore: 0, record: 0 };
+  readonly phasesMs = { plan: 0, kill: 0, data: 0, restore: 0, record: 0 };
 
   async time<T>(phase: keyof Clock["phasesMs"], work: () => Promise<T>): Promise<T> {
     const from = performance.now();
@@ -150,16 +202,24 @@ function namesOf({ targets }: RestartPlan): string[] {
   return targets.map(({ process }) => process);
 }
 
+function dataTargets({ targets }: RestartPlan): DataTarget[] {
+  return targets.flatMap(({ process, trees }) => trees.map((tree) => ({ process, tree })));
+}
+
 function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
   return processes.map((name) => new ProcessCgroup(app, name)).filter((cgroup) => cgroup.populated);
 }
 
 async function makePlan(request: RestartRequest): Promise<RestartPlan> {
   const { home, app, processes, log, compute, checkpoint, payload } = request;
+  await log.unseen(app); // who shares memory with one that goes back must not go on
   await log.drain();
   const live = processes.filter((name) => new ProcessCgroup(app, name).populated);
+  const known = (await log.processes()).filter((one) => one.app === app);
+  const unseen = new Map(known.map(({ process, unseen }) => [process, unseen]));
   const cuts = await Promise.all(live.map((name) => log.cut(app, name)));
   const running = new Map(live.map((name, at) => [name, cuts[at]!.details]));
+  const data = await knownData(request);
   const source: PlanSource = {
     home,
     app,
@@ -167,9 +227,25 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     checkpoint,
     running,
     startRecipe: (process) => log.startRecipe(app, process),
+    data,
+    startTrees: (process) => startTrees(home, app, process, data.get(process)),
+    unseen: (process) => unseen.get(process),
     ...(payload === undefined ? {} : { payload }),
   };
-  return planRestart(source, request);
+  const plan = await planRestart(source, request);
+  const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(app, name).pids());
+  checkData(dataTargets(plan), data, killed);
+  refuseObstacles(plan, killed, request.acceptFiles);
+  return plan;
+}
+
+async function knownData({ app, processes, log }: RestartRequest): Promise<Map<string, ProcessData>> {
+  const known = new Map<string, ProcessData>();
+  for (const process of processes) {
+    const data = await log.data(app, process);
+    if (data !== undefined) known.set(process, data);
+  }
+  return known;
 }
 
 /** Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. */
@@ -219,8 +295,14 @@ function imageFolder(home: string, app: string, process: string): string {
   return join(restartFolder(home, app), FILES, process);
 }
 
-function note(request: RestartRequest, plan: RestartPlan, phase: RestartPhase): Promise<void> {
-  const { home, app, keepSurvivors, fallBack } = request;
+/** What goes back, and the directory trees that are moved in for it. */
+interface Begun {
+  readonly plan: RestartPlan;
+  readonly trees: readonly JournalTree[];
+}
+
+function note(request: RestartRequest, { plan, trees }: Begun, phase: RestartPhase): Promise<void> {
+  const { home, app, keepSurvivors, fallBack, keepReplaced = false, acceptFiles = [] } = request;
   return writeJournal(restartFolder(home, app), {
     format: 1,
     application: app,
@@ -228,6 +310,9 @@ function note(request: RestartRequest, plan: RestartPlan, phase: RestartPhase): 
     processes: namesOf(plan),
     keepSurvivors,
     fallBack,
+    keepReplaced,
+    acceptFiles,
+    trees,
   });
 }
 
@@ -282,10 +367,12 @@ async function driversEnded(app: string, names: readonly string[]): Promise<void
 }
 
 /** On failure nothing that came back has run; it is dead on return, and the journal stays. */
-async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Clock): Promise<void> {
+async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): Promise<void> {
   const { app, log } = request;
+  const { plan, trees } = begun;
   try {
-    await note(request, plan, "restoring");
+    await note(request, begun, "restoring");
+    await clock.time("data", () => moveIn(trees));
     await gone(plan.transit.ends.map(({ socket }) => socket));
     await endTimeWait(plan.transit.ends.map(({ socket }) => socket));
     await log.drain();
@@ -297,16 +384,25 @@ async function bringBack(request: RestartRequest, plan: RestartPlan, clock: Cloc
     await clock.time("restore", async () => {
       for (const target of plan.targets) if (target.action === "restore") await restoreOne(request, target);
     });
-    await note(request, plan, "recording");
+    await note(request, begun, "recording");
     await clock.time("record", async () => {
       for (const target of plan.targets) await recordOne(request, target);
       for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
     });
-    await note(request, plan, "thawing");
+    await note(request, begun, "thawing");
   } catch (error) {
     await undo(request, namesOf(plan)).catch(() => undefined); // the first failure is what is told
-    throw error;
+    throw halfDone(error, request.app, namesOf(plan));
   }
+}
+
+/** Something was touched: the error tells what state that leaves, and is no refusal. */
+function halfDone(error: unknown, app: string, names: readonly string[]): unknown {
+  if (!(error instanceof RecoveryLineError)) return error;
+  const code = error.code === "RL_REFUSED" ? "RL_DRIVER" : error.code;
+  const state = `${names.join(", ")} of ${app} ${names.length === 1 ? "is" : "are"} dead, all others go on.`;
+  const ways = `Remove what stood in the way and call recovery-line restart ${app} again, or give it up: recovery-line restart ${app} --abandon`;
+  return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);
 }
 
 /** Waits until the old sockets have closed each other: blocked, they would stay and hold their addresses. Throws RL_TIMEOUT. */
@@ -362,6 +458,7 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
       notes: image.manifest.driver.notes,
       limitMs,
       rollBackFiles: true,
+      dataRoots: target.trees.map(({ root: place }) => place),
       freezeCgroup: cgroup.path,
       guard,
     })
@@ -411,15 +508,24 @@ function entryOf({ flags, live, local, remote, sent, received, ...rest }: CutEnt
   };
 }
 
-/** Connections first: they may speak while their processes stand still, and then nobody waits for them. */
+/**
+ * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
+ * stand still, and then nobody waits for them. Returns the folders that are kept.
+ */
 async function letGo(
   { home, app }: Pick<RestartRequest, "home" | "app">,
-  names: readonly string[],
-): Promise<void> {
+  {
+    processes,
+    trees = [],
+    keepReplaced = false,
+  }: Pick<RestartJournal, "processes" | "trees" | "keepReplaced">,
+): Promise<string[]> {
+  const kept = await endExchange(trees, keepReplaced);
   await unblockRestart(app);
-  for (const name of names) {
+  for (const name of processes) {
     const cgroup = new ProcessCgroup(app, name);
     if (cgroup.id !== undefined && cgroup.freezing) cgroup.setFreeze(false);
   }
   await removeJournal(restartFolder(home, app));
+  return kept;
 }

@@ -63,6 +63,8 @@ export interface NativeAddon {
   fill(handle: NativeHandle): number;
   onWake(handle: NativeHandle, callback: () => void): void;
   bootTime(): number;
+  /** A periodic timer (timerfd) of another process is on from now, and has ticks to be read; the interval in ns. */
+  setTimer(pid: number, fd: number, interval: bigint, ticks: bigint): void;
   lock(path: string): number;
   unlock(fd: number): void;
   /** A socket that memory rings come in by. Returns its descriptor, as `memoryAccept` does for a connection. */

@@ -2,10 +2,12 @@ import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { DriverNotes } from "../../src/restart/driver.ts";
+import { atSomeMoment, type DriverNotes } from "../../src/restart/driver.ts";
 import { CriuDriver } from "../../src/restart/driver-criu.ts";
 import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { dueTimer } from "../../src/restart/due-timers.ts";
 import { whileFrozen } from "../../src/restart/freeze.ts";
+import { compile } from "../native/c-build.ts";
 import { freePort, type Rig, until, withRig } from "./rig.ts";
 
 const criu = await findCriu();
@@ -33,12 +35,14 @@ async function dump(rig: Rig, rootPid: number): Promise<{ folder: string; notes:
   mkdirSync(folder);
   const cgroup = rig.cgroup("p");
   const request = { folder, rootPid, cgroupPath: cgroup.path, limitMs: 30_000 };
-  const notes = await whileFrozen([cgroup], async (guard) => {
-    const pids = cgroup.pids(); // not before: running, it forks
-    const stored = await driver!.dump({ ...request, pids, guard });
-    expect(cgroup.frozen).toBe(true); // still, so that the record can be written
-    return stored;
-  });
+  const notes = await atSomeMoment(() =>
+    whileFrozen([cgroup], async (guard) => {
+      const pids = cgroup.pids(); // not before: running, it forks
+      const stored = await driver!.dump({ ...request, pids, guard });
+      expect(cgroup.frozen).toBe(true); // still, so that the record can be written
+      return stored;
+    }),
+  );
   return { folder, notes };
 }
 
@@ -88,6 +92,25 @@ imaged("a tree of processes comes back with its ids, in its cgroup", () =>
     await until("it counts again", () => count(rig) > restored + 5);
   }),
 );
+
+imaged("a periodic timer that is due when the image is taken goes on", () =>
+  withRig("timer-back", async (rig) => {
+    const pid = start(rig, compile("timer_helper", ["test/native/c/timer_helper.c"]));
+    await until("it counts", () => count(rig) > 5);
+    const image = await dump(rig, pid);
+    expect(await killAndRestore(rig, image)).toBe(pid);
+    const restored = count(rig);
+    await until("it counts again", () => count(rig) > restored + 20);
+  }),
+);
+
+test("which timers are due: on by their interval, with ticks, and nothing left", () => {
+  const info = (ticks: number, left: string, every: string): string =>
+    `pos:\t0\nflags:\t02\nclockid: 1\nticks: ${ticks}\nsettime flags: 00\nit_value: (${left})\nit_interval: (${every})\n`;
+  expect(dueTimer(info(3, "0, 0", "2, 5"))).toEqual({ interval: "2000000005", ticks: "3" });
+  for (const other of [info(0, "0, 0", "0, 5"), info(3, "0, 1", "0, 5"), info(3, "0, 0", "0, 0"), "pos: 0\n"])
+    expect(dueTimer(other)).toBeUndefined();
+});
 
 imaged("redis-server comes back with its data", () =>
   withRig("redis-back", async (rig) => {

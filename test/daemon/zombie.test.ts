@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 import { CriuDriver } from "../../src/restart/driver-criu.ts";
 import { findCriu } from "../../src/restart/driver-criu-find.ts";
 import { childOutside, startTicksOf } from "../../src/restart/process-tree.ts";
+import { compile } from "../native/c-build.ts";
 import { missing, type Rig, until, withRig } from "./rig.ts";
 
 const criu = await findCriu();
@@ -52,6 +53,20 @@ imaged("a process with a zombie is checkpointed, and comes back", () =>
     expect((await rig.cli("restart", rig.app)).code).toBe(0);
     expect(rig.cgroup("p").populated).toBe(true);
   }),
+);
+
+imaged(
+  "a process that is in the midst of vfork is imaged a moment later: stopped there, CRIU would wait for ever",
+  () =>
+    withRig("vfork", async (rig) => {
+      await rig.collect();
+      await rig.run("p", compile("vfork_helper", ["test/native/c/vfork_helper.c"]));
+      await until("it starts programs", () => rig.output("p").includes("1"));
+      for (let turn = 0; turn < 3; turn += 1)
+        expect(
+          (await rig.json<Answer>("checkpoint", rig.app)).checkpoints.map(({ process }) => process),
+        ).toEqual(["p"]);
+    }),
 );
 
 imaged("one process that is refused hides none of the others: each is tried and told, exit code 1", () =>

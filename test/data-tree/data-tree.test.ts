@@ -395,7 +395,7 @@ describe("refused by name", () => {
     const phase = await TreeSave.prepare(root, join(store, "1"));
     writeFileSync(join(root, "late"), Buffer.alloc(3 << 20, 1));
     await expect(phase.finish(2 << 20)).rejects.toMatchObject({
-      code: "RL_LIMIT",
+      code: "RL_REFUSED",
       message: expect.stringMatching(
         /more than 2097152 bytes below .*: 1 files with 3145728 bytes have changed/,
       ),
@@ -444,9 +444,12 @@ describe("refused by name", () => {
       await once(child, "spawn");
       const here = openSync(join(root, "f"), "r");
       const users = foreignUsers(root, new Set());
-      expect(users).toContainEqual({ pid: child.pid, name: "sleep", path: root });
-      expect(users).toContainEqual({ pid: process.pid, name: expect.any(String), path: join(root, "f") });
-      closeSync(here);
+      expect(users).toContainEqual({ pid: child.pid, name: "sleep", path: root, writes: false });
+      const me = { pid: process.pid, name: expect.any(String), path: join(root, "f") };
+      expect(users).toContainEqual({ ...me, writes: false });
+      const written = openSync(join(root, "f"), "a");
+      expect(foreignUsers(root, new Set())).toContainEqual({ ...me, writes: true });
+      for (const file of [here, written]) closeSync(file);
       expect(foreignUsers(root, new Set([child.pid!]))).toEqual([]);
     } finally {
       child.kill();

@@ -184,7 +184,7 @@ export class TreeSave {
     return copy;
   }
 
-  /** What the tree is now: nobody may write it until this returns. Durable then. Throws RL_LIMIT where more than `limitBytes` would be copied. */
+  /** What the tree is now: nobody may write it until this returns. Durable then. Throws RL_REFUSED where more than `limitBytes` would be copied. */
   async finish(limitBytes = DATA_LIMIT_BYTES): Promise<TreeSaved> {
     const begin = nowNs();
     const mapped = mappedFiles();
@@ -251,7 +251,7 @@ export class TreeSave {
     if (this.#frozenBytes <= limitBytes) return;
     const all = changed.reduce((sum, { stat }) => sum + Number(stat.blocks) * 512, 0);
     throw new RecoveryLineError(
-      "RL_LIMIT",
+      "RL_REFUSED",
       `more than ${limitBytes} bytes below ${this.root} would be copied while the process stands still: ` +
         `${changed.length} files with ${all} bytes have changed since they were copied, or may have`,
       "Take a checkpoint when less changes, raise --data-limit, or keep the data on a file system that clones files (xfs, btrfs).",

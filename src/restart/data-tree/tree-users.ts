@@ -1,5 +1,5 @@
 /** Who else has to do with a tree: other trees that overlap it, and processes of others that have something below it open. */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { type ByteString, byteString, shown } from "./tree-entry.ts";
 
@@ -27,26 +27,46 @@ function withSlash(path: string): string {
   return path.endsWith("/") ? path : `${path}/`;
 }
 
+/** One of the roots, or below one. */
+export function isBelowAny(roots: readonly string[], path: string): boolean {
+  return roots.some((root) => withSlash(path).startsWith(withSlash(root)));
+}
+
 export interface TreeUser {
   readonly pid: number;
   readonly name: string;
+  /** One of what it has open there, first of all what it may write. */
   readonly path: string;
+  readonly writes: boolean;
 }
+
+type Use = Pick<TreeUser, "path" | "writes">;
 
 /** Processes, but those in `own`, that have a file below `root` open, mapped or as their program, or stand in it; each once. */
 export function foreignUsers(root: string, own: ReadonlySet<number>): TreeUser[] {
   const place = byteString(root);
+  const isBelow = ({ path }: Use): boolean => path === place || path.startsWith(withSlash(place));
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && !own.has(Number(name)))
     .flatMap((pid) => {
-      const path = pathsOf(pid).find((one) => one === place || one.startsWith(withSlash(place)));
-      return path === undefined ? [] : [{ pid: Number(pid), name: nameOf(pid), path: shown(path) }];
+      const uses = usesOf(pid).filter(isBelow);
+      const use = uses.find(({ writes }) => writes) ?? uses[0];
+      return use === undefined
+        ? []
+        : [{ ...use, pid: Number(pid), name: nameOf(pid), path: shown(use.path) }];
     });
 }
 
-function pathsOf(pid: string): ByteString[] {
-  const links = ["cwd", "root", "exe", ...listed(`/proc/${pid}/fd`).map((fd) => `fd/${fd}`)];
-  return [...links.map((link) => linkOf(`/proc/${pid}/${link}`)), ...mapped(pid)];
+function usesOf(pid: string): Use[] {
+  const links = ["cwd", "root", "exe"].map((link) => ({
+    path: linkOf(`/proc/${pid}/${link}`),
+    writes: false,
+  }));
+  const files = listed(`/proc/${pid}/fd`).map((fd) => ({
+    path: linkOf(`/proc/${pid}/fd/${fd}`),
+    writes: isWritable(pid, fd),
+  }));
+  return [...links, ...files, ...mapped(pid)];
 }
 
 function listed(folder: string): string[] {
@@ -65,11 +85,23 @@ function linkOf(path: string): ByteString {
   }
 }
 
-function mapped(pid: string): ByteString[] {
+const OWNER_WRITES = 0o200;
+
+/** The kernel shows by the link's mode how the file was opened. */
+function isWritable(pid: string, fd: string): boolean {
+  return ((lstatSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })?.mode ?? 0) & OWNER_WRITES) !== 0;
+}
+
+function mapped(pid: string): Use[] {
   try {
     return readFileSync(`/proc/${pid}/maps`, "latin1")
       .split("\n")
-      .map((line) => /^\S+ \S+ \S+ \S+ \S+ +(\/.*)$/.exec(line)?.[1] ?? "");
+      .flatMap((line) => {
+        const [, rights = "", path] = /^\S+ (\S+) \S+ \S+ \S+ +(\/.*)$/.exec(line) ?? [];
+        return path === undefined
+          ? []
+          : [{ path, writes: rights.startsWith("w", 1) && rights.endsWith("s") }];
+      });
   } catch {
     return [];
   }
@@ -80,5 +112,18 @@ function nameOf(pid: string): string {
     return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
   } catch {
     return "?";
+  }
+}
+
+/** Throws RL_REFUSED, naming who may write below one of the roots and is none of `own`. */
+export function refuseForeignWriters(roots: readonly string[], own: ReadonlySet<number>): void {
+  for (const root of roots) {
+    const user = foreignUsers(root, own).find(({ writes }) => writes);
+    if (user === undefined) continue;
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      `process ${user.pid} (${user.name}) has ${user.path} open for writing, and is no part of the process whose data ${root} is`,
+      "What it writes there would be mixed with what is put back. End it, or record both under one name.",
+    );
   }
 }

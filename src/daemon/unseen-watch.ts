@@ -1,0 +1,103 @@
+/**
+ * Looks at what the processes of an application use together though no record tells of it: shared memory, pipes, queues, files.
+ *
+ * Looked at when somebody asks: `run` before the first instruction, a checkpoint, a restart, answers about what was; and between them soon
+ * after a process began, then seldom. What is opened and closed again between two looks is not seen.
+ */
+import type { Collector } from "../engine/collect.ts";
+import type { FoundChannel } from "../engine/take-unseen.ts";
+import {
+  UNSEEN_ANSWER_SHARE,
+  UNSEEN_FIRST_LOOK_MS,
+  UNSEEN_FRESH_MS,
+  UNSEEN_LOOK_MS,
+  UNSEEN_LOOK_SHARE,
+} from "../model/limits.ts";
+import { channelsAmong } from "../restart/look-at-things.ts";
+import type { ProcessInfo, WireUnseen } from "./protocol.ts";
+
+interface Turn {
+  /** The lives that were there at the last look. */
+  readonly lives: string;
+  /** Until then it serves for answers, ms of `performance.now()`. */
+  readonly freshToMs: number;
+  /** When it is looked again, ms of `performance.now()`, and how long after the last time. */
+  readonly atMs: number;
+  readonly waitMs: number;
+}
+
+export class UnseenWatch {
+  readonly #collector: Pick<Collector, "processes" | "unseen">;
+  readonly #turns = new Map<string, Turn>();
+
+  constructor(collector: Pick<Collector, "processes" | "unseen">) {
+    this.#collector = collector;
+  }
+
+  /** Looks at the applications whose turn it is; those of one process have nobody to share with. */
+  async due(): Promise<void> {
+    const groups = this.#groups();
+    for (const app of this.#turns.keys()) if (!groups.has(app)) this.#turns.delete(app);
+    for (const [app, processes] of groups)
+      if (processes.length > 1 && this.#isDue(app, processes)) await this.#lookAt(app, processes);
+  }
+
+  /** Looks at one application now: what it uses together, also what somebody vouches for; in the log on return where nobody does. */
+  look(app: string): Promise<WireUnseen> {
+    return this.#lookAt(app, this.#groups().get(app) ?? []);
+  }
+
+  /** What somebody else saw, whose rights reach further. */
+  take(app: string, found: readonly FoundChannel[]): Promise<void> {
+    return this.#collector.unseen(app, found);
+  }
+
+  /** For answers about what was: of all applications, or of one. A log that can't be written is told of elsewhere. */
+  async beforeAnswer(app?: string): Promise<void> {
+    for (const [name, processes] of this.#groups()) {
+      if ((app !== undefined && name !== app) || processes.length < 2) continue;
+      const last = this.#turns.get(name);
+      const fresh = last?.lives === livesOf(processes) && performance.now() < last.freshToMs;
+      if (!fresh) await this.#lookAt(name, processes).catch(() => undefined);
+    }
+  }
+
+  #groups(): Map<string, ProcessInfo[]> {
+    const groups = new Map<string, ProcessInfo[]>();
+    for (const process of this.#collector.processes()) {
+      if (!process.live || process.cgroupId === 0) continue;
+      const group = groups.get(process.app);
+      if (group === undefined) groups.set(process.app, [process]);
+      else group.push(process);
+    }
+    return groups;
+  }
+
+  #isDue(app: string, processes: readonly ProcessInfo[]): boolean {
+    const turn = this.#turns.get(app);
+    return turn === undefined || turn.lives !== livesOf(processes) || performance.now() >= turn.atMs;
+  }
+
+  async #lookAt(app: string, processes: readonly ProcessInfo[]): Promise<WireUnseen> {
+    const began = performance.now();
+    const looked = await channelsAmong(app, processes);
+    this.#next(app, processes, performance.now() - began);
+    if (looked.channels.length > 0) await this.#collector.unseen(app, looked.channels);
+    return looked;
+  }
+
+  /** Twice as late each time, and never so often that looking costs. */
+  #next(app: string, processes: readonly ProcessInfo[], tookMs: number): void {
+    const lives = livesOf(processes);
+    const last = this.#turns.get(app);
+    const doubled = last?.lives === lives ? Math.min(2 * last.waitMs, UNSEEN_LOOK_MS) : UNSEEN_FIRST_LOOK_MS;
+    const waitMs = Math.max(doubled, tookMs / UNSEEN_LOOK_SHARE);
+    const nowMs = performance.now();
+    const freshToMs = nowMs + Math.max(UNSEEN_FRESH_MS, tookMs / UNSEEN_ANSWER_SHARE);
+    this.#turns.set(app, { lives, freshToMs, waitMs: doubled, atMs: nowMs + waitMs });
+  }
+}
+
+function livesOf(processes: readonly ProcessInfo[]): string {
+  return processes.map(({ process, incarnation }) => `${process}/${incarnation}`).join(" ");
+}

@@ -1,0 +1,18 @@
+/** Terminals that processes have open: an image that holds one whose other end is elsewhere can't be restored. */
+import { readdirSync, readlinkSync } from "node:fs";
+
+const TERMINAL = /^\/dev\/(pts\/\d+|tty\w*|console)$/;
+
+/** One of them; undefined where there is none, or its other end is among the processes. */
+export function terminalOf(pids: readonly number[]): string | undefined {
+  const paths = pids.flatMap(openPaths);
+  return paths.some((path) => path.endsWith("ptmx")) ? undefined : paths.find((path) => TERMINAL.test(path));
+}
+
+function openPaths(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+  } catch {
+    return []; // it has ended
+  }
+}

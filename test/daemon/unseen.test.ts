@@ -1,0 +1,167 @@
+/** Processes that exchange what no record tells of: seen, said, and never brought back as if nothing were (case 03-shared-memory). */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
+import { compile } from "../native/c-build.ts";
+import { restartable } from "../restart/restartable.ts";
+import { missing, type Rig, until, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
+let program: string;
+beforeAll(() => {
+  program = compile("unseen", ["test/native/c/unseen_helper.c"]);
+});
+
+/** Rounds that the first of the two counted, and that the second answered. */
+function counts(rig: Rig, name: string): [number, number] {
+  const last = rig.output(name).trimEnd().split("\n").at(-1);
+  const found = /wrote (\d+), answered (\d+)/.exec(last ?? "");
+  return [Number(found?.[1] ?? 0), Number(found?.[2] ?? 0)];
+}
+
+async function exchange(rig: Rig, name: string): Promise<void> {
+  const [from] = counts(rig, name);
+  await until(`${name} is answered`, () => counts(rig, name)[1] > from + 2);
+}
+
+function end(rig: Rig): Promise<void> {
+  for (const name of rig.processNames()) if (rig.cgroup(name).populated) rig.cgroup(name).kill();
+  return until("all are dead", () => rig.processNames().every((name) => !rig.cgroup(name).populated));
+}
+
+interface Status {
+  readonly processes: { readonly uncaptured: string[]; readonly unseen?: UnseenChannel[] }[];
+}
+
+restartable("case 03: two that share memory without a name are never called clean, nor imaged apart", () =>
+  withRig("shm", async (rig) => {
+    await rig.collect();
+    const name = `/${rig.app}`;
+    const a = await rig.run("a", program, "count", "first", name);
+    const b = await rig.run("b", program, "count", "second", name);
+    await exchange(rig, "a");
+    const line = await rig.cli("compute", rig.app, "--failed", "a");
+    expect([line.code, line.out]).toEqual([3, expect.stringMatching(/^b +initial +0/m)]);
+    expect(line.out).toContain(`b (process ${b}) share memory: /dev/shm${name} (deleted)`);
+    const { processes } = await rig.json<Status>("status", rig.app);
+    expect(processes.map(({ uncaptured }) => uncaptured)).toEqual([["shared-memory"], ["shared-memory"]]);
+    expect(processes[1]!.unseen).toMatchObject([{ process: "b", pid: b, other: "a", otherPid: a }]);
+    for (const args of [["--coordinated"], ["a"]]) {
+      const refused = await rig.cli("checkpoint", rig.app, ...args);
+      expect(refused.code, refused.err).toBe(4);
+      expect(refused.err).toMatch(
+        /a \(process \d+\) and b \(process \d+\) share memory.*start both under one name/s,
+      );
+    }
+    expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
+    await end(rig);
+    const restart = await rig.cli("restart", rig.app);
+    expect(restart.out, restart.err).toMatch(/tainted, 2 processes of 2 come back/);
+    await exchange(rig, "a"); // from their start: they make it anew
+    expect((await rig.cli("compute", rig.app, "--failed", "b")).code, "the new lives, too").toBe(3);
+    await end(rig);
+    // What the refusal advises.
+    await rig.run(
+      "both",
+      "sh",
+      "-c",
+      `${program} count second ${name}2 & exec ${program} count first ${name}2`,
+    );
+    await exchange(rig, "both");
+    expect((await rig.cli("checkpoint", rig.app, "both")).code).toBe(0);
+    await exchange(rig, "both");
+    const before = counts(rig, "both")[0];
+    rig.cgroup("both").kill();
+    const again = await rig.cli("restart", rig.app, "--failed", "both");
+    expect(again.out, again.err).toMatch(/^both +restore/m);
+    expect(counts(rig, "both")[0]).toBeLessThan(before);
+    await exchange(rig, "both");
+  }),
+);
+
+live("a pipe between two recorded processes is told before they run; one to somebody else is not", () =>
+  withRig("pipe", async (rig) => {
+    await rig.collect();
+    const run = (name: string, command: string): string =>
+      `"${process.execPath}" "${CLI}" run ${rig.app} ${name} -- ${command}`;
+    const pipeline = spawn(
+      "sh",
+      [
+        "-c",
+        `${run("w", "sh -c 'while sleep 0.05; do echo x; done'")} | ${run("r", "cat")} | cat >${rig.path("out")}`,
+      ],
+      { env: { ...process.env, RECOVERY_LINE_HOME: rig.home }, stdio: ["ignore", "ignore", "pipe"] },
+    );
+    let said = "";
+    pipeline.stderr.on("data", (text: Buffer) => {
+      said += text.toString();
+    });
+    const ended = once(pipeline, "close");
+    await until("both run", () => ["w", "r"].every((name) => rig.cgroup(name).populated));
+    await until("somebody says it", () => said.includes("sh -c 'ONE | OTHER'"));
+    const line = await rig.cli("compute", rig.app, "--failed", "w");
+    expect([line.code, line.out]).toEqual([3, expect.stringMatching(/talk through a pipe: pipe:\[\d+\]/)]);
+    const { processes } = await rig.json<Status>("status", rig.app);
+    // The second pipe leads to nobody who is recorded.
+    expect(processes.map(({ unseen }) => unseen?.length)).toEqual([1, 1]);
+    const none = await rig.cli("checkpoint", rig.app, "--driver", "none");
+    expect(none.out).toMatch(/^r +\d+ +none \(pipe\)/m);
+    await end(rig);
+    await ended;
+    const restart = await rig.cli("restart", rig.app);
+    expect([restart.code, restart.err]).toEqual([4, expect.stringContaining("nobody can lay the pipe")]);
+  }),
+);
+
+live("a file that one writes and another has open counts unless somebody vouches for it", () =>
+  withRig("file", async (rig) => {
+    await rig.collect();
+    const loop = "while sleep 0.1; do echo y; done";
+    const file = rig.path("file");
+    await rig.run("w", "sh", "-c", `exec 3>${file}; echo x >&3; ${loop}`);
+    await until("it is there", () => rig.output("w").includes("y"));
+    const { code } = await rig.cli(
+      "run",
+      rig.app,
+      "vouched",
+      "--trust",
+      "shared-file",
+      "--detach",
+      "--",
+      "tail",
+      "-f",
+      file,
+    );
+    expect(code).toBe(0);
+    const seen = async (): Promise<string[]> => {
+      const { processes } = await rig.json<Status>("status", rig.app);
+      return processes.map(({ uncaptured }) => uncaptured.join());
+    };
+    await until("its writer is named", async () => (await seen()).join(" ").includes("shared-file"));
+    expect(await seen(), "vouched, w").toEqual(["", "shared-file"]);
+  }),
+);
+
+const nobodyReads =
+  process.getuid!() === 0 &&
+  spawnSync("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", "test", "-r", CLI]).status === 0;
+
+test.skipIf(missing !== undefined || !nobodyReads)(
+  "a collector without rights is told by run, which has them, what root's processes share",
+  () =>
+    withRig("apart", async (rig) => {
+      chmodSync(rig.folder, 0o711); // the home's own mode keeps others out
+      await rig.collect("--user", "nobody");
+      const name = `/${rig.app}`;
+      await rig.run("a", program, "count", "first", name);
+      await rig.run("b", program, "count", "second", name);
+      await exchange(rig, "a");
+      await rig.run("c", "sleep", "60"); // root's command looks
+      const line = await rig.cli("compute", rig.app, "--failed", "a");
+      expect([line.code, line.out]).toEqual([3, expect.stringMatching(/^b +initial +0/m)]);
+    }),
+);
