@@ -105,7 +105,7 @@ async function tell(
 /** "periodic:interval=30s,…" */
 async function comparedPolicy(label: string): Promise<Compared> {
   const { loadPolicy } = await import("../policy/shipped.ts");
-  const { parseSettings } = await import("../policy/program.ts");
+  const { parseSettings } = await import("../policy/settings.ts");
   const found = /^(.*?)(?::([A-Za-z]\w*=.*))?$/.exec(label);
   const { component } = loadPolicy(found?.[1] ?? label);
   const settings = found?.[2]?.split(",") ?? [];
@@ -113,7 +113,7 @@ async function comparedPolicy(label: string): Promise<Compared> {
 }
 
 async function costModel(flags: CompareFlags): Promise<CostModel> {
-  const { constantOf } = await import("../policy/program.ts");
+  const { constantOf } = await import("../policy/settings.ts");
   const { typeOf } = await import("../policy/types.ts");
   const positive = (option: string, text: string, type: "duration" | "size"): number => {
     const value = constantOf(text, typeOf(type), `${option} ${text}`);

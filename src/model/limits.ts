@@ -204,3 +204,10 @@ export const MOMENT_TRIES = 50;
 export const MOMENT_PAUSE_MS = 40;
 /** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
 export const MAX_COMPARED_PROCESSES = 4096;
+/** Policies: their processes on a node, count, and the heap of each, in MiB. */
+export const MAX_POLICY_PROCESSES = 16;
+export const POLICY_HEAP_MIB = 32;
+/** Policies: an event that takes more of the process's own time, or of the clock's, is a hang, in ms; a process may start for longer. */
+export const POLICY_CPU_LIMIT_MS = 250;
+export const POLICY_WALL_LIMIT_MS = 2_000;
+export const POLICY_START_LIMIT_MS = 10_000;

@@ -2,14 +2,11 @@
  * The interpreter of a component, pure: facts and state in, actions and state out. It is total: no loops, every expression has a value
  * (x/0 is unbounded, 0/0 is 0, and nothing is ever "not a number"), and a handler ends after at most as many steps as it has parts.
  *
+ * It imports nothing at run time: the host sends this file's compiled text to the process that runs a policy (host-process.ts).
  * Terms become closures over one context, made once: a policy that hears of every message is asked a million times.
  */
-import { assert } from "../model/assert.ts";
-import { RecoveryLineError } from "../model/errors.ts";
 import type { Component, Instruction, Term } from "./component.ts";
-import { type Expression, ExpressionError, type NamedKind, parseExpression } from "./expression.ts";
-import { describeType, isSameType, typeOf } from "./types.ts";
-import type { EventName, LogOrder, Scope, ValueType, Who } from "./vocabulary.ts";
+import type { EventName, LogOrder, Scope, Who } from "./vocabulary.ts";
 
 /** What a policy asks for. `id`: the instruction that did; seconds, bytes. */
 export type Action = { readonly id: number } & (
@@ -49,20 +46,30 @@ type Evaluate = (run: Run) => number;
 type Perform = (run: Run) => void;
 
 const NONE: Facts = [];
+const NO_POLICY = {
+  parameters: [],
+  handlers: [] as Component["handlers"],
+  states: [] as Component["states"],
+};
+
+/** What is needed of a component to run it. */
+export type Runnable = Pick<Component, "handlers" | "states"> & {
+  readonly parameters: readonly Pick<Component["parameters"][number], "name" | "default">[];
+};
 
 export class Program {
-  readonly component: Component;
+  readonly component: Runnable;
   /** In the component's order. */
   readonly parameters: Float64Array;
   readonly #handlers = new Map<string, Perform>();
   readonly #run: Run = { facts: NONE, state: new Float64Array(0), isOwn: false, actions: [] };
 
   /** `set`: parameters that differ from their defaults. */
-  constructor(component: Component, set: ReadonlyMap<string, number> = new Map()) {
+  constructor(component: Runnable, set: ReadonlyMap<string, number> = new Map()) {
     this.component = component;
     this.parameters = new Float64Array(component.parameters.length);
     component.parameters.forEach((row, index) => {
-      this.parameters[index] = set.get(row.name) ?? this.#value(row.default);
+      this.parameters[index] = set.get(row.name) ?? this.value(row.default);
     });
     for (const { event, each, body } of component.handlers)
       this.#handlers.set(`${event} ${each}`, this.#sequence(body));
@@ -73,7 +80,7 @@ export class Program {
   }
 
   initialState(): PolicyState {
-    return Float64Array.from(this.component.states, ({ initial }) => this.#value(initial));
+    return Float64Array.from(this.component.states, ({ initial }) => this.value(initial));
   }
 
   /** What the policy does about an event. `state` is not changed. */
@@ -90,7 +97,7 @@ export class Program {
   }
 
   /** Of a term without facts and state. */
-  #value(term: Term): number {
+  value(term: Term): number {
     return this.#term(term)(this.#run);
   }
 
@@ -193,6 +200,11 @@ function number(value: number): number {
 
 const flag = (value: boolean): number => (value ? 1 : 0);
 
+/** Of a term that names nothing. */
+export function constantValue(term: Term): number {
+  return new Program(NO_POLICY).value(term);
+}
+
 function binary(word: Extract<Term[0], string>, a: Evaluate, b: Evaluate): Evaluate {
   switch (word) {
     case "or":
@@ -228,7 +240,7 @@ function binary(word: Extract<Term[0], string>, a: Evaluate, b: Evaluate): Evalu
     case "daly":
       return (run) => daly(a(run), b(run));
     default:
-      assert(false, `no term is called ${word}`);
+      throw new TypeError(`no term is called ${word}`);
   }
 }
 
@@ -243,67 +255,4 @@ export function daly(cost: number, mtbf: number): number {
   if (cost >= 2 * mtbf) return mtbf;
   const ratio = cost / (2 * mtbf);
   return number(young(cost, mtbf) * (1 + Math.sqrt(ratio) / 3 + ratio / 9) - cost);
-}
-
-/** "interval=10 s" for a component's parameters. Throws RL_USAGE. */
-export function parseSettings(component: Component, settings: readonly string[]): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const setting of settings) {
-    const at = setting.indexOf("=");
-    const name = setting.slice(0, Math.max(0, at));
-    const row = component.parameters.find((parameter) => parameter.name === name);
-    if (row === undefined) throw unknownParameter(component, setting);
-    found.set(name, constantOf(setting.slice(at + 1), typeOf(row.type), setting));
-  }
-  return found;
-}
-
-const NO_NAMES = { types: new Map<string, { kind: NamedKind; type: ValueType }>(), facts: undefined };
-
-/** "10 s" as a value of a type, in seconds or bytes. `setting`: what the message names. Throws RL_USAGE. */
-export function constantOf(text: string, type: ValueType, setting: string): number {
-  try {
-    const expression = parseExpression(text, NO_NAMES);
-    if (isSameType(expression.type, type)) return constantValue(expression);
-    throw new ExpressionError(0, `${describeType(type)} is expected, not ${describeType(expression.type)}`);
-  } catch (error) {
-    if (!(error instanceof ExpressionError)) throw error;
-    throw new RecoveryLineError(
-      "RL_USAGE",
-      `${setting}: ${error.message}`,
-      "Write it as in the policy: bound=2min.",
-    );
-  }
-}
-
-/** Of an expression without names. */
-function constantValue(expression: Expression): number {
-  const of = (one: Expression): Evaluate => {
-    const value = constantValue(one);
-    return () => value;
-  };
-  const none: Run = { facts: NONE, state: new Float64Array(0), isOwn: false, actions: [] };
-  switch (expression.kind) {
-    case "constant":
-      return expression.value;
-    case "not":
-      return constantValue(expression.operand) === 0 ? 1 : 0;
-    case "negate":
-      return -constantValue(expression.operand);
-    case "binary":
-      return binary(expression.operator, of(expression.left), of(expression.right))(none);
-    case "call":
-      return binary(expression.function, of(expression.args[0]!), of(expression.args[1]!))(none);
-    default:
-      assert(false, "a constant has no names");
-  }
-}
-
-function unknownParameter(component: Component, setting: string): RecoveryLineError {
-  const known = component.parameters.map(({ name }) => name).join(", ");
-  return new RecoveryLineError(
-    "RL_USAGE",
-    `${setting}: ${component.name} has no such parameter`,
-    known === "" ? "It has none." : `Its parameters are ${known}; write name=value.`,
-  );
 }

@@ -1,0 +1,264 @@
+/**
+ * The trusted side of policies: one process a component, epochs, budgets, restarts, fallback. It asks a policy what to do about an event and hands out
+ * only what its guard lets through; what becomes of the actions is the caller's. Nothing of a policy is believed: whatever goes wrong drops that
+ * event's actions and counts against it.
+ *
+ *   ACTIVE ─fault─► restarted with the state it had, at most 3 in 60 s ─► FALLBACK(reason)
+ *   ACTIVE ─too eager for 60 s─► FALLBACK(budget)
+ */
+import { RecoveryLineError } from "../model/errors.ts";
+import { MAX_POLICY_PROCESSES } from "../model/limits.ts";
+import { type Component, hashOf } from "./component.ts";
+import { PolicyFault, PolicyProcess, type ProcessFault } from "./host-process.ts";
+import { type Request, toWire } from "./host-protocol.ts";
+import { type Action, Program } from "./program.ts";
+import type { EventName, Scope } from "./vocabulary.ts";
+
+export type ExitReason = ProcessFault | "budget" | "unplugged" | "replaced";
+
+/** Faults within this time, ms, after which a policy is not started again, count. */
+const FAULT_WINDOW_MS = 60_000;
+const MAX_FAULTS = 3;
+/** A process takes at most one checkpoint in this time, ms; refusing for so long ends the policy. */
+const LEAST_INTERVAL_MS = 1_000;
+const EAGER_MS = 60_000;
+/** Refusals further apart than this, ms, are not one bout of eagerness. */
+const EAGER_PAUSE_MS = 5_000;
+/** Share of the time that checkpoints may hold a process still, over this window, ms. */
+const MAX_FROZEN_SHARE = 0.1;
+const FROZEN_WINDOW_MS = 60_000;
+
+/** What a process's checkpoints may cost. Times are given: ms of any clock that only goes forward. */
+export class Guard {
+  readonly #lastMs = new Map<string, number>();
+  readonly #frozen = new Map<string, (readonly [atMs: number, frozenMs: number])[]>();
+  #eagerSinceMs: number | undefined;
+  #refusedMs = Number.NEGATIVE_INFINITY;
+  /** Checkpoints that were refused, count. */
+  refused = 0;
+
+  /** May it take a checkpoint now? What may is counted as taken. */
+  allows(process: string, nowMs: number): boolean {
+    const early = nowMs - (this.#lastMs.get(process) ?? Number.NEGATIVE_INFINITY) < LEAST_INTERVAL_MS;
+    if (early || this.frozenShare(process, nowMs) > MAX_FROZEN_SHARE) {
+      this.#refuse(nowMs);
+      return false;
+    }
+    this.#lastMs.set(process, nowMs);
+    return true;
+  }
+
+  /** A checkpoint held it still. */
+  held(process: string, frozenMs: number, nowMs: number): void {
+    const known = this.#frozen.get(process) ?? [];
+    this.#frozen.set(process, [...known.filter(([at]) => nowMs - at < FROZEN_WINDOW_MS), [nowMs, frozenMs]]);
+  }
+
+  frozenShare(process: string, nowMs: number): number {
+    let sumMs = 0;
+    for (const [at, frozenMs] of this.#frozen.get(process) ?? [])
+      if (nowMs - at < FROZEN_WINDOW_MS) sumMs += frozenMs;
+    return sumMs / FROZEN_WINDOW_MS;
+  }
+
+  /** It has asked for too much for a minute. */
+  isTooEager(nowMs: number): boolean {
+    return (
+      this.#eagerSinceMs !== undefined &&
+      nowMs - this.#refusedMs <= EAGER_PAUSE_MS &&
+      this.#refusedMs - this.#eagerSinceMs >= EAGER_MS
+    );
+  }
+
+  #refuse(nowMs: number): void {
+    this.refused += 1;
+    if (this.#eagerSinceMs === undefined || nowMs - this.#refusedMs > EAGER_PAUSE_MS)
+      this.#eagerSinceMs = nowMs;
+    this.#refusedMs = nowMs;
+  }
+}
+
+/** One process a component, shared by all who plugged it; at most `MAX_POLICY_PROCESSES`. */
+export class PolicyProcesses {
+  readonly #start: (component: Component) => Promise<PolicyProcess>;
+  readonly #known = new Map<string, { users: number; process: Promise<PolicyProcess> }>();
+
+  /** `start`: other than real starts are for tests of faults. */
+  constructor(start: (component: Component) => Promise<PolicyProcess> = (one) => PolicyProcess.start(one)) {
+    this.#start = start;
+  }
+
+  /** Throws RL_LIMIT, PolicyFault. Who takes it lets it go. */
+  async take(component: Component): Promise<PolicyProcess> {
+    const hash = hashOf(component);
+    const known = this.#known.get(hash);
+    if (known === undefined && this.#known.size >= MAX_POLICY_PROCESSES)
+      throw new RecoveryLineError(
+        "RL_LIMIT",
+        `${MAX_POLICY_PROCESSES} policies run on this node, as many as may`,
+        "Unplug one first.",
+      );
+    const entry = known ?? { users: 0, process: this.#start(component) };
+    this.#known.set(hash, entry);
+    entry.users += 1;
+    try {
+      return await entry.process;
+    } catch (error) {
+      await this.release(component);
+      throw error;
+    }
+  }
+
+  /** The one that runs, or a new one in place of one that failed. Throws PolicyFault. */
+  async running(component: Component): Promise<PolicyProcess> {
+    const entry = this.#known.get(hashOf(component));
+    if (entry === undefined) throw new TypeError("nobody has taken this component's process");
+    const before = entry.process;
+    const process = await before.catch(() => undefined);
+    if (process?.running === true) return process;
+    if (entry.process === before) entry.process = this.#start(component); // of several who find it dead one starts it
+    return entry.process;
+  }
+
+  async release(component: Component): Promise<void> {
+    const hash = hashOf(component);
+    const entry = this.#known.get(hash);
+    if (entry === undefined) return;
+    entry.users -= 1;
+    if (entry.users > 0) return;
+    this.#known.delete(hash);
+    const process = await entry.process.catch(() => undefined);
+    await process?.close();
+  }
+}
+
+/** Facts of one process, or of the node, in the component's order; booleans are 0 and 1. */
+export interface FactRow {
+  /** Whose; "" for the node. */
+  readonly process: string;
+  readonly facts: readonly number[];
+}
+
+export interface Asked {
+  readonly process: string;
+  readonly action: Action;
+  /** Of the policy that asked; what comes with an older one is dropped. */
+  readonly epoch: number;
+}
+
+/** One policy of one application. */
+export class PluggedPolicy {
+  readonly component: Component;
+  readonly epoch: number;
+  readonly #processes: PolicyProcesses;
+  readonly #parameters: readonly number[];
+  readonly #initial: Float64Array;
+  readonly #states = new Map<string, Float64Array>();
+  readonly #faultsMs: number[] = [];
+  readonly #now: () => number;
+  #sequence = 0;
+  #over: ExitReason | undefined;
+  #why = "";
+
+  private constructor(
+    component: Component,
+    processes: PolicyProcesses,
+    set: ReadonlyMap<string, number>,
+    epoch: number,
+    now: () => number,
+  ) {
+    const program = new Program(component, set);
+    this.component = component;
+    this.epoch = epoch;
+    this.#processes = processes;
+    this.#parameters = [...program.parameters];
+    this.#initial = program.initialState();
+    this.#now = now;
+  }
+
+  /** Throws RL_NOT_SUPPORTED where the policy can't run on unmodified programs, RL_LIMIT, PolicyFault; nothing is left behind then. */
+  static async plug(
+    component: Component,
+    processes: PolicyProcesses,
+    options: { set?: ReadonlyMap<string, number>; epoch: number; now?: () => number },
+  ): Promise<PluggedPolicy> {
+    const { live } = component.refused;
+    if (live.length > 0)
+      throw new RecoveryLineError(
+        "RL_NOT_SUPPORTED",
+        `not supported here: ${component.name} needs ${live.join(", ")}, which unmodified programs do not have`,
+        "Take another policy; `recovery-line policy list --json` says where each runs.",
+      );
+    const { set = new Map(), epoch, now = () => performance.now() } = options;
+    const made = new PluggedPolicy(component, processes, set, epoch, now);
+    await processes.take(component);
+    return made;
+  }
+
+  /** Why it decides nothing any more; undefined: it does. */
+  get over(): { readonly reason: ExitReason; readonly why: string } | undefined {
+    return this.#over === undefined ? undefined : { reason: this.#over, why: this.#why };
+  }
+
+  /** Faults of the last minute, count. */
+  get faults(): number {
+    return this.#faultsMs.length;
+  }
+
+  state(process: string): Float64Array {
+    const own = Float64Array.from(this.#states.get(process) ?? this.#initial);
+    const node = this.#states.get("") ?? this.#initial;
+    this.component.states.forEach(({ each }, at) => {
+      if (each === "node") own[at] = node[at]!;
+    });
+    return own;
+  }
+
+  /** What it wants done about an event. A fault of it is nothing: it counts, and may be the last. */
+  async handle(event: EventName, each: Scope, rows: readonly FactRow[]): Promise<Asked[]> {
+    if (this.#over !== undefined || rows.length === 0) return [];
+    if (!this.component.handlers.some((one) => one.event === event && one.each === each)) return [];
+    try {
+      const process = await this.#processes.running(this.component);
+      const answer = await process.ask(this.#request(event, each, rows));
+      if (this.#over !== undefined) return []; // it was unplugged meanwhile
+      return answer.rows.flatMap(({ actions, state }, at) => {
+        const { process: name } = rows[at]!;
+        this.#states.set(name, state);
+        this.#states.set("", state);
+        return actions.map((action) => ({ process: name, action, epoch: this.epoch }));
+      });
+    } catch (error) {
+      if (!(error instanceof PolicyFault)) throw error;
+      this.#failed(error);
+      return [];
+    }
+  }
+
+  /** It ends; what was asked of it and is still to come is dropped. */
+  async end(reason: ExitReason, why: string): Promise<void> {
+    if (this.#over !== undefined) return;
+    this.#over = reason;
+    this.#why = why;
+    await this.#processes.release(this.component);
+  }
+
+  #request(event: EventName, each: Scope, rows: readonly FactRow[]): Request {
+    this.#sequence += 1;
+    return {
+      sequence: this.#sequence,
+      epoch: this.epoch,
+      event,
+      each,
+      parameters: this.#parameters.map(toWire),
+      rows: rows.map(({ process, facts }) => [facts.map(toWire), Array.from(this.state(process), toWire)]),
+    };
+  }
+
+  #failed({ fault, message }: PolicyFault): void {
+    const nowMs = this.#now();
+    while (this.#faultsMs.length > 0 && nowMs - this.#faultsMs[0]! >= FAULT_WINDOW_MS) this.#faultsMs.shift();
+    this.#faultsMs.push(nowMs);
+    if (this.#faultsMs.length > MAX_FAULTS) void this.end(fault, message);
+  }
+}
