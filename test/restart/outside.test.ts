@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
@@ -150,7 +151,11 @@ live("a process of another application is outside, and status says which", () =>
         outcome: "clean",
       });
     } finally {
-      process.kill(Number(asked.out), "SIGKILL");
+      const cgroup = new ProcessCgroup(other, "client");
+      await until("the other application is gone", () => {
+        if (cgroup.populated) cgroup.kill();
+        return cgroup.remove();
+      });
     }
   }),
 );
