@@ -183,6 +183,8 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
     struct process_state *state;
     struct sock *peer;
 
+    if (!end && is_checkpointer(sk))
+        return 0;
     if (open && !(end && unix_named(end)))
         end = unix_end(sk, 1);
     if (end && unix_named(end)) {

@@ -55,6 +55,27 @@ static __always_inline struct sock *unix_peer(struct sock *sk) {
     return unix ? unix->peer : 0;
 }
 
+/*
+ * While CRIU dumps a process it runs code of its own inside, which speaks over a seqpacket pair whose other
+ * end is named \0/crtools-pr-…: that is no message of the process, and no image holds it.
+ */
+static __always_inline int is_checkpointer(struct sock *sk) {
+    static const char prefix[12] = "\0/crtools-pr";
+    struct sock *peer = unix_peer(sk);
+    struct unix_sock *other = peer ? bpf_skc_to_unix_sock(peer) : 0;
+    struct unix_address *address = other ? other->addr : 0;
+    char name[sizeof(prefix)] = {};
+
+    if (!address || sk->sk_type != SOCK_SEQPACKET)
+        return 0;
+    if (bpf_core_read(name, sizeof(name), &address->name[0].sun_path))
+        return 0;
+    for (unsigned i = 0; i < sizeof(prefix); i++)
+        if (name[i] != prefix[i])
+            return 0;
+    return 1;
+}
+
 static __always_inline struct unix_end *unix_other_end(struct sock *sk) {
     struct sock *peer = unix_peer(sk);
 

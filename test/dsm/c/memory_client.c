@@ -22,7 +22,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "../../../native/include/recovery_ring.h"
 #include "../../../native/ring/ring_write.h"
+
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+#define LAYOUT TEXT(RECOVERY_RING_LAYOUT_VERSION)
 
 static struct ring_writer writer;
 static uint64_t counter;
@@ -104,9 +109,10 @@ int main(int argc, char **argv) {
     if (strcmp(mode, "file") == 0 || strcmp(mode, "unsealed") == 0)
         ring = odd_descriptor(mode);
     if (strcmp(mode, "hello") == 0)
-        say("{\"version\":2,\"application\":\"../x\",\"rank\":1}", ring);
+        say("{\"version\":" LAYOUT ",\"application\":\"../x\",\"rank\":1}", ring);
     else
-        say("{\"version\":2,\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}", ring);
+        say("{\"version\":" LAYOUT ",\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}",
+            ring);
     misbehave(mode);
     char end;
     if (strcmp(mode, "half") == 0 && read(STDIN_FILENO, &end, 1) == 1)
