@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { RECORD_FIELDS, RECORD_OFFSET, SLOT_BYTES } from "../../src/format/ring-layout.ts";
+import { RECORD_FIELDS, RECORD_OFFSET, RingKind, SLOT_BYTES } from "../../src/format/ring-layout.ts";
 import { decodeRecords, makeRecordColumns } from "../../src/format/ring-record.ts";
 import { RecoveryLineError } from "../../src/model/errors.ts";
 import { MAX_OFFSET } from "../../src/model/limits.ts";
@@ -89,7 +89,8 @@ test(`any bytes: valid rows or RL_BAD_RECORD, never anything else (seed ${seed})
 });
 
 test("after a bad record the caller goes on behind it", () => {
-  const slots = [1, 0, 2, 9, 1].map((kind, index) => ({ kind, begin: index }));
+  const unknown = Math.max(...Object.values(RingKind)) + 1;
+  const slots = [1, 0, 2, unknown, 1].map((kind, index) => ({ kind, begin: index }));
   const words = new Uint32Array(encodeSlots(slots).buffer);
   const columns = makeRecordColumns(5);
   const seen: number[] = [];
