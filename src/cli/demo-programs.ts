@@ -81,7 +81,7 @@ function server(
 function subscriber(port: number, file: string): string {
   return [
     `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3`,
-    `cat <&3 >'${file}'; exec sleep ${STAY_S}`,
+    `cat <&3 >>'${file}'; exec sleep ${STAY_S}`,
   ].join("\n");
 }
 
