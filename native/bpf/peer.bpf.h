@@ -15,6 +15,7 @@
 #define RECOVERY_PEER_BPF_H
 
 #include "emit.bpf.h"
+#include "whose.bpf.h"
 #include <bpf/bpf_endian.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -182,59 +183,6 @@ static __noinline __attribute__((unused)) int end_was_strange(uint32_t local, ui
 
 /* ---- whose a socket is ---- */
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct kernfs_node___made {
-    uint64_t id;
-};
-struct cgroup___made {
-    int level;
-    struct kernfs_node___made *kn;
-    struct cgroup___made *ancestors[]; /* Linux 6.1 */
-};
-struct cgroup___ids {
-    int level;
-    uint64_t ancestor_ids[];
-};
-struct sock_cgroup_data___made {
-    struct cgroup___made *cgroup;
-};
-struct sock___made {
-    struct sock_cgroup_data___made sk_cgrp_data;
-};
-struct css_set___made {
-    struct cgroup___made *dfl_cgrp;
-};
-struct task_struct___made {
-    struct css_set___made *cgroups;
-    struct task_struct___made *group_leader;
-    uint64_t start_boottime;
-};
-#pragma clang attribute pop
-
-/* The cgroup that made the socket; of one that was accepted, its listener. */
-static __always_inline struct cgroup___made *made_in(const struct sock *sk) {
-    return BPF_CORE_READ((struct sock___made *)sk, sk_cgrp_data.cgroup);
-}
-
-/* Id of the ancestor at a level; 0: it lies above. */
-static __always_inline uint64_t ancestor_at(const struct cgroup___made *cgroup, uint32_t level) {
-    struct cgroup___made *ancestor = 0;
-    uint64_t id = 0;
-
-    if (!cgroup || BPF_CORE_READ(cgroup, level) < (int)level)
-        return 0;
-    if (bpf_core_field_exists(cgroup->ancestors)) {
-        bpf_core_read(&ancestor, sizeof(ancestor), &cgroup->ancestors[level]);
-        return BPF_CORE_READ(ancestor, kn, id);
-    }
-    bpf_core_read(&id, sizeof(id), &((struct cgroup___ids *)cgroup)->ancestor_ids[level]);
-    return id;
-}
-
-static __always_inline uint64_t process_cgroup(const struct cgroup___made *cgroup) {
-    return ancestor_at(cgroup, cgroup_level);
-}
-
 /* Recorded, or a neighbour of `process`: it may be of its application, and recorded later. */
 static __noinline int may_be_inside(const struct cgroup___made *cgroup, uint64_t process) {
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
@@ -245,15 +193,6 @@ static __noinline int may_be_inside(const struct cgroup___made *cgroup, uint64_t
     if (bpf_map_lookup_elem(&processes, &its))
         return 1;
     return !state || ancestor_at(cgroup, cgroup_level - 1) == state->parent;
-}
-
-static __always_inline struct cgroup___made *cgroup_of(const struct task_struct *task) {
-    return BPF_CORE_READ((struct task_struct___made *)task, cgroups, dfl_cgrp);
-}
-
-/* When its first thread began: with the process id it names a program for good. */
-static __always_inline uint64_t task_began(const struct task_struct *task) {
-    return BPF_CORE_READ((struct task_struct___made *)task, group_leader, start_boottime);
 }
 
 /* A task that is not recorded holds, or closes, a socket that nobody recorded has made or used, with this

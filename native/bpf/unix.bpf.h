@@ -8,6 +8,7 @@
 #define RECOVERY_UNIX_BPF_H
 
 #include "emit.bpf.h"
+#include "whose.bpf.h"
 #include "../loader/told.h"
 
 enum unix_flag {
@@ -142,68 +143,19 @@ static __always_inline uint32_t unix_open_bit(struct sock *sk) {
 
 /* ---- who listens ---- */
 
-enum { PIDTYPE_TGID = 1 };
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct hlist_node___of {
-    struct hlist_node___of *next;
-};
-struct hlist_head___of {
-    struct hlist_node___of *first;
-};
-struct pid___of {
-    struct hlist_head___of tasks[4];
-};
-struct sock___peer {
-    struct pid___of *sk_peer_pid;
-};
-struct kernfs_node___of {
-    uint64_t id;
-};
-struct cgroup___of {
-    int level;
-    struct kernfs_node___of *kn;
-    struct cgroup___of *ancestors[];
-};
-struct css_set___of {
-    struct cgroup___of *dfl_cgrp;
-};
-struct task_struct___of {
-    struct hlist_node___of pid_links[4];
-    struct css_set___of *cgroups;
-};
-#pragma clang attribute pop
-
-/* The process that called listen(), as the connector's socket remembers it; 0: over, or unknown here. */
-static __always_inline uint64_t unix_listening(struct sock *sk) {
-    struct pid___of *pid = BPF_CORE_READ((struct sock___peer *)sk, sk_peer_pid);
-    struct hlist_node___of *link = BPF_CORE_READ(pid, tasks[PIDTYPE_TGID].first);
-    struct task_struct___of *task;
-    struct cgroup___of *cgroup;
-    int level;
-
-    if (!link)
-        return 0;
-    task = (void *)link - bpf_core_field_offset(struct task_struct___of, pid_links[PIDTYPE_TGID]);
-    cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
-    level = BPF_CORE_READ(cgroup, level);
-    if (level > (int)cgroup_level && bpf_core_field_exists(cgroup->ancestors))
-        bpf_probe_read_kernel(&cgroup, sizeof(cgroup),
-                              (void *)cgroup + bpf_core_field_offset(struct cgroup___of, ancestors) +
-                                  cgroup_level * sizeof(void *));
-    return BPF_CORE_READ(cgroup, kn, id);
-}
-
 /*
  * Nobody has accepted it yet: it is the listener's as long as nobody uses it. If it is closed untouched, its
  * connector is told so, and only the listener can have done it.
  */
 static __always_inline void unix_lend_to_listener(struct sock *sk, struct unix_end *other) {
-    uint64_t listening;
     struct process_state *state;
+    struct task_struct *task;
+    uint64_t listening;
 
     if (other->owner || unix_open_bit(sk) != CAPTURE_OPEN_SENT)
         return;
-    listening = unix_listening(sk);
+    task = peer_task(sk);
+    listening = task ? process_cgroup(cgroup_of(task)) : 0;
     state = listening ? bpf_map_lookup_elem(&processes, &listening) : 0;
     if (!state || __sync_val_compare_and_swap(&other->owner, 0, listening))
         return;

@@ -12,26 +12,6 @@
 #include "unix.bpf.h"
 #include "peer.bpf.h"
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct hlist_node___connector {
-    struct hlist_node___connector *next, **pprev;
-};
-struct hlist_head___connector {
-    struct hlist_node___connector *first;
-};
-struct pid___connector {
-    struct hlist_head___connector tasks[4];
-};
-struct sock___connector {
-    struct pid___connector *sk_peer_pid;
-};
-struct task_struct___connector {
-    struct hlist_node___connector pid_links[4];
-};
-#pragma clang attribute pop
-
-#define PIDTYPE_TGID 1
-
 /* Recorded here, of somebody who is not recorded, and `bit` of that is not told yet. */
 static __always_inline int unix_peer_untold(const struct unix_end *end, const struct unix_end *other,
                                             uint32_t bit) {
@@ -68,17 +48,6 @@ static __noinline int unix_stranger_has(struct sock *sk, const struct task_struc
     return unix_tell_stranger(peer, end, task, bit);
 }
 
-/* Whoever called connect(), while it lives. */
-static __always_inline struct task_struct *unix_connector(const struct sock *sk) {
-    struct pid___connector *pid = BPF_CORE_READ((struct sock___connector *)sk, sk_peer_pid);
-    struct hlist_node___connector *node = pid ? BPF_CORE_READ(pid, tasks[PIDTYPE_TGID].first) : 0;
-
-    return node ? (struct task_struct *)((char *)node -
-                                         bpf_core_field_offset(struct task_struct___connector, pid_links) -
-                                         PIDTYPE_TGID * sizeof(*node))
-                : 0;
-}
-
 static __always_inline int unix_stranger_connected(struct sock *sk) {
     struct unix_end *end = sk ? bpf_sk_storage_get(&unix_ends, sk, 0, 0) : 0;
     struct sock *peer = end ? unix_peer(sk) : 0;
@@ -87,7 +56,7 @@ static __always_inline int unix_stranger_connected(struct sock *sk) {
 
     if (!unix_peer_untold(end, other, UNIX_PEER_TOLD) || unix_open_bit(sk) != CAPTURE_OPEN_RECEIVED)
         return 0;
-    task = unix_connector(sk);
+    task = peer_task(sk);
     if (!task || may_be_inside(made_in(peer), end->owner) || may_be_inside(cgroup_of(task), end->owner))
         return 0;
     return unix_tell_stranger(sk, end, task,

@@ -308,6 +308,15 @@ static void case_open_waits_for_accept(void) {
 
 static struct sockaddr_un name;
 
+static int bound_unix(void) {
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    name.sun_family = AF_UNIX;
+    snprintf(name.sun_path + 1, 90, "recovery-line-test-%d", (int)getpid());
+    CHECK(bind(fd, (struct sockaddr *)&name, sizeof(name)) == 0);
+    return fd;
+}
+
 static void accept_unix(int fd, struct told *told) {
     const int one = accept(fd, NULL, NULL);
     CHECK(one >= 0);
@@ -329,14 +338,11 @@ static void connect_unix(int fd, struct told *told) {
 }
 
 static void open_unix(int client_is_bound) {
-    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    const int listener = bound_unix();
 
     credentials = client_is_bound;
-
     set_up();
-    name.sun_family = AF_UNIX;
-    snprintf(name.sun_path + 1, 90, "recovery-line-test-open-%d", (int)getpid());
-    CHECK(bind(listener, (struct sockaddr *)&name, sizeof(name)) == 0 && listen(listener, 1) == 0);
+    CHECK(listen(listener, 1) == 0);
     struct actor *client = new_actor(1), *server = new_actor(1);
     start(server, accept_unix, dup(listener));
     start(client, connect_unix, -1);
@@ -377,14 +383,11 @@ static void connect_in_vain(int fd, struct told *told) {
 /* It learns from nobody but the listener that nothing will come of it, and that one is known by nothing else.
  */
 static void untouched_by_listener(int accepts) {
-    const int listener = socket(AF_UNIX, SOCK_STREAM, 0);
-
     needs_each_call();
+    const int listener = bound_unix();
+
     accepts_first = accepts;
     set_up();
-    name.sun_family = AF_UNIX;
-    snprintf(name.sun_path + 1, 90, "recovery-line-test-vain-%d", (int)getpid());
-    CHECK(bind(listener, (struct sockaddr *)&name, sizeof(name)) == 0);
     struct actor *client = new_actor(1), *server = new_actor(1);
     start(server, listen_and_close, listener);
     reached(server, 1);
