@@ -2,14 +2,14 @@
  * What stands in the way of images, looked for before anything is touched: what CRIU would find out half way, when the processes that
  * are to come back are dead already. One sentence each: what, where, who, what to do.
  */
-import { constants, lstatSync, readFileSync, type Stats, statSync } from "node:fs";
+import { constants, lstatSync, type Stats, statSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
 import { type ImageListener, type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
 import { listenersHere } from "./open-connections.ts";
 import { isChangedInside, type OpenFile } from "./open-files.ts";
 import type { RestartPlan, Target } from "./plan.ts";
-import { holderOf } from "./process-tree.ts";
+import { holderOf, programName } from "./process-tree.ts";
 
 type Restored = Extract<Target, { action: "restore" }>;
 
@@ -143,7 +143,7 @@ function listenerObstacle(listener: ImageListener, gone: ReadonlySet<number>): s
   const who =
     pid === undefined
       ? "somebody in another network namespace or without a process"
-      : `process ${pid} (${nameOf(pid)})`;
+      : `process ${pid} (${programName(pid)})`;
   return [`port ${listener.port} is taken by ${who}: end it`];
 }
 
@@ -163,14 +163,6 @@ function idObstacle(id: number, gone: ReadonlySet<number>): string[] {
   const holder = holderOf(id);
   if (holder === undefined || gone.has(holder)) return [];
   return [
-    `process id ${id} is in use by process ${holder} (${nameOf(holder)}), and the image needs it: end it`,
+    `process id ${id} is in use by process ${holder} (${programName(holder)}), and the image needs it: end it`,
   ];
-}
-
-function nameOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
-  } catch {
-    return "?";
-  }
 }

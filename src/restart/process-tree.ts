@@ -24,6 +24,15 @@ export function startTicksOf(pid: number): number | undefined {
   return fields === undefined || isZombie(fields) ? undefined : Number(fields[START_TICKS]);
 }
 
+/** What a process runs, as the kernel names it; "?" where it is gone. */
+export function programName(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  } catch {
+    return "?";
+  }
+}
+
 /** Session of a process; undefined where it is gone. */
 export function sessionOf(pid: number): number | undefined {
   const session = statFields(pid)?.[3];

@@ -1,6 +1,7 @@
 /** Who else has to do with a tree: other trees that overlap it, and processes of others that have something below it open. */
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { RecoveryLineError } from "../../model/errors.ts";
+import { programName } from "../process-tree.ts";
 import { type ByteString, byteString, shown } from "./tree-entry.ts";
 
 export interface NamedTree {
@@ -53,7 +54,7 @@ export function foreignUsers(root: string, own: ReadonlySet<number>): TreeUser[]
       const use = uses.find(({ writes }) => writes) ?? uses[0];
       return use === undefined
         ? []
-        : [{ ...use, pid: Number(pid), name: nameOf(pid), path: shown(use.path) }];
+        : [{ ...use, pid: Number(pid), name: programName(Number(pid)), path: shown(use.path) }];
     });
 }
 
@@ -104,14 +105,6 @@ function mapped(pid: string): Use[] {
       });
   } catch {
     return [];
-  }
-}
-
-function nameOf(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
-  } catch {
-    return "?";
   }
 }
 
