@@ -1,6 +1,7 @@
 // bench: what capturing adds to one send or receive, beside the same call without capture
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
 import { KernelSource } from "../src/ring/kernel-source.ts";
 import { compile } from "../test/native/c-build.ts";
@@ -17,7 +18,7 @@ const PIN_DIR = `/sys/fs/bpf/rl-bench-capture-${process.pid}`;
  * not selected: ours, the process is not recorded. selected: it is.
  */
 type Mode = "off" | "empty" | "filter" | "not selected" | "selected";
-type Kind = "tcp" | "unix";
+type Kind = "tcp" | "unix" | "short";
 
 /** A program in a cgroup of its own that sends bytes to itself on demand. */
 class Worker {
@@ -32,7 +33,7 @@ class Worker {
     this.#lines = createInterface({ input: this.#child.stdout! });
   }
 
-  /** CPU time in ns of one send and one receive together, over a new connection. */
+  /** CPU time in ns of one send and one receive together, over a new connection; of "short", of one connection made and closed. */
   async run(kind: Kind, pairs: number): Promise<number> {
     const line = once(this.#lines, "line");
     this.#child.stdin?.write(`${kind} ${pairs}\n`);
@@ -66,16 +67,23 @@ const MODES: readonly { readonly mode: Mode; readonly variant: string; readonly 
   { mode: "selected", variant: "", selected: true },
 ];
 
+type Loaded = Omit<(typeof MODES)[number], "mode"> & { readonly mode?: Mode };
+
 async function attached(
   worker: Worker,
   kind: Kind,
   cgroupId: number,
-  { mode, variant, selected }: (typeof MODES)[number],
+  { mode, variant, selected }: Loaded,
+  pairs = PAIRS,
+  before = (): void => {},
+  after = (): void => {},
 ): Promise<number> {
   const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2, variant });
   try {
     source.select(cgroupId, selected, 1);
-    const ns = await worker.run(kind, PAIRS);
+    before();
+    const ns = await worker.run(kind, pairs);
+    after();
     const read = readAll(source);
     if (mode === "selected" && read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
     if (source.counters().lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
@@ -135,6 +143,98 @@ async function figures(worker: Worker, kind: Kind, label: string, cgroupId: numb
   ];
 }
 
+/* ---- the programs alone, by the kernel's own account: whatever else the machine does is not in it ---- */
+
+const STATS = "/proc/sys/kernel/bpf_stats_enabled";
+const SHORT = 5_000;
+const PROGRAM_ROUNDS = 5;
+/** Which program runs, while what is done: by a process that is recorded, or by one that is not. */
+const RUNS: readonly {
+  readonly kind: Kind;
+  readonly selected: boolean;
+  readonly programs: readonly string[];
+}[] = [
+  { kind: "tcp", selected: true, programs: ["sock_sent", "sock_received"] },
+  { kind: "tcp", selected: false, programs: ["sock_sent", "sock_received"] },
+  { kind: "unix", selected: true, programs: ["sock_sent", "sock_received"] },
+  { kind: "short", selected: true, programs: ["tcp_state", "tcp_destroyed", "socket_released"] },
+  { kind: "short", selected: false, programs: ["tcp_state", "tcp_destroyed"] },
+];
+
+interface Runs {
+  readonly run_time_ns?: number;
+  readonly run_cnt?: number;
+}
+
+function runsOf(program: string): { ns: number; runs: number } {
+  const path = `${PIN_DIR}/prog_${program}`;
+  if (!existsSync(path)) return { ns: 0, runs: 0 };
+  const text = execFileSync("bpftool", ["-j", "prog", "show", "pinned", path], { encoding: "utf8" });
+  const { run_time_ns = 0, run_cnt = 0 } = JSON.parse(text) as Runs;
+  return { ns: run_time_ns, runs: run_cnt };
+}
+
+/** ns a run of each program, in one round. */
+async function programRound(
+  worker: Worker,
+  cgroupId: number,
+  { kind, selected, programs }: (typeof RUNS)[number],
+  variant: string,
+): Promise<number[]> {
+  let first = programs.map(runsOf);
+  let last = first;
+  const loaded = { variant, selected };
+  const pairs = kind === "short" ? SHORT : PAIRS;
+  await attached(
+    worker,
+    kind,
+    cgroupId,
+    loaded,
+    pairs,
+    () => {
+      first = programs.map(runsOf);
+    },
+    () => {
+      last = programs.map(runsOf);
+    },
+  );
+  return programs.map((_, n) => (last[n]!.ns - first[n]!.ns) / (last[n]!.runs - first[n]!.runs));
+}
+
+async function programFigures(
+  worker: Worker,
+  cgroupId: number,
+  run: (typeof RUNS)[number],
+): Promise<Figure[]> {
+  const ours: number[][] = [];
+  const empty: number[][] = [];
+  for (let n = 0; n < PROGRAM_ROUNDS; n += 1) {
+    empty.push(await programRound(worker, cgroupId, run, "floor=1"));
+    ours.push(await programRound(worker, cgroupId, run, ""));
+  }
+  return run.programs.map((program, at) => ({
+    name: `${program}, ${run.kind === "short" ? "short connections" : run.kind}, ${run.selected ? "selected" : "not selected"}`,
+    value: medianOf(ours.map((one) => one[at]!)),
+    unit: "ns a run",
+    ...(run.kind === "short"
+      ? {}
+      : { floor: { name: "that does nothing", value: medianOf(empty.map((one) => one[at]!)) } }),
+  }));
+}
+
+/** The kernel's account takes time itself (in the floor as well), so nothing else is measured meanwhile. */
+async function accounted(worker: Worker, cgroupId: number): Promise<Figure[]> {
+  const before = readFileSync(STATS, "utf8");
+  const figures: Figure[] = [];
+  writeFileSync(STATS, "1");
+  try {
+    for (const run of RUNS) figures.push(...(await programFigures(worker, cgroupId, run)));
+  } finally {
+    writeFileSync(STATS, before);
+  }
+  return figures;
+}
+
 ensureBpffs();
 const cgroups = new TestCgroups("rl-bench-capture");
 const cgroupId = cgroups.make("worker");
@@ -143,6 +243,7 @@ try {
   const tcp = await figures(worker, "tcp", "TCP", cgroupId);
   const unix = await figures(worker, "unix", "AF_UNIX", cgroupId);
   report(`cost of capture, ${ROUNDS} rounds of ${PAIRS} pairs`, [...tcp, ...unix]);
+  report("the programs alone, by the kernel's account", await accounted(worker, cgroupId));
 } finally {
   await worker.end();
   await cgroups.remove();

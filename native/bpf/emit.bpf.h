@@ -35,18 +35,34 @@ struct holder {
     uint32_t incarnation;
 };
 
+/* No call: arrays are looked up in place. */
+static __always_inline const struct filter_slot *filter_slot(uint64_t process) {
+    uint32_t slot = process & (CAPTURE_FILTER_ENTRIES - 1);
+
+    return bpf_map_lookup_elem(&filter, &slot);
+}
+
 /* The hot way out for everybody who is not recorded. */
-static __always_inline struct process_state *selected(uint64_t *process) {
-    uint32_t slot, *maybe;
+static __always_inline const struct filter_slot *maybe_selected(uint64_t *process) {
+    const struct filter_slot *slot;
 
     if (hooks_floor == FLOOR_EMPTY)
         return 0;
     *process = bpf_get_current_ancestor_cgroup_id(cgroup_level);
-    slot = *process & (CAPTURE_FILTER_ENTRIES - 1);
-    maybe = bpf_map_lookup_elem(&filter, &slot); /* no call: arrays are looked up in place */
-    if (!maybe || !*maybe || hooks_floor == FLOOR_FILTER)
-        return 0;
-    return bpf_map_lookup_elem(&processes, process);
+    slot = filter_slot(*process);
+    return slot && slot->ever && hooks_floor != FLOOR_FILTER ? slot : 0;
+}
+
+static __always_inline struct process_state *selected(uint64_t *process) {
+    return maybe_selected(process) ? bpf_map_lookup_elem(&processes, process) : 0;
+}
+
+/* The process is recorded, in the incarnation that has used this end: without a look into the hash. */
+static __always_inline int selected_as(const struct filter_slot *slot, uint64_t process, uint64_t owner,
+                                       uint32_t incarnation) {
+    const volatile struct filter_slot *now = slot;
+
+    return owner == process && now->process == process && now->incarnation == incarnation;
 }
 
 static __always_inline int left_out(void) {
@@ -76,6 +92,7 @@ static __always_inline int advance(uint64_t *mark, uint64_t end, const struct ho
 #pragma clang loop unroll(disable)
     for (int tries = 0; tries < ADVANCE_TRIES; tries++) {
         uint64_t from = *(volatile uint64_t *)mark, length = end - from;
+        struct cpu_counters *cpu;
         struct recovery_record *r;
 
         if (end <= from)
@@ -91,8 +108,9 @@ static __always_inline int advance(uint64_t *mark, uint64_t end, const struct ho
         }
         range->begin = from;
         range->length = length;
-        fill_record(r, holder->process, holder->incarnation, range);
-        submit_record(&ring, ring_bytes, cpu_counters(), r);
+        cpu = cpu_counters();
+        fill_record(r, cpu, holder->process, holder->incarnation, range);
+        submit_record(&ring, ring_bytes, cpu, r);
         return from + length < end;
     }
     return 1;
@@ -122,6 +140,7 @@ static __always_inline void raise(uint64_t *value, uint64_t to) {
 /* The one unit of an opening or ending, once. */
 static __always_inline int tell(uint32_t *told, uint32_t bit, const struct holder *holder,
                                 struct range *range) {
+    struct cpu_counters *cpu = cpu_counters();
     struct recovery_record *r;
 
     if (*(volatile uint32_t *)told & bit)
@@ -135,8 +154,8 @@ static __always_inline int tell(uint32_t *told, uint32_t bit, const struct holde
     }
     range->begin = 0;
     range->length = 1;
-    fill_record(r, holder->process, holder->incarnation, range);
-    submit_record(&ring, ring_bytes, cpu_counters(), r);
+    fill_record(r, cpu, holder->process, holder->incarnation, range);
+    submit_record(&ring, ring_bytes, cpu, r);
     return 0;
 }
 

@@ -26,7 +26,7 @@ struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, CAPTURE_FILTER_ENTRIES);
     __type(key, uint32_t);
-    __type(value, uint32_t);
+    __type(value, struct filter_slot);
 } filter __weak SEC(".maps");
 
 struct {

@@ -70,13 +70,14 @@ static __always_inline int end_put(const struct end_key *key, const struct end_n
                           .begin = note->peer,
                           .length = note->tgid};
     struct recovery_record *r = reserve(RECOVERY_PEER);
+    struct cpu_counters *cpu = cpu_counters();
 
     if (!r)
         return 1;
-    fill_record(r, note->process, note->incarnation, &range);
+    fill_record(r, cpu, note->process, note->incarnation, &range);
     if (address)
         fill_address(r, note);
-    submit_record(&ring, ring_bytes, cpu_counters(), r);
+    submit_record(&ring, ring_bytes, cpu, r);
     return 0;
 }
 

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 8
+#define CAPTURE_MAP_VERSION 9
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -107,15 +107,24 @@ struct end_note {
  * is told when it closes, or is on another host. */
 #define MAX_SOUGHT 3u
 
-/* Map `filter`: at a cgroup id modulo its size a 0 says that no cgroup with such an id was ever selected. It
- * is set before the process's entry and never cleared, so it can't say so wrongly; it spares nearly everybody
- * else the look into a hash. */
+/* Map `filter`, at a cgroup id modulo its size. It spares nearly everybody the look into a hash: where `ever`
+ * is 0, no cgroup with such an id was selected. That is set before the process's entry and never cleared, so
+ * it can't say so wrongly. `process`, where it isn't 0, is one that is recorded, in this incarnation: that is
+ * set after the process's entry and cleared before it changes or goes. Of two with one place the second has
+ * none. */
 #define CAPTURE_FILTER_ENTRIES 8192u
+struct filter_slot {
+    uint64_t process;
+    uint32_t incarnation;
+    uint32_t ever;
+};
 
 /* Map `counters`, one element per CPU. */
 struct cpu_counters {
     uint64_t committed[RECOVERY_KIND_COUNT];
     uint64_t lost[RECOVERY_KIND_COUNT]; /* found no room; told by others later */
+    uint64_t time_ns;                   /* when it was looked at last, in this tick (rough_time) */
+    uint64_t tick, timed;
 };
 
 /* Map `closed`: what the last records of an end would have told, had there been room in the ring. */

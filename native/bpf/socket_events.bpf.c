@@ -16,6 +16,9 @@
 #include "unix.bpf.h"
 #include "unix_peer.bpf.h"
 
+/* Linux 6.2, no call: whoever has sock_send_length has it. The answer is only read. */
+extern void *bpf_rdonly_cast(const void *object, uint32_t type) __ksym __weak;
+
 const volatile uint32_t cgroup_level = 3;
 const volatile uint32_t ring_bytes = 16 << 20;
 const volatile uint32_t left_out_per_mille = 0;
@@ -190,6 +193,33 @@ static __always_inline void tcp_received(const struct sock *sk, int result, int 
         tell_end_received(c);
 }
 
+/*
+ * The hot way for whoever is recorded: nothing of the connection has changed since it was used last, so all
+ * there is to say is how far it has moved. Returns 0 where more may have to be said. The caller knows that it
+ * is TCP, so no helper has to.
+ */
+static __always_inline int tcp_moved(struct sock *sk, int receive, const struct filter_slot *slot,
+                                     uint64_t process) {
+    const struct tcp_sock *tcp = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+    struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
+    struct tcp_now now = {};
+
+    if (!c || !selected_as(slot, process, c->owner, c->incarnation) ||
+        (c->flags & (CONNECTION_NAMED | CONNECTION_HELD)) != CONNECTION_NAMED ||
+        !(c->told & (CAPTURE_OPEN_SENT | CAPTURE_OPEN_RECEIVED)))
+        return 0;
+    tcp_look(tcp, &now);
+    if (now.ulp || now.repair || (receive && end_arrived(&now, c)))
+        return 0;
+    if (left_out())
+        return 1;
+    if (receive)
+        tell_received(c, received_offset(&now, c));
+    else
+        tell_sent(c, sent_offset(&now, c));
+    return 1;
+}
+
 /* ---- TCP: life ---- */
 
 /* TCP_REPAIR sets sequence numbers and goes straight to ESTABLISHED: the restorer announced the old names.
@@ -229,10 +259,10 @@ static __always_inline int may_tell(const struct connection *c) {
 /* A listener of a recorded process has it: its peer may be gone before anybody uses it. */
 static __always_inline void note_accepted(const struct sock *sk, const struct tcp_now *now) {
     uint64_t process = process_cgroup(made_in(sk));
-    uint32_t slot = process & (CAPTURE_FILTER_ENTRIES - 1), *maybe = bpf_map_lookup_elem(&filter, &slot);
+    const struct filter_slot *slot = filter_slot(process);
     struct connection named = {};
 
-    if (!maybe || !*maybe || !bpf_map_lookup_elem(&processes, &process))
+    if (!slot || !slot->ever || !bpf_map_lookup_elem(&processes, &process))
         return;
     name_from(now, &named, 0);
     end_begins(process, named.local, named.remote, 0, (uint64_t)sk);
@@ -736,8 +766,12 @@ static __always_inline int is_tcp(const struct sock *sk) {
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_sent, struct sock *sk, int result, int flags) {
     uint64_t process;
-    struct process_state *state = selected(&process);
+    const struct filter_slot *slot = maybe_selected(&process);
+    struct process_state *state;
 
+    if (slot && result > 0 && is_tcp(sk) && tcp_moved(sk, 0, slot, process))
+        return 0;
+    state = slot ? bpf_map_lookup_elem(&processes, &process) : 0;
     if (!state) {
         if (hooks_floor == FLOOR_NONE && is_unix_pair(sk))
             unix_unselected(sk, result, 0);
@@ -757,8 +791,13 @@ int BPF_PROG(sock_sent, struct sock *sk, int result, int flags) {
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(sock_received, struct sock *sk, int result, int flags) {
     uint64_t process;
-    struct process_state *state = selected(&process);
+    const struct filter_slot *slot = maybe_selected(&process);
+    struct process_state *state;
 
+    if (slot && result > 0 && !(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)) && is_tcp(sk) &&
+        tcp_moved(sk, 1, slot, process))
+        return 0;
+    state = slot ? bpf_map_lookup_elem(&processes, &process) : 0;
     if (!state) {
         if (hooks_floor == FLOOR_NONE && !(flags & MSG_PEEK) && is_unix_pair(sk))
             unix_unselected(sk, result, 1);

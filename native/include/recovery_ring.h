@@ -141,7 +141,7 @@ struct recovery_record {
     uint64_t local;
     uint64_t remote;
     uint64_t begin;
-    uint64_t time_ns;
+    uint64_t time_ns; /* of records in quick succession, the time of one shortly before */
     uint32_t length;
     uint32_t thread;
 };

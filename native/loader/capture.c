@@ -406,6 +406,23 @@ static int check_level(const struct capture *capture, uint64_t cgroup_id, char *
     return 0;
 }
 
+/* Whose place in the filter it is; 0: nobody's. Incarnation 0: nobody's from now on. See struct filter_slot.
+ */
+static int fill_slot(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation) {
+    const uint32_t place = cgroup_id % CAPTURE_FILTER_ENTRIES;
+    struct filter_slot slot;
+    int status = bpf_map_get(capture->objects.maps[MAP_FILTER], &place, &slot);
+
+    if (status != 0 || (slot.ever && slot.process != 0 && slot.process != cgroup_id))
+        return status;
+    slot = (struct filter_slot){.incarnation = incarnation, .ever = 1};
+    status = bpf_map_put(capture->objects.maps[MAP_FILTER], &place, &slot, BPF_ANY);
+    if (status != 0 || incarnation == 0)
+        return status;
+    slot.process = cgroup_id;
+    return bpf_map_put(capture->objects.maps[MAP_FILTER], &place, &slot, BPF_ANY);
+}
+
 static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
     const int directory = cgroup_open(cgroup_id);
 
@@ -415,6 +432,7 @@ static int deselect(struct capture *capture, uint64_t cgroup_id, char *error) {
     }
     closed_forget(capture, cgroup_id);
     ends_forget(capture, cgroup_id);
+    fill_slot(capture, cgroup_id, 0);
     const int status = bpf_map_remove(capture->objects.maps[MAP_PROCESSES], &cgroup_id);
     if (status == 0 || status == -ENOENT)
         return 0;
@@ -427,22 +445,21 @@ static uint64_t parent_of(int directory) {
 }
 
 static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation, uint64_t parent) {
-    const uint32_t slot = cgroup_id % CAPTURE_FILTER_ENTRIES, one = 1;
     const struct process_state fresh = {
         .incarnation = incarnation, .misses = misses_that_matter(capture), .parent = parent};
     struct process_state now;
-    int status = bpf_map_put(capture->objects.maps[MAP_FILTER], &slot, &one, BPF_ANY);
+    int status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &now);
 
-    if (status == 0) /* second: see CAPTURE_FILTER_ENTRIES */
-        status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_NOEXIST);
-    if (status != -EEXIST)
-        return status;
-    status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &now);
-    if (status != 0 || now.incarnation == incarnation)
-        return status;
-    closed_forget(capture, cgroup_id);
-    ends_forget(capture, cgroup_id);
-    return bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_ANY);
+    if (status == 0 && now.incarnation == incarnation)
+        return 0;
+    if (status == 0) {
+        closed_forget(capture, cgroup_id);
+        ends_forget(capture, cgroup_id);
+    }
+    status = fill_slot(capture, cgroup_id, 0);
+    if (status == 0)
+        status = bpf_map_put(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &fresh, BPF_ANY);
+    return status == 0 ? fill_slot(capture, cgroup_id, incarnation) : status;
 }
 
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error) {

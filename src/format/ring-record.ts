@@ -25,7 +25,7 @@ export interface RecordColumns {
   readonly begin: Float64Array;
   /** Length of the range, in bytes. */
   readonly length: Uint32Array;
-  /** Nanoseconds of CLOCK_BOOTTIME. */
+  /** Nanoseconds of CLOCK_BOOTTIME; in quick succession those of a record shortly before. */
   readonly time: Float64Array;
   /** The kernel's records: incarnation of the process; those of memory rings: the thread. */
   readonly thread: Uint32Array;
