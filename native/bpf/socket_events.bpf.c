@@ -433,6 +433,19 @@ static __always_inline void reset_stranger(const struct sock *sk, const struct t
     stranger_has(sk, bpf_get_current_task_btf(), named.local, named.remote, END_CLOSED);
 }
 
+/* Accepted by a recorded process, reset by its peer, closed without a use: its own listener's, so no
+ * interruption of somebody else's close. Where it was still waiting at a listener that is closed, nobody can
+ * tell, and it counts as if. */
+static __always_inline struct connection *reset_unused(struct sock *sk, const struct tcp_now *now) {
+    struct connection fresh = {.sock = (uint64_t)sk};
+    struct process_state *state = selected(&fresh.owner);
+
+    if (!state || process_cgroup(made_in(sk)) != fresh.owner || !name_late(now, &fresh, 1))
+        return 0;
+    fresh.incarnation = state->incarnation;
+    return bpf_sk_storage_get(&connections, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
 /* The socket goes: where nothing else told of its release, this does. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroyed, struct sock *sk) {
@@ -443,6 +456,8 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
     if (!tcp)
         return 0;
     tcp_look(tcp, &now);
+    if (!c)
+        c = reset_unused(sk, &now);
     if (!c) {
         reset_stranger(sk, &now);
         return 0;

@@ -468,6 +468,45 @@ static void case_end_by_reset(void) {
     EQUAL(count_units(two.server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
 }
 
+static void accept_reset_close(int fd, struct told *told) {
+    uint16_t port;
+    (void)fd;
+    const int listener = listen_tcp(&port);
+    enter_cgroup(test.actors[1].cgroup); /* listen_tcp may have left it */
+    told->value[0] = port;
+    step(told);
+    const int one = accept_one(listener);
+    wait_for_reset(one);
+    close(one);
+}
+
+static void connect_and_reset(int fd, struct told *told) {
+    (void)fd;
+    const int one = connect_tcp(pair_port);
+    enter_cgroup(test.actors[0].cgroup);
+    step(told);
+    end_by_reset(one, told);
+}
+
+/* No call ever moved it, and no state changed when it was closed. */
+static void case_end_by_reset_unused(void) {
+    set_up();
+    struct actor *client = new_actor(1), *server = new_actor(1);
+    start(server, accept_reset_close, -1);
+    reached(server, 1);
+    pair_port = (uint16_t)server->told->value[0];
+    release(server, 1);
+    start(client, connect_and_reset, -1);
+    reached(client, 1);
+    release(client, 1);
+    reached(client, 2);
+    reached(server, 2);
+    take_cut(server);
+    EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+}
+
 static void exit_with(int code, struct told *told) {
     step(told);
     _exit(code);
@@ -854,6 +893,7 @@ int main(int argc, char **argv) {
         {"open-unix-never-used", case_open_unix_never_used},
         {"end-by-shutdown", case_end_by_shutdown},
         {"end-by-reset", case_end_by_reset},
+        {"end-by-reset-unused", case_end_by_reset_unused},
         {"end-by-exit", case_end_by_exit},
         {"end-by-exit-code", case_end_by_exit_code},
         {"end-by-signal", case_end_by_signal},
