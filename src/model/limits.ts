@@ -146,6 +146,9 @@ export const MAX_UNSEEN_CHANNELS = 16;
 export const TASK_LOOKS = 32;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
 export const END_WORD_MS = 1_000;
+/** Ends of processes that no collector has taken, count; more of them go where they are older than this, in ms. */
+export const ENDS_KEPT = 512;
+export const ENDS_KEPT_MS = 3_600_000;
 /** How long the cgroup of an ended process stays, in ms: it may be started again, or a command that ends may still look into it. */
 export const EMPTY_CGROUP_MS = 5_000;
 /** Longest wait for a cgroup to freeze, in ms. */

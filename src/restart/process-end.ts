@@ -4,9 +4,10 @@
  * `run` (or, for a detached command, native/wait) leaves a file `<pid>-<start>` in a folder of its own user in /run: "exited 3" or
  * "killed 9". The collector takes it when the process's cgroup is empty; it goes with the machine's memory, as the process does.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ProcessEnd, TaskName } from "../engine/collect.ts";
+import { ENDS_KEPT, ENDS_KEPT_MS } from "../model/limits.ts";
 import { startTicksOf } from "./process-tree.ts";
 
 /** A task that runs outside of its process's cgroup. */
@@ -23,10 +24,24 @@ export function endsFolder(): string | undefined {
   const folder = join(runtime, "recovery-line-ends");
   try {
     mkdirSync(folder, { recursive: true, mode: 0o755 });
+    dropOldEnds(folder, Date.now());
     return folder;
   } catch {
     return undefined;
   }
+}
+
+/** Ends that no collector has taken, as its home is gone: a few that are old go when the next command starts. */
+export function dropOldEnds(folder: string, nowMs: number): void {
+  const files = readdirSync(folder);
+  if (files.length <= ENDS_KEPT) return;
+  const aged = files.map((name) => ({
+    name,
+    ms: statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? nowMs,
+  }));
+  aged.sort((a, b) => a.ms - b.ms);
+  for (const { name, ms } of aged.slice(0, files.length - ENDS_KEPT))
+    if (nowMs - ms > ENDS_KEPT_MS) rmSync(join(folder, name), { force: true });
 }
 
 /** The same as native/wait does for a detached command. */

@@ -1,12 +1,24 @@
 /** How processes ended, what that means for lines and restarts, and processes that go on elsewhere (case 08-cgroup-left). */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { ENDS_KEPT, ENDS_KEPT_MS } from "../../src/model/limits.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
 import { cgroup2Root } from "../../src/restart/cgroups.ts";
 import { CriuDriver } from "../../src/restart/driver-criu.ts";
 import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { endsFolder } from "../../src/restart/process-end.ts";
+import { dropOldEnds, endsFolder } from "../../src/restart/process-end.ts";
 import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
@@ -254,3 +266,26 @@ live(
       }),
     ),
 );
+
+test("ends that nobody takes do not fill the folder: the oldest go, those of late stay", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ends-"));
+  try {
+    const nowMs = Date.now();
+    const put = (name: string, agoMs: number) => {
+      writeFileSync(join(folder, name), "exited 0\n");
+      utimesSync(join(folder, name), (nowMs - agoMs) / 1000, (nowMs - agoMs) / 1000);
+    };
+    for (let n = 0; n < ENDS_KEPT; n += 1) put(`${n}-1`, 0);
+    put("old-1", 2 * ENDS_KEPT_MS);
+    put("late-1", ENDS_KEPT_MS / 2);
+    dropOldEnds(folder, nowMs);
+    const left = readdirSync(folder);
+    expect([left.includes("old-1"), left.includes("late-1"), left.length]).toEqual([
+      false,
+      true,
+      ENDS_KEPT + 1,
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
