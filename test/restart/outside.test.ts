@@ -122,10 +122,52 @@ live(
     }),
 );
 
-live("a process of another application is outside, and status says which", () =>
+async function verdicts(rig: Rig): Promise<string[][]> {
+  await rig.events(); // drained
+  const { processes } = await rig.json<{ processes: { uncaptured: string[] }[] }>("status", rig.app);
+  return processes.map(({ uncaptured }) => uncaptured);
+}
+
+live(
+  "who reads of one process and only asks another whether it is there carries nothing, until it sends",
+  () =>
+    withRig("probe", async (rig) => {
+      await rig.collect();
+      const port = await echo(rig, "web");
+      const program = "setInterval(()=>console.log('tick'),10)";
+      const { child } = rig.background("run", rig.app, "talks", "--", process.execPath, "-e", program);
+      const [ticks] = (await once(child.stdout!, "data")) as [Buffer]; // this process has the other end of its output
+      expect(ticks.toString()).toContain("tick");
+      for (let probes = 0; probes < 5; probes += 1) (await connected(port)).destroy();
+      const stays = await connected(port);
+      expect(await verdicts(rig)).toEqual([[], []]);
+      await rig.json("checkpoint", rig.app, "--driver", "none");
+      expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "web")).toMatchObject({
+        outcome: "clean",
+        line: [
+          { process: "talks", action: "continue" },
+          { process: "web", action: "restore", checkpoint: 1 },
+        ],
+      });
+
+      await said(stays, "what it read, say");
+      expect(await verdicts(rig)).toEqual([["relay"], ["relay"]]);
+      await died(rig, "talks");
+    }),
+);
+
+const SERVE = `require("net").createServer(c=>c.pipe(c)).listen(process.argv[1],()=>console.log("listening"))`;
+const TALK = `const c=require("net").connect(process.argv[1]);setInterval(()=>c.write("x"),10);c.on("data",()=>{})`;
+
+test.skipIf(missing !== undefined).each([
+  ["TCP", async () => String(await freePort())],
+  ["AF_UNIX", async (rig: Rig) => rig.path("socket")],
+] as const)("a process of another application is outside, and status says which: %s", (_, place) =>
   withRig("other", async (rig) => {
     await rig.collect();
-    const port = await echo(rig, "server");
+    const address = await place(rig);
+    await rig.run("server", process.execPath, "-e", SERVE, address);
+    await until("it listens", () => rig.output("server").includes("listening"));
     const other = `${rig.app}-b`;
     const asked = await rig.cli(
       "run",
@@ -135,20 +177,26 @@ live("a process of another application is outside, and status says which", () =>
       "--",
       process.execPath,
       "-e",
-      ASK,
-      String(port),
+      TALK,
+      address,
     );
     try {
       expect(asked.code).toBe(0);
       await until("the server knows", async () => {
         await rig.events();
-        return (await rig.cli("status", rig.app)).out.includes(`${other}/client`);
+        return (await rig.cli("status", rig.app)).out.includes(
+          `server talks with ${other}/client: another application`,
+        );
       });
+      const { processes } = await rig.json<{ processes: object[] }>("status", rig.app);
+      expect(processes).toMatchObject([{ peers: [{ what: "foreign", peer: `${other}/client` }] }]);
       const channels = (await rig.events()).filter(({ type }) => type === "outside");
       expect(channels).toHaveLength(3);
       expect((await rig.events(other)).filter(({ type }) => type === "outside")).toHaveLength(4);
+      await rig.json("checkpoint", rig.app, "--driver", "none");
       expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "server")).toMatchObject({
         outcome: "clean",
+        line: [{ action: "restore", checkpoint: 1 }],
       });
     } finally {
       const cgroup = new ProcessCgroup(other, "client");
