@@ -86,6 +86,68 @@ restartable(
     }),
 );
 
+/** Tells how its connections end. */
+const TELLS = `require("net").createServer({allowHalfOpen:true},c=>{c.on("data",d=>c.write(d));c.on("error",e=>console.log("error",e.code));c.on("close",()=>console.log("closed"))}).listen(+process.argv[1],"127.0.0.1",()=>console.log("listening"))`;
+/** Nobody records it, and it is another program than the test: it says something all the time, and how that ends. */
+const CLIENT = `const c=require("net").connect(+process.argv[1],"127.0.0.1");setInterval(()=>c.write("x"),10);c.on("data",()=>process.stdout.write("."));c.on("error",e=>console.log(e.code));c.on("end",()=>console.log("end"))`;
+
+/** How a client's connection ended. */
+function ending(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "error"));
+    socket.once("end", () => resolve("end"));
+  });
+}
+
+restartable(
+  "a process that goes back has its outside connections reset, and its listener goes on; those of a survivor go on",
+  () =>
+    withRig("reset", async (rig) => {
+      await rig.collect();
+      const [port, other] = [await freePort(), await echo(rig, "goes-on")];
+      await rig.run("fails", process.execPath, "-e", TELLS, String(port));
+      await until("it listens", () => rig.output("fails").includes("listening"));
+      const client = spawn(process.execPath, ["-e", CLIENT, String(other)], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let heard = "";
+      client.stdout.on("data", (text: Buffer) => {
+        heard += text.toString();
+      });
+      try {
+        const waits = await connected(port);
+        // Holds its end when the other one has ended, as a program does that only writes.
+        const holds = connect({ port, host: "127.0.0.1", allowHalfOpen: true }).on("error", () => undefined);
+        await once(holds, "connect");
+        for (const socket of [waits, holds]) await said(socket, "before");
+        await until("the survivor is talked with", () => heard !== "");
+        await rig.json("checkpoint", rig.app, "--driver", "criu");
+        await said(waits, "after");
+        const ended = [ending(waits), ending(holds)];
+        await died(rig, "fails");
+        expect(await Promise.all(ended)).toEqual(["end", "end"]);
+
+        const { restarted, broken } = await rig.json<Restarted & { broken: { reset: boolean }[] }>(
+          "restart",
+          rig.app,
+        );
+        expect(restarted).toEqual([{ process: "fails", action: "restore", checkpoint: 1 }]);
+        expect(broken.map(({ reset }) => reset)).toEqual([true, true]);
+        const reset = ending(holds);
+        holds.on("data", () => expect.unreachable("a connection that is over has data"));
+        holds.write("are you there?");
+        expect(["ECONNRESET", "EPIPE"]).toContain(await reset);
+        await until("the process has heard of it", () => rig.output("fails").split("closed").length === 3);
+        await request(port, "served again");
+        const far = heard.length;
+        await until("the survivor is talked with still", () => heard.length > far + 10);
+        expect(heard).toMatch(/^\.+$/);
+      } finally {
+        client.kill("SIGKILL");
+      }
+    }),
+);
+
 live(
   "a program that is not recorded and talks with two processes carries messages: both have a verdict",
   () =>
