@@ -7,6 +7,7 @@
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../log/log-paths.ts";
+import type { ConnectionAddresses } from "./port-block.ts";
 import type { JournalTree } from "./restart-data.ts";
 
 export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";
@@ -26,6 +27,8 @@ export interface RestartJournal {
   readonly acceptFiles?: readonly string[];
   /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
   readonly trees?: readonly JournalTree[];
+  /** Connections that come back without their other end and are reset before anybody runs. Absent: none, or as above. */
+  readonly resets?: readonly ConnectionAddresses[];
 }
 
 /** The folder of a restart under way; it also holds edited images. */

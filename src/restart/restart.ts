@@ -1,6 +1,6 @@
 /**
  * A restart, step by step: freeze → plan → build data aside → journal → kill → move data in → block → restore (held still) → register and
- * log the rollbacks → remove what data was overwritten → unblock → thaw.
+ * log the rollbacks → remove what data was overwritten → unblock → reset connections to the outside → thaw.
  *
  * Before the journal nothing is touched. From then on there is only forward: whatever ends this program, the next call finds the
  * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
@@ -47,7 +47,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
-import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
+import { endConnections, endsConnections, endTimeWait, resetConnections } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -119,7 +119,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     const clock = new Clock();
     const { plan, trees } = await whileFrozen(liveCgroups(request), async () => {
       const made = await clock.time("plan", () => makePlan(request));
-      if (made.breaking.length > 0 && !(await endsConnections())) throw noBreaking(made);
+      if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
       const staged = await clock.time("data", () => stageData(request.home, request.app, dataTargets(made)));
@@ -136,6 +136,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     const kept = await letGo(request, {
       processes: namesOf(plan),
       trees,
+      resets: resetsOf(plan),
       keepReplaced: request.keepReplaced === true,
     });
     return { plan, kept, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
@@ -248,7 +249,19 @@ async function knownData({ app, processes, log }: RestartRequest): Promise<Map<s
   return known;
 }
 
-/** Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. */
+function resetsOf({ transit }: RestartPlan): ConnectionAddresses[] {
+  return transit.resets.map(({ socket: { local, remote } }) => ({ local, remote }));
+}
+
+/** Processes with connections that have to be ended. */
+function endedBy({ breaking, transit }: RestartPlan): string[] {
+  return [...new Set([...breaking, ...transit.resets].map(({ process }) => process))];
+}
+
+/**
+ * Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. Whoever is
+ * outside and has not closed its end yet would hold the address for a minute, and what it sends then would be taken for the image's.
+ */
 async function killTied(request: RestartRequest, plan: RestartPlan): Promise<void> {
   const names = namesOf(plan);
   const pids =
@@ -257,13 +270,14 @@ async function killTied(request: RestartRequest, plan: RestartPlan): Promise<voi
   await killAll(request, names);
   if (plan.breaking.length > 0)
     await endConnections([...theirs, ...plan.transit.broken.map(({ socket }) => socket)]);
+  await resetConnections(resetsOf(plan));
 }
 
-function noBreaking({ breaking }: RestartPlan): RecoveryLineError {
+function noBreaking(plan: RestartPlan): RecoveryLineError {
   return new RecoveryLineError(
     "RL_NOT_SUPPORTED",
-    `connections of ${breaking.map(({ process }) => process).join(", ")} have to be ended, and there is no ss for it`,
-    "Nothing was killed or restored. Install it (Debian: iproute2), or restart without --keep-survivors.",
+    `connections of ${endedBy(plan).join(", ")} have to be ended, and there is no ss for it`,
+    "Nothing was killed or restored. Install it (Debian: iproute2).",
   );
 }
 
@@ -313,6 +327,7 @@ function note(request: RestartRequest, { plan, trees }: Begun, phase: RestartPha
     keepReplaced,
     acceptFiles,
     trees,
+    resets: resetsOf(plan),
   });
 }
 
@@ -510,18 +525,20 @@ function entryOf({ flags, live, local, remote, sent, received, ...rest }: CutEnt
 
 /**
  * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
- * stand still, and then nobody waits for them. Returns the folders that are kept.
+ * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through. Returns the folders that are kept.
  */
 async function letGo(
   { home, app }: Pick<RestartRequest, "home" | "app">,
   {
     processes,
     trees = [],
+    resets = [],
     keepReplaced = false,
-  }: Pick<RestartJournal, "processes" | "trees" | "keepReplaced">,
+  }: Pick<RestartJournal, "processes" | "trees" | "resets" | "keepReplaced">,
 ): Promise<string[]> {
   const kept = await endExchange(trees, keepReplaced);
   await unblockRestart(app);
+  await resetConnections(resets);
   for (const name of processes) {
     const cgroup = new ProcessCgroup(app, name);
     if (cgroup.id !== undefined && cgroup.freezing) cgroup.setFreeze(false);
