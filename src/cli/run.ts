@@ -22,6 +22,7 @@ interface RunFlags extends DataFlags {
   readonly payload?: boolean;
   readonly detach?: boolean;
   readonly output?: string;
+  readonly allowIoUring?: boolean;
 }
 
 /** Passed on to the command; from a terminal it gets the first two by itself. */
@@ -41,6 +42,9 @@ several times.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
+
+io_uring_setup answers ENOSYS in the command and its children (by seccomp, where root starts it), as in most containers: no image holds
+a ring, and programs fall back by themselves. --allow-io-uring leaves it to them.
 
 Examples:
   recovery-line run shop db --data /var/lib/shop -- redis-server --port 7001
@@ -68,6 +72,10 @@ export function register(program: Command): void {
       "--data-limit <bytes>",
       "most bytes of it to copy while the process stands still (default: 1 GiB)",
       dataLimit,
+    )
+    .option(
+      "--allow-io-uring",
+      "io_uring_setup works in the command: no image can be taken while it has a ring",
     )
     .option("--detach", "start it, print its process id, and end")
     .option(
@@ -134,7 +142,7 @@ async function run(
         : ["inherit", output ?? "inherit", output ?? "inherit"],
       detached: !terminal,
       unwatched: flags.detach === true,
-      recipe: recipeOf(command, flags.output, output),
+      recipe: recipeOf(command, flags, output),
       data,
     }),
   );
@@ -250,13 +258,13 @@ function openOutput(path: string): number {
 /** What `restart` needs to start it again from its initial state; without --output its output then goes nowhere. */
 function recipeOf(
   command: readonly string[],
-  path: string | undefined,
+  { output: path, allowIoUring }: RunFlags,
   output: number | undefined,
 ): StartRecipe {
   const env = Object.fromEntries(
     Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   );
-  const start = { command, cwd: process.cwd(), env };
+  const start = { command, cwd: process.cwd(), env, ...(allowIoUring ? { allowIoUring } : {}) };
   if (path === undefined || output === undefined) return start;
   const stat = fstatSync(output);
   if (!stat.isFile()) return start;

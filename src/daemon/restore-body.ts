@@ -80,13 +80,20 @@ export function peerRules(value: unknown): StoredPeerRules {
 
 export function startRecipe(value: unknown): StartRecipe {
   const start = objectOf(value, "start");
-  const { command, cwd, env, output } = start;
+  const { command, cwd, env, output, allowIoUring } = start;
   if (!isTextList(command) || command.length === 0) throw wrong("start.command", "a list of words");
   if (typeof cwd !== "string") throw wrong("start.cwd", "a path");
   const variables = objectOf(env, "start.env");
   if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
-  const file = output === undefined ? {} : { output: outputFile(output) };
-  return { command, cwd, env: variables as Record<string, string>, ...file };
+  if (allowIoUring !== undefined && typeof allowIoUring !== "boolean")
+    throw wrong("start.allowIoUring", "true or false");
+  return {
+    command,
+    cwd,
+    env: variables as Record<string, string>,
+    ...(output === undefined ? {} : { output: outputFile(output) }),
+    ...(allowIoUring === undefined ? {} : { allowIoUring }),
+  };
 }
 
 export function processData(value: unknown): ProcessData {

@@ -117,6 +117,8 @@ export interface StartRecipe {
     readonly inode: number;
     readonly device: number;
   };
+  /** True: it may use io_uring, which no image holds. */
+  readonly allowIoUring?: boolean;
 }
 
 /** Directory trees that are saved with a process's checkpoints and put back with them. */
