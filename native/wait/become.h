@@ -1,15 +1,17 @@
 #pragma once
 
 /*
- * What both helpers of `run` do before the command is there: enter its cgroup, keep io_uring from it if
- * PROCS is preceded by NO_IO_URING, and become it. Never returns.
+ * What both helpers of `run` do before the command is there: enter its cgroup, do what the words before the
+ * cgroup say, and become the command.
  */
-#define NO_IO_URING "--no-io-uring"
+#define NO_IO_URING "--no-io-uring" /* io_uring_setup answers ENOSYS */
+#define OWN_IPC "--own-ipc"         /* System V segments, semaphores and queues of its own */
 
 enum { CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 
-/* [--no-io-uring] CGROUP.PROCS …: where the words behind CGROUP.PROCS begin, 0 where there are not at least
- * `wanted` of them. */
-int words_behind_procs(int count, char **words, int wanted);
+/* [OPTION...] CGROUP.PROCS WORD...: where CGROUP.PROCS stands, 0 where there are not at least `wanted` words
+ * behind it. */
+int procs_among(int count, char **words, int wanted);
 
-_Noreturn void become(char **words, char **command);
+/* `options`: up to CGROUP.PROCS. Never returns. */
+_Noreturn void become(char **options, char **command);

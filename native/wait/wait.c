@@ -1,5 +1,5 @@
 /*
- * recovery-line-wait [--no-io-uring] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]
+ * recovery-line-wait [--no-io-uring] [--own-ipc] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]
  *
  * Starts COMMAND in the cgroup, in a session of its own, waits for it, and leaves how it ended as a file in
  * FOLDER: the exit status of a detached command, which `run` does not stay to hear.
@@ -68,10 +68,10 @@ static void tell(const char *folder, pid_t pid, unsigned long long start, int st
 }
 
 int main(int count, char **words) {
-    int first = words_behind_procs(count, words, 2);
-    if (first == 0) {
-        fprintf(stderr,
-                "usage: recovery-line-wait [" NO_IO_URING "] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]\n");
+    int procs = procs_among(count, words, 2);
+    if (procs == 0) {
+        fprintf(stderr, "usage: recovery-line-wait [" NO_IO_URING "] [" OWN_IPC
+                        "] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]\n");
         return 2;
     }
     pid_t child = fork();
@@ -79,7 +79,7 @@ int main(int count, char **words) {
         return CANNOT_EXECUTE;
     if (child == 0) {
         setsid();
-        become(words, words + first + 1);
+        become(words + 1, words + procs + 2);
     }
     let_go();
     siginfo_t ended;
@@ -91,6 +91,6 @@ int main(int count, char **words) {
     if (waitpid(child, &status, 0) != child)
         return 1;
     umask(022);
-    tell(words[first], child, start, status);
+    tell(words[procs + 1], child, start, status);
     return WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_EXECUTE ? CANNOT_EXECUTE : 0;
 }

@@ -17,7 +17,7 @@ import { ProcessCgroup } from "../restart/cgroups.ts";
 import { standsStill } from "../restart/freeze.ts";
 import { endsFolder } from "../restart/process-end.ts";
 import { startTicksOf } from "../restart/process-tree.ts";
-import { NO_IO_URING, startHelper } from "../restart/start-helper.ts";
+import { NO_IO_URING, OWN_IPC, startHelper } from "../restart/start-helper.ts";
 import type { CollectorClient } from "./client.ts";
 import type { RegisterMode } from "./protocol.ts";
 
@@ -113,10 +113,13 @@ function enter([program, args]: [string, string[]], start: ProcessStart): ChildP
 
 /** Whoever starts a command and does not stay leaves somebody behind who hears how it ended. */
 function entering(procs: string, { command, unwatched, recipe }: ProcessStart): [string, string[]] {
-  const rings = recipe.allowIoUring === true ? [] : [NO_IO_URING];
+  const options = [
+    ...(recipe.allowIoUring === true ? [] : [NO_IO_URING]),
+    ...(recipe.ownIpc === true ? [OWN_IPC] : []),
+  ];
   const folder = unwatched === true ? endsFolder() : undefined;
-  if (folder !== undefined) return [startHelper("wait"), [...rings, procs, folder, ...command]];
-  return [startHelper("enter"), [...rings, procs, ...command]];
+  if (folder !== undefined) return [startHelper("wait"), [...options, procs, folder, ...command]];
+  return [startHelper("enter"), [...options, procs, ...command]];
 }
 
 /** Waits until the helper stands still inside. Throws RL_NO_RIGHTS where it could not enter. */

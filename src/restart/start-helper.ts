@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 import { packageRoot } from "../ring/binding.ts";
 
-/** The helper's own word: io_uring_setup answers ENOSYS. */
+/** The helper's own words (native/wait/become.h): io_uring_setup answers ENOSYS; a namespace of its own for System V IPC. */
 export const NO_IO_URING = "--no-io-uring";
+export const OWN_IPC = "--own-ipc";
 
 /** Its path. `wait` stays and leaves behind how the command ended. Throws RL_NOT_SUPPORTED where it is not built. */
 export function startHelper(name: "wait" | "enter"): string {
