@@ -38,6 +38,8 @@ export interface CheckpointTarget {
   readonly cgroup: ProcessCgroup;
   /** Directory trees that are part of its state. */
   readonly data?: ProcessData;
+  /** The driver's own options that it was started with. */
+  readonly driverOptions?: readonly string[];
 }
 
 export interface CheckpointOptions {
@@ -85,6 +87,7 @@ export async function checkpointTogether(
   const app = targets[0]?.app ?? "";
   const cgroups = targets.map(({ cgroup }) => cgroup);
   try {
+    for (const work of works) work.look();
     for (const work of works) await work.prepareData();
     const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
       const shared = await options.log.unseen(app);
@@ -151,6 +154,16 @@ class Work {
 
   get pids(): readonly number[] {
     return this.#pids;
+  }
+
+  /** Nothing stands still for an image that can't be. */
+  look(): void {
+    const { cgroup, data, driverOptions = [] } = this.#target;
+    this.#options.driver.look?.({
+      pids: cgroup.pids(),
+      dataRoots: data?.roots ?? [],
+      options: driverOptions,
+    });
   }
 
   /** What of its directory trees can be copied while it still runs. */
@@ -220,6 +233,7 @@ class Work {
       limitMs,
       guard,
       dataRoots: this.#target.data?.roots ?? [],
+      options: this.#target.driverOptions ?? [],
     });
     await this.#sameInstant();
     return notes;
