@@ -20,6 +20,7 @@ interface RunFlags extends DataFlags {
   readonly inside?: readonly string[];
   readonly fresh?: boolean;
   readonly payload?: boolean;
+  readonly group?: string;
   readonly detach?: boolean;
   readonly output?: string;
 }
@@ -69,6 +70,7 @@ export function register(program: Command): void {
       "most bytes of it to copy while the process stands still (default: 1 GiB)",
       dataLimit,
     )
+    .option("--group <name>", "who of the application belongs together, for HA policies")
     .option("--detach", "start it, print its process id, and end")
     .option(
       "--output <file>",
@@ -104,6 +106,7 @@ async function run(
 ): Promise<void> {
   checkedAppName(app);
   checkedAppName(processName, "process");
+  if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
@@ -128,6 +131,7 @@ async function run(
       trust: flags.trust ?? [],
       ...(rules === undefined ? {} : { rules }),
       payload: flags.payload === true,
+      ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]
