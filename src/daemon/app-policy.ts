@@ -46,6 +46,7 @@ export interface AppPolicyParts {
   readonly commands: Pick<PolicyCommands, "run">;
   readonly lines: Pick<LineWatch, "due" | "forget">;
   readonly now: () => number;
+  wait(ms: number): Promise<void>;
   payload(app: string, on: boolean): Promise<void>;
   tell(app: string, value: number): void;
   readonly onTrouble: (sentence: string) => void;
@@ -157,6 +158,7 @@ export class AppPolicy {
         table: this.#table,
         guard: this.#guard,
         now,
+        wait: (ms) => parts.wait(ms),
         payload: (on) => parts.payload(app, on),
         tell: (value) => parts.tell(app, value),
         groupOf: (process) => this.#groupOf(process),
@@ -175,8 +177,8 @@ export class AppPolicy {
       known,
       known.plugged === undefined ? undefined : (memory as PolicyMemory),
     );
-    made.look();
     await made.#comeBack(memory as PolicyMemory | undefined);
+    made.look();
     return made;
   }
 
@@ -287,7 +289,7 @@ export class AppPolicy {
     this.#shadow = { loaded: next, would };
     try {
       this.look();
-      await this.#events.run(() => this.#askAll("beat", {}));
+      await this.#events.run(() => this.#askShadow("beat", {}, this.#table.running, []));
       if (shadowMs > 0) await new Promise((resolve) => setTimeout(resolve, shadowMs));
     } finally {
       this.#shadow = undefined;
@@ -458,18 +460,26 @@ export class AppPolicy {
     failed: readonly string[] = [],
   ): Promise<void> {
     const names = processes ?? this.#table.running;
-    const shadow = this.#shadow;
-    if (shadow !== undefined) {
-      const wants = await this.#ask(shadow.loaded, event, facts, names, failed, (line) => {
-        if (shadow.would.length < MAX_WOULD) shadow.would.push(line);
-      });
-      for (const want of wants) want.came("shadow");
-    }
+    await this.#askShadow(event, facts, names, failed);
     const active = this.#active;
     if (active === undefined) return;
     const wants = await this.#ask(active, event, facts, names, failed, (line) => this.#log.write(line));
     if (this.#active === active) this.#actor.perform(wants);
     this.#noticeFaults(active.policy);
+  }
+
+  async #askShadow(
+    event: EventName,
+    facts: EventFacts,
+    names: readonly string[],
+    failed: readonly string[],
+  ): Promise<void> {
+    const shadow = this.#shadow;
+    if (shadow === undefined) return;
+    const wants = await this.#ask(shadow.loaded, event, facts, names, failed, (line) => {
+      if (shadow.would.length < MAX_WOULD) shadow.would.push(line);
+    });
+    for (const want of wants) want.came("shadow");
   }
 
   async #ask(

@@ -15,17 +15,15 @@ interface Turn {
 export class LineWatch {
   readonly #home: string;
   readonly #now: () => number;
-  readonly #everyMs: number;
   readonly #turns = new Map<string, Turn>();
   readonly #asked = new Set<string>();
   #pool: WorkerPool<LineTask, LineAnswer> | undefined;
   /** What the last one took, ms. */
   lastMs = 0;
 
-  constructor(home: string, now: () => number, everyMs = POLICY_LINE_MS) {
+  constructor(home: string, now: () => number) {
     this.#home = home;
     this.#now = now;
-    this.#everyMs = everyMs;
   }
 
   /**
@@ -59,7 +57,7 @@ export class LineWatch {
 
   #dueMs(atMs: number): number {
     this.lastMs = this.#now() - atMs;
-    return atMs + Math.max(this.#everyMs, this.lastMs / POLICY_LINE_SHARE);
+    return atMs + Math.max(POLICY_LINE_MS, this.lastMs / POLICY_LINE_SHARE);
   }
 
   #workers(): WorkerPool<LineTask, LineAnswer> {

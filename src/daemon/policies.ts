@@ -35,8 +35,9 @@ export interface PoliciesOptions {
   readonly onStep?: (step: SwapStep) => void;
   readonly commands?: Pick<PolicyCommands, "run" | "close">;
   readonly beatMs?: number;
-  readonly lineMs?: number;
+  readonly lines?: Pick<LineWatch, "due" | "forget" | "close">;
   readonly processes?: PolicyProcesses;
+  readonly wait?: (ms: number) => Promise<void>;
 }
 
 /** What acts on processes or on the kernel. */
@@ -57,7 +58,7 @@ export class Policies {
   readonly #apps = new Map<string, Promise<AppPolicy>>();
   readonly #processes: PolicyProcesses;
   readonly #commands: Pick<PolicyCommands, "run" | "close">;
-  readonly #lines: LineWatch;
+  readonly #lines: Pick<LineWatch, "due" | "forget" | "close">;
   readonly #timer: NodeJS.Timeout;
   #pressedMs = Number.NEGATIVE_INFINITY;
   #closed = false;
@@ -69,7 +70,7 @@ export class Policies {
     this.#now = options.now ?? (() => performance.now());
     this.#processes = options.processes ?? new PolicyProcesses();
     this.#commands = options.commands ?? new PolicyCommands(options.program, options.home);
-    this.#lines = new LineWatch(options.home, this.#now, options.lineMs);
+    this.#lines = options.lines ?? new LineWatch(options.home, this.#now);
     this.#timer = setInterval(() => void this.beat(), options.beatMs ?? POLICY_BEAT_MS);
   }
 
@@ -192,6 +193,7 @@ export class Policies {
       commands: this.#commands,
       lines: this.#lines,
       now: this.#now,
+      wait: this.#options.wait ?? waitFor,
       payload: (name: string, on: boolean) => (on ? payloads.enable(name) : payloads.disable(name)),
       tell: (from: string, value: number) => void this.#tell(from, value),
       onTrouble,
@@ -203,6 +205,10 @@ export class Policies {
     for (const one of await this.#all())
       if (one.app !== from) await one.raise("told", { "told.value": value });
   }
+}
+
+function waitFor(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Everything that the component may do. */

@@ -40,6 +40,7 @@ export interface ActorParts {
   readonly table: FactTable;
   readonly guard: Guard;
   readonly now: () => number;
+  wait(ms: number): Promise<void>;
   /** Keeps what the application sends, or no longer. */
   payload(on: boolean): Promise<void>;
   /** Raises `told` in the other policies of this node. */
@@ -60,8 +61,9 @@ interface Taken {
 export class PolicyActor {
   readonly #parts: ActorParts;
   readonly #serial = new Serial();
-  /** Processes whose checkpoint is under way or waits. */
+  /** Processes whose checkpoint is under way or waits, and whether a set is. */
   readonly #busy = new Set<string>();
+  #setWaits = false;
   readonly #restartsMs: number[] = [];
   #restarting = false;
   #collectedMs = Number.NEGATIVE_INFINITY;
@@ -92,9 +94,13 @@ export class PolicyActor {
     await this.#idle;
   }
 
-  /** What one event's handlers asked for. Checkpoints of single processes are taken by one command, each by itself. */
+  /**
+   * What one event's handlers asked for: first what is only said, then checkpoints, then what goes by them. Checkpoints of single processes are
+   * taken by one command, each by itself.
+   */
   perform(wants: readonly Want[]): void {
     const alone: Want[] = [];
+    const last: Want[] = [];
     const together = new Map<string, Want[]>();
     for (const want of wants) {
       const { action } = want;
@@ -102,10 +108,12 @@ export class PolicyActor {
       else if (action.do === "checkpoint" || action.do === "synchronize") {
         const key = `${action.do} ${action.who}`;
         together.set(key, [...(together.get(key) ?? []), want]);
-      } else this.#single(want);
+      } else if (LAST.has(action.do)) last.push(want);
+      else this.#single(want);
     }
     if (alone.length > 0) this.#checkpointAlone(alone);
     for (const group of together.values()) this.#checkpointTogether(group);
+    for (const want of last) this.#single(want);
   }
 
   #single(want: Want): void {
@@ -158,7 +166,11 @@ export class PolicyActor {
     }
     const [first] = wants as [Want, ...Want[]];
     const sorted = [...names].sort();
-    if (sorted.length === 0 || !sorted.every((process) => this.#isFree(process, first))) return;
+    if (sorted.length === 0) return;
+    if (this.#setWaits || this.restartUnderWay) {
+      for (const want of wants) want.came("dropped");
+      return;
+    }
     if (!this.#withinBudget(sorted, wants)) return;
     const dependents = "who" in first.action && first.action.who === "dependents";
     const rest = Number.isFinite(withinMs) ? ["--within", String(Math.max(1, Math.round(withinMs)))] : [];
@@ -181,7 +193,7 @@ export class PolicyActor {
 
   /** What is under way is not asked for again: a policy says the same at every beat until it is done. */
   #isFree(process: string, want: Want): boolean {
-    if (!this.#busy.has(process) && !this.restartUnderWay) return true;
+    if (!this.#busy.has(process) && !this.#setWaits && !this.restartUnderWay) return true;
     want.came("dropped");
     return false;
   }
@@ -195,6 +207,7 @@ export class PolicyActor {
 
   #take(names: readonly string[], flags: readonly string[], wants: readonly Want[]): void {
     for (const name of names) this.#busy.add(name);
+    if (flags.length > 0) this.#setWaits = true;
     const { driver, hooks } = this.terms;
     const how = ["--driver", driver, ...(hooks === undefined ? [] : ["--hooks", hooks])];
     void this.#run(wants, async (valid) => {
@@ -210,6 +223,7 @@ export class PolicyActor {
         this.#tookThem(answer, valid);
       } finally {
         for (const name of names) this.#busy.delete(name);
+        if (flags.length > 0) this.#setWaits = false;
       }
     });
   }
@@ -218,9 +232,10 @@ export class PolicyActor {
     const { checkpoints = [] } = (answer ?? {}) as { checkpoints?: readonly Taken[] };
     const failed =
       ((answer ?? {}) as { failed?: readonly { process: string; message: string }[] }).failed ?? [];
-    for (const { process, frozenMs } of checkpoints) {
-      this.#parts.table.measured(process, frozenMs);
-      this.#parts.guard.held(process, frozenMs, this.#parts.now());
+    const nowMs = this.#parts.now();
+    for (const { process, checkpoint, frozenMs } of checkpoints) {
+      this.#parts.table.measured(process, checkpoint, frozenMs, nowMs);
+      this.#parts.guard.held(process, frozenMs, nowMs);
     }
     const taken = checkpoints.map(({ process, checkpoint }) => `${process} ${checkpoint}`).join(", ");
     for (const want of wants) {
@@ -302,7 +317,7 @@ export class PolicyActor {
           "refused",
           `${restarts} restarts within ${POLICY_RESTART_WINDOW_MS / 60_000} minutes`,
         );
-      if (restarts > 0) await wait(POLICY_RESTART_WAIT_MS * 2 ** (restarts - 1));
+      if (restarts > 0) await this.#parts.wait(POLICY_RESTART_WAIT_MS * 2 ** (restarts - 1));
       if (want.epoch !== this.#parts.epoch()) return want.came("dropped", "its policy ended meanwhile");
       const { running } = this.#parts.table;
       if (word === "restart" && names.every((name) => running.includes(name)))
@@ -338,10 +353,7 @@ export class PolicyActor {
   }
 }
 
+const LAST: ReadonlySet<string> = new Set(["collect", "restart", "roll-back"]);
 /** Exit codes of the commands (interchange.md). */
 const TAINTED = 3;
 const REFUSED = 4;
-
-function wait(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}

@@ -39,6 +39,8 @@ class ProcessFacts {
   /** Of the last beat. */
   beat = { sent: 0, received: 0 };
   costMs = 0;
+  /** A checkpoint that somebody knows the moment of: nobody has seen it in the log yet. */
+  taken: readonly [checkpoint: number, ms: number] = [0, 0];
   info: ProcessInfo;
 
   constructor(info: ProcessInfo, counts: ProcessCounts, startMs: number) {
@@ -66,7 +68,8 @@ class ProcessFacts {
     if (counts.newest < newest)
       this.checkpoints = this.checkpoints.filter(([index]) => index <= counts.newest);
     if (counts.newest <= newest) return false;
-    this.checkpoints.push([counts.newest, nowMs]);
+    const [known, ms] = this.taken;
+    this.checkpoints.push([counts.newest, known === counts.newest ? ms : nowMs]);
     if (this.checkpoints.length > MAX_CHECKPOINT_TIMES) this.checkpoints.shift();
     return true;
   }
@@ -202,11 +205,12 @@ export class FactTable {
     }
   }
 
-  /** A checkpoint held it still for so long. */
-  measured(process: string, frozenMs: number): void {
+  /** A checkpoint held it still for so long, until now. */
+  measured(process: string, checkpoint: number, frozenMs: number, nowMs: number): void {
     const one = this.#known.get(process);
-    if (one !== undefined)
-      one.costMs = one.costMs === 0 ? frozenMs : one.costMs + COST_WEIGHT * (frozenMs - one.costMs);
+    if (one === undefined) return;
+    one.costMs = one.costMs === 0 ? frozenMs : one.costMs + COST_WEIGHT * (frozenMs - one.costMs);
+    one.taken = [checkpoint, nowMs - frozenMs];
   }
 
   /** One process's, in the order of `names`. */
