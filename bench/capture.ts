@@ -226,11 +226,16 @@ async function programFigures(
 async function accounted(worker: Worker, cgroupId: number): Promise<Figure[]> {
   const before = readFileSync(STATS, "utf8");
   const figures: Figure[] = [];
+  const restore = (): void => writeFileSync(STATS, before);
+  process.on("exit", restore); // also where somebody ends the bench
+  process.once("SIGTERM", () => process.exit(143));
+  process.once("SIGINT", () => process.exit(130));
   writeFileSync(STATS, "1");
   try {
     for (const run of RUNS) figures.push(...(await programFigures(worker, cgroupId, run)));
   } finally {
-    writeFileSync(STATS, before);
+    restore();
+    process.off("exit", restore);
   }
   return figures;
 }
