@@ -70,8 +70,7 @@ static __noinline void shared(struct process_state *state, uint64_t process, uin
 /* Who takes up a socket that another recorded process has made or accepted: that one knows the connection as
  * well. */
 static __noinline void handed_over(struct connection *c, struct process_state *state, uint64_t process) {
-    struct cgroup___made *cgroup = made_in((struct sock *)c->sock);
-    uint64_t maker = BPF_CORE_READ(cgroup, kn, id);
+    uint64_t maker = process_cgroup(made_in((struct sock *)c->sock));
 
     if (maker != process && bpf_map_lookup_elem(&processes, &maker))
         shared(state, process, maker, c->local, c->remote);
@@ -977,12 +976,10 @@ static __always_inline struct sock *socket_of(uint32_t fd) {
     return BPF_CORE_READ(socket, sk);
 }
 
-/* Made in the process's own cgroup, so that its hooks see the connection's beginning and end, however short
- * it is. */
+/* Made in the process's own cgroup, or one below it, so that its hooks see the connection's beginning and
+ * end, however short it is. */
 static __always_inline int made_here(struct sock *sk, uint64_t process) {
-    struct cgroup___made *cgroup = made_in(sk);
-
-    return BPF_CORE_READ(cgroup, kn, id) == process || BPF_CORE_READ(cgroup, level) > (int)cgroup_level;
+    return process_cgroup(made_in(sk)) == process;
 }
 
 /* Only TCP has positions that a flush can read later. */
