@@ -165,7 +165,7 @@ static __noinline __attribute__((unused)) int end_begins(uint64_t process, uint3
 }
 
 /* `what`: END_GAVE, END_TOOK. Between two recorded processes it is no news. */
-static __noinline __attribute__((unused)) int end_carries(uint32_t local, uint32_t remote, uint32_t what) {
+__weak __noinline int end_carries(uint32_t local, uint32_t remote, uint32_t what) {
     struct end_key key = {.local = local, .remote = remote};
     struct end_note *note = bpf_map_lookup_elem(&ends, &key);
 

@@ -105,6 +105,50 @@ struct end_note {
 /* Entries of `ends` a process may hold. */
 #define MAX_ENDS 16384u
 
+struct datagram_address {
+    uint32_t words[4]; /* in network order; IPv4 is mapped */
+};
+
+/* Map `datagrams`: what is told of the datagrams of a process, each once (datagram.bpf.h). */
+struct datagram_key {
+    uint64_t process;
+    uint64_t socket; /* `id` of its mailbox; 0: a port, or AF_UNIX at large */
+    uint32_t incarnation;
+    uint32_t port; /* kind of place, and enum recovery_flag */
+    uint32_t peer_port;
+    struct datagram_address address; /* sent to */
+    uint32_t reserved;
+};
+
+/* In `datagrams`, too: somebody of an application has sent to a port of this number (`process`: its cgroup).
+ */
+enum aimed {
+    AIMED_CHOSEN = 1, /* whoever has chosen the port may have got it */
+    AIMED_ANY = 2     /* so may one that the kernel has given it to */
+};
+/* Map `last_takers`: who has received at a port last. */
+struct datagram_port {
+    uint64_t parent; /* cgroup of the application */
+    uint64_t port;
+};
+struct datagram_taker {
+    uint64_t process;
+    uint32_t by; /* enum aimed */
+    uint32_t reserved;
+};
+
+/* Map `mailboxes`: a datagram socket, whoever has it. */
+enum mailbox_flag {
+    MAILBOX_AIMED = 1, /* a recorded process has sent to it */
+    MAILBOX_HOOKED = 2 /* UDP: the hooks of its cgroup tell of what is sent */
+};
+struct mailbox {
+    uint64_t receiver; /* the last recorded process that has taken from it */
+    uint64_t id;
+    uint32_t flags;
+    uint32_t reserved;
+};
+
 /* So many walks through all descriptors of the host look for who is at the other end; who is found by none
  * is told when it closes, or is on another host. */
 #define MAX_SOUGHT 3u

@@ -13,6 +13,7 @@
 #include "tcp.bpf.h"
 #include "unix.bpf.h"
 #include "unix_peer.bpf.h"
+#include "datagram.bpf.h"
 
 static __always_inline struct process_state *recorded(uint64_t process, uint32_t incarnation) {
     struct process_state *state = process ? bpf_map_lookup_elem(&processes, &process) : 0;
@@ -161,7 +162,8 @@ static __always_inline void read_unix(struct sock *sk, struct unix_end *end, str
         out->cut_flags |= CUT_HELD;
     unix_pair_found(end);
     if (recorded(end->owner, end->incarnation) &&
-        (unix_catch_up(sk, end) | unix_foreign(sk, end, unix_other_end(sk)) | unix_stranger_carries(sk, end)))
+        (unix_catch_up(sk, end) | unix_foreign(unix_opened(sk), end, unix_other_end(sk)) |
+         unix_stranger_carries(sk, end)))
         out->cut_flags |= CUT_PENDING;
     out->sent = end->sent;
     out->received = end->received;
@@ -428,10 +430,45 @@ static long push_note(struct bpf_map *map, const struct end_key *key, struct end
     return push_unknown(&name, note, args);
 }
 
+/* ---- datagrams of a process that is recorded no longer ---- */
+
+struct forgetting {
+    uint64_t process, parent;
+    uint32_t neighbours;
+};
+
+static long forget_datagram(struct bpf_map *map, const struct datagram_key *key, uint32_t *value,
+                            struct forgetting *whom) {
+    struct datagram_key name = *key;
+
+    if (name.process == whom->process || (!whom->neighbours && name.process == whom->parent))
+        bpf_map_delete_elem(&datagrams, &name);
+    return 0;
+}
+
+static long count_neighbour(struct bpf_map *map, const uint64_t *key, struct process_state *state,
+                            struct forgetting *whom) {
+    if (*key != whom->process && state->parent == whom->parent)
+        whom->neighbours = 1;
+    return 0;
+}
+
+static __always_inline void forget_datagrams(uint64_t process) {
+    struct process_state *state = bpf_map_lookup_elem(&processes, &process);
+    struct forgetting whom = {.process = process};
+
+    if (state)
+        whom.parent = state->parent;
+    bpf_for_each_map_elem(&processes, count_neighbour, &whom, 0);
+    bpf_for_each_map_elem(&datagrams, forget_datagram, &whom, 0);
+}
+
 SEC("syscall")
 int push_ends(struct push_ends_args *args) {
     struct push_ends_args told = *args;
 
+    if (told.forget)
+        forget_datagrams(told.forget);
     bpf_for_each_map_elem(&ends, push_note, &told, 0);
     args->unknown = told.unknown;
     args->pending = told.pending;

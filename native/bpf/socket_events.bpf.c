@@ -15,6 +15,7 @@
 #include "tcp.bpf.h"
 #include "unix.bpf.h"
 #include "unix_peer.bpf.h"
+#include "datagram.bpf.h"
 
 /* Linux 6.2, no call: whoever has sock_send_length has it. The answer is only read. */
 extern void *bpf_rdonly_cast(const void *object, uint32_t type) __ksym __weak;
@@ -31,6 +32,16 @@ struct {
     __type(key, struct restored_key);
     __type(value, struct restored_value);
 } restored SEC(".maps");
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct sock_common___local {
+    uint16_t skc_num;
+};
+struct sock___local {
+    struct sock_common___local __sk_common;
+    uint8_t sk_userlocks : 4;
+};
+#pragma clang attribute pop
 
 static __always_inline int is_kernel_socket(const struct sock *sk) {
     return BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
@@ -768,12 +779,58 @@ static __always_inline uint32_t unfollowed(uint16_t family, uint16_t protocol) {
     return RECOVERY_VERDICT_OTHER_SOCKET;
 }
 
-static __always_inline void other_socket(const struct sock *sk, int result, struct process_state *state,
-                                         uint64_t process) {
+/* Where a connected socket sends to: the words of the address. Returns the port; 0: it is not connected. */
+static __always_inline uint32_t udp_peer(const struct sock *sk, struct datagram_address *address) {
+    struct end_note note = {};
+
+    note_address(&note, sk);
+    for (int i = 0; i < 4; i++)
+        address->words[i] = note.address[i];
+    return note.port;
+}
+
+#define SOCK_BINDPORT_LOCK 8
+
+/* Sends with an address are told by the hooks of the cgroup that made the socket, where it has any. */
+static __always_inline void udp_used(struct sock *sk, struct process_state *state, uint64_t process,
+                                     int receives) {
+    struct sock___local *local = (struct sock___local *)sk;
+    struct mailbox *box = bpf_sk_storage_get(&mailboxes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    struct datagram_address address = {};
+    uint32_t port;
+
+    verdict(state, process, RECOVERY_VERDICT_DATAGRAM, 0);
+    if (!box) {
+        verdict(state, process, RECOVERY_VERDICT_UDP, 0);
+        return;
+    }
+    if (receives) {
+        port = BPF_CORE_READ(local, __sk_common.skc_num);
+        mailbox_received(box, process, port, 0);
+        udp_received(process, port, BPF_CORE_READ_BITFIELD_PROBED(local, sk_userlocks) & SOCK_BINDPORT_LOCK);
+        return;
+    }
+    port = udp_peer(sk, &address);
+    if (port)
+        udp_sent(process, &address, port, AIMED_CHOSEN | AIMED_ANY);
+    else if (!(box->flags & MAILBOX_HOOKED))
+        verdict(state, process, RECOVERY_VERDICT_UDP, 0);
+}
+
+static __always_inline void other_socket(struct sock *sk, int result, struct process_state *state,
+                                         uint64_t process, int receives) {
     uint32_t reason = unfollowed(sk->__sk_common.skc_family, sk->sk_protocol);
 
-    if (result >= 0 && reason && !is_kernel_socket(sk))
+    if (result < 0 || !reason || is_kernel_socket(sk))
+        return;
+    if (reason == RECOVERY_VERDICT_UDP)
+        udp_used(sk, state, process, receives);
+    else if (reason != RECOVERY_VERDICT_UNIX_DGRAM)
         verdict(state, process, reason, 0);
+    else if (receives)
+        unix_dgram_received(sk, state, process);
+    else
+        unix_dgram_sent(sk, state, process);
 }
 
 static __always_inline int is_tcp(const struct sock *sk) {
@@ -802,7 +859,7 @@ int BPF_PROG(sock_sent, struct sock *sk, int result, int flags) {
     else if (is_unix_pair(sk))
         unix_sent(sk, result, state, process);
     else
-        other_socket(sk, result, state, process);
+        other_socket(sk, result, state, process, 0);
     return 0;
 }
 
@@ -828,28 +885,75 @@ int BPF_PROG(sock_received, struct sock *sk, int result, int flags) {
     else if (is_unix_pair(sk))
         unix_received(sk, result, flags, state, process);
     else if (!(flags & MSG_PEEK))
-        other_socket(sk, result, state, process);
+        other_socket(sk, result, state, process, 1);
     return 0;
 }
 
-/* A datagram that a recorded process sends, also where the run of the tracepoint is left out. */
-static __always_inline void datagram(void) {
-    uint64_t process;
-    struct process_state *state = selected(&process);
+/* A datagram that a recorded process sends with an address. `target`: the socket of this network namespace
+ * that has it, for the moment; several that share a port take turns. */
+static __always_inline void datagram(struct bpf_sock *sk, struct bpf_sock *target,
+                                     const struct datagram_address *address, uint32_t port,
+                                     struct process_state *state, uint64_t process) {
+    struct mailbox *box = sk ? bpf_sk_storage_get(&mailboxes, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
 
-    if (state)
-        verdict(state, process, RECOVERY_VERDICT_UDP, 0);
+    verdict(state, process, RECOVERY_VERDICT_DATAGRAM, 0);
+    if (box)
+        __sync_fetch_and_or(&box->flags, MAILBOX_HOOKED);
+    box = target ? bpf_sk_storage_get(&mailboxes, target, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+    if (box)
+        mailbox_sent(box, process, port, 0, address);
+    else
+        udp_sent(process, address, port, AIMED_CHOSEN);
 }
 
+#define IS_LOOPBACK(address) (((address)&bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000))
+
 SEC("cgroup/sendmsg4")
-int datagram_sent4(struct bpf_sock_addr *address) {
-    datagram();
+int datagram_sent4(struct bpf_sock_addr *ctx) {
+    struct datagram_address words = {{0, 0, bpf_htonl(0xffff), ctx->user_ip4}};
+    uint32_t to = ctx->user_ip4, port = ctx->user_port;
+    struct bpf_sock_tuple tuple = {};
+    uint64_t process;
+    struct process_state *state = selected(&process);
+    struct bpf_sock *target;
+
+    if (!state)
+        return 1;
+    tuple.ipv4.saddr = ctx->msg_src_ip4;
+    if (!tuple.ipv4.saddr) /* whoever speaks to an address of its own host bears it */
+        tuple.ipv4.saddr = IS_LOOPBACK(to) ? bpf_htonl(0x7f000001) : to;
+    tuple.ipv4.daddr = to;
+    tuple.ipv4.sport = ctx->sk ? bpf_htons(ctx->sk->src_port) : 0;
+    tuple.ipv4.dport = port;
+    target = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+    datagram(ctx->sk, target, &words, bpf_ntohs(port), state, process);
+    if (target)
+        bpf_sk_release(target);
     return 1;
 }
 
 SEC("cgroup/sendmsg6")
-int datagram_sent6(struct bpf_sock_addr *address) {
-    datagram();
+int datagram_sent6(struct bpf_sock_addr *ctx) {
+    struct datagram_address words = {
+        {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+    uint32_t port = ctx->user_port;
+    struct bpf_sock_tuple tuple = {};
+    uint64_t process;
+    struct process_state *state = selected(&process);
+    struct bpf_sock *target;
+
+    if (!state)
+        return 1;
+    for (int i = 0; i < 4; i++) {
+        tuple.ipv6.saddr[i] = words.words[i];
+        tuple.ipv6.daddr[i] = words.words[i];
+    }
+    tuple.ipv6.sport = ctx->sk ? bpf_htons(ctx->sk->src_port) : 0;
+    tuple.ipv6.dport = port;
+    target = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+    datagram(ctx->sk, target, &words, bpf_ntohs(port), state, process);
+    if (target)
+        bpf_sk_release(target);
     return 1;
 }
 

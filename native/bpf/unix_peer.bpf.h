@@ -20,9 +20,12 @@ static __always_inline uint32_t unix_peer_bits(const struct unix_end *end, const
            (*(volatile uint64_t *)&end->sent ? UNIX_PEER_TOOK : 0);
 }
 
-/* Returns 1 where the ring had no room. */
-static __always_inline int unix_tell_peer(struct unix_end *end, uint32_t bits, uint32_t flags, uint64_t began,
-                                          uint32_t tgid) {
+/* Returns 1 where the ring had no room. __weak: the verifier looks into it once. */
+__weak __noinline int unix_tell_peer(struct unix_end *end, uint32_t bits, uint32_t flags, uint64_t began,
+                                     uint32_t tgid) {
+    if (!end)
+        return 0;
+
     struct range range = {.kind = RECOVERY_PEER,
                           .flags = RECOVERY_FLAG_UNIX | flags |
                                    (bits & UNIX_PEER_GAVE ? RECOVERY_FLAG_SOURCE : 0) |
@@ -102,17 +105,17 @@ static __always_inline int unix_stranger_carries(struct sock *sk, struct unix_en
 }
 
 /* Both ends are recorded, in two applications: each is outside for the other. */
-static __always_inline int unix_foreign(struct sock *sk, struct unix_end *end, struct unix_end *other) {
-    uint64_t owner = end->owner, owner2 = other ? other->owner : 0;
+__weak __noinline int unix_foreign(uint32_t opened, struct unix_end *end, const struct unix_end *other) {
+    uint64_t owner = end ? end->owner : 0, owner2 = other ? other->owner : 0;
     struct process_state *ours, *theirs;
 
-    if (!owner || !owner2 || owner == owner2 || end->flags & UNIX_PEER_TOLD || !unix_named(end))
+    if (!end || !owner || !owner2 || owner == owner2 || end->flags & UNIX_PEER_TOLD || !unix_named(end))
         return 0;
     ours = bpf_map_lookup_elem(&processes, &owner);
     theirs = bpf_map_lookup_elem(&processes, &owner2);
     if (!ours || !theirs || ours->parent == theirs->parent)
         return 0;
-    return unix_tell_peer(end, UNIX_PEER_TOLD, unix_opened(sk), owner2, 0);
+    return unix_tell_peer(end, UNIX_PEER_TOLD, opened, owner2, 0);
 }
 
 /* A recorded process uses its end. */
@@ -127,7 +130,7 @@ static __noinline __attribute__((unused)) int unix_peer_used(struct sock *sk) {
         return unix_stranger_carries(sk, end);
     if (!other->owner)
         return unix_stranger_connected(sk);
-    return unix_foreign(sk, end, other) | unix_foreign(peer, other, end);
+    return unix_foreign(unix_opened(sk), end, other) | unix_foreign(unix_opened(peer), other, end);
 }
 
 #endif

@@ -51,6 +51,11 @@
  * program closed the other end just then. RECOVERY_FLAG_SOURCE: data has come from it; RECOVERY_FLAG_SINK:
  * data was sent to it. It is told again once either becomes true.
  *
+ * RECOVERY_DATAGRAM: the process has sent datagrams to a place (RECOVERY_FLAG_SOURCE; of UDP begin, time_ns
+ * and length are the address, as RECOVERY_PEER has it), or has taken some from one that somebody recorded may
+ * have sent to (RECOVERY_FLAG_SINK). local: number of a socket; 0: whichever has UDP port `remote`, or, with
+ * RECOVERY_FLAG_UNIX, any that anybody may send to.
+ *
  * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
  *   page's address in its memory, remote, begin, length: 0.
  *
@@ -88,6 +93,7 @@ enum recovery_kind {
     RECOVERY_VERDICT = 7,         /* the process communicates in a way that can't be followed */
     RECOVERY_PEEK = 8,            /* [begin, begin+length) looked at and left where it is */
     RECOVERY_PEER = 9,            /* who is at the other end of a connection */
+    RECOVERY_DATAGRAM = 10,       /* with whom the process may have exchanged datagrams */
     RECOVERY_KIND_COUNT = 16
 };
 
@@ -132,7 +138,8 @@ enum recovery_verdict {
     RECOVERY_VERDICT_MISSED = 10, /* the kernel left a program run out, and what it uses leaves no position */
     RECOVERY_VERDICT_OVERFLOW =
         11, /* more ends closed without room for their last records than it may keep */
-    RECOVERY_VERDICT_TAKEN_OVER = 12 /* took up an end that had been told to be outside */
+    RECOVERY_VERDICT_TAKEN_OVER = 12, /* took up an end that had been told to be outside */
+    RECOVERY_VERDICT_DATAGRAM = 13    /* used UDP: no verdict where all of its application is on this host */
 };
 
 struct recovery_record {

@@ -22,6 +22,9 @@ enum capture_map {
     MAP_REQUEST,
     MAP_UNIX_PAIRS,
     MAP_ENDS,
+    MAP_DATAGRAMS,
+    MAP_LAST_TAKERS,
+    MAP_MAILBOXES,
     MAP_COUNT
 };
 enum capture_program {

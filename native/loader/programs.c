@@ -16,9 +16,9 @@
 #include "capture.skel.h"
 #pragma GCC diagnostic pop
 
-const char *const MAP_NAMES[MAP_COUNT] = {"ring",    "processes",   "filter",    "counters",
-                                          "closed",  "connections", "unix_ends", "restored",
-                                          "request", "unix_pairs",  "ends"};
+const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",      "counters", "closed",
+                                          "connections", "unix_ends", "restored",    "request",  "unix_pairs",
+                                          "ends",        "datagrams", "last_takers", "mailboxes"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
     "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received",   "call_ended",
     "socket_released", "connection_made", "datagram_sent4", "datagram_sent6",  "cut_files",

@@ -1,9 +1,16 @@
 /** What the live demo promises of its answers, and whether they keep it. */
 import { RecoveryLineError } from "../model/errors.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
+import { bytesOf } from "./outside-report.ts";
 import { counted } from "./print.ts";
 
-export type DemoAnswer = Pick<RecoveryLine, "outcome" | "line" | "evidence">;
+export type DemoAnswer = Pick<RecoveryLine, "outcome" | "line" | "evidence" | "lostInputs" | "unsayable">;
+
+/** Who is killed, and with whom the client talks that nobody records. */
+export interface DemoRoles {
+  readonly victim: string;
+  readonly server: string;
+}
 
 interface Counts {
   /** Checkpoints that were taken at one moment, before the others. */
@@ -13,12 +20,20 @@ interface Counts {
 }
 
 /** One line that says what was seen. Throws RL_DRIVER where a line is tainted, or a process stands at its start. */
-export function checkedVerdict(victim: string, one: DemoAnswer, all: DemoAnswer, counts: Counts): string {
+export function checkedVerdict(
+  { victim, server }: DemoRoles,
+  one: DemoAnswer,
+  all: DemoAnswer,
+  counts: Counts,
+): string {
   const wrong = [
     ...troubles(`the line without ${victim}`, one, counts.together),
     ...troubles("the line of all", all, counts.together),
     ...(back(one).some(({ process }) => process === victim) ? [] : [`${victim} was killed and is to go on`]),
     ...(back(all).length === counts.together ? [] : ["all failed, and somebody is to go on"]),
+    ...strangers([one, all], server).map(
+      (process) => `${process} has inputs or outputs, and only ${server} has a client outside`,
+    ),
   ];
   if (wrong.length > 0)
     throw new RecoveryLineError(
@@ -30,8 +45,14 @@ export function checkedVerdict(victim: string, one: DemoAnswer, all: DemoAnswer,
   return (
     `Seen: ${counts.together} checkpoints together and ${counts.alone} alone${refused}; ${victim} killed: ` +
     `${counted(back(one).length, "process goes", "processes go")} back, ${counted(one.line.length - back(one).length, "goes", "go")} on; ` +
-    `nobody to its start, nothing lost, lines clean and verified.`
+    `nobody to its start, no event missing, lines clean and verified; ` +
+    `if all went back, ${bytesOf(all.lostInputs)} bytes from the client outside would be lost inputs, ${bytesOf(all.unsayable)} to it unsayable.`
   );
+}
+
+function strangers(answers: readonly DemoAnswer[], server: string): string[] {
+  const ranges = answers.flatMap(({ lostInputs, unsayable }) => [...lostInputs, ...unsayable]);
+  return [...new Set(ranges.map(({ process }) => process))].filter((process) => process !== server);
 }
 
 function back({ line }: DemoAnswer): DemoAnswer["line"] {

@@ -68,6 +68,8 @@ class NatsDemo {
   readonly #random: (limit: number) => number;
   readonly #started: DemoProgram[] = [];
   #collector: ChildProcess | undefined;
+  #client: ChildProcess | undefined;
+  #server = "";
   #driver = "none";
   #victim = "";
   #taken = 0;
@@ -87,7 +89,13 @@ class NatsDemo {
     );
     const folder = join(this.home, "programs");
     mkdirSync(folder);
-    for (const program of await natsPrograms(folder)) await this.#start(program);
+    const { recorded, client, server } = await natsPrograms(folder);
+    for (const program of recorded) await this.#start(program);
+    this.#server = server;
+    await write(
+      `\nAnd a client of ${server} that nobody records: it is outside, never goes back, and spoils no checkpoint.\n`,
+    );
+    this.#client = spawn(client[0]!, client.slice(1), { stdio: "ignore" });
     this.#driver = (await chooseDriver("auto", this.home)).driver.name;
     await write("\n3. One checkpoint of all at the same moment: no line will ever lie before it.\n");
     await this.#together();
@@ -117,7 +125,7 @@ class NatsDemo {
   verdict(): string {
     const { one, all } = this.#answers!;
     const counts = { together: this.#started.length, alone: this.#taken, refused: this.#refused };
-    return checkedVerdict(this.#victim, one, all, counts);
+    return checkedVerdict({ victim: this.#victim, server: this.#server }, one, all, counts);
   }
 
   async #startCollector(): Promise<void> {
@@ -176,6 +184,7 @@ class NatsDemo {
 
   /** Ends everything it started, and takes the capture out of the kernel. */
   async stop(): Promise<void> {
+    this.#client?.kill("SIGKILL");
     for (const { process: name } of this.#started) await removeCgroup(new ProcessCgroup(this.app, name));
     const collector = this.#collector;
     this.#collector = undefined;

@@ -40,6 +40,13 @@ function listen(port: number): Promise<Server | undefined> {
   });
 }
 
+export interface DemoPrograms {
+  readonly recorded: readonly DemoProgram[];
+  /** The command of a client that nobody records, and the process it talks with. */
+  readonly client: readonly string[];
+  readonly server: string;
+}
+
 /** What a server writes into its log once it takes connections. */
 export const SERVER_READY = "Server is ready";
 
@@ -51,15 +58,16 @@ const MESSAGES = 20_000;
 /** How long publisher and subscriber stay when they have nothing more to do, or their server is gone: until the demo ends them. */
 const STAY_S = 600;
 
-/** A cluster of two servers; the publisher talks to the first, the subscriber to the second. Files go to `folder`. */
-export async function natsPrograms(folder: string): Promise<DemoProgram[]> {
+/** A cluster of two servers; publisher and client talk to the first, the subscriber to the second. Files go to `folder`. */
+export async function natsPrograms(folder: string): Promise<DemoPrograms> {
   const [client1, client2, route1, route2] = (await freePorts(4)) as [number, number, number, number];
-  return [
+  const recorded = [
     server("nats-1", client1, route1, route2, folder, SERVER_READY),
     server("nats-2", client2, route2, route1, folder, SERVERS_MET),
     { process: "subscriber", command: ["bash", "-c", subscriber(client2, `${folder}/received.txt`)] },
     { process: "publisher", command: ["bash", "-c", publisher(client1)] },
   ];
+  return { recorded, client: ["bash", "-c", client(client1)], server: "nats-1" };
 }
 
 function server(
@@ -82,6 +90,14 @@ function subscriber(port: number, file: string): string {
   return [
     `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3`,
     `cat <&3 >>'${file}'; exec sleep ${STAY_S}`,
+  ].join("\n");
+}
+
+/** Asks the server ten times a second whether it is there, as a health check does, and reads what that says. */
+function client(port: number): string {
+  return [
+    `trap '' PIPE; exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\n' >&3`,
+    `while printf 'PING\\r\\n' >&3 && read -r -t ${STAY_S} answer <&3; do sleep 0.1; done`,
   ].join("\n");
 }
 

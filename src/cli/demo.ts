@@ -13,8 +13,8 @@ const MAX_SECONDS = 60;
 const MAX_SEED = 2 ** 32 - 1;
 
 const HELP = `
-nats  two clustered nats-servers, a publisher and a subscriber, unmodified, checkpointed together and then
-      independently; one is killed. It checks its own answers, and says in its last line what was seen
+nats  two clustered nats-servers, a publisher and a subscriber, unmodified, and a client that nobody records; checkpointed
+      together and then independently; one is killed. It checks its own answers, and says in its last line what was seen
 dsm   a distributed-shared-memory program on four processes; one is killed, all go on from the line to the sequential result
 
 Where nothing can be captured, nats computes the line of a recorded log instead, and says so.

@@ -44,6 +44,8 @@ function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): str
       return `${name} talks with ${other}: another application is outside, and does not go back with this one.`;
     case "doubted":
       return `${name} talks with ${other}, and nobody was found there: it counts as of the application. For new connections say which it is: run --outside ${address}, or run --inside ${address}.`;
+    case "datagrams":
+      return `${name} has exchanged datagrams with ${other} (${printable(rule)}), or may have: nobody knows which of them have arrived.`;
     case "contradicted":
       return `${name} talks with ${other}, which ${printable(rule)} says is of the application, but who was found there is not: the option counts.`;
   }

@@ -39,7 +39,8 @@ instruction on. The exit status is the command's own; 128 + n if signal n ended 
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
 old-connection, other-socket, shared-file): without it the process counts as having gaps there.
 
-Programs on this host that are not recorded are outside: what they send and get makes no dependency. --outside and
+Programs on this host that are not recorded are outside: what they send and get makes no dependency, datagrams
+(names, time, the system log) neither. --outside and
 --inside say so of addresses, as the command sees them, for connections made from now on; they are kept with the
 application, the narrowest counts, and of the same addresses what was said last. Each takes several, or stands
 several times.
@@ -107,7 +108,7 @@ export function register(program: Command): void {
 
 function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = [...VERDICT_REASONS.slice(1), ...VOUCHABLE_UNSEEN];
+  const known = [...VERDICT_REASONS.slice(1).filter((reason) => reason !== "datagram"), ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(

@@ -10,6 +10,7 @@
  *   "held"                `HeldMessage[]`: openings and endings that wait for their other half
  *   "rules"               `StoredPeerRules`: what the user says of addresses
  *   "strangers"           `StoredStranger[]`: programs outside that its processes talked with
+ *   "datagrams"           `StoredDatagrams`: where its processes have sent datagrams to, and taken them from
  *   "ring"                `StoredRing`: records before `position` are in the log
  *   "rings"               names of entities whose runtimes hand memory rings over
  *   "policy"              the HA policy that is plugged, as the policy host wrote it (daemon/policy-record.ts)
@@ -28,6 +29,7 @@ import type { Cut } from "../model/event.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type { AppendLog, OpenLog } from "./append-log.ts";
 import type { NodeNames } from "./collect-options.ts";
+import { Datagrams, type StoredDatagrams } from "./datagrams.ts";
 import { Missed } from "./missed.ts";
 import { OutsidePeers, type StoredStranger } from "./outside-peers.ts";
 import { PeerRules, type StoredPeerRules } from "./peer-rules.ts";
@@ -84,6 +86,10 @@ export class AppLog {
   readonly messages: SocketMessages;
   /** Who its processes talk with that is not of it. */
   readonly peers: OutsidePeers;
+  /** Who of them may have exchanged datagrams. */
+  readonly datagrams = new Datagrams();
+  /** All of it is on this host, as far as the collector was told. */
+  readonly onOneHost: boolean;
   /** When it was used last, ms of `performance.now()`, and by how many readers it is used now. */
   usedAtMs = performance.now();
   #readers = 0;
@@ -122,7 +128,8 @@ export class AppLog {
     this.#bootId = bootId;
     this.#node = node;
     this.messages = new SocketMessages(this.processes, bootId);
-    this.peers = new OutsidePeers(bootId, node === undefined || node.all.length < 2);
+    this.onOneHost = node === undefined || node.all.length < 2;
+    this.peers = new OutsidePeers(bootId, this.onOneHost);
   }
 
   /** Ring position that the ring must not let go beyond: while the log is broken, what is stored; else no bound. */
@@ -200,6 +207,7 @@ export class AppLog {
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
     this.peers.rules = new PeerRules((await log.getState("rules")) as StoredPeerRules | undefined);
     this.peers.load(((await log.getState("strangers")) ?? []) as readonly StoredStranger[]);
+    this.datagrams.load((await log.getState("datagrams")) as StoredDatagrams | undefined);
     this.messages.load(((await log.getState("held")) ?? []) as readonly HeldMessage[], performance.now());
     this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
     this.#ringsChanged = false;
@@ -328,6 +336,7 @@ export class AppLog {
     if (this.#touched) return true;
     if (this.pending.events > 0 || this.#namesChanged || this.messages.changed || this.peers.changed)
       return true;
+    if (this.datagrams.changed) return true;
     for (const { state } of this.processes.values()) if (state.changed) return true;
     return false;
   }
@@ -388,6 +397,8 @@ export class AppLog {
     this.#rulesChanged = false;
     if (this.peers.changed) log.putState("strangers", this.peers.stored());
     this.peers.changed = false;
+    if (this.datagrams.changed) log.putState("datagrams", this.datagrams.stored());
+    this.datagrams.changed = false;
     if (this.messages.changed) log.putState("held", this.messages.held());
     this.messages.changed = false;
     if (this.#ringsChanged) log.putState("rings", [...this.#rings]);

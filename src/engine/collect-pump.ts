@@ -155,16 +155,22 @@ export class CollectPump {
       if (pending.since === 0) pending.since = time[row]!;
       pending.events += 1;
       pending.byKind[recordKind]! += 1;
-      pending.bytesByKind[recordKind]! += length[row]!;
-      const gaps =
-        recordKind === RingKind.PEER
-          ? app.peers.take(buffer, records, row, this.#recorded)
-          : buffer.take(records, row);
+      const about = recordKind === RingKind.PEER || recordKind === RingKind.DATAGRAM; // what it tells is no data
+      if (!about) pending.bytesByKind[recordKind]! += length[row]!;
+      const gaps = about ? this.#takeAbout(buffer, row) : buffer.take(records, row);
       if (gaps > 0) {
         pending.gaps += gaps;
-        pending.lost += records.lostBefore[row]!;
+        if (!about) pending.lost += records.lostBefore[row]!;
       }
     }
+  }
+
+  /** With whom a process talks. Returns the number of gap rows. */
+  #takeAbout(process: ProcessBuffer, row: number): number {
+    const { peers, datagrams } = process.app;
+    if (this.#records.kind[row] === RingKind.PEER)
+      return peers.take(process, this.#records, row, this.#recorded);
+    return datagrams.take(process, this.#records, row, peers.rules);
   }
 
   /** Reads until the ring is empty, a slot is busy, or enough is pending. True if more may be there. */
@@ -224,7 +230,8 @@ export class CollectPump {
   #judge(process: ProcessBuffer, verdict: Verdict): void {
     for (let number = 0; number < 32; number += 1) {
       if ((verdict.bits & (1 << number)) === 0) continue;
-      const gaps = process.verdict(VERDICT_REASONS[number] ?? VERDICT_REASONS[0]!);
+      if (number === RingVerdict.DATAGRAM && process.app.onOneHost) continue; // who exchanged any is told
+      const gaps = process.verdict(reasonOf(number));
       if (gaps === 0) continue;
       process.app.pending.events += gaps;
       process.app.pending.gaps += gaps;
@@ -301,6 +308,12 @@ export class CollectPump {
     this.#rewind();
     for (const app of apps) app.giveUp();
   }
+}
+
+/** Of several nodes nobody here knows whether the other end of UDP is recorded. */
+function reasonOf(number: number): string {
+  const known = number === RingVerdict.DATAGRAM ? RingVerdict.UDP : number;
+  return VERDICT_REASONS[known] ?? VERDICT_REASONS[0]!;
 }
 
 /** A verdict does not say the family of the socket's names: cookies of a pair are near each other, sequence numbers are random. For people only. */

@@ -386,6 +386,10 @@ export class Collector {
     state.uncaptured.clear();
     state.shared = undefined;
     state.peers = [];
+    app.datagrams.begins(
+      process.name,
+      ![...app.processes.values()].some((one) => one !== process && one.state.live),
+    );
     if (registration.rules !== undefined) app.addRules(registration.rules);
     state.unseen = [];
     state.failed = false;

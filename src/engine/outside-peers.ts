@@ -13,11 +13,12 @@
  *
  * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
  */
-import { SocketAddress } from "node:net";
+import { isIPv6 } from "node:net";
 import { RingFlag } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
 import { channelName } from "./channel-names.ts";
+import { addressOf } from "./peer-address.ts";
 import { PeerRules } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
@@ -45,6 +46,14 @@ interface Address {
   readonly port: number;
   /** For people: of whom connected the port says nothing. */
   readonly text: string;
+}
+
+function addressAndPort(records: RecordColumns, row: number): Address {
+  const host = addressOf(records, row);
+  const port = records.lostBefore[row]!;
+  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
+  const shown = isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+  return { host, port, text: connected ? shown : host };
 }
 
 type Recorded = (cgroupId: number) => ProcessBuffer | undefined;
@@ -83,7 +92,7 @@ export class OutsidePeers {
     const key = `${process.name} ${records.local[row]!} ${records.remote[row]!}`;
     if ((records.flags[row]! & RingFlag.WRITE) !== 0) {
       if (this.#addresses.size >= MAX_PEER_ADDRESSES) this.#addresses.clear();
-      this.#addresses.set(key, addressOf(records, row));
+      this.#addresses.set(key, addressAndPort(records, row));
       return 0;
     }
     const address = this.#addresses.get(key);
@@ -189,31 +198,4 @@ function judge({ app }: ProcessBuffer, { took, gave }: StoredStranger): number {
     if (process?.state.live) gaps += process.verdict("relay");
   }
   return gaps;
-}
-
-const MAPPED_MIDDLE = 0xffff0000;
-const HALF = 2 ** 16;
-const WORD = 2 ** 32;
-
-/** recovery_ring.h: four words in network order, IPv4 mapped. */
-function addressOf(records: RecordColumns, row: number): Address {
-  const [low, high] = [records.begin[row]!, records.time[row]!];
-  const words = [
-    low % WORD,
-    (high % HALF) * HALF + Math.floor(low / WORD),
-    Math.floor(high / HALF),
-    records.length[row]!,
-  ];
-  const bytes = new Uint8Array(new Uint32Array(words).buffer);
-  const port = records.lostBefore[row]!;
-  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
-  if (words[0] === 0 && words[1] === 0 && words[2] === MAPPED_MIDDLE) {
-    const host = bytes.subarray(12).join(".");
-    return { host, port, text: connected ? `${host}:${port}` : host };
-  }
-  const groups = Array.from({ length: 8 }, (_, at) =>
-    (bytes[2 * at]! * 256 + bytes[2 * at + 1]!).toString(16),
-  );
-  const { address: host } = new SocketAddress({ address: groups.join(":"), family: "ipv6" });
-  return { host, port, text: connected ? `[${host}]:${port}` : host };
 }

@@ -50,12 +50,12 @@ export interface SharedSocket {
 export interface PeerNote {
   /**
    * `foreign`: a process of another application, which is outside. `doubted`: nobody was found there, so it counts as of the application.
-   * `contradicted`: a rule says that it is of the application, and who was found is not.
+   * `contradicted`: a rule says that it is of the application, and who was found is not. `datagrams`: a process that it has exchanged such with.
    */
-  readonly what: "foreign" | "doubted" | "contradicted";
-  /** "app/process", an address, or an address and port. */
+  readonly what: "foreign" | "doubted" | "contradicted" | "datagrams";
+  /** "app/process", a process, an address, or an address and port. */
   readonly peer: string;
-  /** The rule that is contradicted. */
+  /** The rule that is contradicted; which datagrams. */
   readonly rule?: string;
 }
 

@@ -42,6 +42,8 @@ export const RingKind = {
   PEEK: 8,
   /** Who is at the other end of a connection. */
   PEER: 9,
+  /** With whom it may have exchanged datagrams. */
+  DATAGRAM: 10,
 } as const;
 export const RING_KIND_COUNT = 16;
 
@@ -74,6 +76,8 @@ export const RingVerdict = {
   MISSED: 10,
   OVERFLOW: 11,
   TAKEN_OVER: 12,
+  /** Used UDP: none where all of its application is on this host. */
+  DATAGRAM: 13,
 } as const;
 
 /** Why a process can't be followed, by number: the words of `gap.reason`, of `--trust` and of reports (model/gap-reasons.ts). */
@@ -91,6 +95,7 @@ export const VERDICT_REASONS: readonly string[] = [
   "missed",
   "overflow",
   "taken-over",
+  "datagram",
 ];
 
 /** enum capture_told (native/loader/told.h): what records have told of a connection's opening and ending. */
@@ -108,4 +113,5 @@ export const RING_KIND_NAMES: readonly string[] = [
   "verdict",
   "peek",
   "peer",
+  "datagram",
 ];

