@@ -17,6 +17,8 @@ interface CheckpointFlags {
   readonly driver: DriverName | "hook";
   readonly hooks?: string;
   readonly coordinated?: boolean;
+  readonly dependents?: boolean;
+  readonly within?: number;
   readonly limit: number;
   readonly json?: boolean;
 }
@@ -60,6 +62,15 @@ export function register(program: Command): void {
     .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
     .option("--coordinated", "freeze all of them, then checkpoint all of them, then let all go on")
     .option(
+      "--dependents",
+      "as --coordinated, of the named processes and all who must be in the set, so that theirs are on a line",
+    )
+    .option(
+      "--within <ms>",
+      "with these two: all go on after so many milliseconds, and what is not done then is not recorded",
+      (text: string) => integerOption("--within", text, 1, MAX_LIMIT_S * 1000),
+    )
+    .option(
       "--limit <seconds>",
       "longest time for one image",
       (text: string) => integerOption("--limit", text, 1, MAX_LIMIT_S),
@@ -75,6 +86,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   const { requireCollector } = await import("../daemon/client.ts");
   const { chooseDriver } = await import("../restart/driver-choice.ts");
   const home = ownHome(flags.log);
+  wrongTogether(names, flags);
   const log = await requireCollector(home);
   await notWhileRestarting(home, app);
   const { targets, ended } = await findTargets(app, names, log);
@@ -90,13 +102,44 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
       `recovery-line: only cuts are recorded, not usable to restore: ${printableSentence(fallback)}\n`,
       process.stderr,
     );
-  const options = { home, log, driver, usable: fallback === undefined, limitMs: flags.limit * 1000 };
+  const options = {
+    home,
+    log,
+    driver,
+    usable: fallback === undefined,
+    limitMs: flags.limit * 1000,
+    ...(flags.dependents === true ? { more: moreOf(app, names, log) } : {}),
+  };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {
     const known = (await log.processes()).filter((one) => one.app === app && withoutCut.has(one.process));
     await write(notCapturedText(known), process.stderr);
   }
   log.close();
+}
+
+function wrongTogether(names: readonly string[], { coordinated, dependents, within }: CheckpointFlags): void {
+  if (dependents === true && (coordinated === true || names.length === 0))
+    throw new RecoveryLineError("RL_USAGE", "--dependents takes names of processes, and not --coordinated");
+  if (within !== undefined && coordinated !== true && dependents !== true)
+    throw new RecoveryLineError("RL_USAGE", "--within goes with --coordinated or --dependents");
+}
+
+/** Whoever must be in the set besides those that stand still: what they did until now is in the log when it is read. */
+function moreOf(
+  app: string,
+  names: readonly string[],
+  log: CollectorClient,
+): NonNullable<CheckpointOptions["more"]> {
+  return async (standing) => {
+    const { buildEvidence } = await import("../engine/build-evidence.ts");
+    const { dependentsOf } = await import("../engine/dependents.ts");
+    const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
+    const { targets: running } = await findTargets(app, [], log);
+    const inSet = dependentsOf(evidence, names);
+    const stand = new Set(standing.map(({ process }) => process));
+    return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
+  };
 }
 
 async function notWhileRestarting(home: string, app: string): Promise<void> {
@@ -119,8 +162,11 @@ async function takeByHook(
   flags: CheckpointFlags,
 ): Promise<void> {
   const { checkpointByHook, readHooks } = await import("../restart/hook-checkpoint.ts");
-  if (flags.hooks === undefined || flags.coordinated)
-    throw new RecoveryLineError("RL_USAGE", "--driver hook takes --hooks FILE, and not --coordinated");
+  if (flags.hooks === undefined || flags.coordinated || flags.dependents)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--driver hook takes --hooks FILE, and neither --coordinated nor --dependents",
+    );
   const hooks = readHooks(flags.hooks);
   for (const { process } of targets)
     if (!hooks.has(process))
@@ -143,11 +189,13 @@ async function take(
 ): Promise<ReadonlySet<string>> {
   const { checkpointTogether } = await import("../restart/checkpoint.ts");
   const { atSomeMoment } = await import("../restart/driver.ts");
+  const deadline = flags.within === undefined ? {} : { deadlineMs: performance.now() + flags.within };
   const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
-    atSomeMoment(() => checkpointTogether(some, options));
-  const outcome: Outcome = flags.coordinated
-    ? { taken: await together(allOf(targets, ended)), failed: [] }
-    : await eachOf(targets, ended, async (target) => (await together([target]))[0]!);
+    atSomeMoment(() => checkpointTogether(some, { ...options, ...deadline }));
+  const outcome: Outcome =
+    flags.coordinated || flags.dependents
+      ? { taken: await together(allOf(targets, ended)), failed: [] }
+      : await eachOf(targets, ended, async (target) => (await together([target]))[0]!);
   await tell(app, options.driver.name, outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
   await tellFilesInPlace(outcome.taken);

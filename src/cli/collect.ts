@@ -4,7 +4,7 @@ import { type Command, Option } from "commander";
 import type { Retention } from "../daemon/keep-watch.ts";
 import type { NodeNames, OnFull } from "../engine/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { COMMIT_INTERVAL_MS, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
+import { COMMIT_INTERVAL_MS, MAX_SHADOW_S, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
 import type { InTransitPolicy } from "../model/recovery-line.ts";
 import { nodeList } from "./app-nodes.ts";
 import { repeated } from "./failed-names.ts";
@@ -38,6 +38,7 @@ interface CollectFlags {
   readonly keepInTransit?: InTransitPolicy;
   readonly node?: string;
   readonly nodes?: readonly string[];
+  readonly leaving?: number;
 }
 
 const HELP = `
@@ -142,6 +143,11 @@ export function register(program: Command): void {
       "--user <name>",
       "as root: run as this user, without any right; a helper keeps the two it takes to capture",
     )
+    .option(
+      "--leaving <seconds>",
+      "when it is told to end, policies hear `leaving` first, and have so many seconds",
+      (text: string) => integerOption("--leaving", text, 0, MAX_SHADOW_S),
+    )
     .option("--unpin", "take the capture out of the kernel, and end")
     .addHelpText("after", HELP)
     .action(collect);
@@ -169,6 +175,8 @@ async function collect(flags: CollectFlags): Promise<void> {
     payloadLimitMib: flags.payloadLimit,
     ...retentionOf(flags, home),
     version: packageVersion(),
+    program: [process.execPath, MAIN],
+    ...(flags.leaving === undefined ? {} : { leavingSeconds: flags.leaving }),
     userfaults: flags.dsm !== undefined,
     ...(flags.capture === undefined ? {} : { variant: flags.capture }),
     ...(helper === undefined ? {} : { helper }),

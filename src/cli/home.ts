@@ -45,7 +45,10 @@ export function isAppName(name: string): boolean {
 }
 
 /** The name of an application or process becomes a directory: anything else than the pattern of README "Names" is wrong use. */
-export function checkedAppName(name: string, what: "application" | "process" = "application"): string {
+export function checkedAppName(
+  name: string,
+  what: "application" | "process" | "group" = "application",
+): string {
   if (PATH_NAME.test(name)) return name;
   throw new RecoveryLineError(
     "RL_USAGE",

@@ -25,6 +25,7 @@ import * as failures from "./failures.ts";
 import * as gc from "./gc.ts";
 import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
+import * as leaving from "./leaving.ts";
 import * as policy from "./policy.ts";
 import { printableSentence, write, writeJson } from "./print.ts";
 import * as restart from "./restart.ts";
@@ -54,6 +55,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   restart,
   status,
   policy,
+  leaving,
   sdkEvents,
   doctor,
   demo,

@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { BuiltPolicy } from "../policy/component.ts";
 import { registerCompare } from "./policy-compare.ts";
+import { pluggedIn, pluggedTable, registerLive, showPlugged } from "./policy-live.ts";
 import { counted, printable, write, writeJson } from "./print.ts";
 
 interface JsonFlag {
@@ -17,18 +18,20 @@ interface BuildFlags extends JsonFlag {
 
 const HELP = `
 A policy says when processes take checkpoints, what is logged, and what happens on a failure; docs/policies.md has the language.
-POLICY is a file, or the name of a shipped policy; NAME:parameter=value,... sets parameters where it is compared.
+POLICY is a file, or the name of a shipped policy; NAME:parameter=value,... sets parameters where it is compared,
+--set parameter=value where it is plugged.
 
 Examples:
   recovery-line policy check mine.xml
-  recovery-line policy build mine.xml -o component
+  recovery-line policy plug shop bounded-loss --set bound=1min --allow restart,collect
+  recovery-line policy log shop
   recovery-line policy compare shop periodic:interval=30s bounded-loss index-based`;
 
 export function register(program: Command): void {
   const policy = program
     .command("policy")
-    .summary("check, build and compare HA policies")
-    .description("HA policies: checks them, builds components, compares what they would do.")
+    .summary("check, compare and plug HA policies")
+    .description("HA policies: checks and compares them, plugs them into running applications.")
     .addHelpText("after", HELP);
   policy
     .command("check")
@@ -55,9 +58,12 @@ export function register(program: Command): void {
   policy.command("reference").description("Prints docs/policies.md.").action(reference);
   policy
     .command("list")
+    .argument("[app]", "only what is plugged into this application")
+    .option("--log <dir>", "log directory of the collector")
     .option("--json", "print one JSON object")
-    .description("Lists the policies that come with the program.")
+    .description("Lists the policies that come with the program, and what is plugged where.")
     .action(list);
+  registerLive(policy);
   registerCompare(policy);
 }
 
@@ -146,7 +152,8 @@ async function reference(): Promise<void> {
   await write(referencePage(shippedPolicies().map(loadPolicy)));
 }
 
-async function list(flags: JsonFlag): Promise<void> {
+async function list(app: string | undefined, flags: JsonFlag & { readonly log?: string }): Promise<void> {
+  if (app !== undefined) return showPlugged(app, flags);
   const { loadPolicy, shippedPolicies } = await import("../policy/shipped.ts");
   const { hashOf } = await import("../policy/component.ts");
   const policies = shippedPolicies().map((name) => {
@@ -159,6 +166,10 @@ async function list(flags: JsonFlag): Promise<void> {
       refused: component.refused,
     };
   });
-  if (flags.json === true) await writeJson({ policies });
-  else await write(policies.map(({ name, title }) => `${name.padEnd(16)} ${title}\n`).join(""));
+  const plugged = await pluggedIn(flags.log);
+  if (flags.json === true) await writeJson({ policies, plugged: plugged ?? null });
+  else
+    await write(
+      `${policies.map(({ name, title }) => `${name.padEnd(16)} ${title}\n`).join("")}${pluggedTable(plugged ?? [])}`,
+    );
 }

@@ -20,6 +20,7 @@ interface RunFlags extends DataFlags {
   readonly inside?: readonly string[];
   readonly fresh?: boolean;
   readonly payload?: boolean;
+  readonly group?: string;
   readonly detach?: boolean;
   readonly output?: string;
   readonly allowIoUring?: boolean;
@@ -94,6 +95,7 @@ export function register(program: Command): void {
       "for its images and restores: ghost-limit=SIZE, the longest removed file in them",
       (text: string) => text.split(/[\s,]+/).filter((word) => word !== ""),
     )
+    .option("--group <name>", "who of the application belongs together, for HA policies")
     .option("--detach", "start it, print its process id, and end")
     .option(
       "--output <file>",
@@ -129,6 +131,7 @@ async function run(
 ): Promise<void> {
   checkedAppName(app);
   checkedAppName(processName, "process");
+  if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
   const { criuOptions } = await import("../restart/criu-options.ts");
   criuOptions(flags.criuOptions ?? []);
@@ -156,6 +159,7 @@ async function run(
       trust: flags.trust ?? [],
       ...(rules === undefined ? {} : { rules }),
       payload: flags.payload === true,
+      ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]

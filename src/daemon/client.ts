@@ -13,8 +13,10 @@ import type { Event } from "../model/event.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import type { CutEntry } from "../ring/event-source.ts";
+import type { PlugAnswer, PolicyStatus } from "./app-policy.ts";
 import { receiveBlocks } from "./block-stream.ts";
 import { isPlacedByRoot } from "./placed-by-root.ts";
+import type { PlugBody } from "./policy-body.ts";
 import {
   cutFromWire,
   errorFromWire,
@@ -197,6 +199,29 @@ export class CollectorClient {
   prune(app: string, oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<Pruned> {
     const body: PruneRequest = { app, oldest: [...oldest], ...(keep === undefined ? {} : { keep }) };
     return this.#json("POST", "/v1/prune", body, PRUNE_LIMIT_MS);
+  }
+
+  /** Policies that are plugged. */
+  policies(): Promise<PolicyStatus[]> {
+    return this.#json("GET", "/v1/policies");
+  }
+
+  plugPolicy(body: PlugBody): Promise<PlugAnswer> {
+    return this.#json("POST", "/v1/policy/plug", body, REQUEST_LIMIT_MS + body.shadow * 1000);
+  }
+
+  unplugPolicy(app: string): Promise<{ policy: string; epoch: number }> {
+    return this.#json("POST", "/v1/policy/unplug", { app });
+  }
+
+  /** The node is about to go: on return what policies did about it is done, or the time is up. */
+  async leaving(withinSeconds: number): Promise<void> {
+    await this.#json(
+      "POST",
+      "/v1/leaving",
+      { within: withinSeconds },
+      REQUEST_LIMIT_MS + withinSeconds * 1000,
+    );
   }
 
   async rotate(app: string): Promise<void> {

@@ -11,7 +11,9 @@ import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
+import { Policies } from "./policies.ts";
 import { RingTaker } from "./ring-taker.ts";
+import type { Service } from "./routes.ts";
 import { CollectorServer } from "./server.ts";
 import { UnseenWatch } from "./unseen-watch.ts";
 
@@ -36,6 +38,10 @@ export interface DaemonOptions {
   readonly metricsPort?: number;
   /** Payloads kept of one application, in MiB. */
   readonly payloadLimitMib: number;
+  /** What starts the command line, node and its main file: policies act by its commands. */
+  readonly program: readonly [string, ...string[]];
+  /** When it ends, policies hear that the node is about to go, with so many seconds left; absent: they do not. */
+  readonly leavingSeconds?: number;
   /** Absent: logs grow until somebody runs `gc --apply`. */
   readonly retention?: Retention;
   readonly version: string;
@@ -106,6 +112,15 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
   if (pressure !== undefined) undo.push(() => pressure.close());
   let keeping: KeepWatch | undefined;
+  const policies = new Policies({
+    home,
+    collector,
+    payloads,
+    program: options.program,
+    withoutRights: options.helper !== undefined,
+    onTrouble,
+  });
+  undo.push(() => policies.close());
   const metrics = collectorMetrics(
     () => collector.stats(),
     pressure,
@@ -115,7 +130,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
-    { collector, membership, payloads, unseen, ping, metrics: () => metrics.text() },
+    { collector, membership, payloads, unseen, policies, ping, metrics: () => metrics.text() },
     home,
   );
   undo.push(() => server.close());
@@ -126,7 +141,9 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   }
   const rings = RingTaker.start(collector, home, onTrouble);
   undo.push(() => rings?.close());
-  undo.push(watchProcesses(collector, membership, payloads, unseen, options));
+  await policies.comeBack(); // before anybody is found dead
+  undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, options));
+  undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
   return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
@@ -158,10 +175,7 @@ async function resumePayloads(
  * log does not call recorded what has ended before the collector.
  */
 function watchProcesses(
-  collector: Collector,
-  membership: Membership,
-  payloads: PayloadLoggers,
-  unseen: UnseenWatch,
+  { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics">,
   { onTrouble }: DaemonOptions,
 ): Undo {
   let running: Promise<void> = Promise.resolve();
@@ -172,6 +186,7 @@ function watchProcesses(
     running = membership
       .reap(last)
       .then(() => payloads.retain(liveApps(collector)))
+      .then(() => policies.look())
       .then(() => (last ? undefined : unseen.due()))
       .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
       .finally(() => {
@@ -186,6 +201,13 @@ function watchProcesses(
     look(true);
     await running;
   };
+}
+
+/** First of all: what they do needs everything else. */
+async function endPolicies(policies: Policies, { leavingSeconds, onTrouble }: DaemonOptions): Promise<void> {
+  if (leavingSeconds !== undefined)
+    await policies.leaving(leavingSeconds).catch((error: unknown) => onTrouble((error as Error).message));
+  await policies.close();
 }
 
 /** Newest first; every step runs, the first failure is thrown at the end. */

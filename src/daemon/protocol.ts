@@ -5,6 +5,10 @@
  *   GET  /v1/processes                        → ProcessInfo[]
  *   GET  /v1/stats                            → CollectorStats
  *   POST /v1/register         RegisterRequest → { incarnation }
+ *   GET  /v1/policies                         → PolicyStatus[]     what is plugged
+ *   POST /v1/policy/plug      PlugBody        → PlugAnswer         plugs, or swaps; the switch is durable on return
+ *   POST /v1/policy/unplug    { app }         → { policy, epoch }
+ *   POST /v1/leaving          { within }      → {}                 the node goes in so many seconds: policies hear it
  *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
  *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
  *   POST /v1/unregister       ProcessRequest  → {}

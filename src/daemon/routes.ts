@@ -7,6 +7,8 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { PayloadLoggers } from "../restart/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
+import type { Policies } from "./policies.ts";
+import { leavingOf, plugOf } from "./policy-body.ts";
 import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
 import {
   cutEntries,
@@ -25,6 +27,7 @@ export interface Service {
   readonly membership: Membership;
   readonly payloads: PayloadLoggers;
   readonly unseen: UnseenWatch;
+  readonly policies: Policies;
   readonly ping: Ping;
   /** Prometheus text. */
   metrics(): Promise<string>;
@@ -67,6 +70,20 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     },
   ],
   ["POST /v1/unseen", unseen],
+  ["GET /v1/policies", ({ policies }) => policies.list()],
+  [
+    "POST /v1/policy/plug",
+    ({ policies }, body) =>
+      policies.plug(stringField(body, "app"), plugOf(body), body["allow"] !== undefined),
+  ],
+  ["POST /v1/policy/unplug", ({ policies }, body) => policies.unplug(stringField(body, "app"))],
+  [
+    "POST /v1/leaving",
+    async ({ policies }, body) => {
+      await policies.leaving(leavingOf(body));
+      return {};
+    },
+  ],
   [
     "POST /v1/drain",
     async ({ collector, payloads, unseen }) => {
@@ -91,7 +108,7 @@ function registration(body: Body): Registration {
   const { cgroupId, trust, rules } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past, task, data } = body;
+  const { start, past, task, data, group } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
@@ -101,6 +118,7 @@ function registration(body: Body): Registration {
     ...(past === undefined ? {} : { past: restoredPast(past) }),
     ...(task === undefined ? {} : { task: taskName(task) }),
     ...(data === undefined ? {} : { data: processData(data) }),
+    ...(group === undefined ? {} : { group: stringField(body, "group") }),
   };
 }
 

@@ -41,6 +41,8 @@ export interface ProcessStart {
   readonly recipe: StartRecipe;
   /** Directory trees that are part of its state; absent: as it was before. */
   readonly data?: ProcessData;
+  /** Absent: as it was before. */
+  readonly group?: string;
   /** True: it stands still on return, before its first instruction; whoever called thaws it. */
   readonly hold?: boolean;
 }
@@ -75,7 +77,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(words, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, rules, mode, recipe, data, payload = false } = start;
+    const { app, process, trust, rules, mode, recipe, data, group, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
@@ -85,6 +87,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       ...(rules === undefined ? {} : { rules }),
       ...(payload ? { payload } : {}),
       ...(data === undefined ? {} : { data }),
+      ...(group === undefined ? {} : { group }),
     });
     const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
     if (start.hold !== true) cgroup.setFreeze(false);

@@ -12,6 +12,8 @@
  *   "strangers"           `StoredStranger[]`: programs outside that its processes talked with
  *   "ring"                `StoredRing`: records before `position` are in the log
  *   "rings"               names of entities whose runtimes hand memory rings over
+ *   "policy"              the HA policy that is plugged, as the policy host wrote it (daemon/policy-record.ts)
+ *   "policy-memory"       what that policy remembers; as old as the last commit
  * so that a restart and the return of a failed log are the same thing: load, declare what may be missing, read on.
  */
 import { mkdir } from "node:fs/promises";
@@ -106,6 +108,12 @@ export class AppLog {
   #rings: ReadonlySet<string> = new Set();
   #ringsChanged = false;
   #rulesChanged = false;
+  /** True: ranges are counted at each commit, for policies. */
+  counting = false;
+  #policy: unknown;
+  #policyChanged = false;
+  #policyMemory: unknown;
+  #policyMemoryChanged = false;
 
   constructor(name: string, folder: string, openLog: OpenLog, bootId: string, node?: NodeNames) {
     this.name = name;
@@ -195,6 +203,9 @@ export class AppLog {
     this.messages.load(((await log.getState("held")) ?? []) as readonly HeldMessage[], performance.now());
     this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
     this.#ringsChanged = false;
+    this.#policy = await log.getState("policy");
+    this.#policyChanged = false;
+    this.#policyMemory ??= await log.getState("policy-memory");
     this.pending = new Pending();
   }
 
@@ -249,6 +260,27 @@ export class AppLog {
     this.#rings = names;
     this.#ringsChanged = true;
     this.touch();
+  }
+
+  /** Stored with the next commit; undefined: there is none. */
+  get policy(): unknown {
+    return this.#policy;
+  }
+
+  set policy(record: unknown) {
+    this.#policy = record;
+    this.#policyChanged = true;
+    this.touch();
+  }
+
+  get policyMemory(): unknown {
+    return this.#policyMemory;
+  }
+
+  /** Stored with whatever commit comes next: it is no reason for one. */
+  set policyMemory(memory: unknown) {
+    this.#policyMemory = memory;
+    this.#policyMemoryChanged = true;
   }
 
   /** What the user says of addresses, besides what was said before; stored with the next commit. */
@@ -360,6 +392,10 @@ export class AppLog {
     this.messages.changed = false;
     if (this.#ringsChanged) log.putState("rings", [...this.#rings]);
     this.#ringsChanged = false;
+    if (this.#policyChanged) log.putState("policy", this.#policy);
+    this.#policyChanged = false;
+    if (this.#policyMemoryChanged) log.putState("policy-memory", this.#policyMemory);
+    this.#policyMemoryChanged = false;
     for (const process of this.processes.values()) {
       process.settle();
       if (process.columns.count > 0) {

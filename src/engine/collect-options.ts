@@ -89,6 +89,8 @@ export interface Registration {
   readonly start?: StartRecipe;
   /** Directory trees that are part of its state; absent: what was known before stays. */
   readonly data?: ProcessData;
+  /** A name that it shares with those of the application that belong together, for policies; absent: what was known before stays. */
+  readonly group?: string;
   /** The command's first task; absent: it is restored from an image, and nobody waits for it. */
   readonly task?: TaskName;
   /** It is restored from an image: what the image says of its past. Absent: it has none. */
@@ -175,6 +177,8 @@ export interface CollectedProcess {
   readonly left: readonly TaskName[];
   /** Directory trees that are part of its state; absent: none. */
   readonly data?: ProcessData;
+  /** Who was started with the same `run --group`; absent: none. */
+  readonly group?: string;
   /** Lines that are not undone, count. */
   readonly lines: number;
   /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */

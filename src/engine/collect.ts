@@ -51,7 +51,7 @@ import { collectedProcesses, EndedProcesses } from "./ended-processes.ts";
 import { FullPolicy } from "./full-policy.ts";
 import { NAME, openKnownLogs } from "./known-logs.ts";
 import { Pause } from "./pause.ts";
-import type { ProcessBuffer } from "./process-buffer.ts";
+import type { ProcessBuffer, ProcessCounts } from "./process-buffer.ts";
 import type { StoredOrigin } from "./process-state.ts";
 import { Serial } from "./serial.ts";
 import { type RingBatch, takeRingBatch } from "./take-rings.ts";
@@ -376,7 +376,7 @@ export class Collector {
 
   /** Durable first, then selected: no record of the cgroup comes before its registration. */
   async #begin(process: ProcessBuffer, registration: Registration): Promise<void> {
-    const { cgroupId, trust, past, start, data } = registration;
+    const { cgroupId, trust, past, start, data, group } = registration;
     const { state, app } = process;
     state.live = true;
     state.cgroupId = cgroupId;
@@ -395,7 +395,11 @@ export class Collector {
     state.left = [];
     app.messages.restored(past?.connections ?? []);
     for (const reason of past?.uncaptured ?? []) state.uncaptured.add(reason);
-    state.origin = originOf(start ?? state.origin.start, data ?? state.origin.data);
+    state.origin = originOf({
+      start: start ?? state.origin.start,
+      data: data ?? state.origin.data,
+      group: group ?? state.origin.group,
+    });
     state.changed = true;
     await this.#commitOrThrow(app);
     this.#pump.mapCgroups(app);
@@ -407,8 +411,8 @@ export class Collector {
     }
   }
 
-  #check({ app, process, cgroupId }: Registration): void {
-    for (const name of [app, process]) {
+  #check({ app, process, group, cgroupId }: Registration): void {
+    for (const name of [app, process, ...(group === undefined ? [] : [group])]) {
       if (!NAME.test(name))
         throw new RecoveryLineError(
           "RL_USAGE",
@@ -577,6 +581,40 @@ export class Collector {
     });
   }
 
+  // ---- policies
+
+  /** What is plugged and what it remembers, as whoever plugged it wrote it. Throws RL_UNKNOWN_APP, and what opening a log throws. */
+  policyOf(appName: string): Promise<{ readonly record: unknown; readonly memory: unknown }> {
+    return this.#exclusive(async () => {
+      const { policy, policyMemory } = await this.#openApp(appName, false);
+      return { record: policy, memory: policyMemory };
+    });
+  }
+
+  /** Durable on return, with all that was read before; after a throw (RL_LOG_WRITE) it may or may not be. */
+  keepPolicy(appName: string, record: unknown, memory: unknown): Promise<void> {
+    return this.#exclusive(async () => {
+      const app = await this.#openApp(appName, false);
+      app.policy = record;
+      app.policyMemory = memory;
+      await this.#commitOrThrow(app);
+    });
+  }
+
+  /** Durable with the next commit of an open log, whatever that is for. */
+  remember(appName: string, memory: unknown): void {
+    const app = this.#pump.apps.get(appName);
+    if (app !== undefined) app.policyMemory = memory;
+  }
+
+  /** What the processes of an open log have done, in numbers; ranges count from the first call on. */
+  counts(appName: string): readonly ProcessCounts[] {
+    const app = this.#pump.apps.get(appName);
+    if (app === undefined) return [];
+    app.counting = true;
+    return [...app.processes.values()].map(({ counts }) => counts);
+  }
+
   // ---- the reliable path
 
   /**
@@ -656,7 +694,7 @@ export class Collector {
   keepData(appName: string, name: string, data: ProcessData): Promise<void> {
     return this.#exclusive(async () => {
       const { state, app } = await this.#process(appName, name);
-      state.origin = originOf(state.origin.start, data);
+      state.origin = originOf({ ...state.origin, data });
       state.changed = true;
       await this.#commitOrThrow(app);
     });
@@ -816,9 +854,11 @@ function withoutUnsafeCut(event: Event, process: ProcessBuffer): Event {
   return rest;
 }
 
-function originOf(start: StartRecipe | undefined, data: ProcessData | undefined): StoredOrigin {
+function originOf(origin: { [K in keyof StoredOrigin]: StoredOrigin[K] | undefined }): StoredOrigin {
+  const { start, data, group } = origin;
   return {
     ...(start === undefined ? {} : { start }),
     ...(data === undefined || data.roots.length === 0 ? {} : { data }),
+    ...(group === undefined ? {} : { group }),
   };
 }

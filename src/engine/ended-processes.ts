@@ -20,6 +20,7 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     ...(state.end === undefined ? {} : { end: state.end }),
     left: state.left,
     ...(state.origin.data === undefined ? {} : { data: state.origin.data }),
+    ...(state.origin.group === undefined ? {} : { group: state.origin.group }),
     lines: state.lines,
     checkpoints: state.storedCheckpoints().length,
     newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,

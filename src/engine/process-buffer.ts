@@ -7,6 +7,29 @@ import type { AppLog } from "./app-log.ts";
 import { ChannelCache } from "./channel-cache.ts";
 import type { ProcessState } from "./process-state.ts";
 
+/** Ranges that a process has sent and received, count. */
+interface Sums {
+  readonly sent: number;
+  readonly received: number;
+}
+
+/** What a process has done, in numbers; what is not committed yet is missing. */
+export interface ProcessCounts extends Sums {
+  readonly process: string;
+  /** Since its newest checkpoint or its last rollback. */
+  readonly sentSince: number;
+  readonly receivedSince: number;
+  /** Events of it are missing, and no checkpoint with a cut came since. */
+  readonly hidden: boolean;
+  /** It has lines after its newest checkpoint. */
+  readonly changed: boolean;
+  readonly checkpoints: number;
+  /** Index of the newest one, 0 = none. */
+  readonly newest: number;
+}
+
+const NO_SUMS: Sums = { sent: 0, received: 0 };
+
 /** Of a row in `EventColumns`. */
 const ROW_BYTES = 33;
 const SOCKET_MESSAGE = RingFlag.OPEN | RingFlag.END;
@@ -25,6 +48,9 @@ export class ProcessBuffer {
   readonly #addChannel = (name: string): number => this.columns.addChannel(name);
   /** Rows of `columns` that `state.lines` counts already. */
   #counted = 0;
+  #sums: Sums = NO_SUMS;
+  #sumsAtCheckpoint: Sums = NO_SUMS;
+  #hidden = false;
 
   constructor(name: string, app: AppLog, state: ProcessState, bootId: string) {
     this.name = name;
@@ -125,6 +151,8 @@ export class ProcessBuffer {
     const position = this.state.apply(event);
     this.columns.push(event);
     this.#counted = this.columns.count;
+    if (event.type === "checkpoint" || event.type === "rollback") this.#sumsAtCheckpoint = this.#sums;
+    if (event.type === "checkpoint" && event.cut !== undefined) this.#hidden = false;
     return position;
   }
 
@@ -132,9 +160,37 @@ export class ProcessBuffer {
   settle(): void {
     const fresh = this.columns.count - this.#counted;
     if (fresh === 0) return;
+    if (this.app.counting) this.#sum();
     this.state.lines += fresh;
     this.state.changed = true;
     this.#counted = this.columns.count;
+  }
+
+  #sum(): void {
+    let { sent, received } = this.#sums;
+    const { kind, count } = this.columns;
+    for (let row = this.#counted; row < count; row += 1) {
+      if (kind[row] === EVENT_KIND.send) sent += 1;
+      else if (kind[row] === EVENT_KIND.receive) received += 1;
+      else if (kind[row] === EVENT_KIND.gap) this.#hidden = true;
+    }
+    this.#sums = { sent, received };
+  }
+
+  /** For policies; ranges count from when `AppLog.counting` was set on. */
+  get counts(): ProcessCounts {
+    const { state, name } = this;
+    const [newest, position] = state.storedCheckpoints().at(-1) ?? [0, 0];
+    return {
+      process: name,
+      ...this.#sums,
+      sentSince: this.#sums.sent - this.#sumsAtCheckpoint.sent,
+      receivedSince: this.#sums.received - this.#sumsAtCheckpoint.received,
+      hidden: this.#hidden,
+      changed: state.lines > position,
+      checkpoints: state.storedCheckpoints().length,
+      newest,
+    };
   }
 
   /** The log has taken the columns: the next rows begin new ones. */

@@ -63,6 +63,8 @@ export interface PeerNote {
 export interface StoredOrigin {
   readonly start?: StartRecipe;
   readonly data?: ProcessData;
+  /** `run --group`. */
+  readonly group?: string;
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */

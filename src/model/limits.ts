@@ -211,3 +211,25 @@ export const POLICY_HEAP_MIB = 32;
 export const POLICY_CPU_LIMIT_MS = 250;
 export const POLICY_WALL_LIMIT_MS = 2_000;
 export const POLICY_START_LIMIT_MS = 10_000;
+/** Policies: how often one beats, and how often at most all lines of single failures are computed for it, in ms; and what share of the time that may take. */
+export const POLICY_BEAT_MS = 1_000;
+export const POLICY_LINE_MS = 5_000;
+export const POLICY_LINE_SHARE = 0.05;
+/** Policies: a full `policy.log` becomes `policy.log.1` at this size, in bytes. */
+export const POLICY_LOG_BYTES = 1024 * 1024;
+/** Policies: checkpoints of one process whose times are remembered, count. */
+export const MAX_CHECKPOINT_TIMES = 256;
+/** Policies: restarts of one application within the window, count and ms; from the second on each waits twice as long as the one before, from this many ms. */
+export const MAX_POLICY_RESTARTS = 5;
+export const POLICY_RESTART_WINDOW_MS = 10 * 60_000;
+export const POLICY_RESTART_WAIT_MS = 1_000;
+/** Policies: an application's garbage is collected, and other policies are told something, at most once in so many ms. */
+export const POLICY_COLLECT_MS = 10_000;
+export const POLICY_TELL_MS = 1_000;
+/** Policies: work lost beyond `--most-loss` makes the host act; so many times, and the policy is ended. */
+export const MAX_POLICY_STALLS = 3;
+/** Policies: longest time of a shadow phase, in seconds. */
+export const MAX_SHADOW_S = 3_600;
+/** Policies: longest time that one of their actions may take, in ms; how long an ending collector waits for one. */
+export const POLICY_ACTION_LIMIT_MS = 10 * 60_000;
+export const POLICY_CLOSE_MS = 10_000;

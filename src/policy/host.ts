@@ -14,7 +14,7 @@ import { type Request, toWire } from "./host-protocol.ts";
 import { type Action, Program } from "./program.ts";
 import type { EventName, Scope } from "./vocabulary.ts";
 
-export type ExitReason = ProcessFault | "budget" | "unplugged" | "replaced";
+export type ExitReason = ProcessFault | "budget" | "stall" | "unplugged" | "replaced";
 
 /** Faults within this time, ms, after which a policy is not started again, count. */
 const FAULT_WINDOW_MS = 60_000;
@@ -39,13 +39,25 @@ export class Guard {
 
   /** May it take a checkpoint now? What may is counted as taken. */
   allows(process: string, nowMs: number): boolean {
-    const early = nowMs - (this.#lastMs.get(process) ?? Number.NEGATIVE_INFINITY) < LEAST_INTERVAL_MS;
-    if (early || this.frozenShare(process, nowMs) > MAX_FROZEN_SHARE) {
+    if (!this.#may(process, nowMs)) {
       this.#refuse(nowMs);
       return false;
     }
     this.#lastMs.set(process, nowMs);
     return true;
+  }
+
+  /** The same for all of them together: all, or none. */
+  allowsAll(processes: readonly string[], nowMs: number): boolean {
+    const early = processes.find((process) => !this.#may(process, nowMs));
+    if (early !== undefined) return this.allows(early, nowMs); // refuses, and counts that
+    for (const process of processes) this.allows(process, nowMs);
+    return true;
+  }
+
+  #may(process: string, nowMs: number): boolean {
+    const early = nowMs - (this.#lastMs.get(process) ?? Number.NEGATIVE_INFINITY) < LEAST_INTERVAL_MS;
+    return !early && this.frozenShare(process, nowMs) <= MAX_FROZEN_SHARE;
   }
 
   /** A checkpoint held it still. */
@@ -59,6 +71,11 @@ export class Guard {
     for (const [at, frozenMs] of this.#frozen.get(process) ?? [])
       if (nowMs - at < FROZEN_WINDOW_MS) sumMs += frozenMs;
     return sumMs / FROZEN_WINDOW_MS;
+  }
+
+  /** Another policy asks from now on. */
+  forgive(): void {
+    this.#eagerSinceMs = undefined;
   }
 
   /** It has asked for too much for a minute. */
@@ -149,16 +166,19 @@ export interface Asked {
 /** One policy of one application. */
 export class PluggedPolicy {
   readonly component: Component;
-  readonly epoch: number;
+  #epoch: number;
   readonly #processes: PolicyProcesses;
   readonly #parameters: readonly number[];
   readonly #initial: Float64Array;
   readonly #states = new Map<string, Float64Array>();
   readonly #faultsMs: number[] = [];
   readonly #now: () => number;
+  #process: PolicyProcess | undefined;
   #sequence = 0;
   #over: ExitReason | undefined;
   #why = "";
+  #total = 0;
+  #lastFault = "";
 
   private constructor(
     component: Component,
@@ -169,7 +189,7 @@ export class PluggedPolicy {
   ) {
     const program = new Program(component, set);
     this.component = component;
-    this.epoch = epoch;
+    this.#epoch = epoch;
     this.#processes = processes;
     this.#parameters = [...program.parameters];
     this.#initial = program.initialState();
@@ -195,6 +215,15 @@ export class PluggedPolicy {
     return made;
   }
 
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** It decides from now on, under this epoch. */
+  enter(epoch: number): void {
+    this.#epoch = epoch;
+  }
+
   /** Why it decides nothing any more; undefined: it does. */
   get over(): { readonly reason: ExitReason; readonly why: string } | undefined {
     return this.#over === undefined ? undefined : { reason: this.#over, why: this.#why };
@@ -203,6 +232,20 @@ export class PluggedPolicy {
   /** Faults of the last minute, count. */
   get faults(): number {
     return this.#faultsMs.length;
+  }
+
+  /** All of them, count, and what the last one was. */
+  get total(): number {
+    return this.#total;
+  }
+
+  get lastFault(): string {
+    return this.#lastFault;
+  }
+
+  /** In the component's order; seconds, bytes. */
+  get parameters(): readonly number[] {
+    return this.#parameters;
   }
 
   state(process: string): Float64Array {
@@ -214,12 +257,35 @@ export class PluggedPolicy {
     return own;
   }
 
+  /** What it remembers, by process; "" is the node. */
+  memory(): [string, number[]][] {
+    return [...this.#states].map(([process, state]) => [process, [...state]]);
+  }
+
+  /** It remembers what another one did, where a state has equal name, type and scope, and nothing else. */
+  takeOver(
+    { states }: Pick<Component, "states">,
+    memory: readonly (readonly [string, readonly number[]])[],
+  ): void {
+    this.#states.clear();
+    const from = this.component.states.map(({ name, type, each }) =>
+      states.findIndex((one) => one.name === name && one.type === type && one.each === each),
+    );
+    for (const [process, values] of memory)
+      this.#states.set(
+        process,
+        this.#initial.map((initial, at) => values[from[at]!] ?? initial),
+      );
+  }
+
   /** What it wants done about an event. A fault of it is nothing: it counts, and may be the last. */
   async handle(event: EventName, each: Scope, rows: readonly FactRow[]): Promise<Asked[]> {
     if (this.#over !== undefined || rows.length === 0) return [];
     if (!this.component.handlers.some((one) => one.event === event && one.each === each)) return [];
     try {
       const process = await this.#processes.running(this.component);
+      this.#noticeOther(process);
+      if (this.#over !== undefined) return [];
       const answer = await process.ask(this.#request(event, each, rows));
       if (this.#over !== undefined) return []; // it was unplugged meanwhile
       return answer.rows.flatMap(({ actions, state }, at) => {
@@ -230,9 +296,17 @@ export class PluggedPolicy {
       });
     } catch (error) {
       if (!(error instanceof PolicyFault)) throw error;
+      this.#process = undefined;
       this.#failed(error);
       return [];
     }
+  }
+
+  /** One that died between two events has dropped nothing, and counts all the same. */
+  #noticeOther(process: PolicyProcess): void {
+    if (this.#process !== undefined && this.#process !== process)
+      this.#failed(new PolicyFault("crash", "its process ended between two events"));
+    this.#process = process;
   }
 
   /** It ends; what was asked of it and is still to come is dropped. */
@@ -257,6 +331,8 @@ export class PluggedPolicy {
 
   #failed({ fault, message }: PolicyFault): void {
     const nowMs = this.#now();
+    this.#total += 1;
+    this.#lastFault = `${fault}: ${message}`;
     while (this.#faultsMs.length > 0 && nowMs - this.#faultsMs[0]! >= FAULT_WINDOW_MS) this.#faultsMs.shift();
     this.#faultsMs.push(nowMs);
     if (this.#faultsMs.length > MAX_FAULTS) void this.end(fault, message);

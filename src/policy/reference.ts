@@ -70,6 +70,47 @@ A forced checkpoint must precede the delivery of a message, and nothing can be p
 exists in the SDK and in comparison only.
 `;
 
+const LIVE = `## Plugging
+
+\`\`\`
+recovery-line policy plug shop mine.xml --set interval=30s --allow restart,collect   # in place of what is plugged there
+recovery-line policy list|show|log shop
+recovery-line policy unplug shop
+\`\`\`
+
+\`\`\`
+EMPTY ─plug─► CHECKING ► STARTING ► SHADOW ─ one durable record ─► ACTIVE ─unplug─► EMPTY
+ACTIVE ─plug─► (the new one goes the same way while the old one decides) ─ one durable record ─► ACTIVE
+ACTIVE ─fault─► restarted with its state, at most 3 in a minute ─► FALLBACK
+\`\`\`
+
+The record stands in the application's log. A collector that is killed at any step finds the old or the new one, never none, never both, and goes on with it. In its
+shadow phase (\`--shadow\`, one beat by default) the new one hears what happens and only says what it would do; where it fails there, nothing has changed.
+States of equal name, type and scope go over. Every action carries the epoch of who asked for it; what an older one asked for is dropped.
+
+\`restart\`, \`roll-back\` and \`collect\` happen only where \`--allow\` names them. Without \`--allow\` a policy that has them is refused; \`--allow none\` plugs it without.
+
+| what goes wrong | what happens |
+|---|---|
+| crash, hang (250 ms of its own time, 2 s of the clock), nonsense | that event's actions are dropped, it is started again with its state; the fourth time within a minute \`--fallback\` takes over |
+| too eager: more than one checkpoint a second of a process, or a tenth of the time held still | refused and counted; a minute of it, and \`--fallback\` takes over |
+| too lazy: a failure may cost more than \`--most-loss\` | the host takes a checkpoint of \`dependents\`; the third time \`--fallback\` takes over |
+| the collector dies | what is held still goes on, by a watchdog; the next collector goes on with the policy |
+
+A policy's process runs as nobody, without files, children and environment, in 32 MiB: that keeps its *faults* from others; it is no prison for malice.
+
+**Facts** are measured once a second (\`beat\`). The lines of all single failures are computed beside the collector, at most every 5 s and in at most a twentieth of the time, if
+anything was received since; \`line.age\` says how old they are. A checkpoint inside \`synchronize\` is recorded for all who are held, or for none: what is not done at the
+deadline is not recorded, and all go on. \`dependents\` are found while they stand still, from what is in the log then, until nobody is to be added.
+
+\`restart\` waits twice as long each time, from 1 s, and gives up after five within ten minutes. It goes further back where bytes in transit are nowhere (\`restart --fall-back\`). A process that ended
+with exit code 0, and one that has left its cgroup, has not failed. \`leaving\` comes from \`recovery-line leaving\`, and from the end of a collector with \`--leaving SECONDS\`;
+\`pressure\` below 5 % of the file system or of memory. \`told\` reaches the other policies of this node. \`group\` is what \`run --group\` said.
+A collector without rights (\`collect --user\`) refuses what acts on processes.
+
+Each application has a bounded \`policy.log\` (JSON lines, twice 1 MiB): event, line of the policy's file, the facts it read, the action, what came of it.
+`;
+
 const COMPARISON = `## Comparing
 
 \`policy compare APP|--from FILE POLICY…\` runs the same components over the recorded communication. Recorded checkpoints are taken out, those of
@@ -104,6 +145,7 @@ export function referencePage(shipped: readonly BuiltPolicy[]): string {
   return [
     INTRODUCTION,
     `## Shipped policies\n\n${shippedTable(shipped)}`,
+    LIVE,
     COMPARISON,
     `## Elements\n\n${elements()}`,
     `## Events\n\n${events()}`,

@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import type { CutAnswer, ProcessData } from "../engine/collect.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
@@ -50,6 +51,10 @@ export interface CheckpointOptions {
   readonly usable: boolean;
   /** Longest time for one image, in ms. */
   readonly limitMs?: number;
+  /** `performance.now()` at which all go on, whatever has been done: then nothing is recorded. Absent: when all is done. */
+  readonly deadlineMs?: number;
+  /** While the given ones stand still: who must be in the set besides them. Asked until nobody is; absent: nobody. */
+  readonly more?: (standing: readonly CheckpointTarget[]) => Promise<readonly CheckpointTarget[]>;
 }
 
 export interface CheckpointResult {
@@ -83,17 +88,14 @@ export async function checkpointTogether(
   targets: readonly CheckpointTarget[],
   options: CheckpointOptions,
 ): Promise<CheckpointResult[]> {
-  const works = targets.map((target) => new Work(target, options));
-  const app = targets[0]?.app ?? "";
-  const cgroups = targets.map(({ cgroup }) => cgroup);
+  const works: Work[] = [];
   try {
-    for (const work of works) work.look();
-    for (const work of works) await work.prepareData();
-    const frozenMs = await whileFrozen(cgroups, async (guard, sinceMs) => {
-      const shared = await options.log.unseen(app);
+    const frozenMs = await standing(targets, works, options, async (guard, sinceMs) => {
+      const shared = await options.log.unseen(targets[0]?.app ?? "");
       for (const work of works) await work.readCut(sinceMs);
       if (options.driver.images) for (const work of works) work.refuseCopies(shared);
       await takeImages(works, guard, options);
+      inTime(options);
       for (const work of works) await work.record();
       return performance.now() - sinceMs;
     });
@@ -102,6 +104,37 @@ export async function checkpointTogether(
     for (const work of works) await work.discard();
     throw error;
   }
+}
+
+/** Does the work while they stand still, and who else must be in the set; all of them are in `works` then. */
+async function standing(
+  targets: readonly CheckpointTarget[],
+  works: Work[],
+  options: CheckpointOptions,
+  work: (guard: Writable, sinceMs: number) => Promise<number>,
+): Promise<number> {
+  for (const target of targets) {
+    const one = new Work(target, options);
+    works.push(one);
+    one.look();
+    await one.prepareData();
+  }
+  const cgroups = targets.map(({ cgroup }) => cgroup);
+  return whileFrozen(cgroups, async (guard, sinceMs) => {
+    inTime(options);
+    const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+    inTime(options);
+    return more.length === 0 ? work(guard, sinceMs) : standing(more, works, options, work);
+  });
+}
+
+function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
+  if (performance.now() < deadlineMs) return;
+  throw new RecoveryLineError(
+    "RL_TIMEOUT",
+    "the checkpoint is not done within the time that its processes may stand still",
+    "They go on, and nothing of it is recorded. Give it more time.",
+  );
 }
 
 /**
@@ -150,6 +183,10 @@ class Work {
 
   get app(): string {
     return this.#target.app;
+  }
+
+  get target(): CheckpointTarget {
+    return this.#target;
   }
 
   get pids(): readonly number[] {
@@ -222,7 +259,12 @@ class Work {
   }
 
   async #dump(image: NewImage, guard: Writable): Promise<DriverNotes> {
-    const { driver, limitMs = DRIVER_LIMIT_MS } = this.#options;
+    inTime(this.#options);
+    const { driver, deadlineMs = Number.POSITIVE_INFINITY } = this.#options;
+    const limitMs = Math.min(
+      this.#options.limitMs ?? DRIVER_LIMIT_MS,
+      Math.max(1, Math.ceil(deadlineMs - performance.now())),
+    );
     const { cgroup } = this.#target;
     const rootPid = treeRoot(this.#pids);
     const notes = await driver.dump({

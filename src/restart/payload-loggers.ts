@@ -1,6 +1,6 @@
 /** The payload loggers of one collector: one for each application that asked for it and has a live process. */
 import { existsSync, statSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Serial } from "../engine/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -34,7 +34,19 @@ export class PayloadLoggers {
   async enable(app: string): Promise<void> {
     this.requireRights();
     await mkdir(this.#folder(app), { recursive: true, mode: 0o700 });
+    await rm(this.#off(app), { force: true });
     await this.ensure(app);
+  }
+
+  /** From here on, and after every restart of the collector, they are not; what was kept stays, and what follows is a hole. */
+  async disable(app: string): Promise<void> {
+    if (!existsSync(this.#folder(app))) return;
+    await writeFile(this.#off(app), "");
+    await this.#serial.run(async () => {
+      const logger = this.#loggers.get(app);
+      this.#loggers.delete(app);
+      await logger?.close();
+    });
   }
 
   /** Throws RL_NO_RIGHTS where no payload can be kept. */
@@ -50,7 +62,7 @@ export class PayloadLoggers {
   /** A process of the application is there: its payloads are kept from here on if it ever asked for it. Throws RL_NOT_SUPPORTED. */
   ensure(app: string): Promise<void> {
     return this.#serial.run(async () => {
-      if (!existsSync(this.#folder(app))) return;
+      if (!existsSync(this.#folder(app)) || existsSync(this.#off(app))) return;
       this.requireRights();
       const running = this.#loggers.get(app);
       if (running?.running && running.cgroupId === statSync(this.#cgroup(app)).ino) return;
@@ -84,6 +96,10 @@ export class PayloadLoggers {
 
   #folder(app: string): string {
     return join(this.#options.home, app, PAYLOAD_FOLDER);
+  }
+
+  #off(app: string): string {
+    return `${this.#folder(app)}.off`;
   }
 
   #cgroup(app: string): string {

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { syncFolder } from "../log/log-paths.ts";
 import type { ReplacedFile } from "./mapped-contents.ts";
 import type { CheckpointName } from "./plan.ts";
+import type { ConnectionAddresses } from "./port-block.ts";
 import type { JournalTree } from "./restart-data.ts";
 
 export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";
@@ -35,6 +36,8 @@ export interface RestartJournal {
   readonly obstructed?: readonly CheckpointName[];
   /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
   readonly trees?: readonly JournalTree[];
+  /** Connections that come back without their other end and are reset before anybody runs. Absent: none, or as above. */
+  readonly resets?: readonly ConnectionAddresses[];
   /** Files outside of them that were mapped, and are put back. Absent: none, or a journal of an older version. */
   readonly mapped?: readonly ReplacedFile[];
 }

@@ -1,6 +1,6 @@
 /**
  * A restart, step by step: freeze → plan → build data aside → journal → kill → move data in → block → restore (held still) → register and
- * log the rollbacks → remove what data was overwritten → unblock → thaw.
+ * log the rollbacks → remove what data was overwritten → unblock → reset connections to the outside → thaw.
  *
  * Before the journal nothing is touched. From then on there is only forward: whatever ends this program, the next call finds the
  * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
@@ -49,7 +49,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
-import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
+import { endConnections, endsConnections, endTimeWait, resetConnections } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -127,7 +127,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     const clock = new Clock();
     const begun = await whileFrozen(liveCgroups(request), async () => {
       const made = await clock.time("plan", () => makePlan(request));
-      if (made.breaking.length > 0 && !(await endsConnections())) throw noBreaking(made);
+      if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
       const begun = await clock.time("data", () => stage(request, made));
@@ -146,6 +146,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       processes: namesInOrder(plan),
       ready: readyRules(plan),
       trees,
+      resets: resetsOf(plan),
       keepReplaced: request.keepReplaced === true,
     });
     return { plan, kept, notReady, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
@@ -331,7 +332,19 @@ async function knownData({ app, processes, log }: RestartRequest): Promise<Map<s
   return known;
 }
 
-/** Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. */
+function resetsOf({ transit }: RestartPlan): ConnectionAddresses[] {
+  return transit.resets.map(({ socket: { local, remote } }) => ({ local, remote }));
+}
+
+/** Processes with connections that have to be ended. */
+function endedBy({ breaking, transit }: RestartPlan): string[] {
+  return [...new Set([...breaking, ...transit.resets].map(({ process }) => process))];
+}
+
+/**
+ * Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. Whoever is
+ * outside and has not closed its end yet would hold the address for a minute, and what it sends then would be taken for the image's.
+ */
 async function killTied(request: RestartRequest, plan: RestartPlan): Promise<void> {
   const names = namesOf(plan);
   const pids =
@@ -340,13 +353,14 @@ async function killTied(request: RestartRequest, plan: RestartPlan): Promise<voi
   await killAll(request, names);
   if (plan.breaking.length > 0)
     await endConnections([...theirs, ...plan.transit.broken.map(({ socket }) => socket)]);
+  await resetConnections(resetsOf(plan));
 }
 
-function noBreaking({ breaking }: RestartPlan): RecoveryLineError {
+function noBreaking(plan: RestartPlan): RecoveryLineError {
   return new RecoveryLineError(
     "RL_NOT_SUPPORTED",
-    `connections of ${breaking.map(({ process }) => process).join(", ")} have to be ended, and there is no ss for it`,
-    "Nothing was killed or restored. Install it (Debian: iproute2), or restart without --keep-survivors.",
+    `connections of ${endedBy(plan).join(", ")} have to be ended, and there is no ss for it`,
+    "Nothing was killed or restored. Install it (Debian: iproute2).",
   );
 }
 
@@ -414,6 +428,7 @@ function note(request: RestartRequest, { plan, trees, mapped }: Begun, phase: Re
     goesTo: plan.targets.map(({ process, checkpoint }) => ({ process, checkpoint })),
     sent: plan.transit.ends.map(({ entry }) => ({ channel: entry.sends, from: entry.sent })),
     trees,
+    resets: resetsOf(plan),
     mapped,
   });
 }
@@ -638,7 +653,7 @@ interface LetGo {
 
 /**
  * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
- * stand still, and then nobody waits for them.
+ * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through.
  */
 async function letGo(
   { home, app }: Pick<RestartRequest, "home" | "app">,
@@ -646,11 +661,13 @@ async function letGo(
     processes,
     ready = {},
     trees = [],
+    resets = [],
     keepReplaced = false,
-  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "keepReplaced">,
+  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "resets" | "keepReplaced">,
 ): Promise<LetGo> {
   const kept = await endExchange(trees, keepReplaced);
   await unblockRestart(app);
+  await resetConnections(resets);
   const notReady: string[] = [];
   for (const process of processes) {
     const rule = ready[process];

@@ -1,0 +1,66 @@
+/** Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them. */
+import { WorkerPool } from "../engine/worker-pool.ts";
+import { POLICY_LINE_MS, POLICY_LINE_SHARE } from "../model/limits.ts";
+import { compiledFile } from "../ring/binding.ts";
+import { LineFacts } from "./line-facts.ts";
+import type { LineAnswer, LineTask } from "./line-worker.ts";
+
+interface Turn {
+  /** What the application had done when it was computed last. */
+  readonly mark: string;
+  readonly dueMs: number;
+}
+
+export class LineWatch {
+  readonly #home: string;
+  readonly #now: () => number;
+  readonly #turns = new Map<string, Turn>();
+  readonly #asked = new Set<string>();
+  #pool: WorkerPool<LineTask, LineAnswer> | undefined;
+  /** What the last one took, ms. */
+  lastMs = 0;
+
+  constructor(home: string, now: () => number) {
+    this.#home = home;
+    this.#now = now;
+  }
+
+  /**
+   * Undefined where it is not due yet, nothing has happened since the last time (`mark` is the same), or it is under way. Throws RL_WORKER where
+   * the log can't be read.
+   */
+  async due(app: string, mark: string, garbage: boolean): Promise<LineFacts | undefined> {
+    const turn = this.#turns.get(app);
+    if (this.#asked.has(app) || turn?.mark === mark || this.#now() < (turn?.dueMs ?? 0)) return undefined;
+    this.#asked.add(app);
+    const atMs = this.#now();
+    try {
+      const answer = await this.#workers().run({ home: this.#home, app, garbage }, []);
+      this.#turns.set(app, { mark, dueMs: this.#dueMs(atMs) });
+      return new LineFacts(answer, atMs);
+    } catch (error) {
+      this.#turns.set(app, { mark: "", dueMs: this.#dueMs(atMs) });
+      throw error;
+    } finally {
+      this.#asked.delete(app);
+    }
+  }
+
+  forget(app: string): void {
+    this.#turns.delete(app);
+  }
+
+  async close(): Promise<void> {
+    await this.#pool?.close();
+  }
+
+  #dueMs(atMs: number): number {
+    this.lastMs = this.#now() - atMs;
+    return atMs + Math.max(POLICY_LINE_MS, this.lastMs / POLICY_LINE_SHARE);
+  }
+
+  #workers(): WorkerPool<LineTask, LineAnswer> {
+    this.#pool ??= new WorkerPool(1, compiledFile("daemon/line-worker.js"));
+    return this.#pool;
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * A thread that computes the lines of all single failures of an application from its log, as the collector's socket gives it: the collector's
+ * own thread only hands out blocks meanwhile.
+ */
+
+import { buildEvidence } from "../engine/build-evidence.ts";
+import { planCollection, rulesToKeep } from "../engine/gc.ts";
+import { LossReport } from "../engine/losses.ts";
+import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
+import { rollbackModel } from "../graph/rollback-model.ts";
+import { CollectorClient } from "./client.ts";
+import type { FailureFacts } from "./line-facts.ts";
+
+export interface LineTask {
+  readonly home: string;
+  readonly app: string;
+  /** Also how many checkpoints no line needs any more. */
+  readonly garbage: boolean;
+}
+
+export interface LineAnswer {
+  readonly failures: readonly (readonly [string, FailureFacts])[];
+  /** In effect, count. */
+  readonly checkpoints: number;
+  readonly garbage: number;
+}
+
+/** Throws what reading the log throws. */
+export default async function lines({ home, app, garbage }: LineTask): Promise<LineAnswer> {
+  const client = new CollectorClient(home);
+  try {
+    const evidence = await buildEvidence([{ name: app, blocks: () => client.blocks(app) }], { workers: 0 });
+    return answerOf(evidence, garbage);
+  } finally {
+    client.close();
+  }
+}
+
+/** For tests: of evidence from anywhere. */
+export function answerOf(evidence: Evidence, garbage: boolean): LineAnswer {
+  const report = new LossReport(rollbackModel(evidence, { dsm: "sequential", inTransit: "any" }));
+  const peers = peersOf(evidence);
+  const failures = evidence.processes.map((name, failed) => {
+    const { rolledBack, depth } = report.single(failed);
+    const back = rolledBack.map(({ process, checkpoint }) => [process, checkpoint ?? 0] as const);
+    return [
+      name,
+      { depth: Math.max(0, depth - 1), breadth: back.length, back, peers: peers[failed] ?? [] },
+    ] as const;
+  });
+  return {
+    failures,
+    checkpoints: evidence.segments.line.length - evidence.processes.length,
+    garbage: garbage ? planCollection(evidence, rulesToKeep(evidence)).obsolete.length : 0,
+  };
+}
+
+/** By process: whom it has received from. */
+function peersOf({ processes, channels, processAt, outside }: Evidence): string[][] {
+  const found = processes.map(() => new Set<string>());
+  for (let channel = 0; channel < channels.length; channel += 1) {
+    if (outside[channel] !== -1) continue;
+    const [sender, receiver] = [processAt[2 * channel + SENDER]!, processAt[2 * channel + RECEIVER]!];
+    if (sender >= 0 && receiver >= 0 && sender !== receiver) found[receiver]!.add(processes[sender]!);
+  }
+  return found.map((names) => [...names]);
+}

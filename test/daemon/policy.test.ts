@@ -1,0 +1,118 @@
+/** Policies on live processes: plug, watch, swap under load, crash of the policy's process, kill of the collector, unplug; refusals. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { PolicyStatus } from "../../src/daemon/app-policy.ts";
+import { type PolicyLogLine, readPolicyLog } from "../../src/daemon/policy-log.ts";
+import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";
+
+const live = test.skipIf(missing !== undefined);
+
+async function talk(rig: Rig, ...flags: string[]): Promise<void> {
+  const port = String(await freePort());
+  await rig.run("server", process.execPath, "-e", ECHO, port);
+  await until("the server listens", () => rig.output("server").includes("listening"));
+  await rig.run("client", process.execPath, "-e", ASK, port, ...flags);
+}
+
+const log = (rig: Rig): PolicyLogLine[] => readPolicyLog(join(rig.home, rig.app));
+
+/** What was done of an action, under an epoch. */
+const done = (rig: Rig, action: string, epoch: number): PolicyLogLine[] =>
+  log(rig).filter((one) => one.action === action && one.epoch === epoch && one.outcome === "done");
+
+async function shown(rig: Rig): Promise<PolicyStatus | undefined> {
+  const client = await rig.client();
+  const [status] = await client.policies();
+  client.close();
+  return status;
+}
+
+async function checkpoints(rig: Rig): Promise<Record<string, number>> {
+  const client = await rig.client();
+  const all = await client.processes();
+  client.close();
+  return Object.fromEntries(all.map((one) => [one.process, one.checkpoints]));
+}
+
+const plug = (rig: Rig, policy: string, ...flags: string[]) =>
+  rig.json<{ epoch: number; replaced?: string; would: PolicyLogLine[] }>(
+    "policy",
+    "plug",
+    rig.app,
+    policy,
+    "--driver",
+    "none",
+    ...flags,
+  );
+
+async function restarted(rig: Rig, collector: Running): Promise<Running> {
+  collector.child.kill("SIGKILL");
+  await collector.ended;
+  return rig.collect();
+}
+
+/** Processes of policies: children of the collector that run as nobody. */
+function policyPids({ child }: Running): number[] {
+  return readdirSync("/proc").flatMap((name) => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      const status = readFileSync(`/proc/${name}/status`, "utf8");
+      const isOurs = status.includes(`PPid:\t${child.pid}\n`) && /^Uid:\t65534\t/m.test(status);
+      return isOurs ? [Number(name)] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+live(
+  "plugged it takes checkpoints; swapped under load, crashed and killed with the collector it goes on",
+  () =>
+    withRig("policy", async (rig) => {
+      let collector = await rig.collect();
+      await talk(rig);
+      expect(await plug(rig, "periodic", "--set", "interval=1s")).toMatchObject({ epoch: 1 });
+      await until("both have two", async () =>
+        Object.values(await checkpoints(rig)).every((count) => count >= 2),
+      );
+      expect(done(rig, "checkpoint", 1)).toContainEqual(
+        expect.objectContaining({
+          event: "beat",
+          process: "client",
+          line: 5,
+          detail: expect.stringMatching(/^client \d+$/),
+        }),
+      );
+
+      const swap = await plug(rig, "coordinated", "--set", "interval=1s");
+      expect(swap).toMatchObject({ epoch: 2, replaced: "periodic" });
+      await until("sets are taken", () => done(rig, "synchronize", 2).length >= 2);
+      expect(log(rig).some((one) => one.policy === "periodic" && one.epoch > 2)).toBe(false);
+
+      const [pid] = policyPids(collector);
+      process.kill(pid!, "SIGKILL");
+      const before = done(rig, "synchronize", 2).length;
+      await until("another process decides", () => done(rig, "synchronize", 2).length > before);
+      expect(await shown(rig)).toMatchObject({ state: "active", faults: 1, epoch: 2 });
+
+      collector = await restarted(rig, collector);
+      expect(await shown(rig)).toMatchObject({
+        state: "active",
+        policy: "coordinated",
+        epoch: 2,
+        parameters: { interval: 1 },
+      });
+      const then = done(rig, "synchronize", 2).length;
+      await until("it goes on", () => done(rig, "synchronize", 2).length > then);
+
+      expect(await rig.json("policy", "unplug", rig.app)).toMatchObject({ policy: "coordinated", epoch: 3 });
+      expect(policyPids(collector)).toEqual([]);
+      const last = await checkpoints(rig);
+      await new Promise((resolve) => setTimeout(resolve, 2_500));
+      expect(await checkpoints(rig)).toEqual(last);
+      collector = await restarted(rig, collector);
+      expect(await shown(rig)).toBeUndefined();
+      expect(await rig.cli("policy", "unplug", rig.app)).toMatchObject({ code: 2 });
+    }),
+);
