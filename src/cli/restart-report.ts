@@ -6,6 +6,10 @@ import { counted, printable, printableSentence, table } from "./print.ts";
 import { endedText, type Life, withEnds } from "./process-life.ts";
 
 const MAX_ROWS = 1000;
+const PASSED_OVER = {
+  bytes: "bytes it had sent are nowhere any more",
+  obstacle: "something stands in the way of its image",
+};
 
 export function planReport(plan: RestartPlan, ended?: ReadonlyMap<string, Life>): string {
   const { application, line, alsoFailed, breaking, passedOver, transit } = plan;
@@ -25,8 +29,8 @@ export function planReport(plan: RestartPlan, ended?: ReadonlyMap<string, Life>)
       `${printable(process)} goes on; its connection to ${printable(to)} breaks, or broke.\n`,
   );
   const over = passedOver.map(
-    ({ process, checkpoint }) =>
-      `Checkpoint ${checkpoint} of ${printable(process)} is passed over: bytes it had sent are nowhere any more.\n`,
+    ({ process, checkpoint, why }) =>
+      `Checkpoint ${checkpoint} of ${printable(process)} is passed over: ${PASSED_OVER[why]}.\n`,
   );
   const broken = transit.broken.map(
     (end) =>

@@ -6,7 +6,7 @@ import type { CollectorClient } from "../daemon/client.ts";
 import type { StartRecipe } from "../engine/collect.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
-import type { RestartPlan } from "../restart/plan.ts";
+import type { CheckpointName, RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
 import { another } from "./data-options.ts";
@@ -24,6 +24,7 @@ interface RestartFlags {
   readonly dryRun?: boolean;
   readonly keepSurvivors?: boolean;
   readonly fallBack?: boolean;
+  readonly backFurther?: boolean;
   readonly keepReplaced?: boolean;
   readonly abandon?: boolean;
   readonly acceptFiles?: readonly string[];
@@ -44,7 +45,8 @@ up what it finds begun. With --abandon it gives that up: whoever was killed stay
 and a new restart or run --fresh is free to begin.
 
 What stands in the way of the images (files that are gone, replaced or shorter, other libraries, ports and process ids that somebody
-has taken, terminals) is looked for before anything is killed, by --dry-run as well, and named: exit code 4.
+has taken, terminals) is looked for before anything is killed, by --dry-run as well, and named: exit code 4. With --back-further the line
+is computed without those images, and without those at which a restart that is taken up has failed.
 
 The folders that run --data or \`data\` named are put back as they were at the checkpoint. What they held is kept beside them until all
 processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.
@@ -79,6 +81,10 @@ export function register(program: Command): void {
     .option(
       "--fall-back",
       "where bytes in transit are nowhere, go back further, to a line that needs none of them",
+    )
+    .option(
+      "--back-further",
+      "where something stands in the way of an image, go back to an older line without it",
     )
     .option("--abandon", "give up a restart that was cut off or failed half way")
     .option(
@@ -123,6 +129,7 @@ async function restartApp(
   const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
   if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
+  await (await import("./app-nodes.ts")).checkNodes([home], app, undefined, false);
   if (journal === undefined) refuseSecondCopies(app, ended);
   if (journal === undefined)
     return work(app, home, collector, flags, known, chosen(app, known, ended, flags));
@@ -132,7 +139,7 @@ async function restartApp(
   goOnThroughSignals();
   const { done, kept, notReady } = await takeUp({ home, app, log: collector }, journal);
   if (!done) {
-    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [] } = journal;
+    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [], obstructed = [] } = journal;
     const asBefore = {
       ...flags,
       keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
@@ -140,7 +147,8 @@ async function restartApp(
       keepReplaced: flags.keepReplaced === true || keepReplaced === true,
       acceptFiles: [...(flags.acceptFiles ?? []), ...acceptFiles],
     };
-    return work(app, home, collector, asBefore, known, journal.processes);
+    const without = flags.backFurther ? obstructed : [];
+    return work(app, home, collector, asBefore, known, journal.processes, without);
   }
   const notBack = await watched(collector, app, journal.processes, notReady);
   if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept, notReady, notBack });
@@ -175,14 +183,19 @@ async function abandonRestart(
       `no restart of ${app} was begun and is not done: there is nothing to abandon`,
     );
   goOnThroughSignals();
-  const done = await abandon({ home, app, log: collector }, journal);
+  const { payloadCut } = await import("../restart/payload-cut.ts");
+  const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
   const { processes } = journal;
-  if (flags.json)
-    return writeJson({ application: app, abandoned: done ? [] : processes, resumed: done ? processes : [] });
+  const [abandoned, resumed] = what === "resumed" ? [[], processes] : [processes, []];
+  if (flags.json) return writeJson({ application: app, abandoned, resumed, undone: what === "undone" });
+  const state =
+    what === "undone"
+      ? "What they had done since the line is undone on record, and their data is as it was there.\n"
+      : "";
   await write(
-    done
+    what === "resumed"
       ? "All its processes were there already; they go on now.\n"
-      : `The restart of ${printable(app)} is given up. Dead, and failed: ${processes.map(printable).join(", ")}\n`,
+      : `The restart of ${printable(app)} is given up. Dead, and failed: ${processes.map(printable).join(", ")}\n${state}`,
   );
 }
 
@@ -232,6 +245,7 @@ async function work(
   flags: RestartFlags,
   processes: readonly string[],
   failed: readonly string[],
+  obstructed: readonly CheckpointName[] = [],
 ): Promise<void> {
   const { chooseDriver } = await import("../restart/driver-choice.ts");
   const { dryRestart, restart } = await import("../restart/restart.ts");
@@ -254,6 +268,8 @@ async function work(
     log: collector,
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
+    backFurther: flags.backFurther === true,
+    obstructed,
     keepReplaced: flags.keepReplaced === true,
     acceptFiles: (flags.acceptFiles ?? []).map((path) => resolve(path)),
     checkpoint: (name, index) =>

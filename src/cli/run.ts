@@ -211,9 +211,10 @@ async function endOldRestart(
       `Call recovery-line restart ${app}, or give it up: restart ${app} --abandon, or run --fresh.`,
     );
   const { abandon } = await import("../restart/restart.ts");
-  const done = await abandon({ home, app, log: collector }, journal);
+  const { payloadCut } = await import("../restart/payload-cut.ts");
+  const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
   await write(
-    `recovery-line: ${done ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
+    `recovery-line: ${what === "resumed" ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
     process.stderr,
   );
 }

@@ -14,7 +14,7 @@ import { addressText, FILES_MAGIC } from "./criu-sockets.ts";
 
 /** Field numbers of CRIU's messages file_entry, reg_file_entry, remap_file_path_entry, inet_sk_entry, sk_opts_entry. */
 const FILE = { type: 1, regular: 3, inetSocket: 4 };
-const REGULAR = { id: 1, name: 6, size: 8, mode: 10 };
+const REGULAR = { id: 1, name: 6, size: 8, mode: 10, buildId: 11 };
 const REMAP = { original: 1 };
 const SOCKET = { family: 3, type: 4, protocol: 5, state: 6, sourcePort: 7, source: 11, options: 14 };
 const OPTIONS = { reusePort: 17 };
@@ -30,6 +30,8 @@ export interface ImagePath {
   /** Type and permissions, as stat tells them; undefined: CRIU does not look. */
   readonly mode: number | undefined;
   readonly sizeBytes: number | undefined;
+  /** Hexadecimal; "": it has none, or CRIU does not look. */
+  readonly buildId: string;
 }
 
 export interface ImageListener {
@@ -105,7 +107,9 @@ function numberField(fields: readonly WireField[], number: number): number | und
 
 function pathOf(fields: readonly WireField[]): ImagePath {
   const [mode, sizeBytes] = [numberField(fields, REGULAR.mode), numberField(fields, REGULAR.size)];
-  return { path: textField(fields, REGULAR.name), mode, sizeBytes };
+  const words = Uint32Array.from(u32List(fields, REGULAR.buildId, "files.img"));
+  const buildId = Buffer.from(words.buffer).toString("hex");
+  return { path: textField(fields, REGULAR.name), mode, sizeBytes, buildId };
 }
 
 function listenerOf(fields: readonly WireField[]): ImageListener[] {

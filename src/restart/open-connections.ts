@@ -44,6 +44,23 @@ export function listenersHere(): (Address & { readonly pid: number | undefined }
   return listeners.map(([inode, { local }]) => ({ ...local, pid: holders.get(inode) }));
 }
 
+/** Who has a connection of exactly these addresses open in this network namespace. */
+export function holderOfConnection(
+  connection: ConnectionAddresses,
+): { readonly pid: number | undefined } | undefined {
+  const wanted = keyOf(connection);
+  for (const v6 of [false, true])
+    for (const [inode, one] of tcpTable("self", v6))
+      if (keyOf(one) === wanted) return { pid: holderOfSocket(inode) };
+  return undefined;
+}
+
+function holderOfSocket(inode: string): number | undefined {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const pid = pids.find((one) => socketInodes(Number(one)).has(inode));
+  return pid === undefined ? undefined : Number(pid);
+}
+
 function keyOf({ local, remote }: ConnectionAddresses): string {
   return `${local.address}:${local.port}-${remote.address}:${remote.port}`;
 }

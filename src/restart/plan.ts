@@ -61,6 +61,8 @@ export interface PlanOptions {
   readonly keepSurvivors: boolean;
   /** Where bytes in transit are nowhere, go back to an earlier line that needs none of them. */
   readonly fallBack: boolean;
+  /** Checkpoints that something stands in the way of: the line is computed without them. */
+  readonly obstructed?: readonly CheckpointName[];
 }
 
 export type Target =
@@ -80,6 +82,10 @@ export type Target =
       readonly trees: readonly StoredTree[];
     };
 
+export interface PassedOver extends CheckpointName {
+  readonly why: "bytes" | "obstacle";
+}
+
 export interface RestartPlan {
   readonly application: string;
   readonly failed: readonly string[];
@@ -87,8 +93,8 @@ export interface RestartPlan {
   readonly alsoFailed: readonly { readonly process: string; readonly to: string }[];
   /** Survivors whose open connection to `to` breaks (`keepSurvivors`). */
   readonly breaking: readonly { readonly process: string; readonly to: string }[];
-  /** Checkpoints passed over because bytes they had sent are nowhere (`fallBack`). */
-  readonly passedOver: readonly CheckpointName[];
+  /** Checkpoints passed over: bytes they had sent are nowhere (`fallBack`), or something stands in the way of their images. */
+  readonly passedOver: readonly PassedOver[];
   readonly line: RecoveryLine;
   readonly targets: readonly Target[];
   readonly transit: TransitPlan;
@@ -112,13 +118,14 @@ class RestartPlanner {
   readonly #options: PlanOptions;
   readonly #failed: string[];
   readonly #alsoFailed: { process: string; to: string }[] = [];
-  readonly #unusable: CheckpointName[] = [];
+  readonly #unusable: PassedOver[];
   readonly #images = new Map<string, Promise<StoredImage>>();
 
   constructor(source: PlanSource, options: PlanOptions) {
     this.#source = source;
     this.#options = options;
     this.#failed = [...options.failed];
+    this.#unusable = (options.obstructed ?? []).map((one) => ({ ...one, why: "obstacle" }));
   }
 
   async plan(): Promise<RestartPlan> {
@@ -237,7 +244,7 @@ class RestartPlanner {
       const target = targets.find(({ process }) => process === from);
       if (target === undefined && !this.#failed.includes(from)) this.#failed.push(from);
       else if (target?.action !== "restore" || this.#isUnusable(target)) continue;
-      else this.#unusable.push({ process: from, checkpoint: target.checkpoint });
+      else this.#unusable.push({ process: from, checkpoint: target.checkpoint, why: "bytes" });
       changed = true;
     }
     return changed;

@@ -4,14 +4,15 @@
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
-import { type ImageListener, type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
+import { buildIdOf } from "./build-id.ts";
+import { type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
 import { shown } from "./data-tree/tree-entry.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
 import { mappedOf, strangerAt } from "./mapped-contents.ts";
-import { listenersHere } from "./open-connections.ts";
 import { isChangedInside, type OpenFile } from "./open-files.ts";
 import type { RestartPlan, Target } from "./plan.ts";
-import { holderOf, programName } from "./process-tree.ts";
+import { programName } from "./process-tree.ts";
+import { connectionObstacles, idObstacle, listenerObstacle, spaceObstacles } from "./system-obstacles.ts";
 
 type Restored = Extract<Target, { action: "restore" }>;
 
@@ -30,12 +31,19 @@ interface Settled {
   readonly accepted: ReadonlySet<string>;
 }
 
-/** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. Throws RL_REFUSED, naming all that stands in the way, nothing touched. */
-export function refuseObstacles(
-  { targets }: RestartPlan,
+/** What stands in the way of one image. */
+export interface Obstacle {
+  readonly process: string;
+  readonly checkpoint: number;
+  readonly what: string;
+}
+
+/** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. */
+export function obstaclesOf(
+  { targets, transit }: RestartPlan,
   killed: readonly number[],
   accepted: readonly string[] = [],
-): void {
+): Obstacle[] {
   const images = targets.filter((target) => target.action === "restore").filter(isCrius);
   const settled: Settled = {
     gone: new Set(killed),
@@ -46,15 +54,30 @@ export function refuseObstacles(
     ]),
     accepted: new Set(accepted),
   };
-  const found = images.flatMap((target) =>
-    obstaclesOf(target, settled).map((what) => `${target.process}: ${what}`),
-  );
-  if (found.length === 0) return;
+  const first = images.find(({ trees }) => trees.length > 0) ?? images[0];
+  const space = first === undefined ? [] : spaceObstacles(targets).map((what) => ({ target: first, what }));
+  const ofImages = images.flatMap((target) => [
+    ...inTheWay(target, settled).map((what) => ({ target, what })),
+    ...transit.ends
+      .filter(({ process }) => process === target.process)
+      .flatMap((end) => connectionObstacles(end, settled.gone))
+      .map((what) => ({ target, what })),
+  ]);
+  return [...ofImages, ...space].map(({ target, what }) => ({
+    process: target.process,
+    checkpoint: target.checkpoint,
+    what,
+  }));
+}
+
+/** RL_REFUSED, naming all that stands in the way; nothing is touched. */
+export function refusedBy(found: readonly Obstacle[]): RecoveryLineError {
+  const named = found.slice(0, MAX_NAMED).map(({ process, what }) => `${process}: ${what}`);
   const more = found.length > MAX_NAMED ? `; and ${found.length - MAX_NAMED} more` : "";
-  throw new RecoveryLineError(
+  return new RecoveryLineError(
     "RL_REFUSED",
-    `what stands in the way of the restart: ${found.slice(0, MAX_NAMED).join("; ")}${more}`,
-    "Nothing was killed or restored. Remove it, then call again; or go back to another checkpoint.",
+    `what stands in the way of the restart: ${named.join("; ")}${more}`,
+    "Nothing was killed or restored. Remove it, then call again; --back-further goes back to older checkpoints instead, where there are such.",
   );
 }
 
@@ -62,7 +85,7 @@ function isCrius({ image }: Restored): boolean {
   return image.manifest.driver.name === "criu";
 }
 
-function obstaclesOf(target: Restored, settled: Settled): string[] {
+function inTheWay(target: Restored, settled: Settled): string[] {
   const { process, checkpoint, image } = target;
   const parts = imageParts(image.files);
   const terminal = `checkpoint ${checkpoint} holds a terminal, and no image brings one back: start ${process} with run --detach`;
@@ -120,17 +143,28 @@ function pathObstacles({ paths, ourMounts }: ImageParts, { roots, cutBack }: Set
     .flatMap(pathObstacle);
 }
 
-function pathObstacle({ path, mode, sizeBytes }: ImagePath): string[] {
+function pathObstacle({ path, mode, sizeBytes, buildId }: ImagePath): string[] {
   const stat = lstatOf(path);
   if (stat === undefined) return [`${path}, which it uses, is gone: put it back`];
   if (mode !== undefined && (stat.mode & constants.S_IFMT) !== (mode & constants.S_IFMT))
     return [
       `${path}, which it uses, is no ${KINDS.get(mode & constants.S_IFMT) ?? "such file"} any more: put it back`,
     ];
-  if (sizeBytes === undefined || !stat.isFile() || stat.size === sizeBytes) return [];
+  if (sizeBytes === undefined || !stat.isFile()) return [];
+  if (stat.size === sizeBytes && (buildId === "" || isBuildOf(path, buildId))) return [];
+  if (stat.size === sizeBytes)
+    return [
+      `${path}, which it uses, is another build of the same size: put the old one back (it may have been upgraded)`,
+    ];
   return [
     `${path}, which it uses, has ${stat.size} bytes and had ${sizeBytes}: put the old one back (a program or library may have been upgraded)`,
   ];
+}
+
+/** What is longer in the image was padded to whole words. */
+function isBuildOf(path: string, buildId: string): boolean {
+  const now = buildIdOf(path);
+  return now === undefined || buildId.startsWith(now);
 }
 
 const KINDS = new Map([
@@ -148,39 +182,4 @@ function lstatOf(path: string): Stats | undefined {
   } catch {
     return undefined; // something on its way is no folder any more
   }
-}
-
-function listenerObstacle(listener: ImageListener, gone: ReadonlySet<number>): string[] {
-  if (listener.shared) return [];
-  const stranger = listenersHere().find(
-    ({ address, v6, port, pid }) =>
-      port === listener.port && clash(listener, { address, v6 }) && (pid === undefined || !gone.has(pid)),
-  );
-  if (stranger === undefined) return [];
-  const { pid } = stranger;
-  const who =
-    pid === undefined
-      ? "somebody in another network namespace or without a process"
-      : `process ${pid} (${programName(pid)})`;
-  return [`port ${listener.port} is taken by ${who}: end it`];
-}
-
-type Place = Pick<ImageListener, "address" | "v6">;
-
-const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
-
-/** One of both takes every address, or both take the same one. */
-function clash(one: Place, other: Place): boolean {
-  if (one.address === other.address) return true;
-  const both = one.v6 === other.v6;
-  return (ANY.has(one.address) && (both || one.v6)) || (ANY.has(other.address) && (both || other.v6));
-}
-
-/** The driver waits for those that have ended and were not waited for. */
-function idObstacle(id: number, gone: ReadonlySet<number>): string[] {
-  const holder = holderOf(id);
-  if (holder === undefined || gone.has(holder)) return [];
-  return [
-    `process id ${id} is in use by process ${holder} (${programName(holder)}), and the image needs it: end it`,
-  ];
 }

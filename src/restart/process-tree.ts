@@ -89,6 +89,12 @@ export function holderOf(id: number): number | undefined {
   }
 }
 
+/** Who has to wait for a process that has ended and still has an id; undefined where the id is free or its process lives. */
+export function waiterFor(id: number): number | undefined {
+  const fields = statFields(id);
+  return fields !== undefined && isZombie(fields) ? Number(fields[1]) : undefined;
+}
+
 /**
  * A process that waits until its child has another memory (vfork, posix_spawn): stopped between the two nobody can go on, and CRIU waits
  * for ever. Undefined where none does.

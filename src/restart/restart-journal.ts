@@ -8,6 +8,7 @@ import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../log/log-paths.ts";
 import type { ReplacedFile } from "./mapped-contents.ts";
+import type { CheckpointName } from "./plan.ts";
 import type { ConnectionAddresses } from "./port-block.ts";
 import type { JournalTree } from "./restart-data.ts";
 
@@ -28,6 +29,11 @@ export interface RestartJournal {
   readonly keepReplaced?: boolean;
   /** Files that may hold something else than at the checkpoint; absent: none. */
   readonly acceptFiles?: readonly string[];
+  /** Where each of them goes back to (0: its start), and what it had sent by then, by channel. Absent: a journal of an older version. */
+  readonly goesTo?: readonly CheckpointName[];
+  readonly sent?: readonly { readonly channel: string; readonly from: number }[];
+  /** Checkpoints whose images could not be restored. Absent: none. */
+  readonly obstructed?: readonly CheckpointName[];
   /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
   readonly trees?: readonly JournalTree[];
   /** Connections that come back without their other end and are reset before anybody runs. Absent: none, or as above. */

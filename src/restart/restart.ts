@@ -29,7 +29,7 @@ import { mappedOf, putMapped, type ReplacedFile, stageMapped, takeMappedBack } f
 import { openConnections, stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
-import { refuseObstacles } from "./preflight.ts";
+import { type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
 import { startTrees } from "./process-data.ts";
 import { letGoUntilReady, startOrder } from "./readiness.ts";
 import {
@@ -87,6 +87,8 @@ export interface RestartRequest extends PlanOptions {
   readonly keepReplaced?: boolean;
   /** Files that may hold something else than at the checkpoint. */
   readonly acceptFiles?: readonly string[];
+  /** Where something stands in the way of an image, go back to an older line that does without it. */
+  readonly backFurther?: boolean;
 }
 
 export interface RestartResult {
@@ -105,6 +107,8 @@ const KILL_LIMIT_MS = 10_000;
 const DRIVER_END_MS = 10_000;
 /** Longest wait for the collector to remove an empty cgroup that is wanted again, in ms. */
 const REMOVAL_LIMIT_MS = 500;
+/** Longest wait for obstacles to pass by themselves, everything standing still, in ms. */
+const PASSING_LIMIT_MS = 300;
 const FILES = "files";
 
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
@@ -179,18 +183,44 @@ export async function takeUp(
   }
 }
 
+/** `resumed`: all was there and recorded. `untouched`: as before it, but dead. `undone`: dead, and back at the line. */
+export type Abandoned = "resumed" | "untouched" | "undone";
+
 /**
- * Ends a restart that was cut off without going on with it: what had come back and had not run is dead, the directory trees are as they
- * were before, and whoever was killed has failed. Once all is there and recorded, it is let go instead. Returns whether it was. Throws
- * RL_LOCKED where the restart is at work.
+ * Ends a restart that was cut off without going on with it: what had come back and had not run is dead, and whoever was killed has failed.
+ * Before the first rollback is logged the directory trees are as they were before; from then on each process gets all of it: its
+ * rollback, its payloads cut back, and the new trees. Once all is there and recorded, it is let go instead. Throws RL_LOCKED where the
+ * restart is at work.
  */
 export async function abandon(
-  request: Pick<RestartRequest, "home" | "app" | "log">,
+  request: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
   journal: RestartJournal,
-): Promise<boolean> {
+): Promise<Abandoned> {
+  if (journal.phase === "recording" && journal.goesTo !== undefined) {
+    await rollBackDead(request, journal);
+    return "undone";
+  }
   const { done } = await takeUp(request, journal);
   if (!done) await removeJournal(restartFolder(request.home, request.app));
-  return done;
+  return done ? "resumed" : "untouched";
+}
+
+/** A rollback that is in the log already is there twice then, which undoes nothing more. */
+async function rollBackDead(
+  { home, app, log, cutBack }: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
+  { processes, goesTo = [], sent = [], trees = [], keepReplaced = false }: RestartJournal,
+): Promise<void> {
+  const unlock = await lockCollection(join(home, app));
+  try {
+    await undo({ app, log }, processes);
+    for (const { process, checkpoint } of goesTo)
+      await log.append(app, { type: "rollback", process, checkpoint });
+    for (const { channel, from } of sent) await cutBack?.(channel, from);
+    await endExchange(trees, keepReplaced);
+    await removeJournal(restartFolder(home, app));
+  } finally {
+    unlock();
+  }
 }
 
 class Clock {
@@ -260,11 +290,37 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     unseen: (process) => unseen.get(process),
     ...(payload === undefined ? {} : { payload }),
   };
-  const plan = await planRestart(source, request);
-  const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(app, name).pids());
+  const { plan, killed } = await planWithoutObstacles(source, request);
   checkData(dataTargets(plan), data, killed);
-  refuseObstacles(plan, killed, request.acceptFiles);
   return plan;
+}
+
+/** What has just died may hold an id or an address for a moment. */
+async function lasting(look: () => Obstacle[]): Promise<Obstacle[]> {
+  const deadlineMs = performance.now() + PASSING_LIMIT_MS;
+  for (;;) {
+    const found = look();
+    if (found.length === 0 || performance.now() > deadlineMs) return found;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Each round passes over at least one checkpoint more. */
+async function planWithoutObstacles(
+  source: PlanSource,
+  request: RestartRequest,
+): Promise<{ plan: RestartPlan; killed: readonly number[] }> {
+  const obstructed = [...(request.obstructed ?? [])];
+  for (;;) {
+    const plan = await planRestart(source, { ...request, obstructed });
+    const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(request.app, name).pids());
+    const found = await lasting(() => obstaclesOf(plan, killed, request.acceptFiles));
+    if (found.length === 0) return { plan, killed };
+    if (request.backFurther !== true) throw refusedBy(found);
+    const seen = new Set<string>();
+    for (const { process, checkpoint } of found)
+      if (!seen.has(process) && seen.add(process)) obstructed.push({ process, checkpoint });
+  }
 }
 
 async function knownData({ app, processes, log }: RestartRequest): Promise<Map<string, ProcessData>> {
@@ -356,7 +412,8 @@ async function putBack({ home, app }: RestartRequest, { plan, trees }: Begun): P
 }
 
 function note(request: RestartRequest, { plan, trees, mapped }: Begun, phase: RestartPhase): Promise<void> {
-  const { home, app, keepSurvivors, fallBack, keepReplaced = false, acceptFiles = [] } = request;
+  const { home, app, keepSurvivors, fallBack, keepReplaced = false } = request;
+  const { acceptFiles = [], obstructed = [] } = request;
   return writeJournal(restartFolder(home, app), {
     format: 1,
     application: app,
@@ -367,6 +424,9 @@ function note(request: RestartRequest, { plan, trees, mapped }: Begun, phase: Re
     fallBack,
     keepReplaced,
     acceptFiles,
+    obstructed,
+    goesTo: plan.targets.map(({ process, checkpoint }) => ({ process, checkpoint })),
+    sent: plan.transit.ends.map(({ entry }) => ({ channel: entry.sends, from: entry.sent })),
     trees,
     resets: resetsOf(plan),
     mapped,
@@ -439,7 +499,8 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     );
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
     await clock.time("restore", async () => {
-      for (const target of plan.targets) if (target.action === "restore") await restoreOne(request, target);
+      for (const target of plan.targets)
+        if (target.action === "restore") await restoreOrNote(request, begun, target);
     });
     await note(request, begun, "recording");
     await clock.time("record", async () => {
@@ -458,7 +519,7 @@ function halfDone(error: unknown, app: string, names: readonly string[]): unknow
   if (!(error instanceof RecoveryLineError)) return error;
   const code = error.code === "RL_REFUSED" ? "RL_DRIVER" : error.code;
   const state = `${names.join(", ")} of ${app} ${names.length === 1 ? "is" : "are"} dead, all others go on.`;
-  const ways = `Remove what stood in the way and call recovery-line restart ${app} again, or give it up: recovery-line restart ${app} --abandon`;
+  const ways = `Remove what stood in the way and call recovery-line restart ${app} again; or do without that image: restart ${app} --back-further; or give it up: recovery-line restart ${app} --abandon`;
   return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);
 }
 
@@ -499,6 +560,18 @@ type RestoreTarget = Extract<Target, { action: "restore" }>;
 /** Its image holds no connection, so nothing in it is ever edited. */
 function isHooks({ image }: RestoreTarget): boolean {
   return image.manifest.driver.name === "hook";
+}
+
+/** A failure is noted: with `backFurther` the next call does without that image. */
+async function restoreOrNote(request: RestartRequest, begun: Begun, target: RestoreTarget): Promise<void> {
+  try {
+    await restoreOne(request, target);
+  } catch (error) {
+    const { process, checkpoint } = target;
+    const obstructed = [...(request.obstructed ?? []), { process, checkpoint }];
+    await note({ ...request, obstructed }, begun, "restoring");
+    throw error;
+  }
 }
 
 async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {

@@ -125,6 +125,21 @@ restartable(
       expect(readFileSync(join(answer.kept[0]!, "current"), "utf8")).toBe(String(last));
       await keeper.load(10);
       expect(keeper.wrong).toEqual([]);
+
+      // Cut off where rollbacks are logged, and given up: all of it, the new tree among it.
+      const kept = workFolders();
+      keeper.kill();
+      expect(await restartKilledAt(rig, library, `after rename ${journal}`, 3)).toMatchObject({
+        signal: "SIGKILL",
+      });
+      expect(await rig.json("restart", rig.app, "--abandon")).toMatchObject({ resumed: [], undone: true });
+      expect(differs(describeTree(keeper.tree), then)).toBeUndefined();
+      expect([workFolders(), rig.cgroup("keeper").populated]).toEqual([kept, false]);
+      const lines = (await rig.events()).filter(({ process }) => process === "keeper");
+      expect(lines.at(-1)).toMatchObject({ type: "rollback", checkpoint: 2 });
+      await rig.json("restart", rig.app);
+      await keeper.load(10);
+      expect(keeper.wrong).toEqual([]);
     }),
 );
 

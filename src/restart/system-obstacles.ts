@@ -1,0 +1,146 @@
+/** Ports, process ids, addresses and room on the disk: what of the system stands in the way of images. One sentence each. */
+import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
+import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
+import { dirname } from "node:path";
+import type { ImageListener } from "./criu-files.ts";
+import type { Address } from "./criu-sockets.ts";
+import { bytesIn } from "./data-tree/save-tree.ts";
+import { holderOfConnection, listenersHere } from "./open-connections.ts";
+import type { RestartPlan, Target } from "./plan.ts";
+import { holderOf, programName, waiterFor } from "./process-tree.ts";
+
+/** `gone` everywhere: tasks that are dead before anything comes back. */
+export function listenerObstacle(listener: ImageListener, gone: ReadonlySet<number>): string[] {
+  if (listener.shared) return [];
+  const stranger = listenersHere().find(
+    ({ address, v6, port, pid }) =>
+      port === listener.port && clash(listener, { address, v6 }) && (pid === undefined || !gone.has(pid)),
+  );
+  if (stranger === undefined) return [];
+  const { pid } = stranger;
+  const who =
+    pid === undefined
+      ? "somebody in another network namespace or without a process"
+      : `process ${pid} (${programName(pid)})`;
+  return [`port ${listener.port} is taken by ${who}: end it`];
+}
+
+type Place = Pick<ImageListener, "address" | "v6">;
+
+const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
+
+/** It stands still while this is asked, and can wait for its children only later. */
+function isRecorded(pid: number): boolean {
+  return textOf(`/proc/${pid}/cgroup`).includes("/recovery-line/");
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return ""; // it has ended
+  }
+}
+
+/** Its own old sockets are gone by then; what no process holds the restart waits for. */
+export function connectionObstacles(
+  { process, socket }: RestartPlan["transit"]["ends"][number],
+  gone: ReadonlySet<number>,
+): string[] {
+  const { local, remote } = socket;
+  const name = `the connection from ${local.address}:${local.port} to ${remote.address}:${remote.port}`;
+  if (!isOwnAddress(local))
+    return [
+      `${name} of ${process} needs the address ${local.address}, which no interface here has: give it to one`,
+    ];
+  const pid = holderOfConnection(socket)?.pid;
+  if (pid === undefined || gone.has(pid)) return [];
+  return [`${name} is held by process ${pid} (${programName(pid)}): end it`];
+}
+
+/** The whole of 127.0.0.0/8 is the loopback device's; what is in IPv6's form of IPv4 is that address. */
+function isOwnAddress({ address, v6 }: Address): boolean {
+  const plain = v6 ? mappedV4(address) : address;
+  if (plain === undefined) return v6Here().has(address);
+  return plain.startsWith("127.") || addressesHere().some((one) => one.address === plain);
+}
+
+/** `0:0:0:0:0:ffff:7f00:1` as 127.0.0.1. */
+function mappedV4(address: string): string | undefined {
+  const [, high, low] = /^0:0:0:0:0:ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(address) ?? [];
+  if (high === undefined || low === undefined) return undefined;
+  const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+  return words.flatMap((word) => [word >> 8, word & 0xff]).join(".");
+}
+
+function addressesHere(): NetworkInterfaceInfo[] {
+  return Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+}
+
+/** In the long form, as images have them. */
+function v6Here(): Set<string> {
+  const lines = textOf("/proc/net/if_inet6").split("\n");
+  return new Set(
+    lines.flatMap((line) => {
+      const groups = /^[0-9a-f]{32}/.exec(line)?.[0].match(/.{4}/g);
+      return groups === undefined || groups === null
+        ? []
+        : [groups.map((group) => Number.parseInt(group, 16).toString(16)).join(":")];
+    }),
+  );
+}
+
+/** Data is built beside what it takes the place of, where the file system can't share blocks. */
+export function spaceObstacles(targets: readonly Target[]): string[] {
+  const wanted = new Map<number, { readonly root: string; bytes: number; free: number }>();
+  for (const target of targets)
+    for (const { root, sizeBytes } of treeSizes(target)) {
+      const place = nearestFolder(root);
+      const { type, bavail, bsize } = statfsSync(place);
+      if (SHARES_BLOCKS.has(type)) continue;
+      const { dev } = statSync(place);
+      const disk = wanted.get(dev) ?? { root, bytes: 0, free: bavail * bsize };
+      wanted.set(dev, { ...disk, bytes: disk.bytes + sizeBytes });
+    }
+  return [...wanted.values()]
+    .filter(({ bytes, free }) => bytes > free)
+    .map(
+      ({ root, bytes, free }) =>
+        `the disk of ${root} has ${free} bytes free, and ${bytes} are put back beside what is there: make room`,
+    );
+}
+
+/** btrfs, xfs. */
+const SHARES_BLOCKS = new Set([0x9123683e, 0x58465342]);
+
+function treeSizes({ trees }: Target): { root: string; sizeBytes: number }[] {
+  return trees.map(({ root, entries }) => ({
+    root,
+    sizeBytes: entries.reduce((sum, { content }) => sum + (content === undefined ? 0 : bytesIn(content)), 0),
+  }));
+}
+
+function nearestFolder(path: string): string {
+  return existsSync(path) ? path : nearestFolder(dirname(path));
+}
+
+/** One of both takes every address, or both take the same one. */
+function clash(one: Place, other: Place): boolean {
+  if (one.address === other.address) return true;
+  const both = one.v6 === other.v6;
+  return (ANY.has(one.address) && (both || one.v6)) || (ANY.has(other.address) && (both || other.v6));
+}
+
+/** The driver waits for those that have ended and are about to be waited for: by init, or once their parent is killed. */
+export function idObstacle(id: number, gone: ReadonlySet<number>): string[] {
+  const parent = waiterFor(id);
+  if (parent !== undefined && parent > 1 && !gone.has(parent) && !isRecorded(parent))
+    return [
+      `process id ${id} is that of a process which has ended, and process ${parent} (${programName(parent)}), its parent, does not wait for it: end that one`,
+    ];
+  const holder = holderOf(id);
+  if (holder === undefined || gone.has(holder)) return [];
+  return [
+    `process id ${id} is in use by process ${holder} (${programName(holder)}), and the image needs it: end it`,
+  ];
+}
