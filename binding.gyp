@@ -55,7 +55,16 @@
     {
       "target_name": "recovery-line-wait",
       "type": "executable",
-      "sources": ["native/wait/wait.c"],
+      "sources": ["native/wait/wait.c", "native/wait/become.c"],
+      "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIE"],
+      "cflags!": ["-O3"],
+      "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],
+      "ldflags!": ["-rdynamic"]
+    },
+    {
+      "target_name": "recovery-line-enter",
+      "type": "executable",
+      "sources": ["native/wait/enter.c", "native/wait/become.c"],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIE"],
       "cflags!": ["-O3"],
       "ldflags": ["-pie", "-Wl,-z,relro,-z,now"],

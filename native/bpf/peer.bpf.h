@@ -6,6 +6,7 @@
  *
  *   end_begins    a recorded end has a name: it is noted in `ends`, by its pair
  *   end_mark      somebody is seen with the mirrored pair: the note is marked and told (RECOVERY_PEER)
+ *   end_carries   data has passed: told again, as who only connects carries no messages
  *   end_gone      the recorded end is closed: the note goes once it is told, or found nobody in a whole walk
  *
  * Strangers only ever mark notes, they make none; a process that has MAX_ENDS of them gets no more, and what
@@ -64,6 +65,8 @@ static __always_inline int end_put(const struct end_key *key, const struct end_n
     struct range range = {.kind = RECOVERY_PEER,
                           .flags = (note->flags & END_CONNECTOR ? RECOVERY_FLAG_OPEN : 0) |
                                    (note->flags & END_CLOSED ? RECOVERY_FLAG_END : 0) |
+                                   (note->flags & END_GAVE ? RECOVERY_FLAG_SOURCE : 0) |
+                                   (note->flags & END_TOOK ? RECOVERY_FLAG_SINK : 0) |
                                    (address ? RECOVERY_FLAG_WRITE : 0),
                           .local = key->local,
                           .remote = key->remote,
@@ -157,6 +160,19 @@ static __noinline __attribute__((unused)) int end_begins(uint64_t process, uint3
     note = bpf_map_lookup_elem(&ends, &key);
     if (note)
         ends_meet(&key, note, state);
+    return 0;
+}
+
+/* `what`: END_GAVE, END_TOOK. Between two recorded processes it is no news. */
+static __noinline __attribute__((unused)) int end_carries(uint32_t local, uint32_t remote, uint32_t what) {
+    struct end_key key = {.local = local, .remote = remote};
+    struct end_note *note = bpf_map_lookup_elem(&ends, &key);
+
+    if (!note || (note->flags & what) == what)
+        return 0;
+    __sync_fetch_and_or(&note->flags, what);
+    if (!(note->flags & END_KNOWN) || note->tgid)
+        __sync_fetch_and_and(&note->flags, ~(END_TOLD | END_DOUBTED));
     return 0;
 }
 

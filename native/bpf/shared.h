@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 8
+#define CAPTURE_MAP_VERSION 9
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -85,6 +85,8 @@ enum end_flag {
     END_GONE = 8,     /* the end is closed */
     END_DOUBTED = 32, /* it was told that nobody was found */
     END_CLOSED = 16,  /* the other one was when its holder was seen */
+    END_GAVE = 64,    /* data of the other end was received, or looked at */
+    END_TOOK = 128,   /* data was sent to the other end */
 };
 struct end_note {
     uint64_t process; /* who uses it; before that who listens */

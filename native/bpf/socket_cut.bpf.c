@@ -160,7 +160,8 @@ static __always_inline void read_unix(struct sock *sk, struct unix_end *end, str
     if (end->flags & UNIX_HELD)
         out->cut_flags |= CUT_HELD;
     unix_pair_found(end);
-    if (recorded(end->owner, end->incarnation) && unix_catch_up(sk, end))
+    if (recorded(end->owner, end->incarnation) &&
+        (unix_catch_up(sk, end) | unix_foreign(sk, end, unix_other_end(sk)) | unix_stranger_carries(sk, end)))
         out->cut_flags |= CUT_PENDING;
     out->sent = end->sent;
     out->received = end->received;
@@ -365,7 +366,7 @@ int find_peers(struct bpf_iter__task_file *ctx) {
     if (!sk)
         return 0;
     if (is_unix_pair(sk)) {
-        unix_stranger_has(sk, task, UNIX_PEER_TOLD);
+        unix_stranger_has(sk, task);
         return 0;
     }
     tcp = bpf_skc_to_tcp_sock(sk);
@@ -413,6 +414,8 @@ static long push_note(struct bpf_map *map, const struct end_key *key, struct end
         return 0;
     }
     if (!args->sought) {
+        if (note->sought >= MAX_SOUGHT && !(note->flags & (END_DOUBTED | END_GONE)))
+            return push_unknown(&name, note, args); /* data has passed since */
         if (!(note->flags & END_DOUBTED) || note->flags & END_GONE)
             args->unknown++;
         return 0;

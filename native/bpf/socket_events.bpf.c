@@ -59,8 +59,7 @@ static __noinline void shared(struct process_state *state, uint64_t process, uin
 /* Who takes up a socket that another recorded process has made or accepted: that one knows the connection as
  * well. */
 static __noinline void handed_over(struct connection *c, struct process_state *state, uint64_t process) {
-    struct cgroup___made *cgroup = made_in((struct sock *)c->sock);
-    uint64_t maker = BPF_CORE_READ(cgroup, kn, id);
+    uint64_t maker = process_cgroup(made_in((struct sock *)c->sock));
 
     if (maker != process && bpf_map_lookup_elem(&processes, &maker))
         shared(state, process, maker, c->local, c->remote);
@@ -94,7 +93,8 @@ static __always_inline int may_name(const struct tcp_now *now, struct connection
     return c->flags & CONNECTION_NAMED || name_late(now, c, 0);
 }
 
-static __always_inline void note_end(const struct connection *c) {
+static __always_inline void note_end(struct connection *c) {
+    c->carried = 0;
     end_begins(c->owner, c->local, c->remote, c->flags & CONNECTION_CONNECTOR, c->sock);
 }
 
@@ -147,8 +147,10 @@ static __always_inline void tcp_sent(const struct sock *sk, int result, struct p
     if (now.repair)
         return; /* refills a queue: no send, and below the mark */
     c = used(sk, &now, state, process);
-    if (c)
-        tell_sent(c, sent_offset(&now, c));
+    if (!c)
+        return;
+    tell_sent(c, sent_offset(&now, c));
+    note_data(c, 1, 0);
 }
 
 /* The urgent byte is taken out of its place: everything before it counts as seen. */
@@ -182,6 +184,7 @@ static __always_inline void tcp_received(const struct sock *sk, int result, int 
     if (!c)
         return;
     tell_received(c, received_offset(&now, c));
+    note_data(c, 0, result > 0);
     if (flags & (MSG_PEEK | MSG_OOB) && result > 0) {
         uses(state, USES_PEEK);
         raise(&c->looked, looked_at(sk, tcp, &now, c, result, flags));
@@ -418,12 +421,12 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
         reset_stranger(sk, &now);
         return 0;
     }
-    if (c->flags & CONNECTION_NAMED)
-        end_gone(c->local, c->remote);
-    if (c->flags & CONNECTION_RELEASED || !still_recorded(c))
-        return 0;
-    if (c->flags & CONNECTION_NAMED || name_late(&now, c, 1))
+    if (c->flags & CONNECTION_RELEASED || !still_recorded(c)) {
+        if (c->flags & CONNECTION_NAMED)
+            end_gone(c->local, c->remote);
+    } else if (c->flags & CONNECTION_NAMED || name_late(&now, c, 1)) {
         release(c, &now, 0);
+    }
     return 0;
 }
 
@@ -601,8 +604,7 @@ static __always_inline int unix_owned(struct sock *sk, struct unix_end *end, str
     if (owner == process) {
         end->incarnation = state->incarnation;
         unix_pair_up(sk, end, state);
-        if (!(end->flags & UNIX_PEER_TOLD))
-            unix_stranger_connected(sk);
+        unix_peer_used(sk);
         return 1;
     }
     if (!other || other->owner)
@@ -700,7 +702,7 @@ static __always_inline void unix_unselected(struct sock *sk, int result, int rec
     length = unix_length(sk, result, receive);
     if (length)
         unix_count(end, receive, length);
-    unix_stranger_has(sk, bpf_get_current_task_btf(), length && !receive ? UNIX_PEER_SPOKE : UNIX_PEER_TOLD);
+    unix_stranger_has(sk, bpf_get_current_task_btf());
 }
 
 /* ---- every socket ---- */
@@ -870,12 +872,10 @@ static __always_inline struct sock *socket_of(uint32_t fd) {
     return BPF_CORE_READ(socket, sk);
 }
 
-/* Made in the process's own cgroup, so that its hooks see the connection's beginning and end, however short
- * it is. */
+/* Made in the process's own cgroup, or one below it, so that its hooks see the connection's beginning and
+ * end, however short it is. */
 static __always_inline int made_here(struct sock *sk, uint64_t process) {
-    struct cgroup___made *cgroup = made_in(sk);
-
-    return BPF_CORE_READ(cgroup, kn, id) == process || BPF_CORE_READ(cgroup, level) > (int)cgroup_level;
+    return process_cgroup(made_in(sk)) == process;
 }
 
 /* Only TCP has positions that a flush can read later. */

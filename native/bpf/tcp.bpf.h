@@ -41,8 +41,8 @@ struct connection {
     uint64_t sent, received, seen;     /* watermarks */
     uint64_t looked; /* how far it has looked (MSG_PEEK); counts where it is above received */
     uint64_t final_sent, final_received;
-    uint32_t told; /* enum capture_told */
-    uint32_t reserved;
+    uint32_t told;    /* enum capture_told */
+    uint32_t carried; /* END_GAVE, END_TOOK: as far as its note in `ends` says so */
 };
 
 struct {
@@ -211,6 +211,16 @@ static __always_inline struct holder holder_of(const struct connection *c) {
     return (struct holder){.process = c->owner, .incarnation = c->incarnation};
 }
 
+/* Data has passed up to there, 0: none. */
+static __always_inline void note_data(struct connection *c, uint64_t sent, uint64_t known) {
+    uint32_t what = (sent ? END_TOOK : 0) | (known ? END_GAVE : 0);
+
+    if (!(what & ~c->carried))
+        return;
+    c->carried |= what;
+    end_carries(c->local, c->remote, what);
+}
+
 /* The connector has opened it; the acceptor has once it has a descriptor. */
 static __always_inline int tell_open(struct connection *c) {
     int sends = (c->flags & CONNECTION_CONNECTOR) != 0;
@@ -264,10 +274,12 @@ static __always_inline uint8_t failing(void) {
 
 /* Everything that no record tells yet of a connection that has a name and an owner. */
 static __always_inline int catch_up(struct connection *c, const struct tcp_now *now) {
+    uint64_t sent = sent_offset(now, c), received = received_offset(now, c);
     int left = tell_open(c);
 
-    left |= tell_sent(c, sent_offset(now, c));
-    left |= tell_received(c, received_offset(now, c));
+    note_data(c, sent, received | c->looked);
+    left |= tell_sent(c, sent);
+    left |= tell_received(c, received);
     left |= tell_seen(c);
     if (end_arrived(now, c))
         left |= tell_end_received(c);
@@ -284,6 +296,7 @@ static __always_inline void release(struct connection *c, const struct tcp_now *
     uint32_t due = open | CAPTURE_END_SENT | (end_arrived(now, c) ? CAPTURE_END_RECEIVED : 0);
     int left = tell_open(c);
 
+    note_data(c, rest.sent, rest.received | c->looked);
     end_gone(c->local, c->remote);
     left |= tell_sent(c, rest.sent);
     left |= tell_received(c, rest.received);

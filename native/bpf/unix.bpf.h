@@ -17,7 +17,8 @@ enum unix_flag {
     UNIX_SHARED_RECEIVE = 4, /* two threads were seen to receive */
     UNIX_PAIRED = 8,         /* `unix_pairs` has an entry of it */
     UNIX_PEER_TOLD = 16,     /* the other end was told to be a stranger's */
-    UNIX_PEER_SPOKE = 32,    /* and to have sent something */
+    UNIX_PEER_GAVE = 32,     /* and to have sent something */
+    UNIX_PEER_TOOK = 64,     /* and that something was sent to it */
 };
 
 struct unix_end {
@@ -32,6 +33,9 @@ struct unix_end {
     uint32_t flags;
     uint32_t told;     /* enum capture_told */
     uint32_t receiver; /* the last thread */
+    uint64_t peer;     /* UNIX_PEER_TOLD: when the stranger began, boot-time ns */
+    uint32_t peer_tgid;
+    uint32_t reserved;
 };
 
 struct {

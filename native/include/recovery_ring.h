@@ -47,8 +47,9 @@
  *
  * RECOVERY_PEER: who is at the other end of the connection (local, remote). length: its process id, and
  * begin: when that began, ns of CLOCK_BOOTTIME; length 0: it is recorded, and begin is the cgroup id of its
- * process. RECOVERY_FLAG_OPEN: this end has connected. RECOVERY_FLAG_END: that program closed the other end
- * just then.
+ * process; both 0: nobody was found. RECOVERY_FLAG_OPEN: this end has connected. RECOVERY_FLAG_END: that
+ * program closed the other end just then. RECOVERY_FLAG_SOURCE: data has come from it; RECOVERY_FLAG_SINK:
+ * data was sent to it. It is told again once either becomes true.
  *
  * RECOVERY_PAGE_FAULT without RECOVERY_FLAG_DSM: a fault that the process handles by userfaultfd; local: the
  *   page's address in its memory, remote, begin, length: 0.
@@ -91,9 +92,11 @@ enum recovery_kind {
 };
 
 enum recovery_flag {
-    RECOVERY_FLAG_UNIX = 1,     /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
-    RECOVERY_FLAG_WRITE = 4,    /* page fault: write access; else of a DSM: ownership moves */
-    RECOVERY_FLAG_SOURCE = 8,   /* page copy, page invalidate: this end is the source */
+    RECOVERY_FLAG_UNIX = 1,  /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
+    RECOVERY_FLAG_SINK = 2,  /* peer: this end has sent it data */
+    RECOVERY_FLAG_WRITE = 4, /* page fault: write access; else of a DSM: ownership moves */
+    RECOVERY_FLAG_SOURCE =
+        8, /* page copy, page invalidate: this end is the source; peer: data has come from it */
     RECOVERY_FLAG_DSM = 16,     /* local and remote name entities of a DSM runtime */
     RECOVERY_FLAG_OPEN = 32,    /* the one unit of <channel>/open */
     RECOVERY_FLAG_END = 64,     /* the one unit of <channel>/end */

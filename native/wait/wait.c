@@ -1,5 +1,5 @@
 /*
- * recovery-line-wait CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]
+ * recovery-line-wait [--no-io-uring] [--own-ipc] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]
  *
  * Starts COMMAND in the cgroup, in a session of its own, waits for it, and leaves how it ended as a file in
  * FOLDER: the exit status of a detached command, which `run` does not stay to hear.
@@ -10,6 +10,8 @@
  * It holds nothing of the command's: neither its output nor its cgroup nor its session. Its own exit status
  * is 126 where the cgroup can't be entered or the command can't be executed, else 0.
  */
+#include "become.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,20 +21,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-enum { CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
-
-/* Enters the cgroup (it may be frozen: then it stands still in the write's return) and becomes the command.
- */
-static void become(const char *procs, char **command) {
-    setsid();
-    int fd = open(procs, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "0", 1) != 1)
-        _exit(CANNOT_EXECUTE);
-    close(fd);
-    execvp(command[0], command);
-    _exit(errno == ENOENT ? NOT_FOUND : CANNOT_EXECUTE);
-}
 
 /* The command has the caller's streams; whoever reads them must see their end when the command ends. */
 static void let_go(void) {
@@ -80,15 +68,19 @@ static void tell(const char *folder, pid_t pid, unsigned long long start, int st
 }
 
 int main(int count, char **words) {
-    if (count < 4) {
-        fprintf(stderr, "usage: recovery-line-wait CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]\n");
+    int procs = procs_among(count, words, 2);
+    if (procs == 0) {
+        fprintf(stderr, "usage: recovery-line-wait [" NO_IO_URING "] [" OWN_IPC
+                        "] CGROUP.PROCS FOLDER COMMAND [ARGUMENT...]\n");
         return 2;
     }
     pid_t child = fork();
     if (child < 0)
         return CANNOT_EXECUTE;
-    if (child == 0)
-        become(words[1], words + 3);
+    if (child == 0) {
+        setsid();
+        become(words + 1, words + procs + 2);
+    }
     let_go();
     siginfo_t ended;
     while (waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT) != 0)
@@ -99,6 +91,6 @@ int main(int count, char **words) {
     if (waitpid(child, &status, 0) != child)
         return 1;
     umask(022);
-    tell(words[2], child, start, status);
+    tell(words[procs + 1], child, start, status);
     return WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_EXECUTE ? CANNOT_EXECUTE : 0;
 }

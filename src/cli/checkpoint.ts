@@ -89,9 +89,10 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
   wrongTogether(names, flags);
   const log = await requireCollector(home);
   await notWhileRestarting(home, app);
-  const targets = await findTargets(app, names, await log.processes());
+  const { targets, ended } = await findTargets(app, names, log);
   if (flags.driver === "hook") {
-    await takeByHook(app, targets, await findTargets(app, [], await log.processes()), { home, log }, flags);
+    const running = (await findTargets(app, [], log)).targets;
+    await takeByHook(app, targets, running, ended, { home, log }, flags);
     log.close();
     return;
   }
@@ -109,7 +110,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
     limitMs: flags.limit * 1000,
     ...(flags.dependents === true ? { more: moreOf(app, names, log) } : {}),
   };
-  const withoutCut = await take(app, targets, options, flags);
+  const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {
     const known = (await log.processes()).filter((one) => one.app === app && withoutCut.has(one.process));
     await write(notCapturedText(known), process.stderr);
@@ -134,7 +135,7 @@ function moreOf(
     const { buildEvidence } = await import("../engine/build-evidence.ts");
     const { dependentsOf } = await import("../engine/dependents.ts");
     const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
-    const running = await findTargets(app, [], await log.processes());
+    const { targets: running } = await findTargets(app, [], log);
     const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));
     return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
@@ -156,6 +157,7 @@ async function takeByHook(
   app: string,
   targets: readonly CheckpointTarget[],
   running: readonly CheckpointTarget[],
+  ended: readonly FailedCheckpoint[],
   place: Pick<CheckpointOptions, "home" | "log">,
   flags: CheckpointFlags,
 ): Promise<void> {
@@ -170,7 +172,7 @@ async function takeByHook(
     if (!hooks.has(process))
       throw new RecoveryLineError("RL_USAGE", `${flags.hooks} has no commands for ${process}`);
   const options = { ...place, usable: true, limitMs: flags.limit * 1000 };
-  const outcome = await eachOf(targets, (target) => {
+  const outcome = await eachOf(targets, ended, (target) => {
     const peers = running.filter(({ process }) => process !== target.process).map(({ cgroup }) => cgroup);
     return checkpointByHook(target, hooks.get(target.process)!, peers, options);
   });
@@ -181,6 +183,7 @@ async function takeByHook(
 async function take(
   app: string,
   targets: readonly CheckpointTarget[],
+  ended: readonly FailedCheckpoint[],
   options: CheckpointOptions,
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
@@ -191,8 +194,8 @@ async function take(
     atSomeMoment(() => checkpointTogether(some, { ...options, ...deadline }));
   const outcome: Outcome =
     flags.coordinated || flags.dependents
-      ? { taken: await together(targets), failed: [] }
-      : await eachOf(targets, async (target) => (await together([target]))[0]!);
+      ? { taken: await together(allOf(targets, ended)), failed: [] }
+      : await eachOf(targets, ended, async (target) => (await together([target]))[0]!);
   await tell(app, options.driver.name, outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
   await tellFilesInPlace(outcome.taken);
@@ -240,15 +243,16 @@ interface FailedCheckpoint {
 /** Each is tried, whatever became of those before it. With only one its failure is thrown; what is no trouble of a process always is. */
 async function eachOf(
   targets: readonly CheckpointTarget[],
+  ended: readonly FailedCheckpoint[],
   takeOne: (target: CheckpointTarget) => Promise<CheckpointResult>,
 ): Promise<Outcome> {
   const taken: CheckpointResult[] = [];
-  const failed: FailedCheckpoint[] = [];
+  const failed = [...ended];
   for (const target of targets) {
     try {
       taken.push(await takeOne(target));
     } catch (error) {
-      if (targets.length === 1 || !(error instanceof RecoveryLineError)) throw error;
+      if (targets.length + ended.length === 1 || !(error instanceof RecoveryLineError)) throw error;
       const { code, message, advice } = error;
       failed.push({ process: target.process, code, message, advice });
     }
@@ -275,11 +279,24 @@ async function tell(
   if (failed.length > 0) process.exitCode = EXIT.other;
 }
 
-async function findTargets(
-  app: string,
-  names: readonly string[],
-  known: readonly ProcessInfo[],
-): Promise<CheckpointTarget[]> {
+/** At one time all or none. */
+function allOf(
+  targets: readonly CheckpointTarget[],
+  [first]: readonly FailedCheckpoint[],
+): readonly CheckpointTarget[] {
+  if (first === undefined) return targets;
+  throw new RecoveryLineError("RL_UNKNOWN_PROCESS", first.message, first.advice);
+}
+
+interface Found {
+  readonly targets: readonly CheckpointTarget[];
+  /** Named, and not running. */
+  readonly ended: readonly FailedCheckpoint[];
+}
+
+/** Throws RL_UNKNOWN_PROCESS where nothing is left to checkpoint, or for a name that nobody knows. */
+async function findTargets(app: string, names: readonly string[], log: CollectorClient): Promise<Found> {
+  const known = await log.processes();
   const { ProcessCgroup } = await import("../restart/cgroups.ts");
   // The collector hears of an end a moment later than the kernel says so here.
   const ofApp = known
@@ -292,35 +309,52 @@ async function findTargets(
       `the collector records no application "${app}"`,
       "Start its processes with `recovery-line run`.",
     );
-  const chosen = names.length === 0 ? live : [...new Set(names)].map((name) => liveOne(app, name, ofApp));
+  const named = [...new Set(names)].map((name) => namedOne(app, name, ofApp));
+  const ended = named.filter((one) => one.live !== true).map((one) => notRunning(app, one));
+  const chosen = names.length === 0 ? live : named.filter((one) => one.live);
   if (chosen.length === 0)
     throw new RecoveryLineError(
       "RL_UNKNOWN_PROCESS",
-      `no process of ${app} is running`,
-      `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
+      ended.length === 1 ? ended[0]!.message : `no process of ${app} is running`,
+      ended.length === 1
+        ? ended[0]!.advice
+        : `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
     );
-  return chosen.map(({ process, incarnation, data }) => ({
-    app,
-    process,
-    incarnation,
-    cgroup: new ProcessCgroup(app, process),
-    ...(data === undefined ? {} : { data }),
-  }));
+  const targets = await Promise.all(
+    chosen.map(async ({ process, incarnation, data }) => {
+      const options = (await log.startRecipe(app, process))?.criuOptions;
+      return {
+        app,
+        process,
+        incarnation,
+        cgroup: new ProcessCgroup(app, process),
+        ...(data === undefined ? {} : { data }),
+        ...(options === undefined ? {} : { driverOptions: options }),
+      };
+    }),
+  );
+  return { targets, ended };
 }
 
-function liveOne(app: string, name: string, known: readonly ProcessInfo[]): ProcessInfo {
+function namedOne(app: string, name: string, known: readonly ProcessInfo[]): ProcessInfo {
   const found = known.find((one) => one.process === name);
-  if (found?.live) return found;
-  const names = known.map((one) => one.process).join(", ");
+  if (found !== undefined) return found;
   throw new RecoveryLineError(
     "RL_UNKNOWN_PROCESS",
-    found === undefined
-      ? `${app} has no process ${JSON.stringify(name)}`
-      : found.rings
-        ? `process ${name} of ${app} takes its own checkpoints: its runtime tells of them through memory rings`
-        : `process ${name} of ${app} has ended`,
-    `Known: ${printableSentence(names)}.`,
+    `${app} has no process ${JSON.stringify(name)}`,
+    `Known: ${printableSentence(known.map((one) => one.process).join(", "))}.`,
   );
+}
+
+function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpoint {
+  return {
+    process,
+    code: "RL_UNKNOWN_PROCESS",
+    message: rings
+      ? `process ${process} of ${app} takes its own checkpoints: its runtime tells of them through memory rings`
+      : `process ${process} of ${app} has ended`,
+    advice: `Bring it back with recovery-line restart ${app}, or name others.`,
+  };
 }
 
 function resultTable(results: readonly CheckpointResult[]): string {

@@ -173,12 +173,15 @@ function rights(): Finding {
 
 /** One after the other: each is tried for real. */
 async function restart(home: string): Promise<Finding[]> {
-  const { testBlocking, testHook, testTimeWait } = await import("../restart/self-tests.ts");
+  const { testBlocking, testHook, testTimeWait, testWithoutIoUring } = await import(
+    "../restart/self-tests.ts"
+  );
   return [
     await criu(home),
     finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
     finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
     finding("hook", "images by a program's own command", await testHook()),
+    finding("io_uring", "images of programs that would use it", await testWithoutIoUring()),
     freezer(),
   ];
 }

@@ -29,8 +29,8 @@ export function planReport(plan: RestartPlan, ended?: ReadonlyMap<string, Life>)
       `Checkpoint ${checkpoint} of ${printable(process)} is passed over: bytes it had sent are nowhere any more.\n`,
   );
   const broken = transit.broken.map(
-    ({ process, socket }) =>
-      `${printable(process)}: its connection to ${socket.remote.address}:${socket.remote.port} comes back without the other end.\n`,
+    (end) =>
+      `${printable(end.process)}: its connection to ${end.socket.remote.address}:${end.socket.remote.port} ${transit.resets.includes(end) ? "is reset: its other end does not go back" : "comes back without the other end"}.\n`,
   );
   return [
     `${printable(application)}: ${line.outcome}, ${counted(back.size, "process", "processes")} of ${line.line.length} come back\n`,
@@ -104,11 +104,12 @@ export function planJson(
       received: announcement.received,
       unacknowledged: announcement.unacknowledged,
     })),
-    broken: transit.broken.map(({ process, entry, socket }) => ({
-      process,
-      sends: entry.sends,
-      receives: entry.receives,
-      remote: `${socket.remote.address}:${socket.remote.port}`,
+    broken: transit.broken.map((end) => ({
+      process: end.process,
+      sends: end.entry.sends,
+      receives: end.entry.receives,
+      remote: `${end.socket.remote.address}:${end.socket.remote.port}`,
+      reset: transit.resets.includes(end),
     })),
     lostInputs: line.lostInputs,
     unsayable: line.unsayable,

@@ -10,8 +10,10 @@ import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
 import { another } from "./data-options.ts";
+import { EXIT } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { appDirectory, checkedAppName, ownHome } from "./home.ts";
+import type { NotBack } from "./not-back.ts";
 import { integerOption } from "./numbers.ts";
 import { printable, write, writeJson } from "./print.ts";
 import { endedIn, type Life, whereText } from "./process-life.ts";
@@ -30,6 +32,8 @@ interface RestartFlags {
 }
 
 const MAX_LIMIT_S = 86_400;
+/** How long what came back is watched, in ms. */
+const WATCH_MS = 1000;
 
 const HELP = `
 Everything stands still while the line is computed and verified and every byte in transit is looked for. What can't come back
@@ -44,6 +48,10 @@ has taken, terminals) is looked for before anything is killed, by --dry-run as w
 
 The folders that run --data or \`data\` named are put back as they were at the checkpoint. What they held is kept beside them until all
 processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.
+
+Those that start from their commands start in the order in which they connect to each other, as far as run --ready says when each is
+ready. Whoever ends within a second, and not with exit code 0, is told as not back, with its exit status and last lines of output; the
+exit code is 1 then.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
 
@@ -122,7 +130,7 @@ async function restartApp(
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
   goOnThroughSignals();
-  const { done, kept } = await takeUp({ home, app, log: collector }, journal);
+  const { done, kept, notReady } = await takeUp({ home, app, log: collector }, journal);
   if (!done) {
     const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [] } = journal;
     const asBefore = {
@@ -134,8 +142,23 @@ async function restartApp(
     };
     return work(app, home, collector, asBefore, known, journal.processes);
   }
-  if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept });
+  const notBack = await watched(collector, app, journal.processes, notReady);
+  if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept, notReady, notBack });
   else await write(`All its processes were there already; they go on now.\n${keptText(kept)}`);
+}
+
+/** Whoever ended at once is told, and the restart was none. */
+async function watched(
+  collector: CollectorClient,
+  app: string,
+  names: readonly string[],
+  notReady: readonly string[],
+): Promise<readonly NotBack[]> {
+  const { endedAtOnce, notBackText, notReadyText } = await import("./not-back.ts");
+  const notBack = await endedAtOnce(collector, app, names, WATCH_MS);
+  await write(notBackText(notBack) + notReadyText(notReady), process.stderr);
+  if (notBack.length + notReady.length > 0) process.exitCode = EXIT.other;
+  return notBack;
 }
 
 async function abandonRestart(
@@ -250,12 +273,16 @@ async function work(
     return;
   }
   const result = await restart(request);
+  const back = result.plan.targets.map((target) => target.process);
+  const notBack = await watched(collector, app, back, result.notReady);
   if (flags.json)
     await writeJson({
       ...planJson(result.plan, ended),
       dryRun: false,
       kept: result.kept,
       acceptedFiles: request.acceptFiles,
+      notReady: result.notReady,
+      notBack,
       phasesMs: result.phasesMs,
     });
   else await write(`\n${resultReport(result)}`);

@@ -1,13 +1,13 @@
 /** Our own commands as child processes, shown as a user would type them: what the demos are made of. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { fileURLToPath } from "node:url";
 import { RecoveryLineError } from "../model/errors.ts";
+import { compiledFile } from "../ring/binding.ts";
 import { EXIT } from "./exit-codes.ts";
 import { write } from "./print.ts";
 
 /** The program itself, to be run with this process's Node. */
-export const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
+export const MAIN = compiledFile("cli/main.js");
 
 /** Prints the command line; words that would need quotes are left out. */
 export function showCommand(args: readonly string[]): Promise<void> {

@@ -23,6 +23,10 @@ interface RunFlags extends DataFlags {
   readonly group?: string;
   readonly detach?: boolean;
   readonly output?: string;
+  readonly allowIoUring?: boolean;
+  readonly ownIpc?: boolean;
+  readonly criuOptions?: readonly string[];
+  readonly ready?: string;
 }
 
 /** Passed on to the command; from a terminal it gets the first two by itself. */
@@ -42,6 +46,13 @@ several times.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
+
+io_uring_setup answers ENOSYS in the command and its children (by seccomp, where root starts it), as in most containers: no image holds
+a ring, and programs fall back by themselves. --allow-io-uring leaves it to them. Segments of System V (ipcs) are in an image only if
+they are the process's own: --own-ipc. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
+
+A restart that starts it from its command waits until --ready is true before it lets those go that connect to it: something in it
+listens on a TCP port, a file has been made anew, or a shell's command ends with 0.
 
 Examples:
   recovery-line run shop db --data /var/lib/shop -- redis-server --port 7001
@@ -69,6 +80,20 @@ export function register(program: Command): void {
       "--data-limit <bytes>",
       "most bytes of it to copy while the process stands still (default: 1 GiB)",
       dataLimit,
+    )
+    .option(
+      "--allow-io-uring",
+      "io_uring_setup works in the command: no image can be taken while it has a ring",
+    )
+    .option(
+      "--own-ipc",
+      "System V segments, semaphores and queues of its own, as images need them (PostgreSQL)",
+    )
+    .option("--ready <rule>", "port:PORT, file:PATH or exec:COMMAND: when it can take connections")
+    .option(
+      "--criu-options <list>",
+      "for its images and restores: ghost-limit=SIZE, the longest removed file in them",
+      (text: string) => text.split(/[\s,]+/).filter((word) => word !== ""),
     )
     .option("--group <name>", "who of the application belongs together, for HA policies")
     .option("--detach", "start it, print its process id, and end")
@@ -108,6 +133,9 @@ async function run(
   checkedAppName(processName, "process");
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
+  const { criuOptions } = await import("../restart/criu-options.ts");
+  criuOptions(flags.criuOptions ?? []);
+  if (flags.ready !== undefined) (await import("../restart/readiness.ts")).readyRule(flags.ready);
   const { requireCollector } = await import("../daemon/client.ts");
   const { startProcess } = await import("../daemon/start-process.ts");
   const { leaveEnd } = await import("../restart/process-end.ts");
@@ -138,7 +166,7 @@ async function run(
         : ["inherit", output ?? "inherit", output ?? "inherit"],
       detached: !terminal,
       unwatched: flags.detach === true,
-      recipe: recipeOf(command, flags.output, output),
+      recipe: recipeOf(command, flags, output),
       data,
     }),
   );
@@ -254,13 +282,21 @@ function openOutput(path: string): number {
 /** What `restart` needs to start it again from its initial state; without --output its output then goes nowhere. */
 function recipeOf(
   command: readonly string[],
-  path: string | undefined,
+  { output: path, allowIoUring, ownIpc, criuOptions, ready }: RunFlags,
   output: number | undefined,
 ): StartRecipe {
   const env = Object.fromEntries(
     Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   );
-  const start = { command, cwd: process.cwd(), env };
+  const start = {
+    command,
+    cwd: process.cwd(),
+    env,
+    ...(allowIoUring ? { allowIoUring } : {}),
+    ...(ownIpc ? { ownIpc } : {}),
+    ...(criuOptions === undefined ? {} : { criuOptions }),
+    ...(ready === undefined ? {} : { ready }),
+  };
   if (path === undefined || output === undefined) return start;
   const stat = fstatSync(output);
   if (!stat.isFile()) return start;

@@ -1,8 +1,7 @@
 /** Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them. */
-import { join } from "node:path";
 import { WorkerPool } from "../engine/worker-pool.ts";
 import { POLICY_LINE_MS, POLICY_LINE_SHARE } from "../model/limits.ts";
-import { packageRoot } from "../ring/binding.ts";
+import { compiledFile } from "../ring/binding.ts";
 import { LineFacts } from "./line-facts.ts";
 import type { LineAnswer, LineTask } from "./line-worker.ts";
 
@@ -61,7 +60,7 @@ export class LineWatch {
   }
 
   #workers(): WorkerPool<LineTask, LineAnswer> {
-    this.#pool ??= new WorkerPool(1, join(packageRoot(), "dist", "daemon", "line-worker.js"));
+    this.#pool ??= new WorkerPool(1, compiledFile("daemon/line-worker.js"));
     return this.#pool;
   }
 }

@@ -80,13 +80,28 @@ export function peerRules(value: unknown): StoredPeerRules {
 
 export function startRecipe(value: unknown): StartRecipe {
   const start = objectOf(value, "start");
-  const { command, cwd, env, output } = start;
+  const { command, cwd, env, output, allowIoUring, ownIpc, criuOptions, ready } = start;
   if (!isTextList(command) || command.length === 0) throw wrong("start.command", "a list of words");
   if (typeof cwd !== "string") throw wrong("start.cwd", "a path");
   const variables = objectOf(env, "start.env");
   if (!isTextList(Object.values(variables))) throw wrong("start.env", "an object of strings");
-  const file = output === undefined ? {} : { output: outputFile(output) };
-  return { command, cwd, env: variables as Record<string, string>, ...file };
+  for (const [name, value] of Object.entries({ allowIoUring, ownIpc }))
+    if (value !== undefined && typeof value !== "boolean") throw wrong(`start.${name}`, "true or false");
+  return {
+    command,
+    cwd,
+    env: variables as Record<string, string>,
+    ...(output === undefined ? {} : { output: outputFile(output) }),
+    ...(allowIoUring === true ? { allowIoUring } : {}),
+    ...(ownIpc === true ? { ownIpc } : {}),
+    ...(typeof ready === "string" ? { ready } : {}),
+    ...(criuOptions === undefined ? {} : { criuOptions: optionList(criuOptions) }),
+  };
+}
+
+function optionList(value: unknown): string[] {
+  if (!isTextList(value)) throw wrong("start.criuOptions", "a list of words");
+  return value;
 }
 
 export function processData(value: unknown): ProcessData {

@@ -1,9 +1,9 @@
 /**
  * A command as a recorded process: in its cgroup, and known to the collector, before its first instruction.
  *
- * The cgroup is frozen before anything is in it. A shell's first act is to enter it, where it stands still; then the process is
- * registered; then it thaws, and the shell becomes the command. Nothing of the command can run unrecorded, and no pipe or
- * socket of ours stands in its history.
+ * The cgroup is frozen before anything is in it. A helper's first act is to enter it, where it stands still; then the process is
+ * registered; then it thaws, and the helper becomes the command (native/wait). Nothing of the command can run unrecorded, and no
+ * pipe or socket of ours stands in its history.
  */
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
@@ -17,7 +17,7 @@ import { ProcessCgroup } from "../restart/cgroups.ts";
 import { standsStill } from "../restart/freeze.ts";
 import { endsFolder } from "../restart/process-end.ts";
 import { startTicksOf } from "../restart/process-tree.ts";
-import { packageRoot } from "../ring/binding.ts";
+import { NO_IO_URING, OWN_IPC, startHelper } from "../restart/start-helper.ts";
 import type { CollectorClient } from "./client.ts";
 import type { RegisterMode } from "./protocol.ts";
 
@@ -61,13 +61,11 @@ export interface StartedProcess {
 /** Longest wait for the end of a command that was refused, in ms. */
 const REMOVE_LIMIT_MS = 2000;
 
-/** Enters the cgroup, becomes the command; 126 and 127 are the shell's words for what can't be executed. */
-const ENTER = 'echo $$ >"$0" && exec "$@"';
-
 /** Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already, and what registering throws. */
 export async function startProcess(collector: CollectorClient, start: ProcessStart): Promise<StartedProcess> {
   requireCommand(start.command[0]);
   const cgroup = new ProcessCgroup(start.app, start.process);
+  const words = entering(join(cgroup.path, "cgroup.procs"), start);
   cgroup.create();
   if (cgroup.populated)
     throw new RecoveryLineError(
@@ -76,7 +74,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       "End it first, or take another name.",
     );
   cgroup.setFreeze(true);
-  const child = enter(cgroup, start);
+  const child = enter(words, start);
   try {
     await stands(child, cgroup);
     const { app, process, trust, rules, mode, recipe, data, group, payload = false } = start;
@@ -109,23 +107,25 @@ async function removeSoon(cgroup: ProcessCgroup): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-function enter(cgroup: ProcessCgroup, start: ProcessStart): ChildProcess {
+function enter([program, args]: [string, string[]], start: ProcessStart): ChildProcess {
   const { stdio, detached, recipe } = start;
-  const [program, args] = entering(join(cgroup.path, "cgroup.procs"), start);
   const child = spawn(program, args, { stdio, detached, cwd: recipe.cwd, env: recipe.env });
   child.on("error", () => undefined); // told by `stands`
   return child;
 }
 
 /** Whoever starts a command and does not stay leaves somebody behind who hears how it ended. */
-function entering(procs: string, { command, unwatched }: ProcessStart): [string, string[]] {
-  const waiter = join(packageRoot(), "build/Release/recovery-line-wait");
-  const folder = unwatched === true && existsSync(waiter) ? endsFolder() : undefined;
-  if (folder !== undefined) return [waiter, [procs, folder, ...command]];
-  return ["/bin/sh", ["-c", ENTER, procs, ...command]];
+function entering(procs: string, { command, unwatched, recipe }: ProcessStart): [string, string[]] {
+  const options = [
+    ...(recipe.allowIoUring === true ? [] : [NO_IO_URING]),
+    ...(recipe.ownIpc === true ? [OWN_IPC] : []),
+  ];
+  const folder = unwatched === true ? endsFolder() : undefined;
+  if (folder !== undefined) return [startHelper("wait"), [...options, procs, folder, ...command]];
+  return [startHelper("enter"), [...options, procs, ...command]];
 }
 
-/** Waits until the shell stands still inside. Throws RL_NO_RIGHTS where it could not enter. */
+/** Waits until the helper stands still inside. Throws RL_NO_RIGHTS where it could not enter. */
 async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void> {
   const deadlineMs = performance.now() + FREEZE_LIMIT_MS;
   while (!cgroup.populated) {

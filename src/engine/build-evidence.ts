@@ -7,6 +7,7 @@
 import type { Evidence } from "../graph/evidence.ts";
 import type { ChainEnds } from "../log/block-store.ts";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
+import { compiledFile } from "../ring/binding.ts";
 import { StretchAssembler } from "./assemble-stretches.ts";
 import { type Partition, partition } from "./partition.ts";
 import { WorkerPool } from "./worker-pool.ts";
@@ -110,7 +111,10 @@ async function scanInPool(
   { workers, signal, progress }: BuildOptions,
   join: boolean,
 ): Promise<boolean> {
-  const pool = new WorkerPool<ReduceTask, ReduceAnswer>(workers);
+  const pool = new WorkerPool<ReduceTask, ReduceAnswer>(
+    workers,
+    compiledFile("engine/build-graph-worker.js"),
+  );
   const running = new Set<Promise<void>>();
   let stopped: { readonly error?: unknown } | undefined;
   let bytes = 0;

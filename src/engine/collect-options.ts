@@ -119,6 +119,14 @@ export interface StartRecipe {
     readonly inode: number;
     readonly device: number;
   };
+  /** True: it may use io_uring, which no image holds. */
+  readonly allowIoUring?: boolean;
+  /** True: it has System V segments, semaphores and queues of its own. */
+  readonly ownIpc?: boolean;
+  /** When it can take connections (`run --ready`); absent: nobody waits for it. */
+  readonly ready?: string;
+  /** Options of CRIU for its images. */
+  readonly criuOptions?: readonly string[];
 }
 
 /** Directory trees that are saved with a process's checkpoints and put back with them. */

@@ -2,8 +2,9 @@
  * Who is at the other end of a process's connections (native/bpf/peer.bpf.h, unix_peer.bpf.h), and what follows:
  *
  *   a program that nobody records              outside: `outside` rows for the channels of the connection
- *   the same, but it talks with another        a relay: it may carry messages between them. No row for this connection, and a verdict
- *   process of the application, too            for all of them; who was never seen to send anything carries none
+ *   the same, but it took data of one          a relay: it may carry messages between them. No row for this connection, and a verdict
+ *   process of the application and gave        for all that it has exchanged data with. A connection without data, such as a probe whether
+ *   data to another                            somebody is there, carries none; nor does who only listens to all, or only talks to them
  *   a process of another application           outside; `status` says which
  *   a process of this application              inside: nothing
  *   nobody was found                           in doubt: nothing, and `status` says so
@@ -27,9 +28,15 @@ export interface StoredStranger {
   readonly began: number;
   /** It was seen to hold a connection; else to close them. */
   readonly holds: boolean;
-  /** It was seen to send something. */
+  /** Processes that have sent it data. */
+  readonly took: readonly string[];
+  /** Processes that it has sent data to. */
+  readonly gave: readonly string[];
+}
+
+/** As logs of older versions have it: data was not told apart from connections. */
+interface OldStranger extends Omit<StoredStranger, "took" | "gave"> {
   readonly spoke: boolean;
-  /** Processes that it has had connections with. */
   readonly processes: readonly string[];
 }
 
@@ -53,6 +60,8 @@ export class OutsidePeers {
   /** False: the application runs on several nodes, so that most of those in doubt are of it. */
   readonly tellsDoubts: boolean;
   readonly #addresses = new Map<string, Address>();
+  /** Connections that rows tell of; more rows of one would do no harm. */
+  readonly #told = new Set<string>();
 
   constructor(bootId: string, tellsDoubts: boolean) {
     this.#bootId = bootId;
@@ -63,8 +72,9 @@ export class OutsidePeers {
     return [...this.#strangers.values()];
   }
 
-  load(stored: readonly StoredStranger[]): void {
-    this.#strangers = new Map(stored.map((one) => [keyOf(one), one]));
+  load(stored: readonly (StoredStranger | OldStranger)[]): void {
+    this.#strangers = new Map(stored.map((one) => [keyOf(one), withData(one)]));
+    this.#told.clear();
     this.changed = false;
   }
 
@@ -105,7 +115,7 @@ export class OutsidePeers {
     if (peer !== undefined) process.state.meet({ what: "foreign", peer: `${peer.app.name}/${peer.name}` });
     if (pid !== 0 && said === undefined) {
       const stranger = this.#meet(pid, began, process.name, records.flags[row]!);
-      if (isRelay(stranger)) return judge(process, stranger);
+      if (carries(stranger, process.name)) return judge(process, stranger);
     }
     this.#outside(process, records, row);
     return 0;
@@ -113,16 +123,14 @@ export class OutsidePeers {
 
   #meet(pid: number, began: number, process: string, flags: number): StoredStranger {
     const key = keyOf({ pid, began });
-    const known = this.#strangers.get(key) ?? { pid, began, holds: false, spoke: false, processes: [] };
-    const quiet = (flags & RingFlag.UNIX) !== 0 && (flags & RingFlag.SOURCE) === 0;
+    const known = this.#strangers.get(key) ?? { pid, began, holds: false, took: [], gave: [] };
     const met: StoredStranger = {
       ...known,
       holds: known.holds || (flags & RingFlag.END) === 0,
-      spoke: known.spoke || !quiet,
-      processes: known.processes.includes(process) ? known.processes : [...known.processes, process],
+      took: (flags & RingFlag.SINK) === 0 ? known.took : withName(known.took, process),
+      gave: (flags & RingFlag.SOURCE) === 0 ? known.gave : withName(known.gave, process),
     };
-    if (met.holds === known.holds && met.spoke === known.spoke && met.processes === known.processes)
-      return known;
+    if (met.holds === known.holds && met.took === known.took && met.gave === known.gave) return known;
     this.#strangers.delete(key);
     this.#strangers.set(key, met);
     this.changed = true;
@@ -139,6 +147,10 @@ export class OutsidePeers {
   /** What is received of an opening or ending never comes into the log, as nobody sends it there: those have no row. */
   #outside(process: ProcessBuffer, records: RecordColumns, row: number): void {
     const [local, remote, flags] = [records.local[row]!, records.remote[row]!, records.flags[row]!];
+    const key = `${process.name} ${process.state.incarnation} ${local} ${remote}`;
+    if (this.#told.has(key)) return;
+    if (this.#told.size >= MAX_PEER_ADDRESSES) this.#told.clear();
+    this.#told.add(key);
     const unix = (flags & RingFlag.UNIX) !== 0;
     const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
@@ -153,14 +165,26 @@ function keyOf({ pid, began }: Pick<StoredStranger, "pid" | "began">): string {
   return `${pid}@${began}`;
 }
 
-function isRelay({ spoke, processes }: StoredStranger): boolean {
-  return spoke && processes.length > 1;
+function withData(stored: StoredStranger | OldStranger): StoredStranger {
+  if (!("processes" in stored)) return stored;
+  const { spoke, processes, ...rest } = stored;
+  return { ...rest, took: processes, gave: spoke ? processes : [] };
 }
 
-/** A verdict for all that it talks with. */
-function judge({ app }: ProcessBuffer, { processes }: StoredStranger): number {
+function withName(names: readonly string[], name: string): readonly string[] {
+  return names.includes(name) ? names : [...names, name];
+}
+
+/** It may carry messages between this process and another. */
+function carries({ took, gave }: StoredStranger, process: string): boolean {
+  const isRelay = took.some((from) => gave.some((to) => to !== from));
+  return isRelay && (took.includes(process) || gave.includes(process));
+}
+
+/** A verdict for all that it exchanges data with. */
+function judge({ app }: ProcessBuffer, { took, gave }: StoredStranger): number {
   let gaps = 0;
-  for (const name of processes) {
+  for (const name of new Set([...took, ...gave])) {
     const process = app.processes.get(name);
     if (process?.state.live) gaps += process.verdict("relay");
   }

@@ -2,22 +2,17 @@
  * Worker threads with a bounded queue. Whatever ends a worker ends the work: nobody waits for an answer that can't come, and no partial
  * answer is taken for a whole one.
  */
-import { join } from "node:path";
 import { Piscina } from "piscina";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_WORKERS, TASKS_PER_WORKER, WORKER_HEAP_MB } from "../model/limits.ts";
-import { packageRoot } from "../ring/binding.ts";
-
-/** The compiled worker (`npm run build`), also where the caller runs from source. */
-const workerFile = (): string => join(packageRoot(), "dist", "engine", "build-graph-worker.js");
 
 export class WorkerPool<Task, Answer> {
   /** Tasks that may wait or run at one time: callers hold back until `run` settles. */
   readonly capacity: number;
   readonly #piscina: Piscina<Task, Answer>;
 
-  /** Threads start with the first tasks. Throws RL_LIMIT beyond MAX_WORKERS. */
-  constructor(workers: number, file: string = workerFile(), heapMb: number = WORKER_HEAP_MB) {
+  /** Threads run the compiled `file` and start with the first tasks. Throws RL_LIMIT beyond MAX_WORKERS. */
+  constructor(workers: number, file: string, heapMb: number = WORKER_HEAP_MB) {
     if (workers > MAX_WORKERS)
       throw new RecoveryLineError("RL_LIMIT", `${workers} workers; at most ${MAX_WORKERS} are possible`);
     this.capacity = workers * TASKS_PER_WORKER;

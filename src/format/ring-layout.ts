@@ -48,7 +48,10 @@ export const RING_KIND_COUNT = 16;
 /** enum recovery_flag. OPEN, END: the one unit of `<channel>/open`, `<channel>/end`. */
 export const RingFlag = {
   UNIX: 1,
+  /** Of a peer: data was sent to it. */
+  SINK: 2,
   WRITE: 4,
+  /** Of a peer: data has come from it. */
   SOURCE: 8,
   DSM: 16,
   OPEN: 32,

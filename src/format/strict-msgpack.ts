@@ -117,6 +117,17 @@ class Scan {
 
   #map(count: number, depth: number): void {
     if (!this.#maps) this.fault ??= "a map is not allowed";
-    else this.#items(count * 2, depth);
+    else if (count * 2 > this.#bytes.length - this.at) this.fault ??= "ends too early";
+    for (let n = 0; n < count && this.fault === undefined; n += 1) {
+      if (!isStringHead(this.#bytes[this.at] ?? 0)) this.fault = "a map's key is no string";
+      else {
+        this.value(depth + 1);
+        this.value(depth + 1);
+      }
+    }
   }
+}
+
+function isStringHead(head: number): boolean {
+  return (head >= 0xa0 && head < 0xc0) || (head >= 0xd9 && head <= 0xdb);
 }

@@ -177,8 +177,10 @@ async function collapse(
     if (into === undefined || chain > into.chain) blocks.push(Uint8Array.from(bytes));
     else {
       const names = outside.get(process) ?? new OutsideNames();
-      // Who stands at a channel's end is also told by lines that were undone.
-      if (track.rolledBack > 0) collectEnds(ends, decodeBlock(bytes), names);
+      // Who stands at a channel's end is also told by lines that were undone, and by the base that stands for such lines. A cut that
+      // forgets is looked after by `leftOut`.
+      if (track.rolledBack > 0 || (header.hasCut && !into.forgets))
+        collectEnds(ends, decodeBlock(bytes), names);
       if (chain === into.chain)
         blocks.push(collapsed(decodeBlock(bytes), into, names, [ends.get(process), left.get(process)]));
     }

@@ -87,7 +87,7 @@ const REASONS: Readonly<Record<string, GapReason>> = {
     advice: "start whoever hands connections over before the collector looks for them: run it recorded, too",
   },
   relay: {
-    what: "talks with a program that is not recorded and talks with another process of the application, too",
+    what: "exchanges data with a program that is not recorded and does so with another process of the application, too",
     advice: "record that program as a process of the application: recovery-line run",
   },
   unknown: {

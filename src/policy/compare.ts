@@ -1,9 +1,8 @@
 /** Policies beside each other over one recording: every policy, order and way of counting delays is one task, for threads where it pays. */
-import { join } from "node:path";
 import { WorkerPool } from "../engine/worker-pool.ts";
 import type { Rules } from "../graph/rollback-model.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { packageRoot } from "../ring/binding.ts";
+import { compiledFile } from "../ring/binding.ts";
 import { type Component, hashOf } from "./component.ts";
 import { type CostModel, METRICS, type Measures, type Metric } from "./measures.ts";
 import { drawOrder, type Recording } from "./recording.ts";
@@ -166,7 +165,7 @@ function tasksOf(
 async function runTasks(tasks: readonly CompareTask[], workers: number): Promise<Measures[]> {
   const events = (tasks[0]?.recording.kind.length ?? 0) * tasks.length;
   if (workers === 0 || events <= POOLED_EVENTS) return tasks.map(runTask);
-  const file = join(packageRoot(), "dist", "policy", "compare-worker.js");
+  const file = compiledFile("policy/compare-worker.js");
   const pool = new WorkerPool<CompareTask, Measures>(Math.min(workers, tasks.length), file);
   try {
     return await inTurns(tasks, pool.capacity, (task) => pool.run(task, []));

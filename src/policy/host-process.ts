@@ -5,7 +5,6 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
 import {
@@ -14,7 +13,7 @@ import {
   POLICY_START_LIMIT_MS,
   POLICY_WALL_LIMIT_MS,
 } from "../model/limits.ts";
-import { packageRoot } from "../ring/binding.ts";
+import { compiledFile } from "../ring/binding.ts";
 import type { Component } from "./component.ts";
 import {
   type Answer,
@@ -217,9 +216,12 @@ function childFlags(): string[] {
 
 /** The child's two modules, compiled, as one text: the import of the interpreter by its path becomes one by its bytes. */
 function childCode(): string {
-  const read = (name: string): string => readFileSync(join(packageRoot(), "dist", "policy", name), "utf8");
-  const interpreter = Buffer.from(read("program.js")).toString("base64");
-  return read("host-child.js").replace('"./program.js"', `"data:text/javascript;base64,${interpreter}"`);
+  const read = (name: string): string => readFileSync(compiledFile(name), "utf8");
+  const interpreter = Buffer.from(read("policy/program.js")).toString("base64");
+  return read("policy/host-child.js").replace(
+    '"./program.js"',
+    `"data:text/javascript;base64,${interpreter}"`,
+  );
 }
 
 /** Time of a process on a core; 0 once it is gone. */

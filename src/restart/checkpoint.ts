@@ -39,6 +39,8 @@ export interface CheckpointTarget {
   readonly cgroup: ProcessCgroup;
   /** Directory trees that are part of its state. */
   readonly data?: ProcessData;
+  /** The driver's own options that it was started with. */
+  readonly driverOptions?: readonly string[];
 }
 
 export interface CheckpointOptions {
@@ -114,6 +116,7 @@ async function standing(
   for (const target of targets) {
     const one = new Work(target, options);
     works.push(one);
+    one.look();
     await one.prepareData();
   }
   const cgroups = targets.map(({ cgroup }) => cgroup);
@@ -190,6 +193,16 @@ class Work {
     return this.#pids;
   }
 
+  /** Nothing stands still for an image that can't be. */
+  look(): void {
+    const { cgroup, data, driverOptions = [] } = this.#target;
+    this.#options.driver.look?.({
+      pids: cgroup.pids(),
+      dataRoots: data?.roots ?? [],
+      options: driverOptions,
+    });
+  }
+
   /** What of its directory trees can be copied while it still runs. */
   async prepareData(): Promise<void> {
     const { app, process, cgroup, data } = this.#target;
@@ -262,6 +275,7 @@ class Work {
       limitMs,
       guard,
       dataRoots: this.#target.data?.roots ?? [],
+      options: this.#target.driverOptions ?? [],
     });
     await this.#sameInstant();
     return notes;

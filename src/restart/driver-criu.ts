@@ -7,11 +7,23 @@
  * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { RecoveryLineError } from "../model/errors.ts";
+import { criuArguments, criuOptions } from "./criu-options.ts";
+import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
+import { meaningOf } from "./criu-words.ts";
+import { shown } from "./data-tree/tree-entry.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
 import {
   type CheckpointDriver,
@@ -23,9 +35,11 @@ import {
 } from "./driver.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { type DueTimer, dueTimers, setAgain } from "./due-timers.ts";
+import { asUser, dumpUser, type User } from "./dump-user.ts";
+import { type MappedFile, refuseForeignMappers, saveMapped } from "./mapped-contents.ts";
 import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "./open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "./process-tree.ts";
-import { sharedFiles } from "./shared-maps.ts";
+import { refuseHostSegments, type SharedFile, sharedFiles } from "./shared-maps.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
@@ -45,6 +59,12 @@ interface CriuNotes {
   readonly files: readonly OpenFile[];
   /** Absent in images of older versions. */
   readonly timers?: readonly DueTimer[];
+  /** Absent in images of older versions. */
+  readonly mapped?: readonly MappedFile[];
+  /** As `run --criu-options` has them; absent in images of older versions. */
+  readonly options?: readonly string[];
+  /** It was taken as the program's own user, and does not say in which cgroup it was. Absent: it was not. */
+  readonly asUser?: true;
 }
 
 interface Run {
@@ -54,6 +74,8 @@ interface Run {
   readonly log: string;
   readonly limitMs: number;
   readonly guard?: Writable | number;
+  /** Whom CRIU runs as; absent: as we are. */
+  readonly user?: User;
 }
 
 export class CriuDriver implements CheckpointDriver {
@@ -80,13 +102,21 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
+  look({ pids, dataRoots = [], options = [] }: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void {
+    refuseWhatCriuRefuses(pids, criuOptions(options));
+    ownSharedFiles(pids, dataRoots);
+    dumpUser(pids);
+  }
+
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [] } = request;
-    refuseSharedFiles(pids, dataRoots);
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [], options = [] } = request;
+    const shared = ownSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
-    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, path));
+    const held = [...dataRoots, ...shared.map(({ path }) => shown(path))];
+    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
+    const mapped = saveMapped(shared, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -107,10 +137,18 @@ export class CriuDriver implements CheckpointDriver {
       "--file-locks",
       ...NETWORK,
       ...(shellJob ? ["--shell-job"] : []),
+      ...criuArguments(criuOptions(options)),
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
-    await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    return { shellJob, rootPid, files, timers } satisfies CriuNotes;
+    const user = dumpUser(pids);
+    if (user === undefined)
+      await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
+    else {
+      const run = { what: `dump of process ${rootPid}`, log, limitMs, guard, user };
+      await this.#run({ ...run, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    }
+    const notes = { shellJob, rootPid, files, timers, mapped, options };
+    return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
   }
 
   async restore(request: RestoreRequest): Promise<number> {
@@ -125,9 +163,10 @@ export class CriuDriver implements CheckpointDriver {
       const args = ["restore", "-D", folder, "-W", work, "-o", log, VERBOSITY, "--restore-detached"];
       args.push("--pidfile", pidFile, "--file-locks", ...NETWORK);
       if (notes.shellJob) args.push("--shell-job");
+      args.push(...criuArguments(criuOptions(notes.options ?? [])));
       if (sibling === true) args.push("--restore-sibling");
       if (request.freezeCgroup !== undefined)
-        args.push("--action-script", freezer(work, request.freezeCgroup));
+        args.push("--action-script", freezer(work, request.freezeCgroup, notes.asUser === true));
       const { guard } = request;
       const run = { what: `restore from ${folder}`, args, log, limitMs };
       await this.#run(guard === undefined ? run : { ...run, guard });
@@ -138,9 +177,10 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
-  async #run({ what, args, log, limitMs, guard }: Run): Promise<void> {
+  async #run({ what, args, log, limitMs, guard, user }: Run): Promise<void> {
     const { command, prefix } = this.#criu;
-    const child = spawn(command, [...prefix, ...args], {
+    const words = [...(user === undefined ? [] : asUser(user)), command, ...prefix, ...args];
+    const child = spawn(words[0]!, words.slice(1), {
       stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
       detached: true, // signals of a terminal would kill it, and the program with it
     });
@@ -148,30 +188,35 @@ export class CriuDriver implements CheckpointDriver {
     if (late)
       throw new RecoveryLineError(
         "RL_TIMEOUT",
-        `criu: ${what} took longer than ${limitMs} ms and was killed${tail(log, printed)}`,
-        "The program may be damaged by it: look at it before you go on.",
+        `criu: ${what} took longer than ${limitMs} ms and was killed`,
+        `The program may be damaged by it: look at it before you go on.${tail(log, printed)}`,
       );
     if (code === 0) return;
-    if (/In-flight connection/i.test(tail(log, printed)))
+    const said = tail(log, printed);
+    if (/In-flight connection/i.test(said))
       throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
+    const known = meaningOf(said);
     throw new RecoveryLineError(
       "RL_DRIVER",
-      `criu: ${what} failed (${signal ?? `exit code ${code}`})${tail(log, printed)}`,
-      "`recovery-line doctor` tells what CRIU can do here; its limits stand in the README.",
+      `criu: ${what} failed (${signal ?? `exit code ${code}`})${known === undefined ? "" : `: ${known.means}`}`,
+      `${known?.advice ?? "`recovery-line doctor` tells what CRIU can do here."}${said}`,
     );
   }
 }
 
-/** An image without them would be restored into wrong memory, silently. */
-function refuseSharedFiles(pids: readonly number[], dataRoots: readonly string[]): void {
-  const [first, ...more] = sharedFiles(pids).filter((path) => !isBelowAny(dataRoots, path));
-  if (first === undefined) return;
-  const others = more.length === 0 ? "" : ` and ${more.length} more`;
-  throw new RecoveryLineError(
-    "RL_DRIVER",
-    `criu: the process has mapped ${first}${others} shared and writable; an image does not hold what is in it`,
-    "Name the folder it lies in with --data, or have the program use private or anonymous memory (Open MPI: --mca btl self,tcp, PMIX_MCA_gds=hash), or a hook.",
-  );
+/** What has to be saved beside CRIU's image, which would be restored into wrong memory without. Throws RL_DRIVER, RL_REFUSED where it can't be. */
+function ownSharedFiles(pids: readonly number[], dataRoots: readonly string[]): SharedFile[] {
+  refuseHostSegments(pids);
+  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, shown(path)));
+  refuseForeignMappers(files, pids);
+  return files;
+}
+
+/** What CRIU wrote as another user is ours from now on. */
+function takeOver(folder: string): void {
+  const [uid, gid] = [process.geteuid!(), process.getegid!()];
+  for (const path of [folder, ...readdirSync(folder).map((name) => join(folder, name))])
+    chownSync(path, uid, gid);
 }
 
 /** CRIU takes whole trees, and what stands in another cgroup does not stand still: it would fail half way, with words of its own. */
@@ -218,18 +263,18 @@ async function idsFree(folder: string, limitMs: number): Promise<void> {
 
 /**
  * A script for CRIU's last step before it lets go of the tree: every task stands in its hands then, which counts as frozen, and
- * stands still when it lets go.
+ * stands still when it lets go. `enters`: the root, before it has made anything, enters the cgroup first.
  */
-function freezer(work: string, cgroupPath: string): string {
+function freezer(work: string, cgroupPath: string, enters: boolean): string {
   const script = join(work, "freeze.sh");
-  const file = join(cgroupPath, "cgroup.freeze").replaceAll("'", `'\\''`);
-  writeFileSync(
-    script,
-    `#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0\necho 1 >'${file}'\n`,
-    {
-      mode: 0o700,
-    },
-  );
+  const file = (name: string): string => `'${join(cgroupPath, name).replaceAll("'", `'\\''`)}'`;
+  const steps = [
+    ...(enters ? [`setup-namespaces) echo "$CRTOOLS_INIT_PID" >${file("cgroup.procs")};;`] : []),
+    `pre-resume) echo 1 >${file("cgroup.freeze")};;`,
+  ];
+  writeFileSync(script, `#!/bin/sh\ncase "$CRTOOLS_SCRIPT_ACTION" in\n${steps.join("\n")}\nesac\n`, {
+    mode: 0o700,
+  });
   return script;
 }
 
@@ -264,10 +309,10 @@ function ended(child: ChildProcess, limitMs: number): Promise<Ended> {
   });
 }
 
-/** The last errors of the log; where it holds none, what was printed. */
+/** The last errors of the log, as CRIU words them; where it holds none, what was printed. */
 function tail(log: string, printed: string): string {
   const text = existsSync(log) ? readFileSync(log, "utf8") : "";
   const errors = text.split("\n").filter((line) => line.includes("Error") && !line.includes("RLIMIT_NOFILE"));
   const lines = errors.length > 0 ? errors : printed.split("\n").filter((line) => line !== "");
-  return lines.length === 0 ? "" : `: ${lines.slice(-TAIL_LINES).join("; ")}`;
+  return lines.length === 0 ? "" : ` CRIU said: ${lines.slice(-TAIL_LINES).join("; ")}`;
 }

@@ -18,6 +18,8 @@ export interface DumpRequest {
   readonly limitMs: number;
   /** Below these folders files are saved and put back with the image: what the process has mapped or written there is no loss. */
   readonly dataRoots?: readonly string[];
+  /** The driver's own options that the process was started with. */
+  readonly options?: readonly string[];
   /** Whatever the driver starts holds this pipe, so that nobody thaws the process below it (freeze.ts). */
   readonly guard: Writable;
 }
@@ -60,6 +62,8 @@ export interface CheckpointDriver {
   readonly holdsConnections?: false;
   /** Does it work on this machine, with these rights? Never throws. */
   check(): Promise<DriverCheck>;
+  /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED; absent: nothing is looked at. */
+  look?(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
   /** Brings the tree back with its old pids. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */

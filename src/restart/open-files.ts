@@ -54,7 +54,7 @@ function writtenFile(pid: number, fd: string): OpenFile | undefined {
   if ((flags & ACCESS_MODE) === 0) return undefined;
   const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
   const stat = statSync(`/proc/${pid}/fd/${fd}`);
-  if (!path.startsWith("/") || !stat.isFile() || stat.nlink === 0) return undefined;
+  if (!path.startsWith("/") || !stat.isFile() || path.endsWith(" (deleted)")) return undefined;
   const file = { path, sizeBytes: stat.size, inode: stat.ino, device: stat.dev };
   return (flags & APPEND) === 0 ? { ...file, inPlace: true } : file;
 }

@@ -92,6 +92,8 @@ export interface RestartPlan {
   readonly line: RecoveryLine;
   readonly targets: readonly Target[];
   readonly transit: TransitPlan;
+  /** [who connected, to whom], each pair once, as far as the evidence tells. */
+  readonly connects: readonly (readonly [string, string])[];
 }
 
 /** Throws RL_REFUSED for what can't be restarted exactly, RL_NOT_SUPPORTED, and what computing and opening images throws. */
@@ -139,6 +141,7 @@ class RestartPlanner {
       line,
       targets,
       transit,
+      connects: connectors(evidence),
     };
   }
 
@@ -300,6 +303,18 @@ function channelOwners(running: ReadonlyMap<string, readonly CutDetail[]>, evide
       owners.receivers.set(receives, process);
     }
   return owners;
+}
+
+/** By the openings of connections, which are messages from who connects to who accepts. */
+function connectors({ channels, processes, processAt }: Evidence): [string, string][] {
+  const pairs = new Map<string, [string, string]>();
+  channels.forEach((channel, number) => {
+    const from = processes[processAt[2 * number + SENDER]!];
+    const to = processes[processAt[2 * number + RECEIVER]!];
+    if (!channel.endsWith("/open") || from === undefined || to === undefined || from === to) return;
+    pairs.set(JSON.stringify([from, to]), [from, to]);
+  });
+  return [...pairs.values()];
 }
 
 /** Who has connected, accepted or ended stands at that end of the connection, also where no byte went over it. */

@@ -5,7 +5,9 @@
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
 import { RecoveryLineError } from "../model/errors.ts";
 import { type ImageListener, type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
+import { shown } from "./data-tree/tree-entry.ts";
 import { isBelowAny } from "./data-tree/tree-users.ts";
+import { mappedOf, strangerAt } from "./mapped-contents.ts";
 import { listenersHere } from "./open-connections.ts";
 import { isChangedInside, type OpenFile } from "./open-files.ts";
 import type { RestartPlan, Target } from "./plan.ts";
@@ -22,7 +24,7 @@ interface Settled {
   readonly gone: ReadonlySet<number>;
   /** Folders that are put back. */
   readonly roots: readonly string[];
-  /** Files that are cut back to what they were. */
+  /** Files that are cut back to what they were, or put back. */
   readonly cutBack: ReadonlySet<string>;
   /** Files that may hold something else than the image was taken with. */
   readonly accepted: ReadonlySet<string>;
@@ -38,7 +40,10 @@ export function refuseObstacles(
   const settled: Settled = {
     gone: new Set(killed),
     roots: targets.flatMap(({ trees }) => trees.map(({ root }) => root)),
-    cutBack: new Set(images.flatMap(writtenFiles).map(({ path }) => path)),
+    cutBack: new Set([
+      ...images.flatMap(writtenFiles).map(({ path }) => path),
+      ...images.flatMap(mappedOf).map(({ path }) => shown(path)),
+    ]),
     accepted: new Set(accepted),
   };
   const found = images.flatMap((target) =>
@@ -66,6 +71,7 @@ function obstaclesOf(target: Restored, settled: Settled): string[] {
     ...writtenFiles(target)
       .filter(({ path }) => !isBelowAny(settled.roots, path))
       .flatMap((file) => writtenObstacle(file, settled.accepted)),
+    ...mappedOf(target).flatMap(({ path }) => mappedObstacle(path, settled.gone)),
     ...pathObstacles(parts, settled),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
     ...parts.ids.flatMap((id) => idObstacle(id, settled.gone)),
@@ -90,6 +96,18 @@ function writtenObstacle(file: OpenFile, accepted: ReadonlySet<string>): string[
     ];
   if (stat.size >= sizeBytes) return [];
   return [`${path}, which it writes, has ${stat.size} bytes and had ${sizeBytes}: put back what was cut off`];
+}
+
+/** It is put back under its name: whoever has it mapped would go on with another one. */
+function mappedObstacle(path: string, gone: ReadonlySet<number>): string[] {
+  const stat = lstatOf(shown(path));
+  if (stat !== undefined && !stat.isFile())
+    return [`${shown(path)}, which it has mapped, is no file any more: put it back`];
+  const stranger = strangerAt(path, gone);
+  if (stranger === undefined) return [];
+  return [
+    `${shown(path)}, which it has mapped, is mapped by process ${stranger} (${programName(stranger)}), too: end it`,
+  ];
 }
 
 /** Of all it has open or mapped but what the restart sees to itself. */

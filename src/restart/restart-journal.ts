@@ -7,6 +7,8 @@
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../log/log-paths.ts";
+import type { ReplacedFile } from "./mapped-contents.ts";
+import type { ConnectionAddresses } from "./port-block.ts";
 import type { JournalTree } from "./restart-data.ts";
 
 export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";
@@ -15,8 +17,10 @@ export interface RestartJournal {
   readonly format: 1;
   readonly application: string;
   readonly phase: RestartPhase;
-  /** Processes that are killed and come back. */
+  /** Processes that are killed and come back, in the order in which they are let go. */
   readonly processes: readonly string[];
+  /** Readiness rules of those that start from their commands. Absent: none, or a journal of an older version. */
+  readonly ready?: Readonly<Record<string, string>>;
   /** As the call was told. */
   readonly keepSurvivors: boolean;
   readonly fallBack: boolean;
@@ -26,6 +30,10 @@ export interface RestartJournal {
   readonly acceptFiles?: readonly string[];
   /** Directory trees that are put back; what lies there may be a mixture. Absent: none, or a journal of an older version. */
   readonly trees?: readonly JournalTree[];
+  /** Connections that come back without their other end and are reset before anybody runs. Absent: none, or as above. */
+  readonly resets?: readonly ConnectionAddresses[];
+  /** Files outside of them that were mapped, and are put back. Absent: none, or a journal of an older version. */
+  readonly mapped?: readonly ReplacedFile[];
 }
 
 /** The folder of a restart under way; it also holds edited images. */

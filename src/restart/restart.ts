@@ -1,6 +1,6 @@
 /**
  * A restart, step by step: freeze → plan → build data aside → journal → kill → move data in → block → restore (held still) → register and
- * log the rollbacks → remove what data was overwritten → unblock → thaw.
+ * log the rollbacks → remove what data was overwritten → unblock → reset connections to the outside → thaw.
  *
  * Before the journal nothing is touched. From then on there is only forward: whatever ends this program, the next call finds the
  * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
@@ -25,11 +25,13 @@ import { ProcessCgroup } from "./cgroups.ts";
 import type { CheckpointDriver } from "./driver.ts";
 import { HookDriver } from "./driver-hook.ts";
 import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
+import { mappedOf, putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "./mapped-contents.ts";
 import { openConnections, stillThere } from "./open-connections.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
 import { refuseObstacles } from "./preflight.ts";
 import { startTrees } from "./process-data.ts";
+import { letGoUntilReady, startOrder } from "./readiness.ts";
 import {
   checkData,
   type DataTarget,
@@ -47,7 +49,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
-import { endConnections, endsConnections, endTimeWait } from "./time-wait.ts";
+import { endConnections, endsConnections, endTimeWait, resetConnections } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -91,6 +93,8 @@ export interface RestartResult {
   readonly plan: RestartPlan;
   /** Folders with what was overwritten in directory trees (`keepReplaced`). */
   readonly kept: readonly string[];
+  /** Processes with a readiness rule that did not become ready. */
+  readonly notReady: readonly string[];
   /** How long what, in ms: standing still and planning, killing, restoring, recording; all. */
   readonly phasesMs: Readonly<Record<"plan" | "kill" | "data" | "restore" | "record" | "total", number>>;
 }
@@ -117,28 +121,31 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
   try {
     const began = performance.now();
     const clock = new Clock();
-    const { plan, trees } = await whileFrozen(liveCgroups(request), async () => {
+    const begun = await whileFrozen(liveCgroups(request), async () => {
       const made = await clock.time("plan", () => makePlan(request));
-      if (made.breaking.length > 0 && !(await endsConnections())) throw noBreaking(made);
+      if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
-      const staged = await clock.time("data", () => stageData(request.home, request.app, dataTargets(made)));
+      const begun = await clock.time("data", () => stage(request, made));
       try {
-        await note(request, { plan: made, trees: staged }, "killing");
+        await note(request, begun, "killing");
       } catch (error) {
-        await takeBack(staged);
+        await takeBack(begun.trees);
         throw error;
       }
       await clock.time("kill", () => killTied(request, made));
-      return { plan: made, trees: staged };
+      return begun;
     });
-    await bringBack(request, { plan, trees }, clock);
-    const kept = await letGo(request, {
-      processes: namesOf(plan),
+    const { plan, trees } = begun;
+    await bringBack(request, begun, clock);
+    const { kept, notReady } = await letGo(request, {
+      processes: namesInOrder(plan),
+      ready: readyRules(plan),
       trees,
+      resets: resetsOf(plan),
       keepReplaced: request.keepReplaced === true,
     });
-    return { plan, kept, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
+    return { plan, kept, notReady, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
   } finally {
     unlock();
   }
@@ -156,16 +163,17 @@ export function interrupted(home: string, app: string): Promise<RestartJournal |
 export async function takeUp(
   request: Pick<RestartRequest, "home" | "app" | "log">,
   journal: RestartJournal,
-): Promise<{ readonly done: boolean; readonly kept: readonly string[] }> {
+): Promise<{ readonly done: boolean } & LetGo> {
   const { home, app, log } = request;
   const unlock = await lockCollection(join(home, app));
   try {
     if (journal.phase === "thawing") {
-      return { done: true, kept: await letGo({ home, app }, journal) };
+      return { done: true, ...(await letGo({ home, app }, journal)) };
     }
     await undo({ app, log }, journal.processes);
     await takeBack(journal.trees ?? []);
-    return { done: false, kept: [] };
+    takeMappedBack(journal.mapped ?? [], restartFolder(home, app));
+    return { done: false, kept: [], notReady: [] };
   } finally {
     unlock();
   }
@@ -200,6 +208,26 @@ class Clock {
 
 function namesOf({ targets }: RestartPlan): string[] {
   return targets.map(({ process }) => process);
+}
+
+/** As they are let go. */
+function namesInOrder(plan: RestartPlan): string[] {
+  const rules = readyRules(plan);
+  const waiting = namesOf(plan).map((process) => {
+    const ready = rules[process];
+    return ready === undefined ? { process } : { process, ready };
+  });
+  return startOrder(waiting, plan.connects).map(({ process }) => process);
+}
+
+/** What comes back from an image is ready as it was. */
+function readyRules({ targets }: RestartPlan): Record<string, string> {
+  const rules = targets.flatMap((target) =>
+    target.action === "initial" && target.recipe.ready !== undefined
+      ? [[target.process, target.recipe.ready] as const]
+      : [],
+  );
+  return Object.fromEntries(rules);
 }
 
 function dataTargets({ targets }: RestartPlan): DataTarget[] {
@@ -248,7 +276,19 @@ async function knownData({ app, processes, log }: RestartRequest): Promise<Map<s
   return known;
 }
 
-/** Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. */
+function resetsOf({ transit }: RestartPlan): ConnectionAddresses[] {
+  return transit.resets.map(({ socket: { local, remote } }) => ({ local, remote }));
+}
+
+/** Processes with connections that have to be ended. */
+function endedBy({ breaking, transit }: RestartPlan): string[] {
+  return [...new Set([...breaking, ...transit.resets].map(({ process }) => process))];
+}
+
+/**
+ * Survivors may keep connections to the dead only until they move again: what they write then would be taken, and be nowhere. Whoever is
+ * outside and has not closed its end yet would hold the address for a minute, and what it sends then would be taken for the image's.
+ */
 async function killTied(request: RestartRequest, plan: RestartPlan): Promise<void> {
   const names = namesOf(plan);
   const pids =
@@ -257,13 +297,14 @@ async function killTied(request: RestartRequest, plan: RestartPlan): Promise<voi
   await killAll(request, names);
   if (plan.breaking.length > 0)
     await endConnections([...theirs, ...plan.transit.broken.map(({ socket }) => socket)]);
+  await resetConnections(resetsOf(plan));
 }
 
-function noBreaking({ breaking }: RestartPlan): RecoveryLineError {
+function noBreaking(plan: RestartPlan): RecoveryLineError {
   return new RecoveryLineError(
     "RL_NOT_SUPPORTED",
-    `connections of ${breaking.map(({ process }) => process).join(", ")} have to be ended, and there is no ss for it`,
-    "Nothing was killed or restored. Install it (Debian: iproute2), or restart without --keep-survivors.",
+    `connections of ${endedBy(plan).join(", ")} have to be ended, and there is no ss for it`,
+    "Nothing was killed or restored. Install it (Debian: iproute2).",
   );
 }
 
@@ -295,24 +336,40 @@ function imageFolder(home: string, app: string, process: string): string {
   return join(restartFolder(home, app), FILES, process);
 }
 
-/** What goes back, and the directory trees that are moved in for it. */
+/** What goes back, and the directory trees and files that are put back for it. */
 interface Begun {
   readonly plan: RestartPlan;
   readonly trees: readonly JournalTree[];
+  readonly mapped: readonly ReplacedFile[];
 }
 
-function note(request: RestartRequest, { plan, trees }: Begun, phase: RestartPhase): Promise<void> {
+/** All that can be made ready with nothing touched. */
+async function stage({ home, app }: RestartRequest, plan: RestartPlan): Promise<Begun> {
+  const mapped = stageMapped(plan.targets.flatMap(mappedOf), restartFolder(home, app));
+  return { plan, trees: await stageData(home, app, dataTargets(plan)), mapped };
+}
+
+/** Nothing of what goes back runs. */
+async function putBack({ home, app }: RestartRequest, { plan, trees }: Begun): Promise<void> {
+  await moveIn(trees);
+  for (const target of plan.targets) putMapped(mappedOf(target), imageFolder(home, app, target.process));
+}
+
+function note(request: RestartRequest, { plan, trees, mapped }: Begun, phase: RestartPhase): Promise<void> {
   const { home, app, keepSurvivors, fallBack, keepReplaced = false, acceptFiles = [] } = request;
   return writeJournal(restartFolder(home, app), {
     format: 1,
     application: app,
     phase,
-    processes: namesOf(plan),
+    processes: namesInOrder(plan),
+    ready: readyRules(plan),
     keepSurvivors,
     fallBack,
     keepReplaced,
     acceptFiles,
     trees,
+    resets: resetsOf(plan),
+    mapped,
   });
 }
 
@@ -369,10 +426,10 @@ async function driversEnded(app: string, names: readonly string[]): Promise<void
 /** On failure nothing that came back has run; it is dead on return, and the journal stays. */
 async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): Promise<void> {
   const { app, log } = request;
-  const { plan, trees } = begun;
+  const { plan } = begun;
   try {
     await note(request, begun, "restoring");
-    await clock.time("data", () => moveIn(trees));
+    await clock.time("data", () => putBack(request, begun));
     await gone(plan.transit.ends.map(({ socket }) => socket));
     await endTimeWait(plan.transit.ends.map(({ socket }) => socket));
     await log.drain();
@@ -446,15 +503,15 @@ function isHooks({ image }: RestoreTarget): boolean {
 
 async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
-  const { process, image } = target;
+  const { image } = target;
   const hooks = isHooks(target);
   const driver = hooks ? new HookDriver() : request.driver;
-  const cgroup = new ProcessCgroup(app, process);
+  const cgroup = new ProcessCgroup(app, target.process);
   const guard = await makeAndHold(cgroup);
   const root = await driver
     .restore({
       // A hook's command may read long after the restart has ended, and its copies are gone.
-      folder: hooks ? image.files : imageFolder(home, app, process),
+      folder: hooks ? image.files : imageFolder(home, app, target.process),
       notes: image.manifest.driver.notes,
       limitMs,
       rollBackFiles: true,
@@ -465,11 +522,18 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
     .finally(() => native().unlock(guard));
   await standsStill(cgroup, performance.now() + KILL_LIMIT_MS);
   if (cgroup.pids().includes(root)) return;
+  for (const pid of image.manifest.pids) killIfThere(pid); // CRIU has just made them, and they run
   throw new RecoveryLineError(
     "RL_DRIVER",
-    `${process} came back outside its cgroup ${cgroup.path}`,
+    `${target.process} came back outside its cgroup ${cgroup.path}`,
     "It can't be recorded there. Was the image taken under another cgroup root?",
   );
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {} // it has ended
 }
 
 /** The rollback is the first line of the new life: the process has not moved yet. */
@@ -508,24 +572,40 @@ function entryOf({ flags, live, local, remote, sent, received, ...rest }: CutEnt
   };
 }
 
+interface LetGo {
+  /** Folders with what was overwritten. */
+  readonly kept: readonly string[];
+  readonly notReady: readonly string[];
+}
+
 /**
  * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
- * stand still, and then nobody waits for them. Returns the folders that are kept.
+ * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through.
  */
 async function letGo(
   { home, app }: Pick<RestartRequest, "home" | "app">,
   {
     processes,
+    ready = {},
     trees = [],
+    resets = [],
     keepReplaced = false,
-  }: Pick<RestartJournal, "processes" | "trees" | "keepReplaced">,
-): Promise<string[]> {
+  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "resets" | "keepReplaced">,
+): Promise<LetGo> {
   const kept = await endExchange(trees, keepReplaced);
   await unblockRestart(app);
-  for (const name of processes) {
-    const cgroup = new ProcessCgroup(app, name);
-    if (cgroup.id !== undefined && cgroup.freezing) cgroup.setFreeze(false);
+  await resetConnections(resets);
+  const notReady: string[] = [];
+  for (const process of processes) {
+    const rule = ready[process];
+    const cgroup = new ProcessCgroup(app, process);
+    const isReady = await letGoUntilReady({
+      process,
+      cgroup,
+      ...(rule === undefined ? {} : { ready: rule }),
+    });
+    if (!isReady) notReady.push(process);
   }
   await removeJournal(restartFolder(home, app));
-  return kept;
+  return { kept, notReady };
 }

@@ -1,18 +1,20 @@
 /**
  * What a restart leans on besides the kernel's capture, tried for real: connections are blocked and let through, a TIME_WAIT is ended, a hook
- * takes and brings back a state. Each says in one sentence what it did or why it can't, leaves nothing behind, and never throws.
+ * takes and brings back a state, io_uring is kept from a program. Each says in one sentence what it did or why it can't, leaves nothing behind, and never throws.
  */
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { ProcessCgroup } from "./cgroups.ts";
 import type { DriverCheck } from "./driver.ts";
 import { HookDriver } from "./driver-hook.ts";
 import { standsStill, whileFrozen } from "./freeze.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart, whileBlocked } from "./port-block.ts";
+import { NO_IO_URING, startHelper } from "./start-helper.ts";
 import { endTimeWait } from "./time-wait.ts";
 
 const LIMIT_MS = 10_000;
@@ -65,6 +67,21 @@ export function testTimeWait(): Promise<DriverCheck> {
         "ss is missing (Debian: iproute2), or the kernel can't (CONFIG_INET_DIAG_DESTROY): listeners without SO_REUSEADDR come back after a minute.",
       );
   });
+}
+
+/** The kernel's own word of the filter, in a program that the helper became. */
+export function testWithoutIoUring(): Promise<DriverCheck> {
+  return tried(
+    "run answers io_uring_setup with ENOSYS (seccomp), unless --allow-io-uring: no image holds a ring.",
+    async () => {
+      const words = [NO_IO_URING, "/dev/null", "cat", "/proc/self/status"];
+      const { stdout } = await promisify(execFile)(startHelper("enter"), words, { timeout: LIMIT_MS });
+      if (/^Seccomp:\s*2$/m.test(stdout)) return;
+      throw new Error(
+        "seccomp takes CAP_SYS_ADMIN and a kernel with it: programs may use io_uring, and no image holds a ring.",
+      );
+    },
+  );
 }
 
 const HOOK = {

@@ -1,5 +1,5 @@
 /**
- * Ends the TIME_WAIT of connections whose both ends are dead: for a minute the kernel lets no socket bind to the address if the one
+ * Ends connections by `ss -K`, and the TIME_WAIT of those whose both ends are dead: for a minute the kernel lets no socket bind to the address if the one
  * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
  * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
  */
@@ -25,15 +25,27 @@ export function endConnections(connections: readonly ConnectionAddresses[]): Pro
   return destroy("connected", connections);
 }
 
+/** Resets them from the local end: whoever has the other one hears it, as far as the numbers of both still fit. */
+export function resetConnections(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroyEach(
+    "connected",
+    connections.map(unmapped).map(({ local, remote }) => end(local, remote)),
+  );
+}
+
 /** True if `ss` can be started. */
 export async function endsConnections(): Promise<boolean> {
   return (await ss(["-V"])) === 0;
 }
 
-async function destroy(state: string, connections: readonly ConnectionAddresses[]): Promise<void> {
+function destroy(state: string, connections: readonly ConnectionAddresses[]): Promise<void> {
   const ends = connections
     .map(unmapped)
     .flatMap(({ local, remote }) => [end(local, remote), end(remote, local)]);
+  return destroyEach(state, ends);
+}
+
+async function destroyEach(state: string, ends: readonly string[]): Promise<void> {
   const all = [...new Set(ends)];
   for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
     const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");

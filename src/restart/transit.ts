@@ -68,6 +68,8 @@ export interface TransitPlan {
   readonly ranges: readonly PlacedRange[];
   /** Connections that come back without their other end: the program sees a reset. */
   readonly broken: readonly RestoredEnd[];
+  /** Those among them whose other end nobody of the application has: outside, or in doubt. They are reset before anybody runs. */
+  readonly resets: readonly RestoredEnd[];
 }
 
 /**
@@ -88,7 +90,8 @@ export async function planTransit(
   planner.ranges.sort((a, b) =>
     a.channel === b.channel ? a.begin - b.begin : a.channel < b.channel ? -1 : 1,
   );
-  return { ends: planner.ends, ranges: planner.ranges, broken: planner.broken };
+  const { ends, ranges, broken, resets } = planner;
+  return { ends, ranges, broken, resets };
 }
 
 interface Bytes {
@@ -100,6 +103,7 @@ class Planner {
   readonly ends: EndPlan[] = [];
   readonly ranges: PlacedRange[] = [];
   readonly broken: RestoredEnd[] = [];
+  readonly resets: RestoredEnd[] = [];
   readonly #payload: PayloadSource | undefined;
   readonly #live: readonly RestoredEnd[];
   readonly #byReceives = new Map<string, RestoredEnd>();
@@ -237,7 +241,10 @@ class Planner {
       else if (!(await this.#fill(end, other))) return;
       this.#place(end, other, end.entry.sent, "not needed", CLOSED);
       if (held) this.#keep(end);
-    } else this.#keep(end);
+    } else {
+      this.#keep(end);
+      this.resets.push(end);
+    }
     this.broken.push(end);
   }
 

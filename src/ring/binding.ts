@@ -116,6 +116,14 @@ export function packageRoot(): string {
   return folder;
 }
 
+/**
+ * A file of the compiled tree, for what must run by its path (threads, child processes), also where the caller runs from source.
+ * `path` stands below `dist`.
+ */
+export function compiledFile(path: string): string {
+  return join(packageRoot(), "dist", path);
+}
+
 let loaded: NativeAddon | undefined;
 
 /** Loads the addon once. Throws RL_NOT_SUPPORTED where it was not built or does not load. */

@@ -32,6 +32,7 @@ live("doctor: every capability has a reason, the self-test really captures, and 
         "hook",
         "sdk",
         "sdk-c",
+        "io_uring",
         "cgroup-freezer",
       ]),
     );

@@ -1,6 +1,6 @@
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -130,7 +130,10 @@ test("collect-rings killed: nobody whose end it did not see continues, and the n
     const run = spawn(join(kernels, "dsm-kernels"), long, { stdio: "ignore" });
     const ended = once(run, "exit");
     await expect.poll(() => existsSync(join(folder, "images", "p1-2.json")), { timeout: 20_000 }).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 200)); // a commit
+    // A commit that began after that.
+    const image = statSync(join(folder, "images", "p1-2.json")).mtimeMs;
+    const committed = () => statSync(join(home, "heat", "anchor")).mtimeMs;
+    await expect.poll(() => committed() - image, { timeout: 20_000 }).toBeGreaterThan(200);
     collector.kill("SIGKILL");
     expect(await ended).toEqual([70, null]);
     const dark = compute("--failed", "p1");

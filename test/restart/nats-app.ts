@@ -31,6 +31,12 @@ export class NatsApp {
     await this.#run("publisher", "bash", "-c", publisher(client1, this.messages));
   }
 
+  /** Messages come after `count` of them, as far as there are any left: on a slow machine all may have come by then. */
+  async goesOn(count: number): Promise<void> {
+    const enough = Math.min(count + 100, this.messages);
+    await until("it goes on", () => this.numbers().length >= enough);
+  }
+
   async #server(name: string, port: number, route: number, other: number): Promise<void> {
     const log = `${this.#folder}/${name}.log`;
     const address = ["-a", "127.0.0.1", "-p", `${port}`, "-n", name, "-l", log];

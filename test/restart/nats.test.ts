@@ -29,7 +29,7 @@ restartable(
         await until("messages flow", () => app.numbers().length > round * 200);
         await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
         const atCheckpoint = app.numbers().length;
-        await until("it goes on", () => app.numbers().length > atCheckpoint + 100);
+        await app.goesOn(atCheckpoint);
         app.kill();
         const answer = await rig.json<Answer>("restart", rig.app);
         expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([round, round, round, round]);
@@ -52,7 +52,7 @@ restartable("independent checkpoints and a payload log: the same", () =>
       await until("messages flow", () => app.numbers().length > round * 200);
       await independently(rig);
       const atCheckpoint = app.numbers().length;
-      await until("it goes on", () => app.numbers().length > atCheckpoint + 100);
+      await app.goesOn(atCheckpoint);
       app.kill();
       const answer = await rig.json<Answer>("restart", rig.app);
       // What nats-2 told nats-1 of itself between their two checkpoints is an orphan: then the line is one checkpoint earlier.

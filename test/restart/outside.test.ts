@@ -86,6 +86,68 @@ restartable(
     }),
 );
 
+/** Tells how its connections end. */
+const TELLS = `require("net").createServer({allowHalfOpen:true},c=>{c.on("data",d=>c.write(d));c.on("error",e=>console.log("error",e.code));c.on("close",()=>console.log("closed"))}).listen(+process.argv[1],"127.0.0.1",()=>console.log("listening"))`;
+/** Nobody records it, and it is another program than the test: it says something all the time, and how that ends. */
+const CLIENT = `const c=require("net").connect(+process.argv[1],"127.0.0.1");setInterval(()=>c.write("x"),10);c.on("data",()=>process.stdout.write("."));c.on("error",e=>console.log(e.code));c.on("end",()=>console.log("end"))`;
+
+/** How a client's connection ended. */
+function ending(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "error"));
+    socket.once("end", () => resolve("end"));
+  });
+}
+
+restartable(
+  "a process that goes back has its outside connections reset, and its listener goes on; those of a survivor go on",
+  () =>
+    withRig("reset", async (rig) => {
+      await rig.collect();
+      const [port, other] = [await freePort(), await echo(rig, "goes-on")];
+      await rig.run("fails", process.execPath, "-e", TELLS, String(port));
+      await until("it listens", () => rig.output("fails").includes("listening"));
+      const client = spawn(process.execPath, ["-e", CLIENT, String(other)], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      let heard = "";
+      client.stdout.on("data", (text: Buffer) => {
+        heard += text.toString();
+      });
+      try {
+        const waits = await connected(port);
+        // Holds its end when the other one has ended, as a program does that only writes.
+        const holds = connect({ port, host: "127.0.0.1", allowHalfOpen: true }).on("error", () => undefined);
+        await once(holds, "connect");
+        for (const socket of [waits, holds]) await said(socket, "before");
+        await until("the survivor is talked with", () => heard !== "");
+        await rig.json("checkpoint", rig.app, "--driver", "criu");
+        await said(waits, "after");
+        const ended = [ending(waits), ending(holds)];
+        await died(rig, "fails");
+        expect(await Promise.all(ended)).toEqual(["end", "end"]);
+
+        const { restarted, broken } = await rig.json<Restarted & { broken: { reset: boolean }[] }>(
+          "restart",
+          rig.app,
+        );
+        expect(restarted).toEqual([{ process: "fails", action: "restore", checkpoint: 1 }]);
+        expect(broken.map(({ reset }) => reset)).toEqual([true, true]);
+        const reset = ending(holds);
+        holds.on("data", () => expect.unreachable("a connection that is over has data"));
+        holds.write("are you there?");
+        expect(["ECONNRESET", "EPIPE"]).toContain(await reset);
+        await until("the process has heard of it", () => rig.output("fails").split("closed").length === 3);
+        await request(port, "served again");
+        const far = heard.length;
+        await until("the survivor is talked with still", () => heard.length > far + 10);
+        expect(heard).toMatch(/^\.+$/);
+      } finally {
+        client.kill("SIGKILL");
+      }
+    }),
+);
+
 live(
   "a program that is not recorded and talks with two processes carries messages: both have a verdict",
   () =>
@@ -122,10 +184,52 @@ live(
     }),
 );
 
-live("a process of another application is outside, and status says which", () =>
+async function verdicts(rig: Rig): Promise<string[][]> {
+  await rig.events(); // drained
+  const { processes } = await rig.json<{ processes: { uncaptured: string[] }[] }>("status", rig.app);
+  return processes.map(({ uncaptured }) => uncaptured);
+}
+
+live(
+  "who reads of one process and only asks another whether it is there carries nothing, until it sends",
+  () =>
+    withRig("probe", async (rig) => {
+      await rig.collect();
+      const port = await echo(rig, "web");
+      const program = "setInterval(()=>console.log('tick'),10)";
+      const { child } = rig.background("run", rig.app, "talks", "--", process.execPath, "-e", program);
+      const [ticks] = (await once(child.stdout!, "data")) as [Buffer]; // this process has the other end of its output
+      expect(ticks.toString()).toContain("tick");
+      for (let probes = 0; probes < 5; probes += 1) (await connected(port)).destroy();
+      const stays = await connected(port);
+      expect(await verdicts(rig)).toEqual([[], []]);
+      await rig.json("checkpoint", rig.app, "--driver", "none");
+      expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "web")).toMatchObject({
+        outcome: "clean",
+        line: [
+          { process: "talks", action: "continue" },
+          { process: "web", action: "restore", checkpoint: 1 },
+        ],
+      });
+
+      await said(stays, "what it read, say");
+      expect(await verdicts(rig)).toEqual([["relay"], ["relay"]]);
+      await died(rig, "talks");
+    }),
+);
+
+const SERVE = `require("net").createServer(c=>c.pipe(c)).listen(process.argv[1],()=>console.log("listening"))`;
+const TALK = `const c=require("net").connect(process.argv[1]);setInterval(()=>c.write("x"),10);c.on("data",()=>{})`;
+
+test.skipIf(missing !== undefined).each([
+  ["TCP", async () => String(await freePort())],
+  ["AF_UNIX", async (rig: Rig) => rig.path("socket")],
+] as const)("a process of another application is outside, and status says which: %s", (_, place) =>
   withRig("other", async (rig) => {
     await rig.collect();
-    const port = await echo(rig, "server");
+    const address = await place(rig);
+    await rig.run("server", process.execPath, "-e", SERVE, address);
+    await until("it listens", () => rig.output("server").includes("listening"));
     const other = `${rig.app}-b`;
     const asked = await rig.cli(
       "run",
@@ -135,20 +239,26 @@ live("a process of another application is outside, and status says which", () =>
       "--",
       process.execPath,
       "-e",
-      ASK,
-      String(port),
+      TALK,
+      address,
     );
     try {
       expect(asked.code).toBe(0);
       await until("the server knows", async () => {
         await rig.events();
-        return (await rig.cli("status", rig.app)).out.includes(`${other}/client`);
+        return (await rig.cli("status", rig.app)).out.includes(
+          `server talks with ${other}/client: another application`,
+        );
       });
+      const { processes } = await rig.json<{ processes: object[] }>("status", rig.app);
+      expect(processes).toMatchObject([{ peers: [{ what: "foreign", peer: `${other}/client` }] }]);
       const channels = (await rig.events()).filter(({ type }) => type === "outside");
       expect(channels).toHaveLength(3);
       expect((await rig.events(other)).filter(({ type }) => type === "outside")).toHaveLength(4);
+      await rig.json("checkpoint", rig.app, "--driver", "none");
       expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "server")).toMatchObject({
         outcome: "clean",
+        line: [{ action: "restore", checkpoint: 1 }],
       });
     } finally {
       const cgroup = new ProcessCgroup(other, "client");

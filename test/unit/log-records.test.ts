@@ -139,7 +139,8 @@ test("states come back as they were; any bytes throw an Error that says why", ()
         expect((error as Error).message).toContain("bad msgpack");
       }
     }),
-    { numRuns: 1000 },
+    // A map whose key is no string: what msgpackr says of it is not ours.
+    { numRuns: 1000, examples: [[null, Uint8Array.from([129, 128, 0])]] },
   );
   for (const value of [new Date(), /x/, () => 1, new Map([[1, 2]]), Symbol("x"), 2n ** 70n, "\ud800"])
     expect(() => packStrict({ value }, false)).toThrow();

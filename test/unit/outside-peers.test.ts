@@ -8,7 +8,7 @@ import { PeerRules } from "../../src/engine/peer-rules.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
-const { OPEN, SOURCE, UNIX, WRITE } = RingFlag;
+const { OPEN, SINK, SOURCE, WRITE } = RingFlag;
 const BEGAN = 12_345;
 let home: string;
 let ring: FakeRing;
@@ -76,25 +76,39 @@ test("a program that is not recorded is outside, also for the opening that was s
 test("who talks with two processes is a relay for both, across a restart of the collector; another of its number is none", async () => {
   await register({});
   await register({ process: "q", cgroupId: 2 });
-  peer(1, 7, 100);
-  peer(2, 7, 100, { began: BEGAN + 1 });
+  peer(1, 7, 100, { flags: SINK });
+  peer(2, 7, 100, { began: BEGAN + 1, flags: SOURCE });
   await collector.drain();
   expect(told()).toHaveLength(6);
   await collector.close();
   await start();
-  peer(2, 8, 100);
+  peer(2, 8, 100, { flags: SOURCE });
   await collector.drain();
   expect(told().slice(6).sort()).toEqual(["p gap", "q gap"]);
 });
 
-test("who only listens to both carries nothing between them, until it says something", async () => {
+test("who only listens to both, or only asks one of them whether it is there, carries nothing, until data passes from the one and to the other", async () => {
   await register({});
   await register({ process: "q", cgroupId: 2 });
-  peer(1, 7, 100, { flags: UNIX });
-  peer(2, 8, 100, { flags: UNIX });
+  await register({ process: "r", cgroupId: 3 });
+  peer(1, 7, 100, { flags: SINK });
+  peer(2, 8, 100);
+  peer(2, 8, 100, { flags: SINK }); // q has said something to it, too
+  peer(1, 7, 100, { flags: SINK | SOURCE }); // p is all that it talks to
+  peer(3, 7, 100); // a probe
+  await collector.drain();
+  expect(told().filter((text) => text.endsWith("gap"))).toEqual(["p gap", "q gap"]); // what q said may reach p
+  expect(told().filter((text) => text.startsWith("r"))).toEqual(rows("r", "00000007"));
+});
+
+test("data that passes later makes the relay", async () => {
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  peer(1, 7, 100, { flags: SINK | SOURCE });
+  peer(2, 8, 100);
   await collector.drain();
   expect(told()).toHaveLength(6);
-  peer(2, 8, 100, { flags: UNIX | SOURCE });
+  peer(2, 8, 100, { flags: SOURCE });
   await collector.drain();
   expect(told().slice(6).sort()).toEqual(["p gap", "q gap"]);
 });

@@ -301,6 +301,69 @@ static void case_accept_own_use_there(void) {
     both_share(dispatcher, worker, &theirs);
 }
 
+static void nest(const struct actor *actor) {
+    char cgroup[600];
+
+    snprintf(cgroup, sizeof(cgroup), "%s/nested", actor->cgroup);
+    CHECK(mkdir(cgroup, 0755) == 0);
+    enter_cgroup(cgroup);
+}
+
+static void nest_accept_and_pass(int fd, struct told *told) {
+    nest(&test.actors[1]);
+    listen_accept_and_pass(fd, told);
+}
+
+static void listen_nested_accept_here(int fd, struct told *told) {
+    uint16_t port;
+    (void)fd;
+    nest(&test.actors[1]);
+    const int listener = listen_tcp(&port);
+    enter_cgroup(test.actors[1].cgroup);
+    told->value[0] = port;
+    step(told);
+    const int one = accept_one(listener);
+    receive_all(one, block, 500, told);
+    send_all(one, block, 300, told);
+    close(one);
+}
+
+/* What a cgroup below a process's own has made is that process's: no other may use it, ... */
+static void case_accept_nested_use_there(void) {
+    needs_each_call();
+    set_up();
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, hand_over) == 0);
+    struct actor *client = new_actor(1), *dispatcher = new_actor(1), *worker = new_actor(1);
+    start(worker, serve_passed, -1);
+    start(dispatcher, nest_accept_and_pass, -1);
+    reached(dispatcher, 1);
+    pair_port = (uint16_t)dispatcher->told->sent;
+    start(client, call_once, -1);
+    release(dispatcher, 1);
+    reached(client, 1);
+    reached(worker, 1);
+    const struct capture_cut_entry mine = only(frozen_cut(client));
+    const struct capture_cut_entry theirs = {.local = mine.remote, .remote = mine.local};
+    both_share(dispatcher, worker, &theirs);
+}
+
+/* ... and it may itself, from wherever it is. */
+static void case_accept_nested_use_here(void) {
+    set_up();
+    struct actor *client = new_actor(1), *server = new_actor(1);
+    start(server, listen_nested_accept_here, -1);
+    reached(server, 1);
+    pair_port = (uint16_t)server->told->value[0];
+    start(client, call_once, -1);
+    release(server, 1);
+    reached(client, 1);
+    reached(server, 2);
+    const struct capture_cut_entry mine = only(frozen_cut(client));
+    tiles(server, RECOVERY_RECEIVE, mine.remote, mine.local, 0, 500);
+    tiles(server, RECOVERY_SEND, mine.remote, mine.local, 0, 300);
+    EQUAL(verdicts_of(server) | verdicts_of(client), 0);
+}
+
 static int inherited;
 
 static void send_inherited(int fd, struct told *told) {
@@ -493,7 +556,8 @@ int main(int argc, char **argv) {
         {"nested-cgroup", case_nested_cgroup},
         {"accept-here-use-there", case_accept_here_use_there},
         {"accept-own-use-there", case_accept_own_use_there},
-        {"accept-own-use-there", case_accept_own_use_there},
+        {"accept-nested-use-there", case_accept_nested_use_there},
+        {"accept-nested-use-here", case_accept_nested_use_here},
         {"two-owners", case_two_owners},
         {"old-connection", case_old_connection},
         {"selected-late-after-4-gib", case_selected_late_after_4_gib},

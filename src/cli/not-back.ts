@@ -1,0 +1,85 @@
+/** What came back and ended at once: a restart that only looks well ended. */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { CollectorClient } from "../daemon/client.ts";
+import { ProcessCgroup } from "../restart/cgroups.ts";
+import { printable, printableSentence } from "./print.ts";
+import { type Life, lifeOf, lifeText } from "./process-life.ts";
+
+export interface NotBack {
+  readonly process: string;
+  readonly state: Life["state"];
+  readonly exitCode?: number;
+  readonly signal?: number;
+  /** Of its --output. */
+  readonly lastLines: readonly string[];
+}
+
+const LOOK_MS = 20;
+const TAIL_BYTES = 2048;
+const TAIL_LINES = 5;
+
+/** Watches processes for a while; returns those that ended, and not with exit code 0. */
+export async function endedAtOnce(
+  collector: CollectorClient,
+  app: string,
+  names: readonly string[],
+  watchMs: number,
+): Promise<NotBack[]> {
+  const deadlineMs = performance.now() + watchMs;
+  const lives = (name: string): boolean => new ProcessCgroup(app, name).populated;
+  while (performance.now() < deadlineMs && names.some(lives))
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  const ended = names.filter((name) => !lives(name));
+  if (ended.length === 0) return [];
+  await collector.drain();
+  const facts = (await collector.processes()).filter((one) => one.app === app);
+  const found: NotBack[] = [];
+  for (const one of facts.filter(({ process }) => ended.includes(process))) {
+    const { state, exitCode, signal } = lifeOf(one);
+    if (state !== "failed" && state !== "killed") continue;
+    found.push({
+      process: one.process,
+      state,
+      ...(exitCode === undefined ? {} : { exitCode }),
+      ...(signal === undefined ? {} : { signal }),
+      lastLines: lastLines((await collector.startRecipe(app, one.process))?.output?.path),
+    });
+  }
+  return found;
+}
+
+function lastLines(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  try {
+    const file = openSync(path, "r");
+    try {
+      const { size } = fstatSync(file);
+      const bytes = Buffer.alloc(Math.min(size, TAIL_BYTES));
+      readSync(file, bytes, 0, bytes.length, size - bytes.length);
+      return bytes
+        .toString()
+        .split("\n")
+        .filter((line) => line !== "")
+        .slice(-TAIL_LINES);
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return []; // it is gone, or may not be read
+  }
+}
+
+export function notBackText(found: readonly NotBack[]): string {
+  return found
+    .map(({ process, lastLines: lines, ...life }) => {
+      const said = lines.length === 0 ? "" : `; its last lines: ${lines.map(printableSentence).join(" | ")}`;
+      return `recovery-line: ${printable(process)} is not back, it ended at once: ${lifeText({ ...life, left: [] })}${said}\n`;
+    })
+    .join("");
+}
+
+export function notReadyText(names: readonly string[]): string {
+  return names
+    .map((name) => `recovery-line: ${printable(name)} did not become ready, as its --ready says\n`)
+    .join("");
+}
