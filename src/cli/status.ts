@@ -1,6 +1,7 @@
 /** `recovery-line status`: the collector and the processes it knows. */
 import { readdirSync } from "node:fs";
 import type { Command } from "commander";
+import type { PolicyStatus } from "../daemon/app-policy.ts";
 import type { CollectorClient } from "../daemon/client.ts";
 import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
 import type { CollectorStats } from "../engine/collect.ts";
@@ -45,6 +46,16 @@ interface ProcessStatus {
   /** Images that are stored. */
   readonly images: readonly ImageSize[];
   readonly unseen?: readonly UnseenChannel[];
+  /** What decides when it takes checkpoints; absent: nobody but people. */
+  readonly policy?: ProcessPolicy;
+}
+
+interface ProcessPolicy {
+  readonly name: string;
+  readonly version: number;
+  readonly epoch: number;
+  /** fallback: it has failed, and something built in decides, or nothing. */
+  readonly state: "active" | "fallback";
 }
 
 export function register(program: Command): void {
@@ -81,10 +92,31 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   if (collector === undefined) return withoutCollector(onDisk, flags);
   await collector.drain().catch(() => undefined); // what can't be written now is told below
   const [ping, stats] = [await collector.ping(), await collector.stats()];
-  const processes = await statusOf(collector, home, app);
+  const policies = await collector.policies();
+  const processes = (await statusOf(collector, home, app)).map((one) => withPolicy(one, policies));
   collector.close();
   if (flags.json) return writeJson({ collector: { ...ping, ...summary(stats) }, ...onDisk, processes });
-  await write(`${headline(ping, stats)}${cutOffText(cutOffRestarts)}${processTable(processes)}`);
+  await write(
+    `${headline(ping, stats)}${policyText(policies, app)}${cutOffText(cutOffRestarts)}${processTable(processes)}`,
+  );
+}
+
+function withPolicy(one: ProcessStatus, policies: readonly PolicyStatus[]): ProcessStatus {
+  const found = policies.find(({ app }) => app === one.application);
+  if (found === undefined) return one;
+  const { policy: name, version, epoch, state } = found;
+  return { ...one, policy: { name, version, epoch, state } };
+}
+
+function policyText(policies: readonly PolicyStatus[], only: string | undefined): string {
+  return policies
+    .filter(({ app }) => only === undefined || app === only)
+    .map(({ app, policy, version, over }) => {
+      const failed =
+        over === undefined ? "" : `, decides no more (${over.reason}): ${printableSentence(over.why)}`;
+      return `policy:    ${printable(app)}: ${policy} ${version}${failed}\n`;
+    })
+    .join("");
 }
 
 interface CutOffRestart {

@@ -125,6 +125,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     () => collector.stats(),
     pressure,
     () => keeping,
+    policies,
   );
   metricsPort?.serve(() => metrics.text());
   const since = new Date().toISOString();

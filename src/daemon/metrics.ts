@@ -3,6 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { CollectorStats } from "../engine/collect.ts";
 import type { AppStats } from "../engine/collect-options.ts";
 import { RING_KIND_NAMES } from "../format/ring-layout.ts";
+import { definePolicyMetrics, type PoliciesToldOf } from "./policy-metrics.ts";
 import { defineUserfaultMetrics } from "./userfault-metrics.ts";
 
 interface Metric<T> {
@@ -92,6 +93,7 @@ export function collectorMetrics(
   read: () => CollectorStats,
   holding?: Holding,
   keeping?: () => Keeping | undefined,
+  policies?: PoliciesToldOf,
 ): CollectorMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
@@ -169,6 +171,7 @@ export function collectorMetrics(
       this.inc((holding?.heldMs ?? 0) / 1000);
     },
   });
+  if (policies !== undefined) definePolicyMetrics(registry, policies);
   return {
     text() {
       stats = read();

@@ -61,6 +61,7 @@ export class Policies {
   readonly #lines: Pick<LineWatch, "due" | "forget" | "close">;
   readonly #timer: NodeJS.Timeout;
   #pressedMs = Number.NEGATIVE_INFINITY;
+  #plugged: readonly PolicyStatus[] = [];
   #closed = false;
   /** What the last beat took, ms. */
   beatMs = 0;
@@ -116,6 +117,11 @@ export class Policies {
     return all.flatMap(({ status }) => status ?? []).sort((a, b) => (a.app < b.app ? -1 : 1));
   }
 
+  /** For metrics: what is plugged, and what was done, as of the last beat. */
+  get plugged(): readonly PolicyStatus[] {
+    return this.#plugged;
+  }
+
   /** Something may have ended. */
   async look(): Promise<void> {
     for (const one of await this.#all()) one.look();
@@ -138,6 +144,7 @@ export class Policies {
         if (pressed) await one.raise("pressure", {});
       }),
     );
+    this.#plugged = all.flatMap(({ status }) => status ?? []);
     this.beatMs = performance.now() - beganMs;
   }
 

@@ -78,8 +78,12 @@ export class PolicyActor {
 
   /** A restart of the application is under way, whoever began it. */
   get restartUnderWay(): boolean {
+    return this.#restarting || this.#isJournaled;
+  }
+
+  get #isJournaled(): boolean {
     const { home, app } = this.#parts;
-    return this.#restarting || existsSync(join(restartFolder(home, app), "journal.json"));
+    return existsSync(join(restartFolder(home, app), "journal.json"));
   }
 
   /** Restarts by policies within the window, count. */
@@ -310,6 +314,8 @@ export class PolicyActor {
 
   /** Each try waits twice as long as the one before; so many within the window, and no more. */
   async #restartAgain(want: Want, word: "restart" | "roll-back", names: readonly string[]): Promise<void> {
+    // One that somebody else began is theirs; what a try of ours left behind is taken up by the next.
+    if (this.#isJournaled) return want.came("dropped", "a restart that somebody began is under way");
     for (;;) {
       const { restarts } = this;
       if (restarts >= MAX_POLICY_RESTARTS)

@@ -1,4 +1,6 @@
 /** What a plugged policy's host does, on a played clock: swap, states, faults, budgets, fallback, restarts, refusals. */
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { PolicyRecord } from "../../src/daemon/policy-record.ts";
 import { RecoveryLineError } from "../../src/model/errors.ts";
@@ -315,4 +317,20 @@ test("too lazy: beyond --most-loss the host takes the checkpoints, and the third
     await rig.beats(2);
     expect(await rig.status()).toMatchObject({ state: "fallback", over: { reason: "stall" }, stalls: 3 });
     expect(rig.log.some(({ event, policy }) => event === "most-loss" && policy === "host")).toBe(true);
+  }));
+
+test("a person's restart comes first: while one is under way nobody is told of deaths, no checkpoint begins, and who is back by then has not failed", () =>
+  withLiveRig(["a", "b"], async (rig) => {
+    await rig.plug(built(`${EVERY}<on event="failed" each="node"><restart/></on>`), { allow: ["restart"] });
+    const folder = join(rig.home, APP, "restart");
+    mkdirSync(folder);
+    writeFileSync(join(folder, "journal.json"), "{}");
+    for (const name of ["a", "b"]) Object.assign(rig.processes.get(name)!, { live: false, code: 137 });
+    await rig.beats(5);
+    Object.assign(rig.processes.get("a")!, { live: true, incarnation: 2 });
+    await rig.beats(15);
+    expect(rig.ran).toEqual([]);
+    rmSync(folder, { recursive: true });
+    await rig.beats(1);
+    expect(rig.ran).toContain(`restart ${APP} --failed b`);
   }));
