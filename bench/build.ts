@@ -1,6 +1,6 @@
 // bench: build — events → evidence by worker threads, beside what hashing the same bytes costs.
-import { buildEvidence } from "../src/engine/build-evidence.ts";
-import { reduceBlocks } from "../src/engine/worker-protocol.ts";
+import { buildEvidence } from "../src/compute/build-evidence.ts";
+import { reduceBlocks } from "../src/compute/worker-protocol.ts";
 import { sha256 } from "../src/format/block-header.ts";
 import { NO_HASH } from "../src/format/log-anchor.ts";
 import { BlockPlacer } from "../src/log/block-placer.ts";

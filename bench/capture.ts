@@ -3,7 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
-import { KernelSource } from "../src/ring/kernel-source.ts";
+import { KernelSource } from "../src/capture/kernel-source.ts";
 import { compile } from "../test/native/c-build.ts";
 import { TestCgroups } from "../test/native/cgroups.ts";
 import { ensureBpffs } from "../test/native/ring-rig.ts";

@@ -4,10 +4,10 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Level } from "level";
-import { openEventLog } from "../src/engine/append-log.ts";
-import { Collector } from "../src/engine/collect.ts";
+import { KernelSource } from "../src/capture/kernel-source.ts";
+import { Collector } from "../src/collect/collect.ts";
 import { RingKind } from "../src/format/ring-layout.ts";
-import { KernelSource } from "../src/ring/kernel-source.ts";
+import { openEventLog } from "../src/log/append-log.ts";
 import { RingRig } from "../test/native/ring-rig.ts";
 import { type Figure, median, report } from "./report.ts";
 

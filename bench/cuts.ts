@@ -2,8 +2,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type AppLog, computeApp } from "../src/engine/compute-app.ts";
+import { computeApp } from "../src/compute/compute-app.ts";
 import { EventLog } from "../src/log/event-log.ts";
+import type { NodeLog } from "../src/log/log-sources.ts";
 import { openLogReader } from "../src/log/segment-reader.ts";
 import { type Figure, median, report } from "./report.ts";
 import { ringBatch } from "./ring-log.ts";
@@ -22,7 +23,7 @@ async function grow(log: EventLog, from: number, to: number): Promise<number> {
   return round * perRound;
 }
 
-async function withLog<T>(dir: string, work: (log: AppLog) => Promise<T>): Promise<T> {
+async function withLog<T>(dir: string, work: (log: NodeLog) => Promise<T>): Promise<T> {
   const reader = await openLogReader(dir);
   const { ends } = reader;
   try {

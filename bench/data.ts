@@ -4,9 +4,9 @@ import { randomFillSync } from "node:crypto";
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { TreeExchange } from "../src/restart/data-tree/exchange-tree.ts";
-import { TreeSave } from "../src/restart/data-tree/save-tree.ts";
-import { openTree, verifyTree } from "../src/restart/data-tree/stored-tree.ts";
+import { TreeExchange } from "../src/images/data/exchange-tree.ts";
+import { TreeSave } from "../src/images/data/save-tree.ts";
+import { openTree, verifyTree } from "../src/images/data/stored-tree.ts";
 import { type Figure, median, report } from "./report.ts";
 
 const TOTAL = 1 << 30;

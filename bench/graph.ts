@@ -1,11 +1,11 @@
 // bench: graph — what undoing costs, from events to the line, beside one pass over the edges and a textbook version.
 import { Graph } from "@dagrejs/graphlib";
-import { computeLine } from "../src/engine/compute.ts";
+import { computeLine } from "../src/compute/compute.ts";
 import { EVENT_KIND, EventColumns } from "../src/format/event-columns.ts";
-import { DependencyList } from "../src/graph/dependencies.ts";
-import { buildDependencyGraph, type DependencyGraph } from "../src/graph/dependency-graph.ts";
-import { EvidenceBuilder } from "../src/graph/evidence.ts";
-import { propagateRollback } from "../src/graph/propagate-rollback.ts";
+import { DependencyList } from "../src/graph/evidence/dependencies.ts";
+import { buildDependencyGraph, type DependencyGraph } from "../src/graph/evidence/dependency-graph.ts";
+import { EvidenceBuilder } from "../src/graph/evidence/evidence-builder.ts";
+import { propagateRollback } from "../src/graph/rollback/propagate-rollback.ts";
 import { type Figure, median, report } from "./report.ts";
 
 /** A small seeded generator (xorshift32): the same graph in every run. */

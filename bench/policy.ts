@@ -1,13 +1,13 @@
 // bench: policy — comparing six policies over 1 M events of 16 processes (RL_BENCH_POLICY_EVENTS), and what a policy's text costs.
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { packageRoot } from "../src/native/binding.ts";
 import { buildPolicy } from "../src/policy/build.ts";
 import { comparePolicies } from "../src/policy/compare.ts";
 import { Program } from "../src/policy/program.ts";
 import { Recorder, type Recording } from "../src/policy/recording.ts";
 import { parseSettings } from "../src/policy/settings.ts";
 import { loadPolicy, readPolicy } from "../src/policy/shipped.ts";
-import { packageRoot } from "../src/ring/binding.ts";
 import { type Figure, median, report } from "./report.ts";
 
 const EVENTS = Number(process.env["RL_BENCH_POLICY_EVENTS"] ?? 1_000_000);

@@ -3,8 +3,8 @@ import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { CriuDriver } from "../src/restart/driver-criu.ts";
-import { type CriuCommand, findCriu } from "../src/restart/driver-criu-find.ts";
+import { CriuDriver } from "../src/images/criu/driver-criu.ts";
+import { type CriuCommand, findCriu } from "../src/images/criu/driver-criu-find.ts";
 import { freePort, missing, type Rig, until, withRig } from "../test/daemon/rig.ts";
 import { type Figure, medianOf, report } from "./report.ts";
 

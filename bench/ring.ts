@@ -1,6 +1,7 @@
 // bench: the kernel ring into JavaScript columns
+
+import { KernelSource } from "../src/capture/kernel-source.ts";
 import { decodeRecords, makeRecordColumns } from "../src/format/ring-record.ts";
-import { KernelSource } from "../src/ring/kernel-source.ts";
 import { RingRig } from "../test/native/ring-rig.ts";
 import { median, report } from "./report.ts";
 

@@ -111,7 +111,7 @@ static int become(const struct identity *user, uint64_t kept, bool with_groups) 
 
 /* ---- the helper ---- */
 
-/* One reader a ring (src/ring/reader-lock.ts): the lock goes to the collector with the ring, and is let go
+/* One reader a ring (src/host/reader-lock.ts): the lock goes to the collector with the ring, and is let go
  * when both have ended. */
 static int lock_reader(const char *pin_dir, struct attach_service *service) {
     char path[PATH_MAX];

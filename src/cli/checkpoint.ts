@@ -1,16 +1,17 @@
 /** `recovery-line checkpoint`: checkpoints of running processes. */
 import { type Command, Option } from "commander";
-import type { CollectorClient } from "../daemon/client.ts";
-import type { ProcessInfo } from "../daemon/protocol.ts";
+import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../checkpoint/checkpoint.ts";
+import type { DriverName } from "../checkpoint/driver-choice.ts";
+import type { CollectorClient } from "../client/client.ts";
+import type { ProcessInfo } from "../client/protocol.ts";
+import { checkedAppName, ownHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
-import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../restart/checkpoint.ts";
-import type { DriverName } from "../restart/driver-choice.ts";
-import { EXIT } from "./exit-codes.ts";
-import { checkedAppName, ownHome } from "./home.ts";
+import { printable, printableSentence } from "../model/printable.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
-import { printable, printableSentence, table, write, writeJson } from "./print.ts";
 
 interface CheckpointFlags {
   readonly log?: string;
@@ -83,8 +84,8 @@ export function register(program: Command): void {
 
 async function checkpoint(app: string, names: string[], flags: CheckpointFlags): Promise<void> {
   checkedAppName(app);
-  const { requireCollector } = await import("../daemon/client.ts");
-  const { chooseDriver } = await import("../restart/driver-choice.ts");
+  const { requireCollector } = await import("../client/client.ts");
+  const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const home = ownHome(flags.log);
   wrongTogether(names, flags);
   const log = await requireCollector(home);
@@ -132,8 +133,8 @@ function moreOf(
   log: CollectorClient,
 ): NonNullable<CheckpointOptions["more"]> {
   return async (standing) => {
-    const { buildEvidence } = await import("../engine/build-evidence.ts");
-    const { dependentsOf } = await import("../engine/dependents.ts");
+    const { buildEvidence } = await import("../compute/build-evidence.ts");
+    const { dependentsOf } = await import("../compute/dependents.ts");
     const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
     const { targets: running } = await findTargets(app, [], log);
     const inSet = dependentsOf(evidence, names);
@@ -161,7 +162,7 @@ async function takeByHook(
   place: Pick<CheckpointOptions, "home" | "log">,
   flags: CheckpointFlags,
 ): Promise<void> {
-  const { checkpointByHook, readHooks } = await import("../restart/hook-checkpoint.ts");
+  const { checkpointByHook, readHooks } = await import("../checkpoint/hook-checkpoint.ts");
   if (flags.hooks === undefined || flags.coordinated || flags.dependents)
     throw new RecoveryLineError(
       "RL_USAGE",
@@ -187,8 +188,8 @@ async function take(
   options: CheckpointOptions,
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
-  const { checkpointTogether } = await import("../restart/checkpoint.ts");
-  const { atSomeMoment } = await import("../restart/driver.ts");
+  const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
+  const { atSomeMoment } = await import("../images/driver.ts");
   const deadline = flags.within === undefined ? {} : { deadlineMs: performance.now() + flags.within };
   const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
     atSomeMoment(() => checkpointTogether(some, { ...options, ...deadline }));
@@ -217,7 +218,7 @@ async function tellFilesInPlace(taken: readonly CheckpointResult[]): Promise<voi
 
 /** Nothing is wrong with the program, so it is said and not refused. */
 async function tellTerminals(targets: readonly CheckpointTarget[]): Promise<void> {
-  const { terminalOf } = await import("../restart/terminals.ts");
+  const { terminalOf } = await import("../host/terminals.ts");
   for (const { process, cgroup } of targets) {
     const terminal = terminalOf(cgroup.pids());
     if (terminal !== undefined)
@@ -297,7 +298,7 @@ interface Found {
 /** Throws RL_UNKNOWN_PROCESS where nothing is left to checkpoint, or for a name that nobody knows. */
 async function findTargets(app: string, names: readonly string[], log: CollectorClient): Promise<Found> {
   const known = await log.processes();
-  const { ProcessCgroup } = await import("../restart/cgroups.ts");
+  const { ProcessCgroup } = await import("../host/cgroups.ts");
   // The collector hears of an end a moment later than the kernel says so here.
   const ofApp = known
     .filter((one) => one.app === app)

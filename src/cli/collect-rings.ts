@@ -1,8 +1,9 @@
 /** `recovery-line collect-rings`: takes memory rings of instrumented runtimes until SIGTERM or SIGINT. Needs no BPF rights. */
 import type { Command } from "commander";
-import type { MemoryRings } from "../ring/memory-rings.ts";
-import { resolveHome } from "./home.ts";
-import { counted, printableSentence, write } from "./print.ts";
+import type { MemoryRings } from "../capture/memory-rings.ts";
+import { resolveHome } from "../logs/home.ts";
+import { counted, printableSentence } from "../model/printable.ts";
+import { write } from "../terminal/print.ts";
 
 const HELP = `
 A runtime (native/dsm is one) connects to <log directory>/rings.sock, hands its rings over and is recorded in the log of the
@@ -26,9 +27,9 @@ export function register(program: Command): void {
 }
 
 async function collectRings(flags: { readonly log?: string }): Promise<void> {
-  const { prepareHome } = await import("../daemon/home-lock.ts");
-  const { openMemoryRings } = await import("../ring/memory-rings.ts");
-  const { collectMemory } = await import("../engine/collect-memory.ts");
+  const { prepareHome } = await import("../host/home-lock.ts");
+  const { openMemoryRings } = await import("../capture/memory-rings.ts");
+  const { collectMemory } = await import("../collect/collect-memory.ts");
   const home = resolveHome(flags.log);
   prepareHome(home);
   const rings = openMemoryRings(home);

@@ -1,18 +1,20 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
 import { hostname } from "node:os";
 import { type Command, Option } from "commander";
+import type { OnFull } from "../collect/collect-options.ts";
 import type { Retention } from "../daemon/keep-watch.ts";
-import type { NodeNames, OnFull } from "../engine/collect.ts";
+import { nodeList } from "../logs/app-nodes.ts";
+import { resolveHome } from "../logs/home.ts";
+import type { NodeNames } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { COMMIT_INTERVAL_MS, MAX_SHADOW_S, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
+import { printableSentence } from "../model/printable.ts";
 import type { InTransitPolicy } from "../model/recovery-line.ts";
-import { nodeList } from "./app-nodes.ts";
+import { write } from "../terminal/print.ts";
+import { MAIN } from "../terminal/run-command.ts";
 import { repeated } from "./failed-names.ts";
 import { keepBytes, keepHours, keepOf } from "./gc.ts";
-import { resolveHome } from "./home.ts";
 import { integerOption } from "./numbers.ts";
-import { printableSentence, write } from "./print.ts";
-import { MAIN } from "./run-command.ts";
 import { packageVersion } from "./version.ts";
 
 const DEFAULT_PIN_DIR = "/sys/fs/bpf/recovery-line";
@@ -163,7 +165,7 @@ async function collect(flags: CollectFlags): Promise<void> {
   if (flags.unpin) return unpin(flags.pinDir);
   const { home, helper } = await placeOf(flags);
   const { startDaemon } = await import("../daemon/daemon.ts");
-  const { notifyManager } = await import("../daemon/notify.ts");
+  const { notifyManager } = await import("../host/notify.ts");
   const stop = stopRequest();
   const daemon = await startDaemon({
     home,
@@ -237,7 +239,7 @@ async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; re
   const { requireFreePort } = await import("../daemon/metrics-port.ts");
   await requireFreePort(flags.metricsPort); // the helper pins before it calls us again
   const ringBytes = flags.ringMib * 1024 * 1024;
-  const { captureVariant } = await import("../ring/kernel-source.ts");
+  const { captureVariant } = await import("../capture/kernel-source.ts");
   const variant = captureVariant(flags.capture);
   return attach({ user, home, pinDir, ringBytes, userfaults: flags.dsm !== undefined, variant });
 }
@@ -266,7 +268,7 @@ function stopRequest(): { requested: Promise<void>; fail: (error: unknown) => vo
 }
 
 async function unpin(pinDir: string): Promise<void> {
-  const { KernelSource } = await import("../ring/kernel-source.ts");
+  const { KernelSource } = await import("../capture/kernel-source.ts");
   KernelSource.unpin(pinDir);
   await write(`recovery-line: nothing is captured through ${printableSentence(pinDir)} any more\n`);
 }

@@ -1,25 +1,26 @@
 /** `recovery-line compute`: the latest line that the evidence proves safe (interchange.md). */
 import { type Command, Option } from "commander";
-import type { Evidence } from "../graph/evidence.ts";
-import type { PageVersions } from "../graph/page-versions.ts";
+import type { PageVersions } from "../graph/evidence/page-versions.ts";
+import { type AppEvidence, evidenceOfLogs, homesOf } from "../logs/app-evidence.ts";
+import { closeLogs, openAppLogs } from "../logs/app-logs.ts";
+import { nodeList } from "../logs/app-nodes.ts";
+import { appDirectory } from "../logs/home.ts";
+import { countedAsFailed, withUnrecorded } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 import { MAX_WORKERS } from "../model/limits.ts";
+import { printable } from "../model/printable.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
-import type { PlacedPayload } from "../restart/payload-places.ts";
-import { type AppEvidence, evidenceOfLogs, homesOf } from "./app-evidence.ts";
-import { closeLogs, openAppLogs } from "./app-logs.ts";
-import { nodeList } from "./app-nodes.ts";
+import type { PlacedPayload } from "../payload/payload-places.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { lineReport } from "../terminal/line-report.ts";
+import { write, writeJson } from "../terminal/print.ts";
+import { endedIn, type Life, withEnds } from "../terminal/process-life.ts";
+import { Progress } from "../terminal/progress.ts";
 import { inTransitOption } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { appDirectory } from "./home.ts";
-import { lineReport } from "./line-report.ts";
 import { notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
-import { printable, write, writeJson } from "./print.ts";
-import { endedIn, type Life, withEnds } from "./process-life.ts";
-import { Progress } from "./progress.ts";
-import { countedAsFailed, withUnrecorded } from "./unrecorded.ts";
 
 interface ComputeFlags {
   readonly log?: readonly string[];
@@ -87,7 +88,7 @@ export function register(program: Command): void {
 }
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
-  const { dominoOf } = await import("../graph/domino.ts");
+  const { dominoOf } = await import("../graph/questions/domino.ts");
   const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
   const answer: RecoveryLine =
     missing.length + missingNodes.length + unrecorded.length > 0 ? { ...line, outcome: "tainted" } : line;
@@ -133,7 +134,7 @@ async function payloadsOf(
   app: string | undefined,
   { from, log }: ComputeFlags,
 ): Promise<PlacedPayload[]> {
-  const { placePayloads } = await import("../restart/payload-places.ts");
+  const { placePayloads } = await import("../payload/payload-places.ts");
   const homes = from === undefined && app !== undefined ? homesOf(log) : [];
   return placePayloads(
     evidence,
@@ -153,7 +154,7 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
   const { dsm, inTransit } = flags;
   if (dsm === "exact") return solveExactly(app, flags);
   if (flags.from !== undefined || flags.diagram || app === undefined) {
-    const { computeLine } = await import("../engine/compute.ts");
+    const { computeLine } = await import("../compute/compute.ts");
     const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags);
     // Without any process it is the engine's part to refuse.
     const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
@@ -161,7 +162,7 @@ async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solv
     const line = computeLine(evidence, { dsm, inTransit, ...(failed === undefined ? {} : { failed }) });
     return { line, evidence, failed, ...absent, unrecorded: countedAsFailed(named, unrecorded) };
   }
-  const { computeApp } = await import("../engine/compute-app.ts");
+  const { computeApp } = await import("../compute/compute-app.ts");
   const nodes = nodeList(flags.nodes ?? []);
   const { logs, unrecorded, ...absent } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost, nodes);
   const progress = new Progress(`reading ${printable(app)}`);
@@ -202,8 +203,8 @@ async function solveExactly(app: string | undefined, flags: ComputeFlags): Promi
         ? "Message logs hold no pages: take --dsm transfers or --dsm sequential."
         : "The diagram draws messages, not who wrote a page: take --dsm transfers.",
     );
-  const { PageVersions } = await import("../graph/page-versions.ts");
-  const { computeExactLine } = await import("../engine/compute-exact.ts");
+  const { PageVersions } = await import("../graph/evidence/page-versions.ts");
+  const { computeExactLine } = await import("../compute/compute-exact.ts");
   const versions = new PageVersions();
   const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags, versions);
   const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
@@ -251,7 +252,7 @@ async function evidenceFor(
 
 async function evidenceOfFile(file: string, versions?: PageVersions): Promise<Evidence> {
   const { readEventBatches } = await import("../format/interchange.ts");
-  const { readEventEvidence } = await import("../engine/read-evidence.ts");
+  const { readEventEvidence } = await import("../logs/read-evidence.ts");
   return readEventEvidence(readEventBatches(readInput(file), inputName(file)), versions);
 }
 
@@ -261,6 +262,6 @@ async function draw(
   failed: readonly string[] | undefined,
   dsm: DsmModel,
 ): Promise<string> {
-  const { spaceTimeDiagram } = await import("../analysis/space-time-diagram.ts");
+  const { spaceTimeDiagram } = await import("../diagram/space-time-diagram.ts");
   return spaceTimeDiagram(evidence, answer, { failed, dsm, show: printable });
 }

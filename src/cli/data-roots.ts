@@ -1,10 +1,10 @@
 /** Which folders `--data` names, and how much of them may be copied while their process stands still. */
 import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
-import type { ProcessData } from "../engine/collect.ts";
+import { DATA_LIMIT_BYTES } from "../images/data/save-tree.ts";
+import { isBelowAny, refuseOverlaps } from "../images/data/tree-users.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { DATA_LIMIT_BYTES } from "../restart/data-tree/save-tree.ts";
-import { isBelowAny, refuseOverlaps } from "../restart/data-tree/tree-users.ts";
+import type { ProcessData } from "../model/stored-process.ts";
 import type { DataFlags } from "./data-options.ts";
 
 /**

@@ -1,10 +1,11 @@
 /** `recovery-line data`: the directory trees that are part of a process's state. */
 import type { Command } from "commander";
-import type { ProcessData } from "../engine/collect.ts";
+import { checkedAppName, ownHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { printable, printableSentence } from "../model/printable.ts";
+import type { ProcessData } from "../model/stored-process.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
-import { checkedAppName, ownHome } from "./home.ts";
-import { printable, printableSentence, write, writeJson } from "./print.ts";
 
 interface Flags extends DataFlags {
   readonly log?: string;
@@ -49,7 +50,7 @@ async function data(app: string, process: string, flags: Flags): Promise<void> {
   checkedAppName(process, "process");
   if (flags.none && flags.data !== undefined)
     throw new RecoveryLineError("RL_USAGE", "--none and --data contradict each other");
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const home = ownHome(flags.log);
   const collector = await requireCollector(home);
   const kept = await collector.data(app, process, await wanted(process, flags, home));
@@ -69,14 +70,14 @@ async function data(app: string, process: string, flags: Flags): Promise<void> {
 async function wanted(process: string, flags: Flags, home: string): Promise<ProcessData | undefined> {
   if (flags.data === undefined && flags.dataLimit === undefined && !flags.none) return undefined;
   const { dataOf } = await import("./data-roots.ts");
-  const { refuseUnfinished } = await import("../restart/data-tree/exchange-tree.ts");
+  const { refuseUnfinished } = await import("../images/data/exchange-tree.ts");
   const named = dataOf(process, flags, home);
   for (const root of named.roots) refuseUnfinished(root);
   return named;
 }
 
 async function forgetStart(home: string, app: string, process: string): Promise<void> {
-  const { removeOtherStarts } = await import("../restart/process-data.ts");
+  const { removeOtherStarts } = await import("../checkpoint/process-data.ts");
   removeOtherStarts(home, app, process, undefined);
 }
 

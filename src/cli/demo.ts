@@ -45,13 +45,13 @@ export function register(program: Command): void {
 }
 
 async function demo(which: string, flags: DemoFlags): Promise<void> {
-  if (which === "dsm") return (await import("./demo-dsm.ts")).runDsmDemo();
+  if (which === "dsm") return (await import("../demo/demo-dsm.ts")).runDsmDemo();
   if (which !== "nats")
     throw new RecoveryLineError("RL_USAGE", `there is no demo "${which}"`, "nats or dsm.");
   const options = { seed: flags.seed ?? Date.now() % MAX_SEED, seconds: flags.seconds };
-  const { captureTrouble, recordedDemo } = await import("./demo-recorded.ts");
+  const { captureTrouble, recordedDemo } = await import("../demo/demo-recorded.ts");
   const trouble = captureTrouble();
   if (trouble !== undefined) return recordedDemo(trouble);
-  const { natsDemo } = await import("./demo-nats.ts");
+  const { natsDemo } = await import("../demo/demo-nats.ts");
   return natsDemo(options);
 }

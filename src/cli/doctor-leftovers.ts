@@ -1,5 +1,7 @@
 /** What `doctor` tells of leftovers of dead programs, and `doctor --sweep` removes. */
-import { printable, printableSentence, table } from "./print.ts";
+
+import { printable, printableSentence } from "../model/printable.ts";
+import { table } from "../terminal/print.ts";
 
 interface LeftBehind {
   readonly kind: string;
@@ -11,7 +13,7 @@ interface LeftBehind {
 
 /** Looks, and with `sweep` removes. */
 export async function leftBehind(home: string, sweep: boolean): Promise<LeftBehind[]> {
-  const { leftovers } = await import("../restart/leftovers.ts");
+  const { leftovers } = await import("../daemon/leftovers.ts");
   const told: LeftBehind[] = [];
   for (const { kind, name, why, remove } of await leftovers(home)) {
     const one = { kind, name, why };

@@ -1,11 +1,12 @@
 /** `recovery-line doctor`: what this machine can do, with reasons, and a test that really captures something. */
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import type { CapturePart } from "../ring/event-source.ts";
-import type { SystemCallCost } from "../ring/system-call-cost.ts";
-import { EXIT } from "./exit-codes.ts";
-import { resolveHome } from "./home.ts";
-import { printableSentence, table, write, writeJson } from "./print.ts";
+import type { SystemCallCost } from "../capture/system-call-cost.ts";
+import { resolveHome } from "../logs/home.ts";
+import type { CapturePart } from "../model/event-source.ts";
+import { printableSentence } from "../model/printable.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
 
 interface DoctorFlags {
   readonly log?: string;
@@ -88,13 +89,13 @@ async function doctor(flags: DoctorFlags): Promise<void> {
 }
 
 async function kernel(): Promise<Finding[]> {
-  const { kernelSupport } = await import("../ring/kernel-support.ts");
+  const { kernelSupport } = await import("../capture/kernel-support.ts");
   return kernelSupport().map((one) => ({ ...one, needed: "capture" }));
 }
 
 /** A row a part: the variant that a collector takes here, and of each better one the kernel's own answer. */
 async function captureRows(): Promise<Finding[]> {
-  const { captureParts } = await import("../ring/kernel-support.ts");
+  const { captureParts } = await import("../capture/kernel-support.ts");
   const parts = captureParts();
   return [...new Set(parts.map(({ part }) => part))].map((part) =>
     captureRow(
@@ -126,7 +127,7 @@ const CALLS_A_ROUND = 100_000;
 
 /** The hook of `collect --dsm`: whether it loads, and what every system call of the machine pays while it is there. */
 async function systemCalls(): Promise<{ finding: Finding; cost?: SystemCallCost }> {
-  const { systemCallCost } = await import("../ring/system-call-cost.ts");
+  const { systemCallCost } = await import("../capture/system-call-cost.ts");
   const common = { name: "userfaultfd", needed: "collect --dsm" };
   try {
     const cost = systemCallCost(ROUNDS, CALLS_A_ROUND);
@@ -141,7 +142,7 @@ async function systemCalls(): Promise<{ finding: Finding; cost?: SystemCallCost 
 }
 
 async function cgroups(): Promise<Finding[]> {
-  const { cgroup2Root } = await import("../restart/cgroups.ts");
+  const { cgroup2Root } = await import("../host/cgroups.ts");
   try {
     const root = cgroup2Root();
     return [
@@ -203,8 +204,8 @@ function finding(
 }
 
 async function criu(home: string): Promise<Finding> {
-  const { findCriu } = await import("../restart/driver-criu-find.ts");
-  const { CriuDriver } = await import("../restart/driver-criu.ts");
+  const { findCriu } = await import("../images/criu/driver-criu-find.ts");
+  const { CriuDriver } = await import("../images/criu/driver-criu.ts");
   const common = { name: "criu", needed: "images, restart" };
   const search = await findCriu(home);
   if (search.found === undefined)

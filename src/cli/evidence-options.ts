@@ -1,14 +1,14 @@
 /** What every command that computes from evidence takes: `<app> [--log DIR]...` or `--from FILE`, and the rules. */
 import { type Command, Option } from "commander";
-import type { Evidence } from "../graph/evidence.ts";
-import type { Rules } from "../graph/rollback-model.ts";
+import type { Rules } from "../graph/rollback/rollback-model.ts";
+import { evidenceOfLogs, homesOf } from "../logs/app-evidence.ts";
+import { unrecordedText } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
-import { evidenceOfLogs, homesOf } from "./app-evidence.ts";
+import { write } from "../terminal/print.ts";
 import { repeated } from "./failed-names.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
-import { write } from "./print.ts";
-import { unrecordedText } from "./unrecorded.ts";
 
 export interface EvidenceFlags {
   readonly log?: readonly string[];
@@ -70,7 +70,7 @@ export async function loadEvidence(
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
     const { readEventBatches } = await import("../format/interchange.ts");
-    const { readEventEvidence } = await import("../engine/read-evidence.ts");
+    const { readEventEvidence } = await import("../logs/read-evidence.ts");
     const batches = readEventBatches(readInput(flags.from), inputName(flags.from));
     const evidence = await readEventEvidence(batches);
     return { application: app ?? inputBaseName(flags.from), evidence, unrecorded: [] };

@@ -1,16 +1,17 @@
 /** `recovery-line explain`: why one process is rolled back as far as it is, message by message; or why it is not. */
 import type { Command } from "commander";
-import type { Evidence } from "../graph/evidence.ts";
+import type { Explanation } from "../compute/explanation.ts";
+import { explanation } from "../compute/explanation.ts";
+import { chainText } from "../compute/sentences.ts";
+import { countedAsFailed, unrecordedText, withUnrecorded } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { LineEntry, OutsideRange, RecoveryLine, WitnessLink } from "../model/recovery-line.ts";
+import type { RecoveryLine } from "../model/recovery-line.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { outsideText } from "../terminal/outside-report.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
-import { outsideText } from "./outside-report.ts";
-import { counted, printable, write, writeJson } from "./print.ts";
-import { chainText, sentenceOf } from "./sentences.ts";
-import { countedAsFailed, unrecordedText, withUnrecorded } from "./unrecorded.ts";
 
 interface ExplainFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -38,7 +39,7 @@ async function explain(
   second: string | undefined,
   flags: ExplainFlags,
 ): Promise<void> {
-  const { computeLine } = await import("../engine/compute.ts");
+  const { computeLine } = await import("../compute/compute.ts");
   const [app, name] = flags.from !== undefined && second === undefined ? [undefined, first] : [first, second];
   if (name === undefined)
     throw new RecoveryLineError(
@@ -74,61 +75,6 @@ async function reasonsOf(
   const gaps = new Set(because.filter(({ rule }) => rule === "gap").map(({ process }) => process));
   if (app === undefined || from !== undefined || gaps.size === 0) return [];
   return (await notCapturedIn(log, app)).filter(({ process }) => gaps.has(process));
-}
-
-export interface Explanation extends LineEntry {
-  /** Lines of its history that are undone, count. */
-  readonly undone: number;
-  /** What it undoes of the outside world. */
-  readonly lostInputs: readonly OutsideRange[];
-  readonly unsayable: readonly OutsideRange[];
-  /** What holds of the process, in sentences. */
-  readonly summary: readonly string[];
-  /** A shortest chain of messages from a failure to this process; empty for one that continues. */
-  readonly because: readonly WitnessLink[];
-  /** The chain in sentences. */
-  readonly sentences: readonly string[];
-}
-
-/** Throws RL_UNKNOWN_PROCESS for a process that the evidence does not name. */
-export function explanation(evidence: Evidence, answer: RecoveryLine, name: string): Explanation {
-  const number = evidence.processes.indexOf(name);
-  const entry = answer.line[number];
-  if (entry === undefined)
-    throw new RecoveryLineError(
-      "RL_UNKNOWN_PROCESS",
-      `no process ${JSON.stringify(name)} in the evidence`,
-      "Name the process as it stands in the evidence; compute lists them all.",
-    );
-  const length = evidence.length[number] as number;
-  const because = answer.witnesses.find(({ process }) => process === name)?.because ?? [];
-  return {
-    ...entry,
-    undone: length - entry.position,
-    lostInputs: answer.lostInputs.filter(({ process }) => process === name),
-    unsayable: answer.unsayable.filter(({ process }) => process === name),
-    summary: summaryOf(entry, length, because.length),
-    because,
-    sentences: because.map(sentenceOf),
-  };
-}
-
-function summaryOf(entry: LineEntry, length: number, links: number): string[] {
-  const who = printable(entry.process);
-  if (entry.action === "continue")
-    return [
-      `${who} is not rolled back: it goes on from its end, position ${length}.`,
-      "It did not fail, its end is certain, and everything it received was sent by what the others keep.",
-    ];
-  const from = {
-    restore: `from checkpoint ${entry.checkpoint} (position ${entry.position})`,
-    replay: `from checkpoint ${entry.checkpoint} and replays its message log up to position ${entry.position}`,
-    initial: "from its initial state",
-  }[entry.action];
-  const cost = `it undoes ${counted(length - entry.position, "event")} of ${length}`;
-  const steps =
-    links === 1 ? "That has one reason:" : `A shortest chain that forces it has ${counted(links, "step")}:`;
-  return [`${who} restarts ${from}: ${cost}.`, steps];
 }
 
 export function explanationText({ summary, because, ...outside }: Explanation): string {

@@ -4,11 +4,12 @@ import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Command } from "commander";
 import type { Block } from "../format/block.ts";
+import { appBlocks } from "../logs/app-blocks.ts";
+import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
-import { appBlocks } from "./app-blocks.ts";
-import { resolveHome } from "./home.ts";
-import { counted, printable, write, writeJson } from "./print.ts";
+import { counted, printable } from "../model/printable.ts";
+import { write, writeJson } from "../terminal/print.ts";
 
 interface ExportFlags {
   readonly log?: string;

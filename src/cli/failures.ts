@@ -1,13 +1,14 @@
 /** `recovery-line failures`: what each single failure would roll back now, and what several together would. */
 import type { Command } from "commander";
-import type { Loss, LossReport } from "../engine/losses.ts";
+import type { Loss, LossReport } from "../compute/losses.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { counted, printable } from "../model/printable.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { bytesOf, outsideText } from "../terminal/outside-report.ts";
+import { table, write } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
-import { bytesOf, outsideText } from "./outside-report.ts";
-import { counted, printable, table, write } from "./print.ts";
 
 interface FailuresFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -37,8 +38,8 @@ export function register(program: Command): void {
 }
 
 async function failures(app: string | undefined, flags: FailuresFlags): Promise<void> {
-  const { LossReport } = await import("../engine/losses.ts");
-  const { rollbackModel } = await import("../graph/rollback-model.ts");
+  const { LossReport } = await import("../compute/losses.ts");
+  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
   const { application, evidence } = await loadEvidence(app, flags, true);
   if (evidence.processes.length === 0)
     throw new RecoveryLineError(

@@ -1,16 +1,17 @@
 /** `recovery-line gc`: obsolete checkpoints and payloads that no replay needs; with --apply it removes them. */
 import type { Command } from "commander";
-import type { Pruned } from "../engine/collect.ts";
-import type { StoredImage } from "../engine/collect-images.ts";
-import type { CollectPlan } from "../engine/gc.ts";
+import type { CollectedImage } from "../gc/collect-images.ts";
+import type { CollectPlan } from "../gc/gc.ts";
 import type { Keep } from "../log/keep.ts";
+import { homesOf } from "../logs/app-evidence.ts";
+import { appDirectory, requireOwn } from "../logs/home.ts";
+import type { Pruned } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { homesOf } from "./app-evidence.ts";
+import { counted, printable } from "../model/printable.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
-import { appDirectory, requireOwn } from "./home.ts";
 import { integerOption } from "./numbers.ts";
-import { counted, printable, table, write, writeJson } from "./print.ts";
 
 interface KeepFlags {
   readonly keepBytes?: number;
@@ -114,7 +115,7 @@ async function pruneLogs(
 }
 
 async function keepsPayloads(dirs: readonly string[]): Promise<boolean> {
-  const { openPayloadStore } = await import("../restart/payload-log.ts");
+  const { openPayloadStore } = await import("../payload/payload-log.ts");
   let found = false;
   for (const store of dirs.map(openPayloadStore)) {
     found ||= store !== undefined;
@@ -127,11 +128,11 @@ async function keepsPayloads(dirs: readonly string[]): Promise<boolean> {
 async function removeAll(
   dir: string,
   { application, plan }: Found,
-  images: readonly StoredImage[],
+  images: readonly CollectedImage[],
 ): Promise<void> {
-  const { removeImages } = await import("../engine/collect-images.ts");
-  const { openPayloadStore } = await import("../restart/payload-log.ts");
-  const { punchHoles } = await import("../restart/payload-logger.ts");
+  const { removeImages } = await import("../gc/collect-images.ts");
+  const { openPayloadStore } = await import("../payload/payload-log.ts");
+  const { punchHoles } = await import("../payload/payload-logger.ts");
   await removeImages(dir, application, images);
   const payloads = openPayloadStore(dir);
   try {
@@ -143,7 +144,8 @@ async function removeAll(
 
 /** Locks what is there to be collected and ends what an earlier run began. */
 async function begin(dirs: readonly string[]): Promise<{ finished: number; unlock: () => void }> {
-  const { finishRemoval, isFolder, lockCollection } = await import("../engine/collect-images.ts");
+  const { finishRemoval, isFolder } = await import("../gc/collect-images.ts");
+  const { lockCollection } = await import("../log/log-lock.ts");
   const held: (() => void)[] = [];
   const unlock = (): void => {
     for (const release of held) release();
@@ -167,7 +169,7 @@ interface Found {
   readonly outcome: "clean" | "tainted";
   readonly plan: CollectPlan;
   /** By log directory. */
-  readonly images: readonly (readonly StoredImage[])[];
+  readonly images: readonly (readonly CollectedImage[])[];
 }
 
 async function findObsolete(
@@ -176,14 +178,14 @@ async function findObsolete(
   dirs: readonly string[],
   command: Command,
 ): Promise<Found> {
-  const { storedImages } = await import("../engine/collect-images.ts");
-  const { planCollection, rulesToKeep } = await import("../engine/gc.ts");
+  const { storedImages } = await import("../gc/collect-images.ts");
+  const { planCollection, rulesToKeep } = await import("../gc/gc.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
   const dsm = isDefault("dsm") ? undefined : flags.dsm;
   const inTransit = isDefault("inTransit") ? undefined : flags.inTransit;
   const plan = planCollection(evidence, rulesToKeep(evidence, dsm, inTransit));
-  const images: StoredImage[][] = [];
+  const images: CollectedImage[][] = [];
   for (const dir of dirs) images.push(await storedImages(dir, plan.obsolete));
   return { application, outcome: evidence.gaps > 0 ? "tainted" : "clean", plan, images };
 }
@@ -234,7 +236,7 @@ const WHY_NOT_EXACT = {
 export function gcText(
   application: string,
   plan: CollectPlan,
-  images: readonly StoredImage[],
+  images: readonly CollectedImage[],
   done: Done,
 ): string {
   const { obsolete, checkpoints, prunable, exactness } = plan;

@@ -1,8 +1,9 @@
 /** `recovery-line graph`: the condensed graph of intervals, for Graphviz or as JSON. */
 import { type Command, Option } from "commander";
+import { printable } from "../model/printable.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
-import { printable, write, writeJson } from "./print.ts";
 
 interface GraphFlags extends EvidenceFlags {
   readonly format?: "dot" | "json";
@@ -24,8 +25,8 @@ export function register(program: Command): void {
 }
 
 async function graph(app: string | undefined, flags: GraphFlags): Promise<void> {
-  const { rollbackModel } = await import("../graph/rollback-model.ts");
-  const { exportGraph, graphDot, graphJson } = await import("../graph/graph-export.ts");
+  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
+  const { exportGraph, graphDot, graphJson } = await import("../graph/questions/graph-export.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const exported = exportGraph(rollbackModel(evidence, rulesOf(flags)));
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";

@@ -1,13 +1,14 @@
 /** `recovery-line import`: events from outside into an application's log, all or nothing (interchange.md). */
 import type { Command } from "commander";
 import { Option } from "commander";
-import type { CheckpointSchedule } from "../analysis/importers/insert-checkpoints.ts";
-import type { EventSource, ImportCounts } from "../engine/import-events.ts";
+import type { ImportCounts, ImportedEvents } from "../import/import-events.ts";
+import type { CheckpointSchedule } from "../import/insert-checkpoints.ts";
+import { appDirectory, ownHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
-import { appDirectory, ownHome } from "./home.ts";
+import { counted, printable } from "../model/printable.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
 import { cantRead, inputName, readInput } from "./open-input.ts";
-import { counted, printable, table, write, writeJson } from "./print.ts";
 
 interface ImportFlags {
   readonly from: string;
@@ -69,7 +70,7 @@ async function importApp(app: string, flags: ImportFlags): Promise<void> {
   const home = ownHome(flags.log);
   const dir = appDirectory(home, app);
   const source = await sourceOf(flags, scheduleOf(flags));
-  const { importEvents } = await import("../engine/import-events.ts");
+  const { importEvents } = await import("../import/import-events.ts");
   const counts = await importEvents(dir, app, source).catch(async (error: unknown) => {
     throw await whoHolds(home, app, error);
   });
@@ -80,7 +81,7 @@ async function importApp(app: string, flags: ImportFlags): Promise<void> {
 /** A log that the collector writes takes no other events. */
 async function whoHolds(home: string, app: string, error: unknown): Promise<unknown> {
   if (!hasCode(error, "RL_LOCKED")) return error;
-  const { connectCollector } = await import("../daemon/client.ts");
+  const { connectCollector } = await import("../client/client.ts");
   const collector = await connectCollector(home);
   collector?.close();
   if (collector === undefined) return error;
@@ -103,7 +104,10 @@ function report(app: string, dir: string, { events, types, processes, channels }
   );
 }
 
-async function sourceOf(flags: ImportFlags, schedule: CheckpointSchedule | undefined): Promise<EventSource> {
+async function sourceOf(
+  flags: ImportFlags,
+  schedule: CheckpointSchedule | undefined,
+): Promise<ImportedEvents> {
   const { from, format } = flags;
   if (flags.pattern !== undefined && format !== "shiviz")
     throw usage("--pattern belongs to --format shiviz", "Leave it out.");
@@ -123,8 +127,8 @@ async function sourceOf(flags: ImportFlags, schedule: CheckpointSchedule | undef
 }
 
 async function shiviz({ from, pattern }: ImportFlags): Promise<() => AsyncIterable<Event>> {
-  const { readShivizTrace } = await import("../analysis/importers/shiviz.ts");
-  const { shivizPattern } = await import("../analysis/importers/shiviz-layout.ts");
+  const { readShivizTrace } = await import("../import/shiviz.ts");
+  const { shivizPattern } = await import("../import/shiviz-layout.ts");
   try {
     const known = pattern === undefined ? undefined : shivizPattern(pattern);
     return () => readShivizTrace(() => readInput(from), from, known);
@@ -135,7 +139,7 @@ async function shiviz({ from, pattern }: ImportFlags): Promise<() => AsyncIterab
 }
 
 async function smpi(from: string): Promise<() => AsyncIterable<Event>> {
-  const { readSmpiTrace } = await import("../analysis/importers/smpi.ts");
+  const { readSmpiTrace } = await import("../import/smpi.ts");
   return () => readSmpiTrace(from);
 }
 
@@ -144,9 +148,9 @@ function traceSource(
   events: () => AsyncIterable<Event>,
   from: string,
   schedule: CheckpointSchedule | undefined,
-): EventSource {
+): ImportedEvents {
   return async function* (check) {
-    const { insertCheckpoints } = await import("../analysis/importers/insert-checkpoints.ts");
+    const { insertCheckpoints } = await import("../import/insert-checkpoints.ts");
     const all = schedule === undefined ? events() : insertCheckpoints(events(), schedule);
     let batch: Event[] = [];
     try {

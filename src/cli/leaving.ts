@@ -1,9 +1,9 @@
 /** `recovery-line leaving`: for a cloud's preemption hook. */
 import type { Command } from "commander";
+import { resolveHome } from "../logs/home.ts";
 import { MAX_SHADOW_S } from "../model/limits.ts";
-import { resolveHome } from "./home.ts";
+import { write } from "../terminal/print.ts";
 import { integerOption } from "./numbers.ts";
-import { write } from "./print.ts";
 
 interface LeavingFlags {
   readonly log?: string;
@@ -30,7 +30,7 @@ export function register(program: Command): void {
 }
 
 async function leaving(flags: LeavingFlags): Promise<void> {
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   try {
     await collector.leaving(flags.within);

@@ -10,6 +10,9 @@
  */
 import { Command, CommanderError } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
+import { printableSentence } from "../model/printable.ts";
+import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
 import * as collectRings from "./collect-rings.ts";
@@ -18,7 +21,6 @@ import * as cut from "./cut.ts";
 import * as data from "./data.ts";
 import * as demo from "./demo.ts";
 import * as doctor from "./doctor.ts";
-import { EXIT, exitCodeOf, failureOutcome } from "./exit-codes.ts";
 import * as explain from "./explain.ts";
 import * as exportCommand from "./export.ts";
 import * as failures from "./failures.ts";
@@ -27,7 +29,6 @@ import * as graph from "./graph.ts";
 import * as importCommand from "./import.ts";
 import * as leaving from "./leaving.ts";
 import * as policy from "./policy.ts";
-import { printableSentence, write, writeJson } from "./print.ts";
 import * as restart from "./restart.ts";
 import * as run from "./run.ts";
 import * as sdkEvents from "./sdk-events.ts";

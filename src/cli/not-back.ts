@@ -1,9 +1,9 @@
 /** What came back and ended at once: a restart that only looks well ended. */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import type { CollectorClient } from "../daemon/client.ts";
-import { ProcessCgroup } from "../restart/cgroups.ts";
-import { printable, printableSentence } from "./print.ts";
-import { type Life, lifeOf, lifeText } from "./process-life.ts";
+import type { CollectorClient } from "../client/client.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { printable, printableSentence } from "../model/printable.ts";
+import { type Life, lifeOf, lifeText } from "../terminal/process-life.ts";
 
 export interface NotBack {
   readonly process: string;

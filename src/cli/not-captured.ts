@@ -1,11 +1,12 @@
 /** Why processes can't be followed any more, in words and with what to do: what `status`, `checkpoint` and `explain` say of verdicts. */
-import type { PeerNote, SharedSocket, StoredProcess } from "../engine/process-state.ts";
+
+import { openLog } from "../logs/app-blocks.ts";
+import { appDirectory, resolveHome } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { gapReason } from "../model/gap-reasons.ts";
+import { printable } from "../model/printable.ts";
+import type { PeerNote, SharedSocket, StoredProcess } from "../model/stored-process.ts";
 import { type UnseenChannel, unseenText } from "../model/unseen-channel.ts";
-import { openLog } from "./app-blocks.ts";
-import { appDirectory, resolveHome } from "./home.ts";
-import { printable } from "./print.ts";
 
 /** One process of an application and the reasons of its present life. */
 export interface NotCaptured {
@@ -100,7 +101,7 @@ export async function notCapturedIn(log: readonly string[] | undefined, app: str
 
 /** Of an application, from the collector of the home or the log that nobody holds; none where neither knows it. */
 async function notCapturedOf(home: string, app: string): Promise<NotCaptured[]> {
-  const { connectCollector } = await import("../daemon/client.ts");
+  const { connectCollector } = await import("../client/client.ts");
   const collector = await connectCollector(home);
   if (collector === undefined) return inLog(home, app);
   try {

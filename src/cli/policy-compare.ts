@@ -1,20 +1,20 @@
 /** `recovery-line policy compare`: what policies would have done on a recorded log. */
 import { availableParallelism } from "node:os";
 import type { Command } from "commander";
+import { appBlocks } from "../logs/app-blocks.ts";
+import { homesOf } from "../logs/app-evidence.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 import type { Compared, Comparison } from "../policy/compare.ts";
 import type { CostModel } from "../policy/measures.ts";
 import type { Recording } from "../policy/recording.ts";
-import { appBlocks } from "./app-blocks.ts";
-import { homesOf } from "./app-evidence.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { dsmOption, inTransitOption } from "./evidence-options.ts";
-import { EXIT } from "./exit-codes.ts";
 import { repeated } from "./failed-names.ts";
 import { integerOption } from "./numbers.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { comparisonText } from "./policy-report.ts";
-import { write, writeJson } from "./print.ts";
 
 interface CompareFlags {
   readonly log?: readonly string[];

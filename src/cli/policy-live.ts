@@ -1,15 +1,14 @@
 /** `recovery-line policy plug|show|log|unplug`: policies of running applications. */
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { PolicyStatus } from "../daemon/app-policy.ts";
-import type { PlugBody } from "../daemon/policy-body.ts";
-import type { PolicyLogLine } from "../daemon/policy-log.ts";
-import { ALLOWABLE, type Allowable, POLICY_DRIVERS } from "../daemon/policy-terms.ts";
+import { appDirectory, checkedAppName, resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_SHADOW_S } from "../model/limits.ts";
-import { appDirectory, checkedAppName, resolveHome } from "./home.ts";
+import type { PlugBody, PolicyLogLine, PolicyStatus } from "../model/plugged-policy.ts";
+import { ALLOWABLE, type Allowable, POLICY_DRIVERS } from "../model/policy-terms.ts";
+import { counted, printable, printableSentence } from "../model/printable.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
 import { integerOption } from "./numbers.ts";
-import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
 
 interface LiveFlags {
   readonly log?: string;
@@ -130,7 +129,7 @@ function allowed(text: string): Allowable[] {
 async function plug(app: string, policy: string, flags: PlugFlags): Promise<void> {
   checkedAppName(app);
   const body = await bodyOf(app, policy, flags);
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   try {
     const answer = await collector.plugPolicy(body);
@@ -192,7 +191,7 @@ function wouldText(would: readonly PolicyLogLine[], shadow: number): string {
 
 async function unplug(app: string, flags: LiveFlags): Promise<void> {
   checkedAppName(app);
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   try {
     const answer = await collector.unplugPolicy(app);
@@ -205,7 +204,7 @@ async function unplug(app: string, flags: LiveFlags): Promise<void> {
 
 /** What is plugged; undefined where no collector runs. */
 export async function pluggedIn(log: string | undefined): Promise<PolicyStatus[] | undefined> {
-  const { connectCollector } = await import("../daemon/client.ts");
+  const { connectCollector } = await import("../client/client.ts");
   const collector = await connectCollector(resolveHome(log));
   const policies = await collector?.policies();
   collector?.close();
@@ -238,7 +237,7 @@ export async function showPlugged(app: string, flags: LiveFlags): Promise<void> 
 
 async function pluggedOf(app: string, flags: LiveFlags): Promise<PolicyStatus | undefined> {
   checkedAppName(app);
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const collector = await requireCollector(resolveHome(flags.log));
   try {
     return (await collector.policies()).find((one) => one.app === app);

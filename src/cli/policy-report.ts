@@ -1,7 +1,9 @@
 /** A comparison for people: a block a metric, a line a policy, a column a way of counting delays. */
+
+import { counted, printable } from "../model/printable.ts";
 import type { Comparison, Spread } from "../policy/compare.ts";
 import { METRICS, type Metric } from "../policy/measures.ts";
-import { counted, printable, table } from "./print.ts";
+import { table } from "../terminal/print.ts";
 
 const SHARES: ReadonlySet<Metric> = new Set(["frozen", "unbounded", "available"]);
 /** Pairs listed below a metric; --json has all. */

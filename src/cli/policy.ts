@@ -3,10 +3,11 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
+import { counted, printable } from "../model/printable.ts";
 import type { BuiltPolicy } from "../policy/component.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { registerCompare } from "./policy-compare.ts";
 import { pluggedIn, pluggedTable, registerLive, showPlugged } from "./policy-live.ts";
-import { counted, printable, write, writeJson } from "./print.ts";
 
 interface JsonFlag {
   readonly json?: boolean;

@@ -1,8 +1,9 @@
 /** Retention of one node's log, whoever holds it: the live collector, or nobody. */
-import type { Pruned } from "../engine/collect.ts";
+
 import type { Keep } from "../log/keep.ts";
+import { appDirectory } from "../logs/home.ts";
+import type { Pruned } from "../model/collector-answers.ts";
 import { hasCode } from "../model/errors.ts";
-import { appDirectory } from "./home.ts";
 
 /** `oldest` as `CollectPlan.oldest`, from the logs of all nodes. Throws what opening, reading and writing the log throws. */
 export async function pruneLog(
@@ -11,7 +12,7 @@ export async function pruneLog(
   oldest: ReadonlyMap<string, number>,
   keep?: Keep,
 ): Promise<Pruned> {
-  const { connectCollector } = await import("../daemon/client.ts");
+  const { connectCollector } = await import("../client/client.ts");
   const collector = await connectCollector(home);
   try {
     if (collector !== undefined) return await collector.prune(app, oldest, keep);

@@ -1,9 +1,11 @@
 /** A restart's plan and its end, for people and for programs. */
+
+import { counted, printable, printableSentence } from "../model/printable.ts";
 import type { RestartPlan } from "../restart/plan.ts";
 import type { RestartResult } from "../restart/restart.ts";
-import { outsideText } from "./outside-report.ts";
-import { counted, printable, printableSentence, table } from "./print.ts";
-import { endedText, type Life, withEnds } from "./process-life.ts";
+import { outsideText } from "../terminal/outside-report.ts";
+import { table } from "../terminal/print.ts";
+import { endedText, type Life, withEnds } from "../terminal/process-life.ts";
 
 const MAX_ROWS = 1000;
 const PASSED_OVER = {

@@ -2,21 +2,22 @@
 import { closeSync, openSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import type { CollectorClient } from "../daemon/client.ts";
-import type { StartRecipe } from "../engine/collect.ts";
+import type { CollectorClient } from "../client/client.ts";
+import { appDirectory, checkedAppName, ownHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { printable } from "../model/printable.ts";
+import type { StartRecipe } from "../model/stored-process.ts";
 import type { CheckpointName, RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
+import { endedIn, type Life, whereText } from "../terminal/process-life.ts";
 import { another } from "./data-options.ts";
-import { EXIT } from "./exit-codes.ts";
 import { failedNames, repeated } from "./failed-names.ts";
-import { appDirectory, checkedAppName, ownHome } from "./home.ts";
 import type { NotBack } from "./not-back.ts";
 import { integerOption } from "./numbers.ts";
-import { printable, write, writeJson } from "./print.ts";
-import { endedIn, type Life, whereText } from "./process-life.ts";
 
 interface RestartFlags {
   readonly log?: string;
@@ -106,7 +107,7 @@ export function register(program: Command): void {
 
 async function run(app: string, flags: RestartFlags): Promise<void> {
   checkedAppName(app);
-  const { requireCollector } = await import("../daemon/client.ts");
+  const { requireCollector } = await import("../client/client.ts");
   const home = ownHome(flags.log);
   const collector = await requireCollector(home);
   try {
@@ -129,7 +130,7 @@ async function restartApp(
   const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
   if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
-  await (await import("./app-nodes.ts")).checkNodes([home], app, undefined, false);
+  await (await import("../logs/app-nodes.ts")).checkNodes([home], app, undefined, false);
   if (journal === undefined) refuseSecondCopies(app, ended);
   if (journal === undefined)
     return work(app, home, collector, flags, known, chosen(app, known, ended, flags));
@@ -183,7 +184,7 @@ async function abandonRestart(
       `no restart of ${app} was begun and is not done: there is nothing to abandon`,
     );
   goOnThroughSignals();
-  const { payloadCut } = await import("../restart/payload-cut.ts");
+  const { payloadCut } = await import("../payload/payload-cut.ts");
   const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
   const { processes } = journal;
   const [abandoned, resumed] = what === "resumed" ? [[], processes] : [processes, []];
@@ -247,11 +248,11 @@ async function work(
   failed: readonly string[],
   obstructed: readonly CheckpointName[] = [],
 ): Promise<void> {
-  const { chooseDriver } = await import("../restart/driver-choice.ts");
+  const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport, resultReport } = await import("./restart-report.ts");
-  const { openPayloadStore } = await import("../restart/payload-log.ts");
-  const { findCheckpoint } = await import("../restart/find-checkpoint.ts");
+  const { openPayloadStore } = await import("../payload/payload-log.ts");
+  const { findCheckpoint } = await import("../checkpoint/find-checkpoint.ts");
   const { driver } = await chooseDriver("criu", home);
   const ended = await endedIn([home], app); // before anything comes back
   const payload = openPayloadStore(appDirectory(home, app));
@@ -323,7 +324,7 @@ async function computation(
   collector: CollectorClient,
   processes: readonly string[],
 ): Promise<RestartRequest["compute"]> {
-  const { computeApp } = await import("../engine/compute-app.ts");
+  const { computeApp } = await import("../compute/compute-app.ts");
   const { lineWithout } = await import("../restart/line-without.ts");
   const blocks = () => collector.blocks(app);
   return async (failed, unusable) => {
@@ -357,7 +358,7 @@ async function startHeld(
   name: string,
   recipe: StartRecipe,
 ): Promise<void> {
-  const { startProcess } = await import("../daemon/start-process.ts");
+  const { startProcess } = await import("../client/start-process.ts");
   const output = recipe.output === undefined ? undefined : await reopen(recipe.output);
   const [first, ...rest] = recipe.command as [string, ...string[]];
   const { child } = await startProcess(collector, {
@@ -377,7 +378,7 @@ async function startHeld(
 
 /** A file that was replaced or cut meanwhile is somebody else's business: then the output is only appended. */
 async function reopen(file: NonNullable<StartRecipe["output"]>): Promise<number> {
-  const { rollBackFiles } = await import("../restart/open-files.ts");
+  const { rollBackFiles } = await import("../host/open-files.ts");
   try {
     rollBackFiles([file]);
   } catch {}

@@ -3,15 +3,15 @@ import type { ChildProcess } from "node:child_process";
 import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
 import type { Command } from "commander";
-import type { CollectorClient } from "../daemon/client.ts";
-import type { ProcessData, ProcessEnd, StartRecipe } from "../engine/collect.ts";
-import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
+import type { CollectorClient } from "../client/client.ts";
+import { PeerRules } from "../collect/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
+import { checkedAppName, resolveHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
+import { write } from "../terminal/print.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
-import { checkedAppName, resolveHome } from "./home.ts";
-import { write } from "./print.ts";
 
 interface RunFlags extends DataFlags {
   readonly log?: string;
@@ -134,12 +134,12 @@ async function run(
   checkedAppName(processName, "process");
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
-  const { criuOptions } = await import("../restart/criu-options.ts");
+  const { criuOptions } = await import("../images/criu/criu-options.ts");
   criuOptions(flags.criuOptions ?? []);
-  if (flags.ready !== undefined) (await import("../restart/readiness.ts")).readyRule(flags.ready);
-  const { requireCollector } = await import("../daemon/client.ts");
-  const { startProcess } = await import("../daemon/start-process.ts");
-  const { leaveEnd } = await import("../restart/process-end.ts");
+  if (flags.ready !== undefined) (await import("../host/readiness.ts")).readyRule(flags.ready);
+  const { requireCollector } = await import("../client/client.ts");
+  const { startProcess } = await import("../client/start-process.ts");
+  const { leaveEnd } = await import("../host/process-end.ts");
   const home = resolveHome(flags.log);
   const collector = await requireCollector(home);
   await endOldRestart(collector, { home, app, process: processName }, flags);
@@ -211,7 +211,7 @@ async function endOldRestart(
       `Call recovery-line restart ${app}, or give it up: restart ${app} --abandon, or run --fresh.`,
     );
   const { abandon } = await import("../restart/restart.ts");
-  const { payloadCut } = await import("../restart/payload-cut.ts");
+  const { payloadCut } = await import("../payload/payload-cut.ts");
   const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
   await write(
     `recovery-line: ${what === "resumed" ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
@@ -226,8 +226,8 @@ async function startData(
   flags: RunFlags,
 ): Promise<ProcessData> {
   const { dataOf } = await import("./data-roots.ts");
-  const { refuseUnfinished } = await import("../restart/data-tree/exchange-tree.ts");
-  const { saveStart } = await import("../restart/process-data.ts");
+  const { refuseUnfinished } = await import("../images/data/exchange-tree.ts");
+  const { saveStart } = await import("../checkpoint/process-data.ts");
   const data = dataOf(process, flags, home);
   const before = await collector.data(app, process).catch((error: unknown) => {
     if (hasCode(error, "RL_UNKNOWN_APP") || hasCode(error, "RL_UNKNOWN_PROCESS")) return undefined;
@@ -243,7 +243,7 @@ async function startedWith<T>(
   { home, app, process }: Place,
   start: () => Promise<T>,
 ): Promise<T> {
-  const { removeOtherStarts, removeStart } = await import("../restart/process-data.ts");
+  const { removeOtherStarts, removeStart } = await import("../checkpoint/process-data.ts");
   try {
     const started = await start();
     removeOtherStarts(home, app, process, data);

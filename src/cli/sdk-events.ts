@@ -1,7 +1,7 @@
 /** `recovery-line sdk-events`: the logs of programs on the SDK as JSON Lines (interchange.md). */
 import type { Command } from "commander";
-import { checkedAppName, resolveHome } from "./home.ts";
-import { write } from "./print.ts";
+import { checkedAppName, resolveHome } from "../logs/home.ts";
+import { write } from "../terminal/print.ts";
 
 const HELP = `
 Programs on the SDK (docs/sdk.md) keep their own logs in <log>/<app>/sdk/. This prints what they prove, for compute and

@@ -1,20 +1,21 @@
 /** `recovery-line status`: the collector and the processes it knows. */
 import { readdirSync } from "node:fs";
 import type { Command } from "commander";
-import type { PolicyStatus } from "../daemon/app-policy.ts";
-import type { CollectorClient } from "../daemon/client.ts";
-import type { Ping, ProcessInfo } from "../daemon/protocol.ts";
-import type { CollectorStats } from "../engine/collect.ts";
-import type { PeerNote, SharedSocket } from "../engine/process-state.ts";
+import type { CollectorClient } from "../client/client.ts";
+import type { Ping, ProcessInfo } from "../client/protocol.ts";
+import type { TaskElsewhere } from "../host/process-end.ts";
+import type { ImageSize } from "../images/image-store.ts";
+import { checkedAppName, isAppName, resolveHome } from "../logs/home.ts";
+import type { CollectorStats } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { PolicyStatus } from "../model/plugged-policy.ts";
+import { counted, printable, printableSentence } from "../model/printable.ts";
+import type { PeerNote, SharedSocket } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
-import type { ImageSize } from "../restart/image-store.ts";
-import type { TaskElsewhere } from "../restart/process-end.ts";
-import { EXIT } from "./exit-codes.ts";
-import { checkedAppName, isAppName, resolveHome } from "./home.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { table, write, writeJson } from "../terminal/print.ts";
+import { type LifeState, lifeOf, lifeText, whereText } from "../terminal/process-life.ts";
 import { notCapturedText } from "./not-captured.ts";
-import { counted, printable, printableSentence, table, write, writeJson } from "./print.ts";
-import { lifeOf, lifeText, type State, whereText } from "./process-life.ts";
 
 /** Rows a process, count; --json tells all. */
 const MAX_IMAGES = 10;
@@ -28,7 +29,7 @@ interface ProcessStatus {
   readonly application: string;
   readonly process: string;
   /** As its cgroup says now. */
-  readonly state: State;
+  readonly state: LifeState;
   readonly exitCode?: number;
   readonly signal?: number;
   readonly pids: readonly number[];
@@ -83,7 +84,7 @@ Examples:
 
 async function status(app: string | undefined, flags: StatusFlags): Promise<void> {
   if (app !== undefined) checkedAppName(app);
-  const { connectCollector } = await import("../daemon/client.ts");
+  const { connectCollector } = await import("../client/client.ts");
   const home = resolveHome(flags.log);
   const collector = await connectCollector(home);
   const applications = foldersOf(home).filter(isAppName).sort();
@@ -185,10 +186,10 @@ async function statusOf(
       `the collector has recorded nothing of an application "${app}"`,
       "Its log, if there is one, is read by compute, export and verify.",
     );
-  const { imageSizes } = await import("../restart/image-store.ts");
+  const { imageSizes } = await import("../images/image-store.ts");
   const sizes = await Promise.all(known.map((one) => imageSizes(home, one.app, one.process)));
   const images = new Map(known.map((one, at) => [one, sizes[at]!]));
-  const { ProcessCgroup } = await import("../restart/cgroups.ts");
+  const { ProcessCgroup } = await import("../host/cgroups.ts");
   const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
   known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
   return known.map((one) => {

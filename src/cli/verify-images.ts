@@ -2,11 +2,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { decodeBlock } from "../format/block.ts";
+import { openImage } from "../images/image-store.ts";
 import type { LogReport } from "../log/verify-log.ts";
+import { appBlocks } from "../logs/app-blocks.ts";
+import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
-import { openImage } from "../restart/image-store.ts";
-import { appBlocks } from "./app-blocks.ts";
-import { appDirectory } from "./home.ts";
 
 export interface ImageReport {
   /** That are stored, count. */

@@ -1,10 +1,11 @@
 /** `recovery-line verify`: is an application's log whole? */
 import type { Command } from "commander";
 import type { LogReport } from "../log/verify-log.ts";
+import { appDirectory, resolveHome } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
-import { EXIT } from "./exit-codes.ts";
-import { appDirectory, resolveHome } from "./home.ts";
-import { counted, printable, printableSentence, write, writeJson } from "./print.ts";
+import { counted, printable, printableSentence } from "../model/printable.ts";
+import { EXIT } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
 
 const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
@@ -56,7 +57,7 @@ async function check(home: string, app: string): Promise<LogPart> {
   try {
     return await verifyLog(appDirectory(home, app));
   } catch (error) {
-    const { connectCollector } = await import("../daemon/client.ts");
+    const { connectCollector } = await import("../client/client.ts");
     const collector = hasCode(error, "RL_LOCKED") ? await connectCollector(home) : undefined;
     if (collector === undefined) throw error;
     collector.close();
@@ -66,7 +67,7 @@ async function check(home: string, app: string): Promise<LogPart> {
 
 /** Both ends check each block on its way; damage is thrown as RL_CORRUPT_LOG or RL_BAD_BLOCK. */
 async function checkThroughCollector(home: string, app: string): Promise<LogPart> {
-  const { appBlocks } = await import("./app-blocks.ts");
+  const { appBlocks } = await import("../logs/app-blocks.ts");
   const { decodeBlock } = await import("../format/block.ts");
   const processes = new Set<string>();
   const sum = { blocks: 0, events: 0, bytes: 0, gaps: 0, firstChain: 1, lastChain: 0 };

@@ -1,18 +1,15 @@
 /** `recovery-line zcycles`: checkpoints that no consistent line can ever hold, each with the path that makes it so. */
 import type { Command } from "commander";
-import type { RollbackModel } from "../graph/rollback-model.ts";
-import type { UselessCheckpoint } from "../graph/zigzag.ts";
-import type { WitnessLink } from "../model/recovery-line.ts";
+import { chainText } from "../compute/sentences.ts";
+import type { UselessReport } from "../compute/useless.ts";
+import { uselessReport } from "../compute/useless.ts";
+import { counted, printable } from "../model/printable.ts";
+import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
+import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
-import { exitCodeOfOutcome } from "./exit-codes.ts";
-import { counted, printable, write, writeJson } from "./print.ts";
-import { chainText } from "./sentences.ts";
 
 /** Checkpoints printed for people, count; --json prints all. */
 const MAX_SHOWN = 200;
-/** Checkpoints whose path is searched, count: each costs what its rollback costs. */
-const MAX_PATHS = 1000;
-
 const HELP = `
 A checkpoint is useless if undoing what follows it undoes what precedes it (a Z-cycle): no failure can ever restart from
 it. "uncertain" ones are in no line only because of missing events or of bytes that nobody sent as far as the evidence goes.
@@ -29,7 +26,7 @@ export function register(program: Command): void {
 }
 
 async function zcycles(app: string | undefined, flags: EvidenceFlags): Promise<void> {
-  const { rollbackModel } = await import("../graph/rollback-model.ts");
+  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
   const report = await uselessReport(rollbackModel(evidence, rulesOf(flags)));
@@ -37,41 +34,6 @@ async function zcycles(app: string | undefined, flags: EvidenceFlags): Promise<v
     await writeJson({ application, outcome, checkpoints: report.judged, useless: report.useless });
   else await write(zcyclesText(application, report));
   process.exitCode = exitCodeOfOutcome(outcome);
-}
-
-interface Useless {
-  readonly process: string;
-  readonly checkpoint: number;
-  readonly position: number;
-  readonly why: UselessCheckpoint["why"];
-  /** From what follows the checkpoint to what precedes it; absent where nobody looked (there are very many). */
-  readonly path?: readonly WitnessLink[];
-}
-
-export interface UselessReport {
-  /** Checkpoints of all processes, count. */
-  readonly judged: number;
-  readonly useless: readonly Useless[];
-}
-
-export async function uselessReport(model: RollbackModel): Promise<UselessReport> {
-  const { uselessCheckpoints } = await import("../graph/zigzag.ts");
-  const { shortestChain, startsAnyway } = await import("../graph/chain.ts");
-  const { evidence } = model;
-  const anyway = startsAnyway(model);
-  const useless = uselessCheckpoints(model).map(({ process, segment, position, why }, at): Useless => {
-    const from = why === "z-cycle" ? [{ process, line: position + 1 }] : anyway;
-    const hits = (p: number, undone: number): boolean => p === process && undone <= position;
-    const path = at < MAX_PATHS ? shortestChain(model, from, hits) : undefined;
-    return {
-      process: evidence.processes[process] as string,
-      checkpoint: evidence.segments.index[segment] as number,
-      position,
-      why,
-      ...(path === undefined ? {} : { path }),
-    };
-  });
-  return { judged: evidence.segments.line.length - evidence.processes.length, useless };
 }
 
 export function zcyclesText(application: string, { judged, useless }: UselessReport): string {

@@ -9,29 +9,36 @@
  * in between, what decides. What was asked for under another epoch is dropped.
  */
 
-import type { Collector } from "../engine/collect.ts";
-import { Serial } from "../engine/serial.ts";
+import type { ProcessInfo } from "../client/protocol.ts";
+import type { Collector } from "../collect/collect.ts";
+import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_POLICY_STALLS, POLICY_LINE_MS } from "../model/limits.ts";
-import type { Component, SourceLine } from "../policy/component.ts";
+import type {
+  PlugAnswer,
+  PolicyEnd,
+  PolicyLogLine,
+  PolicyOutcome,
+  PolicyStatus,
+  SourceLine,
+} from "../model/plugged-policy.ts";
+import type { PlugTerms } from "../model/policy-terms.ts";
+import type { Component } from "../policy/component.ts";
 import { type ExitReason, type FactRow, Guard, PluggedPolicy, type PolicyProcesses } from "../policy/host.ts";
 import type { EventName, FactName, Scope } from "../policy/vocabulary.ts";
 import type { LineWatch } from "./line-watch.ts";
 import { PolicyActor, type Want } from "./policy-actor.ts";
 import type { PolicyCommands } from "./policy-commands.ts";
 import { type EventFacts, FactTable, hasFailed, type NodeFacts } from "./policy-facts.ts";
-import { PolicyLog, type PolicyLogLine, type PolicyOutcome } from "./policy-log.ts";
+import { PolicyLog } from "./policy-log.ts";
 import {
   componentOf,
   decodeRecord,
   type PluggedRecord,
-  type PolicyEnd,
   type PolicyMemory,
   type PolicyRecord,
   recordOf,
 } from "./policy-record.ts";
-import type { PlugTerms } from "./policy-terms.ts";
-import type { ProcessInfo } from "./protocol.ts";
 
 /** What a swap has done; for tests that end the collector there. */
 export type SwapStep = "checked" | "started" | "shadowed" | "committing" | "committed" | "switched" | "ended";
@@ -60,38 +67,6 @@ export interface PlugRequest {
   /** How long it only says what it would do, ms; 0: of one beat. */
   readonly shadowMs: number;
   readonly dryRun: boolean;
-}
-
-export interface PlugAnswer {
-  readonly epoch: number;
-  readonly policy: string;
-  readonly version: number;
-  readonly hash: string;
-  /** Undefined: nothing was plugged. */
-  readonly replaced?: string;
-  /** What it would have done while it was in its shadow phase. */
-  readonly would: readonly PolicyLogLine[];
-  readonly dryRun: boolean;
-}
-
-/** What people are told of it. */
-export interface PolicyStatus extends Omit<PlugTerms, "set"> {
-  readonly app: string;
-  readonly epoch: number;
-  readonly policy: string;
-  readonly version: number;
-  readonly title: string;
-  readonly hash: string;
-  readonly since: string;
-  readonly state: "active" | "fallback";
-  readonly over?: PolicyEnd;
-  readonly shadow?: string;
-  /** All of them, as they are now; seconds, bytes. */
-  readonly parameters: Readonly<Record<string, number>>;
-  readonly faults: number;
-  readonly stalls: number;
-  readonly restarts: number;
-  readonly actions: Readonly<Record<string, number>>;
 }
 
 /** Facts that rest on the lines of single failures. */

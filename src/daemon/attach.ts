@@ -18,14 +18,14 @@ import {
   readFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { makeFolders } from "../log/make-folders.ts";
+import { ensureBpffs } from "../host/bpffs.ts";
+import { processCgroupLevel } from "../host/cgroups.ts";
+import { makeFolders } from "../host/make-folders.ts";
+import { isPlacedByRoot } from "../host/placed-by-root.ts";
+import { lockReader } from "../host/reader-lock.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { processCgroupLevel } from "../restart/cgroups.ts";
-import { call, native, packageRoot } from "../ring/binding.ts";
-import { lockReader } from "../ring/reader-lock.ts";
-import { ensureBpffs } from "./bpffs.ts";
-import { isPlacedByRoot } from "./placed-by-root.ts";
+import { call, native, packageRoot } from "../native/binding.ts";
 
 /** Number of the socket; native/attach/attach.c sets it. */
 const SOCKET_VARIABLE = "RECOVERY_LINE_ATTACHED";

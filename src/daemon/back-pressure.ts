@@ -9,10 +9,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { BACK_PRESSURE_POLL_MS, FULL_RING_SHARE, RELIEVED_RING_SHARE } from "../model/limits.ts";
-import { ProcessCgroup } from "../restart/cgroups.ts";
-import { call, native } from "../ring/binding.ts";
+import { call, native } from "../native/binding.ts";
 
 /** What it needs of the collector. */
 interface Recording {

@@ -1,13 +1,15 @@
 /** One collector of one home: lock, metrics port, capture, logs, socket, memory rings, watch over processes; started in this order, ended in the reverse. */
-import { Collector, type NodeNames, type OnFull } from "../engine/collect.ts";
+import { Collector } from "../collect/collect.ts";
+import type { OnFull } from "../collect/collect-options.ts";
+import { ensureBpffs } from "../host/bpffs.ts";
+import { applicationRuns, processCgroupLevel } from "../host/cgroups.ts";
+import { lockHome, prepareHome } from "../host/home-lock.ts";
+import type { NodeNames } from "../model/collector-answers.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
-import { applicationRuns, processCgroupLevel } from "../restart/cgroups.ts";
-import { otherCollectors } from "../restart/leftovers.ts";
-import { PayloadLoggers } from "../restart/payload-loggers.ts";
+import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
-import { ensureBpffs } from "./bpffs.ts";
-import { lockHome, prepareHome } from "./home-lock.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
+import { otherCollectors } from "./leftovers.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants, setPriority } from "node:os";
-import type { Collector } from "../engine/collect.ts";
+import type { Collector } from "../collect/collect.ts";
 import type { Keep } from "../log/keep.ts";
 import { KEEP_LOOK_MS, KEEP_RETRY_MAX_MS } from "../model/limits.ts";
 

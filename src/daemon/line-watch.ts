@@ -1,7 +1,7 @@
 /** Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them. */
-import { WorkerPool } from "../engine/worker-pool.ts";
+import { WorkerPool } from "../host/worker-pool.ts";
 import { POLICY_LINE_MS, POLICY_LINE_SHARE } from "../model/limits.ts";
-import { compiledFile } from "../ring/binding.ts";
+import { compiledFile } from "../native/binding.ts";
 import { LineFacts } from "./line-facts.ts";
 import type { LineAnswer, LineTask } from "./line-worker.ts";
 

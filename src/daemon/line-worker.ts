@@ -3,12 +3,12 @@
  * own thread only hands out blocks meanwhile.
  */
 
-import { buildEvidence } from "../engine/build-evidence.ts";
-import { planCollection, rulesToKeep } from "../engine/gc.ts";
-import { LossReport } from "../engine/losses.ts";
-import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
-import { rollbackModel } from "../graph/rollback-model.ts";
-import { CollectorClient } from "./client.ts";
+import { CollectorClient } from "../client/client.ts";
+import { buildEvidence } from "../compute/build-evidence.ts";
+import { LossReport } from "../compute/losses.ts";
+import { planCollection, rulesToKeep } from "../gc/gc.ts";
+import { rollbackModel } from "../graph/rollback/rollback-model.ts";
+import { type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
 import type { FailureFacts } from "./line-facts.ts";
 
 export interface LineTask {

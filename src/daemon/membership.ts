@@ -6,18 +6,20 @@
  * cgroup under one lock: what has just been registered is never taken for what has ended.
  */
 import { statSync } from "node:fs";
-import type { Collector, ProcessData, Registration } from "../engine/collect.ts";
-import type { IsPopulated } from "../engine/collect-options.ts";
-import { Serial } from "../engine/serial.ts";
+import type { ProcessInfo, RegisterMode } from "../client/protocol.ts";
+import type { Collector } from "../collect/collect.ts";
+import type { IsPopulated } from "../collect/collect-options.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { holdCgroup } from "../host/freeze.ts";
+import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
+import { startTicksOf } from "../host/process-tree.ts";
+import { Serial } from "../host/serial.ts";
+import { refuseOverlaps } from "../images/data/tree-users.ts";
+import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
-import { ProcessCgroup } from "../restart/cgroups.ts";
-import { refuseOverlaps } from "../restart/data-tree/tree-users.ts";
-import { holdCgroup } from "../restart/freeze.ts";
-import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../restart/process-end.ts";
-import { startTicksOf } from "../restart/process-tree.ts";
-import { native } from "../ring/binding.ts";
-import type { ProcessInfo, RegisterMode } from "./protocol.ts";
+import type { ProcessData } from "../model/stored-process.ts";
+import { native } from "../native/binding.ts";
 import { TaskWatch } from "./task-watch.ts";
 
 /** A parameter for processes whose cgroups lie elsewhere (tests, benches). */

@@ -1,8 +1,7 @@
 /** What a running collector tells Prometheus; values are read when they are asked for. */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
-import type { CollectorStats } from "../engine/collect.ts";
-import type { AppStats } from "../engine/collect-options.ts";
 import { RING_KIND_NAMES } from "../format/ring-layout.ts";
+import type { AppStats, CollectorStats } from "../model/collector-answers.ts";
 import { definePolicyMetrics, type PoliciesToldOf } from "./policy-metrics.ts";
 import { defineUserfaultMetrics } from "./userfault-metrics.ts";
 

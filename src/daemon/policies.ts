@@ -1,25 +1,20 @@
 /** The policies of a collector: one an application. Beats, comes back with what the logs name, refuses what can't run here. */
 import { readdirSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
-import type { Collector } from "../engine/collect.ts";
+import type { Collector } from "../collect/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { POLICY_BEAT_MS } from "../model/limits.ts";
+import type { PlugAnswer, PolicyStatus } from "../model/plugged-policy.ts";
+import { ALLOWABLE, type PlugTerms } from "../model/policy-terms.ts";
+import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import type { Component, Instruction } from "../policy/component.ts";
 import { PolicyProcesses } from "../policy/host.ts";
 import { PolicyFault } from "../policy/host-process.ts";
-import type { PayloadLoggers } from "../restart/payload-loggers.ts";
-import {
-  AppPolicy,
-  type PlugAnswer,
-  type PlugRequest,
-  type PolicyStatus,
-  type SwapStep,
-} from "./app-policy.ts";
+import { AppPolicy, type PlugRequest, type SwapStep } from "./app-policy.ts";
 import { LineWatch } from "./line-watch.ts";
 import { PolicyCommands } from "./policy-commands.ts";
 import type { NodeFacts } from "./policy-facts.ts";
 import { hasPolicyLog } from "./policy-log.ts";
-import { ALLOWABLE, type PlugTerms } from "./policy-terms.ts";
 
 export interface PoliciesOptions {
   readonly home: string;

@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Serial } from "../engine/serial.ts";
+import { Serial } from "../host/serial.ts";
 import {
   MAX_POLICY_RESTARTS,
   POLICY_COLLECT_MS,
@@ -12,18 +12,18 @@ import {
   POLICY_RESTART_WINDOW_MS,
   POLICY_TELL_MS,
 } from "../model/limits.ts";
+import type { PolicyOutcome } from "../model/plugged-policy.ts";
+import type { Allowable, PlugTerms } from "../model/policy-terms.ts";
 import type { Guard } from "../policy/host.ts";
-import type { Action } from "../policy/program.ts";
+import type { PolicyAction } from "../policy/program.ts";
 import type { Who } from "../policy/vocabulary.ts";
 import { restartFolder } from "../restart/restart-journal.ts";
 import type { CommandAnswer, PolicyCommands } from "./policy-commands.ts";
 import type { FactTable } from "./policy-facts.ts";
-import type { PolicyOutcome } from "./policy-log.ts";
-import type { Allowable, PlugTerms } from "./policy-terms.ts";
 
 /** Something asked for, and who hears what became of it. */
 export interface Want {
-  readonly action: Action;
+  readonly action: PolicyAction;
   /** Whose handler asked; "" for the node's. */
   readonly process: string;
   /** Processes that have died, where that is what the handler was about. */

@@ -2,32 +2,13 @@
 import { isAbsolute } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_SHADOW_S } from "../model/limits.ts";
-import type { Component, SourceLine } from "../policy/component.ts";
+import type { SourceLine } from "../model/plugged-policy.ts";
+import { ALLOWABLE, type Allowable, type PlugTerms, POLICY_DRIVERS } from "../model/policy-terms.ts";
+import type { Component } from "../policy/component.ts";
 import { decodeComponent } from "../policy/decode-component.ts";
-import { fromWire, type WireNumber } from "../policy/host-protocol.ts";
+import { fromWire } from "../policy/host-protocol.ts";
 import type { PlugRequest } from "./app-policy.ts";
 import { stringField, wordField } from "./body.ts";
-import { ALLOWABLE, type Allowable, type PlugTerms, POLICY_DRIVERS } from "./policy-terms.ts";
-
-export interface PlugBody {
-  readonly app: string;
-  /** The component's bytes, and what they hash to. */
-  readonly component: string;
-  readonly hash: string;
-  readonly lines: readonly SourceLine[];
-  readonly set: readonly (readonly [string, WireNumber])[];
-  /** Absent: nobody has said what the policy may do; then one that wants something of it is refused. */
-  readonly allow?: readonly Allowable[];
-  /** Seconds; null: nothing takes over. */
-  readonly fallback: number | null;
-  readonly driver: PlugTerms["driver"];
-  readonly hooks?: string;
-  /** Seconds. */
-  readonly mostLoss?: number;
-  /** Seconds. */
-  readonly shadow: number;
-  readonly dryRun: boolean;
-}
 
 type Body = Readonly<Record<string, unknown>>;
 

@@ -2,12 +2,13 @@
  * The facts of one application, as its policy sees them: measured when something is looked at anyway, read in one pass a beat. Times are ms of a
  * clock that only goes forward; over a restart of the collector the wall clock carries them.
  */
-import type { ProcessCounts } from "../engine/process-buffer.ts";
+
+import type { ProcessInfo } from "../client/protocol.ts";
+import type { ProcessCounts } from "../collect/process-buffer.ts";
 import { MAX_CHECKPOINT_TIMES } from "../model/limits.ts";
 import type { FactName } from "../policy/vocabulary.ts";
 import type { FailureFacts, LineFacts } from "./line-facts.ts";
 import type { StoredClock } from "./policy-record.ts";
-import type { ProcessInfo } from "./protocol.ts";
 
 /** What is the same for all applications. */
 export interface NodeFacts {

@@ -5,26 +5,7 @@
 import { appendFileSync, existsSync, readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { POLICY_LOG_BYTES } from "../model/limits.ts";
-
-export type PolicyOutcome = "done" | "failed" | "refused" | "dropped" | "shadow";
-
-export interface PolicyLogLine {
-  /** ISO 8601. */
-  readonly time: string;
-  readonly epoch: number;
-  readonly policy: string;
-  /** The event of the language, or a step of the policy's life: "plugged", "replaced", "unplugged", "fault", "fallback". */
-  readonly event: string;
-  /** Whose handler it was; absent: the node's. */
-  readonly process?: string;
-  /** Where the statement stands in the policy's file. */
-  readonly line?: number;
-  /** What the handler read. */
-  readonly facts?: Readonly<Record<string, number | string>>;
-  readonly action?: string;
-  readonly outcome?: PolicyOutcome;
-  readonly detail?: string;
-}
+import type { PolicyLogLine } from "../model/plugged-policy.ts";
 
 const NAME = "policy.log";
 

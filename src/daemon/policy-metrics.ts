@@ -1,6 +1,6 @@
 /** What plugged policies tell Prometheus, as of their last beat. */
 import { Counter, Gauge, type Registry } from "prom-client";
-import type { PolicyStatus } from "./app-policy.ts";
+import type { PolicyStatus } from "../model/plugged-policy.ts";
 
 export interface PoliciesToldOf {
   readonly plugged: readonly PolicyStatus[];

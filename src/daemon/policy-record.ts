@@ -1,11 +1,12 @@
 /**
- * What is plugged, as it stands in the application's log (state "policy", engine/app-log.ts): one value, written in one commit. That commit is
+ * What is plugged, as it stands in the application's log (state "policy", collect/app-log.ts): one value, written in one commit. That commit is
  * the switch from one policy to the next; whoever finds the record goes on with what it names, and with nothing else.
  */
 import { RecoveryLineError } from "../model/errors.ts";
-import { type Component, encodeComponent, hashOf, type SourceLine } from "../policy/component.ts";
+import type { PolicyEnd, SourceLine } from "../model/plugged-policy.ts";
+import type { PlugTerms } from "../model/policy-terms.ts";
+import { type Component, encodeComponent, hashOf } from "../policy/component.ts";
 import { decodeComponent } from "../policy/decode-component.ts";
-import type { PlugTerms } from "./policy-terms.ts";
 
 export interface PluggedRecord extends PlugTerms {
   /** The component's bytes. */
@@ -14,12 +15,6 @@ export interface PluggedRecord extends PlugTerms {
   readonly lines: readonly SourceLine[];
   /** ISO 8601. */
   readonly since: string;
-}
-
-/** Why a policy decides nothing any more though nobody unplugged it. */
-export interface PolicyEnd {
-  readonly reason: string;
-  readonly why: string;
 }
 
 export interface PolicyRecord {

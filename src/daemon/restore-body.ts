@@ -1,11 +1,13 @@
 /** What a restart and a look send: connections of an image, and how a command is started again. Each is checked field by field. */
-import type { ProcessData, RestoredPast, StartRecipe, TaskName } from "../engine/collect.ts";
-import { PeerRules, type StoredPeerRules } from "../engine/peer-rules.ts";
-import type { FoundChannel } from "../engine/take-unseen.ts";
+
+import { PeerRules } from "../collect/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
+import type { RestoredPast } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { CutEntry } from "../model/event-source.ts";
+import type { ProcessData, StartRecipe, StoredPeerRules, TaskName } from "../model/stored-process.ts";
+import type { FoundChannel } from "../model/unseen-channel.ts";
 import { UNSEEN_REASONS } from "../model/unseen-channel.ts";
-import type { CutEntry } from "../ring/event-source.ts";
 
 type Body = Readonly<Record<string, unknown>>;
 

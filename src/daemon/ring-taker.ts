@@ -5,10 +5,11 @@
  * runtimes stop, as they see their connection break; the log then says whose ends are unknown (`AppLog.rings`), and whoever opens it
  * next declares them. A runtime that is started again hands new rings over and begins anew.
  */
-import type { Collector } from "../engine/collect.ts";
-import { Pause } from "../engine/pause.ts";
+
+import { type MemoryRings, openMemoryRings } from "../capture/memory-rings.ts";
+import type { Collector } from "../collect/collect.ts";
+import { Pause } from "../host/pause.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { type MemoryRings, openMemoryRings } from "../ring/memory-rings.ts";
 
 export class RingTaker {
   readonly #collector: Collector;

@@ -1,15 +1,16 @@
 /** The collector's endpoints (protocol.ts): each checks what it was sent and makes one call. */
 
-import type { Collector, Registration } from "../engine/collect.ts";
+import { type Ping, type ProcessRequest, wireCut } from "../client/protocol.ts";
+import type { Collector } from "../collect/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
 import type { Keep } from "../log/keep.ts";
+import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { PayloadLoggers } from "../restart/payload-loggers.ts";
+import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { Membership } from "./membership.ts";
 import type { Policies } from "./policies.ts";
 import { leavingOf, plugOf } from "./policy-body.ts";
-import { type Ping, type ProcessRequest, wireCut } from "./protocol.ts";
 import {
   cutEntries,
   foundChannels,

@@ -7,13 +7,13 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Collector } from "../engine/collect.ts";
+import { KernelSource } from "../capture/kernel-source.ts";
+import { Collector } from "../collect/collect.ts";
 import { decodeBlock } from "../format/block.ts";
+import { ensureBpffs } from "../host/bpffs.ts";
+import { ProcessCgroup, processCgroupLevel } from "../host/cgroups.ts";
 import { isUnit } from "../log/complete-cut.ts";
 import type { Event } from "../model/event.ts";
-import { ProcessCgroup, processCgroupLevel } from "../restart/cgroups.ts";
-import { KernelSource } from "../ring/kernel-source.ts";
-import { ensureBpffs } from "./bpffs.ts";
 
 const RING_BYTES = 1 << 20;
 const TALK_LIMIT_MS = 15_000;

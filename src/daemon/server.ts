@@ -4,14 +4,14 @@ import { once } from "node:events";
 import { chmodSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { sendBlocks } from "../client/block-stream.ts";
+import { statusOf, type WireCommitted, wireError } from "../client/protocol.ts";
+import { socketAddress, socketFile } from "../host/socket-path.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_BLOCK_STREAMS, MAX_CLIENTS, REQUEST_LIMIT_MS } from "../model/limits.ts";
-import { native } from "../ring/binding.ts";
-import { sendBlocks } from "./block-stream.ts";
+import { native } from "../native/binding.ts";
 import { readBody } from "./body.ts";
-import { statusOf, type WireCommitted, wireError } from "./protocol.ts";
 import { ROUTES, type Service } from "./routes.ts";
-import { socketAddress, socketFile } from "./socket-path.ts";
 
 const COMMITTED = /^\/v1\/apps\/([^/]+)\/committed$/;
 const BLOCK = /^\/v1\/apps\/([^/]+)\/blocks\/(\d{1,16})$/;

@@ -4,11 +4,13 @@
  * Looked at when a process is registered, while it stands still, and then in turn, a bounded number at a time: a task that comes and leaves
  * between two looks is not seen, its parents are.
  */
-import type { CollectedProcess, TaskName } from "../engine/collect.ts";
+
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { tasksElsewhere } from "../host/process-end.ts";
+import { startTicksOf } from "../host/process-tree.ts";
+import type { CollectedProcess } from "../model/collector-answers.ts";
 import { TASK_LOOKS } from "../model/limits.ts";
-import { ProcessCgroup } from "../restart/cgroups.ts";
-import { tasksElsewhere } from "../restart/process-end.ts";
-import { startTicksOf } from "../restart/process-tree.ts";
+import type { TaskName } from "../model/stored-process.ts";
 
 interface Life {
   readonly incarnation: number;

@@ -4,8 +4,10 @@
  * Looked at when somebody asks: `run` before the first instruction, a checkpoint, a restart, answers about what was; and between them soon
  * after a process began, then seldom. What is opened and closed again between two looks is not seen.
  */
-import type { Collector } from "../engine/collect.ts";
-import type { FoundChannel } from "../engine/take-unseen.ts";
+
+import type { ProcessInfo, WireUnseen } from "../client/protocol.ts";
+import type { Collector } from "../collect/collect.ts";
+import { channelsAmong } from "../host/look-at-things.ts";
 import {
   UNSEEN_ANSWER_SHARE,
   UNSEEN_FIRST_LOOK_MS,
@@ -13,8 +15,7 @@ import {
   UNSEEN_LOOK_MS,
   UNSEEN_LOOK_SHARE,
 } from "../model/limits.ts";
-import { channelsAmong } from "../restart/look-at-things.ts";
-import type { ProcessInfo, WireUnseen } from "./protocol.ts";
+import type { FoundChannel } from "../model/unseen-channel.ts";
 
 interface Turn {
   /** The lives that were there at the last look. */

@@ -1,6 +1,6 @@
 /** What recorded processes did by userfaultfd, for Prometheus; only where the collector was asked to look. */
 import { Counter, type Registry } from "prom-client";
-import type { UserfaultCounts } from "../ring/event-source.ts";
+import type { UserfaultCounts } from "../model/event-source.ts";
 
 /** `read` is called while the text is made. */
 export function defineUserfaultMetrics(registry: Registry, read: () => UserfaultCounts): void {

@@ -1,7 +1,7 @@
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
 
 /** Where a line stands, for messages. Lines count from 1; 0 stands for "not from a file". */
-export interface Place {
+export interface InputPlace {
   readonly file: string;
   readonly line: number;
 }
@@ -11,7 +11,7 @@ const ADVICE = "Nothing was imported. Correct the line; the format is described 
 
 /** Bad input by file, line and field; `field` is absent where the line as a whole is wrong. */
 export function badInput(
-  place: Place,
+  place: InputPlace,
   field: string | undefined,
   what: string,
   code: ErrorCode = "RL_BAD_INPUT",

@@ -1,7 +1,7 @@
 /** Single fields of an event line: each function returns a value that holds its invariant, or throws RL_BAD_INPUT. */
 import type { Cut, PageName, PageVersion } from "../model/event.ts";
 import { MAX_CHANNEL_NAME_BYTES, MAX_PROCESS_NAME_BYTES } from "../model/limits.ts";
-import { badInput, type Place, quoted } from "./interchange-error.ts";
+import { badInput, type InputPlace, quoted } from "./interchange-error.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -12,13 +12,13 @@ export function isObject(value: unknown): value is JsonObject {
 }
 
 /** Own fields only: a line can't inherit what it does not say. */
-export function fieldOf(line: JsonObject, field: string, place: Place): unknown {
+export function fieldOf(line: JsonObject, field: string, place: InputPlace): unknown {
   if (!Object.hasOwn(line, field)) throw badInput(place, field, "is missing");
   return line[field];
 }
 
 /** A non-empty string that UTF-8 can hold, within `maxBytes`. */
-function nameField(line: JsonObject, field: string, maxBytes: number, place: Place): string {
+function nameField(line: JsonObject, field: string, maxBytes: number, place: InputPlace): string {
   const value = fieldOf(line, field, place);
   if (typeof value !== "string" || value === "")
     throw badInput(place, field, `must be a non-empty string, is ${quoted(value)}`);
@@ -26,19 +26,19 @@ function nameField(line: JsonObject, field: string, maxBytes: number, place: Pla
   return value;
 }
 
-export function processField(line: JsonObject, place: Place): string {
+export function processField(line: JsonObject, place: InputPlace): string {
   return nameField(line, "process", MAX_PROCESS_NAME_BYTES, place);
 }
 
-export function channelField(line: JsonObject, place: Place): string {
+export function channelField(line: JsonObject, place: InputPlace): string {
   return nameField(line, "channel", MAX_CHANNEL_NAME_BYTES, place);
 }
 
-export function reasonField(line: JsonObject, place: Place): string {
+export function reasonField(line: JsonObject, place: InputPlace): string {
   return nameField(line, "reason", MAX_CHANNEL_NAME_BYTES, place);
 }
 
-function checkName(name: string, field: string, maxBytes: number, place: Place): void {
+function checkName(name: string, field: string, maxBytes: number, place: InputPlace): void {
   // A UTF-16 unit makes at most 3 bytes: short names need no counting.
   if (name.length * 3 > maxBytes && Buffer.byteLength(name) > maxBytes)
     throw badInput(place, field, `is longer than ${maxBytes} bytes in UTF-8: ${quoted(name)}`);
@@ -47,11 +47,11 @@ function checkName(name: string, field: string, maxBytes: number, place: Place):
 }
 
 /** An integer least ≤ n ≤ 2^53-1. */
-export function integerField(line: JsonObject, field: string, least: number, place: Place): number {
+export function integerField(line: JsonObject, field: string, least: number, place: InputPlace): number {
   return checkedInteger(fieldOf(line, field, place), field, least, place);
 }
 
-function checkedInteger(value: unknown, field: string, least: number, place: Place): number {
+function checkedInteger(value: unknown, field: string, least: number, place: InputPlace): number {
   if (!Number.isSafeInteger(value) || (value as number) < least)
     throw badInput(place, field, `must be an integer from ${least} to 2^53-1, is ${quoted(value)}`);
   return (value as number) + 0; // -0 becomes 0
@@ -62,7 +62,7 @@ export function wordField<T extends string>(
   line: JsonObject,
   field: string,
   words: readonly T[],
-  place: Place,
+  place: InputPlace,
 ): T {
   const value = fieldOf(line, field, place);
   if (!words.includes(value as T))
@@ -71,7 +71,7 @@ export function wordField<T extends string>(
 }
 
 /** A page's name: a non-empty string or an integer. */
-export function pageField(line: JsonObject, place: Place): PageName {
+export function pageField(line: JsonObject, place: InputPlace): PageName {
   const value = fieldOf(line, "page", place);
   if (typeof value === "string") return nameField(line, "page", MAX_CHANNEL_NAME_BYTES, place);
   if (Number.isSafeInteger(value)) return (value as number) + 0;
@@ -110,7 +110,7 @@ function isName(value: unknown, maxBytes: number): value is string {
   );
 }
 
-export function optionalString(line: JsonObject, field: string, place: Place): string | undefined {
+export function optionalString(line: JsonObject, field: string, place: InputPlace): string | undefined {
   if (!Object.hasOwn(line, field)) return undefined;
   const value = line[field];
   if (typeof value !== "string") throw badInput(place, field, `must be a string, is ${quoted(value)}`);
@@ -118,14 +118,19 @@ export function optionalString(line: JsonObject, field: string, place: Place): s
   return value;
 }
 
-export function optionalBoolean(line: JsonObject, field: string, otherwise: boolean, place: Place): boolean {
+export function optionalBoolean(
+  line: JsonObject,
+  field: string,
+  otherwise: boolean,
+  place: InputPlace,
+): boolean {
   if (!Object.hasOwn(line, field)) return otherwise;
   const value = line[field];
   if (typeof value !== "boolean") throw badInput(place, field, `must be true or false, is ${quoted(value)}`);
   return value;
 }
 
-export function optionalNumber(line: JsonObject, field: string, place: Place): number | undefined {
+export function optionalNumber(line: JsonObject, field: string, place: InputPlace): number | undefined {
   if (!Object.hasOwn(line, field)) return undefined;
   const value = line[field];
   if (typeof value !== "number" || !Number.isFinite(value))
@@ -134,7 +139,7 @@ export function optionalNumber(line: JsonObject, field: string, place: Place): n
 }
 
 /** `cut`: maps of channel → offset; one that is not there is empty, but for `seen`. */
-export function optionalCut(line: JsonObject, place: Place): Cut | undefined {
+export function optionalCut(line: JsonObject, place: InputPlace): Cut | undefined {
   if (!Object.hasOwn(line, "cut")) return undefined;
   const cut = line["cut"];
   if (!isObject(cut)) throw badInput(place, "cut", `must be an object, is ${quoted(cut)}`);
@@ -152,7 +157,7 @@ export function optionalCut(line: JsonObject, place: Place): Cut | undefined {
 function offsets(
   cut: JsonObject,
   side: "sent" | "received" | "seen",
-  place: Place,
+  place: InputPlace,
 ): ReadonlyMap<string, number> {
   if (!Object.hasOwn(cut, side)) return new Map();
   const field = `cut.${side}`;

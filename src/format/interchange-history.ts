@@ -6,7 +6,7 @@
  * no more than the checkpoints did.
  */
 import type { CheckpointEvent, Event, RollbackEvent } from "../model/event.ts";
-import { badInput, type Place, quoted } from "./interchange-error.ts";
+import { badInput, type InputPlace, quoted } from "./interchange-error.ts";
 
 interface History {
   readonly process: string;
@@ -25,7 +25,7 @@ interface ChannelEnds {
 
 interface End {
   readonly history: History;
-  readonly place: Place;
+  readonly place: InputPlace;
 }
 
 export class HistoryCheck {
@@ -45,7 +45,7 @@ export class HistoryCheck {
   }
 
   /** Takes one event. Throws RL_BAD_INPUT or RL_CONTRADICTION; what was taken before still stands. */
-  add(event: Event, place: Place): void {
+  add(event: Event, place: InputPlace): void {
     const history = this.#history(event.process);
     switch (event.type) {
       case "send":
@@ -87,7 +87,7 @@ export class HistoryCheck {
     return history;
   }
 
-  #checkpoint(history: History, event: CheckpointEvent, place: Place): void {
+  #checkpoint(history: History, event: CheckpointEvent, place: InputPlace): void {
     const newest = history.checkpoints.at(-1) ?? 0;
     if (event.checkpoint <= newest)
       throw badInput(
@@ -114,7 +114,7 @@ export class HistoryCheck {
     return ends;
   }
 
-  #outside(history: History, channel: string, place: Place): void {
+  #outside(history: History, channel: string, place: InputPlace): void {
     const ends = this.#ends(channel);
     for (const holder of [ends.outside, ends.send, ends.receive])
       if (holder !== undefined && holder.history !== history) {
@@ -131,7 +131,7 @@ export class HistoryCheck {
     side: "send" | "receive",
     begin: number,
     end: number,
-    place: Place,
+    place: InputPlace,
   ): void {
     if (begin === end) return;
     const ends = this.#ends(channel);
@@ -147,7 +147,7 @@ export class HistoryCheck {
 }
 
 /** Two processes at a channel that is outside for one of them. */
-function notOutside(place: Place, here: string, other: End, there: string): Error {
+function notOutside(place: InputPlace, here: string, other: End, there: string): Error {
   const { file, line } = other.place;
   const at = line === 0 ? file : `${file}, line ${line}`;
   return badInput(
@@ -165,7 +165,7 @@ function secondEnd(
   side: "send" | "receive",
   begin: number,
   end: number,
-  place: Place,
+  place: InputPlace,
 ): Error {
   const first = holder.place.line === 0 ? holder.place.file : `line ${holder.place.line}`;
   return badInput(
@@ -177,7 +177,7 @@ function secondEnd(
   );
 }
 
-function rollBack(history: History, event: RollbackEvent, place: Place): void {
+function rollBack(history: History, event: RollbackEvent, place: InputPlace): void {
   const { checkpoints, gapAfter } = history;
   while ((checkpoints.at(-1) ?? 0) > event.checkpoint) checkpoints.pop();
   const base = checkpoints.at(-1) ?? 0;

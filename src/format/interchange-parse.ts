@@ -1,6 +1,6 @@
 /** One line of an events file → one `Event`. Every row of the table in interchange.md is one function here. */
 import type { Event, PageVersion } from "../model/event.ts";
-import { badInput, type Place, quoted, shortened } from "./interchange-error.ts";
+import { badInput, type InputPlace, quoted, shortened } from "./interchange-error.ts";
 import {
   channelField,
   fieldOf,
@@ -20,7 +20,7 @@ import {
 } from "./interchange-fields.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-type Reader = (line: JsonObject, process: string, place: Place) => Mutable<Event>;
+type Reader = (line: JsonObject, process: string, place: InputPlace) => Mutable<Event>;
 
 const ROLES = ["source", "destination"] as const;
 const ACCESSES = ["read", "write"] as const;
@@ -46,7 +46,7 @@ const READERS = new Map<unknown, Reader>([
 ]);
 
 /** Throws RL_BAD_INPUT that names file, line and field. Unknown fields are ignored. */
-export function parseEvent(text: string, place: Place): Event {
+export function parseEvent(text: string, place: InputPlace): Event {
   const line = parseObject(text, place);
   const type = fieldOf(line, "type", place);
   const reader = READERS.get(type);
@@ -59,7 +59,7 @@ export function parseEvent(text: string, place: Place): Event {
   return event;
 }
 
-function parseObject(text: string, place: Place): JsonObject {
+function parseObject(text: string, place: InputPlace): JsonObject {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -70,7 +70,7 @@ function parseObject(text: string, place: Place): JsonObject {
   return value;
 }
 
-function range(line: JsonObject, place: Place): { channel: string; begin: number; end: number } {
+function range(line: JsonObject, place: InputPlace): { channel: string; begin: number; end: number } {
   const channel = channelField(line, place);
   const begin = integerField(line, "begin", 0, place);
   const end = integerField(line, "end", 0, place);
@@ -78,12 +78,12 @@ function range(line: JsonObject, place: Place): { channel: string; begin: number
   return { channel, begin, end };
 }
 
-function pageFault(line: JsonObject, process: string, place: Place): Mutable<Event> {
+function pageFault(line: JsonObject, process: string, place: InputPlace): Mutable<Event> {
   const page = pageField(line, place);
   return { type: "page-fault", process, page, access: wordField(line, "access", ACCESSES, place) };
 }
 
-function pageMove(line: JsonObject, place: Place) {
+function pageMove(line: JsonObject, place: InputPlace) {
   const page = pageField(line, place);
   const role = wordField(line, "role", ROLES, place);
   return { page, role, ...range(line, place), ...pageVersion(line) };
@@ -96,7 +96,7 @@ function grant(line: JsonObject): PageVersion {
   return { ...(page === undefined ? {} : { page }), ...pageVersion(line) };
 }
 
-function checkpoint(line: JsonObject, process: string, place: Place): Mutable<Event> {
+function checkpoint(line: JsonObject, process: string, place: InputPlace): Mutable<Event> {
   const index = integerField(line, "checkpoint", 1, place);
   const usable = optionalBoolean(line, "usable", true, place);
   const image = optionalString(line, "image", place);
@@ -111,7 +111,7 @@ function checkpoint(line: JsonObject, process: string, place: Place): Mutable<Ev
   };
 }
 
-function gap(line: JsonObject, process: string, place: Place): Mutable<Event> {
+function gap(line: JsonObject, process: string, place: InputPlace): Mutable<Event> {
   return {
     type: "gap",
     process,
@@ -120,6 +120,6 @@ function gap(line: JsonObject, process: string, place: Place): Mutable<Event> {
   };
 }
 
-function rollback(line: JsonObject, process: string, place: Place): Mutable<Event> {
+function rollback(line: JsonObject, process: string, place: InputPlace): Mutable<Event> {
   return { type: "rollback", process, checkpoint: integerField(line, "checkpoint", 0, place) };
 }

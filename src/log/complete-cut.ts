@@ -34,7 +34,7 @@ export function isUnit(channel: string): boolean {
   return UNIT.test(channel);
 }
 
-/** The other direction of a captured channel (engine/channel-names.ts). */
+/** The other direction of a captured channel (model/channel-names.ts). */
 export function reverseChannel(channel: string): string {
   const at = channel.lastIndexOf(":") + 1;
   const [sender, receiver] = channel.slice(at).split("-");

@@ -2,7 +2,7 @@
 import { COMMIT_KEY, chainOf, isBlockKey, isStateKey } from "../format/log-key.ts";
 
 /** Part of a source, which is a table or a WAL of the segment. */
-export interface Place {
+export interface ValuePlace {
   readonly source: number;
   readonly at: number;
   readonly length: number;
@@ -18,10 +18,10 @@ export class EntryIndex {
   /** Chain, sequence, source, offset, length of each block that was added: a segment may hold a quarter million. */
   #blocks: number[] = [];
   #rising = true;
-  readonly #others = new Map<string, { readonly sequence: number; readonly place: Place }>();
+  readonly #others = new Map<string, { readonly sequence: number; readonly place: ValuePlace }>();
 
   /** False for a key that no segment has. In any order: the greatest sequence number of a key counts. */
-  add(key: Buffer, sequence: number, place: Place | undefined): boolean {
+  add(key: Buffer, sequence: number, place: ValuePlace | undefined): boolean {
     const { source, at, length } = place ?? { source: DELETED, at: 0, length: 0 };
     if (isBlockKey(key)) {
       const chain = chainOf(key);
@@ -51,13 +51,13 @@ export class EntryIndex {
     this.#rising = true;
   }
 
-  block(chain: number): Place | undefined {
+  block(chain: number): ValuePlace | undefined {
     const row = this.#firstFrom(chain);
     return this.#blocks[row * WIDTH] === chain ? this.#place(row) : undefined;
   }
 
   /** Blocks [first, last] in order, those that are there. */
-  *blocks(first: number, last: number): Generator<readonly [chain: number, place: Place]> {
+  *blocks(first: number, last: number): Generator<readonly [chain: number, place: ValuePlace]> {
     for (let row = this.#firstFrom(first); row * WIDTH < this.#blocks.length; row += 1) {
       const chain = this.#blocks[row * WIDTH]!;
       if (chain > last) return;
@@ -66,7 +66,7 @@ export class EntryIndex {
     }
   }
 
-  #place(row: number): Place | undefined {
+  #place(row: number): ValuePlace | undefined {
     const cell = (field: number): number => this.#blocks[row * WIDTH + field]!;
     const source = cell(FIELDS.source);
     return source === DELETED ? undefined : { source, at: cell(FIELDS.at), length: cell(FIELDS.length) };
@@ -84,12 +84,12 @@ export class EntryIndex {
   }
 
   /** Commit record, heads or states. */
-  other(key: Uint8Array): Place | undefined {
+  other(key: Uint8Array): ValuePlace | undefined {
     return there(this.#others.get(Buffer.from(key).toString("latin1"))?.place);
   }
 
   /** Heads and states, by key. */
-  *states(): Generator<readonly [key: Uint8Array, place: Place]> {
+  *states(): Generator<readonly [key: Uint8Array, place: ValuePlace]> {
     for (const name of [...this.#others.keys()].sort()) {
       const key = Buffer.from(name, "latin1");
       const place = there(this.#others.get(name)!.place);
@@ -98,6 +98,6 @@ export class EntryIndex {
   }
 }
 
-function there(place: Place | undefined): Place | undefined {
+function there(place: ValuePlace | undefined): ValuePlace | undefined {
   return place?.source === DELETED ? undefined : place;
 }

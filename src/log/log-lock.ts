@@ -7,10 +7,10 @@
 import { constants, existsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { lockHolder } from "../host/reader-lock.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { call, type NativeAddon, native } from "../ring/binding.ts";
-import { lockHolder } from "../ring/reader-lock.ts";
-import { lockPath } from "./log-paths.ts";
+import { call, type NativeAddon, native } from "../native/binding.ts";
+import { lockPath, makeFolder } from "./log-paths.ts";
 
 function addon(): NativeAddon | undefined {
   try {
@@ -70,4 +70,13 @@ export function locked(dir: string, pid: number | undefined, cause?: unknown): R
     "While a collector lives, ask it (`recovery-line` does so by itself); else wait for the other command.",
     cause,
   );
+}
+/**
+ * Holds the collection of one application: nobody else removes images meanwhile. Throws RL_LOCKED.
+ * `dir` is the application's log directory.
+ */
+
+export async function lockCollection(dir: string): Promise<() => void> {
+  await makeFolder(join(dir, "gc"));
+  return lockLog(join(dir, "gc"));
 }

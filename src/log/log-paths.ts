@@ -2,8 +2,8 @@
 import { constants } from "node:fs";
 import { lstat, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolders } from "../host/make-folders.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { makeFolders } from "./make-folders.ts";
 
 export const anchorPath = (dir: string): string => join(dir, "anchor");
 export const lockPath = (dir: string): string => join(dir, "lock");

@@ -3,7 +3,7 @@
  *
  * A process's history up to a checkpoint that no line of any future falls below is collapsed into that checkpoint: its cut names all that
  * the process had sent and received (`covers`), and no mark of a rollback gets before it, so what lies before is one interval that is
- * never undone (the argument of engine/compute-from-cuts.ts, which reads logs in the same way). Positions go on, gaps are counted as
+ * never undone (the argument of compute/compute-from-cuts.ts, which reads logs in the same way). Positions go on, gaps are counted as
  * before. What the process did since, as far as it stands in removed segments, is carried along: its blocks as they are. A closed channel
  * that the cut leaves out (`forgets`) is put back into it from the older cuts, unless both its ends leave it out at the same offset. That a
  * channel is outside holds for ever: the cut names those channels, too, and says so (`Cut.outside`).

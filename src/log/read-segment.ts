@@ -5,12 +5,12 @@
  */
 import { blockKey, COMMIT_KEY } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { EntryIndex, type Place } from "./entry-index.ts";
-import { walkBatches } from "./level-batch.ts";
-import { FolderFiles, type LevelFiles, wholeFile } from "./level-files.ts";
-import { type LevelVersion, readVersion } from "./level-manifest.ts";
-import { readRecords } from "./level-records.ts";
-import { tableName, walkTable } from "./level-tables.ts";
+import { EntryIndex, type ValuePlace } from "./entry-index.ts";
+import { walkBatches } from "./level/level-batch.ts";
+import { FolderFiles, type LevelFiles, wholeFile } from "./level/level-files.ts";
+import { type LevelVersion, readVersion } from "./level/level-manifest.ts";
+import { readRecords } from "./level/level-records.ts";
+import { tableName, walkTable } from "./level/level-tables.ts";
 import { checkSegment, corrupt, diskError } from "./log-paths.ts";
 import type { ReadableSegment } from "./segment.ts";
 
@@ -126,11 +126,11 @@ export class ReadSegment implements ReadableSegment {
   }
 
   /** Memory of its own: readers give it away. */
-  #value(place: Place | undefined): Uint8Array | undefined {
+  #value(place: ValuePlace | undefined): Uint8Array | undefined {
     return place === undefined ? undefined : new Uint8Array(this.#bytes(place));
   }
 
-  #bytes({ source, at, length }: Place): Uint8Array {
+  #bytes({ source, at, length }: ValuePlace): Uint8Array {
     const from = this.#sources[source]!;
     if (typeof from !== "string") return from.subarray(at, at + length);
     const bytes = this.#guarded(() => this.#files.read(from, at, length));
@@ -143,7 +143,7 @@ export class ReadSegment implements ReadableSegment {
   }
 }
 
-type BlockPlace = readonly [chain: number, place: Place];
+type BlockPlace = readonly [chain: number, place: ValuePlace];
 
 /** Neighbours of one source, at least one, together at most READ_AHEAD_BYTES. */
 function* runs(places: Iterable<BlockPlace>): Generator<readonly BlockPlace[]> {

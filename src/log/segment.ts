@@ -3,7 +3,7 @@ import { Level } from "level";
 import { blockKey, COMMIT_KEY, STATE_RANGE } from "../format/log-key.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { LEVEL_CACHE_BYTES, LEVEL_WRITE_BUFFER_BYTES } from "../model/limits.ts";
-import { faultyTable } from "./level-tables.ts";
+import { faultyTable } from "./level/level-tables.ts";
 import { locked } from "./log-lock.ts";
 import { checkSegment, corrupt, diskError, makeFolder } from "./log-paths.ts";
 

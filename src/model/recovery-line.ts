@@ -49,7 +49,7 @@ export interface Witness {
   readonly because: readonly WitnessLink[];
 }
 
-export interface Evidence {
+export interface EvidenceCounts {
   /** Gaps that no later checkpoint with a cut of their process has healed. */
   readonly gaps: number;
   /** Events known to be missing, in healed gaps, too. */
@@ -74,7 +74,7 @@ export interface RecoveryLine {
   readonly lostInputs: readonly OutsideRange[];
   /** Sent to the outside after the process's position: it knows that already. */
   readonly unsayable: readonly OutsideRange[];
-  readonly evidence: Evidence;
+  readonly evidence: EvidenceCounts;
 }
 
 /** How DSM page traffic counts (theory.md, DSM). */

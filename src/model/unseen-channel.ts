@@ -25,3 +25,6 @@ export interface UnseenChannel {
 export function unseenText({ process, pid, reason, what, other, otherPid }: UnseenChannel): string {
   return `${process} (process ${pid}) and ${other} (process ${otherPid}) ${gapReason(reason).together}: ${what}`;
 }
+/** A channel, and the life of its process that was looked at. */
+
+export type FoundChannel = UnseenChannel & { readonly incarnation: number };

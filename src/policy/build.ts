@@ -1,5 +1,6 @@
 /** Policy tree → component: macros expanded, names turned into indices, and what is said checked against where it is said. */
 import { assert } from "../model/assert.ts";
+import type { SourceLine } from "../model/plugged-policy.ts";
 import { checkPolicy } from "./check.ts";
 import {
   type BuiltPolicy,
@@ -8,7 +9,6 @@ import {
   type ComponentState,
   type ConstantType,
   type Instruction,
-  type SourceLine,
   type Term,
 } from "./component.ts";
 import type { Expression } from "./expression.ts";
@@ -24,11 +24,11 @@ import {
   isOfProcess,
   ORDERS,
   PLACES,
-  type Place,
   type ValueType,
   WHO,
   type Where,
   type Who,
+  type WordPlace,
 } from "./vocabulary.ts";
 
 /** Throws RL_BAD_INPUT with the place of what is wrong. */
@@ -55,7 +55,11 @@ class Builder {
   readonly #tree: PolicyTree;
   readonly #facts: FactName[] = [];
   readonly #lines: SourceLine[] = [];
-  readonly #refused: Record<Place, Set<string>> = { live: new Set(), sdk: new Set(), comparison: new Set() };
+  readonly #refused: Record<WordPlace, Set<string>> = {
+    live: new Set(),
+    sdk: new Set(),
+    comparison: new Set(),
+  };
   #terms = 0;
 
   constructor(source: PolicyText, tree: PolicyTree) {
@@ -99,7 +103,7 @@ class Builder {
   }
 
   #refusals(): Component["refused"] {
-    const of = (place: Place): string[] => [...this.#refused[place]].sort();
+    const of = (place: WordPlace): string[] => [...this.#refused[place]].sort();
     return { live: of("live"), sdk: of("sdk"), comparison: of("comparison") };
   }
 

@@ -1,8 +1,9 @@
 /** Policies beside each other over one recording: every policy, order and way of counting delays is one task, for threads where it pays. */
-import { WorkerPool } from "../engine/worker-pool.ts";
-import type { Rules } from "../graph/rollback-model.ts";
+
+import type { Rules } from "../graph/rollback/rollback-model.ts";
+import { WorkerPool } from "../host/worker-pool.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { compiledFile } from "../ring/binding.ts";
+import { compiledFile } from "../native/binding.ts";
 import { type Component, hashOf } from "./component.ts";
 import { type CostModel, METRICS, type Measures, type Metric } from "./measures.ts";
 import { drawOrder, type Recording } from "./recording.ts";

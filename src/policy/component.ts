@@ -4,16 +4,17 @@
  * Where a statement stands in the author's file is kept beside it (`lines`), so that a comment more makes no other component.
  */
 import { createHash } from "node:crypto";
+import type { SourceLine } from "../model/plugged-policy.ts";
 import type {
   EventName,
   FactName,
   FunctionName,
   LogOrder,
   Operator,
-  Place,
   Scope,
   TypeName,
   Who,
+  WordPlace,
 } from "./vocabulary.ts";
 
 /** What a constant was written as; only printing it needs that. */
@@ -70,17 +71,10 @@ export interface Component {
     readonly body: readonly Instruction[];
   }[];
   /** Per place the words that keep the policy from running there; empty: it runs. */
-  readonly refused: Readonly<Record<Place, readonly string[]>>;
+  readonly refused: Readonly<Record<WordPlace, readonly string[]>>;
 }
 
 export const COMPONENT_FORMAT = "recovery-line policy component 1";
-
-export interface SourceLine {
-  readonly line: number;
-  readonly column: number;
-  /** The statement came out of this macro. */
-  readonly macro?: string;
-}
 
 export interface BuiltPolicy {
   readonly component: Component;

@@ -3,11 +3,13 @@
  * below it is collapsed: per process what is still in transit, then one checkpoint that stands for the place the line keeps. Lines of
  * later instants are the same, at the cost of the window instead of the whole history.
  */
-import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
+
+import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
 import type { CheckpointEvent, Event, ReceiveEvent, SendEvent, StableEvent } from "../model/event.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 
 type Range = readonly [begin: number, end: number];
-export type Row = SendEvent | ReceiveEvent | CheckpointEvent | StableEvent;
+export type WindowRow = SendEvent | ReceiveEvent | CheckpointEvent | StableEvent;
 
 /** Rows dropped at once must be at least so many, and half of the window. */
 export const LEAST_DROPPED = 1024;
@@ -21,7 +23,7 @@ export class EvidenceWindow {
   readonly #isStable: Uint8Array;
   /** Newest checkpoint below the window. */
   readonly #checkpoints: Uint32Array;
-  readonly #rows: Row[][];
+  readonly #rows: WindowRow[][];
   /** Per channel: sent and not received below the window, by its sender. */
   readonly #inTransit = new Map<string, { readonly sender: number; readonly ranges: readonly Range[] }>();
 
@@ -44,13 +46,13 @@ export class EvidenceWindow {
     return builder;
   }
 
-  add(p: number, row: Row): void {
-    (this.#rows[p] as Row[]).push(row);
+  add(p: number, row: WindowRow): void {
+    (this.#rows[p] as WindowRow[]).push(row);
     this.#tell(row);
   }
 
   /** Checkpoints are numbered one higher than in the history: the one that stands for all below may stand for its start. */
-  #tell(row: Row): void {
+  #tell(row: WindowRow): void {
     this.#builder.addEvent(row.type === "checkpoint" ? { ...row, checkpoint: row.checkpoint + 1 } : row);
   }
 
@@ -83,7 +85,7 @@ export class EvidenceWindow {
     for (const [channel, { sender, ranges }] of this.#inTransit)
       sent.set(channel, { sender, ranges: [...ranges] });
     kept.forEach((position, p) => {
-      const rows = this.#rows[p] as Row[];
+      const rows = this.#rows[p] as WindowRow[];
       for (const row of rows.splice(0, position - (this.#base[p] as number))) {
         if (row.type === "send") {
           const of = sent.get(row.channel) ?? { sender: p, ranges: [] };

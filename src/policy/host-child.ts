@@ -3,8 +3,9 @@
  * environment; its code came over a pipe. Whatever is wrong ends it: the host sees that and acts.
  */
 import { Socket } from "node:net";
-import type { Request, WireAction, WireNumber } from "./host-protocol.ts";
-import { type Action, type PolicyState, Program, type Runnable } from "./program.ts";
+import type { WireNumber } from "../model/plugged-policy.ts";
+import type { Request, WireAction } from "./host-protocol.ts";
+import { type PolicyAction, type PolicyState, Program, type Runnable } from "./program.ts";
 
 /** Compiled programs that are kept, count: one a set of parameters. */
 const MAX_PROGRAMS = 64;
@@ -13,7 +14,7 @@ const wire = (value: number): WireNumber => (Number.isFinite(value) ? value : va
 const value = (text: WireNumber): number =>
   typeof text === "number" ? text : text === "inf" ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
 
-function wireAction(action: Action): WireAction {
+function wireAction(action: PolicyAction): WireAction {
   if (action.do === "tell") return [action.id, wire(action.value)];
   if (action.do === "synchronize") return [action.id, wire(action.within), action.body.map(wireAction)];
   return [action.id];

@@ -13,7 +13,7 @@ import {
   POLICY_START_LIMIT_MS,
   POLICY_WALL_LIMIT_MS,
 } from "../model/limits.ts";
-import { compiledFile } from "../ring/binding.ts";
+import { compiledFile } from "../native/binding.ts";
 import type { Component } from "./component.ts";
 import {
   type Answer,

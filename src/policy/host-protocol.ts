@@ -10,14 +10,14 @@
  * so that an answer can ask for nothing else. JSON has no ∞: it is "inf" or "-inf". The process keeps nothing between events but compiled terms:
  * a new one goes on with the state that the host has.
  */
+import type { WireNumber } from "../model/plugged-policy.ts";
 import type { Component, Instruction } from "./component.ts";
-import type { Action } from "./program.ts";
+import type { PolicyAction } from "./program.ts";
 import type { EventName, Scope } from "./vocabulary.ts";
 
 /** Longest line either way, in bytes: 4096 processes with 256 states each fit not, and then the request is refused. */
 export const MAX_LINE_BYTES = 4 * 1024 * 1024;
 
-export type WireNumber = number | "inf" | "-inf";
 export type WireAction =
   | readonly [number]
   | readonly [number, WireNumber]
@@ -35,7 +35,7 @@ export interface Request {
 export interface Answer {
   readonly sequence: number;
   readonly epoch: number;
-  readonly rows: readonly { readonly actions: readonly Action[]; readonly state: Float64Array }[];
+  readonly rows: readonly { readonly actions: readonly PolicyAction[]; readonly state: Float64Array }[];
 }
 
 /** The process said what it must not say. */
@@ -144,7 +144,7 @@ function stateOf(value: unknown, { states }: Component): Float64Array {
 }
 
 /** Each instruction acts at most once a row: there are no loops. */
-function actionsOf(value: unknown, known: ReadonlyMap<number, Instruction>): Action[] {
+function actionsOf(value: unknown, known: ReadonlyMap<number, Instruction>): PolicyAction[] {
   if (!Array.isArray(value)) throw new BadAnswer("actions are no list");
   let last = -1;
   return value.map((one: unknown) => {
@@ -156,7 +156,7 @@ function actionsOf(value: unknown, known: ReadonlyMap<number, Instruction>): Act
   });
 }
 
-function actionOf(wire: readonly unknown[], instruction: Instruction): Action {
+function actionOf(wire: readonly unknown[], instruction: Instruction): PolicyAction {
   const length = (count: number): void => {
     if (wire.length !== count) throw new BadAnswer(`action ${instruction.id} has ${wire.length} parts`);
   };

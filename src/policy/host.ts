@@ -11,7 +11,7 @@ import { MAX_POLICY_PROCESSES } from "../model/limits.ts";
 import { type Component, hashOf } from "./component.ts";
 import { PolicyFault, PolicyProcess, type ProcessFault } from "./host-process.ts";
 import { type Request, toWire } from "./host-protocol.ts";
-import { type Action, Program } from "./program.ts";
+import { type PolicyAction, Program } from "./program.ts";
 import type { EventName, Scope } from "./vocabulary.ts";
 
 export type ExitReason = ProcessFault | "budget" | "stall" | "unplugged" | "replaced";
@@ -158,7 +158,7 @@ export interface FactRow {
 
 export interface Asked {
   readonly process: string;
-  readonly action: Action;
+  readonly action: PolicyAction;
   /** Of the policy that asked; what comes with an older one is dropped. */
   readonly epoch: number;
 }

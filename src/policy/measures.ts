@@ -1,9 +1,9 @@
 /** What a policy is judged by: every single failure at many instants, computed by the engine. */
-import { FailureIndex } from "../graph/failure-index.ts";
-import { obsoleteCheckpoints } from "../graph/obsolete.ts";
-import { NOTHING_UNDONE } from "../graph/propagate-rollback.ts";
-import { type RollbackModel, type Rules, rollbackModel } from "../graph/rollback-model.ts";
-import { uselessCheckpoints } from "../graph/zigzag.ts";
+import { FailureIndex } from "../graph/questions/failure-index.ts";
+import { obsoleteCheckpoints } from "../graph/questions/obsolete.ts";
+import { uselessCheckpoints } from "../graph/questions/zigzag.ts";
+import { NOTHING_UNDONE } from "../graph/rollback/propagate-rollback.ts";
+import { type RollbackModel, type Rules, rollbackModel } from "../graph/rollback/rollback-model.ts";
 import { MAX_COLLECT_STEPS } from "../model/limits.ts";
 import type { ReplayEvidence } from "./replay-evidence.ts";
 

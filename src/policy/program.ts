@@ -9,13 +9,13 @@ import type { Component, Instruction, Term } from "./component.ts";
 import type { EventName, LogOrder, Scope, Who } from "./vocabulary.ts";
 
 /** What a policy asks for. `id`: the instruction that did; seconds, bytes. */
-export type Action = { readonly id: number } & (
+export type PolicyAction = { readonly id: number } & (
   | { readonly do: "checkpoint"; readonly who: Who; readonly forced: boolean }
   | {
       readonly do: "synchronize";
       readonly who: Who;
       readonly within: number;
-      readonly body: readonly Action[];
+      readonly body: readonly PolicyAction[];
     }
   | { readonly do: "restart" | "roll-back"; readonly who: Who }
   | { readonly do: "log"; readonly payload: boolean; readonly order: LogOrder }
@@ -27,8 +27,8 @@ export type Action = { readonly id: number } & (
 /** One value a state, in the component's order; booleans are 0 and 1. */
 export type PolicyState = Float64Array;
 
-export interface Step {
-  readonly actions: readonly Action[];
+export interface PolicyStep {
+  readonly actions: readonly PolicyAction[];
   /** The one that was given, where nothing was set. */
   readonly state: PolicyState;
 }
@@ -40,7 +40,7 @@ interface Run {
   facts: Facts;
   state: PolicyState;
   isOwn: boolean;
-  actions: Action[];
+  actions: PolicyAction[];
 }
 type Evaluate = (run: Run) => number;
 type Perform = (run: Run) => void;
@@ -84,7 +84,7 @@ export class Program {
   }
 
   /** What the policy does about an event. `state` is not changed. */
-  step(event: EventName, each: Scope, facts: Facts, state: PolicyState): Step {
+  step(event: EventName, each: Scope, facts: Facts, state: PolicyState): PolicyStep {
     const handler = this.#handlers.get(`${event} ${each}`);
     if (handler === undefined) return { actions: [], state };
     const run = this.#run;

@@ -4,7 +4,7 @@
  * bring their own. Bytes that were looked at count as received at the first look: who has seen them depends on their sender.
  */
 import { EVENT_KIND, type EventColumns } from "../format/event-columns.ts";
-import { Float64List, Uint32List } from "../graph/growable.ts";
+import { Float64List, Uint32List } from "../graph/evidence/growable.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_COMPARED_PROCESSES } from "../model/limits.ts";

@@ -3,10 +3,12 @@
  * Undoing any line of an interval undoes all of it, so joining changes no line (reduced-lines.ts); with message logs every line is a
  * place to go back to, and then nothing is joined.
  */
-import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
-import { Float64List, Uint32List } from "../graph/growable.ts";
+
+import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
+import { Float64List, Uint32List } from "../graph/evidence/growable.ts";
 import type { Event } from "../model/event.ts";
-import { EvidenceWindow, type Row } from "./evidence-window.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
+import { EvidenceWindow, type WindowRow } from "./evidence-window.ts";
 import { type Recording, SEND } from "./recording.ts";
 
 export class ReplayEvidence {
@@ -76,13 +78,13 @@ export class ReplayEvidence {
     this.#begin[at] = -1;
   }
 
-  #event(p: number, at: number, begin: number, end: number): Row {
+  #event(p: number, at: number, begin: number, end: number): WindowRow {
     const { processes, channels } = this.#recording;
     const type = at % 2 === 0 ? "send" : "receive";
     return { type, process: processes[p] as string, channel: channels[at >>> 1] as string, begin, end };
   }
 
-  #add(p: number, event: Row, clock: number): void {
+  #add(p: number, event: WindowRow, clock: number): void {
     this.#builder.addEvent(event);
     this.window.add(p, event);
     (this.#lineClock[p] as Float64List).push(clock);
@@ -92,7 +94,7 @@ export class ReplayEvidence {
     this.flush(p, clock);
     const lines = this.#checkpointLine[p] as Uint32List;
     const process = this.#recording.processes[p] as string;
-    const event: Row = { type: "checkpoint", process, checkpoint: lines.length + 1, usable: true };
+    const event: WindowRow = { type: "checkpoint", process, checkpoint: lines.length + 1, usable: true };
     this.#observe?.(event);
     this.#add(p, event, clock);
     lines.push((this.#lineClock[p] as Float64List).length);
@@ -101,7 +103,7 @@ export class ReplayEvidence {
 
   /** All that the process has done is in its message log. */
   stable(p: number, clock: number): void {
-    const event: Row = { type: "stable", process: this.#recording.processes[p] as string };
+    const event: WindowRow = { type: "stable", process: this.#recording.processes[p] as string };
     this.#observe?.(event);
     this.#add(p, event, clock);
   }

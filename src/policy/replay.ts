@@ -3,13 +3,13 @@
  * its checkpoints inserted. *Frozen*: clocks stay as recorded. *Pushed*: a checkpoint delays its process, and the delay goes along with
  * every message, without any slack to take it up.
  */
-import type { Rules } from "../graph/rollback-model.ts";
+import type { Rules } from "../graph/rollback/rollback-model.ts";
 import type { Event } from "../model/event.ts";
 import type { Component, Instruction, Term } from "./component.ts";
 import { LEAST_DROPPED } from "./evidence-window.ts";
 import { type CostModel, Measurer, type Measures } from "./measures.ts";
 import { Piggyback } from "./piggyback.ts";
-import { type Action, Program } from "./program.ts";
+import { type PolicyAction, Program } from "./program.ts";
 import { OTHER, RECEIVE, type Recording, SEND } from "./recording.ts";
 import { ReplayEvidence } from "./replay-evidence.ts";
 import type { EventName, FactName, LogOrder, Scope, Who } from "./vocabulary.ts";
@@ -330,7 +330,7 @@ class Replay {
     for (const index of this.#nodeStates) node[index] = state[index] as number;
   }
 
-  #act(action: Action, p: number): void {
+  #act(action: PolicyAction, p: number): void {
     switch (action.do) {
       case "checkpoint":
         for (const q of this.#members(action.who, p)) this.#checkpoint(q, action.forced);

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
-import { packageRoot } from "../ring/binding.ts";
+import { packageRoot } from "../native/binding.ts";
 import { buildPolicy } from "./build.ts";
 import type { BuiltPolicy } from "./component.ts";
 import { nearestWord } from "./nearest-word.ts";

@@ -8,8 +8,8 @@
 /** `yes`: works there · `never`: does not come about there, and nothing rests on it · `no`: a policy that uses it can't run there. */
 export type Support = "yes" | "never" | "no";
 export const PLACES = ["live", "sdk", "comparison"] as const;
-export type Place = (typeof PLACES)[number];
-export type Where = Readonly<Record<Place, Support>>;
+export type WordPlace = (typeof PLACES)[number];
+export type Where = Readonly<Record<WordPlace, Support>>;
 
 export const NAMESPACE = "urn:recovery-line:policy:1";
 

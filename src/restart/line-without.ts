@@ -2,10 +2,11 @@
  * The line as if some checkpoints could not be restored: what they had sent is not to be had any more. Processes that have done nothing
  * yet stand in no log, and are part of it all the same.
  */
-import { computeLine } from "../engine/compute.ts";
-import { addBlock } from "../engine/read-evidence.ts";
+import { computeLine } from "../compute/compute.ts";
 import { decodeBlock } from "../format/block.ts";
-import { type Evidence, EvidenceBuilder } from "../graph/evidence.ts";
+import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
+import { addBlock } from "../logs/read-evidence.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 import type { CheckpointName } from "./plan.ts";
 

@@ -6,18 +6,19 @@
  * connection since that process's checkpoint can't give it back: both count as failed as well, and the line is computed again, until
  * nothing changes.
  */
-import type { StartRecipe } from "../engine/collect.ts";
-import type { CutDetail } from "../engine/collect-cut.ts";
-import { type Evidence, RECEIVER, SENDER } from "../graph/evidence-layout.ts";
+
+import { inheritedPipe, pipeRefused } from "../checkpoint/refuse-copies.ts";
+import { imageSockets } from "../images/criu/criu-sockets.ts";
+import type { StoredTree } from "../images/data/stored-tree.ts";
+import { openImage, type StoredImage } from "../images/image-store.ts";
 import { isUnit, reverseChannel } from "../log/complete-cut.ts";
+import type { CutDetail } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
+import { type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
+import type { StartRecipe } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
-import { imageSockets } from "./criu-sockets.ts";
-import type { StoredTree } from "./data-tree/stored-tree.ts";
-import { openImage, type StoredImage } from "./image-store.ts";
-import { inheritedPipe, pipeRefused } from "./refuse-copies.ts";
 import { type KnownData, refuseMissing } from "./restart-data.ts";
 import {
   type EndedConnections,

@@ -3,15 +3,16 @@
  * are to come back are dead already. One sentence each: what, where, who, what to do.
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
+import { buildIdOf } from "../host/build-id.ts";
+import { isChangedInside, type OpenFile } from "../host/open-files.ts";
+import { programName } from "../host/process-tree.ts";
+import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
+import { strangerAt } from "../images/data/mapped-contents.ts";
+import { shown } from "../images/data/tree-entry.ts";
+import { isBelowAny } from "../images/data/tree-users.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { buildIdOf } from "./build-id.ts";
-import { type ImageParts, type ImagePath, imageParts } from "./criu-files.ts";
-import { shown } from "./data-tree/tree-entry.ts";
-import { isBelowAny } from "./data-tree/tree-users.ts";
-import { mappedOf, strangerAt } from "./mapped-contents.ts";
-import { isChangedInside, type OpenFile } from "./open-files.ts";
 import type { RestartPlan, Target } from "./plan.ts";
-import { programName } from "./process-tree.ts";
+import { mappedOf } from "./restart-data.ts";
 import { connectionObstacles, idObstacle, listenerObstacle, spaceObstacles } from "./system-obstacles.ts";
 
 type Restored = Extract<Target, { action: "restore" }>;

@@ -4,11 +4,13 @@
  * them, so that whatever cuts a restart off, the next call takes them back and begins anew: nothing has run on them in between.
  */
 import { createHash } from "node:crypto";
-import type { ProcessData } from "../engine/collect.ts";
+import { refuseUnfinished, TreeExchange } from "../images/data/exchange-tree.ts";
+import type { MappedFile } from "../images/data/mapped-contents.ts";
+import type { StoredTree } from "../images/data/stored-tree.ts";
+import { refuseForeignWriters, refuseOverlaps } from "../images/data/tree-users.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { refuseUnfinished, TreeExchange } from "./data-tree/exchange-tree.ts";
-import type { StoredTree } from "./data-tree/stored-tree.ts";
-import { refuseForeignWriters, refuseOverlaps } from "./data-tree/tree-users.ts";
+import type { ProcessData } from "../model/stored-process.ts";
+import type { Target } from "./plan.ts";
 
 /** One tree to be put back. */
 export interface DataTarget {
@@ -106,4 +108,11 @@ export async function endExchange(trees: readonly JournalTree[], keep: boolean):
     if (folder !== undefined) kept.push(folder);
   }
   return kept;
+}
+// ---- putting them back
+/** Of a process that comes back from an image. */
+
+export function mappedOf(target: Target): readonly MappedFile[] {
+  if (target.action !== "restore") return [];
+  return (target.image.manifest.driver.notes["mapped"] ?? []) as readonly MappedFile[]; // the manifest's checksum says that they are as we wrote them
 }

@@ -6,10 +6,10 @@
  */
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { ConnectionAddresses } from "../host/port-block.ts";
+import type { ReplacedFile } from "../images/data/mapped-contents.ts";
 import { syncFolder } from "../log/log-paths.ts";
-import type { ReplacedFile } from "./mapped-contents.ts";
 import type { CheckpointName } from "./plan.ts";
-import type { ConnectionAddresses } from "./port-block.ts";
 import type { JournalTree } from "./restart-data.ts";
 
 export type RestartPhase = "killing" | "restoring" | "recording" | "thawing";

@@ -8,35 +8,32 @@
  */
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type {
-  CollectedProcess,
-  CutAnswer,
-  ProcessData,
-  Registration,
-  StartRecipe,
-} from "../engine/collect.ts";
-import { lockCollection } from "../engine/collect-images.ts";
+import { startTrees } from "../checkpoint/process-data.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
+import { openConnections, stillThere } from "../host/open-connections.ts";
+import { blockForRestart, type ConnectionAddresses, unblockRestart } from "../host/port-block.ts";
+import { letGoUntilReady, startOrder } from "../host/readiness.ts";
+import { endConnections, endsConnections, endTimeWait, resetConnections } from "../host/time-wait.ts";
+import { putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "../images/data/mapped-contents.ts";
+import type { CheckpointDriver } from "../images/driver.ts";
+import { HookDriver } from "../images/hook/driver-hook.ts";
+import { lockCollection } from "../log/log-lock.ts";
+import type { CollectedProcess, CutAnswer, Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
+import type { CutEntry } from "../model/event-source.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
-import { native } from "../ring/binding.ts";
-import type { CutEntry } from "../ring/event-source.ts";
-import { ProcessCgroup } from "./cgroups.ts";
-import type { CheckpointDriver } from "./driver.ts";
-import { HookDriver } from "./driver-hook.ts";
-import { holdCgroup, standsStill, whileFrozen } from "./freeze.ts";
-import { mappedOf, putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "./mapped-contents.ts";
-import { openConnections, stillThere } from "./open-connections.ts";
+import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
+import { native } from "../native/binding.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import { blockForRestart, type ConnectionAddresses, unblockRestart } from "./port-block.ts";
 import { type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
-import { startTrees } from "./process-data.ts";
-import { letGoUntilReady, startOrder } from "./readiness.ts";
 import {
   checkData,
   type DataTarget,
   endExchange,
   type JournalTree,
+  mappedOf,
   moveIn,
   stageData,
   takeBack,
@@ -49,7 +46,6 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
-import { endConnections, endsConnections, endTimeWait, resetConnections } from "./time-wait.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {

@@ -9,13 +9,18 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { ProcessCgroup } from "./cgroups.ts";
-import type { DriverCheck } from "./driver.ts";
-import { HookDriver } from "./driver-hook.ts";
-import { standsStill, whileFrozen } from "./freeze.ts";
-import { blockForRestart, type ConnectionAddresses, unblockRestart, whileBlocked } from "./port-block.ts";
-import { NO_IO_URING, startHelper } from "./start-helper.ts";
-import { endTimeWait } from "./time-wait.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { standsStill, whileFrozen } from "../host/freeze.ts";
+import {
+  blockForRestart,
+  type ConnectionAddresses,
+  unblockRestart,
+  whileBlocked,
+} from "../host/port-block.ts";
+import { NO_IO_URING, startHelper } from "../host/start-helper.ts";
+import { endTimeWait } from "../host/time-wait.ts";
+import type { DriverCheck } from "../images/driver.ts";
+import { HookDriver } from "../images/hook/driver-hook.ts";
 
 const LIMIT_MS = 10_000;
 /** What is blocked must not arrive within this time, in ms; over the loopback device anything else takes less than one. */

@@ -2,12 +2,12 @@
 import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { dirname } from "node:path";
-import type { ImageListener } from "./criu-files.ts";
-import type { Address } from "./criu-sockets.ts";
-import { bytesIn } from "./data-tree/save-tree.ts";
-import { holderOfConnection, listenersHere } from "./open-connections.ts";
+import type { EndAddress } from "../host/open-connections.ts";
+import { holderOfConnection, listenersHere } from "../host/open-connections.ts";
+import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
+import type { ImageListener } from "../images/criu/criu-files.ts";
+import { bytesIn } from "../images/data/save-tree.ts";
 import type { RestartPlan, Target } from "./plan.ts";
-import { holderOf, programName, waiterFor } from "./process-tree.ts";
 
 /** `gone` everywhere: tasks that are dead before anything comes back. */
 export function listenerObstacle(listener: ImageListener, gone: ReadonlySet<number>): string[] {
@@ -59,7 +59,7 @@ export function connectionObstacles(
 }
 
 /** The whole of 127.0.0.0/8 is the loopback device's; what is in IPv6's form of IPv4 is that address. */
-function isOwnAddress({ address, v6 }: Address): boolean {
+function isOwnAddress({ address, v6 }: EndAddress): boolean {
   const plain = v6 ? mappedV4(address) : address;
   if (plain === undefined) return v6Here().has(address);
   return plain.startsWith("127.") || addressesHere().some((one) => one.address === plain);

@@ -5,14 +5,15 @@
  * [what the receiver took, what the sender sent), the receiver's queue is emptied; what it held stands in the sender's queue. So the
  * kernels agree, whenever each of the two images was taken. Bytes are looked for in both images' queues, then in the payload log.
  */
-import type { CutDetail } from "../engine/collect-cut.ts";
+
 import { RingFlag } from "../format/ring-layout.ts";
+import { type ImageSocket, isEstablished } from "../images/criu/criu-sockets.ts";
+import { withQueues } from "../images/criu/criu-tcp-image.ts";
 import { isUnit } from "../log/complete-cut.ts";
+import type { CutDetail } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { CutEntry } from "../model/event-source.ts";
 import type { InTransitRange } from "../model/recovery-line.ts";
-import type { CutEntry } from "../ring/event-source.ts";
-import { type ImageSocket, isEstablished } from "./criu-sockets.ts";
-import { withQueues } from "./criu-tcp-image.ts";
 
 /** Where bytes come from that no image holds: the payload log (payload-store.ts). */
 export interface PayloadSource {
@@ -53,11 +54,11 @@ export interface EndPlan extends RestoredEnd {
   readonly announcement: CutEntry;
 }
 
-export type Place = "sender's image" | "receiver's image" | "payload log" | "not needed" | "nowhere";
+export type BytesPlace = "sender's image" | "receiver's image" | "payload log" | "not needed" | "nowhere";
 
 export interface PlacedRange extends Omit<InTransitRange, "to"> {
   readonly to: string | null;
-  readonly place: Place;
+  readonly place: BytesPlace;
   /** Why, one sentence; for what is nowhere or not needed. */
   readonly why?: string;
 }
@@ -296,7 +297,7 @@ class Planner {
     sender: { process: string; entry: CutDetail },
     receiver: { process: string; entry: CutDetail },
     end: number,
-    place: Place,
+    place: BytesPlace,
     why?: string,
   ): void {
     const channel = sender.entry.sends;
@@ -332,7 +333,7 @@ class Planner {
   #restOf(
     { channel, from, to: known, end }: InTransitRange,
     continues: ReadonlySet<string>,
-  ): { place: Place; why?: string } {
+  ): { place: BytesPlace; why?: string } {
     const to = known ?? this.#ended.receiverOf(channel) ?? null;
     const receiver = this.#closedReceiver(channel);
     const live = this.#byReceives.get(channel);

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { open, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
-export type State = Uint8Array | JsonValue;
+export type SavedState = Uint8Array | JsonValue;
 export type JsonValue =
   | null
   | boolean
@@ -22,7 +22,7 @@ export function checkpointFile(index: number | ""): string {
 }
 
 /** The file's bytes and their SHA-256. Throws TypeError for what JSON can't hold. */
-export function encodeState(state: State): { bytes: Buffer; sha256: string } {
+export function encodeState(state: SavedState): { bytes: Buffer; sha256: string } {
   const raw = state instanceof Uint8Array;
   const text = raw ? undefined : JSON.stringify(state);
   if (!raw && text === undefined) throw new TypeError("a state is bytes or a JSON value");
@@ -47,7 +47,7 @@ export async function writeState(folder: string, index: number, bytes: Buffer): 
 }
 
 /** The state, or undefined where the file is missing or not what the log says. */
-export function readState(folder: string, index: number, sha256: string): State | undefined {
+export function readState(folder: string, index: number, sha256: string): SavedState | undefined {
   let bytes: Buffer;
   try {
     bytes = readFileSync(join(folder, checkpointFile(index)));

@@ -4,7 +4,7 @@ import type { PlacedRecord } from "./log-scan.ts";
 import { SentMessages } from "./out-channel.ts";
 
 /** One step of the program that the log holds. A SEND stands without its payload. */
-export type Step =
+export type HistoryStep =
   | { readonly kind: "send"; readonly channel: number; readonly sequence: number; readonly sum: number }
   | { readonly kind: "deliver"; readonly channel: number; readonly sequence: number; readonly sum: number }
   | { readonly kind: "checkpoint"; readonly checkpoint: number }
@@ -24,7 +24,7 @@ export class History {
   /** Oldest first; the initial state is not among them. */
   readonly checkpoints: CheckpointRecord[] = [];
   readonly #byPeer = new Map<string, ChannelEnd>();
-  readonly #steps: Step[] = [];
+  readonly #steps: HistoryStep[] = [];
   /** Number of the first step after each checkpoint. */
   readonly #stepAfter: number[] = [];
 
@@ -64,12 +64,12 @@ export class History {
   }
 
   /** The steps after checkpoint number `at` of the list; -1: all. */
-  stepsAfter(at: number): Step[] {
+  stepsAfter(at: number): HistoryStep[] {
     return this.#steps.slice(at < 0 ? 0 : this.#stepAfter[at]!);
   }
 }
 
-function stepOf(record: LogRecord): Step | undefined {
+function stepOf(record: LogRecord): HistoryStep | undefined {
   switch (record.kind) {
     case "send":
     case "deliver":

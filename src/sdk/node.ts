@@ -6,8 +6,8 @@
  * So a crash of one process never undoes anything at another: its newest checkpoint and its log give the state back.
  */
 import { crc32 } from "node:zlib";
+import { makeFolders } from "../host/make-folders.ts";
 import { lockLog } from "../log/log-lock.ts";
-import { makeFolders } from "../log/make-folders.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_SDK_MESSAGE_BYTES, MAX_SDK_STATE_BYTES, SDK_FLUSH_INTERVAL_MS } from "../model/limits.ts";
@@ -17,7 +17,7 @@ import {
   type JsonValue,
   readState,
   removeState,
-  type State,
+  type SavedState,
   writeState,
 } from "./checkpoint-files.ts";
 import { type ChannelEnd, History } from "./history.ts";
@@ -83,7 +83,7 @@ export class RecoverableNode {
   #replay!: Replay;
   #listener: Listener | undefined;
   #unlock: () => void = () => undefined;
-  #restored: State | undefined;
+  #restored: SavedState | undefined;
   #delivered = 0;
   #checkpoint = 0;
   #waiter: Waiter | undefined;
@@ -161,7 +161,7 @@ export class RecoverableNode {
   }
 
   /** The state of the checkpoint that the process goes on from; undefined: it starts from its initial state. */
-  get restored(): State | undefined {
+  get restored(): SavedState | undefined {
     return this.#restored;
   }
 
@@ -361,7 +361,7 @@ export class RecoverableNode {
    * Stores the state, as it is at the call; a restart goes on from it. Resolves to the checkpoint's index once it is durable. In a
    * replay that began at an older state the logged index comes back. Throws TypeError for a state that is neither bytes nor JSON.
    */
-  async checkpoint(state: State): Promise<number> {
+  async checkpoint(state: SavedState): Promise<number> {
     this.#check();
     if (this.#replay.active) {
       const { checkpoint } = this.#guarded(() => this.#replay.take("checkpoint"));

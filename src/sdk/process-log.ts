@@ -18,7 +18,7 @@ import {
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { crc32 } from "node:zlib";
-import { makeFolders } from "../log/make-folders.ts";
+import { makeFolders } from "../host/make-folders.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { checkpointFile } from "./checkpoint-files.ts";
 import {

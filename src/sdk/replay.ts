@@ -1,19 +1,19 @@
 /** The logged steps of a program that does them again: each must be the same, in the same order. */
 import { RecoveryLineError } from "../model/errors.ts";
 import { SDK_REPLAY_STALL_MS } from "../model/limits.ts";
-import type { Step } from "./history.ts";
+import type { HistoryStep } from "./history.ts";
 
-type StepOf<K extends Step["kind"]> = Extract<Step, { kind: K }>;
+type StepOf<K extends HistoryStep["kind"]> = Extract<HistoryStep, { kind: K }>;
 
 export class Replay {
-  #steps: Step[];
+  #steps: HistoryStep[];
   #at = 0;
   readonly #receives: () => boolean;
   readonly #onStall: (error: RecoveryLineError) => void;
   #timer: NodeJS.Timeout | undefined;
 
   /** `receives`: is the program waiting for a message? */
-  constructor(steps: Step[], receives: () => boolean, onStall: (error: RecoveryLineError) => void) {
+  constructor(steps: HistoryStep[], receives: () => boolean, onStall: (error: RecoveryLineError) => void) {
     this.#steps = steps;
     this.#receives = receives;
     this.#onStall = onStall;
@@ -29,12 +29,12 @@ export class Replay {
     return this.#steps.length - this.#at;
   }
 
-  get next(): Step | undefined {
+  get next(): HistoryStep | undefined {
     return this.#steps[this.#at];
   }
 
   /** The next step, which must be of this kind. Throws RL_CONTRADICTION. */
-  take<K extends Step["kind"]>(kind: K): StepOf<K> {
+  take<K extends HistoryStep["kind"]>(kind: K): StepOf<K> {
     const step = this.#steps[this.#at]!;
     if (step.kind !== kind) throw this.diverged(`does a ${kind} where the log has a ${step.kind}`);
     this.#at += 1;

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join as path } from "node:path";
 import { promisify } from "node:util";
-import { packageRoot } from "../ring/binding.ts";
+import { packageRoot } from "../native/binding.ts";
 import { join, type RecoverableNode } from "./node.ts";
 
 interface SdkCheck {

@@ -1,10 +1,10 @@
 /** The logs of an application's SDK processes → events of interchange.md. */
 import { closeSync, existsSync, fdatasyncSync, openSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { lockHolder } from "../host/reader-lock.ts";
 import { lockPath } from "../log/log-paths.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Cut, Event } from "../model/event.ts";
-import { lockHolder } from "../ring/reader-lock.ts";
 import { hasState } from "./checkpoint-files.ts";
 import type { ChannelRole, CheckpointRecord, LogRecord } from "./log-format.ts";
 import { scanLog } from "./log-scan.ts";

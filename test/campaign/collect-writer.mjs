@@ -44,7 +44,7 @@ const OPTIONS = {
 const freeze = (path, yes) => writeFileSync(`${path}/cgroup.freeze`, yes ? "1" : "0");
 const frozen = (path) => readFileSync(`${path}/cgroup.events`, "utf8").includes("frozen 1");
 
-/** The process stands still until the record is there, as in `restart/checkpoint.ts`: else the cut would heal what was lost after it. */
+/** The process stands still until the record is there, as in `checkpoint/checkpoint.ts`: else the cut would heal what was lost after it. */
 async function checkpoint(client, name, path) {
   freeze(path, true);
   while (!frozen(path)) await new Promise((resolve) => setTimeout(resolve, 1));

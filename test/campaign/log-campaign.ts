@@ -18,9 +18,9 @@ import {
 import { constants, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import { freePort, missing } from "../daemon/rig.ts";
 import { EveryDamage, inWords } from "../damage/every-damage.ts";
 import { Random } from "../reference/random.ts";

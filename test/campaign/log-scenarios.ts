@@ -2,9 +2,10 @@
 import { ok, deepStrictEqual as same } from "node:assert";
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { finishRemoval, lockCollection } from "../../src/engine/collect-images.ts";
-import { finishImport } from "../../src/engine/import-journal.ts";
+import { finishRemoval } from "../../src/gc/collect-images.ts";
 import { EventLog } from "../../src/log/event-log.ts";
+import { finishImport } from "../../src/log/import-journal.ts";
+import { lockCollection } from "../../src/log/log-lock.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { storedEvents } from "../unit/log-rig.ts";

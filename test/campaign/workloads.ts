@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { seeded } from "../../src/cli/seeded.ts";
+import { seeded } from "../../src/demo/seeded.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { makeDsm } from "../dsm/dsm-build.ts";
 import { Application, survive } from "../dsm/survive.ts";

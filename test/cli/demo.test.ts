@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { beforeAll, expect, test } from "vitest";
-import { captureTrouble } from "../../src/cli/demo-recorded.ts";
+import { captureTrouble } from "../../src/demo/demo-recorded.ts";
 import { build, main, run } from "./cli.ts";
 
 const trouble = captureTrouble();

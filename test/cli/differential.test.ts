@@ -2,9 +2,9 @@
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { readEventEvidence } from "../../src/engine/read-evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import { printEvent, readEventBatches } from "../../src/format/interchange.ts";
+import { readEventEvidence } from "../../src/logs/read-evidence.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../../src/model/recovery-line.ts";
 import { bruteForce } from "../reference/brute-force.ts";

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { connectCollector } from "../../src/daemon/client.ts";
+import { connectCollector } from "../../src/client/client.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import type { Event } from "../../src/model/event.ts";
 import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";

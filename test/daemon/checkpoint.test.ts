@@ -10,11 +10,11 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import type { CheckpointResult } from "../../src/checkpoint/checkpoint.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
+import { imagesFolder, openImage } from "../../src/images/image-store.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
-import type { CheckpointResult } from "../../src/restart/checkpoint.ts";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { imagesFolder, openImage } from "../../src/restart/image-store.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);

@@ -5,7 +5,7 @@ import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { connectCollector } from "../../src/daemon/client.ts";
+import { connectCollector } from "../../src/client/client.ts";
 import { MAX_BODY_BYTES } from "../../src/model/limits.ts";
 import { missing, withRig } from "./rig.ts";
 

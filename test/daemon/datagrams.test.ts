@@ -3,8 +3,8 @@ import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { expect, test } from "vitest";
-import type { PeerNote } from "../../src/engine/process-state.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import type { PeerNote } from "../../src/model/stored-process.ts";
 import { freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);

@@ -2,7 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { expect, test } from "vitest";
-import { KernelSource } from "../../src/ring/kernel-source.ts";
+import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { missing, type Rig, until, withRig } from "./rig.ts";
 
 const nft = spawnSync("nft", ["list", "tables"]).status === 0;

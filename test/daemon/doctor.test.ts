@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { cgroup2Root } from "../../src/restart/cgroups.ts";
+import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { missing, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);

@@ -13,12 +13,12 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { cgroup2Root } from "../../src/host/cgroups.ts";
+import { dropOldEnds, endsFolder } from "../../src/host/process-end.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../../src/model/limits.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
-import { cgroup2Root } from "../../src/restart/cgroups.ts";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { dropOldEnds, endsFolder } from "../../src/restart/process-end.ts";
 import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);

@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { PolicyStatus } from "../../src/daemon/app-policy.ts";
-import { type PolicyLogLine, readPolicyLog } from "../../src/daemon/policy-log.ts";
+import { readPolicyLog } from "../../src/daemon/policy-log.ts";
+import type { PolicyLogLine, PolicyStatus } from "../../src/model/plugged-policy.ts";
 import { restartable } from "../restart/restartable.ts";
 import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";
 

@@ -2,11 +2,11 @@ import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { atSomeMoment, type DriverNotes } from "../../src/restart/driver.ts";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { dueTimer } from "../../src/restart/due-timers.ts";
-import { whileFrozen } from "../../src/restart/freeze.ts";
+import { dueTimer } from "../../src/host/due-timers.ts";
+import { whileFrozen } from "../../src/host/freeze.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
+import { atSomeMoment, type DriverNotes } from "../../src/images/driver.ts";
 import { compile } from "../native/c-build.ts";
 import { freePort, type Rig, until, withRig } from "./rig.ts";
 

@@ -5,12 +5,12 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type CollectorClient, connectCollector } from "../../src/daemon/client.ts";
+import { KernelSource } from "../../src/capture/kernel-source.ts";
+import { kernelSupport } from "../../src/capture/kernel-support.ts";
+import { type CollectorClient, connectCollector } from "../../src/client/client.ts";
 import { decodeBlock } from "../../src/format/block.ts";
+import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import type { Event } from "../../src/model/event.ts";
-import { ProcessCgroup } from "../../src/restart/cgroups.ts";
-import { KernelSource } from "../../src/ring/kernel-source.ts";
-import { kernelSupport } from "../../src/ring/kernel-support.ts";
 
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
 const LIMIT_MS = 120_000;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
-import { ProcessCgroup } from "../../src/restart/cgroups.ts";
 import { tile } from "../native/tiling.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 

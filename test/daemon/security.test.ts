@@ -4,7 +4,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, symlinkSync } 
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { connectCollector } from "../../src/daemon/client.ts";
+import { connectCollector } from "../../src/client/client.ts";
 import { ASK, ECHO, freePort, missing, until, withRig } from "./rig.ts";
 
 const NOBODY = 65534;

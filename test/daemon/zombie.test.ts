@@ -2,9 +2,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { childOutside, startTicksOf } from "../../src/restart/process-tree.ts";
+import { childOutside, startTicksOf } from "../../src/host/process-tree.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { compile } from "../native/c-build.ts";
 import { missing, type Rig, until, withRig } from "./rig.ts";
 

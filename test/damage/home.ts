@@ -1,9 +1,9 @@
 /** A home with logs of two applications, written as collectors write them, of about the size that is asked for. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { planCollection, rulesToKeep } from "../../src/gc/gc.ts";
 import { EventLog } from "../../src/log/event-log.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import type { Event } from "../../src/model/event.ts";
 import { Random } from "../reference/random.ts";
 import { columnsOf, commitOf } from "../unit/log-rig.ts";

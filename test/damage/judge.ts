@@ -11,7 +11,7 @@
 import { dirname } from "node:path";
 import { type Anchor, decodeAnchor } from "../../src/format/log-anchor.ts";
 import { BlockStore, type Extent } from "../../src/log/block-store.ts";
-import type { LevelFiles } from "../../src/log/level-files.ts";
+import type { LevelFiles } from "../../src/log/level/level-files.ts";
 import { ReadSegment } from "../../src/log/read-segment.ts";
 import { checkNewest } from "../../src/log/recover.ts";
 import { hasCode } from "../../src/model/errors.ts";

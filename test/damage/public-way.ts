@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { serialize } from "node:v8";
-import { computeApp } from "../../src/engine/compute-app.ts";
+import { computeApp } from "../../src/compute/compute-app.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
 import { hasCode } from "../../src/model/errors.ts";

@@ -21,7 +21,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { native } from "../../src/ring/binding.ts";
+import { native } from "../../src/native/binding.ts";
 
 /** mulberry32: the same numbers for the same seed. */
 export class Chance {

@@ -1,7 +1,7 @@
 /** Builds native/dsm for tests and starts its kernels. */
 import { execFile, execFileSync } from "node:child_process";
 import { promisify } from "node:util";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 
 /** Makes the library and the kernels; returns their folder. */
 export function makeDsm(sanitize?: string): string {

@@ -4,11 +4,11 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readDsmTraces } from "../../src/analysis/importers/dsm-trace.ts";
-import { computeLine, processNumbers } from "../../src/engine/compute.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
-import { keptPositions, undoneBy } from "../../src/graph/rollback-model.ts";
+import { computeLine, processNumbers } from "../../src/compute/compute.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { exactPageModel, survivingCopies } from "../../src/graph/questions/page-transfers.ts";
+import { keptPositions, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
+import { readDsmTraces } from "../../src/import/dsm-trace.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
 import { compile } from "../native/c-build.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";

@@ -3,14 +3,14 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { collectMemory } from "../../src/engine/collect-memory.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { MemoryRings } from "../../src/capture/memory-rings.ts";
+import { collectMemory } from "../../src/collect/collect-memory.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
 import { ACCEPT_POLL_MS, RING_LOOK_MS } from "../../src/model/limits.ts";
-import { MemoryRings } from "../../src/ring/memory-rings.ts";
 import { compile } from "../native/c-build.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
 

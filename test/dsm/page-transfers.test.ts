@@ -1,20 +1,21 @@
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { computeExactLine } from "../../src/engine/compute-exact.ts";
-import { addBlock } from "../../src/engine/read-evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { computeExactLine } from "../../src/compute/compute-exact.ts";
 import { decodeBlock, encodeBlock } from "../../src/format/block.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
-import { type Evidence, EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { exactPageModel, survivingCopies } from "../../src/graph/page-transfers.ts";
-import { PageVersions } from "../../src/graph/page-versions.ts";
-import { NOTHING_UNDONE } from "../../src/graph/propagate-rollback.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { PageVersions } from "../../src/graph/evidence/page-versions.ts";
+import { exactPageModel, survivingCopies } from "../../src/graph/questions/page-transfers.ts";
+import { NOTHING_UNDONE } from "../../src/graph/rollback/propagate-rollback.ts";
 import {
   keptPositions,
   type RollbackModel,
   rollbackModel,
   undoneBy,
-} from "../../src/graph/rollback-model.ts";
+} from "../../src/graph/rollback/rollback-model.ts";
+import { addBlock } from "../../src/logs/read-evidence.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 import type { DsmModel } from "../../src/model/recovery-line.ts";
 import { Random } from "../reference/random.ts";
 import {

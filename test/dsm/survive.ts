@@ -6,9 +6,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
-import { readDsmTraces } from "../../src/analysis/importers/dsm-trace.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { readDsmTraces } from "../../src/import/dsm-trace.ts";
 import { Random } from "../reference/random.ts";
 
 const PROCESSES = 3;

@@ -1,9 +1,9 @@
 /** A userfaultfd DSM that knows nothing of us, under the real collector. */
 import { expect, test } from "vitest";
+import { systemCallCost } from "../../src/capture/system-call-cost.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
-import { native } from "../../src/ring/binding.ts";
-import { systemCallCost } from "../../src/ring/system-call-cost.ts";
+import { native } from "../../src/native/binding.ts";
 import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
 import { compile } from "../native/c-build.ts";
 

@@ -1,12 +1,13 @@
 /** One small execution against its truth: nothing lost, and every way to lose one event. */
-import { computeLine } from "../../src/engine/compute.ts";
-import { dependencies } from "../../src/graph/dependencies.ts";
-import { buildDependencyGraph } from "../../src/graph/dependency-graph.ts";
-import { type Evidence, EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { matchRanges } from "../../src/graph/match-ranges.ts";
-import { restorePoints } from "../../src/graph/restore-points.ts";
-import { keptPositions, type RollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { dependencies } from "../../src/graph/evidence/dependencies.ts";
+import { buildDependencyGraph } from "../../src/graph/evidence/dependency-graph.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { matchRanges } from "../../src/graph/evidence/match-ranges.ts";
+import { restorePoints } from "../../src/graph/evidence/restore-points.ts";
+import { keptPositions, type RollbackModel, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 import { channelName, type Execution, OUTSIDE } from "./enumerate.ts";
 import { greatestVector, isConsistent, type Policy, type Truth, truthOf, type Vector } from "./truth.ts";
 

@@ -5,8 +5,8 @@
  * evidence with losses is later than the true execution allows.
  */
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
 import type { Event } from "../../src/model/event.ts";
 import { evidenceOf } from "../property/laws-executions.ts";
 import { type Answer, canonical, type Options, POLICIES } from "../reference/answer.ts";

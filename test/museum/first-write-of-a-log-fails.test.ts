@@ -7,7 +7,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EventLog } from "../../src/log/event-log.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { commitOf, scratch, sends, storedEvents } from "../unit/log-rig.ts";
 
 const MAKE = `const { EventLog } = await import(process.argv[1]);

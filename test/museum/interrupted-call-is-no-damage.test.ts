@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EventLog } from "../../src/log/event-log.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { commitOf, scratch, sends, storedEvents } from "../unit/log-rig.ts";
 
 const OPEN = `const { EventLog } = await import(process.argv[1]);

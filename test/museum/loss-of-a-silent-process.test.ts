@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { Collector } from "../../src/engine/collect.ts";
+import { Collector } from "../../src/collect/collect.ts";
 import { RingKind, RingVerdict } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "../unit/collect-fakes.ts";
 

@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { lockHolder, lockReader, readerFolder } from "../../src/ring/reader-lock.ts";
+import { lockHolder, lockReader, readerFolder } from "../../src/host/reader-lock.ts";
 import { until } from "../daemon/rig.ts";
 
 async function held(pinDir: string, seconds: number): Promise<{ pid: number; ended: Promise<unknown> }> {

@@ -3,9 +3,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, normalize } from "node:path";
 import ts from "typescript";
-import type { computeLine } from "../../src/engine/compute.ts";
-import type { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import type { verifyLine } from "../../src/graph/verify-line.ts";
+import type { computeLine } from "../../src/compute/compute.ts";
+import type { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import type { verifyLine } from "../../src/graph/verify/verify-line.ts";
 import type { Fault } from "./faults.ts";
 
 export interface Engine {
@@ -79,9 +79,9 @@ export class EngineCopies {
       return exports;
     };
     const engine = {
-      ...load("graph/evidence.ts"),
-      ...load("engine/compute.ts"),
-      ...load("graph/verify-line.ts"),
+      ...load("graph/evidence/evidence.ts"),
+      ...load("compute/compute.ts"),
+      ...load("graph/verify/verify-line.ts"),
     };
     for (const file of mutated.keys())
       if (!loaded.has(file)) throw new Error(`${file} is no part of the engine`);

@@ -1,10 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { KernelSource } from "../../src/capture/kernel-source.ts";
+import { kernelSupport } from "../../src/capture/kernel-support.ts";
 import { decodeRecords, makeRecordColumns } from "../../src/format/ring-record.ts";
-import { native, packageRoot } from "../../src/ring/binding.ts";
-import { KernelSource } from "../../src/ring/kernel-source.ts";
-import { kernelSupport } from "../../src/ring/kernel-support.ts";
+import { native, packageRoot } from "../../src/native/binding.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 

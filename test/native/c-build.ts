@@ -1,7 +1,7 @@
 /** Compiles small C programs for tests and benches, into build/test. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 
 /** The checkout. */
 const ROOT = `${packageRoot()}/`;

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { compile } from "./c-build.ts";
 
 const SOURCES = ["test/native/c/ring_fuzz_helper.c", "native/ring/ring_read.c"];

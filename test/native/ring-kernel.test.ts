@@ -1,9 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { dirname } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { decodeRecords, makeRecordColumns } from "../../src/format/ring-record.ts";
-import { KernelSource } from "../../src/ring/kernel-source.ts";
-import { lockReader } from "../../src/ring/reader-lock.ts";
+import { lockReader } from "../../src/host/reader-lock.ts";
 import { RingRig } from "./ring-rig.ts";
 
 const RING_BYTES = 1 << 20;

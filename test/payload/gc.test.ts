@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { openPayloadStore } from "../../src/restart/payload-log.ts";
+import { openPayloadStore } from "../../src/payload/payload-log.ts";
 import { build, run } from "../cli/cli.ts";
 import { channelName, writeSegments } from "./segments.ts";
 

@@ -2,7 +2,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
-import type { PayloadLog } from "../../src/restart/payload-log.ts";
+import type { PayloadLog } from "../../src/payload/payload-log.ts";
 import { pattern } from "./pattern.ts";
 import { missing, PayloadRig } from "./rig.ts";
 

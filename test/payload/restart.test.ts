@@ -2,10 +2,10 @@
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
-import { openPayloadStore, type PayloadLog } from "../../src/restart/payload-log.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
+import { packageRoot } from "../../src/native/binding.ts";
+import { openPayloadStore, type PayloadLog } from "../../src/payload/payload-log.ts";
 import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
 
 const criu = await findCriu();

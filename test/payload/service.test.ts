@@ -3,8 +3,8 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { openPayloadStore } from "../../src/restart/payload-log.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
+import { openPayloadStore } from "../../src/payload/payload-log.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
 
 execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });

@@ -15,9 +15,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openPayloadStore, type PayloadLog } from "../../src/restart/payload-log.ts";
-import { punchHoles } from "../../src/restart/payload-logger.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
+import { openPayloadStore, type PayloadLog } from "../../src/payload/payload-log.ts";
+import { punchHoles } from "../../src/payload/payload-logger.ts";
 import { pattern } from "./pattern.ts";
 import { type Chunk, channelName as nameOf, writeSegments } from "./segments.ts";
 

@@ -2,10 +2,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
-import { readShivizTrace } from "../../src/analysis/importers/shiviz.ts";
-import { leastCut, volatilePlace } from "../../src/graph/consistent-cuts.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { rollbackModel } from "../../src/graph/rollback-model.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { leastCut, volatilePlace } from "../../src/graph/questions/consistent-cuts.ts";
+import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
+import { readShivizTrace } from "../../src/import/shiviz.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { Measures } from "../../src/policy/measures.ts";
 import { daly } from "../../src/policy/program.ts";

@@ -5,10 +5,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { AppLog } from "../../src/collect/app-log.ts";
 import type { SwapStep } from "../../src/daemon/app-policy.ts";
 import { componentOf, decodeRecord } from "../../src/daemon/policy-record.ts";
-import { AppLog } from "../../src/engine/app-log.ts";
-import { openEventLog } from "../../src/engine/append-log.ts";
+import { openEventLog } from "../../src/log/append-log.ts";
 import { build } from "../cli/cli.ts";
 import { Random } from "../reference/random.ts";
 

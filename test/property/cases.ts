@@ -1,6 +1,6 @@
 /** Inputs of every kind for the laws: what shrinks (laws-executions.ts) and what is true (test/reference/simulate.ts), with a question. */
 import fc from "fast-check";
-import { computeLine } from "../../src/engine/compute.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { type Options, POLICIES } from "../reference/answer.ts";

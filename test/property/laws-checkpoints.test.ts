@@ -1,9 +1,9 @@
 /** Laws 9 and 10 of theory.md: which checkpoints are in no consistent cut, and which no future line can need. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { obsoleteCheckpoints } from "../../src/graph/obsolete.ts";
-import { rollbackModel } from "../../src/graph/rollback-model.ts";
-import { uselessCheckpoints } from "../../src/graph/zigzag.ts";
+import { obsoleteCheckpoints } from "../../src/graph/questions/obsolete.ts";
+import { uselessCheckpoints } from "../../src/graph/questions/zigzag.ts";
+import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { InTransitPolicy } from "../../src/model/recovery-line.ts";
 import { effectiveHistories } from "../reference/history.ts";

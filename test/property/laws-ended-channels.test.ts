@@ -4,8 +4,8 @@
  */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import type { Cut, Event } from "../../src/model/event.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";

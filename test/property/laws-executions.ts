@@ -3,8 +3,9 @@
  * never sent, cuts that fall, gaps, rollbacks. `execution` is a true run over FIFO byte channels, from which evidence can be lost.
  */
 import fc from "fast-check";
-import { type Evidence, EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import type { Cut, Event } from "../../src/model/event.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 
 export const PROCESSES = ["a", "b", "c"] as const;
 

@@ -1,7 +1,7 @@
 /** Laws 2, 4 and 5 of theory.md: consistent cuts form a lattice, and failure sets combine as it says. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
+import { rollbackModel, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
 import { buildInstance, type Instance, isConsistent } from "../reference/instance.ts";
 import { atMost, cases, lineOf, numRuns, pick, ranks } from "./cases.ts";
 import { evidenceOf } from "./laws-executions.ts";

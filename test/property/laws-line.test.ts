@@ -1,10 +1,10 @@
 /** Laws 5, 11 and 12 of theory.md on whole answers. fast-check prints the seed of a failure. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
 import { channelEnds } from "../reference/channel-ends.ts";
 import { fixpointLine } from "../reference/fixpoint.ts";

@@ -1,17 +1,17 @@
 /** Retention changes no answer: of any failure set, by any rules, now and after whatever follows. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { buildEvidence } from "../../src/engine/build-evidence.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
-import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { buildEvidence } from "../../src/compute/build-evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
 import { parseBlock } from "../../src/format/block-header.ts";
 import type { LogBase } from "../../src/format/log-base.ts";
-import type { Evidence } from "../../src/graph/evidence.ts";
-import { RECEIVER, SENDER } from "../../src/graph/evidence-layout.ts";
+import { planCollection, rulesToKeep } from "../../src/gc/gc.ts";
 import { planPrune } from "../../src/log/plan-prune.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import type { Cut, Event } from "../../src/model/event.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
+import { RECEIVER, SENDER } from "../../src/model/evidence-layout.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { Random } from "../reference/random.ts";
 import { type MemoryLog, memoryLog } from "../unit/memory-log.ts";

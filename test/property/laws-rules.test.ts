@@ -1,8 +1,8 @@
 /** The two last rows of theory.md's table of rules: processes checkpointed together, and output that was already released. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import type { Event } from "../../src/model/event.ts";
 import { buildInstance, continues, type Instance, isConsistent } from "../reference/instance.ts";

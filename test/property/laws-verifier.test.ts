@@ -1,7 +1,7 @@
 /** The verifier accepts the engine's answers (it runs in every other law) and rejects everything that differs from them. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { verifyLine } from "../../src/graph/verify-line.ts";
+import { verifyLine } from "../../src/graph/verify/verify-line.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import type {
   InTransitRange,

@@ -1,6 +1,6 @@
 /** Bugs that the laws found, and cases where readings of the contract could differ, by name. */
 import { expect, test } from "vitest";
-import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback-model.ts";
+import { keptPositions, rollbackModel, undoneBy } from "../../src/graph/rollback/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
 import { canonical } from "../reference/answer.ts";
 import { bruteForce } from "../reference/brute-force.ts";

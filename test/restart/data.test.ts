@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { type Ended, type Rig, until, withRig } from "../daemon/rig.ts";
 import { describeTree, differs } from "../data-tree/judge.ts";
 import { Keeper } from "./keeper.ts";

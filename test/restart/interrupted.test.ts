@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { seeded } from "../../src/cli/seeded.ts";
+import { seeded } from "../../src/demo/seeded.ts";
 import { until, withRig } from "../daemon/rig.ts";
 import { restartInterrupted } from "./interrupted.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";

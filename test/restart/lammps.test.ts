@@ -5,8 +5,8 @@
  */
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { missing, until, withRig } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { EVERY, STEPS, simulation, startSimulation, step, thermo } from "./lammps-app.ts";

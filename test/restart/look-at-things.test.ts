@@ -5,9 +5,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { lookAt } from "../../src/host/look-at-things.ts";
+import { unseenChannels } from "../../src/host/shared-things.ts";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
-import { lookAt } from "../../src/restart/look-at-things.ts";
-import { unseenChannels } from "../../src/restart/shared-things.ts";
 import { compile } from "../native/c-build.ts";
 
 let program: string;

@@ -1,6 +1,6 @@
 /** Two clustered nats-servers, a publisher and a subscriber, all recorded: numbered messages from one end to the other. */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { freePorts, SERVER_READY } from "../../src/cli/demo-programs.ts";
+import { freePorts, SERVER_READY } from "../../src/demo/demo-programs.ts";
 import type { Rig } from "../daemon/rig.ts";
 import { until } from "../daemon/rig.ts";
 

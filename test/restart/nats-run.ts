@@ -3,11 +3,11 @@
  * once more, and then the messages are counted.
  */
 
-import { seeded } from "../../src/cli/seeded.ts";
-import { connectCollector } from "../../src/daemon/client.ts";
-import { ProcessCgroup } from "../../src/restart/cgroups.ts";
-import { checkpointTogether } from "../../src/restart/checkpoint.ts";
-import { chooseDriver } from "../../src/restart/driver-choice.ts";
+import { checkpointTogether } from "../../src/checkpoint/checkpoint.ts";
+import { chooseDriver } from "../../src/checkpoint/driver-choice.ts";
+import { connectCollector } from "../../src/client/client.ts";
+import { seeded } from "../../src/demo/seeded.ts";
+import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { type Ended, type Rig, until } from "../daemon/rig.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { restartInterrupted } from "./interrupted.ts";

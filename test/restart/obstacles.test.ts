@@ -14,8 +14,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { buildIdOf } from "../../src/restart/build-id.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { buildIdOf } from "../../src/host/build-id.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { type Ended, freePort, type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 

@@ -3,8 +3,8 @@ import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { criuArguments, criuOptions } from "../../src/restart/criu-options.ts";
-import { meaningOf } from "../../src/restart/criu-words.ts";
+import { criuArguments, criuOptions } from "../../src/images/criu/criu-options.ts";
+import { meaningOf } from "../../src/images/criu/criu-words.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 

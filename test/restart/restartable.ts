@@ -1,7 +1,7 @@
 /** Tests that restart from images: they skip only where nothing is captured or CRIU does not work. */
 import { test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { findCriu } from "../../src/restart/driver-criu-find.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { missing } from "../daemon/rig.ts";
 
 const criu = await findCriu();

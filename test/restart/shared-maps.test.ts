@@ -17,9 +17,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { CriuDriver } from "../../src/restart/driver-criu.ts";
-import { putMapped, saveMapped, stageMapped, takeMappedBack } from "../../src/restart/mapped-contents.ts";
-import { refuseHostSegments, sharedFiles } from "../../src/restart/shared-maps.ts";
+import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
+import { putMapped, saveMapped, stageMapped, takeMappedBack } from "../../src/images/data/mapped-contents.ts";
+import { refuseHostSegments, sharedFiles } from "../../src/images/data/shared-maps.ts";
 import { compile } from "../native/c-build.ts";
 
 async function inFolder(work: (folder: string, map: (file: string) => Promise<Mapper>) => Promise<void>) {

@@ -1,7 +1,7 @@
 /** What starts from its command starts before those that connect to it, and who ends at once is told. */
 import { existsSync } from "node:fs";
 import { expect, test } from "vitest";
-import { readyRule, startOrder } from "../../src/restart/readiness.ts";
+import { readyRule, startOrder } from "../../src/host/readiness.ts";
 import { freePort, type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 

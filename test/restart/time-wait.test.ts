@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, test } from "vitest";
-import { endTimeWait } from "../../src/restart/time-wait.ts";
+import { endTimeWait } from "../../src/host/time-wait.ts";
 import { until } from "../daemon/rig.ts";
 
 const TIME_WAIT = "06";

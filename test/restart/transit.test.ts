@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { CutDetail } from "../../src/engine/collect-cut.ts";
-import { parseMessage, u32Field, type WireField, writeMessage } from "../../src/restart/criu-image.ts";
-import type { ImageSocket } from "../../src/restart/criu-sockets.ts";
-import { parseTcpStream, withQueues } from "../../src/restart/criu-tcp-image.ts";
+import { parseMessage, u32Field, type WireField, writeMessage } from "../../src/images/criu/criu-image.ts";
+import type { ImageSocket } from "../../src/images/criu/criu-sockets.ts";
+import { parseTcpStream, withQueues } from "../../src/images/criu/criu-tcp-image.ts";
+import type { CutDetail } from "../../src/model/collector-answers.ts";
 import { planTransit, type TransitProcess } from "../../src/restart/transit.ts";
 
 const VARINT = 0;

@@ -1,6 +1,6 @@
 /** Builds native/sdk and its test programs, under sanitizers. */
 import { execFileSync } from "node:child_process";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 
 const SANITIZE = "address,undefined";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { ChannelCache } from "../../src/engine/channel-cache.ts";
-import { channelName, tcpChannel } from "../../src/engine/channel-names.ts";
+import { ChannelCache } from "../../src/collect/channel-cache.ts";
+import { channelName, tcpChannel } from "../../src/model/channel-names.ts";
 
 const seed = Date.now() % 1_000_000_000;
 const small = fc.nat(40);

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Collector } from "../../src/engine/collect.ts";
+import { Collector } from "../../src/collect/collect.ts";
 import { RingKind } from "../../src/format/ring-layout.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { type Failure, FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";

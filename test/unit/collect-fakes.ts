@@ -1,10 +1,10 @@
 /** A ring and a disk in memory that outlive the collector using them, and that fail and die on command. */
 
-import type { AppendLog, OpenLog } from "../../src/engine/append-log.ts";
 import type { EventColumns } from "../../src/format/event-columns.ts";
 import { RingKind, SLOT_BYTES } from "../../src/format/ring-layout.ts";
+import type { AppendLog, OpenLog } from "../../src/log/append-log.ts";
 import type { Event } from "../../src/model/event.ts";
-import type { CutEntry, DrainResult, EventSource, SourceCut, Verdict } from "../../src/ring/event-source.ts";
+import type { CutEntry, DrainResult, EventSource, SourceCut, Verdict } from "../../src/model/event-source.ts";
 import { encodeSlots, type Slot } from "./ring-slots.ts";
 
 /** The kernel's side: what goes on while no collector lives. */

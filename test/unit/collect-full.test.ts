@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Collector, type OnFull } from "../../src/engine/collect.ts";
+import { Collector } from "../../src/collect/collect.ts";
+import type { OnFull } from "../../src/collect/collect-options.ts";
 import { RingKind, RingVerdict, SLOT_BYTES } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 

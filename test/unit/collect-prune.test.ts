@@ -3,13 +3,13 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openEventLog } from "../../src/engine/append-log.ts";
-import { Collector } from "../../src/engine/collect.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { Collector } from "../../src/collect/collect.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import { RingKind } from "../../src/format/ring-layout.ts";
+import { planCollection, rulesToKeep } from "../../src/gc/gc.ts";
+import { openEventLog } from "../../src/log/append-log.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import { FakeRing, FakeSource } from "./collect-fakes.ts";
 
 test("pruned under load, also after a restart of the collector: positions go on, the line is the same, nothing is missing", async () => {

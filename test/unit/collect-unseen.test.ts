@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Collector } from "../../src/engine/collect.ts";
-import type { FoundChannel } from "../../src/engine/take-unseen.ts";
+import { Collector } from "../../src/collect/collect.ts";
 import { MAX_UNSEEN_CHANNELS } from "../../src/model/limits.ts";
+import type { FoundChannel } from "../../src/model/unseen-channel.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 let home: string;

@@ -2,8 +2,8 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { requireNoForeignLink } from "../../src/cli/foreign-links.ts";
-import { appDirectory, resolveHome } from "../../src/cli/home.ts";
+import { requireNoForeignLink } from "../../src/host/foreign-links.ts";
+import { appDirectory, resolveHome } from "../../src/logs/home.ts";
 
 let mine: string;
 let open: string;

@@ -1,8 +1,8 @@
 /** The line from cuts is the line from all events, or it says that the events are needed. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { computeFromCuts } from "../../src/engine/compute-from-cuts.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { anyEvents, cases, namesOf, numRuns, pick, simulated } from "../property/cases.ts";

@@ -1,8 +1,8 @@
 /** All cuts of a small execution, judged by the sets of verify-sets.ts: the definition, without lines per byte or graphs. */
 import fc from "fast-check";
-import type { Evidence } from "../../src/graph/evidence.ts";
-import { Histories } from "../../src/graph/verify-histories.ts";
-import { OffsetSets, subtract } from "../../src/graph/verify-sets.ts";
+import { Histories } from "../../src/graph/verify/verify-histories.ts";
+import { OffsetSets, subtract } from "../../src/graph/verify/verify-sets.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 import type { DsmModel, InTransitPolicy } from "../../src/model/recovery-line.ts";
 
 export interface Rule {

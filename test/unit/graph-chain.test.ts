@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { explanation, explanationText } from "../../src/cli/explain.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { type ChainStart, shortestChain, startsAnyway } from "../../src/graph/chain.ts";
-import { rollbackModel, undoneBy, volatileFrom } from "../../src/graph/rollback-model.ts";
+import { explanationText } from "../../src/cli/explain.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { explanation } from "../../src/compute/explanation.ts";
+import { type ChainStart, shortestChain, startsAnyway } from "../../src/graph/questions/chain.ts";
+import { rollbackModel, undoneBy, volatileFrom } from "../../src/graph/rollback/rollback-model.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { failures, numRuns, rules } from "./graph-cases.ts";
 

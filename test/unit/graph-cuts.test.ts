@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { greatestCut, isPlace, leastCut, type Wanted } from "../../src/graph/consistent-cuts.ts";
-import type { Evidence } from "../../src/graph/evidence.ts";
-import { rollbackModel } from "../../src/graph/rollback-model.ts";
+import { greatestCut, isPlace, leastCut, type Wanted } from "../../src/graph/questions/consistent-cuts.ts";
+import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { failures, feasibleCuts, join, meet, numRuns, type Place, placesOf, rules } from "./graph-cases.ts";
 

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { dominoOf } from "../../src/graph/domino.ts";
-import { pointAtOrBefore, restorePoints } from "../../src/graph/restore-points.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { pointAtOrBefore, restorePoints } from "../../src/graph/evidence/restore-points.ts";
+import { dominoOf } from "../../src/graph/questions/domino.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { failures, numRuns, rules } from "./graph-cases.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { EventColumns } from "../../src/format/event-columns.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import type { Event } from "../../src/model/event.ts";
 

@@ -1,11 +1,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { printable } from "../../src/cli/print.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { exportGraph, graphDot, graphJson, type IntervalLabel } from "../../src/graph/graph-export.ts";
-import { propagateRollback } from "../../src/graph/propagate-rollback.ts";
-import { rollbackModel } from "../../src/graph/rollback-model.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import {
+  exportGraph,
+  graphDot,
+  graphJson,
+  type IntervalLabel,
+} from "../../src/graph/questions/graph-export.ts";
+import { propagateRollback } from "../../src/graph/rollback/propagate-rollback.ts";
+import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
 import { hasCode } from "../../src/model/errors.ts";
+import { printable } from "../../src/model/printable.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { numRuns, rules } from "./graph-cases.ts";
 

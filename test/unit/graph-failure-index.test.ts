@@ -1,9 +1,14 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { FailureIndex } from "../../src/graph/failure-index.ts";
-import { propagateRollback } from "../../src/graph/propagate-rollback.ts";
-import { rollbackModel, startMarks, undoneBy, volatileFrom } from "../../src/graph/rollback-model.ts";
-import { RollbackProbe } from "../../src/graph/rollback-probe.ts";
+import { FailureIndex } from "../../src/graph/questions/failure-index.ts";
+import { propagateRollback } from "../../src/graph/rollback/propagate-rollback.ts";
+import {
+  rollbackModel,
+  startMarks,
+  undoneBy,
+  volatileFrom,
+} from "../../src/graph/rollback/rollback-model.ts";
+import { RollbackProbe } from "../../src/graph/rollback/rollback-probe.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { failures, numRuns, rules } from "./graph-cases.ts";
 

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
-import { obsoleteCheckpoints } from "../../src/graph/obsolete.ts";
-import { prunableRanges } from "../../src/graph/prunable.ts";
-import { type RollbackModel, rollbackModel } from "../../src/graph/rollback-model.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { obsoleteCheckpoints } from "../../src/graph/questions/obsolete.ts";
+import { prunableRanges } from "../../src/graph/questions/prunable.ts";
+import { type RollbackModel, rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
 import type { Event } from "../../src/model/event.ts";
 import type { DsmModel, InTransitPolicy } from "../../src/model/recovery-line.ts";
 import { chaos, evidenceOf, execution, PROCESSES } from "../property/laws-executions.ts";

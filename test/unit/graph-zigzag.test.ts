@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { pointAtOrBefore } from "../../src/graph/restore-points.ts";
-import { type RollbackModel, rollbackModel } from "../../src/graph/rollback-model.ts";
-import { uselessCheckpoints } from "../../src/graph/zigzag.ts";
+import { pointAtOrBefore } from "../../src/graph/evidence/restore-points.ts";
+import { uselessCheckpoints } from "../../src/graph/questions/zigzag.ts";
+import { type RollbackModel, rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
 import { feasibleCuts, numRuns, rules } from "./graph-cases.ts";
 

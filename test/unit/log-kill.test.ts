@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { scratch, sends, storedEvents } from "./log-rig.ts";
 
 const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 12);

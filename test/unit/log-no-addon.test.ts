@@ -7,13 +7,13 @@ import { expect, test } from "vitest";
 import { EventLog } from "../../src/log/event-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { scratch } from "./log-rig.ts";
 
 /** Opens the log, says how that went, and holds it until it is told to end. */
 const PROGRAM = `
 const root = process.argv[1];
-const { native } = await import(root + "/dist/ring/binding.js");
+const { native } = await import(root + "/dist/native/binding.js");
 const { EventLog } = await import(root + "/dist/log/event-log.js");
 const { readLog } = await import(root + "/dist/log/segment-reader.js");
 const addon = await Promise.resolve().then(native).then(() => "addon", (error) => error.code);

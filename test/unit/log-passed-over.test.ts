@@ -3,9 +3,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { openEventLog } from "../../src/engine/append-log.ts";
-import { Collector } from "../../src/engine/collect.ts";
+import { Collector } from "../../src/collect/collect.ts";
 import { RingKind } from "../../src/format/ring-layout.ts";
+import { openEventLog } from "../../src/log/append-log.ts";
 import { FakeRing, FakeSource } from "./collect-fakes.ts";
 import { storedEvents } from "./log-rig.ts";
 

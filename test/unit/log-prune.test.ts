@@ -2,13 +2,13 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { computeApp } from "../../src/engine/compute-app.ts";
-import { planCollection, rulesToKeep } from "../../src/engine/gc.ts";
-import { readEvidence } from "../../src/engine/read-evidence.ts";
+import { computeApp } from "../../src/compute/compute-app.ts";
 import { BASE_STATE } from "../../src/format/log-base.ts";
+import { planCollection, rulesToKeep } from "../../src/gc/gc.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader, readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
+import { readEvidence } from "../../src/logs/read-evidence.ts";
 import type { Event } from "../../src/model/event.ts";
 import { columnsOf, commitOf, eventsOf, scratch } from "./log-rig.ts";
 

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { makeFolders } from "../../src/log/make-folders.ts";
+import { makeFolders } from "../../src/host/make-folders.ts";
 
 test("makes what is missing, with its mode, and leaves what is there", () => {
   const root = mkdtempSync(join(tmpdir(), "make-folders-"));
@@ -19,7 +19,7 @@ test("makes what is missing, with its mode, and leaves what is there", () => {
 /** Node's own recursive mkdir never returns here: in a child, so that a hang is a failure and no hang. */
 test.each(["/proc/x", "/proc/x/y", "/sys/kernel/x"])("%s is refused in time", (path) => {
   const script = `
-    const { makeFolders } = await import(${JSON.stringify(join(process.cwd(), "dist/log/make-folders.js"))});
+    const { makeFolders } = await import(${JSON.stringify(join(process.cwd(), "dist/host/make-folders.js"))});
     try { makeFolders(${JSON.stringify(path)}); } catch ({ code, message }) { console.log(code, message); }`;
   const { stdout, status } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
     encoding: "utf8",

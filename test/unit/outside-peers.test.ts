@@ -3,9 +3,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Collector, type Registration } from "../../src/engine/collect.ts";
-import { PeerRules } from "../../src/engine/peer-rules.ts";
+import { Collector } from "../../src/collect/collect.ts";
+import { PeerRules } from "../../src/collect/peer-rules.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
+import type { Registration } from "../../src/model/collector-answers.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 const { OPEN, SINK, SOURCE, UNIX, WRITE } = RingFlag;

@@ -1,8 +1,8 @@
 /** The dependency graph holds, by source, exactly the smallest target of each kind, whatever the order and spread of lines. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { DependencyList } from "../../src/graph/dependencies.ts";
-import { buildDependencyGraph } from "../../src/graph/dependency-graph.ts";
+import { DependencyList } from "../../src/graph/evidence/dependencies.ts";
+import { buildDependencyGraph } from "../../src/graph/evidence/dependency-graph.ts";
 
 const line = fc.oneof(fc.nat(12), fc.integer({ min: 1, max: 0xfffffff0 }), fc.constantFrom(1, 0xfffffff0));
 const edges = fc.array(fc.tuple(fc.nat(2), line, fc.nat(2), fc.nat(5)), { maxLength: 60 });

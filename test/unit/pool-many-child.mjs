@@ -4,8 +4,8 @@ import { pathToFileURL } from "node:url";
 
 const [dist, count] = [process.argv[2], Number(process.argv[3])];
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
-const { EvidenceBuilder } = await load("graph/evidence.js");
-const { computeLine } = await load("engine/compute.js");
+const { EvidenceBuilder } = await load("graph/evidence/evidence.js");
+const { computeLine } = await load("compute/compute.js");
 
 const builder = new EvidenceBuilder();
 for (let p = 0; p < count; p += 1) {

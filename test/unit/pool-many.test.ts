@@ -3,10 +3,10 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { MAX_OFFSET, MAX_PROCESS_LINES } from "../../src/model/limits.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 
 const PROCESSES = 1_000_000;
 /** Four lines a process, both answers with a million ranges and witnesses. */
@@ -14,7 +14,7 @@ const MOST_MIB = 5000;
 
 test("a million processes: line, in-transit ranges and witnesses, verified, in bounded memory", () => {
   const dist = join(packageRoot(), "dist");
-  if (!existsSync(join(dist, "engine/compute.js")))
+  if (!existsSync(join(dist, "compute/compute.js")))
     execFileSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: packageRoot() });
   const script = join(packageRoot(), "test/unit/pool-many-child.mjs");
   const found = JSON.parse(

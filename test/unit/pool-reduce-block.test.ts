@@ -4,8 +4,8 @@ import { expect, test } from "vitest";
 import { encodeBlock } from "../../src/format/block.ts";
 import { parseBlock, sha256 } from "../../src/format/block-header.ts";
 import { readColumns } from "../../src/format/block-read.ts";
-import { reduceBlock } from "../../src/graph/reduce-block.ts";
-import { reduceColumns } from "../../src/graph/reduced-lines.ts";
+import { reduceBlock } from "../../src/graph/evidence/reduce-block.ts";
+import { reduceColumns } from "../../src/graph/evidence/reduced-lines.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { anyEvents, columnsOf, firstPlace } from "./block-events.ts";
 

@@ -1,12 +1,12 @@
 /** Reduced stretches give the answer that the events give, however a history is cut into stretches. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { computeLine } from "../../src/engine/compute.ts";
+import { computeLine } from "../../src/compute/compute.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
-import type { Evidence } from "../../src/graph/evidence.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
-import { reduceColumns } from "../../src/graph/reduced-lines.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
+import { reduceColumns } from "../../src/graph/evidence/reduced-lines.ts";
 import type { Event } from "../../src/model/event.ts";
+import type { Evidence } from "../../src/model/evidence-layout.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { anyEvents, cases, namesOf, numRuns } from "../property/cases.ts";
 import { evidenceOf } from "../property/laws-executions.ts";

@@ -6,14 +6,14 @@ import { join } from "node:path";
 import { serialize } from "node:v8";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { StretchAssembler } from "../../src/engine/assemble-stretches.ts";
-import { buildEvidence } from "../../src/engine/build-evidence.ts";
-import { partition } from "../../src/engine/partition.ts";
-import { WorkerPool } from "../../src/engine/worker-pool.ts";
-import { type ReduceAnswer, type ReduceTask, reduceBlocks } from "../../src/engine/worker-protocol.ts";
+import { StretchAssembler } from "../../src/compute/assemble-stretches.ts";
+import { buildEvidence } from "../../src/compute/build-evidence.ts";
+import { partition } from "../../src/compute/partition.ts";
+import { type ReduceAnswer, type ReduceTask, reduceBlocks } from "../../src/compute/worker-protocol.ts";
 import { EVENT_KIND, EventColumns } from "../../src/format/event-columns.ts";
+import { WorkerPool } from "../../src/host/worker-pool.ts";
 import { hasCode } from "../../src/model/errors.ts";
-import { packageRoot } from "../../src/ring/binding.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { anyEvents, numRuns } from "../property/cases.ts";
 import { evidenceOf } from "../property/laws-executions.ts";
 import { Random } from "../reference/random.ts";
@@ -23,7 +23,7 @@ let folder = "";
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "recovery-line-pool-"));
   // Threads run what is compiled; `npm test` compiled it just now.
-  if (!existsSync(join(packageRoot(), "dist/engine/build-graph-worker.js")))
+  if (!existsSync(join(packageRoot(), "dist/compute/build-graph-worker.js")))
     execFileSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--noCheck"], {
       cwd: packageRoot(),
     });

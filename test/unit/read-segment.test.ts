@@ -6,8 +6,8 @@ import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { sha256 } from "../../src/format/block-header.ts";
 import { blockKey, COMMIT_KEY, headKey, stateKey } from "../../src/format/log-key.ts";
-import { crc32c, unmasked } from "../../src/log/crc32c.ts";
-import { readRecords } from "../../src/log/level-records.ts";
+import { crc32c, unmasked } from "../../src/log/level/crc32c.ts";
+import { readRecords } from "../../src/log/level/level-records.ts";
 import { ReadSegment } from "../../src/log/read-segment.ts";
 import { type ReadableSegment, Segment, type Write } from "../../src/log/segment.ts";
 

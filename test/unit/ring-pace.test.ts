@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { nextLookMs } from "../../src/capture/ring-pace.ts";
 import { MIN_POLL_MS, RING_LOOK_MS } from "../../src/model/limits.ts";
-import { nextLookMs } from "../../src/ring/ring-pace.ts";
 
 test("rings are looked at so that they are a quarter full then, within the bounds", () => {
   expect(nextLookMs(0, 50)).toBe(RING_LOOK_MS);

@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { unseenText } from "../../src/model/unseen-channel.ts";
 import {
   accessOf,
   isMemory,
@@ -10,7 +9,8 @@ import {
   systemVQueues,
   type Use,
   unseenChannels,
-} from "../../src/restart/shared-things.ts";
+} from "../../src/host/shared-things.ts";
+import { unseenText } from "../../src/model/unseen-channel.ts";
 
 test("only shared mappings with a path are things of others", () => {
   const maps = [

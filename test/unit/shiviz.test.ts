@@ -3,12 +3,12 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { insertCheckpoints } from "../../src/analysis/importers/insert-checkpoints.ts";
-import { readShivizTrace, ShivizMessages } from "../../src/analysis/importers/shiviz.ts";
-import { shivizPattern } from "../../src/analysis/importers/shiviz-layout.ts";
-import { readShivizLog, type ShivizEvent } from "../../src/analysis/importers/shiviz-log.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { readEventEvidence } from "../../src/engine/read-evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { insertCheckpoints } from "../../src/import/insert-checkpoints.ts";
+import { readShivizTrace, ShivizMessages } from "../../src/import/shiviz.ts";
+import { shivizPattern } from "../../src/import/shiviz-layout.ts";
+import { readShivizLog, type ShivizEvent } from "../../src/import/shiviz-log.ts";
+import { readEventEvidence } from "../../src/logs/read-evidence.ts";
 import type { Event } from "../../src/model/event.ts";
 
 const golden = join(import.meta.dirname, "..", "golden");

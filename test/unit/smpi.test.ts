@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { insertCheckpoints } from "../../src/analysis/importers/insert-checkpoints.ts";
-import { readSmpiTrace } from "../../src/analysis/importers/smpi.ts";
+import { insertCheckpoints } from "../../src/import/insert-checkpoints.ts";
+import { readSmpiTrace } from "../../src/import/smpi.ts";
 import type { Event } from "../../src/model/event.ts";
 
 const directories: string[] = [];

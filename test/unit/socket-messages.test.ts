@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Collector } from "../../src/engine/collect.ts";
+import { Collector } from "../../src/collect/collect.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 

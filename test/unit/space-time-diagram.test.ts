@@ -1,9 +1,9 @@
 /** The diagram is bounded, shows the line, and never draws a message that arrives before it leaves. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { spaceTimeDiagram } from "../../src/analysis/space-time-diagram.ts";
-import { computeLine } from "../../src/engine/compute.ts";
-import { EvidenceBuilder } from "../../src/graph/evidence.ts";
+import { computeLine } from "../../src/compute/compute.ts";
+import { spaceTimeDiagram } from "../../src/diagram/space-time-diagram.ts";
+import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import type { Event } from "../../src/model/event.ts";
 import { Random } from "../reference/random.ts";
 import { randomSetting, simulate } from "../reference/simulate.ts";

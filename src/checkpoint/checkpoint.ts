@@ -1,0 +1,395 @@
+/**
+ * Checkpoints of processes: freeze, cut vector, image, record in the log, thaw.
+ *
+ * The record is appended while the process stands still: its position in the history is then exactly the cut, and the image
+ * is durable before the log names it. What fails leaves no record, no image, and a running process.
+ */
+import { readFileSync } from "node:fs";
+import type { Writable } from "node:stream";
+import type { ProcessCgroup } from "../host/cgroups.ts";
+import { whileFrozen } from "../host/freeze.ts";
+import { openConnections } from "../host/open-connections.ts";
+import type { OpenFile } from "../host/open-files.ts";
+import { whileBlocked } from "../host/port-block.ts";
+import { treeRoot } from "../host/process-tree.ts";
+import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
+import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "../images/image-store.ts";
+import type { CutAnswer } from "../model/collector-answers.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { CheckpointEvent, Event } from "../model/event.ts";
+import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { ProcessData } from "../model/stored-process.ts";
+import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
+import { DataSave, type SavedTree } from "./process-data.ts";
+import { copiesRefused } from "./refuse-copies.ts";
+
+/** What a checkpoint needs of the collector. */
+interface CheckpointLog {
+  /** Looks what processes of the application use together now; in the log on return. */
+  unseen(app: string): Promise<readonly UnseenChannel[]>;
+  cut(app: string, process: string): Promise<CutAnswer>;
+  nextCheckpoint(app: string, process: string): Promise<number>;
+  append(app: string, event: Event): Promise<{ position: number }>;
+}
+
+/** One process to checkpoint. */
+export interface CheckpointTarget {
+  readonly app: string;
+  readonly process: string;
+  readonly incarnation: number;
+  readonly cgroup: ProcessCgroup;
+  /** Directory trees that are part of its state. */
+  readonly data?: ProcessData;
+  /** The driver's own options that it was started with. */
+  readonly driverOptions?: readonly string[];
+}
+
+export interface CheckpointOptions {
+  readonly home: string;
+  readonly log: CheckpointLog;
+  readonly driver: CheckpointDriver;
+  /** What `usable` of the records says: false where nothing can bring the process back. */
+  readonly usable: boolean;
+  /** Longest time for one image, in ms. */
+  readonly limitMs?: number;
+  /** `performance.now()` at which all go on, whatever has been done: then nothing is recorded. Absent: when all is done. */
+  readonly deadlineMs?: number;
+  /** While the given ones stand still: who must be in the set besides them. Asked until nobody is; absent: nobody. */
+  readonly more?: (standing: readonly CheckpointTarget[]) => Promise<readonly CheckpointTarget[]>;
+}
+
+export interface CheckpointResult {
+  readonly process: string;
+  readonly checkpoint: number;
+  readonly position: number;
+  readonly usable: boolean;
+  /** Reference of the image, absent with driver none. */
+  readonly image?: string;
+  /** False: the record carries no cut, so it heals no gap. */
+  readonly cut: boolean;
+  /** Why there is no cut, or what it does not cover. */
+  readonly uncaptured: readonly string[];
+  readonly connections: number;
+  readonly imageBytes: number;
+  /** Directory trees that were saved with it. */
+  readonly data: readonly SavedTree[];
+  /** Files that it may write elsewhere than at their ends, and that no image and no data hold. */
+  readonly inPlace: readonly string[];
+  /** How long the process stood still, and what of it went into what, in ms. */
+  readonly frozenMs: number;
+  readonly phasesMs: Readonly<Record<"freeze" | "cut" | "dump" | "data" | "store" | "append", number>>;
+}
+
+/**
+ * All stand still at one time; records are appended once every image is there: a failure leaves none of them.
+ * Throws RL_LOCKED, RL_TIMEOUT, RL_DRIVER, RL_REFUSED where one image would hold a copy of what another process uses as well, and what the
+ * collector throws.
+ */
+export async function checkpointTogether(
+  targets: readonly CheckpointTarget[],
+  options: CheckpointOptions,
+): Promise<CheckpointResult[]> {
+  const works: Work[] = [];
+  try {
+    const frozenMs = await standing(targets, works, options, async (guard, sinceMs) => {
+      const shared = await options.log.unseen(targets[0]?.app ?? "");
+      for (const work of works) await work.readCut(sinceMs);
+      if (options.driver.images) for (const work of works) work.refuseCopies(shared);
+      await takeImages(works, guard, options);
+      inTime(options);
+      for (const work of works) await work.record();
+      return performance.now() - sinceMs;
+    });
+    return works.map((work) => work.result(frozenMs));
+  } catch (error) {
+    for (const work of works) await work.discard();
+    throw error;
+  }
+}
+
+/** Does the work while they stand still, and who else must be in the set; all of them are in `works` then. */
+async function standing(
+  targets: readonly CheckpointTarget[],
+  works: Work[],
+  options: CheckpointOptions,
+  work: (guard: Writable, sinceMs: number) => Promise<number>,
+): Promise<number> {
+  for (const target of targets) {
+    const one = new Work(target, options);
+    works.push(one);
+    one.look();
+    await one.prepareData();
+  }
+  const cgroups = targets.map(({ cgroup }) => cgroup);
+  return whileFrozen(cgroups, async (guard, sinceMs) => {
+    inTime(options);
+    const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+    inTime(options);
+    return more.length === 0 ? work(guard, sinceMs) : standing(more, works, options, work);
+  });
+}
+
+function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
+  if (performance.now() < deadlineMs) return;
+  throw new RecoveryLineError(
+    "RL_TIMEOUT",
+    "the checkpoint is not done within the time that its processes may stand still",
+    "They go on, and nothing of it is recorded. Give it more time.",
+  );
+}
+
+/**
+ * Several at one instant: the kernels of standing processes go on receiving and acknowledging, so bytes could pass between one image
+ * and the next and be in neither. Their connections hear nothing until the last image is there.
+ */
+function takeImages(works: readonly Work[], guard: Writable, { driver }: CheckpointOptions): Promise<void> {
+  const take = async (): Promise<void> => {
+    for (const work of works) await work.takeImage(guard);
+  };
+  const first = works[0];
+  if (!driver.images || works.length < 2 || first === undefined) return take();
+  return whileBlocked(first.app, openConnections(works.flatMap(({ pids }) => pids)), take);
+}
+
+/** One process on its way through the phases; each phase is timed. */
+class Work {
+  readonly #target: CheckpointTarget;
+  readonly #options: CheckpointOptions;
+  readonly #phasesMs = { freeze: 0, cut: 0, dump: 0, data: 0, store: 0, append: 0 };
+  #cut: CutAnswer | undefined;
+  #index = 0;
+  #position = 0;
+  #pids: readonly number[] = [];
+  #image: NewImage | undefined;
+  #reference: string | undefined;
+  #imageBytes = 0;
+  #save: DataSave | undefined;
+  #data: readonly SavedTree[] = [];
+  #inPlace: readonly string[] = [];
+  #appending = false;
+
+  constructor(target: CheckpointTarget, options: CheckpointOptions) {
+    this.#target = target;
+    this.#options = options;
+  }
+
+  async #timed<T>(phase: keyof CheckpointResult["phasesMs"], work: () => Promise<T>): Promise<T> {
+    const from = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.#phasesMs[phase] += performance.now() - from;
+    }
+  }
+
+  get app(): string {
+    return this.#target.app;
+  }
+
+  get target(): CheckpointTarget {
+    return this.#target;
+  }
+
+  get pids(): readonly number[] {
+    return this.#pids;
+  }
+
+  /** Nothing stands still for an image that can't be. */
+  look(): void {
+    const { cgroup, data, driverOptions = [] } = this.#target;
+    this.#options.driver.look?.({
+      pids: cgroup.pids(),
+      dataRoots: data?.roots ?? [],
+      options: driverOptions,
+    });
+  }
+
+  /** What of its directory trees can be copied while it still runs. */
+  async prepareData(): Promise<void> {
+    const { app, process, cgroup, data } = this.#target;
+    if (data === undefined || !this.#options.driver.images) return;
+    const image = await this.#begin();
+    const images = imagesFolder(this.#options.home, app, process);
+    this.#save = await DataSave.prepare(data, (number) => image.data(number), images, cgroup.pids());
+  }
+
+  async #begin(): Promise<NewImage> {
+    const { home, log } = this.#options;
+    const { app, process } = this.#target;
+    if (this.#index === 0) this.#index = await log.nextCheckpoint(app, process);
+    this.#image ??= await NewImage.begin(home, app, process, this.#index);
+    return this.#image;
+  }
+
+  async readCut(sinceMs: number): Promise<void> {
+    const { app, process, cgroup } = this.#target;
+    this.#phasesMs.freeze = performance.now() - sinceMs;
+    await this.#timed("cut", async () => {
+      this.#cut = await this.#options.log.cut(app, process);
+      if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
+      this.#pids = cgroup.pids();
+    });
+  }
+
+  /** What somebody vouches for is no verdict; a verdict of that reason says that nobody does. */
+  refuseCopies(shared: readonly UnseenChannel[]): void {
+    const { uncaptured } = this.#cut!;
+    const own = shared.filter(
+      ({ process, reason }) =>
+        process === this.#target.process &&
+        (!VOUCHABLE_UNSEEN.includes(reason) || uncaptured.includes(reason)),
+    );
+    if (own.length > 0) throw copiesRefused(own);
+  }
+
+  async takeImage(guard: Writable): Promise<void> {
+    const { driver } = this.#options;
+    if (!driver.images) return;
+    if (driver.holdsConnections === false) this.#noConnections();
+    const image = await this.#begin();
+    const notes = await this.#timed("dump", () => this.#dump(image, guard));
+    this.#inPlace = filesInPlace(notes);
+    await this.#timed("data", async () => {
+      this.#data = (await this.#save?.finish(this.#pids)) ?? [];
+    });
+    await this.#timed("store", async () => {
+      const { reference, sizeBytes } = await image.seal(this.#facts(notes));
+      this.#reference = reference;
+      this.#imageBytes = sizeBytes;
+    });
+  }
+
+  async #dump(image: NewImage, guard: Writable): Promise<DriverNotes> {
+    inTime(this.#options);
+    const { driver, deadlineMs = Number.POSITIVE_INFINITY } = this.#options;
+    const limitMs = Math.min(
+      this.#options.limitMs ?? DRIVER_LIMIT_MS,
+      Math.max(1, Math.ceil(deadlineMs - performance.now())),
+    );
+    const { cgroup } = this.#target;
+    const rootPid = treeRoot(this.#pids);
+    const notes = await driver.dump({
+      folder: image.files,
+      rootPid,
+      pids: this.#pids,
+      cgroupPath: cgroup.path,
+      limitMs,
+      guard,
+      dataRoots: this.#target.data?.roots ?? [],
+      options: this.#target.driverOptions ?? [],
+    });
+    await this.#sameInstant();
+    return notes;
+  }
+
+  /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
+  async #sameInstant(): Promise<void> {
+    const { app, process, cgroup } = this.#target;
+    const after = await this.#options.log.cut(app, process);
+    if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
+      throw new NotNow(
+        `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
+      );
+    this.#cut = after;
+    if (this.#options.driver.holdsConnections === false) this.#noConnections();
+  }
+
+  #noConnections(): void {
+    const open = this.#cut!.details.filter(({ live }) => live !== 0).length;
+    if (open === 0) return;
+    throw new NotNow(
+      `${this.#target.process} has ${open} open connections, and an image of driver ${this.#options.driver.name} holds none`,
+    );
+  }
+
+  #facts(notes: DriverNotes): ImageFacts {
+    const { app, process, incarnation, cgroup } = this.#target;
+    const { name, version } = this.#options.driver;
+    const cut = this.#cut!;
+    return {
+      format: MANIFEST_FORMAT,
+      application: app,
+      process,
+      checkpoint: this.#index,
+      incarnation,
+      driver: { name, version, notes },
+      time: new Date().toISOString(),
+      kernel: readFileSync("/proc/sys/kernel/osrelease", "utf8").trim(),
+      pids: this.#pids,
+      cgroup: cgroup.path,
+      connections: cut.details,
+      cutComplete: cut.complete,
+      uncaptured: cut.uncaptured,
+      ...(this.#save === undefined
+        ? {}
+        : { data: this.#data.map(({ root, sha256, dataBytes }) => ({ root, sha256, dataBytes })) }),
+    };
+  }
+
+  async record(): Promise<void> {
+    await this.#timed("append", async () => {
+      this.#appending = true;
+      const { position } = await this.#options.log.append(this.#target.app, this.#event());
+      this.#position = position;
+    });
+  }
+
+  #event(): CheckpointEvent {
+    return {
+      type: "checkpoint",
+      process: this.#target.process,
+      checkpoint: this.#index,
+      usable: this.#options.usable,
+      ...(this.#reference === undefined ? {} : { image: this.#reference }),
+      ...(this.#covers ? { cut: this.#cut!.cut } : {}),
+    };
+  }
+
+  /** Only a cut that holds for all channels may stand in the log (interchange.md). */
+  get #covers(): boolean {
+    return this.#cut!.complete && this.#cut!.uncaptured.length === 0;
+  }
+
+  /** A record that may be in the log keeps its image: an append whose answer got lost is such a one. */
+  async discard(): Promise<void> {
+    if (!this.#appending) await this.#image?.discard();
+  }
+
+  result(frozenMs: number): CheckpointResult {
+    const cut = this.#cut!;
+    const image = this.#reference === undefined ? {} : { image: this.#reference };
+    return {
+      process: this.#target.process,
+      checkpoint: this.#index,
+      position: this.#position,
+      usable: this.#options.usable,
+      ...image,
+      cut: this.#covers,
+      uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "a connection without a name"],
+      connections: cut.details.length,
+      imageBytes: this.#imageBytes,
+      data: this.#data,
+      inPlace: this.#inPlace,
+      frozenMs,
+      phasesMs: this.#phasesMs,
+    };
+  }
+}
+
+/** As driver criu notes them. */
+function filesInPlace(notes: DriverNotes): string[] {
+  const files = (notes["files"] ?? []) as readonly OpenFile[];
+  return files.filter(({ inPlace }) => inPlace === true).map(({ path }) => path);
+}
+
+/**
+ * The cut in one string, channels in a fixed order. A channel whose both ends are the process itself is left out where it is empty:
+ * what went through it is part of the state.
+ */
+function offsets({ cut, complete }: CutAnswer): string {
+  const inside = (channel: string): boolean =>
+    cut.sent.has(channel) && cut.sent.get(channel) === cut.received.get(channel);
+  const list = (map: ReadonlyMap<string, number>) =>
+    [...map].filter(([channel]) => !inside(channel)).sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([complete, list(cut.sent), list(cut.received)]);
+}

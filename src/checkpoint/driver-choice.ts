@@ -1,0 +1,28 @@
+/** Which driver: the one that was asked for, or the best that works here. */
+
+import { CriuDriver } from "../images/criu/driver-criu.ts";
+import { findCriu } from "../images/criu/driver-criu-find.ts";
+import type { CheckpointDriver } from "../images/driver.ts";
+import { noneDriver } from "../images/none/driver-none.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+
+export type DriverName = "auto" | "criu" | "none";
+
+export interface DriverChoice {
+  readonly driver: CheckpointDriver;
+  /** Why `auto` is content with less than an image; such checkpoints can't be restored. */
+  readonly fallback?: string;
+}
+
+/** Throws RL_NOT_SUPPORTED where CRIU was asked for and none will do. */
+export async function chooseDriver(name: DriverName, stateFolder: string): Promise<DriverChoice> {
+  if (name === "none") return { driver: noneDriver };
+  const search = await findCriu(stateFolder);
+  if (search.found !== undefined) return { driver: new CriuDriver(search.found) };
+  if (name === "auto") return { driver: noneDriver, fallback: search.reason };
+  throw new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    search.reason,
+    "scripts/get-criu.sh fetches one into a private folder; RECOVERY_LINE_CRIU names another.",
+  );
+}

@@ -1,0 +1,171 @@
+/**
+ * A command as a recorded process: in its cgroup, and known to the collector, before its first instruction.
+ *
+ * The cgroup is frozen before anything is in it. A helper's first act is to enter it, where it stands still; then the process is
+ * registered; then it thaws, and the helper becomes the command (native/wait). Nothing of the command can run unrecorded, and no
+ * pipe or socket of ours stands in its history.
+ */
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { ProcessCgroup } from "../host/cgroups.ts";
+import { standsStill } from "../host/freeze.ts";
+import { endsFolder } from "../host/process-end.ts";
+import { startTicksOf } from "../host/process-tree.ts";
+import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import type { ProcessData, StartRecipe, StoredPeerRules, TaskName } from "../model/stored-process.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
+import type { CollectorClient } from "./client.ts";
+import type { RegisterMode } from "./protocol.ts";
+
+export interface ProcessStart {
+  readonly app: string;
+  readonly process: string;
+  readonly command: readonly [string, ...string[]];
+  /** Absent: as it was before. */
+  readonly trust?: readonly string[];
+  /** Absent: as they were before. */
+  readonly rules?: StoredPeerRules;
+  /** Keep what the application sends. */
+  readonly payload?: boolean;
+  readonly mode: RegisterMode;
+  readonly stdio: StdioOptions;
+  /** The caller does not wait for the command's end. */
+  readonly unwatched?: boolean;
+  /** A session of its own: signals of the terminal do not reach it. */
+  readonly detached: boolean;
+  /** How it is started again; stored with the registration. */
+  readonly recipe: StartRecipe;
+  /** Directory trees that are part of its state; absent: as it was before. */
+  readonly data?: ProcessData;
+  /** Absent: as it was before. */
+  readonly group?: string;
+  /** True: it stands still on return, before its first instruction; whoever called thaws it. */
+  readonly hold?: boolean;
+}
+
+export interface StartedProcess {
+  /** The command itself, or, detached, who waits for it. */
+  readonly child: ChildProcess;
+  /** The command's first task. */
+  readonly task: TaskName;
+  readonly cgroup: ProcessCgroup;
+  readonly incarnation: number;
+  /** What it has from its beginning together with other recorded processes, and nobody records. */
+  readonly unseen: readonly UnseenChannel[];
+}
+
+/** Longest wait for the end of a command that was refused, in ms. */
+const REMOVE_LIMIT_MS = 2000;
+
+/** Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already, and what registering throws. */
+export async function startProcess(collector: CollectorClient, start: ProcessStart): Promise<StartedProcess> {
+  requireCommand(start.command[0]);
+  const cgroup = new ProcessCgroup(start.app, start.process);
+  const words = entering(join(cgroup.path, "cgroup.procs"), start);
+  cgroup.create();
+  if (cgroup.populated)
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `process ${start.process} of ${start.app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
+      "End it first, or take another name.",
+    );
+  cgroup.setFreeze(true);
+  const child = enter(words, start);
+  try {
+    await stands(child, cgroup);
+    const { app, process, trust, rules, mode, recipe, data, group, payload = false } = start;
+    const pid = cgroup.pids()[0] ?? 0;
+    const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
+    const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
+    const { incarnation } = await collector.register({
+      ...registration,
+      ...(trust === undefined ? {} : { trust }),
+      ...(rules === undefined ? {} : { rules }),
+      ...(payload ? { payload } : {}),
+      ...(data === undefined ? {} : { data }),
+      ...(group === undefined ? {} : { group }),
+    });
+    const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
+    if (start.hold !== true) cgroup.setFreeze(false);
+    return { child, task, cgroup, incarnation, unseen };
+  } catch (error) {
+    cgroup.kill();
+    cgroup.setFreeze(false);
+    await removeSoon(cgroup);
+    throw error;
+  }
+}
+
+/** Dying takes the killed a moment. */
+async function removeSoon(cgroup: ProcessCgroup): Promise<void> {
+  const deadlineMs = performance.now() + REMOVE_LIMIT_MS;
+  while (!cgroup.remove() && performance.now() < deadlineMs)
+    await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+function enter([program, args]: [string, string[]], start: ProcessStart): ChildProcess {
+  const { stdio, detached, recipe } = start;
+  const child = spawn(program, args, { stdio, detached, cwd: recipe.cwd, env: recipe.env });
+  child.on("error", () => undefined); // told by `stands`
+  return child;
+}
+
+/** Whoever starts a command and does not stay leaves somebody behind who hears how it ended. */
+function entering(procs: string, { command, unwatched, recipe }: ProcessStart): [string, string[]] {
+  const options = [
+    ...(recipe.allowIoUring === true ? [] : [NO_IO_URING]),
+    ...(recipe.ownIpc === true ? [OWN_IPC] : []),
+  ];
+  const folder = unwatched === true ? endsFolder() : undefined;
+  if (folder !== undefined) return [startHelper("wait"), [...options, procs, folder, ...command]];
+  return [startHelper("enter"), [...options, procs, ...command]];
+}
+
+/** Waits until the helper stands still inside. Throws RL_NO_RIGHTS where it could not enter. */
+async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void> {
+  const deadlineMs = performance.now() + FREEZE_LIMIT_MS;
+  while (!cgroup.populated) {
+    if (child.exitCode !== null || child.pid === undefined)
+      throw new RecoveryLineError(
+        "RL_NO_RIGHTS",
+        `the command cannot be brought into the cgroup ${cgroup.path}`,
+        "Moving a process takes root, or a delegated cgroup that holds both places.",
+      );
+    if (performance.now() > deadlineMs)
+      throw new RecoveryLineError("RL_TIMEOUT", `the command did not enter ${cgroup.path} in time`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await standsStill(cgroup, deadlineMs);
+}
+
+/** The same search as execvp's, so that a mistyped name is told before anything is registered. */
+function requireCommand(name: string): void {
+  const places = name.includes("/")
+    ? [name]
+    : (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, name));
+  if (places.some(isProgram)) return;
+  const found = places.find((place) => existsSync(place));
+  if (found !== undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `${found} is no program that may be run`,
+      "It must be a file with the right to execute it (chmod +x).",
+    );
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `there is no program ${JSON.stringify(name)} to run`,
+    "Check its name and the PATH.",
+  );
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,31 @@
+/**
+ * Numbers the collector's sessions of one home. An application whose log was away while a session ran missed records
+ * that the ring has let go since; it finds that out by comparing its last session with this file.
+ */
+import { open, readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { makeFolders } from "../host/make-folders.ts";
+
+const FILE = "collector.session";
+
+/** The newest session that began with all applications of the home; 0 if none ever did. Makes the home, mode 0700. */
+export async function lastSession(home: string): Promise<number> {
+  makeFolders(home);
+  const text = await readFile(join(home, FILE), "utf8").catch(() => "0");
+  return Number.parseInt(text, 10) || 0;
+}
+
+/** Durable on return. */
+export async function beginSession(home: string, session: number): Promise<void> {
+  const path = join(home, FILE);
+  const file = await open(`${path}.new`, "w", 0o600);
+  try {
+    await file.writeFile(`${session}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(`${path}.new`, path);
+  const folder = await open(home);
+  await folder.sync().finally(() => folder.close());
+}

@@ -1,0 +1,50 @@
+/**
+ * The logs that a home holds when a collector starts.
+ *
+ * One application's damaged log must not keep the others from being recorded: where nothing of that application runs, its
+ * log is passed over, loudly. It stays closed until somebody registers a process of it, and that fails for as long as the
+ * log can't be opened. Where something of it runs, nobody could record it, and going on would hide that.
+ */
+import { readdir } from "node:fs/promises";
+import type { UnreadableLog } from "../model/collector-answers.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { AppLog } from "./app-log.ts";
+
+/** Names of applications and processes that become paths and cgroups. */
+export const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+interface KnownLogs {
+  readonly home: string;
+  make(name: string): AppLog;
+  /** True if processes of the application are there now. */
+  runs(app: string): boolean;
+  skipped(log: UnreadableLog): void;
+}
+
+/** The logs with live processes, open. Throws what opening one throws whose application runs. */
+export async function* openKnownLogs({ home, make, runs, skipped }: KnownLogs): AsyncGenerator<AppLog> {
+  for (const entry of await readdir(home, { withFileTypes: true })) {
+    if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
+    const app = make(entry.name);
+    try {
+      await app.open(false);
+    } catch (error) {
+      if (hasCode(error, "RL_UNKNOWN_APP")) continue; // its maker died before the first commit, or it is something else
+      if (!(error instanceof RecoveryLineError)) throw error;
+      if (runs(app.name)) throw whileItRuns(app.name, error);
+      skipped({ app: app.name, code: error.code, message: error.message });
+      continue;
+    }
+    if (app.hasLive) yield app;
+    else await app.close();
+  }
+}
+
+function whileItRuns(app: string, error: RecoveryLineError): RecoveryLineError {
+  return new RecoveryLineError(
+    error.code,
+    `${error.message}; processes of ${app} are running, and nobody could record them`,
+    `End them, or move the log away. ${error.advice}`,
+    error,
+  );
+}

@@ -1,0 +1,170 @@
+/**
+ * What the collector must remember of one process across restarts; it lives in the application's log.
+ *
+ * Invariants: `lines` counts the process's lines that are not undone (src/README.md, semantics 1); `checkpoints` holds
+ * those of its effective history, indices and positions both rising; `lastCheckpoint` never falls.
+ */
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
+import { MAX_KNOWN_CHECKPOINTS, MAX_PEERS_TOLD } from "../model/limits.ts";
+import type {
+  PeerNote,
+  ProcessEnd,
+  SharedSocket,
+  StoredCheckpoints,
+  StoredOrigin,
+  StoredProcess,
+  TaskName,
+} from "../model/stored-process.ts";
+import type { UnseenChannel } from "../model/unseen-channel.ts";
+
+const NEW: StoredProcess = {
+  cgroupId: 0,
+  live: false,
+  incarnation: 0,
+  trust: [],
+  uncaptured: [],
+  lines: 0,
+  lastCheckpoint: 0,
+};
+
+export class ProcessState {
+  cgroupId: number;
+  live: boolean;
+  incarnation: number;
+  trust: ReadonlySet<string>;
+  readonly uncaptured: Set<string>;
+  shared: SharedSocket | undefined;
+  /** Peers to be told of, each once. */
+  #peers: readonly PeerNote[];
+  unseen: readonly UnseenChannel[];
+  /** This life ended, and not with exit code 0. */
+  failed: boolean;
+  /** Exit status of its command, where somebody waited for it; not stored. */
+  exitStatus: number | undefined;
+  task: TaskName | undefined;
+  end: ProcessEnd | undefined;
+  left: readonly TaskName[];
+  lines: number;
+  /** Greatest index ever handed out or logged, undone ones included. */
+  lastCheckpoint: number;
+  /** Something above or in `checkpoints` changed since the last commit. */
+  changed = false;
+  checkpointsChanged = false;
+  originChanged = false;
+  #origin: StoredOrigin;
+  #checkpoints: (readonly [number, number])[];
+
+  constructor(stored: StoredProcess = NEW, checkpoints: StoredCheckpoints = [], origin: StoredOrigin = {}) {
+    this.#origin = origin;
+    this.cgroupId = stored.cgroupId;
+    this.live = stored.live;
+    this.incarnation = stored.incarnation;
+    this.trust = new Set(stored.trust);
+    this.uncaptured = new Set(stored.uncaptured);
+    this.shared = stored.shared;
+    this.#peers = stored.peers ?? [];
+    this.unseen = stored.unseen ?? [];
+    this.failed = stored.failed ?? false;
+    this.task = stored.task;
+    this.end = stored.end;
+    this.left = stored.left ?? [];
+    this.lines = stored.lines;
+    this.lastCheckpoint = stored.lastCheckpoint;
+    this.#checkpoints = [...checkpoints];
+  }
+
+  stored(): StoredProcess {
+    const { cgroupId, live, incarnation, lines, lastCheckpoint } = this;
+    const [trust, uncaptured] = [[...this.trust], [...this.uncaptured]];
+    return {
+      cgroupId,
+      live,
+      incarnation,
+      trust,
+      uncaptured,
+      ...(this.shared === undefined ? {} : { shared: this.shared }),
+      ...(this.#peers.length === 0 ? {} : { peers: this.#peers }),
+      ...(this.unseen.length === 0 ? {} : { unseen: this.unseen }),
+      ...(this.failed ? { failed: true } : {}),
+      ...(this.task === undefined ? {} : { task: this.task }),
+      ...(this.end === undefined ? {} : { end: this.end }),
+      ...(this.left.length === 0 ? {} : { left: this.left }),
+      lines,
+      lastCheckpoint,
+    };
+  }
+
+  /** Its endings are the failure itself. Where nobody waited for it, only what its dying tasks said counts. */
+  get endedByFailure(): boolean {
+    return this.exitStatus === undefined ? this.failed : this.exitStatus !== 0;
+  }
+
+  get peers(): readonly PeerNote[] {
+    return this.#peers;
+  }
+
+  set peers(peers: readonly PeerNote[]) {
+    this.#peers = peers;
+    this.changed = true;
+  }
+
+  /** A peer that people should know of; up to MAX_PEERS_TOLD of a kind. */
+  meet(note: PeerNote): void {
+    const alike = this.#peers.filter(({ what }) => what === note.what);
+    if (alike.length >= MAX_PEERS_TOLD || alike.some(({ peer }) => peer === note.peer)) return;
+    this.peers = [...this.#peers, note];
+  }
+
+  get origin(): StoredOrigin {
+    return this.#origin;
+  }
+
+  set origin(origin: StoredOrigin) {
+    this.#origin = origin;
+    this.originChanged = true;
+  }
+
+  storedCheckpoints(): StoredCheckpoints {
+    return this.#checkpoints;
+  }
+
+  /**
+   * Counts one event of the reliable path and returns its position.
+   * Throws RL_CONTRADICTION for a checkpoint index that does not rise or a rollback to a checkpoint that is not there.
+   */
+  apply(event: Event): number {
+    if (event.type === "rollback") return this.#rollback(event.checkpoint);
+    if (event.type === "checkpoint") this.#checkpoint(event.checkpoint);
+    this.lines += 1;
+    this.changed = true;
+    return this.lines;
+  }
+
+  #checkpoint(index: number): void {
+    const newest = this.#checkpoints.at(-1)?.[0] ?? 0;
+    if (index <= newest)
+      throw contradiction(`checkpoint ${index} does not exceed ${newest}, the newest one in effect`);
+    this.#checkpoints.push([index, this.lines + 1]);
+    if (this.#checkpoints.length > MAX_KNOWN_CHECKPOINTS) this.#checkpoints.shift();
+    this.lastCheckpoint = Math.max(this.lastCheckpoint, index);
+    this.checkpointsChanged = true;
+  }
+
+  /** Everything after the checkpoint is undone; the rollback line itself is the next one (semantics 1 and 2). */
+  #rollback(index: number): number {
+    const kept = this.#checkpoints.filter(([known]) => known <= index);
+    const base = kept.at(-1);
+    if (index !== 0 && base?.[0] !== index)
+      throw contradiction(`there is no checkpoint ${index} to go back to`);
+    this.#checkpoints = kept;
+    this.checkpointsChanged = true;
+    this.changed = true;
+    this.lines = (base?.[1] ?? 0) + 1;
+    return this.lines;
+  }
+}
+
+function contradiction(message: string): RecoveryLineError {
+  return new RecoveryLineError("RL_CONTRADICTION", message, "Take indices from nextCheckpoint.");
+}

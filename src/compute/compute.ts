@@ -1,0 +1,107 @@
+/** Evidence in, recovery line out, checked by a verifier that shares no code with the engine. */
+
+import { inTransitRanges } from "../graph/rollback/in-transit.ts";
+import { lineEntry } from "../graph/rollback/line-entry.ts";
+import { OutsideWorld } from "../graph/rollback/outside-world.ts";
+import {
+  keptPositions,
+  type RollbackModel,
+  rollbackModel,
+  undoneBy,
+} from "../graph/rollback/rollback-model.ts";
+import { proofOf, witnesses } from "../graph/rollback/witness.ts";
+import { verifyLine } from "../graph/verify/verify-line.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
+import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+
+export interface ComputeOptions {
+  /** Names of the failed processes; absent: everybody failed. */
+  readonly failed?: readonly string[];
+  readonly dsm: DsmModel;
+  readonly inTransit: InTransitPolicy;
+  /** Output commit: position per process whose output was already released and can't be undone. */
+  readonly released?: ReadonlyMap<string, number>;
+}
+
+/**
+ * The latest line that the evidence proves safe.
+ *
+ * Throws `RL_UNKNOWN_PROCESS` for a failed or released process the evidence does not name, `RL_REFUSED` without any process or where
+ * released output would have to be undone, `RL_REJECTED` where the verifier disagrees (a bug: nothing is printed).
+ */
+export function computeLine(evidence: Evidence, options: ComputeOptions): RecoveryLine {
+  if (evidence.processes.length === 0)
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      "the evidence names no process: there is nothing to compute a line for",
+      "Check that the application ran under recovery-line, or that the events file is not empty.",
+    );
+  const failed = options.failed ?? evidence.processes;
+  const numbers = processNumbers(evidence, failed);
+  const model = rollbackModel(evidence, { dsm: options.dsm, inTransit: options.inTransit });
+  return answer(model, failed, numbers, options);
+}
+
+/** Names → numbers, without repeats. Throws `RL_UNKNOWN_PROCESS`. */
+export function processNumbers(evidence: Evidence, names: Iterable<string>): number[] {
+  const numberOf = new Map(evidence.processes.map((name, number) => [name, number]));
+  const numbers = new Set<number>();
+  for (const name of names) {
+    const number = numberOf.get(name);
+    if (number === undefined) throw unknownProcess(name, evidence.processes);
+    numbers.add(number);
+  }
+  return [...numbers].sort((a, b) => a - b);
+}
+
+function unknownProcess(name: string, known: readonly string[]): RecoveryLineError {
+  const shown = known.slice(0, 20).join(", ");
+  const more = known.length > 20 ? `, … (${known.length} in all)` : "";
+  return new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    `no process "${name}" in the evidence; known: ${shown}${more}`,
+    "Name processes as they stand in the evidence.",
+  );
+}
+
+function answer(
+  model: RollbackModel,
+  failed: readonly string[],
+  numbers: readonly number[],
+  options: ComputeOptions,
+): RecoveryLine {
+  const { evidence } = model;
+  const undone = undoneBy(model, numbers);
+  const kept = keptPositions(evidence, undone);
+  refuseReleased(evidence, kept, options.released);
+  const proof = proofOf(model, numbers, undone);
+  const line: RecoveryLine = {
+    outcome: evidence.gaps > 0 ? "tainted" : "clean",
+    line: evidence.processes.map((_, process) => lineEntry(evidence, process, undone[process] as number)),
+    inTransit: inTransitRanges(evidence, model.matches, kept),
+    witnesses: witnesses(evidence.processes, proof),
+    ...new OutsideWorld(evidence, options.dsm).lossesAt((process) => kept[process] as number),
+    evidence: { gaps: evidence.gaps, lost: evidence.lost, healed: evidence.healed },
+  };
+  verifyLine(evidence, { failed, dsm: options.dsm, inTransit: options.inTransit }, line, proof);
+  return line;
+}
+
+/** Output commit (theory.md): a lower bound on the line; where it is infeasible there is no line to print. */
+function refuseReleased(
+  evidence: Evidence,
+  kept: Uint32Array,
+  released: ReadonlyMap<string, number> | undefined,
+): void {
+  for (const [name, position] of released ?? []) {
+    const [process] = processNumbers(evidence, [name]);
+    const most = kept[process as number] as number;
+    if (most < position)
+      throw new RecoveryLineError(
+        "RL_REFUSED",
+        `process "${name}" released output up to position ${position}, but no consistent line keeps more than ${most}`,
+        "The output can't be undone by a rollback: a message log, or a checkpoint before each output, prevents this.",
+      );
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * What dead programs of ours, or a CRIU that was killed, have left in the kernel: captures under a dead process's name, empty cgroups,
+ * tables of nftables. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
+ */
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { KernelSource } from "../capture/kernel-source.ts";
+import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
+import { portsInUse } from "../host/open-connections.ts";
+import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
+import { lockHolder, readerFolder } from "../host/reader-lock.ts";
+import { readJournal, restartFolder } from "../restart/restart-journal.ts";
+
+export interface Leftover {
+  readonly kind: "capture" | "cgroup" | "nft table";
+  readonly name: string;
+  /** One sentence. */
+  readonly why: string;
+  /** Absent: it is told, but somebody has to decide. Throws what removing throws. */
+  readonly remove?: () => Promise<void>;
+}
+
+const BPFFS = "/sys/fs/bpf";
+/** A cgroup is empty for a moment before its first process enters, in ms. */
+const EMPTY_MS = 60_000;
+
+/** `home`: whose restarts are known here. */
+export async function leftovers(home: string): Promise<Leftover[]> {
+  return [...captures(), ...emptyCgroups(), ...(await nftTables(home))];
+}
+
+/** Folders of pinned programs that nobody reads. One that is named by a process is that process's own; others go on recording by design. */
+function captures(): Leftover[] {
+  return names(BPFFS).flatMap((name): Leftover[] => {
+    const path = join(BPFFS, name);
+    if (!existsSync(join(path, "ring")) || read(path)) return [];
+    const pid = /-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined) {
+      const why = "No collector reads it; it records for the next one, or: recovery-line collect --unpin.";
+      return [{ kind: "capture", name: path, why }];
+    }
+    if (existsSync(`/proc/${pid}`)) return [];
+    const why = `Process ${pid} loaded it for itself and is dead.`;
+    return [{ kind: "capture", name: path, why, remove: async () => KernelSource.unpin(path) }];
+  });
+}
+
+function read(pinDir: string): boolean {
+  return readerOf(pinDir) !== undefined;
+}
+
+function readerOf(pinDir: string): number | undefined {
+  const folder = readerFolder(pinDir);
+  return existsSync(folder) ? lockHolder(folder) : undefined;
+}
+
+/** Other captures of this machine that a collector reads now, and its process. */
+export function otherCollectors(pinDir: string): { readonly pinDir: string; readonly pid: number }[] {
+  return names(BPFFS).flatMap((name) => {
+    const path = join(BPFFS, name);
+    if (path === pinDir || !existsSync(join(path, "ring"))) return [];
+    const pid = readerOf(path);
+    return pid === undefined || pid === process.pid ? [] : [{ pinDir: path, pid }];
+  });
+}
+
+/** Process cgroups that nothing is in any more. */
+function emptyCgroups(): Leftover[] {
+  const root = join(cgroup2Root(), "recovery-line");
+  return folders(root).flatMap((app) =>
+    folders(join(root, app)).flatMap((process): Leftover[] => {
+      const cgroup = new ProcessCgroup(app, process);
+      if (cgroup.populated || youngerThan(cgroup.path, EMPTY_MS)) return [];
+      const remove = async (): Promise<void> => void cgroup.remove();
+      return [{ kind: "cgroup", name: cgroup.path, why: "Nothing runs in it any more.", remove }];
+    }),
+  );
+}
+
+/** CRIU's own locks, and those of restarts that are over. */
+async function nftTables(home: string): Promise<Leftover[]> {
+  const found: Leftover[] = [];
+  const all = await tables().catch(() => []);
+  const criuRuns = running("criu"); // looked for behind the list: nobody who is at work now has made one of it
+  for (const table of all) {
+    const common = { kind: "nft table", name: table } as const;
+    const remove = (): Promise<void> => deleteTable(table);
+    if (table.startsWith("CRIU-") && !criuRuns)
+      found.push({ ...common, ...(await criuTable(table, remove)) });
+    const app = restartTableApp(table);
+    if (app === undefined) continue;
+    if (!existsSync(join(home, app)))
+      found.push({ ...common, why: `It blocks connections of ${app}, which ${home} does not know.` });
+    else if ((await readJournal(restartFolder(home, app))) === undefined)
+      found.push({ ...common, why: `No restart of ${app} is under way.`, remove });
+  }
+  return found;
+}
+
+/**
+ * CRIU lets go of connections at the end of its work, unless it was killed, or has dumped a program that is to come back later: then the kernel knows
+ * none of its connections. (Never one of ours: they run on.)
+ */
+async function criuTable(
+  table: string,
+  remove: () => Promise<void>,
+): Promise<Pick<Leftover, "why" | "remove">> {
+  const ports = await tablePorts(table);
+  if (ports.length === 0) return { why: "No CRIU runs; it blocks nothing any more.", remove };
+  if (portsInUse(ports)) return { why: "No CRIU runs, and it keeps live connections blocked.", remove };
+  return {
+    why: `A CRIU that was killed left it, or a program that was dumped is to come back. If not: nft delete table inet ${table}`,
+  };
+}
+
+/** True if any process has a program of that name in its command line. */
+function running(program: string): boolean {
+  return names("/proc").some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1")
+        .split("\0")
+        .some((word) => basename(word) === program);
+    } catch {
+      return false; // it has ended
+    }
+  });
+}
+
+function youngerThan(path: string, ms: number): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat === undefined || Date.now() - stat.ctimeMs < ms;
+}
+
+function names(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return []; // it is not there, or not for us
+  }
+}
+
+function folders(folder: string): string[] {
+  return names(folder).filter((name) =>
+    statSync(join(folder, name), { throwIfNoEntry: false })?.isDirectory(),
+  );
+}

@@ -1,0 +1,163 @@
+/**
+ * Removes checkpoint images so that a crash at any moment leaves every other image whole and usable.
+ *
+ * In `<home>/<app>/gc/`: `lock`, and while images are being removed `journal.json`, which names them. First the journal is made durable,
+ * then each image's folder is renamed to `images/<process>/.gc-<index>` (from here on it is no image any more), then those folders are
+ * removed, then the journal. The next collection finishes the removal of folders renamed; an image that the journal names and that still
+ * has its name is judged anew, since its index may meanwhile belong to another checkpoint.
+ */
+import { constants } from "node:fs";
+import { lstat, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import { syncFolder } from "../log/log-paths.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+
+/** One image, by the names of its checkpoint. */
+export interface ImageName {
+  readonly process: string;
+  readonly checkpoint: number;
+}
+
+export interface CollectedImage extends ImageName {
+  readonly folder: string;
+  /** What its removal frees, if all images that share files with it (unchanged data) are removed as well. */
+  readonly sizeBytes: number;
+}
+
+interface Journal {
+  readonly format: 1;
+  readonly application: string;
+  readonly images: readonly ImageName[];
+}
+
+const FOLDER_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const REMOVED = ".gc-";
+
+/** The images among the given checkpoints that the log directory of an application holds. Links and files are no images. */
+export async function storedImages(
+  dir: string,
+  checkpoints: readonly ImageName[],
+): Promise<CollectedImage[]> {
+  const found: CollectedImage[] = [];
+  for (const { process, checkpoint } of checkpoints) {
+    if (!FOLDER_NAME.test(process)) continue;
+    const folder = join(dir, "images", process, String(checkpoint));
+    if (await isFolder(folder)) found.push({ process, checkpoint, folder, sizeBytes: await sizeOf(folder) });
+  }
+  return found;
+}
+
+/** Ends what a crash cut off; images that it had not renamed yet stay. Returns how many it removed. The caller holds the lock. */
+export async function finishRemoval(dir: string): Promise<number> {
+  const journal = await readJournal(dir);
+  if (journal === undefined) return 0;
+  let removed = 0;
+  for (const image of journal.images) if (await removeRenamed(dir, image)) removed += 1;
+  await dropJournal(dir);
+  return removed;
+}
+
+/** Removes these images. The caller holds the lock and has finished what came before. */
+export async function removeImages(
+  dir: string,
+  application: string,
+  images: readonly ImageName[],
+): Promise<void> {
+  if (images.length === 0) return;
+  await writeJournal(dir, {
+    format: 1,
+    application,
+    images: images.map(({ process, checkpoint }) => ({ process, checkpoint })),
+  });
+  for (const { process, checkpoint } of images) {
+    const folder = join(dir, "images", process);
+    await rm(join(folder, `${REMOVED}${checkpoint}`), { recursive: true, force: true });
+    await rename(join(folder, String(checkpoint)), join(folder, `${REMOVED}${checkpoint}`));
+  }
+  for (const process of new Set(images.map((image) => image.process)))
+    await syncFolder(join(dir, "images", process));
+  for (const image of images) await removeRenamed(dir, image);
+  await dropJournal(dir);
+}
+
+async function removeRenamed(dir: string, { process, checkpoint }: ImageName): Promise<boolean> {
+  const folder = join(dir, "images", process, `${REMOVED}${checkpoint}`);
+  if (!(await isFolder(folder))) return false;
+  await rm(folder, { recursive: true });
+  return true;
+}
+
+const journalPath = (dir: string): string => join(dir, "gc", "journal.json");
+
+async function writeJournal(dir: string, journal: Journal): Promise<void> {
+  const partial = `${journalPath(dir)}.partial`;
+  const file = await open(
+    partial,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
+    0o600,
+  );
+  try {
+    await file.writeFile(`${JSON.stringify(journal)}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(partial, journalPath(dir));
+  await syncFolder(join(dir, "gc"));
+}
+
+/** Renamed into place whole, so one that does not parse was damaged by somebody else: nothing is removed on its word. */
+async function readJournal(dir: string): Promise<Journal | undefined> {
+  const text = await readFile(journalPath(dir), "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (text === undefined) return undefined;
+  const journal = parsed(text);
+  if (journal !== undefined) return journal;
+  throw new RecoveryLineError(
+    "RL_CORRUPT_LOG",
+    `${journalPath(dir)} is no journal of a collection`,
+    "Look at images/*/.gc-* by hand (they are garbage), remove the journal, and run gc again.",
+  );
+}
+
+function parsed(text: string): Journal | undefined {
+  try {
+    const journal = JSON.parse(text) as Partial<Journal> | null;
+    const whole =
+      journal?.format === 1 &&
+      Array.isArray(journal.images) &&
+      journal.images.every(
+        (image) =>
+          FOLDER_NAME.test(image?.process) && Number.isSafeInteger(image.checkpoint) && image.checkpoint > 0,
+      );
+    return whole ? (journal as Journal) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function dropJournal(dir: string): Promise<void> {
+  await unlink(journalPath(dir));
+  await syncFolder(join(dir, "gc"));
+}
+
+/** True for a folder that is no link. */
+export async function isFolder(path: string): Promise<boolean> {
+  const stat = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  });
+  return stat?.isDirectory() === true;
+}
+
+async function sizeOf(folder: string): Promise<number> {
+  let size = 0;
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true }))
+    if (entry.isFile()) {
+      const stat = await lstat(join(entry.parentPath, entry.name));
+      size += Math.min(stat.size, stat.blocks * 512) / stat.nlink; // the rest are holes, and parts of other images
+    }
+  return Math.ceil(size);
+}

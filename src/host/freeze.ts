@@ -1,0 +1,138 @@
+/**
+ * Freezing for a while, and thawing whatever happens.
+ *
+ * A watchdog (a shell that waits on a pipe) stands by while anything is frozen: when everybody who holds the other end of the
+ * pipe is gone, this program by any signal and the driver it started, it thaws. A driver inherits the pipe, so the
+ * watchdog never thaws below a dump that is still at work.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import type { Writable } from "node:stream";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import { call, native } from "../native/binding.ts";
+import type { ProcessCgroup } from "./cgroups.ts";
+
+/**
+ * What runs while the cgroups stand still gets the pipe, to hand it to processes it starts, and the `performance.now()` at which
+ * freezing began.
+ */
+type FrozenWork<T> = (guard: Writable, sinceMs: number) => Promise<T>;
+
+/** Longest wait for the watchdog of a caller that has just died, in ms. */
+const THAW_LIMIT_MS = 1_000;
+
+/**
+ * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED.
+ * Throws RL_TIMEOUT where one does not freeze within `limitMs`, and whatever the work throws; nothing stays frozen.
+ */
+export async function whileFrozen<T>(
+  cgroups: readonly ProcessCgroup[],
+  work: FrozenWork<T>,
+  limitMs = FREEZE_LIMIT_MS,
+): Promise<T> {
+  const locks: number[] = [];
+  try {
+    for (const cgroup of cgroups) locks.push(await lockCgroup(cgroup));
+    const watchdog = await startWatchdog(cgroups);
+    try {
+      const sinceMs = performance.now();
+      for (const cgroup of cgroups) cgroup.setFreeze(true);
+      for (const cgroup of cgroups) await standsStill(cgroup, performance.now() + limitMs);
+      return await work(watchdog.stdin!, sinceMs);
+    } finally {
+      thawAll(cgroups);
+      await stopWatchdog(watchdog);
+    }
+  } finally {
+    for (const lock of locks) native().unlock(lock);
+  }
+}
+
+/** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
+async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
+  const lock = holdCgroup(cgroup);
+  const deadlineMs = performance.now() + THAW_LIMIT_MS;
+  while (cgroup.freezing && performance.now() < deadlineMs)
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  if (!cgroup.freezing) return lock;
+  native().unlock(lock);
+  throw new RecoveryLineError(
+    "RL_LOCKED",
+    `${cgroup.path} is frozen already`,
+    `A dump whose caller died may be at work still: then it thaws by itself. Else: echo 0 > ${cgroup.path}/cgroup.freeze`,
+  );
+}
+
+/**
+ * The right to act on a cgroup, as a descriptor for `native().unlock`; let go with this process and whoever inherited the descriptor.
+ * Throws RL_LOCKED, RL_UNKNOWN_PROCESS where the cgroup is gone.
+ */
+export function holdCgroup(cgroup: ProcessCgroup): number {
+  try {
+    return call(cgroup.path, () => native().lock(cgroup.path));
+  } catch (error) {
+    if (cgroup.id === undefined)
+      throw new RecoveryLineError(
+        "RL_UNKNOWN_PROCESS",
+        `the process of ${cgroup.path} has ended`,
+        "Call again: what has ended is left out, unless you name it.",
+        error,
+      );
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `${cgroup.path} is being checkpointed or restored by another process`,
+      "Wait for it, or end it.",
+      error,
+    );
+  }
+}
+
+/** Waits for the kernel's word that every process stands still. */
+export async function standsStill(cgroup: ProcessCgroup, deadlineMs: number): Promise<void> {
+  while (!cgroup.frozen) {
+    if (performance.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `${cgroup.path} does not freeze in time: a process in it is in an uninterruptible wait`,
+        "Try again; a stuck file system or device keeps it from standing still.",
+      );
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+/** Every cgroup is tried, whatever the others say. */
+function thawAll(cgroups: readonly ProcessCgroup[]): void {
+  const failures: unknown[] = [];
+  for (const cgroup of cgroups) {
+    try {
+      cgroup.setFreeze(false);
+    } catch (error) {
+      if (cgroup.id !== undefined) failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+async function startWatchdog(cgroups: readonly ProcessCgroup[]): Promise<ChildProcess> {
+  const script = `read -r _; for file; do echo 0 >"$file"; done 2>/dev/null`;
+  const files = cgroups.map(({ path }) => join(path, "cgroup.freeze"));
+  const watchdog = spawn("/bin/sh", ["-c", script, "recovery-line-watchdog", ...files], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true, // signals of a terminal are not for it
+  });
+  watchdog.stdin!.on("error", () => undefined);
+  await once(watchdog, "spawn");
+  return watchdog;
+}
+
+/** Everything is thawed: it must not act on a later freeze. */
+async function stopWatchdog(watchdog: ChildProcess): Promise<void> {
+  if (watchdog.exitCode !== null || watchdog.signalCode !== null) return;
+  const ended = once(watchdog, "exit");
+  watchdog.kill("SIGKILL");
+  await ended;
+  watchdog.stdin!.destroy();
+}

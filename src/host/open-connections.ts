@@ -1,0 +1,125 @@
+/** The TCP connections that processes have open, by /proc: addresses only. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { ConnectionAddresses } from "./port-block.ts";
+
+/** Processes that end meanwhile have none. All are in this network namespace, or in one of their own each. */
+export function openConnections(pids: readonly number[]): ConnectionAddresses[] {
+  const found = new Map<string, ConnectionAddresses>();
+  for (const pid of pids) {
+    const inodes = socketInodes(pid);
+    if (inodes.size === 0) continue;
+    for (const v6 of [false, true])
+      for (const [inode, connection] of tcpTable(pid, v6))
+        if (inodes.has(inode)) found.set(inode, connection);
+  }
+  return [...found.values()];
+}
+
+/** One of the connections that the kernel still has, in this network namespace, otherwise than waiting out its time. */
+export function stillThere(connections: readonly ConnectionAddresses[]): ConnectionAddresses | undefined {
+  const there = new Set<string>();
+  for (const v6 of [false, true])
+    for (const [, connection] of tcpTable("self", v6)) there.add(keyOf(connection));
+  return connections.find((connection) => there.has(keyOf(connection)));
+}
+
+/** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
+export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
+  const used = new Set(pairs.flatMap(([one, other]) => [`${one}-${other}`, `${other}-${one}`]));
+  return [false, true].some((v6) =>
+    [...tcpTable("self", v6)].some(([, { local, remote }]) => used.has(`${local.port}-${remote.port}`)),
+  );
+}
+
+/** Who listens in this network namespace; `pid`: one of those that hold the socket. */
+export function listenersHere(): (EndAddress & { readonly pid: number | undefined })[] {
+  const listeners = [false, true].flatMap((v6) => [...tcpTable("self", v6, [LISTEN])]);
+  if (listeners.length === 0) return [];
+  const wanted = new Set(listeners.map(([inode]) => inode));
+  const holders = new Map<string, number>();
+  for (const name of readdirSync("/proc"))
+    if (/^\d+$/.test(name))
+      for (const inode of socketInodes(Number(name))) if (wanted.has(inode)) holders.set(inode, Number(name));
+  return listeners.map(([inode, { local }]) => ({ ...local, pid: holders.get(inode) }));
+}
+
+/** Who has a connection of exactly these addresses open in this network namespace. */
+export function holderOfConnection(
+  connection: ConnectionAddresses,
+): { readonly pid: number | undefined } | undefined {
+  const wanted = keyOf(connection);
+  for (const v6 of [false, true])
+    for (const [inode, one] of tcpTable("self", v6))
+      if (keyOf(one) === wanted) return { pid: holderOfSocket(inode) };
+  return undefined;
+}
+
+function holderOfSocket(inode: string): number | undefined {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const pid = pids.find((one) => socketInodes(Number(one)).has(inode));
+  return pid === undefined ? undefined : Number(pid);
+}
+
+function keyOf({ local, remote }: ConnectionAddresses): string {
+  return `${local.address}:${local.port}-${remote.address}:${remote.port}`;
+}
+
+function socketInodes(pid: number): Set<string> {
+  const inodes = new Set<string>();
+  try {
+    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+      const inode = /^socket:\[(\d+)\]$/.exec(linkOf(`/proc/${pid}/fd/${fd}`))?.[1];
+      if (inode !== undefined) inodes.add(inode);
+    }
+  } catch {} // it has ended
+  return inodes;
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
+
+const LISTEN = "0A";
+const TIME_WAIT = "06";
+
+/** `states`: only sockets in these; absent: connections, but those that are only a memory (TIME_WAIT) and no obstacle. */
+function* tcpTable(
+  pid: number | "self",
+  v6: boolean,
+  states?: readonly string[],
+): Generator<[string, ConnectionAddresses]> {
+  let text = "";
+  try {
+    text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
+  } catch {} // it has ended, or there is no IPv6 here
+  for (const line of text.split("\n").slice(1)) {
+    const fields = line.trim().split(/\s+/);
+    const [, local, remote, state] = fields;
+    const inode = fields[9];
+    if (local === undefined || remote === undefined || inode === undefined) continue;
+    if (states === undefined ? state === LISTEN || state === TIME_WAIT : !states.includes(state!)) continue;
+    yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }];
+  }
+}
+
+/** Each 32-bit word is printed as a number of this machine; x64 is little-endian. */
+function parseAddress(text: string, v6: boolean): EndAddress {
+  const [words = "", port = "0"] = text.split(":");
+  const bytes = (words.match(/.{8}/g) ?? []).flatMap((word) =>
+    (word.match(/../g) ?? []).reverse().map((byte) => Number.parseInt(byte, 16)),
+  );
+  const groups = Array.from({ length: 8 }, (_, at) =>
+    (((bytes[2 * at] ?? 0) << 8) | (bytes[2 * at + 1] ?? 0)).toString(16),
+  );
+  return { address: v6 ? groups.join(":") : bytes.join("."), port: Number.parseInt(port, 16), v6 };
+}
+export interface EndAddress {
+  /** Dotted or colon form. */
+  readonly address: string;
+  readonly port: number;
+  readonly v6: boolean;
+}

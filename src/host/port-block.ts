@@ -1,0 +1,185 @@
+/**
+ * Keeps TCP connections of processes that stand still, or are not there yet, from hearing anything: their packets are dropped where they
+ * come in. A connection that comes back before its other end would be reset; queues that are read one after the other would move.
+ *
+ * Rules go into an nftables table of their own. A lasting one stays when its maker dies (a restart that is taken up again needs it
+ * closed); the other belongs to a running `nft` and goes with it.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { RecoveryLineError } from "../model/errors.ts";
+import type { EndAddress } from "./open-connections.ts";
+
+export interface ConnectionAddresses {
+  readonly local: EndAddress;
+  readonly remote: EndAddress;
+}
+
+const LIMIT_MS = 10_000;
+/** Before everything else that looks at packets. */
+const PRIORITY = -350;
+
+/** Names may hold characters that nftables has other uses for. */
+function tableName(app: string, purpose: "restart" | "checkpoint"): string {
+  return `recovery_line_${purpose}_${Buffer.from(app).toString("hex")}`;
+}
+
+/** Drops what comes in for the connections, from either end, until `unblockRestart`. A table that a dead restart left is replaced. */
+export async function blockForRestart(
+  app: string,
+  connections: readonly ConnectionAddresses[],
+): Promise<void> {
+  const table = tableName(app, "restart");
+  const fresh = `add table inet ${table}\ndelete table inet ${table}\n`;
+  await nft(`${fresh}add table inet ${table}\n${rules(table, connections)}`);
+}
+
+/** Also where nothing is blocked. */
+export async function unblockRestart(app: string): Promise<void> {
+  const table = tableName(app, "restart");
+  await nft(`add table inet ${table}\ndelete table inet ${table}\n`);
+}
+
+/** Names of the tables of family inet in this network namespace. Throws RL_NOT_SUPPORTED. */
+export async function tables(): Promise<string[]> {
+  const printed = await nft("list tables inet\n");
+  return [...printed.matchAll(/^table inet (\S+)$/gm)].map(([, name]) => name!);
+}
+
+/** Pairs of ports, source before destination, of the connections that a table names in its sets. */
+export async function tablePorts(name: string): Promise<[number, number][]> {
+  const printed = await nft(`list table inet ${name}\n`);
+  const connections = printed.matchAll(/[0-9a-f.:]+ \. (\d+) \. [0-9a-f.:]+ \. (\d+)/g);
+  return [...connections].map(([, source, destination]) => [Number(source), Number(destination)]);
+}
+
+export async function deleteTable(name: string): Promise<void> {
+  await nft(`delete table inet ${name}\n`);
+}
+
+/** The application for whose restart a table blocks connections; undefined for all other tables. */
+export function restartTableApp(name: string): string | undefined {
+  const hex = /^recovery_line_restart_((?:[0-9a-f]{2})+)$/.exec(name)?.[1];
+  return hex === undefined ? undefined : Buffer.from(hex, "hex").toString();
+}
+
+/** The same while `work` runs, and no longer than this process lives. */
+export async function whileBlocked<T>(
+  app: string,
+  connections: readonly ConnectionAddresses[],
+  work: () => Promise<T>,
+): Promise<T> {
+  if (connections.length === 0) return work();
+  const table = tableName(app, "checkpoint");
+  const child = await startNft(["-i"]);
+  try {
+    let said = "";
+    child.stderr!.on("data", (bytes: Buffer) => {
+      said = (said + bytes.toString()).slice(-1000);
+    });
+    child.stdout!.resume();
+    child.stdin!.write(`add table inet ${table} { flags owner; }\n${rules(table, connections)}`);
+    await drops(table, () => said);
+    return await work();
+  } finally {
+    const ended = child.exitCode === null ? once(child, "exit") : undefined;
+    child.stdin!.end();
+    await ended; // its table is gone now
+  }
+}
+
+/** Waits until the rules are there: what `nft` prints into a pipe comes late. Throws RL_NOT_SUPPORTED with what it said. */
+async function drops(table: string, said: () => string): Promise<void> {
+  const deadlineMs = performance.now() + LIMIT_MS;
+  while (!(await nft(`list chain inet ${table} input\n`).catch(() => "")).includes(" drop")) {
+    if (said() !== "" || performance.now() > deadlineMs) throw failed(said());
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function rules(table: string, connections: readonly ConnectionAddresses[]): string {
+  const chain = `add chain inet ${table} input { type filter hook input priority ${PRIORITY}; policy accept; }\n`;
+  return chain + rule(table, "ip", connections, false) + rule(table, "ip6", connections, true);
+}
+
+function rule(
+  table: string,
+  family: string,
+  connections: readonly ConnectionAddresses[],
+  v6: boolean,
+): string {
+  const elements = new Set<string>();
+  for (const { local, remote } of connections.map(unmapped)) {
+    if (local.v6 !== v6) continue;
+    elements.add(`${local.address} . ${local.port} . ${remote.address} . ${remote.port}`);
+    elements.add(`${remote.address} . ${remote.port} . ${local.address} . ${local.port}`);
+  }
+  if (elements.size === 0) return "";
+  const key = `${family} saddr . tcp sport . ${family} daddr . tcp dport`;
+  return `add rule inet ${table} input ${key} { ${[...elements].join(", ")} } drop\n`;
+}
+
+const MAPPED = /^0:0:0:0:0:ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
+
+/** A v6 socket that talks to a v4 address sends v4 packets. */
+export function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddresses {
+  return { local: asV4(local), remote: asV4(remote) };
+}
+
+function asV4(address: EndAddress): EndAddress {
+  const [, high, low] = MAPPED.exec(address.address) ?? [];
+  if (high === undefined || low === undefined) return address;
+  const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+  return { ...address, v6: false, address: words.map((word) => `${word >> 8}.${word & 255}`).join(".") };
+}
+
+/** What it prints. */
+async function nft(script: string): Promise<string> {
+  const child = await startNft(["-f", "-"]);
+  let said = "";
+  child.stderr!.on("data", (bytes: Buffer) => {
+    said = (said + bytes.toString()).slice(-1000);
+  });
+  let printed = "";
+  child.stdout!.on("data", (bytes: Buffer) => {
+    printed += bytes.toString();
+  });
+  const ended = once(child, "close") as Promise<[number | null]>;
+  child.stdin!.end(script);
+  const [code] = await limited(ended, child);
+  if (code !== 0) throw failed(said);
+  return printed;
+}
+
+async function startNft(args: readonly string[]): Promise<ChildProcess> {
+  const child = spawn("nft", args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+  child.stdin!.on("error", () => undefined); // its end tells
+  try {
+    await once(child, "spawn");
+  } catch (cause) {
+    throw new RecoveryLineError(
+      "RL_NOT_SUPPORTED",
+      `nft does not start: ${(cause as Error).message}`,
+      "Connections are blocked with nftables meanwhile: install it (Debian: nftables).",
+      cause,
+    );
+  }
+  return child;
+}
+
+async function limited<T>(promise: Promise<T>, child: ChildProcess): Promise<T> {
+  const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
+  try {
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function failed(said: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `nft could not block connections: ${said.trim().replaceAll("\n", "; ") || "it was killed"}`,
+    "It takes root, nftables 1.0 and Linux 5.12 or newer.",
+  );
+}

@@ -1,0 +1,72 @@
+/**
+ * Ends connections by `ss -K`, and the TIME_WAIT of those whose both ends are dead: for a minute the kernel lets no socket bind to the address if the one
+ * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
+ * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import type { EndAddress } from "./open-connections.ts";
+import { type ConnectionAddresses, unmapped } from "./port-block.ts";
+
+const LIMIT_MS = 10_000;
+/** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
+const CONNECTIONS_A_CALL = 100;
+
+/** Only sockets in TIME_WAIT, only these connections, from either end. Failure is no error here: a restore that needs it says so. */
+export function endTimeWait(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroy("time-wait", connections);
+}
+
+/**
+ * Ends these connections, from either end, in whatever state: whoever still holds one gets ECONNABORTED at its next call, so that nothing it writes
+ * afterwards is taken and lost. Failure is no error here: `endsConnections` tells before whether `ss` is there.
+ */
+export function endConnections(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroy("connected", connections);
+}
+
+/** Resets them from the local end: whoever has the other one hears it, as far as the numbers of both still fit. */
+export function resetConnections(connections: readonly ConnectionAddresses[]): Promise<void> {
+  return destroyEach(
+    "connected",
+    connections.map(unmapped).map(({ local, remote }) => end(local, remote)),
+  );
+}
+
+/** True if `ss` can be started. */
+export async function endsConnections(): Promise<boolean> {
+  return (await ss(["-V"])) === 0;
+}
+
+function destroy(state: string, connections: readonly ConnectionAddresses[]): Promise<void> {
+  const ends = connections
+    .map(unmapped)
+    .flatMap(({ local, remote }) => [end(local, remote), end(remote, local)]);
+  return destroyEach(state, ends);
+}
+
+async function destroyEach(state: string, ends: readonly string[]): Promise<void> {
+  const all = [...new Set(ends)];
+  for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
+    const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");
+    await ss(["-K", "-t", "-n", "state", state, filter]);
+  }
+}
+
+/** In a session of its own: a Ctrl-C of the terminal would end it, and the restore would fail for want of it. */
+async function ss(args: readonly string[]): Promise<number | null | undefined> {
+  const child = spawn("ss", args, { stdio: "ignore", detached: true });
+  const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
+  const ended = once(child, "exit") as Promise<[number | null]>;
+  const [code] = await ended.catch(() => [undefined]); // it does not start
+  clearTimeout(timer);
+  return code;
+}
+
+function end(source: EndAddress, destination: EndAddress): string {
+  return `( src ${place(source)} and dst ${place(destination)} )`;
+}
+
+function place({ v6, address, port }: EndAddress): string {
+  return v6 ? `[${address}]:${port}` : `${address}:${port}`;
+}

@@ -1,0 +1,83 @@
+/** What CRIU refuses, as far as /proc tells it while the program still runs: nothing is stopped for an image that can't be. */
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { programName } from "../../host/process-tree.ts";
+import { RecoveryLineError } from "../../model/errors.ts";
+import type { CriuOptions } from "./criu-options.ts";
+
+/** Throws RL_DRIVER, naming process and thing. What has ended or was closed meanwhile is passed over. */
+export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOptions): void {
+  for (const pid of pids) {
+    refuseTracer(pid);
+    for (const descriptor of namesIn(`/proc/${pid}/fd`)) refuseDescriptor(pid, descriptor, options);
+    for (const range of rangesOfDeleted(pid)) refuseGhost(pid, `/proc/${pid}/map_files/${range}`, options);
+  }
+}
+
+function refused(pid: number, what: string, advice: string): RecoveryLineError {
+  return new RecoveryLineError("RL_DRIVER", `criu: process ${pid} (${programName(pid)}) ${what}`, advice);
+}
+
+/** Two can't trace one thread. */
+function refuseTracer(pid: number): void {
+  for (const task of namesIn(`/proc/${pid}/task`)) {
+    const status = readOrNothing(() => readFileSync(`/proc/${pid}/task/${task}/status`, "utf8")) ?? "";
+    const tracer = Number(/^TracerPid:\s*(\d+)/m.exec(status)?.[1] ?? 0);
+    if (tracer > 0)
+      throw refused(
+        pid,
+        `is traced by process ${tracer} (${programName(tracer)}), and CRIU has to trace it itself`,
+        "Detach it (a debugger, strace), then call again.",
+      );
+  }
+}
+
+function refuseDescriptor(pid: number, descriptor: string, options: CriuOptions): void {
+  const place = `/proc/${pid}/fd/${descriptor}`;
+  const link = readOrNothing(() => readlinkSync(place));
+  if (link === "anon_inode:[io_uring]")
+    throw refused(
+      pid,
+      "has a ring of io_uring open, and no image holds one",
+      "Start it without --allow-io-uring: most programs then take another way by themselves.",
+    );
+  if (link?.startsWith("/") && link.endsWith(" (deleted)") && !link.startsWith("/memfd:"))
+    refuseGhost(pid, place, options);
+}
+
+function rangesOfDeleted(pid: number): string[] {
+  const maps = readOrNothing(() => readFileSync(`/proc/${pid}/maps`, "latin1")) ?? "";
+  const lines = /^0*([0-9a-f]+)-0*([0-9a-f]+) \S+ \S+ \S+ \d+ +\/(?!memfd:|SYSV|dev\/zero ).* \(deleted\)$/gm;
+  return [...maps.matchAll(lines)].map(([, from, to]) => `${from}-${to}`);
+}
+
+/** A file whose name is gone: with no other name it goes into the image, up to a size. */
+function refuseGhost(pid: number, place: string, { ghostLimitBytes }: CriuOptions): void {
+  const [stat, link] = [readOrNothing(() => statSync(place)), readOrNothing(() => readlinkSync(place))];
+  if (stat === undefined || link === undefined || !stat.isFile()) return;
+  const name = link.replace(/ \(deleted\)$/, "");
+  if (stat.nlink > 0)
+    throw refused(
+      pid,
+      `uses ${name}, whose name is gone while another name of the file is there: no image says which`,
+      "Have the program open it by a name that stays.",
+    );
+  const bytes = stat.blocks * 512;
+  if (bytes > ghostLimitBytes)
+    throw refused(
+      pid,
+      `uses ${name}, which was removed and holds ${bytes} bytes; images take ${ghostLimitBytes} of such a file`,
+      `Start it with run --criu-options ghost-limit=${Math.ceil(bytes / (1 << 20)) * 2}M.`,
+    );
+}
+
+function namesIn(folder: string): string[] {
+  return readOrNothing(() => readdirSync(folder)) ?? [];
+}
+
+function readOrNothing<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined; // it has ended, or was closed
+  }
+}

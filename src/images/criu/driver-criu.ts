@@ -1,0 +1,318 @@
+/**
+ * CRIU as a driver: a process tree with threads, files and live TCP connections, dumped while its cgroup stands still.
+ *
+ * Same instant: the cgroup is frozen before the cut is read. With `--freeze-cgroup` CRIU takes hold of every task, thaws the
+ * cgroup while it holds them (its own code must run inside them), and freezes it again before it lets go. Without that
+ * option a dump of a frozen cgroup hangs; killing CRIU in the middle kills the program.
+ * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import {
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Writable } from "node:stream";
+import { type DueTimer, dueTimers, setAgain } from "../../host/due-timers.ts";
+import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../host/open-files.ts";
+import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
+import { RecoveryLineError } from "../../model/errors.ts";
+import { type MappedFile, refuseForeignMappers, saveMapped } from "../data/mapped-contents.ts";
+import { refuseHostSegments, type SharedFile, sharedFiles } from "../data/shared-maps.ts";
+import { shown } from "../data/tree-entry.ts";
+import { isBelowAny } from "../data/tree-users.ts";
+import {
+  type CheckpointDriver,
+  type DriverCheck,
+  type DriverNotes,
+  type DumpRequest,
+  NotNow,
+  type RestoreRequest,
+} from "../driver.ts";
+import { criuArguments, criuOptions } from "./criu-options.ts";
+import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
+import { meaningOf } from "./criu-words.ts";
+import type { CriuCommand } from "./driver-criu-find.ts";
+import { asUser, dumpUser, type User } from "./dump-user.ts";
+
+/** Both directions: live connections are kept and cut off from the network in the meantime. */
+const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
+/** What CRIU prints into its log: errors, warnings. */
+const VERBOSITY = "-v2";
+const CHECK_LIMIT_MS = 20_000;
+/** Longest wait for the old process ids to become free, in ms. */
+const IDS_LIMIT_MS = 10_000;
+/** Of CRIU's log, in an error. */
+const TAIL_LINES = 6;
+
+/** What a restore must know again. */
+interface CriuNotes {
+  /** The tree's root leads no session of its own. */
+  readonly shellJob: boolean;
+  readonly rootPid: number;
+  readonly files: readonly OpenFile[];
+  /** Absent in images of older versions. */
+  readonly timers?: readonly DueTimer[];
+  /** Absent in images of older versions. */
+  readonly mapped?: readonly MappedFile[];
+  /** As `run --criu-options` has them; absent in images of older versions. */
+  readonly options?: readonly string[];
+  /** It was taken as the program's own user, and does not say in which cgroup it was. Absent: it was not. */
+  readonly asUser?: true;
+}
+
+interface Run {
+  readonly what: string;
+  readonly args: readonly string[];
+  /** File of CRIU's log, for the error. */
+  readonly log: string;
+  readonly limitMs: number;
+  readonly guard?: Writable | number;
+  /** Whom CRIU runs as; absent: as we are. */
+  readonly user?: User;
+}
+
+export class CriuDriver implements CheckpointDriver {
+  readonly name = "criu";
+  readonly images = true;
+  readonly version: string;
+  readonly #criu: CriuCommand;
+
+  constructor(criu: CriuCommand) {
+    this.#criu = criu;
+    this.version = criu.version;
+  }
+
+  async check(): Promise<DriverCheck> {
+    const folder = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
+    try {
+      const log = join(folder, "check.log");
+      await this.#run({ what: "criu check", args: ["check", "-o", log], log, limitMs: CHECK_LIMIT_MS });
+      return { works: true, reason: `CRIU ${this.version} says that this kernel has what it needs.` };
+    } catch (error) {
+      return { works: false, reason: (error as Error).message };
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  look({ pids, dataRoots = [], options = [] }: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void {
+    refuseWhatCriuRefuses(pids, criuOptions(options));
+    ownSharedFiles(pids, dataRoots);
+    dumpUser(pids);
+  }
+
+  async dump(request: DumpRequest): Promise<DriverNotes> {
+    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [], options = [] } = request;
+    const shared = ownSharedFiles(pids, dataRoots);
+    refuseChildrenOutside(pids);
+    waitForVfork(pids);
+    const held = [...dataRoots, ...shared.map(({ path }) => shown(path))];
+    const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
+    const files = withContents(outside); // they stand still like the process
+    const mapped = saveMapped(shared, folder);
+    const timers = dueTimers(pids);
+    const shellJob = sessionOf(rootPid) !== rootPid;
+    const log = join(folder, "dump.log");
+    const args = [
+      "dump",
+      "-t",
+      String(rootPid),
+      "-D",
+      folder,
+      "-o",
+      "dump.log",
+      VERBOSITY,
+      "--leave-running",
+    ];
+    args.push(
+      "--freeze-cgroup",
+      cgroupPath,
+      "--file-locks",
+      ...NETWORK,
+      ...(shellJob ? ["--shell-job"] : []),
+      ...criuArguments(criuOptions(options)),
+    );
+    args.push("--timeout", String(Math.ceil(limitMs / 1000)));
+    const user = dumpUser(pids);
+    if (user === undefined)
+      await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
+    else {
+      const run = { what: `dump of process ${rootPid}`, log, limitMs, guard, user };
+      await this.#run({ ...run, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    }
+    const notes = { shellJob, rootPid, files, timers, mapped, options };
+    return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
+  }
+
+  async restore(request: RestoreRequest): Promise<number> {
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
+    const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
+    await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
+    if (request.rollBackFiles === true)
+      rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
+    const work = mkdtempSync(join(tmpdir(), "recovery-line-criu-"));
+    try {
+      const [log, pidFile] = [join(work, "restore.log"), join(work, "pid")];
+      const args = ["restore", "-D", folder, "-W", work, "-o", log, VERBOSITY, "--restore-detached"];
+      args.push("--pidfile", pidFile, "--file-locks", ...NETWORK);
+      if (notes.shellJob) args.push("--shell-job");
+      args.push(...criuArguments(criuOptions(notes.options ?? [])));
+      if (sibling === true) args.push("--restore-sibling");
+      if (request.freezeCgroup !== undefined)
+        args.push("--action-script", freezer(work, request.freezeCgroup, notes.asUser === true));
+      const { guard } = request;
+      const run = { what: `restore from ${folder}`, args, log, limitMs };
+      await this.#run(guard === undefined ? run : { ...run, guard });
+      setAgain(notes.timers ?? []);
+      return Number(readFileSync(pidFile, "utf8"));
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+  }
+
+  async #run({ what, args, log, limitMs, guard, user }: Run): Promise<void> {
+    const { command, prefix } = this.#criu;
+    const words = [...(user === undefined ? [] : asUser(user)), command, ...prefix, ...args];
+    const child = spawn(words[0]!, words.slice(1), {
+      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
+      detached: true, // signals of a terminal would kill it, and the program with it
+    });
+    const { code, signal, printed, late } = await ended(child, limitMs);
+    if (late)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `criu: ${what} took longer than ${limitMs} ms and was killed`,
+        `The program may be damaged by it: look at it before you go on.${tail(log, printed)}`,
+      );
+    if (code === 0) return;
+    const said = tail(log, printed);
+    if (/In-flight connection/i.test(said))
+      throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
+    const known = meaningOf(said);
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `criu: ${what} failed (${signal ?? `exit code ${code}`})${known === undefined ? "" : `: ${known.means}`}`,
+      `${known?.advice ?? "`recovery-line doctor` tells what CRIU can do here."}${said}`,
+    );
+  }
+}
+
+/** What has to be saved beside CRIU's image, which would be restored into wrong memory without. Throws RL_DRIVER, RL_REFUSED where it can't be. */
+function ownSharedFiles(pids: readonly number[], dataRoots: readonly string[]): SharedFile[] {
+  refuseHostSegments(pids);
+  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, shown(path)));
+  refuseForeignMappers(files, pids);
+  return files;
+}
+
+/** What CRIU wrote as another user is ours from now on. */
+function takeOver(folder: string): void {
+  const [uid, gid] = [process.geteuid!(), process.getegid!()];
+  for (const path of [folder, ...readdirSync(folder).map((name) => join(folder, name))])
+    chownSync(path, uid, gid);
+}
+
+/** CRIU takes whole trees, and what stands in another cgroup does not stand still: it would fail half way, with words of its own. */
+function refuseChildrenOutside(pids: readonly number[]): void {
+  const child = childOutside(pids);
+  if (child === undefined) return;
+  throw new RecoveryLineError(
+    "RL_DRIVER",
+    `criu: process ${child} was started by the process and is recorded under another name, or not at all: an image holds a whole tree`,
+    "Record the whole tree under one name (for MPI: mpirun with its ranks).",
+  );
+}
+
+function waitForVfork(pids: readonly number[]): void {
+  const pid = inVfork(pids);
+  if (pid !== undefined)
+    throw new NotNow(
+      `criu: process ${pid} is in the midst of starting a program (vfork), and no image holds that`,
+    );
+}
+
+/**
+ * CRIU gives back the old process and thread ids, which the kernel frees only when a dead process has been waited for.
+ * Throws RL_DRIVER where one is still taken after `limitMs`.
+ */
+async function idsFree(folder: string, limitMs: number): Promise<void> {
+  const ids = readdirSync(folder).flatMap((name) => {
+    const id = /^core-(\d+)\.img$/.exec(name)?.[1];
+    return id === undefined ? [] : [Number(id)];
+  });
+  const deadlineMs = performance.now() + limitMs;
+  for (;;) {
+    const taken = idInUse(ids);
+    if (taken === undefined) return;
+    if (performance.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_DRIVER",
+        `criu: process id ${taken} is in use, and the image needs it`,
+        "End what uses it (the process itself, if it still runs), or restore after a reboot.",
+      );
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/**
+ * A script for CRIU's last step before it lets go of the tree: every task stands in its hands then, which counts as frozen, and
+ * stands still when it lets go. `enters`: the root, before it has made anything, enters the cgroup first.
+ */
+function freezer(work: string, cgroupPath: string, enters: boolean): string {
+  const script = join(work, "freeze.sh");
+  const file = (name: string): string => `'${join(cgroupPath, name).replaceAll("'", `'\\''`)}'`;
+  const steps = [
+    ...(enters ? [`setup-namespaces) echo "$CRTOOLS_INIT_PID" >${file("cgroup.procs")};;`] : []),
+    `pre-resume) echo 1 >${file("cgroup.freeze")};;`,
+  ];
+  writeFileSync(script, `#!/bin/sh\ncase "$CRTOOLS_SCRIPT_ACTION" in\n${steps.join("\n")}\nesac\n`, {
+    mode: 0o700,
+  });
+  return script;
+}
+
+interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly printed: string;
+  readonly late: boolean;
+}
+
+/** Waits for the end of the program, not for its pipe: what it restored may hold that for years. */
+function ended(child: ChildProcess, limitMs: number): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    let printed = "";
+    let late = false;
+    child.stderr!.on("data", (bytes: Buffer) => {
+      printed = (printed + bytes.toString()).slice(-4096);
+    });
+    const timer = setTimeout(() => {
+      late = true;
+      child.kill("SIGKILL");
+    }, limitMs);
+    child.once("error", (error) => {
+      clearTimeout(timer);
+      reject(new RecoveryLineError("RL_DRIVER", `criu does not start: ${error.message}`, "", error));
+    });
+    child.once("exit", (code, signal) => {
+      clearTimeout(timer);
+      child.stderr!.destroy();
+      resolve({ code, signal, printed, late });
+    });
+  });
+}
+
+/** The last errors of the log, as CRIU words them; where it holds none, what was printed. */
+function tail(log: string, printed: string): string {
+  const text = existsSync(log) ? readFileSync(log, "utf8") : "";
+  const errors = text.split("\n").filter((line) => line.includes("Error") && !line.includes("RLIMIT_NOFILE"));
+  const lines = errors.length > 0 ? errors : printed.split("\n").filter((line) => line !== "");
+  return lines.length === 0 ? "" : ` CRIU said: ${lines.slice(-TAIL_LINES).join("; ")}`;
+}

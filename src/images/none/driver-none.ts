@@ -1,0 +1,18 @@
+/** Only the cut: for programs that bring their own state back. There is no image, so nothing can be restored from one. */
+import { RecoveryLineError } from "../../model/errors.ts";
+import type { CheckpointDriver } from "../driver.ts";
+
+export const noneDriver: CheckpointDriver = {
+  name: "none",
+  version: "1",
+  images: false,
+  check: async () => ({ works: true, reason: "It stores nothing: the program keeps its own state." }),
+  dump: async () => ({}),
+  restore: async () => {
+    throw new RecoveryLineError(
+      "RL_NOT_SUPPORTED",
+      "a checkpoint of driver none has no image to restore",
+      "The program must bring its own state back.",
+    );
+  },
+};

@@ -1,0 +1,65 @@
+/** Where logs live (README, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
+import { statSync } from "node:fs";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { requireNoForeignLink } from "../host/foreign-links.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+
+/** The home directory of all logs, absolute. An empty variable counts as unset. Throws RL_NO_RIGHTS (foreign-links.ts). */
+export function resolveHome(logOption?: string): string {
+  const home = homeOf(logOption);
+  requireNoForeignLink(home);
+  return home;
+}
+
+function homeOf(logOption: string | undefined): string {
+  if (logOption !== undefined && logOption !== "") return resolve(logOption);
+  const home = process.env["RECOVERY_LINE_HOME"];
+  if (home) return resolve(home);
+  if (process.getuid?.() === 0) return "/var/lib/recovery-line";
+  return join(process.env["XDG_STATE_HOME"] || join(homedir(), ".local", "state"), "recovery-line");
+}
+
+/** The same for commands that write there, or act on what stands there: a home of this user's, or none yet. Throws RL_NO_RIGHTS. */
+export function ownHome(logOption?: string): string {
+  const home = resolveHome(logOption);
+  requireOwn(home);
+  return home;
+}
+
+/** Throws RL_NO_RIGHTS for a home that belongs to somebody else (collect --user gives it away). */
+export function requireOwn(home: string): void {
+  const owner = statSync(home, { throwIfNoEntry: false })?.uid;
+  if (owner === undefined || owner === process.geteuid!()) return;
+  throw new RecoveryLineError(
+    "RL_NO_RIGHTS",
+    `the log directory ${home} belongs to user ${owner}: root would act on what that user can write, images and commands to start among it`,
+    "Checkpoint and restart are for a collector without --user; import and gc --apply as that user.",
+  );
+}
+
+const PATH_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+export function isAppName(name: string): boolean {
+  return PATH_NAME.test(name);
+}
+
+/** The name of an application or process becomes a directory: anything else than the pattern of README "Names" is wrong use. */
+export function checkedAppName(
+  name: string,
+  what: "application" | "process" | "group" = "application",
+): string {
+  if (PATH_NAME.test(name)) return name;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `${JSON.stringify(name)} is no ${what} name`,
+    "A name starts with a letter or digit and has at most 64 letters, digits, '.', '_' or '-'.",
+  );
+}
+
+/** The log directory of one application. Throws RL_USAGE for a name that is none, RL_NO_RIGHTS (foreign-links.ts). */
+export function appDirectory(home: string, app: string): string {
+  const directory = join(home, checkedAppName(app));
+  requireNoForeignLink(directory);
+  return directory;
+}
