@@ -593,7 +593,7 @@ export class Collector {
 
   /**
    * Drains, then appends the event, then commits: on return it is durable, and so is all its process did before.
-   * `position` as src/README.md, semantics 1. A checkpoint of a process with uncaptured communication loses its `cut`.
+   * `position` as docs/semantics.md, 1. A checkpoint of a process with uncaptured communication loses its `cut`.
    * Throws RL_CONTRADICTION (index that does not rise, rollback to nowhere), RL_UNKNOWN_PROCESS, RL_LOG_WRITE (then
    * it may or may not be in the log: `nextCheckpoint` and the log tell).
    */

@@ -1,7 +1,7 @@
 /**
  * What the collector must remember of one process across restarts; it lives in the application's log.
  *
- * Invariants: `lines` counts the process's lines that are not undone (src/README.md, semantics 1); `checkpoints` holds
+ * Invariants: `lines` counts the process's lines that are not undone (docs/semantics.md, 1); `checkpoints` holds
  * those of its effective history, indices and positions both rising; `lastCheckpoint` never falls.
  */
 import { RecoveryLineError } from "../model/errors.ts";

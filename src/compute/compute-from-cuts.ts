@@ -3,7 +3,7 @@
  *
  * Read of each process: what it did since its newest cut, and its newest k checkpoints. The oldest of these stands for the beginning:
  * everything before it counts as one interval, at whose end its cut says what had been sent and received. Why the answer is the
- * one that all events give (numbers: src/README.md, "Semantics decided"):
+ * one that all events give (numbers: docs/semantics.md):
  *
  * 1. Cuts cover: each names every channel end its process used before, at that offset or above (`log/cut-coverage.ts`). So without page
  *    traffic, message logs and checkpoints without cuts, the events between two cuts add nothing to the sets at a restore point (4).

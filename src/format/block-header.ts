@@ -30,7 +30,7 @@ export interface BlockPlace {
   readonly previousBlock: number;
   /** Chain number of the newest earlier block of the process that holds control events; 0 = none. */
   readonly previousControl: number;
-  /** Lines of the process that are not undone, before the block (src/README.md, semantics 1). */
+  /** Lines of the process that are not undone, before the block (docs/semantics.md, 1). */
   readonly position: number;
   /** The same after it: position + rows, unless the last row is a rollback. */
   readonly positionAfter: number;

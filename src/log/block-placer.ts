@@ -154,7 +154,7 @@ export class BlockPlacer {
     });
   }
 
-  /** The rollback line is the first behind the checkpoint, or the gap that hides it (src/README.md, semantics 1 and 2). */
+  /** The rollback line is the first behind the checkpoint, or the gap that hides it (docs/semantics.md, 1 and 2). */
   async #afterRollback(process: string, head: ProcessHead, plan: BlockPlan): Promise<number> {
     const checkpoint = plan.rollbackTo!;
     if (checkpoint === 0) return 1;

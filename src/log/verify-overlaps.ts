@@ -1,6 +1,6 @@
 /**
  * Bytes sent or received twice in one effective history, and channels with two senders or two receivers
- * (src/README.md, semantics 10). TCP ranges tile their stream, so a channel's set stays one range long.
+ * (docs/semantics.md, 10). TCP ranges tile their stream, so a channel's set stays one range long.
  */
 import { EVENT_KIND, type EventColumns, isRangeKind } from "../format/event-columns.ts";
 import type { Rollbacks } from "./verify-chain.ts";

@@ -1,4 +1,4 @@
-/** Where logs live (README, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
+/** Where logs live (docs/internals.md, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
 import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";

@@ -1,4 +1,4 @@
-/** Names of captured channels (src/README.md): one byte direction each, the same at both ends. */
+/** Names of captured channels (docs/internals.md): one byte direction each, the same at both ends. */
 
 /** `tcp:<sender isn>-<receiver isn>`, 8 hex digits each. */
 export function tcpChannel(senderIsn: number, receiverIsn: number): string {

@@ -113,7 +113,7 @@ function judgeLosses(
   names: readonly string[],
   options: Options & { readonly failed: readonly string[] },
 ): void {
-  // Cuts say nothing of datagrams: what of them is lost no rule can tell (src/README.md 11).
+  // Cuts say nothing of datagrams: what of them is lost no rule can tell (docs/semantics.md, 11).
   if (truth.some((event) => "channel" in event && event.channel.includes("~"))) return;
   const { events, truePosition } = randomLosses(truth, random, (process) => options.failed.includes(process));
   const left = new Set(events.map(({ process }) => process));

@@ -108,7 +108,7 @@ function effective(events: readonly Event[], process: string): Event[] {
 
 /**
  * True if the positions form a consistent cut. `continues[j]`: j is not rolled back, what is under way to it is not lost; but a receiver
- * that nobody knows of can't be relied on (src/README.md 6).
+ * that nobody knows of can't be relied on (docs/semantics.md, 6).
  */
 export function isConsistent(
   truth: Truth,

@@ -24,7 +24,7 @@ export function isFailed(options: Options, process: string): boolean {
   return options.failed === undefined || options.failed.includes(process);
 }
 
-/** src/README.md rule 9. */
+/** docs/semantics.md, 9. */
 export function lineEntry(process: string, history: History, position: number, failed: boolean): LineEntry {
   if (!failed && isVolatileEnd(history, position))
     return { process, checkpoint: null, position, action: "continue" };
@@ -36,7 +36,7 @@ export function lineEntry(process: string, history: History, position: number, f
   return { process, checkpoint: base?.checkpoint ?? 0, position, action: "replay" };
 }
 
-/** src/README.md rule 8: a gap is healed by a later checkpoint with a cut in the same effective history. */
+/** docs/semantics.md, 8: a gap is healed by a later checkpoint with a cut in the same effective history. */
 export function evidenceOf(histories: Iterable<History>): Pick<Answer, "outcome" | "evidence"> {
   let [gaps, healed, lost] = [0, 0, 0];
   for (const history of histories)

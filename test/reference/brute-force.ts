@@ -1,7 +1,7 @@
 /**
  * The judge: the recovery line by definition, for executions small enough to try every vector of restore points.
  *
- * Every byte is one element of a plain Set, every set is written down as src/README.md words it, nothing is
+ * Every byte is one element of a plain Set, every set is written down as docs/semantics.md words it, nothing is
  * shared between positions, nothing is clever. It also asserts what the theory promises: the component-wise
  * maximum (and minimum) of the consistent vectors is consistent.
  */

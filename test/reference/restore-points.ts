@@ -1,5 +1,5 @@
 /**
- * Restore points, position by position, as src/README.md rule 3 words them.
+ * Restore points, position by position, as docs/semantics.md, 3 words them.
  * Position n = the state after the first n lines of an effective history; line n is `history[n - 1]`.
  */
 import type { CheckpointEvent } from "../../src/model/event.ts";

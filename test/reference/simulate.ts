@@ -173,7 +173,7 @@ class Simulation {
     this.#happen({ type: "checkpoint", process, checkpoint, usable, ...cut });
   }
 
-  /** Since no cut covers datagrams, a process that used them carries none (src/README.md 11). */
+  /** Since no cut covers datagrams, a process that used them carries none (docs/semantics.md, 11). */
   #usedDatagrams(process: string): boolean {
     const { sent, datagrams } = this.#counters.get(process)!;
     return datagrams.size > 0 || [...sent.keys()].some((channel) => channel.includes("~"));

@@ -109,7 +109,7 @@ function pushBase(base: BaseMarks, process: number, line: number, cause: number)
   base.cause.push(cause);
 }
 
-/** The reverse rule (README "Semantics decided" 6), a pass of its own so that neighbours with one source still join. */
+/** The reverse rule (docs/semantics.md, 6), a pass of its own so that neighbours with one source still join. */
 function unreplayable(
   evidence: Evidence,
   points: RestorePoints,

@@ -1,5 +1,5 @@
 /**
- * At which line of its process a byte counts as sent (or received), for one channel end (README "Semantics decided" 4).
+ * At which line of its process a byte counts as sent (or received), for one channel end (docs/semantics.md, 4).
  *
  * An event counts at its line. A byte that no event up to a cut's checkpoint names is known only from that cut: a send counts at the
  * checkpoint (latest), a receive from the earliest line that may hold it: the first gap after the previous checkpoint with a cut or,

@@ -1,5 +1,5 @@
 /**
- * Where a process can be restarted (README "Semantics decided" 3): its initial state, usable checkpoints that no unhealed gap
+ * Where a process can be restarted (docs/semantics.md, 3): its initial state, usable checkpoints that no unhealed gap
  * precedes, and every position that a message log makes replayable. The volatile end of a survivor is not among them.
  *
  * Replay points come as whole ranges, so a process's points are ranges [first, last] of positions: sorted, disjoint, not adjacent.

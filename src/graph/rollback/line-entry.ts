@@ -3,7 +3,7 @@ import type { LineEntry } from "../../model/recovery-line.ts";
 import { baseSegment } from "../evidence/restore-points.ts";
 import { NOTHING_UNDONE } from "./propagate-rollback.ts";
 
-/** What a process does whose lines from `undone` on are undone (README "Semantics decided" 9). */
+/** What a process does whose lines from `undone` on are undone (docs/semantics.md, 9). */
 export function lineEntry(evidence: Evidence, process: number, undone: number): LineEntry {
   const name = evidence.processes[process] as string;
   if (undone === NOTHING_UNDONE) {

@@ -3,7 +3,7 @@ import type { Evidence } from "../../model/evidence-layout.ts";
 const NO_REPLAY = -1;
 
 /**
- * The verifier's own reading of "restore point" (src/README.md 3). Per segment: is its checkpoint restorable, up to which position can it
+ * The verifier's own reading of "restore point" (docs/semantics.md, 3). Per segment: is its checkpoint restorable, up to which position can it
  * be replayed, and what the previous cut left open. Shares nothing with restore-points.ts.
  */
 export class Histories {

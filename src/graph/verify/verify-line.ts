@@ -1,5 +1,5 @@
 /**
- * Re-checks a line from the evidence, by the definitions of src/README.md ("Semantics decided") and with no code of the engine: sets of
+ * Re-checks a line from the evidence, by the definitions of docs/semantics.md and with no code of the engine: sets of
  * offsets at one cut instead of lines per byte, and one look at each step of the proof instead of a search.
  *
  * Checked: every entry is a restore point with the right action and base · failed processes do not continue · received or seen ⊆ sent on every

@@ -46,7 +46,7 @@ export function subtract(a: Offsets, b: Offsets): number[] {
   return left;
 }
 
-/** What a process has sent and received at a position, as sets, straight from src/README.md 4 and 7. */
+/** What a process has sent and received at a position, as sets, straight from docs/semantics.md, 4 and 7. */
 export class OffsetSets {
   readonly #evidence: Evidence;
   readonly #histories: Histories;
@@ -98,7 +98,7 @@ export class OffsetSets {
     return setOf(pairs);
   }
 
-  /** Sent bytes that the sender's message log can replay (src/README.md 6). */
+  /** Sent bytes that the sender's message log can replay (docs/semantics.md, 6). */
   logged(channel: number, sender: number): Offsets {
     return this.sentAt(channel, this.#histories.lastStable(sender));
   }
