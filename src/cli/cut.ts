@@ -1,6 +1,5 @@
 /** `recovery-line cut`: the greatest or the least consistent cut that contains given checkpoints. */
 import type { Command } from "commander";
-import { cutEntries, membersOf } from "../compute/cut-through.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printable } from "../model/printable.ts";
 import type { LineEntry } from "../model/recovery-line.ts";
@@ -52,15 +51,12 @@ export function register(program: Command): void {
 async function cut(app: string | undefined, flags: CutFlags): Promise<void> {
   if (flags.greatest && flags.least)
     throw new RecoveryLineError("RL_USAGE", "--greatest and --least exclude each other", "Choose one.");
-  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
-  const { processNumbers } = await import("../compute/compute.ts");
+  const { consistentCut } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags, true);
-  const model = rollbackModel(evidence, rulesOf(flags));
-  const wanted = await membersOf(model, flags.containing);
-  const failed = processNumbers(evidence, failedNames(flags.failed, evidence.processes) ?? []);
-  const line = await cutEntries(model, wanted, failed, flags.least ? "least" : "greatest");
+  const failed = failedNames(flags.failed, evidence.processes) ?? [];
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
   const which = flags.least ? "least" : "greatest";
+  const line = await consistentCut(evidence, flags.containing, { ...rulesOf(flags), failed, which });
   if (flags.json) await writeJson({ application, outcome, which, line });
   else await write(cutText(application, which, line));
   process.exitCode = exitCodeOfOutcome(outcome);

@@ -1,7 +1,6 @@
 /** `recovery-line explain`: why one process is rolled back as far as it is, message by message; or why it is not. */
 import type { Command } from "commander";
 import type { Explanation } from "../compute/explanation.ts";
-import { explanation } from "../compute/explanation.ts";
 import { chainText } from "../compute/sentences.ts";
 import { countedAsFailed, unrecordedText, withUnrecorded } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -39,7 +38,7 @@ async function explain(
   second: string | undefined,
   flags: ExplainFlags,
 ): Promise<void> {
-  const { computeLine } = await import("../compute/compute.ts");
+  const { explain: explainProcess, recoveryLine } = await import("../index.ts");
   const [app, name] = flags.from !== undefined && second === undefined ? [undefined, first] : [first, second];
   if (name === undefined)
     throw new RecoveryLineError(
@@ -51,14 +50,14 @@ async function explain(
   const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
   const failed = withUnrecorded(named, unrecorded);
   const unknown = countedAsFailed(named, unrecorded);
-  const line = computeLine(evidence, {
+  const line = recoveryLine(evidence, {
     ...(failed === undefined ? {} : { failed }),
     dsm: flags.dsm,
     inTransit: flags.inTransit,
   });
   const answer: RecoveryLine = unknown.length > 0 ? { ...line, outcome: "tainted" } : line;
   await write(unrecordedText(unknown), process.stderr);
-  const explained = explanation(evidence, answer, name);
+  const explained = explainProcess(evidence, answer, name);
   const reasons = await reasonsOf(app, flags, explained);
   if (flags.json)
     await writeJson({ application, outcome: answer.outcome, ...explained, notCaptured: reasons });

@@ -1,6 +1,5 @@
 /** `recovery-line graph`: the condensed graph of intervals, for Graphviz or as JSON. */
 import { type Command, Option } from "commander";
-import { printable } from "../model/printable.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
@@ -25,15 +24,13 @@ export function register(program: Command): void {
 }
 
 async function graph(app: string | undefined, flags: GraphFlags): Promise<void> {
-  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
-  const { exportGraph, graphDot, graphJson } = await import("../graph/questions/graph-export.ts");
+  const { dependencyGraph } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags);
-  const exported = exportGraph(rollbackModel(evidence, rulesOf(flags)));
+  const exported = dependencyGraph(evidence, rulesOf(flags));
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
   const format = flags.format ?? (flags.json ? "json" : "dot");
-  if (format === "dot" && flags.json)
-    await writeJson({ application, outcome, dot: graphDot(exported, printable) });
-  else if (format === "dot") await write(graphDot(exported, printable));
-  else await writeJson({ application, outcome, ...graphJson(exported) });
+  if (format === "dot" && flags.json) await writeJson({ application, outcome, dot: exported.dot() });
+  else if (format === "dot") await write(exported.dot());
+  else await writeJson({ application, outcome, ...exported.json() });
   process.exitCode = exitCodeOfOutcome(outcome);
 }

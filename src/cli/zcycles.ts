@@ -2,7 +2,6 @@
 import type { Command } from "commander";
 import { chainText } from "../compute/sentences.ts";
 import type { UselessReport } from "../compute/useless.ts";
-import { uselessReport } from "../compute/useless.ts";
 import { counted, printable } from "../model/printable.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
@@ -26,10 +25,10 @@ export function register(program: Command): void {
 }
 
 async function zcycles(app: string | undefined, flags: EvidenceFlags): Promise<void> {
-  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
+  const { uselessCheckpoints } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
-  const report = await uselessReport(rollbackModel(evidence, rulesOf(flags)));
+  const report = await uselessCheckpoints(evidence, rulesOf(flags));
   if (flags.json)
     await writeJson({ application, outcome, checkpoints: report.judged, useless: report.useless });
   else await write(zcyclesText(application, report));
