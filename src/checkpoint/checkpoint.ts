@@ -8,16 +8,16 @@ import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import type { ProcessCgroup } from "../host/cgroups.ts";
 import { whileFrozen } from "../host/freeze.ts";
-import { openConnections } from "../host/open-connections.ts";
+import { listenersOf, openConnections } from "../host/open-connections.ts";
 import type { OpenFile } from "../host/open-files.ts";
-import { whileBlocked } from "../host/port-block.ts";
+import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
 import { treeRoot } from "../host/process-tree.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
 import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "../images/image-store.ts";
 import type { CutAnswer } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
-import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { ACCEPT_LIMIT_MS, ACCEPT_PAUSE_MS, DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
@@ -54,6 +54,8 @@ export interface CheckpointOptions {
   readonly limitMs?: number;
   /** `performance.now()` at which all go on, whatever has been done: then nothing is recorded. Absent: when all is done. */
   readonly deadlineMs?: number;
+  /** Nobody gets a new connection to them meanwhile: no image holds one that waits to be accepted, and busy servers always have some. */
+  readonly holdNew?: boolean;
   /** While the given ones stand still: who must be in the set besides them. Asked until nobody is; absent: nobody. */
   readonly more?: (standing: readonly CheckpointTarget[]) => Promise<readonly CheckpointTarget[]>;
 }
@@ -91,19 +93,52 @@ export async function checkpointTogether(
 ): Promise<CheckpointResult[]> {
   const works: Work[] = [];
   try {
-    const frozenMs = await standing(targets, works, options, async (guard, sinceMs) => {
-      const shared = await options.log.unseen(targets[0]?.app ?? "");
-      for (const work of works) await work.readCut(sinceMs);
-      if (options.driver.images) for (const work of works) work.refuseCopies(shared);
-      await takeImages(works, guard, options);
-      inTime(options);
-      for (const work of works) await work.record();
-      return performance.now() - sinceMs;
-    });
+    const frozenMs = await withoutNewcomers(targets, options, () =>
+      standing(targets, works, options, takeAll),
+    );
     return works.map((work) => work.result(frozenMs));
   } catch (error) {
     for (const work of works) await work.discard();
     throw error;
+  }
+
+  /** While they stand still. */
+  async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
+    const shared = await options.log.unseen(targets[0]?.app ?? "");
+    for (const work of works) await work.readCut(sinceMs);
+    if (options.driver.images) for (const work of works) work.refuseCopies(shared);
+    await takeImages(works, guard, options);
+    inTime(options);
+    for (const work of works) await work.record();
+    return performance.now() - sinceMs;
+  }
+}
+
+/** Where that is asked for: what waits to be accepted gets a moment for it, and nothing new comes. Without nft as without being asked. */
+async function withoutNewcomers(
+  targets: readonly CheckpointTarget[],
+  { holdNew, driver }: CheckpointOptions,
+  work: () => Promise<number>,
+): Promise<number> {
+  const app = targets[0]?.app;
+  if (holdNew !== true || !driver.images || app === undefined) return work();
+  const listeners = () => listenersOf(targets.flatMap(({ cgroup }) => cgroup.pids()));
+  let held = false;
+  try {
+    return await whileNewcomersWait(
+      app,
+      listeners().map(({ port }) => port),
+      async () => {
+        held = true;
+        const untilMs = performance.now() + ACCEPT_LIMIT_MS;
+        do await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
+        while (performance.now() < untilMs && listeners().some(({ waiting }) => waiting > 0));
+        return work();
+      },
+    );
+  } catch (error) {
+    if (held || !hasCode(error, "RL_NOT_SUPPORTED")) throw error;
+    return work();
   }
 }
 

@@ -192,7 +192,7 @@ async function take(
   const { atSomeMoment } = await import("../images/driver.ts");
   const deadline = flags.within === undefined ? {} : { deadlineMs: performance.now() + flags.within };
   const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
-    atSomeMoment(() => checkpointTogether(some, { ...options, ...deadline }));
+    atSomeMoment((tried) => checkpointTogether(some, { ...options, ...deadline, holdNew: tried > 0 }));
   const outcome: Outcome =
     flags.coordinated || flags.dependents
       ? { taken: await together(allOf(targets, ended)), failed: [] }

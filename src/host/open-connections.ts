@@ -31,6 +31,18 @@ export function portsInUse(pairs: readonly (readonly [number, number])[]): boole
   );
 }
 
+/** Sockets of the processes that listen: their ports, and how many connections wait to be accepted. */
+export function listenersOf(pids: readonly number[]): { readonly port: number; readonly waiting: number }[] {
+  const found = new Map<string, { readonly port: number; readonly waiting: number }>();
+  for (const pid of pids) {
+    const inodes = socketInodes(pid);
+    for (const v6 of [false, true])
+      for (const [inode, { local }, queued] of tcpTable(pid, v6, [LISTEN]))
+        if (inodes.has(inode)) found.set(inode, { port: local.port, waiting: queued });
+  }
+  return [...found.values()];
+}
+
 /** Who listens in this network namespace; `pid`: one of those that hold the socket. */
 export function listenersHere(): (EndAddress & { readonly pid: number | undefined })[] {
   const listeners = [false, true].flatMap((v6) => [...tcpTable("self", v6, [LISTEN])]);
@@ -91,18 +103,19 @@ function* tcpTable(
   pid: number | "self",
   v6: boolean,
   states?: readonly string[],
-): Generator<[string, ConnectionAddresses]> {
+): Generator<[inode: string, addresses: ConnectionAddresses, queued: number]> {
   let text = "";
   try {
     text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
   } catch {} // it has ended, or there is no IPv6 here
   for (const line of text.split("\n").slice(1)) {
     const fields = line.trim().split(/\s+/);
-    const [, local, remote, state] = fields;
+    const [, local, remote, state, queues] = fields;
     const inode = fields[9];
     if (local === undefined || remote === undefined || inode === undefined) continue;
     if (states === undefined ? state === LISTEN || state === TIME_WAIT : !states.includes(state!)) continue;
-    yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }];
+    const queued = Number.parseInt(queues?.split(":")[1] ?? "0", 16);
+    yield [inode, { local: parseAddress(local, v6), remote: parseAddress(remote, v6) }, queued];
   }
 }
 

@@ -20,7 +20,7 @@ const LIMIT_MS = 10_000;
 const PRIORITY = -350;
 
 /** Names may hold characters that nftables has other uses for. */
-function tableName(app: string, purpose: "restart" | "checkpoint"): string {
+function tableName(app: string, purpose: "restart" | "checkpoint" | "newcomers"): string {
   return `recovery_line_${purpose}_${Buffer.from(app).toString("hex")}`;
 }
 
@@ -64,13 +64,33 @@ export function restartTableApp(name: string): string | undefined {
 }
 
 /** The same while `work` runs, and no longer than this process lives. */
-export async function whileBlocked<T>(
+export function whileBlocked<T>(
   app: string,
   connections: readonly ConnectionAddresses[],
   work: () => Promise<T>,
 ): Promise<T> {
   if (connections.length === 0) return work();
   const table = tableName(app, "checkpoint");
+  return whileTable(table, rules(table, connections), work);
+}
+
+/**
+ * While `work` runs nobody gets a new connection to these ports: who asks for one asks again a second later (TCP's first timeout). Those
+ * that have one are not touched.
+ */
+export function whileNewcomersWait<T>(
+  app: string,
+  ports: readonly number[],
+  work: () => Promise<T>,
+): Promise<T> {
+  if (ports.length === 0) return work();
+  const table = tableName(app, "newcomers");
+  const asks = `tcp flags & (syn | ack) == syn tcp dport { ${[...new Set(ports)].join(", ")} }`;
+  return whileTable(table, `${inputChain(table)}add rule inet ${table} input ${asks} drop\n`, work);
+}
+
+/** A table that goes with its maker, an `nft` that ends when `work` does or this process dies. */
+async function whileTable<T>(table: string, script: string, work: () => Promise<T>): Promise<T> {
   const child = await startNft(["-i"]);
   try {
     let said = "";
@@ -78,7 +98,7 @@ export async function whileBlocked<T>(
       said = (said + bytes.toString()).slice(-1000);
     });
     child.stdout!.resume();
-    child.stdin!.write(`add table inet ${table} { flags owner; }\n${rules(table, connections)}`);
+    child.stdin!.write(`add table inet ${table} { flags owner; }\n${script}`);
     await drops(table, () => said);
     return await work();
   } finally {
@@ -98,8 +118,11 @@ async function drops(table: string, said: () => string): Promise<void> {
 }
 
 function rules(table: string, connections: readonly ConnectionAddresses[]): string {
-  const chain = `add chain inet ${table} input { type filter hook input priority ${PRIORITY}; policy accept; }\n`;
-  return chain + rule(table, "ip", connections, false) + rule(table, "ip6", connections, true);
+  return inputChain(table) + rule(table, "ip", connections, false) + rule(table, "ip6", connections, true);
+}
+
+function inputChain(table: string): string {
+  return `add chain inet ${table} input { type filter hook input priority ${PRIORITY}; policy accept; }\n`;
 }
 
 function rule(

@@ -77,13 +77,13 @@ export class NotNow extends RecoveryLineError {
   }
 }
 
-/** Tries other moments, MOMENT_TRIES of them. */
-export async function atSomeMoment<T>(work: () => Promise<T>): Promise<T> {
-  for (let left = MOMENT_TRIES; ; left -= 1) {
+/** Tries other moments, MOMENT_TRIES of them; `work` is told how many it tried before. */
+export async function atSomeMoment<T>(work: (tried: number) => Promise<T>): Promise<T> {
+  for (let tried = 0; ; tried += 1) {
     try {
-      return await work();
+      return await work(tried);
     } catch (error) {
-      if (!(error instanceof NotNow) || left === 0) throw error;
+      if (!(error instanceof NotNow) || tried === MOMENT_TRIES) throw error;
       await new Promise((resolve) => setTimeout(resolve, MOMENT_PAUSE_MS * Math.random()));
     }
   }

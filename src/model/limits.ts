@@ -207,6 +207,9 @@ export const SMALL_LOG_BYTES = 256 * 1024;
 /** Moments tried for one checkpoint, count, and the longest pause between two, in ms. */
 export const MOMENT_TRIES = 50;
 export const MOMENT_PAUSE_MS = 40;
+/** How long a server whose newcomers wait may take to accept those that are there, and how often that is looked at, ms. */
+export const ACCEPT_LIMIT_MS = 200;
+export const ACCEPT_PAUSE_MS = 10;
 /** Processes of one comparison of policies, count: who depends on whom is kept as a square. */
 export const MAX_COMPARED_PROCESSES = 4096;
 /** Policies: their processes on a node, count, and the heap of each, in MiB. */
