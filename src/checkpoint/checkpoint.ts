@@ -4,8 +4,10 @@
  * The record is appended while the process stands still: its position in the history is then exactly the cut, and the image
  * is durable before the log names it. What fails leaves no record, no image, and a running process.
  */
+
 import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ProcessCgroup } from "../host/cgroups.ts";
 import { whileFrozen } from "../host/freeze.ts";
 import { listenersOf, openConnections } from "../host/open-connections.ts";
@@ -131,7 +133,7 @@ async function withoutNewcomers(
       async () => {
         held = true;
         const untilMs = performance.now() + ACCEPT_LIMIT_MS;
-        do await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
+        do await sleep(ACCEPT_PAUSE_MS);
         while (performance.now() < untilMs && listeners().some(({ waiting }) => waiting > 0));
         return work();
       },

@@ -25,7 +25,7 @@ interface Finding {
 
 /** What of the whole machine is taxed while the capture is loaded; measured on the project's machine kind (facts.md of the measurements). */
 const NOTES = [
-  "Loaded capture: about 0.1 µs for every TCP call of any process on this machine, 0.3 to 0.5 µs for a recorded one.",
+  "Loaded capture: about 0.1 µs for every TCP call of any process on this machine, about 0.3 µs for a recorded one.",
   "Each part takes the first variant whose programs this kernel loads, attaches and runs; collect --capture forces others.",
   "The programs stay loaded until `recovery-line collect --unpin`, also while no collector runs.",
   "UDP, MPTCP, kernel TLS and pipes are not matched: UDP and the like are logged as gaps (see run --trust).",

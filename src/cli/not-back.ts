@@ -1,5 +1,7 @@
 /** What came back and ended at once: a restart that only looks well ended. */
+
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CollectorClient } from "../client/client.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { printable, printableSentence } from "../model/printable.ts";
@@ -27,8 +29,7 @@ export async function endedAtOnce(
 ): Promise<NotBack[]> {
   const deadlineMs = performance.now() + watchMs;
   const lives = (name: string): boolean => new ProcessCgroup(app, name).populated;
-  while (performance.now() < deadlineMs && names.some(lives))
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  while (performance.now() < deadlineMs && names.some(lives)) await sleep(LOOK_MS);
   const ended = names.filter((name) => !lives(name));
   if (ended.length === 0) return [];
   await collector.drain();

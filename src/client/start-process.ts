@@ -5,9 +5,11 @@
  * registered; then it thaws, and the helper becomes the command (native/wait). Nothing of the command can run unrecorded, and no
  * pipe or socket of ours stands in its history.
  */
+
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
@@ -102,8 +104,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
 /** Dying takes the killed a moment. */
 async function removeSoon(cgroup: ProcessCgroup): Promise<void> {
   const deadlineMs = performance.now() + REMOVE_LIMIT_MS;
-  while (!cgroup.remove() && performance.now() < deadlineMs)
-    await new Promise((resolve) => setTimeout(resolve, 1));
+  while (!cgroup.remove() && performance.now() < deadlineMs) await sleep(1);
 }
 
 function enter([program, args]: [string, string[]], start: ProcessStart): ChildProcess {
@@ -136,7 +137,7 @@ async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void>
       );
     if (performance.now() > deadlineMs)
       throw new RecoveryLineError("RL_TIMEOUT", `the command did not enter ${cgroup.path} in time`);
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    await sleep(1);
   }
   await standsStill(cgroup, deadlineMs);
 }

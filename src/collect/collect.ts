@@ -5,8 +5,10 @@
  * across crashes of this process at any moment; whatever is missing stands in the log as a `gap`.
  * While a log can't be written, its records wait in the kernel ring and the other applications go on.
  */
+
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { RingFlag, Told } from "../format/ring-layout.ts";
 import { Pause } from "../host/pause.ts";
@@ -261,7 +263,7 @@ export class Collector {
       await this.#pump.commit();
       if (gaveUp()) return;
       await this.#full.look();
-      if (!(await this.#pump.recover())) await new Promise((resolve) => setTimeout(resolve, 1));
+      if (!(await this.#pump.recover())) await sleep(1);
       if (performance.now() > deadlineMs)
         throw new RecoveryLineError(
           "RL_TIMEOUT",
@@ -281,7 +283,7 @@ export class Collector {
       for (const app of apps)
         if (app.broken === undefined) waitMs = Math.max(waitMs, await this.#settleOnce(app));
       if (waitMs === 0) return;
-      await new Promise((resolve) => setTimeout(resolve, Math.min(waitMs, SETTLE_POLL_MS)));
+      await sleep(Math.min(waitMs, SETTLE_POLL_MS));
       await this.#readTo(this.#pump.source.producerPosition());
     }
   }
@@ -315,8 +317,7 @@ export class Collector {
     const deadlineMs = performance.now() + BUSY_SLOT_MS;
     while (this.#pump.source.readPosition() < target) {
       if (this.#pump.read()) await this.#pump.commit();
-      else if (this.#pump.source.readPosition() < target)
-        await new Promise((resolve) => setTimeout(resolve, 1));
+      else if (this.#pump.source.readPosition() < target) await sleep(1);
       if (performance.now() > deadlineMs && this.#pump.source.readPosition() < target) {
         throw new RecoveryLineError(
           "RL_TIMEOUT",

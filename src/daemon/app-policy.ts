@@ -8,6 +8,7 @@
  * Invariant: `#record` is what the application's log says. It changes after the commit that makes a new one durable, and with it, without anything
  * in between, what decides. What was asked for under another epoch is dropped.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 
 import type { ProcessInfo } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
@@ -265,7 +266,7 @@ export class AppPolicy {
     try {
       this.look();
       await this.#events.run(() => this.#askShadow("beat", {}, this.#table.running, []));
-      if (shadowMs > 0) await new Promise((resolve) => setTimeout(resolve, shadowMs));
+      if (shadowMs > 0) await sleep(shadowMs);
     } finally {
       this.#shadow = undefined;
     }

@@ -1,6 +1,8 @@
 /** The policies of a collector: one an application. Beats, comes back with what the logs name, refuses what can't run here. */
+
 import { readdirSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Collector } from "../collect/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { POLICY_BEAT_MS } from "../model/limits.ts";
@@ -195,7 +197,7 @@ export class Policies {
       commands: this.#commands,
       lines: this.#lines,
       now: this.#now,
-      wait: this.#options.wait ?? waitFor,
+      wait: this.#options.wait ?? sleep,
       payload: (name: string, on: boolean) => (on ? payloads.enable(name) : payloads.disable(name)),
       tell: (from: string, value: number) => void this.#tell(from, value),
       onTrouble,
@@ -207,10 +209,6 @@ export class Policies {
     for (const one of await this.#all())
       if (one.app !== from) await one.raise("told", { "told.value": value });
   }
-}
-
-function waitFor(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Everything that the component may do. */

@@ -2,11 +2,13 @@
  * The loopback self-test: two small programs talk over TCP inside cgroups of their own, through a capture, a collector and a
  * log of their own; then the log must say that on each channel send and receive ranges tile the same bytes.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { Collector } from "../collect/collect.ts";
 import { decodeBlock } from "../format/block.ts";
@@ -147,7 +149,7 @@ async function clear(cgroup: ProcessCgroup): Promise<void> {
   try {
     for (let attempt = 0; attempt < 100 && !cgroup.remove(); attempt += 1) {
       if (cgroup.populated) cgroup.kill(); // again and again: a shell may have been on its way into it
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await sleep(10);
     }
   } catch {} // what stopped the test stops its clearing, too, and has been told
 }

@@ -5,12 +5,14 @@
  * Its end does not depend on luck: the first checkpoint, of all at one moment, is a line by itself, so no line lies before it. The demo
  * looks at the answers itself (demo-check.ts) and fails where they are not what it promises.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { chooseDriver } from "../checkpoint/driver-choice.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
@@ -199,10 +201,6 @@ class NatsDemo {
     if (collector.exitCode === null && collector.kill("SIGTERM")) await once(collector, "exit");
     KernelSource.unpin(this.#pinDir);
   }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 async function removeCgroup(cgroup: ProcessCgroup): Promise<void> {

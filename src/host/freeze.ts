@@ -5,10 +5,12 @@
  * pipe is gone, this program by any signal and the driver it started, it thaws. A driver inherits the pipe, so the
  * watchdog never thaws below a dump that is still at work.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
@@ -54,8 +56,7 @@ export async function whileFrozen<T>(
 async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
   const lock = holdCgroup(cgroup);
   const deadlineMs = performance.now() + THAW_LIMIT_MS;
-  while (cgroup.freezing && performance.now() < deadlineMs)
-    await new Promise((resolve) => setTimeout(resolve, 10));
+  while (cgroup.freezing && performance.now() < deadlineMs) await sleep(10);
   if (!cgroup.freezing) return lock;
   native().unlock(lock);
   throw new RecoveryLineError(
@@ -99,7 +100,7 @@ export async function standsStill(cgroup: ProcessCgroup, deadlineMs: number): Pr
         `${cgroup.path} does not freeze in time: a process in it is in an uninterruptible wait`,
         "Try again; a stuck file system or device keeps it from standing still.",
       );
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    await sleep(1);
   }
 }
 

@@ -5,8 +5,10 @@
  * Rules go into an nftables table of their own. A lasting one stays when its maker dies (a restart that is taken up again needs it
  * closed); the other belongs to a running `nft` and goes with it.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { EndAddress } from "./open-connections.ts";
 
@@ -113,7 +115,7 @@ async function drops(table: string, said: () => string): Promise<void> {
   const deadlineMs = performance.now() + LIMIT_MS;
   while (!(await nft(`list chain inet ${table} input\n`).catch(() => "")).includes(" drop")) {
     if (said() !== "" || performance.now() > deadlineMs) throw failed(said());
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await sleep(5);
   }
 }
 

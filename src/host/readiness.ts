@@ -5,9 +5,11 @@
  *     file:/run/db.pid the file is there, and was not when the program was let go, or is another one now
  *     exec:"CMD"       a shell's command ends with status 0; it runs outside of the process, each time anew
  */
+
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import { listenersHere } from "./open-connections.ts";
@@ -52,7 +54,7 @@ export async function letGoUntilReady({ cgroup, ready }: Waiting): Promise<boole
   const deadlineMs = performance.now() + READY_LIMIT_MS;
   while (cgroup.populated && performance.now() < deadlineMs) {
     if (await isReady(rule, cgroup, before)) return true;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await sleep(LOOK_MS);
   }
   return false;
 }

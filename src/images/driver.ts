@@ -2,7 +2,9 @@
  * What takes a process's state and brings it back. `driver-criu.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
  * `driver-choice.ts` finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
  */
+
 import type { Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MOMENT_PAUSE_MS, MOMENT_TRIES } from "../model/limits.ts";
 
@@ -84,7 +86,7 @@ export async function atSomeMoment<T>(work: (tried: number) => Promise<T>): Prom
       return await work(tried);
     } catch (error) {
       if (!(error instanceof NotNow) || tried === MOMENT_TRIES) throw error;
-      await new Promise((resolve) => setTimeout(resolve, MOMENT_PAUSE_MS * Math.random()));
+      await sleep(MOMENT_PAUSE_MS * Math.random());
     }
   }
 }

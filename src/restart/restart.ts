@@ -6,8 +6,10 @@
  * journal, kills what has come back and not run yet, and does it again; the line is the same, since nothing new was done in between.
  * Processes that come back run their first instruction after all of them are there and their rollbacks are durable.
  */
+
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
@@ -297,7 +299,7 @@ async function lasting(look: () => Obstacle[]): Promise<Obstacle[]> {
   for (;;) {
     const found = look();
     if (found.length === 0 || performance.now() > deadlineMs) return found;
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await sleep(50);
   }
 }
 
@@ -441,7 +443,7 @@ async function killAll(
     while (cgroup.populated) {
       if (performance.now() > deadlineMs)
         throw new RecoveryLineError("RL_TIMEOUT", `${cgroup.path} is not empty though it was killed`);
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await sleep(5);
     }
     if (cgroup.freezing) cgroup.setFreeze(false);
   }
@@ -473,7 +475,7 @@ async function driversEnded(app: string, names: readonly string[]): Promise<void
         if (hasCode(error, "RL_UNKNOWN_PROCESS")) break; // the collector has just removed it: nothing is in it
         if (!hasCode(error, "RL_LOCKED") || performance.now() > fromMs + 2 * DRIVER_END_MS) throw error;
         if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await sleep(20);
       }
     }
   }
@@ -532,7 +534,7 @@ async function gone(connections: readonly ConnectionAddresses[]): Promise<void> 
         `the old connection from ${local.address}:${local.port} to ${remote.address}:${remote.port} does not end`,
         "Something outside of the application holds it, or its other end is unreachable. Try again.",
       );
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await sleep(5);
   }
 }
 
@@ -546,7 +548,7 @@ async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
     } catch (error) {
       const passing = hasCode(error, "RL_UNKNOWN_PROCESS") || hasCode(error, "RL_LOCKED");
       if (!passing || performance.now() > fromMs + REMOVAL_LIMIT_MS) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await sleep(10);
     }
   }
 }

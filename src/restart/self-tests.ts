@@ -2,12 +2,14 @@
  * What a restart leans on besides the kernel's capture, tried for real: connections are blocked and let through, a TIME_WAIT is ended, a hook
  * takes and brings back a state, io_uring is kept from a program. Each says in one sentence what it did or why it can't, leaves nothing behind, and never throws.
  */
+
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { standsStill, whileFrozen } from "../host/freeze.ts";
@@ -38,7 +40,7 @@ export function testBlocking(): Promise<DriverCheck> {
       const silent = async (): Promise<void> => {
         const before = heard;
         near.write("x");
-        await pause(SILENCE_MS);
+        await sleep(SILENCE_MS);
         if (heard !== before) throw new Error("nft accepts rules, and what they block arrives all the same.");
       };
       try {
@@ -189,10 +191,6 @@ async function until(condition: () => boolean, otherwise: string): Promise<void>
   const deadlineMs = performance.now() + LIMIT_MS;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`${otherwise}.`);
-    await pause(5);
+    await sleep(5);
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

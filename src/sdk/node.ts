@@ -5,6 +5,7 @@
  * receiver, and both are on stable storage before anybody else can see a state that rests on them: before any later message goes out.
  * So a crash of one process never undoes anything at another: its newest checkpoint and its log give the state back.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import { makeFolders } from "../host/make-folders.ts";
 import { lockLog } from "../log/log-lock.ts";
@@ -495,7 +496,7 @@ async function lockFolder(folder: string): Promise<() => void> {
       return await lockLog(folder);
     } catch (error) {
       if (left === 0 || !hasCode(error, "RL_LOCKED")) throw error;
-      await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+      await sleep(LOCK_RETRY_MS);
     }
   }
 }

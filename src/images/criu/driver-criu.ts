@@ -6,6 +6,7 @@
  * option a dump of a frozen cgroup hangs; killing CRIU in the middle kills the program.
  * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import {
   chownSync,
@@ -19,6 +20,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type DueTimer, dueTimers, setAgain } from "../../host/due-timers.ts";
 import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../host/open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
@@ -257,7 +259,7 @@ async function idsFree(folder: string, limitMs: number): Promise<void> {
         `criu: process id ${taken} is in use, and the image needs it`,
         "End what uses it (the process itself, if it still runs), or restore after a reboot.",
       );
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await sleep(10);
   }
 }
 

@@ -5,10 +5,12 @@
  * so the caller (checkpoint.ts) reads the cut before and after it, the process standing still at both, and throws the image away if a
  * byte moved in between. Connections can't be in such an image: none may be open, or it is not taken.
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../../model/limits.ts";
 import {
@@ -171,7 +173,7 @@ async function until(condition: () => boolean, limitMs: number, what: string): P
   const deadlineMs = performance.now() + limitMs;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new RecoveryLineError("RL_TIMEOUT", what);
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    await sleep(1);
   }
 }
 
