@@ -4,6 +4,7 @@
  *
  * Nothing it says is believed before it is checked: entities must be its own, records must decode, sequence numbers be dense.
  */
+
 import { dsmEntity, dsmEvent, entityName } from "../format/dsm-record.ts";
 import { parseEvent } from "../format/interchange.ts";
 import { RING_LAYOUT_VERSION, SLOT_BYTES } from "../format/ring-layout.ts";
@@ -11,6 +12,7 @@ import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
 import { DRAIN_BATCH_RECORDS } from "../model/limits.ts";
+import { PATH_NAME } from "../model/names.ts";
 import { call, type MemoryRingHandle, type NativeAddon } from "../native/binding.ts";
 
 /** What a runtime says first (native/dsm/trace.c). */
@@ -30,12 +32,11 @@ const MAX_RANK = 7;
 const MAX_CONTROLS = 65_536;
 /** Most records that one hole is said to hold: sequence numbers come from the runtime. */
 const MAX_HOLE = 2 ** 32;
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /** Throws RL_BAD_RECORD. */
 export function parseHello(text: string): MemoryHello {
   const { version, application, rank } = parseObject(text);
-  if (version !== RING_LAYOUT_VERSION || typeof application !== "string" || !NAME.test(application))
+  if (version !== RING_LAYOUT_VERSION || typeof application !== "string" || !PATH_NAME.test(application))
     throw wrong(`its first message is not that of this version: ${text.slice(0, 80)}`);
   if (!Number.isInteger(rank) || (rank as number) < 0 || (rank as number) > MAX_RANK)
     throw wrong(`it claims rank ${String(rank)}`);

@@ -2,9 +2,11 @@
  * Numbers the collector's sessions of one home. An application whose log was away while a session ran missed records
  * that the ring has let go since; it finds that out by comparing its last session with this file.
  */
-import { open, readFile, rename } from "node:fs/promises";
+
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { makeFolders } from "../host/make-folders.ts";
+import { replaceFile } from "../host/replace-file.ts";
 
 const FILE = "collector.session";
 
@@ -17,15 +19,5 @@ export async function lastSession(home: string): Promise<number> {
 
 /** Durable on return. */
 export async function beginSession(home: string, session: number): Promise<void> {
-  const path = join(home, FILE);
-  const file = await open(`${path}.new`, "w", 0o600);
-  try {
-    await file.writeFile(`${session}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  const folder = await open(home);
-  await folder.sync().finally(() => folder.close());
+  await replaceFile(join(home, FILE), `${session}\n`);
 }

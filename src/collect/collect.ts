@@ -43,6 +43,7 @@ import {
   MIN_POLL_MS,
   VERDICT_POLL_MS,
 } from "../model/limits.ts";
+import { PATH_NAME } from "../model/names.ts";
 import type {
   ProcessData,
   ProcessEnd,
@@ -58,7 +59,7 @@ import { CollectPump } from "./collect-pump.ts";
 import { beginSession, lastSession } from "./collect-session.ts";
 import { collectedProcesses, EndedProcesses } from "./ended-processes.ts";
 import { FullPolicy } from "./full-policy.ts";
-import { NAME, openKnownLogs } from "./known-logs.ts";
+import { openKnownLogs } from "./known-logs.ts";
 import type { ProcessBuffer, ProcessCounts } from "./process-buffer.ts";
 import { type RingBatch, takeRingBatch } from "./take-rings.ts";
 import { takeUnseen, unknownChannels } from "./take-unseen.ts";
@@ -388,7 +389,7 @@ export class Collector {
 
   #check({ app, process, group, cgroupId }: Registration): void {
     for (const name of [app, process, ...(group === undefined ? [] : [group])]) {
-      if (!NAME.test(name))
+      if (!PATH_NAME.test(name))
         throw new RecoveryLineError(
           "RL_USAGE",
           `"${name}" is not a name: letters, digits, . _ -, at most 64`,
@@ -503,7 +504,7 @@ export class Collector {
       known.usedAtMs = performance.now();
       return known;
     }
-    if (!NAME.test(name) || (!create && !(await this.#hasLog(name))))
+    if (!PATH_NAME.test(name) || (!create && !(await this.#hasLog(name))))
       throw new RecoveryLineError(
         "RL_UNKNOWN_APP",
         `there is no application "${name}" in ${this.#parts.home}`,

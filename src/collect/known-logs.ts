@@ -5,13 +5,14 @@
  * log is passed over, loudly. It stays closed until somebody registers a process of it, and that fails for as long as the
  * log can't be opened. Where something of it runs, nobody could record it, and going on would hide that.
  */
+
 import { readdir } from "node:fs/promises";
 import type { UnreadableLog } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { PATH_NAME } from "../model/names.ts";
 import type { AppLog } from "./app-log.ts";
 
 /** Names of applications and processes that become paths and cgroups. */
-export const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 interface KnownLogs {
   readonly home: string;
@@ -24,7 +25,7 @@ interface KnownLogs {
 /** The logs with live processes, open. Throws what opening one throws whose application runs. */
 export async function* openKnownLogs({ home, make, runs, skipped }: KnownLogs): AsyncGenerator<AppLog> {
   for (const entry of await readdir(home, { withFileTypes: true })) {
-    if (!entry.isDirectory() || !NAME.test(entry.name)) continue;
+    if (!entry.isDirectory() || !PATH_NAME.test(entry.name)) continue;
     const app = make(entry.name);
     try {
       await app.open(false);

@@ -1,16 +1,8 @@
-/**
- * Removes checkpoint images so that a crash at any moment leaves every other image whole and usable.
- *
- * In `<home>/<app>/gc/`: `lock`, and while images are being removed `journal.json`, which names them. First the journal is made durable,
- * then each image's folder is renamed to `images/<process>/.gc-<index>` (from here on it is no image any more), then those folders are
- * removed, then the journal. The next collection finishes the removal of folders renamed; an image that the journal names and that still
- * has its name is judged anew, since its index may meanwhile belong to another checkpoint.
- */
-import { constants } from "node:fs";
-import { lstat, open, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
+import { lstat, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { syncFolder } from "../log/log-paths.ts";
+import { replaceFile, syncFolder } from "../host/replace-file.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { PATH_NAME } from "../model/names.ts";
 
 /** One image, by the names of its checkpoint. */
 export interface ImageName {
@@ -30,7 +22,6 @@ interface Journal {
   readonly images: readonly ImageName[];
 }
 
-const FOLDER_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const REMOVED = ".gc-";
 
 /** The images among the given checkpoints that the log directory of an application holds. Links and files are no images. */
@@ -40,7 +31,7 @@ export async function storedImages(
 ): Promise<CollectedImage[]> {
   const found: CollectedImage[] = [];
   for (const { process, checkpoint } of checkpoints) {
-    if (!FOLDER_NAME.test(process)) continue;
+    if (!PATH_NAME.test(process)) continue;
     const folder = join(dir, "images", process, String(checkpoint));
     if (await isFolder(folder)) found.push({ process, checkpoint, folder, sizeBytes: await sizeOf(folder) });
   }
@@ -90,20 +81,7 @@ async function removeRenamed(dir: string, { process, checkpoint }: ImageName): P
 const journalPath = (dir: string): string => join(dir, "gc", "journal.json");
 
 async function writeJournal(dir: string, journal: Journal): Promise<void> {
-  const partial = `${journalPath(dir)}.partial`;
-  const file = await open(
-    partial,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
-    0o600,
-  );
-  try {
-    await file.writeFile(`${JSON.stringify(journal)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(partial, journalPath(dir));
-  await syncFolder(join(dir, "gc"));
+  await replaceFile(journalPath(dir), `${JSON.stringify(journal)}\n`, `${journalPath(dir)}.partial`);
 }
 
 /** Renamed into place whole, so one that does not parse was damaged by somebody else: nothing is removed on its word. */
@@ -130,7 +108,7 @@ function parsed(text: string): Journal | undefined {
       Array.isArray(journal.images) &&
       journal.images.every(
         (image) =>
-          FOLDER_NAME.test(image?.process) && Number.isSafeInteger(image.checkpoint) && image.checkpoint > 0,
+          PATH_NAME.test(image?.process) && Number.isSafeInteger(image.checkpoint) && image.checkpoint > 0,
       );
     return whole ? (journal as Journal) : undefined;
   } catch {

@@ -4,6 +4,7 @@
  * `commit` returns when LevelDB has synced the batch and the anchor names it. Any error of the disk breaks the log:
  * it must be closed and opened anew, and then holds the commit whole or not at all.
  */
+
 import { rm, stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
@@ -11,6 +12,7 @@ import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts
 import { BASE_STATE, type LogBase } from "../format/log-base.ts";
 import { encodeCommit, type ProcessHead } from "../format/log-commit.ts";
 import { blockKey, COMMIT_KEY } from "../format/log-key.ts";
+import { syncFolder } from "../host/replace-file.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
 import { SEGMENT_BYTES } from "../model/limits.ts";
@@ -19,7 +21,7 @@ import { BlockPlacer } from "./block-placer.ts";
 import { BlockStore } from "./block-store.ts";
 import { CarriedBlocks } from "./carried-blocks.ts";
 import { type Keep, keptFrom, sealTimes } from "./keep.ts";
-import { diskError, segmentPath, segmentsPath, syncFolder } from "./log-paths.ts";
+import { diskError, segmentPath, segmentsPath } from "./log-paths.ts";
 import type { LogState } from "./log-state.ts";
 import { type OpenedLog, openLog, withoutBefore } from "./open-log.ts";
 import { type PrunePlan, planPrune } from "./plan-prune.ts";

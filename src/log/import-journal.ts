@@ -12,10 +12,10 @@ import { readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { EventColumns } from "../format/event-columns.ts";
 import { type EventCheck, readEventBatches } from "../format/interchange.ts";
+import { syncFolder } from "../host/replace-file.ts";
 import type { Event } from "../model/event.ts";
 import { IMPORT_BATCH_BYTES, IMPORT_BATCH_EVENTS } from "../model/limits.ts";
 import type { EventLog } from "./event-log.ts";
-import { syncFolder } from "./log-paths.ts";
 
 /** State key: how far the newest import is. */
 const STATE_KEY = "import";

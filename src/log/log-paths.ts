@@ -1,6 +1,4 @@
-/** Where a log's files stand, and whether they may be trusted: nobody else may have made, replaced or linked them. */
-import { constants } from "node:fs";
-import { lstat, open, readdir } from "node:fs/promises";
+import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { makeFolders } from "../host/make-folders.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -57,12 +55,6 @@ export async function checkSegment(path: string): Promise<boolean> {
 /** Makes a folder for this user alone. */
 export async function makeFolder(path: string): Promise<void> {
   makeFolders(path);
-}
-
-/** What a folder names is durable on return. */
-export async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  await folder.sync().finally(() => folder.close());
 }
 
 /** Numbers of the segments that have a folder, rising; nothing where there is no such folder. */

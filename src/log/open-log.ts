@@ -1,9 +1,11 @@
 /** Opening a log, for its owner and for readers: lock, anchor, newest segment, checks. */
+
 import { rm } from "node:fs/promises";
 import { type Anchor, NO_HASH, type SegmentFacts } from "../format/log-anchor.ts";
 import { BASE_STATE, baseOf, type LogBase } from "../format/log-base.ts";
 import { encodeCommit } from "../format/log-commit.ts";
 import { COMMIT_KEY } from "../format/log-key.ts";
+import { syncFolder } from "../host/replace-file.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { readAnchor, writeAnchor } from "./anchor-file.ts";
 import { checkLevelLock, lockLog } from "./log-lock.ts";
@@ -16,7 +18,6 @@ import {
   segmentNumbers,
   segmentPath,
   segmentsPath,
-  syncFolder,
 } from "./log-paths.ts";
 import { LogState } from "./log-state.ts";
 import { checkFolders, type Recovered, recover } from "./recover.ts";

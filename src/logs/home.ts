@@ -1,9 +1,11 @@
 /** Where logs live (docs/internals.md, "Names"): --log DIR, else $RECOVERY_LINE_HOME, else the system's or the user's state directory. */
+
 import { statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { requireNoForeignLink } from "../host/foreign-links.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { PATH_NAME } from "../model/names.ts";
 
 /** The home directory of all logs, absolute. An empty variable counts as unset. Throws RL_NO_RIGHTS (foreign-links.ts). */
 export function resolveHome(logOption?: string): string {
@@ -37,8 +39,6 @@ export function requireOwn(home: string): void {
     "Checkpoint and restart are for a collector without --user; import and gc --apply as that user.",
   );
 }
-
-const PATH_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export function isAppName(name: string): boolean {
   return PATH_NAME.test(name);

@@ -3,11 +3,13 @@
  * CRC-32 of the JSON as 8 hex digits, a space, the JSON. An entry speaks of bytes that stand before its place in the log, so bytes
  * that a restarted sender sends at the same offsets count again. Whoever appends holds the lock of the collection (collect-images.ts).
  */
+
 import { constants } from "node:fs";
-import { open, readFile, rename } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { syncFolder } from "../log/log-paths.ts";
+import { replaceFile, syncFolder } from "../host/replace-file.ts";
+
 import { RecoveryLineError } from "../model/errors.ts";
 
 /** A place in the log: every byte of an older segment, and of this segment before `position`, lies before it. */
@@ -65,20 +67,7 @@ export async function appendForgotten(folder: string, entries: readonly Forgotte
 
 /** Puts these in place of all entries, as a whole or not at all. */
 export async function rewriteForgotten(folder: string, entries: readonly Forgotten[]): Promise<void> {
-  const partial = join(folder, `${NAME}.partial`);
-  const file = await open(
-    partial,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
-    0o600,
-  );
-  try {
-    await file.writeFile(printed(entries));
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(partial, join(folder, NAME));
-  await syncFolder(folder);
+  await replaceFile(join(folder, NAME), printed(entries), join(folder, `${NAME}.partial`));
 }
 
 async function textOf(folder: string): Promise<string> {

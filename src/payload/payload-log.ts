@@ -1,8 +1,10 @@
 /** The payload log of one application on disk (logs-format.md, "Payload log"), while its logger may be writing. */
+
 import { lstatSync } from "node:fs";
 import { type FileHandle, open, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { syncFolder } from "../log/log-paths.ts";
+import { syncFolder } from "../host/replace-file.ts";
+
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_OFFSET, MAX_PAYLOAD_READ_BYTES } from "../model/limits.ts";
 import type { PayloadRange, PayloadStore } from "../model/payload-store.ts";

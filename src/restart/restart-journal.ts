@@ -4,11 +4,13 @@
  * `killing` … `recording`: the old processes are (being) killed, nothing new has run yet. Taken up again by starting over with the
  * processes named here as the failed ones. `thawing`: everything is there and recorded; it only has to be let go.
  */
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { ConnectionAddresses } from "../host/port-block.ts";
+import { replaceFile, syncFolder } from "../host/replace-file.ts";
 import type { ReplacedFile } from "../images/data/mapped-contents.ts";
-import { syncFolder } from "../log/log-paths.ts";
+
 import type { CheckpointName } from "./plan.ts";
 import type { JournalTree } from "./restart-data.ts";
 
@@ -62,16 +64,8 @@ export async function readJournal(folder: string): Promise<RestartJournal | unde
 /** Durable on return. */
 export async function writeJournal(folder: string, journal: RestartJournal): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const fresh = join(folder, `.${NAME}`);
-  const file = await open(fresh, "w", 0o600);
-  try {
-    await file.writeFile(`${JSON.stringify(journal, null, 1)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(fresh, join(folder, NAME));
-  await syncFolder(folder);
+  const text = `${JSON.stringify(journal, null, 1)}\n`;
+  await replaceFile(join(folder, NAME), text, join(folder, `.${NAME}`));
 }
 
 /** Also removes what the restart had prepared. */

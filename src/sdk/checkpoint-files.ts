@@ -1,8 +1,10 @@
 /** States on disk: `checkpoint-<index>` beside the log, whole or not at all; its SHA-256 stands in the log. */
+
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { open, rename, unlink } from "node:fs/promises";
+import { unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { replaceFile } from "../host/replace-file.ts";
 
 export type SavedState = Uint8Array | JsonValue;
 export type JsonValue =
@@ -32,18 +34,7 @@ export function encodeState(state: SavedState): { bytes: Buffer; sha256: string 
 
 /** Durable under its name on return. */
 export async function writeState(folder: string, index: number, bytes: Buffer): Promise<void> {
-  const path = join(folder, checkpointFile(index));
-  const partial = join(folder, `.partial-${index}`);
-  const file = await open(partial, "w", 0o600);
-  try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(partial, path);
-  const directory = await open(folder, "r");
-  await directory.sync().finally(() => directory.close());
+  await replaceFile(join(folder, checkpointFile(index)), bytes, join(folder, `.partial-${index}`));
 }
 
 /** The state, or undefined where the file is missing or not what the log says. */

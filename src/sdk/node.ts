@@ -5,6 +5,7 @@
  * receiver, and both are on stable storage before anybody else can see a state that rests on them: before any later message goes out.
  * So a crash of one process never undoes anything at another: its newest checkpoint and its log give the state back.
  */
+
 import { setTimeout as sleep } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import { makeFolders } from "../host/make-folders.ts";
@@ -12,6 +13,7 @@ import { lockLog } from "../log/log-lock.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_SDK_MESSAGE_BYTES, MAX_SDK_STATE_BYTES, SDK_FLUSH_INTERVAL_MS } from "../model/limits.ts";
+import { PATH_NAME } from "../model/names.ts";
 import { type Address, socketPath } from "./address.ts";
 import {
   encodeState,
@@ -29,7 +31,6 @@ import { OutChannel } from "./out-channel.ts";
 import { ProcessLog, sdkFolder } from "./process-log.ts";
 import { Replay } from "./replay.ts";
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** A dead process's lock is gone at once; that of a reader that looks is gone soon. */
 const LOCK_TRIES = 20;
 const LOCK_RETRY_MS = 50;
@@ -62,7 +63,8 @@ interface Waiter {
 /** Throws RL_LOCKED where the process runs already, RL_CORRUPT_LOG, RL_CONTRADICTION, RL_LOG_WRITE, RL_USAGE. */
 export async function join(options: JoinOptions): Promise<RecoverableNode> {
   for (const name of [options.app, options.process])
-    if (!NAME.test(name)) throw new TypeError(`${JSON.stringify(name)} is no name of ${NAME.source}`);
+    if (!PATH_NAME.test(name))
+      throw new TypeError(`${JSON.stringify(name)} is no name of ${PATH_NAME.source}`);
   const node = new RecoverableNode(options);
   await node.start();
   return node;
@@ -179,7 +181,8 @@ export class RecoverableNode {
    */
   connect(peer: string, address?: Address): void {
     this.#check();
-    if (!NAME.test(peer)) throw new TypeError(`${JSON.stringify(peer)} is no name of ${NAME.source}`);
+    if (!PATH_NAME.test(peer))
+      throw new TypeError(`${JSON.stringify(peer)} is no name of ${PATH_NAME.source}`);
     if (this.#out.has(peer)) throw new TypeError(`${peer} is connected already`);
     const known = this.#history.channel("send", peer);
     const messages = this.#history.sentTo(peer);
@@ -201,7 +204,7 @@ export class RecoverableNode {
   #incoming(peer: string): InChannel | string {
     const found = this.#in.get(peer);
     if (found !== undefined) return found;
-    if (!NAME.test(peer)) return `${JSON.stringify(peer)} is no name`;
+    if (!PATH_NAME.test(peer)) return `${JSON.stringify(peer)} is no name`;
     const known = this.#history.channel("receive", peer);
     const channel = new InChannel(peer, known === undefined ? 0 : (this.#base.get(known.number) ?? 0));
     this.#in.set(peer, channel);

@@ -11,8 +11,8 @@ import { during, makePoints, say } from "./during.mjs";
 
 const [dist, json, home] = process.argv.slice(2);
 const { startDaemon } = await import(`${dist}/daemon/daemon.js`);
-const { requireCollector } = await import(`${dist}/daemon/client.js`);
-const { KernelSource } = await import(`${dist}/ring/kernel-source.js`);
+const { requireCollector } = await import(`${dist}/client/client.js`);
+const { KernelSource } = await import(`${dist}/capture/kernel-source.js`);
 const { app, processes, pinDir, ringBytes, only } = JSON.parse(json);
 
 makePoints(

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { during, say } from "./during.mjs";
 
 const [dist, dir] = process.argv.slice(2);
-const images = await import(`${dist}/engine/collect-images.js`);
+const images = await import(`${dist}/gc/collect-images.js`);
+const { lockCollection } = await import(`${dist}/log/log-lock.js`);
 
 const PROCESSES = ["a", "b"];
 const KEPT = 2;
@@ -31,7 +32,7 @@ function stored(process) {
 }
 
 for (;;) {
-  const unlock = await during("gc lock", () => images.lockCollection(dir));
+  const unlock = await during("gc lock", () => lockCollection(dir));
   await during("gc finish", () => images.finishRemoval(dir));
   for (let turn = 0; turn < 2; turn += 1) {
     const next = 1 + Math.min(...PROCESSES.map((process) => Math.max(0, ...stored(process))));

@@ -8,7 +8,7 @@ import { randomUUID } from "node:crypto";
 import { during, say } from "./during.mjs";
 
 const [dist, dir] = process.argv.slice(2);
-const { importEvents } = await import(`${dist}/engine/import-events.js`);
+const { importEvents } = await import(`${dist}/import/import-events.js`);
 
 /** Above and below what one commit takes here (IMPORT_BATCH_EVENTS as the campaign shrinks it). */
 const SIZES = [150, 30];

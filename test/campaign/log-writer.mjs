@@ -11,8 +11,8 @@ const [dist, ...rest] = process.argv.slice(2);
 const [dir, pace] = rest.reverse();
 const { EventLog } = await import(`${dist}/log/event-log.js`);
 const { EventColumns } = await import(`${dist}/format/event-columns.js`);
-const { planCollection, rulesToKeep } = await import(`${dist}/engine/gc.js`);
-const { readEvidence } = await import(`${dist}/engine/read-evidence.js`);
+const { planCollection, rulesToKeep } = await import(`${dist}/gc/gc.js`);
+const { readEvidence } = await import(`${dist}/logs/read-evidence.js`);
 
 const RANGES = 40;
 const EVERY = pace === "brisk" ? { rotate: 2, prune: 4, reopen: 5 } : { rotate: 7, prune: 17, reopen: 23 };

@@ -52,9 +52,9 @@ export class EngineCopies {
   readonly #noVerifier: Fault;
 
   constructor() {
-    const users = readdirSync(join(SOURCE, "engine"))
+    const users = readdirSync(join(SOURCE, "compute"))
       .filter((name) => name.endsWith(".ts"))
-      .map((name) => `engine/${name}`)
+      .map((name) => `compute/${name}`)
       .filter((file) => sourceOf(file).includes(NO_VERIFIER.find));
     if (users.length !== 1) throw new Error(`${users.length} files run the verifier`);
     this.#noVerifier = { ...NO_VERIFIER, file: users[0] as string };
@@ -79,7 +79,7 @@ export class EngineCopies {
       return exports;
     };
     const engine = {
-      ...load("graph/evidence/evidence.ts"),
+      ...load("graph/evidence/evidence-builder.ts"),
       ...load("compute/compute.ts"),
       ...load("graph/verify/verify-line.ts"),
     };

@@ -4,7 +4,7 @@
  * SIGTERM: drains, closes, prints the statistics.
  */
 const [dist, json] = process.argv.slice(2);
-const { Collector } = await import(`${dist}/engine/collect.js`);
+const { Collector } = await import(`${dist}/collect/collect.js`);
 const { registrations, ...options } = JSON.parse(json);
 
 const collector = await Collector.start({ ...options, onFatal: (error) => console.error("fatal", error) });

@@ -3,8 +3,8 @@
 import { writeSync } from "node:fs";
 import { join } from "node:path";
 import { Policies } from "../../dist/daemon/policies.js";
-import { AppLog } from "../../dist/engine/app-log.js";
-import { openEventLog } from "../../dist/engine/append-log.js";
+import { AppLog } from "../../dist/collect/app-log.js";
+import { openEventLog } from "../../dist/log/append-log.js";
 import { PolicyProcesses } from "../../dist/policy/host.js";
 import { loadPolicy } from "../../dist/policy/shipped.js";
 

@@ -208,7 +208,7 @@ class Execution {
     this.#connections?.set(from + to, (this.#connections.get(from + to) ?? 0) + 1);
   }
 
-  /** As the collector does when collection tells it where no line of any future starts before (engine/forget-closed.ts). */
+  /** As the collector does when collection tells it where no line of any future starts before (log/complete-cut.ts). */
   #forget(): void {
     const evidence = evidenceOf(this.events, [...this.#names]);
     const { oldest } = planCollection(evidence, rulesToKeep(evidence));

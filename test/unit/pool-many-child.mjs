@@ -4,7 +4,7 @@ import { pathToFileURL } from "node:url";
 
 const [dist, count] = [process.argv[2], Number(process.argv[3])];
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
-const { EvidenceBuilder } = await load("graph/evidence/evidence.js");
+const { EvidenceBuilder } = await load("graph/evidence/evidence-builder.js");
 const { computeLine } = await load("compute/compute.js");
 
 const builder = new EvidenceBuilder();
