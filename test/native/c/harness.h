@@ -109,8 +109,10 @@ static inline void clean_up(void) {
         write_file(path, "0");
         snprintf(path, sizeof(path), "%s/cgroup.kill", test.actors[i].cgroup);
         write_file(path, "1");
-        if (test.actors[i].pid > 0)
+        if (test.actors[i].pid > 0) {
+            kill(test.actors[i].pid, SIGKILL); /* it may not have come into its cgroup yet, or have left it */
             waitpid(test.actors[i].pid, NULL, 0);
+        }
         snprintf(path, sizeof(path), "%s/nested", test.actors[i].cgroup);
         remove_cgroup(path);
         remove_cgroup(test.actors[i].cgroup);
