@@ -2,8 +2,8 @@
 // Arguments: home, application, step of the second plug ("" = none). Prints each epoch once plug has returned.
 import { writeSync } from "node:fs";
 import { join } from "node:path";
-import { Policies } from "../../dist/daemon/policies.js";
 import { AppLog } from "../../dist/collect/app-log.js";
+import { Policies } from "../../dist/daemon/policies.js";
 import { openEventLog } from "../../dist/log/append-log.js";
 import { PolicyProcesses } from "../../dist/policy/host.js";
 import { loadPolicy } from "../../dist/policy/shipped.js";
