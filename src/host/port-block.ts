@@ -151,7 +151,8 @@ export function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddr
   return { local: asV4(local), remote: asV4(remote) };
 }
 
-function asV4(address: EndAddress): EndAddress {
+/** What is in IPv6's form of IPv4 as that address. */
+export function asV4(address: EndAddress): EndAddress {
   const [, high, low] = MAPPED.exec(address.address) ?? [];
   if (high === undefined || low === undefined) return address;
   const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];

@@ -12,7 +12,7 @@ import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
-import { listenersHere } from "./open-connections.ts";
+import { listenersOf } from "./open-connections.ts";
 
 /** Longest wait for one of them, and time between two looks, in ms. */
 const READY_LIMIT_MS = 30_000;
@@ -60,10 +60,7 @@ export async function letGoUntilReady({ cgroup, ready }: Waiting): Promise<boole
 }
 
 async function isReady(rule: ReadyRule, cgroup: ProcessCgroup, before: string | undefined): Promise<boolean> {
-  if (rule.kind === "port") {
-    const own = new Set(cgroup.pids());
-    return listenersHere().some(({ port, pid }) => port === rule.port && pid !== undefined && own.has(pid));
-  }
+  if (rule.kind === "port") return listenersOf(cgroup.pids()).some(({ port }) => port === rule.port);
   if (rule.kind === "file") {
     const now = identityOf(rule.path);
     return now !== undefined && now !== before;

@@ -2,8 +2,8 @@
 import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { dirname } from "node:path";
-import type { EndAddress } from "../host/open-connections.ts";
-import { holderOfConnection, listenersHere } from "../host/open-connections.ts";
+import { type EndAddress, holderOfConnection, listenersHere } from "../host/open-connections.ts";
+import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
 import type { ImageListener } from "../images/criu/criu-files.ts";
 import { bytesIn } from "../images/data/save-tree.ts";
@@ -59,18 +59,10 @@ export function connectionObstacles(
 }
 
 /** The whole of 127.0.0.0/8 is the loopback device's; what is in IPv6's form of IPv4 is that address. */
-function isOwnAddress({ address, v6 }: EndAddress): boolean {
-  const plain = v6 ? mappedV4(address) : address;
-  if (plain === undefined) return v6Here().has(address);
-  return plain.startsWith("127.") || addressesHere().some((one) => one.address === plain);
-}
-
-/** `0:0:0:0:0:ffff:7f00:1` as 127.0.0.1. */
-function mappedV4(address: string): string | undefined {
-  const [, high, low] = /^0:0:0:0:0:ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(address) ?? [];
-  if (high === undefined || low === undefined) return undefined;
-  const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
-  return words.flatMap((word) => [word >> 8, word & 0xff]).join(".");
+function isOwnAddress(end: EndAddress): boolean {
+  const { address, v6 } = asV4(end);
+  if (v6) return v6Here().has(address);
+  return address.startsWith("127.") || addressesHere().some((one) => one.address === address);
 }
 
 function addressesHere(): NetworkInterfaceInfo[] {
