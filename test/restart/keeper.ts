@@ -69,8 +69,19 @@ export class Keeper {
     const port = await freePort();
     const out = (name: string): string[] => ["--detach", "--output", rig.path(`${name}.out`)];
     const keeper = [process.execPath, "-e", KEEPER, `${port}`, this.tree];
+    const ready = ["--ready", `port:${port}`]; // a client that starts anew beside it finds somebody who listens
     expect(
-      await rig.cli("run", rig.app, "keeper", ...out("keeper"), "--data", this.tree, "--", ...keeper),
+      await rig.cli(
+        "run",
+        rig.app,
+        "keeper",
+        ...out("keeper"),
+        ...ready,
+        "--data",
+        this.tree,
+        "--",
+        ...keeper,
+      ),
     ).toMatchObject({ code: 0, err: "" });
     await until("it listens", () => rig.output("keeper").includes("listening"));
     await rig.run("client", process.execPath, "-e", CLIENT, `${port}`, rig.path("go"));
