@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { onTestFinished } from "vitest";
 import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { kernelSupport } from "../../src/capture/kernel-support.ts";
 import { type CollectorClient, connectCollector } from "../../src/client/client.ts";
@@ -60,6 +61,7 @@ export class Rig {
   readonly app: string;
   readonly pinDir: string;
   readonly #children: ChildProcess[] = [];
+  #removed: Promise<void> | undefined;
 
   constructor(name: string) {
     this.app = `${name}-${process.pid}`;
@@ -90,7 +92,7 @@ export class Rig {
   background(...args: string[]): Omit<Running, "ready"> {
     const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
     const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
-    this.#children.push(child);
+    this.#started(child);
     let [out, err] = ["", ""];
     child.stdout.on("data", (text: Buffer) => {
       out += text.toString();
@@ -108,7 +110,7 @@ export class Rig {
   async start(...args: string[]): Promise<Running> {
     const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
     const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
-    this.#children.push(child);
+    this.#started(child);
     let [out, err] = ["", ""];
     child.stderr.on("data", (text: Buffer) => {
       err += text.toString();
@@ -172,7 +174,20 @@ export class Rig {
     return events;
   }
 
-  async remove(): Promise<void> {
+  /** Also while a test that ran into its limit goes on: what it starts from now on fails. */
+  remove(): Promise<void> {
+    this.#removed ??= this.#remove();
+    return this.#removed;
+  }
+
+  #started(child: ChildProcess): void {
+    this.#children.push(child);
+    if (this.#removed === undefined) return;
+    child.kill("SIGKILL");
+    throw new Error("the test has run into its limit");
+  }
+
+  async #remove(): Promise<void> {
     for (const name of this.processNames()) {
       const cgroup = this.cgroup(name);
       if (cgroup.freezing) cgroup.setFreeze(false);
@@ -199,9 +214,10 @@ export class Rig {
   }
 }
 
-/** Runs `work` in a world of its own. */
+/** Runs `work` in a world of its own, which goes with it, or with its test where that runs into its limit. */
 export async function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
   const rig = new Rig(name);
+  onTestFinished(() => rig.remove());
   mkdirSync(rig.home, { mode: 0o700 });
   try {
     await work(rig);
@@ -210,11 +226,11 @@ export async function withRig(name: string, work: (rig: Rig) => Promise<void>): 
   }
 }
 
-/** A line that answers every byte, and one that asks again and again; plain node programs. */
 /** Other tests' collectors record on this machine meanwhile, and a collector says so. */
 function withoutOthers(err: string): string {
   return err.replaceAll(/^recovery-line: process \d+ records on this machine already.*\n/gm, "");
 }
 
+/** A line that answers every byte, and one that asks again and again; plain node programs. */
 export const ECHO = `const n=require("net");n.createServer(c=>{c.on("error",()=>{});c.on("data",d=>c.write(d))}).listen(+process.argv[1],"127.0.0.1",()=>console.log("listening"))`;
 export const ASK = `const n=require("net");const c=n.connect(+process.argv[1],"127.0.0.1");let got=0;c.on("error",()=>process.exit(1));c.on("data",d=>{got+=d.length});setInterval(()=>c.write("question "+got+"\\n"),+process.argv[2]||5)`;
