@@ -504,6 +504,9 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     await note(request, begun, "recording");
     await clock.time("record", async () => {
       for (const target of plan.targets) await recordOne(request, target);
+      for (const target of plan.targets)
+        if (target.action === "restore" && target.driver.holdsConnections)
+          await settleConnections(request, plan, target.process);
       for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
     });
     await note(request, begun, "thawing");
@@ -618,6 +621,28 @@ async function recordOne(request: RestartRequest, target: Target): Promise<void>
     },
   });
   await log.append(app, { type: "rollback", process, checkpoint });
+}
+
+/**
+ * While it stands still: what waits in queues inside it was sent before it is received, also under the names that its AF_UNIX sockets bear
+ * now; and each TCP connection is the one that was announced. Throws RL_DRIVER where one is not: the log would take it for a stranger.
+ */
+async function settleConnections(
+  { app, log }: RestartRequest,
+  { transit }: RestartPlan,
+  process: string,
+): Promise<void> {
+  const { details } = await log.cut(app, process);
+  const borne = new Set(details.map(({ sends }) => sends));
+  for (const { process: owner, entry, socket } of transit.ends) {
+    if (owner !== process || borne.has(entry.sends)) continue;
+    const { local, remote } = socket;
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `the connection of ${process} from ${local.address}:${local.port} to ${remote.address}:${remote.port} came back, but not as ${entry.sends}`,
+      "Whatever it carried from now on would belong to nobody. Please report this with the kernel's version.",
+    );
+  }
 }
 
 /** Its names are derived again. An image of an older version says nothing of what was told and seen. */
