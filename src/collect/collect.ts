@@ -13,6 +13,7 @@ import { KernelSource } from "../capture/kernel-source.ts";
 import { RingFlag, Told } from "../format/ring-layout.ts";
 import { Pause } from "../host/pause.ts";
 import { Serial } from "../host/serial.ts";
+import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
 import type { CommittedLog } from "../log/event-log.ts";
 import type { Keep } from "../log/keep.ts";
@@ -232,6 +233,7 @@ export class Collector {
       await this.#full.look();
       await this.#flush(apps);
       await this.#settle(apps);
+      await this.#settlePeers(apps);
       this.#pump.takeVerdicts();
       await this.#pump.commit();
       const broken = apps.find((app) => app.broken !== undefined);
@@ -303,15 +305,31 @@ export class Collector {
     return Math.max(failing, await app.messages.settleReceives(settling));
   }
 
+  /** Who is at the other end of connections where nobody was found is decided. */
+  async #settlePeers(apps: readonly AppLog[]): Promise<void> {
+    const waiting = apps.filter(({ peers, broken }) => peers.unfound.waits && broken === undefined);
+    if (waiting.length === 0) return;
+    await this.#pump.commit(); // what is looked for in a log must be there
+    const { surroundings = readSurroundings } = this.#parts;
+    const here = surroundings();
+    for (const app of waiting) {
+      if (app.broken !== undefined) continue;
+      const gaps = await app.peers.settleUnfound(app, () => here);
+      app.pending.events += gaps;
+      app.pending.gaps += gaps;
+    }
+  }
+
   /** The same for what has waited long enough, between drains. */
   async #settleDue(): Promise<void> {
     const now = performance.now();
     const due = [...this.#pump.apps.values()].filter(
-      ({ messages, broken }) => broken === undefined && messages.due(now),
+      ({ messages, peers, broken }) => broken === undefined && (messages.due(now) || peers.unfound.full),
     );
     if (due.length === 0) return;
     await this.#flush(due);
     await this.#settle(due);
+    await this.#settlePeers(due.filter(({ peers }) => peers.unfound.full));
   }
 
   async #readTo(target: number): Promise<void> {
