@@ -3,7 +3,7 @@
  * failed, or as wrong where an assertion about the result or about received ≤ sent threw).
  */
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -176,7 +176,14 @@ async function worthlessFor(rig: Rig, index: number): Promise<string | undefined
     ({ checkpoints, unbounded }) => checkpoints > 0 || unbounded > 0,
   );
   if (answer.outcome === "clean" && worst === undefined) return undefined;
+  await keepEvidence(rig);
   return `newest checkpoint ${index}: ${answer.outcome}, ${JSON.stringify({ ...worst, lostInputs: [], unsayable: [] })}`;
+}
+
+/** What a wrong line is looked into by. */
+async function keepEvidence(rig: Rig): Promise<void> {
+  mkdirSync("build/campaign", { recursive: true });
+  await rig.cli("export", rig.app, "--to", `build/campaign/${rig.app}.jsonl`);
 }
 
 interface Costs {
