@@ -211,6 +211,36 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
 
 /* ---- the walks ---- */
 
+/* First: kernels refuse these, and programs are loaded in this order until one is refused. */
+
+SEC("iter/bpf_sk_storage_map")
+int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
+    struct cut_record record = {};
+    struct connection *c = ctx->value;
+    struct sock *sk = ctx->sk;
+    const struct tcp_sock *tcp;
+
+    if (!c || !sk)
+        return 0;
+    tcp = bpf_skc_to_tcp_sock(sk);
+    if (tcp && read_stored(c, tcp, 0, &record))
+        print(ctx->meta, &record);
+    return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
+    struct cut_record record = {};
+    struct unix_end *end = ctx->value;
+    struct sock *sk = ctx->sk;
+
+    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
+        return 0;
+    read_unix(sk, end, &record);
+    print(ctx->meta, &record);
+    return 0;
+}
+
 SEC("iter/task_file")
 int cut_files(struct bpf_iter__task_file *ctx) {
     struct iterator_request *request = asked();
@@ -268,34 +298,6 @@ int cut_unix(struct bpf_iter__unix *ctx) {
         return 0;
     end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
     if (!end || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
-        return 0;
-    read_unix(sk, end, &record);
-    print(ctx->meta, &record);
-    return 0;
-}
-
-SEC("iter/bpf_sk_storage_map")
-int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
-    struct cut_record record = {};
-    struct connection *c = ctx->value;
-    struct sock *sk = ctx->sk;
-    const struct tcp_sock *tcp;
-
-    if (!c || !sk)
-        return 0;
-    tcp = bpf_skc_to_tcp_sock(sk);
-    if (tcp && read_stored(c, tcp, 0, &record))
-        print(ctx->meta, &record);
-    return 0;
-}
-
-SEC("iter/bpf_sk_storage_map")
-int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
-    struct cut_record record = {};
-    struct unix_end *end = ctx->value;
-    struct sock *sk = ctx->sk;
-
-    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);

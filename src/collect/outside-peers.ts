@@ -137,9 +137,9 @@ export class OutsidePeers {
    * Who is at addresses where nobody was found. Returns the number of gap rows it made. `app`: whose peers these are.
    * Throws what `ownerOf` throws.
    */
-  async settleUnfound(app: AppLog, surroundings: () => Promise<Surroundings>): Promise<number> {
+  async settleUnfound(app: AppLog, here: Surroundings): Promise<number> {
     let gaps = 0;
-    for (const { peer, verdict } of await this.unfound.settle(app, this.rules, this.#bootId, surroundings)) {
+    for (const { peer, verdict } of await this.unfound.settle(app, this.rules, this.#bootId, here)) {
       const process = app.processes.get(peer.process);
       if (process === undefined) continue;
       if (verdict.is === "doubted" && process.state.incarnation === peer.incarnation)

@@ -79,13 +79,11 @@ export class UnfoundPeers {
     app: AppLog,
     rules: PeerRules,
     bootId: string,
-    surroundings: () => Promise<Surroundings>,
+    here: Surroundings,
   ): Promise<{ peer: UnfoundPeer; verdict: UnfoundVerdict }[]> {
-    const waiting = [...this.#waiting.values()];
-    if (waiting.length === 0) return [];
-    const here = await surroundings();
     const decided = [];
-    for (const peer of waiting) decided.push({ peer, verdict: await judge(peer, app, rules, bootId, here) });
+    for (const peer of this.#waiting.values())
+      decided.push({ peer, verdict: await judge(peer, app, rules, bootId, here) });
     this.#waiting.clear();
     this.changed = true;
     return decided;

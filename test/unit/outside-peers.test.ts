@@ -32,7 +32,7 @@ const start = async (node?: NodeNames): Promise<void> => {
   });
 };
 const register = (registration: Partial<Registration>) =>
-  collector.register({ app: "a", process: "p", cgroupId: 1, ...registration });
+  collector.registrations.register({ app: "a", process: "p", cgroupId: 1, ...registration });
 
 beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), "outside-peers-"));
