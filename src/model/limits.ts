@@ -42,6 +42,8 @@ export const MAX_STRANGERS = 512;
 export const MAX_PEER_RULES = 256;
 /** Addresses of peers that are kept until it is told who is there, count. */
 export const MAX_PEER_ADDRESSES = 4096;
+/** Connections of an application at whose other end nobody was found that wait until a drain decides, count. */
+export const MAX_UNFOUND_PEERS = 4096;
 /** Peers of a process that `status` tells of, of each kind, count: processes of other applications, addresses in doubt. */
 export const MAX_PEERS_TOLD = 16;
 /** Events in one log block, count. */

@@ -15,6 +15,8 @@ import type { Event } from "../../src/model/event.ts";
 
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
 const LIMIT_MS = 120_000;
+/** A line under load loses inputs of thousands of connections. */
+const MAX_OUTPUT_BYTES = 2 ** 28;
 
 /** Why nothing can be captured here; undefined where everything can. */
 export const missing = kernelSupport().find(
@@ -76,7 +78,8 @@ export class Rig {
   cli(...args: string[]): Promise<Ended> {
     return new Promise((resolve) => {
       const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
-      execFile(process.execPath, [CLI, ...args], { env, timeout: LIMIT_MS }, (error, out, err) => {
+      const options = { env, timeout: LIMIT_MS, maxBuffer: MAX_OUTPUT_BYTES };
+      execFile(process.execPath, [CLI, ...args], options, (error, out, err) => {
         resolve({ code: error === null ? 0 : ((error.code as unknown as number) ?? null), out, err });
       });
     });

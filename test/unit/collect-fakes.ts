@@ -242,6 +242,10 @@ class FakeLog implements AppendLog {
     return this.#stored.events.find(owns)?.process;
   }
 
+  async isAtOtherEnd(_: string, channel: string, reverse: string): Promise<boolean> {
+    return (await this.ownerOf(channel, reverse)) !== undefined;
+  }
+
   async commit(): Promise<void> {
     await Promise.resolve();
     if (!this.#alive() || this.#broken) throw new Error("dead");
