@@ -14,11 +14,12 @@
  * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
  */
 import { isIPv6 } from "node:net";
+import { EVENT_KIND } from "../format/event-columns.ts";
 import { RingFlag } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import { channelName } from "../model/channel-names.ts";
 import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
-import { addressOf } from "./peer-address.ts";
+import { addressOf, type PackedAddress, packedAddress } from "./peer-address.ts";
 import { PeerRules } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
@@ -42,18 +43,25 @@ interface OldStranger extends Omit<StoredStranger, "took" | "gave"> {
 }
 
 interface Address {
-  readonly host: string;
+  readonly host: PackedAddress;
   readonly port: number;
-  /** For people: of whom connected the port says nothing. */
-  readonly text: string;
+  /** This end has connected; of whom connected to it the port says nothing. */
+  readonly connected: boolean;
 }
 
 function addressAndPort(records: RecordColumns, row: number): Address {
-  const host = addressOf(records, row);
-  const port = records.lostBefore[row]!;
-  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
-  const shown = isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
-  return { host, port, text: connected ? shown : host };
+  return {
+    host: packedAddress(records, row),
+    port: records.lostBefore[row]!,
+    connected: (records.flags[row]! & RingFlag.OPEN) !== 0,
+  };
+}
+
+/** For people. */
+function textOf({ host: packed, port, connected }: Address): string {
+  const host = addressOf(packed);
+  if (!connected) return host;
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 type Recorded = (cgroupId: number) => ProcessBuffer | undefined;
@@ -108,17 +116,18 @@ export class OutsidePeers {
     address: Address | undefined,
   ): number {
     const [pid, began] = [records.length[row]!, records.begin[row]!];
-    const said = address && this.rules.says(address.host, address.port);
+    const said =
+      address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
     const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
     if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
     if (said?.side === "inside") {
       if (pid !== 0 || peer !== undefined)
-        process.state.meet({ what: "contradicted", peer: address!.text, rule: said.rule });
+        process.state.meet({ what: "contradicted", peer: textOf(address!), rule: said.rule });
       return 0;
     }
     if (pid === 0 && peer === undefined && said === undefined) {
       if (address !== undefined && this.tellsDoubts)
-        process.state.meet({ what: "doubted", peer: address.text });
+        process.state.meet({ what: "doubted", peer: textOf(address) });
       return 0;
     }
     if (peer !== undefined) process.state.meet({ what: "foreign", peer: `${peer.app.name}/${peer.name}` });
@@ -164,8 +173,11 @@ export class OutsidePeers {
     const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
     const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];
+    const { columns } = process;
     for (const channel of [sends, receives, `${sends}/end`, ...opening])
-      process.columns.push({ type: "outside", process: process.name, channel });
+      columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
+    const opens = (flags & RingFlag.OPEN) === 0 ? receives : sends;
+    process.app.messages.outside([`${opens}/open`, `${sends}/end`, `${receives}/end`]);
     process.app.touch();
   }
 }

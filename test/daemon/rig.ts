@@ -215,9 +215,18 @@ export class Rig {
 }
 
 /** Runs `work` in a world of its own, which goes with it, or with its test where that runs into its limit. */
-export async function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+export function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
   const rig = new Rig(name);
   onTestFinished(() => rig.remove());
+  return within(rig, work);
+}
+
+/** The same where there is no test: in a bench. */
+export function withBenchRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+  return within(new Rig(name), work);
+}
+
+async function within(rig: Rig, work: (rig: Rig) => Promise<void>): Promise<void> {
   mkdirSync(rig.home, { mode: 0o700 });
   try {
     await work(rig);
