@@ -139,12 +139,15 @@ export class Drain {
     await this.#settlePeers(due.filter(({ peers }) => peers.unfound.full));
   }
 
+  /** However much there is to read: only who stands at one slot for BUSY_SLOT_MS waits for a producer. */
   async #readTo(target: number): Promise<void> {
-    const deadlineMs = performance.now() + BUSY_SLOT_MS;
-    while (this.#pump.source.readPosition() < target) {
+    const { source } = this.#pump;
+    let [at, sinceMs] = [source.readPosition(), performance.now()];
+    while (at < target) {
       if (this.#pump.read()) await this.#pump.commit();
-      else if (this.#pump.source.readPosition() < target) await sleep(1);
-      if (performance.now() > deadlineMs && this.#pump.source.readPosition() < target) {
+      else if (source.readPosition() < target) await sleep(1);
+      if (source.readPosition() !== at) [at, sinceMs] = [source.readPosition(), performance.now()];
+      else if (performance.now() - sinceMs > BUSY_SLOT_MS) {
         throw new RecoveryLineError(
           "RL_TIMEOUT",
           "a producer reserved a slot of the ring and never finished it",

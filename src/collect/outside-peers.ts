@@ -15,16 +15,17 @@
  * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
  */
 import { isIPv6 } from "node:net";
+import { EVENT_KIND } from "../format/event-columns.ts";
 import { RingFlag } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import type { Surroundings } from "../host/surroundings.ts";
 import { channelName } from "../model/channel-names.ts";
 import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
 import type { AppLog } from "./app-log.ts";
-import { addressOf } from "./peer-address.ts";
+import { addressOf, type PackedAddress, packedAddress } from "./peer-address.ts";
 import { PeerRules } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
-import { type ConnectionEnd, type PeerAddress, type UnfoundPeer, UnfoundPeers } from "./unfound-peers.ts";
+import { type ConnectionEnd, type UnfoundPeer, UnfoundPeers } from "./unfound-peers.ts";
 
 /** A program that nobody records, or what is known of one on another machine; plain values for msgpackr. */
 export interface StoredStranger {
@@ -49,12 +50,26 @@ interface OldStranger extends Omit<StoredStranger, "took" | "gave"> {
   readonly processes: readonly string[];
 }
 
-function addressAndPort(records: RecordColumns, row: number): PeerAddress {
-  const host = addressOf(records, row);
-  const port = records.lostBefore[row]!;
-  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
-  const shown = isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
-  return { host, port, text: connected ? shown : host };
+interface Address {
+  readonly host: PackedAddress;
+  readonly port: number;
+  /** This end has connected; of whom connected to it the port says nothing. */
+  readonly connected: boolean;
+}
+
+function addressAndPort(records: RecordColumns, row: number): Address {
+  return {
+    host: packedAddress(records, row),
+    port: records.lostBefore[row]!,
+    connected: (records.flags[row]! & RingFlag.OPEN) !== 0,
+  };
+}
+
+/** For people. */
+function textOf({ host: packed, port, connected }: Address): string {
+  const host = addressOf(packed);
+  if (!connected) return host;
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 type Recorded = (cgroupId: number) => ProcessBuffer | undefined;
@@ -69,7 +84,7 @@ export class OutsidePeers {
   rules = new PeerRules();
   /** False: the application runs on several nodes, so that most of those in doubt are of it. */
   readonly tellsDoubts: boolean;
-  readonly #addresses = new Map<string, PeerAddress>();
+  readonly #addresses = new Map<string, Address>();
   /** Connections that rows tell of; more rows of one would do no harm. */
   readonly #told = new Set<string>();
   readonly unfound = new UnfoundPeers();
@@ -107,21 +122,28 @@ export class OutsidePeers {
     records: RecordColumns,
     row: number,
     recorded: Recorded,
-    address: PeerAddress | undefined,
+    address: Address | undefined,
   ): number {
     const [pid, began] = [records.length[row]!, records.begin[row]!];
     const end = endIn(process, records, row);
-    const said = address && this.rules.says(address.host, address.port);
+    const said =
+      address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
     const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
     this.unfound.delete(end);
     if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
     if (said?.side === "inside") {
       if (pid !== 0 || peer !== undefined)
-        process.state.meet({ what: "contradicted", peer: address!.text, rule: said.rule });
+        process.state.meet({ what: "contradicted", peer: textOf(address!), rule: said.rule });
       return 0;
     }
     if (pid === 0 && peer === undefined && said === undefined) {
-      if (address !== undefined && this.tellsDoubts) this.unfound.add({ ...end, ...address });
+      if (address !== undefined && this.tellsDoubts)
+        this.unfound.add({
+          ...end,
+          host: addressOf(address.host),
+          port: address.port,
+          text: textOf(address),
+        });
       return 0;
     }
     if (peer !== undefined) process.state.meet({ what: "foreign", peer: `${peer.app.name}/${peer.name}` });
@@ -203,8 +225,11 @@ export class OutsidePeers {
     const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
     const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];
+    const { columns } = process;
     for (const channel of [sends, receives, `${sends}/end`, ...opening])
-      process.columns.push({ type: "outside", process: process.name, channel });
+      columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
+    const opens = (flags & RingFlag.OPEN) === 0 ? receives : sends;
+    process.app.messages.outside([`${opens}/open`, `${sends}/end`, `${receives}/end`]);
     process.app.touch();
   }
 }

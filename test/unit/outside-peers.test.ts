@@ -85,6 +85,24 @@ test("a program that is not recorded is outside, also for the opening that was s
   ]);
 });
 
+test("endings of connections with the outside wait for nobody, whether they come before it is known or after", async () => {
+  await register({});
+  const end = (local: number, kind: number, flags: number = RingFlag.END) =>
+    ring.put({ process: 1, kind, flags, local, remote: 9, length: 1 });
+  end(7, RingKind.RECEIVE, OPEN);
+  end(7, RingKind.RECEIVE);
+  end(7, RingKind.SEND);
+  peer(1, 7, 100);
+  peer(1, 8, 100);
+  end(8, RingKind.RECEIVE);
+  end(8, RingKind.SEND);
+  await collector.drain();
+  const sends = ["p send tcp:00000007-00000009/end", "p send tcp:00000008-00000009/end"];
+  expect(told().filter((line) => !line.includes("outside"))).toEqual(sends);
+  const { state, asked } = disk.logs.get(join(home, "a"))!;
+  expect([state.get("held") ?? [], asked]).toEqual([[], []]);
+});
+
 test("who talks with two processes is a relay for both, across a restart of the collector; another of its number is none", async () => {
   await register({});
   await register({ process: "q", cgroupId: 2 });
