@@ -47,6 +47,10 @@ function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): str
       return `${name} talks with ${other}, and nobody was found there: it counts as of the application. For new connections say which it is: run --outside ${address}, or run --inside ${address}.`;
     case "datagrams":
       return `${name} has exchanged datagrams with ${other} (${printable(rule)}), or may have: nobody knows which of them have arrived.`;
+    case "unheld":
+      return `${name} has sent by ${other}: --hold-output does not hold that, so that it may know more than any line keeps.`;
+    case "stuck":
+      return `${name} sends by ${other}: that waits for good, as nobody can tell what covers it.`;
     case "contradicted":
       return `${name} talks with ${other}, which ${printable(rule)} says is of the application, but who was found there is not: the option counts.`;
   }

@@ -7,6 +7,7 @@
  */
 
 import { readdir } from "node:fs/promises";
+import { isIPv6 } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KernelSource } from "../capture/kernel-source.ts";
@@ -25,10 +26,11 @@ import type {
   Pruned,
   Registration,
   UnreadableLog,
+  WaitingOutput,
 } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
-import type { CutEntry, SourceCut } from "../model/event-source.ts";
+import type { CutEntry, Release, SourceCut, UnheldOutput } from "../model/event-source.ts";
 import {
   BUSY_SLOT_MS,
   COMMIT_INTERVAL_MS,
@@ -45,6 +47,7 @@ import {
 } from "../model/limits.ts";
 import { PATH_NAME } from "../model/names.ts";
 import type {
+  PeerNote,
   ProcessData,
   ProcessEnd,
   StartRecipe,
@@ -142,8 +145,11 @@ export class Collector {
   async #resume(): Promise<void> {
     const { source } = this.#parts;
     for (const app of this.#pump.apps.values()) {
-      for (const { state } of app.processes.values())
-        if (state.live) source.select(state.cgroupId, true, state.incarnation);
+      for (const { state } of app.processes.values()) {
+        if (!state.live) continue;
+        if (state.holdLimitMs > 0) this.#holdOutput(state.cgroupId);
+        source.select(state.cgroupId, true, state.incarnation);
+      }
       this.#recallOpenings(app);
       app.touch();
       await this.#pump.commitApp(app);
@@ -337,8 +343,11 @@ export class Collector {
   register(registration: Registration): Promise<{ incarnation: number }> {
     return this.#exclusive(async () => {
       this.#check(registration);
+      const { cgroupId, holdLimitMs = 0 } = registration;
+      if (holdLimitMs > 0) this.#holdOutput(cgroupId); // what can be refused comes before anything is changed
       const app = await this.#openApp(registration.app, true);
       const process = app.process(registration.process);
+      if (registration.holdLimitMs === undefined && process.state.holdLimitMs > 0) this.#holdOutput(cgroupId);
       if (process.state.live) await this.#stop(process);
       await this.#begin(app.process(registration.process), registration);
       this.#pause.end(); // with nothing to record it waits longer
@@ -351,6 +360,7 @@ export class Collector {
     const { cgroupId, trust, past, start, data, group } = registration;
     const { state, app } = process;
     state.live = true;
+    state.holdLimitMs = registration.holdLimitMs ?? state.holdLimitMs;
     state.cgroupId = cgroupId;
     state.incarnation += 1;
     const again = past !== undefined || start !== undefined; // the same program as before
@@ -531,6 +541,75 @@ export class Collector {
     const process = app.processes.get(name);
     if (process !== undefined) return process;
     throw new RecoveryLineError("RL_UNKNOWN_PROCESS", `${appName} has no process "${name}"`);
+  }
+
+  // ---- output commit (daemon/hold-watch.ts)
+
+  #holdOutput(cgroupId: number): void {
+    const { source, node } = this.#parts;
+    if (source.holdOutput === undefined || (node !== undefined && node.all.length > 1))
+      throw new RecoveryLineError(
+        "RL_NOT_SUPPORTED",
+        `output can't be held by this collector: ${source.holdOutput === undefined ? "it captures nothing" : "the lines of several nodes are not known on one"}`,
+        "Start the process without --hold-output.",
+      );
+    source.holdOutput(cgroupId);
+  }
+
+  /** Is there anybody whose output is held? */
+  get holds(): boolean {
+    for (const { processes } of this.#pump.apps.values())
+      for (const { state } of processes.values()) if (state.live && state.holdLimitMs > 0) return true;
+    return false;
+  }
+
+  /** Connections of recorded processes whose output waits, longest first. */
+  waitingOutputs(): WaitingOutput[] {
+    const waiting = (this.#parts.source.outputs?.() ?? [])
+      .filter(({ free, wanted, released }) => !free && wanted > released)
+      .sort((a, b) => a.since - b.since);
+    return waiting.flatMap((output) => {
+      const found = this.#pump.byCgroup(output.cgroupId);
+      if (found === undefined) return [];
+      const said = found.app.peers.rules.says(output.host, output.port);
+      const place = { app: found.app.name, process: found.name, limitMs: found.state.holdLimitMs };
+      return [{ ...output, ...place, inside: said?.side === "inside" }];
+    });
+  }
+
+  /** Marks rise; whoever waits tries to send at once. */
+  release(outputs: readonly Release[]): void {
+    this.#parts.source.release?.(outputs);
+  }
+
+  /** What goes out although its process's output is held, or never will, stands with the process from now on; as it was told. */
+  noteUnheld(): { readonly app: string; readonly process: string; readonly note: PeerNote }[] {
+    const told = (this.#parts.source.takeUnheld?.() ?? []).map(
+      (one) => [one.cgroupId, unheldNote(one)] as const,
+    );
+    return told.flatMap(([cgroupId, note]) => {
+      const found = this.#pump.byCgroup(cgroupId);
+      if (found === undefined) return [];
+      found.state.meet(note);
+      found.app.touch();
+      return [{ app: found.app.name, process: found.name, note }];
+    });
+  }
+
+  /** Something that people should know of a process whose log is open; false: it is known. */
+  note(appName: string, name: string, note: PeerNote): boolean {
+    const app = this.#pump.apps.get(appName);
+    const state = app?.processes.get(name)?.state;
+    const before = state?.peers;
+    state?.meet(note);
+    if (state?.peers === before) return false;
+    app?.touch();
+    return true;
+  }
+
+  /** The longest time in ms that the records' clock says since. */
+  msSince(ns: number): number {
+    return Math.max(0, (this.#parts.source.now() - ns) / 1e6);
   }
 
   // ---- memory rings
@@ -806,6 +885,20 @@ export class Collector {
 function statsOf(app: AppLog): AppStats {
   const live = [...app.processes.values()].filter(({ state }) => state.live).length;
   return { app: app.name, ...app.costs, bufferBytes: app.bufferBytes, liveProcesses: live };
+}
+
+function unheldNote({ kind, host, port }: UnheldOutput): PeerNote {
+  const peer = isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+  switch (kind) {
+    case "datagram":
+      return { what: "unheld", peer: "datagrams (UDP and all that is not TCP)" };
+    case "socket":
+      return { what: "unheld", peer: `a socket that was made in another cgroup, to ${peer}` };
+    case "nameless":
+      return { what: "stuck", peer: "a connection that the capture has no name for" };
+    case "overflow":
+      return { what: "stuck", peer: "connections beyond the number that may wait" };
+  }
 }
 
 /** How often logs that may be closed are looked for, in ms. */

@@ -874,7 +874,7 @@ static void case_parts(void) {
             strncat(used, parts[i].part, sizeof(used) - strlen(used) - 1);
         }
     }
-    EQUAL(strcmp(used, "progresssocketslifedatagrams"), 0);
+    EQUAL(strcmp(used, "progresssocketslifedatagramsoutput"), 0);
 }
 
 int main(int argc, char **argv) {
