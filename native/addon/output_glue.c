@@ -45,6 +45,19 @@ static napi_value hold_output(napi_env env, napi_callback_info info) {
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
 
+/* heldCount(handle) */
+static napi_value held_count(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    napi_value arguments[1];
+    struct capture *capture;
+    uint64_t count = 0;
+
+    if (!glue_arguments(env, info, 1, arguments) || (capture = own_capture(env, arguments[0])) == NULL)
+        return NULL;
+    const int status = capture_held(capture, &count, error);
+    return status == 0 ? glue_number(env, (double)count) : glue_throw(env, status, error);
+}
+
 static napi_value output_object(napi_env env, const struct capture_output *output) {
     napi_value object;
 
@@ -149,6 +162,7 @@ static napi_value take_unheld(napi_env env, napi_callback_info info) {
 
 void output_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "holdOutput", hold_output);
+    glue_define(env, exports, "heldCount", held_count);
     glue_define(env, exports, "outputs", outputs);
     glue_define(env, exports, "release", release_outputs);
     glue_define(env, exports, "takeUnheld", take_unheld);

@@ -29,6 +29,22 @@ struct {
     __type(value, uint32_t);
 } unheld SEC(".maps");
 
+/* How often something was held: whoever looks for what waits need not look while that stands still. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, uint32_t);
+    __type(value, uint64_t);
+} held SEC(".maps");
+
+static __always_inline void count_held(void) {
+    uint32_t zero = 0;
+    uint64_t *count = bpf_map_lookup_elem(&held, &zero);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
 static __always_inline void note_unheld(struct unheld_key *key) {
     const uint32_t one = 1;
 
@@ -109,6 +125,7 @@ static __always_inline int may_go(struct connection *c, uint64_t process, uint64
     if (mark->wanted <= released)
         mark->since = bpf_ktime_get_boot_ns();
     raise(&mark->wanted, end);
+    count_held();
     return HOLD;
 }
 

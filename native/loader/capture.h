@@ -115,6 +115,8 @@ struct capture_output {
     uint32_t port;
     uint32_t free; /* 1: the other end is of the application, or was said to be */
 };
+/* How often something was held: while it stands still, nothing new waits. */
+int capture_held(struct capture *capture, uint64_t *count, char *error);
 /* *out is malloc'ed; free() it. */
 int capture_outputs(struct capture *capture, struct capture_output **out, size_t *count, char *error);
 

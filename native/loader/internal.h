@@ -28,6 +28,7 @@ enum capture_map {
     MAP_OUTPUTS,
     MAP_HOLDERS,
     MAP_UNHELD,
+    MAP_HELD,
     MAP_COUNT
 };
 enum capture_program {

@@ -145,6 +145,15 @@ static void *one_more(void **list, size_t *count, size_t bytes) {
     return more + bytes * (*count)++;
 }
 
+int capture_held(struct capture *capture, uint64_t *count, char *error) {
+    const uint32_t zero = 0;
+    const int status = bpf_map_get(capture->objects.maps[MAP_HELD], &zero, count);
+
+    return status == 0
+               ? 0
+               : capture_fail(error, status, "the marks of output can't be read: %s", strerror(-status));
+}
+
 int capture_outputs(struct capture *capture, struct capture_output **out, size_t *count, char *error) {
     const int map = capture->objects.maps[MAP_OUTPUTS];
     struct end_key key, next;

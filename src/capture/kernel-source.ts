@@ -263,6 +263,10 @@ export class KernelSource implements EventSource {
     call(`holding output of cgroup ${cgroupId}`, () => this.#native.holdOutput(this.#handle, cgroupId));
   }
 
+  heldCount(): number {
+    return call("held output", () => this.#native.heldCount(this.#handle));
+  }
+
   outputs(): readonly HeldOutput[] {
     return call("held output", () => this.#native.outputs(this.#handle)).map((one) => ({
       ...one,

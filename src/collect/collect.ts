@@ -80,6 +80,8 @@ export class Collector {
   #fatal: unknown;
   #nextIdleLookMs = 0;
   readonly #ended = new EndedProcesses();
+  /** Count of what was held when nothing waited at the last look; undefined: something did. */
+  #heldBefore: number | undefined;
 
   private constructor(parts: CollectorParts, session: number) {
     this.#parts = parts;
@@ -565,9 +567,13 @@ export class Collector {
 
   /** Connections of recorded processes whose output waits, longest first. */
   waitingOutputs(): WaitingOutput[] {
-    const waiting = (this.#parts.source.outputs?.() ?? [])
+    const { source } = this.#parts;
+    const held = source.heldCount?.() ?? 0;
+    if (held === this.#heldBefore) return []; // nothing waited then
+    const waiting = (source.outputs?.() ?? [])
       .filter(({ free, wanted, released }) => !free && wanted > released)
       .sort((a, b) => a.since - b.since);
+    this.#heldBefore = waiting.length === 0 ? held : undefined;
     return waiting.flatMap((output) => {
       const found = this.#pump.byCgroup(output.cgroupId);
       if (found === undefined) return [];

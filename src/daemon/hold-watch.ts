@@ -39,7 +39,7 @@ interface Turn {
 
 export class HoldWatch {
   readonly #options: HoldWatchOptions;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
   /** Connections that were seen waiting, by their names: who is new may only have been asked for too early. */
   #seen = new Set<string>();
   /** What waited at the last look, by "app/process". */
@@ -47,6 +47,7 @@ export class HoldWatch {
   readonly #turns = new Map<string, Turn>();
   #round: Promise<void> | undefined;
   #nextLookMs = 0;
+  #closed = false;
   /** By "app/process": why its output still waits. */
   readonly #why = new Map<string, string>();
   /** By what it is about, ms of `performance.now()`. */
@@ -54,15 +55,24 @@ export class HoldWatch {
 
   constructor(options: HoldWatchOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => this.look(), HOLD_POLL_MS);
+    this.begin();
   }
 
-  look(): void {
+  /** Somebody may hold from now on; while nobody does, nobody looks. */
+  begin(): void {
+    if (this.#closed || !this.#options.collector.holds) return;
+    this.#timer ??= setInterval(() => this.#lookSafely(), HOLD_POLL_MS);
+  }
+
+  #lookSafely(): void {
     try {
-      if (this.#options.collector.holds || this.#waits.size > 0) this.#look();
+      this.#look();
     } catch (error) {
       this.#tell("kernel", `output that waits can't be looked at: ${(error as Error).message}`);
     }
+    if (this.#options.collector.holds || this.#waits.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
   }
 
   #look(): void {
@@ -154,8 +164,10 @@ export class HoldWatch {
 
   #tellOverdue(place: string, { first, sinceMs, bytes, connections }: Waits): void {
     const { app, process, limitMs } = first;
-    if (limitMs === 0 || sinceMs < limitMs) return;
-    const why = this.#why.get(place) ?? "no checkpoint covers it yet";
+    const tried = this.#why.get(place);
+    // The first round may not have come to its end: it knows the reason.
+    if (limitMs === 0 || sinceMs < (tried === undefined ? 2 * limitMs : limitMs)) return;
+    const why = tried ?? "no checkpoint covers it yet";
     this.#tell(
       place,
       `output of ${process} of ${app} has waited for ${Math.round(sinceMs / 1000)} s, longer than its limit, and stays: ${bytes} bytes on ${connections} connections; ${why}`,
@@ -199,6 +211,7 @@ export class HoldWatch {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     clearInterval(this.#timer);
     await this.#options.committer.close();
     await this.#round;

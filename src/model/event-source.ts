@@ -161,6 +161,8 @@ export interface EventSource {
   verdicts?(): readonly Verdict[];
   /** What the cgroup sends to outside over TCP waits until it is released, for good. Throws RL_NOT_SUPPORTED; absent: not supported. */
   holdOutput?(cgroupId: number): void;
+  /** How often something was held: while it stands still, nothing new waits. */
+  heldCount?(): number;
   outputs?(): readonly HeldOutput[];
   /** Marks rise, and never fall; whoever waits tries to send at once. */
   release?(outputs: readonly Release[]): void;

@@ -62,6 +62,7 @@ export interface NativeAddon {
   expectRestore(handle: NativeHandle, entries: readonly CutEntry[]): void;
   /** Output commit (native/loader/output.c); a handle that a helper stands behind can't: ENOTSUP. */
   holdOutput(handle: NativeHandle, cgroupId: number): void;
+  heldCount(handle: NativeHandle): number;
   outputs(handle: NativeHandle): (Omit<HeldOutput, "free"> & { free: number })[];
   /** `free`: 1 or 0. None: all that wait try to send. */
   release(handle: NativeHandle, outputs: readonly (Omit<Release, "free"> & { free: number })[]): void;

@@ -14,7 +14,7 @@ const USES =
   "use Socket; $SIG{PIPE}='IGNORE'; sub at{pack_sockaddr_in($_[0],inet_aton('127.0.0.1'))} sub tcp{socket(my $s,PF_INET,SOCK_STREAM,0)or die;$s}";
 const LISTENS = `${USES} my $l=tcp();setsockopt($l,SOL_SOCKET,SO_REUSEADDR,1);bind($l,at($ARGV[0])) or die;listen($l,9);`;
 /** The same over IPv6, and it has a unix connection to somebody. */
-const COUNTER_6 = `use Socket; $SIG{PIPE}='IGNORE';socket(my $u,PF_UNIX,SOCK_STREAM,0);connect($u,pack_sockaddr_un($ARGV[1])) or die;syswrite($u,"x");socket(my $l,PF_INET6,SOCK_STREAM,0);bind($l,pack_sockaddr_in6($ARGV[0],inet_pton(PF_INET6,'::1'))) or die;listen($l,9);my $n=0;for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){$n++;syswrite($c,"$n\\n")}}`;
+const COUNTER_6 = `use Socket; $SIG{PIPE}='IGNORE';socket(my $u,PF_UNIX,SOCK_STREAM,0);connect($u,pack_sockaddr_un($ARGV[1])) or die;syswrite($u,"x");socket(my $l,PF_INET6,SOCK_STREAM,0);bind($l,pack_sockaddr_in6($ARGV[0],("\\0"x15)."\\1")) or die;listen($l,9);my $n=0;for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){$n++;syswrite($c,"$n\\n")}}`;
 /** Counts what it is asked. */
 const COUNTER = `${LISTENS} my $n=0;for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){$n++;syswrite($c,"$n\\n")}}`;
 /** Answers its client with what the counter says. */
@@ -34,15 +34,17 @@ async function run(
 
 /** As soon as somebody listens. */
 async function connected(port: number, host = "127.0.0.1"): Promise<Socket> {
-  for (;;) {
-    const socket = connect(port, host);
+  let found: Socket | undefined;
+  await until("somebody listens", async () => {
+    const socket = connect(port, host).on("error", () => undefined);
     const made = await once(socket, "connect").then(
       () => true,
       () => false,
     );
-    if (made) return socket.on("error", () => undefined);
-    await sleep(10);
-  }
+    if (made) found = socket;
+    return made;
+  });
+  return found!;
 }
 
 /** A client: the test's own process, which nobody records. */
