@@ -126,6 +126,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   });
   undo.push(() => policies.close());
   const holds = new HoldWatch({
+    outputs: collector.outputs,
     collector,
     committer: new OutputCommitter(options.program, home),
     onTrouble,

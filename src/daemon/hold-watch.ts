@@ -11,6 +11,7 @@
  */
 import type { CommitAnswer } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
+import type { HeldOutputs } from "../collect/held-outputs.ts";
 import { tcpChannel } from "../model/channel-names.ts";
 import type { CollectedProcess, HoldInfo, WaitingOutput } from "../model/collector-answers.ts";
 import {
@@ -23,10 +24,8 @@ import {
 import type { OutputCommitter } from "./output-committer.ts";
 
 export interface HoldWatchOptions {
-  readonly collector: Pick<
-    Collector,
-    "holds" | "waitingOutputs" | "release" | "noteUnheld" | "note" | "msSince" | "processes"
-  >;
+  readonly outputs: Pick<HeldOutputs, "any" | "waiting" | "release" | "noteUnheld" | "note" | "msSince">;
+  readonly collector: Pick<Collector, "processes">;
   readonly committer: Pick<OutputCommitter, "ask" | "close">;
   readonly onTrouble: (sentence: string) => void;
 }
@@ -60,7 +59,7 @@ export class HoldWatch {
 
   /** Somebody may hold from now on; while nobody does, nobody looks. */
   begin(): void {
-    if (this.#closed || !this.#options.collector.holds) return;
+    if (this.#closed || !this.#options.outputs.any) return;
     this.#timer ??= setInterval(() => this.#lookSafely(), HOLD_POLL_MS);
   }
 
@@ -70,7 +69,7 @@ export class HoldWatch {
     } catch (error) {
       this.#tell("kernel", `output that waits can't be looked at: ${(error as Error).message}`);
     }
-    if (this.#options.collector.holds || this.#waits.size > 0) return;
+    if (this.#options.outputs.any || this.#waits.size > 0) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
@@ -79,7 +78,7 @@ export class HoldWatch {
     const nowMs = performance.now();
     if (nowMs >= this.#nextLookMs) this.#lookForUnheld(nowMs);
     const waiting = this.#waiting();
-    const waits = byProcess(waiting, this.#options.collector);
+    const waits = byProcess(waiting, this.#options.outputs);
     for (const [place, one] of this.#waits) if (!waits.has(place)) this.#waitsNoMore(place, one);
     this.#waits = waits;
     for (const [place, one] of waits) this.#tellOverdue(place, one);
@@ -93,22 +92,22 @@ export class HoldWatch {
 
   /** Without what is inside: said to be, or known since it was held. */
   #waiting(): readonly WaitingOutput[] {
-    const { collector } = this.#options;
-    const all = collector.waitingOutputs();
+    const { outputs } = this.#options;
+    const all = outputs.waiting();
     const inside = all.filter((one) => one.inside);
     const fresh = all.some((one) => !this.#seen.has(nameOf(one)));
     this.#seen = new Set(all.map(nameOf));
     if (inside.length === 0 && !fresh) return all;
-    collector.release(inside.map((one) => ({ ...one, free: true })));
-    return collector.waitingOutputs();
+    outputs.release(inside.map((one) => ({ ...one, free: true })));
+    return outputs.waiting();
   }
 
   /** Sockets of other cgroups are found by the same walk that has all try to send. */
   #lookForUnheld(nowMs: number): void {
-    const { collector, onTrouble } = this.#options;
+    const { outputs, onTrouble } = this.#options;
     this.#nextLookMs = nowMs + HOLD_LOOK_MS;
-    collector.release([]);
-    for (const { app, process, note } of collector.noteUnheld())
+    outputs.release([]);
+    for (const { app, process, note } of outputs.noteUnheld())
       if (note.what === "stuck") onTrouble(`${process} of ${app} sends by ${note.peer}: that waits for good`);
       else this.#unheld(app, process, note.peer);
   }
@@ -117,7 +116,7 @@ export class HoldWatch {
     found: readonly { readonly app: string; readonly process: string; readonly peer: string }[],
   ): void {
     for (const { app, process, peer } of found)
-      if (this.#options.collector.note(app, process, { what: "unheld", peer }))
+      if (this.#options.outputs.note(app, process, { what: "unheld", peer }))
         this.#unheld(app, process, peer);
   }
 
@@ -151,14 +150,14 @@ export class HoldWatch {
 
   /** True if a mark rose. */
   #raise(app: string, { committed }: CommitAnswer): boolean {
-    const { collector } = this.#options;
+    const { outputs } = this.#options;
     const covered = new Map(committed);
-    const risen = collector
-      .waitingOutputs()
+    const risen = outputs
+      .waiting()
       .filter((one) => one.app === app)
       .map((one) => ({ before: one.released, ...one, released: coveredOf(covered, one) }))
       .filter(({ released, before }) => released > before);
-    if (risen.length > 0) collector.release(risen);
+    if (risen.length > 0) outputs.release(risen);
     return risen.length > 0;
   }
 
@@ -198,8 +197,8 @@ export class HoldWatch {
   /** With what of each waits now. */
   told(processes: readonly CollectedProcess[]): readonly CollectedProcess[] {
     if (!processes.some(({ hold, live }) => live && hold !== undefined)) return processes;
-    const { collector } = this.#options;
-    const waiting = byProcess(collector.waitingOutputs(), collector);
+    const { outputs } = this.#options;
+    const waiting = byProcess(outputs.waiting(), outputs);
     return processes.map((one) => {
       const waits = waiting.get(`${one.app}/${one.process}`);
       if (one.hold === undefined || waits === undefined) return one;
@@ -236,7 +235,7 @@ interface Waits {
 /** By "app/process". `bytes`: those that have tried to go. */
 function byProcess(
   waiting: readonly WaitingOutput[],
-  collector: Pick<Collector, "msSince">,
+  outputs: Pick<HeldOutputs, "msSince">,
 ): Map<string, Waits> {
   const found = new Map<string, Waits>();
   for (const one of waiting) {
@@ -247,7 +246,7 @@ function byProcess(
       first: one,
       connections: (before?.connections ?? 0) + 1,
       bytes: (before?.bytes ?? 0) + one.wanted - one.released,
-      sinceMs: Math.max(before?.sinceMs ?? 0, collector.msSince(one.since)),
+      sinceMs: Math.max(before?.sinceMs ?? 0, outputs.msSince(one.since)),
     });
   }
   return found;

@@ -40,15 +40,15 @@ beforeEach(() => {
     return !raised.some(({ free, released: mark }) => free || mark >= one.wanted);
   };
   watch = new HoldWatch({
-    collector: {
-      holds: true,
-      waitingOutputs: () => (live ? waiting.filter(isWaiting) : []),
+    outputs: {
+      any: true,
+      waiting: () => (live ? waiting.filter(isWaiting) : []),
       release: (outputs) => void released.push(...outputs),
       noteUnheld: () => [],
       note: () => true,
       msSince: (ns) => performance.now() - ns / 1e6,
-      processes: () => [{ app: "shop", process: "web", live } as CollectedProcess],
     },
+    collector: { processes: () => [{ app: "shop", process: "web", live } as CollectedProcess] },
     committer: {
       ask: async (request) => {
         asked.push(request);
