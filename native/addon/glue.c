@@ -137,6 +137,7 @@ static napi_value init(napi_env env, napi_value exports) {
     process_glue_init(env, exports);
     file_glue_init(env, exports);
     userfault_glue_init(env, exports);
+    output_glue_init(env, exports);
     return exports;
 }
 

@@ -81,5 +81,6 @@ void peer_glue_init(napi_env env, napi_value exports);
 void process_glue_init(napi_env env, napi_value exports);
 void file_glue_init(napi_env env, napi_value exports);
 void userfault_glue_init(napi_env env, napi_value exports);
+void output_glue_init(napi_env env, napi_value exports);
 
 #endif /* RECOVERY_GLUE_H */

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 10
+#define CAPTURE_MAP_VERSION 11
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -16,9 +16,10 @@ enum capture_progress { PROGRESS_LENGTH, PROGRESS_EXIT };
 enum capture_sockets { SOCKETS_STORAGE, SOCKETS_TABLES };
 enum capture_life { LIFE_CGROUP, LIFE_TRACE };
 enum capture_datagrams { DATAGRAMS_CGROUP, DATAGRAMS_TRACE };
+enum capture_commit { OUTPUT_HOLD, OUTPUT_NONE };
 
 struct capture_variant {
-    uint8_t progress, sockets, life, datagrams;
+    uint8_t progress, sockets, life, datagrams, output;
 };
 
 /* Pinned last: its presence says that the instance is complete. Map `config`, one element. */
@@ -147,6 +148,41 @@ struct mailbox {
     uint64_t id;
     uint32_t flags;
     uint32_t reserved;
+};
+
+/* Map `holders`: process -> this. Whose entry is gone is held all the same, as long as its sockets are. */
+enum holder_flag {
+    HOLDER_HOLDS = 1,
+    HOLDER_PASSES = 2 /* nothing is held: it is tried whether the program runs here */
+};
+
+/* Map `outputs`, by the names of an end_key: how far what a holding process sends may go out. */
+enum output_flag {
+    OUTPUT_FREE = 1 /* the other end is of the application: nothing waits */
+};
+struct output_mark {
+    uint64_t process;    /* whose cgroup made the socket */
+    uint64_t released;   /* offset: data before it may go */
+    uint64_t wanted;     /* offset: data before it was to go; it waits where this is above `released` */
+    uint64_t since;      /* when it began to wait, boot-time ns */
+    uint32_t address[4]; /* of the other end, as in struct end_note */
+    uint32_t port;
+    uint32_t flags; /* enum output_flag */
+};
+#define MAX_OUTPUTS (1u << 16)
+
+/* Map `unheld`: output of a holding process that goes out, or never will, whatever anybody releases. */
+enum unheld_kind {
+    UNHELD_DATAGRAM = 1, /* goes: UDP and all that is not TCP */
+    UNHELD_SOCKET = 2,   /* goes: the socket was made in another cgroup */
+    UNHELD_NAMELESS = 3, /* waits for ever: a connection that has no name */
+    UNHELD_OVERFLOW = 4  /* waits until others are closed: MAX_OUTPUTS connections wait */
+};
+struct unheld_key {
+    uint64_t process;
+    uint32_t kind;
+    uint32_t port;
+    uint32_t address[4];
 };
 
 /* So many walks through all descriptors of the host look for who is at the other end; who is found by none

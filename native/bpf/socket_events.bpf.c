@@ -16,6 +16,7 @@
 #include "unix.bpf.h"
 #include "unix_peer.bpf.h"
 #include "datagram.bpf.h"
+#include "output.bpf.h"
 
 /* Linux 6.2, no call: whoever has sock_send_length has it. The answer is only read. */
 extern void *bpf_rdonly_cast(const void *object, uint32_t type) __ksym __weak;
@@ -476,6 +477,10 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
     if (!c) {
         reset_stranger(sk, &now);
         return 0;
+    }
+    if (c->output & CONNECTION_MARKED) {
+        struct end_key key = output_key(c);
+        bpf_map_delete_elem(&outputs, &key);
     }
     if (c->flags & CONNECTION_RELEASED || !still_recorded(c)) {
         if (c->flags & CONNECTION_NAMED)

@@ -43,6 +43,14 @@ struct connection {
     uint64_t final_sent, final_received;
     uint32_t told;    /* enum capture_told */
     uint32_t carried; /* END_GAVE, END_TOOK: as far as its note in `ends` says so */
+    uint32_t output;  /* enum connection_output; written by the egress hook alone */
+    uint32_t reserved;
+};
+
+/* Of a connection of a process whose output is held (output_hold.bpf.c). */
+enum connection_output {
+    CONNECTION_INSIDE = 1, /* the other end is of the application */
+    CONNECTION_MARKED = 2, /* it has an entry in `outputs` */
 };
 
 struct {

@@ -100,6 +100,39 @@ int capture_flush(struct capture *capture, const uint64_t *cgroup_ids, size_t co
 int capture_expect_restore(struct capture *capture, const struct capture_cut_entry *entries, size_t count,
                            char *error);
 
+/* Output commit: what the selected process sends to somebody outside over TCP waits from now on until
+ * capture_release; for good, also where nothing runs any more: it ends with the last socket of the cgroup.
+ * Before the process runs. -ENOTSUP: this capture can't. */
+int capture_hold(struct capture *capture, uint64_t cgroup_id, char *error);
+
+/* A connection of a holding process, once it had something to send. */
+struct capture_output {
+    uint64_t cgroup_id;
+    uint64_t local, remote;    /* names as in struct recovery_record */
+    uint64_t released, wanted; /* offsets; it waits where the second is greater and it is not free */
+    uint64_t since;            /* when it began to wait, boot-time ns */
+    uint32_t address[4];       /* of the other end, in network order; IPv4 is mapped */
+    uint32_t port;
+    uint32_t free; /* 1: the other end is of the application, or was said to be */
+};
+/* How often something was held: while it stands still, nothing new waits. */
+int capture_held(struct capture *capture, uint64_t *count, char *error);
+/* *out is malloc'ed; free() it. */
+int capture_outputs(struct capture *capture, struct capture_output **out, size_t *count, char *error);
+
+/* Raises `released`, frees where `free` is 1, and has them try to send at once. Marks never fall; who has
+ * none any more is passed over. count 0: they try. */
+int capture_release(struct capture *capture, const struct capture_output *outputs, size_t count, char *error);
+
+/* What a holding process sends and nobody holds, or holds for ever; each is told once (bpf/shared.h). */
+struct capture_unheld {
+    uint64_t cgroup_id;
+    uint32_t kind; /* enum unheld_kind */
+    uint32_t port;
+    uint32_t address[4];
+};
+int capture_take_unheld(struct capture *capture, struct capture_unheld **out, size_t *count, char *error);
+
 /* One way to do one part of the capture. */
 struct capture_part {
     char part[16];    /* "progress", "sockets", "life", ... */

@@ -239,24 +239,33 @@ static int walk_tables(struct capture *capture, struct found_list *list) {
     return status;
 }
 
+static int walk_outputs(struct capture *capture, struct found_list *list) {
+    return run_iterator(capture->objects.programs[PROGRAM_PUSH_OUTPUTS], &EVERYTHING, list, 2);
+}
+
+/* What is walked in each namespace. */
+typedef int walk_one(struct capture *capture, struct found_list *list);
+
 /* This thread goes there and comes back: the tables are those of whoever opens the iterator. */
-static int walk_namespace(struct capture *capture, int own, int namespace, struct found_list *list) {
+static int walk_namespace(struct capture *capture, int own, int namespace, walk_one *walk,
+                          struct found_list *list) {
     if (setns(namespace, CLONE_NEWNET) != 0)
         return -errno;
-    const int status = walk_tables(capture, list);
+    const int status = walk(capture, list);
     if (setns(own, CLONE_NEWNET) != 0)
         abort(); /* nothing that this process does from here on would be where it thinks */
     return status;
 }
 
-static int walk_namespaces(struct capture *capture, struct namespaces *all, struct found_list *list) {
+static int walk_namespaces(struct capture *capture, struct namespaces *all, walk_one *walk,
+                           struct found_list *list) {
     struct stat here;
     const int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    int status = own < 0 || fstat(own, &here) != 0 ? -errno : walk_tables(capture, list);
+    int status = own < 0 || fstat(own, &here) != 0 ? -errno : walk(capture, list);
 
     for (size_t i = 0; status == 0 && i < all->count; i++)
         if (all->inodes[i] != here.st_ino)
-            status = walk_namespace(capture, own, all->descriptors[i], list);
+            status = walk_namespace(capture, own, all->descriptors[i], walk, list);
     if (own >= 0)
         close(own);
     return status;
@@ -271,7 +280,7 @@ static int walk_storage(struct capture *capture, enum capture_program program, e
 /* Every socket that a recorded process has, whether a descriptor shows it or not. */
 static int walk_sockets(struct capture *capture, struct namespaces *all, struct found_list *list) {
     if (capture->config.variant.sockets == SOCKETS_TABLES)
-        return walk_namespaces(capture, all, list);
+        return walk_namespaces(capture, all, walk_tables, list);
     int status = walk_storage(capture, PROGRAM_CUT_STORED_TCP, MAP_CONNECTIONS, list);
     if (status == 0)
         status = walk_storage(capture, PROGRAM_CUT_STORED_UNIX, MAP_UNIX_ENDS, list);
@@ -333,6 +342,17 @@ static int note_all_namespaces(struct capture *capture, struct namespaces *all) 
             status = note_namespace(all, pids[i]);
         free(pids);
     }
+    return status;
+}
+
+int push_outputs(struct capture *capture) {
+    struct namespaces all = {0};
+    struct found_list nobody = {0};
+    int status = note_all_namespaces(capture, &all);
+
+    if (status == 0)
+        status = walk_namespaces(capture, &all, walk_outputs, &nobody);
+    forget_namespaces(&all);
     return status;
 }
 

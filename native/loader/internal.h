@@ -25,6 +25,10 @@ enum capture_map {
     MAP_DATAGRAMS,
     MAP_LAST_TAKERS,
     MAP_MAILBOXES,
+    MAP_OUTPUTS,
+    MAP_HOLDERS,
+    MAP_UNHELD,
+    MAP_HELD,
     MAP_COUNT
 };
 enum capture_program {
@@ -54,6 +58,9 @@ enum capture_program {
     PROGRAM_TAKE_MOVED,
     PROGRAM_PUSH_PAIRS,
     PROGRAM_PUSH_ENDS,
+    /* output commit: attached to cgroups that hold; an iterator */
+    PROGRAM_OUTPUT_HELD,
+    PROGRAM_PUSH_OUTPUTS,
     PROGRAM_COUNT
 };
 #define PROGRAM_BIT(program) (1u << (program))
@@ -126,6 +133,15 @@ int iterate_once(int program, char *error); /* reads all that the iterator print
 /* attached.c: the hooks of recorded cgroups */
 void cgroup_hooks_attach(const struct objects *objects, int directory);
 void cgroup_hooks_detach(const struct objects *objects, int directory);
+
+/* output.c */
+int output_hook_attach(const struct objects *objects, int directory);
+/* Tries whether it runs: in this cgroup it holds nothing. */
+int output_hook_try(const struct objects *objects, int directory, bool on);
+
+/* cut.c: every connection whose output waits, in all network namespaces of recorded processes, tries to send
+ */
+int push_outputs(struct capture *capture);
 
 /* cgroup.c */
 int cgroup_mount(char *path, size_t bytes); /* where cgroup2 is mounted; -ENOENT */

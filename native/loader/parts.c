@@ -11,6 +11,8 @@
  *              trace    (the tracepoints alone)
  *   datagrams  cgroup   cgroup/sendmsg4, cgroup/sendmsg6
  *              trace    (sock_send_length alone)
+ *   output     hold     cgroup_skb/egress, iter/tcp          attached where run --hold-output asks for it
+ *              none     (that is refused)
  */
 #define _GNU_SOURCE
 #include "bpf_call.h"
@@ -22,13 +24,14 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #define BASE_PROGRAMS                                                                                        \
     (PROGRAM_BIT(PROGRAM_TCP_STATE) | PROGRAM_BIT(PROGRAM_TCP_DESTROYED) | PROGRAM_BIT(PROGRAM_CUT_FILES) |  \
      PROGRAM_BIT(PROGRAM_PUSH_CLOSED) | PROGRAM_BIT(PROGRAM_CONDEMN) | PROGRAM_BIT(PROGRAM_TAKE_MOVED) |     \
      PROGRAM_BIT(PROGRAM_PUSH_PAIRS) | PROGRAM_BIT(PROGRAM_FIND_PEERS) | PROGRAM_BIT(PROGRAM_PUSH_ENDS))
-#define PARTS 4
+#define PARTS 5
 #define VARIANTS 2
 
 static const struct part {
@@ -66,11 +69,15 @@ static const struct part {
      {{"cgroup", "Datagrams sent are told by hooks of the recorded cgroups, which are never left out.",
        PROGRAM_BIT(PROGRAM_DATAGRAM_SENT4) | PROGRAM_BIT(PROGRAM_DATAGRAM_SENT6)},
       {"trace", "Datagrams sent are told by a tracepoint, which the kernel may leave out.", 0}}},
+    {"output",
+     {{"hold", "What run --hold-output holds waits in the kernel; costs nobody else anything.",
+       PROGRAM_BIT(PROGRAM_OUTPUT_HELD) | PROGRAM_BIT(PROGRAM_PUSH_OUTPUTS)},
+      {"none", "Output can't be held: run --hold-output is refused.", 0}}},
 };
 
 static uint8_t *chosen(struct capture_variant *variant, int part) {
     uint8_t *const fields[PARTS] = {&variant->progress, &variant->sockets, &variant->life,
-                                    &variant->datagrams};
+                                    &variant->datagrams, &variant->output};
     return fields[part];
 }
 
@@ -113,8 +120,8 @@ static int parse_one(const char *word, struct variant_request *request, char *er
             return capture_fail(error, -EINVAL, "the part %s has no variant \"%s\": %s or %s", name, value,
                                 parts[i].variants[0].name, parts[i].variants[1].name);
     }
-    return capture_fail(error, -EINVAL, "the capture has no part \"%s\": progress, sockets, life, datagrams",
-                        name);
+    return capture_fail(error, -EINVAL,
+                        "the capture has no part \"%s\": progress, sockets, life, datagrams, output", name);
 }
 
 int variant_parse(const char *text, struct variant_request *request, char *error) {
@@ -143,6 +150,7 @@ static int converse(void) {
     const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     const int datagrams6 = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const struct timeval patience = {.tv_sec = 2}; /* a hook may keep what is sent */
     socklen_t length = sizeof(address);
     char byte = 0;
 
@@ -151,6 +159,7 @@ static int converse(void) {
         connect(client, (struct sockaddr *)&address, length) != 0)
         return -1;
     const int server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     const bool talked = send(client, &byte, 1, 0) == 1 && recv(server, &byte, 1, 0) == 1;
     address.sin_port = htons(9);
     sendto(datagrams, &byte, 1, MSG_DONTWAIT, (struct sockaddr *)&address, sizeof(address));
@@ -178,6 +187,7 @@ static int converse_in_cgroup(const struct objects *objects) {
         return -errno;
     const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     cgroup_hooks_attach(objects, directory);
+    output_hook_try(objects, directory, true);
     const pid_t child = fork();
     if (child == 0) {
         snprintf(file, sizeof(file), "%s/cgroup.procs", path);
@@ -188,6 +198,7 @@ static int converse_in_cgroup(const struct objects *objects) {
     }
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
         status = -ECHILD;
+    output_hook_try(objects, directory, false);
     cgroup_hooks_detach(objects, directory);
     close(directory);
     for (int i = 0; i < 100 && rmdir(path) != 0 && errno == EBUSY; i++)
@@ -196,6 +207,8 @@ static int converse_in_cgroup(const struct objects *objects) {
 }
 
 static bool has_cgroup_programs(const struct objects *objects) {
+    if (objects->programs[PROGRAM_OUTPUT_HELD] >= 0)
+        return true;
     for (int i = PROGRAM_TRACING; i < PROGRAM_CGROUP_END; i++)
         if (objects->programs[i] >= 0)
             return true;
@@ -219,8 +232,11 @@ static int run_hooks(const struct objects *objects, enum capture_program *idle) 
     if (!has_cgroup_programs(objects))
         converse();
     close(stats);
-    for (int i = 0; i < PROGRAM_CGROUP_END; i++) {
-        if (objects->programs[i] < 0 || i == PROGRAM_DATAGRAM_SENT6 || runs_of(objects->programs[i]) > 0)
+    for (int i = 0; i < PROGRAM_COUNT; i++) {
+        const bool hooked =
+            i < PROGRAM_CGROUP_END || i == PROGRAM_OUTPUT_HELD; /* others are run by themselves */
+        if (!hooked || objects->programs[i] < 0 || i == PROGRAM_DATAGRAM_SENT6 ||
+            runs_of(objects->programs[i]) > 0)
             continue;
         *idle = i;
         return -ENODATA;
@@ -229,7 +245,9 @@ static int run_hooks(const struct objects *objects, enum capture_program *idle) 
 }
 
 static int run_iterators(const struct objects *objects, enum capture_program *idle) {
-    for (int i = PROGRAM_CUT_FILES; i <= PROGRAM_CUT_UNIX; i++) {
+    for (int i = PROGRAM_CUT_FILES; i < PROGRAM_COUNT; i++) {
+        if (i == PROGRAM_CUT_UNIX + 1)
+            i = PROGRAM_PUSH_OUTPUTS;
         const int status = objects->programs[i] < 0 ? 0 : iterate_once(objects->programs[i], NULL);
         if (status == 0)
             continue;
@@ -296,7 +314,8 @@ int capture_parts(const struct capture *capture, struct capture_part *out, int m
     for (int i = 0; i < PARTS; i++) {
         for (int j = 0; j < VARIANTS && count < max; j++, count++) {
             struct capture_part *row = &out[count];
-            struct capture_variant variant = {PROGRESS_LENGTH, SOCKETS_TABLES, LIFE_TRACE, DATAGRAMS_TRACE};
+            struct capture_variant variant = {PROGRESS_LENGTH, SOCKETS_TABLES, LIFE_TRACE, DATAGRAMS_TRACE,
+                                              OUTPUT_NONE};
             enum capture_program refused = PROGRAM_COUNT;
             struct objects objects;
 

@@ -16,14 +16,15 @@
 #include "capture.skel.h"
 #pragma GCC diagnostic pop
 
-const char *const MAP_NAMES[MAP_COUNT] = {"ring",        "processes", "filter",      "counters", "closed",
-                                          "connections", "unix_ends", "restored",    "request",  "unix_pairs",
-                                          "ends",        "datagrams", "last_takers", "mailboxes"};
+const char *const MAP_NAMES[MAP_COUNT] = {
+    "ring",        "processes", "filter",  "counters",   "closed", "connections",
+    "unix_ends",   "restored",  "request", "unix_pairs", "ends",   "datagrams",
+    "last_takers", "mailboxes", "outputs", "holders",    "unheld", "held"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
-    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received",   "call_ended",
-    "socket_released", "connection_made", "datagram_sent4", "datagram_sent6",  "cut_files",
-    "cut_tcp",         "cut_unix",        "cut_stored_tcp", "cut_stored_unix", "find_peers",
-    "push_closed",     "condemn",         "take_moved",     "push_pairs",      "push_ends"};
+    "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
+    "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",
+    "cut_stored_tcp",  "cut_stored_unix", "find_peers",     "push_closed",   "condemn",    "take_moved",
+    "push_pairs",      "push_ends",       "output_held",    "push_outputs"};
 
 void objects_clear(struct objects *objects) {
     memset(objects, 0xff, sizeof(*objects)); /* all -1 */

@@ -9,12 +9,9 @@
  * with the same bytes at the same offsets.
  */
 #include "../bpf/tcp.bpf.h"
+#include "../bpf/segment.bpf.h"
 #include "payload_record.h"
 
-#define ETH_P_IP 0x0800
-#define ETH_P_IPV6 0x86dd
-#define IPPROTO_HOPOPTS 0
-#define TCP_URG 0x20
 #define MAX_CHUNKS 64 /* of one packet: BIG TCP hands over up to 512 KiB */
 
 const volatile uint32_t payload_ring_bytes = 32 << 20;
@@ -22,9 +19,6 @@ const volatile uint32_t payload_ring_bytes = 32 << 20;
  * acknowledgement or its timer: the application is slowed, and nothing leaves it unlogged. (Telling TCP of
  * local congestion besides, answer 2, is worse: it gives a connection up after 15 tries, 7 s.) */
 const volatile uint32_t hold_when_full = 1;
-
-/* What the egress hook may answer (kernel/bpf/cgroup.c). */
-enum { HOLD = 0, SEND = 1 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -37,44 +31,6 @@ struct {
     __type(key, uint32_t);
     __type(value, struct payload_counters);
 } payload_counts SEC(".maps");
-
-struct segment {
-    uint32_t data; /* index of the first byte of payload in the packet */
-    uint32_t sequence;
-    uint32_t urgent; /* index + 1 of the urgent byte in the payload, 0 = none */
-};
-
-/* 0 if the packet holds TCP with payload. */
-static __always_inline int parse(struct __sk_buff *skb, struct segment *s) {
-    uint8_t ip[40], tcp[20];
-    uint32_t at;
-
-    if (skb->protocol == __builtin_bswap16(ETH_P_IP)) {
-        if (bpf_skb_load_bytes(skb, 0, ip, 20) || ip[9] != IPPROTO_TCP)
-            return -1;
-        at = (ip[0] & 15) * 4;
-    } else if (skb->protocol == __builtin_bswap16(ETH_P_IPV6)) {
-        if (bpf_skb_load_bytes(skb, 0, ip, 40))
-            return -1;
-        at = 40;
-        if (ip[6] == IPPROTO_HOPOPTS) { /* the jumbogram option of a BIG TCP packet */
-            if (bpf_skb_load_bytes(skb, 40, ip, 8))
-                return -1;
-            at += 8 + ip[1] * 8;
-            ip[6] = ip[0];
-        }
-        if (ip[6] != IPPROTO_TCP)
-            return -1;
-    } else {
-        return -1;
-    }
-    if (bpf_skb_load_bytes(skb, at, tcp, 20))
-        return -1;
-    s->data = at + (tcp[12] >> 4) * 4;
-    s->sequence = (uint32_t)tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7];
-    s->urgent = tcp[13] & TCP_URG ? tcp[18] << 8 | tcp[19] : 0;
-    return skb->len > s->data ? 0 : -1;
-}
 
 struct walk {
     struct __sk_buff *skb;
@@ -170,7 +126,7 @@ int payload_egress(struct __sk_buff *skb) {
     struct tcp_sock *tcp;
     struct tcp_now now = {0};
 
-    if (!sk || parse(skb, &s))
+    if (!sk || parse_segment(skb, &s) || skb->len <= s.data)
         return SEND;
     sk = bpf_sk_fullsock(sk);
     if (!sk)

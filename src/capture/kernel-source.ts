@@ -9,7 +9,10 @@ import type {
   CutEntry,
   DrainResult,
   EventSource,
+  HeldOutput,
+  Release,
   SourceCut,
+  UnheldOutput,
   UserfaultCounts,
   Verdict,
 } from "../model/event-source.ts";
@@ -44,6 +47,9 @@ export interface KernelSourceOptions {
   /** Socket of an attach helper that opened the capture with these options; absent: it is opened here, which takes rights. */
   readonly helper?: number;
 }
+
+/** native/bpf/shared.h, enum unheld_kind, from 1. */
+const UNHELD_KINDS = ["datagram", "socket", "nameless", "overflow"] as const;
 
 const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0 };
 
@@ -255,6 +261,37 @@ export class KernelSource implements EventSource {
    */
   expectRestore(entries: readonly CutEntry[]): void {
     call("restored connections", () => this.#native.expectRestore(this.#handle, entries));
+  }
+
+  holdOutput(cgroupId: number): void {
+    call(`holding output of cgroup ${cgroupId}`, () => this.#native.holdOutput(this.#handle, cgroupId));
+  }
+
+  heldCount(): number {
+    return call("held output", () => this.#native.heldCount(this.#handle));
+  }
+
+  outputs(): readonly HeldOutput[] {
+    return call("held output", () => this.#native.outputs(this.#handle)).map((one) => ({
+      ...one,
+      free: one.free !== 0,
+    }));
+  }
+
+  release(outputs: readonly Release[]): void {
+    call("releasing output", () =>
+      this.#native.release(
+        this.#handle,
+        outputs.map((one) => ({ ...one, free: Number(one.free) })),
+      ),
+    );
+  }
+
+  takeUnheld(): readonly UnheldOutput[] {
+    return call("output that is not held", () => this.#native.takeUnheld(this.#handle)).map((one) => ({
+      ...one,
+      kind: UNHELD_KINDS[one.kind - 1]!,
+    }));
   }
 
   /** Everything pinned stays and goes on recording. */

@@ -2,14 +2,18 @@
 import { type Command, Option } from "commander";
 import type { CheckpointOptions, CheckpointResult, CheckpointTarget } from "../checkpoint/checkpoint.ts";
 import type { DriverName } from "../checkpoint/driver-choice.ts";
-import type { CollectorClient } from "../client/client.ts";
-import type { ProcessInfo } from "../client/protocol.ts";
 import { checkedAppName, ownHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import { printable, printableSentence } from "../model/printable.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
+import {
+  dependentsToo,
+  type FailedCheckpoint,
+  findTargets,
+  notWhileRestarting,
+} from "./checkpoint-targets.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
 
@@ -109,7 +113,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
     driver,
     usable: fallback === undefined,
     limitMs: flags.limit * 1000,
-    ...(flags.dependents === true ? { more: moreOf(app, names, log) } : {}),
+    ...(flags.dependents === true ? { more: dependentsToo(app, names, log) } : {}),
   };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {
@@ -124,33 +128,6 @@ function wrongTogether(names: readonly string[], { coordinated, dependents, with
     throw new RecoveryLineError("RL_USAGE", "--dependents takes names of processes, and not --coordinated");
   if (within !== undefined && coordinated !== true && dependents !== true)
     throw new RecoveryLineError("RL_USAGE", "--within goes with --coordinated or --dependents");
-}
-
-/** Whoever must be in the set besides those that stand still: what they did until now is in the log when it is read. */
-function moreOf(
-  app: string,
-  names: readonly string[],
-  log: CollectorClient,
-): NonNullable<CheckpointOptions["more"]> {
-  return async (standing) => {
-    const { buildEvidence } = await import("../compute/build-evidence.ts");
-    const { dependentsOf } = await import("../compute/dependents.ts");
-    const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
-    const { targets: running } = await findTargets(app, [], log);
-    const inSet = dependentsOf(evidence, names);
-    const stand = new Set(standing.map(({ process }) => process));
-    return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
-  };
-}
-
-async function notWhileRestarting(home: string, app: string): Promise<void> {
-  const { interrupted } = await import("../restart/restart.ts");
-  if ((await interrupted(home, app)) === undefined) return;
-  throw new RecoveryLineError(
-    "RL_LOCKED",
-    `a restart of ${app} was begun and is not done: its processes stand still or are dead`,
-    `Wait for it; if none runs, it was cut off: recovery-line restart ${app}`,
-  );
 }
 
 /** One after another; every other running process of the application stands still meanwhile. */
@@ -234,13 +211,6 @@ interface Outcome {
   readonly failed: readonly FailedCheckpoint[];
 }
 
-interface FailedCheckpoint {
-  readonly process: string;
-  readonly code: string;
-  readonly message: string;
-  readonly advice: string;
-}
-
 /** Each is tried, whatever became of those before it. With only one its failure is thrown; what is no trouble of a process always is. */
 async function eachOf(
   targets: readonly CheckpointTarget[],
@@ -287,75 +257,6 @@ function allOf(
 ): readonly CheckpointTarget[] {
   if (first === undefined) return targets;
   throw new RecoveryLineError("RL_UNKNOWN_PROCESS", first.message, first.advice);
-}
-
-interface Found {
-  readonly targets: readonly CheckpointTarget[];
-  /** Named, and not running. */
-  readonly ended: readonly FailedCheckpoint[];
-}
-
-/** Throws RL_UNKNOWN_PROCESS where nothing is left to checkpoint, or for a name that nobody knows. */
-async function findTargets(app: string, names: readonly string[], log: CollectorClient): Promise<Found> {
-  const known = await log.processes();
-  const { ProcessCgroup } = await import("../host/cgroups.ts");
-  // The collector hears of an end a moment later than the kernel says so here.
-  const ofApp = known
-    .filter((one) => one.app === app)
-    .map((one) => ({ ...one, live: one.live && new ProcessCgroup(app, one.process).populated }));
-  const live = ofApp.filter((one) => one.live);
-  if (ofApp.length === 0)
-    throw new RecoveryLineError(
-      "RL_UNKNOWN_APP",
-      `the collector records no application "${app}"`,
-      "Start its processes with `recovery-line run`.",
-    );
-  const named = [...new Set(names)].map((name) => namedOne(app, name, ofApp));
-  const ended = named.filter((one) => one.live !== true).map((one) => notRunning(app, one));
-  const chosen = names.length === 0 ? live : named.filter((one) => one.live);
-  if (chosen.length === 0)
-    throw new RecoveryLineError(
-      "RL_UNKNOWN_PROCESS",
-      ended.length === 1 ? ended[0]!.message : `no process of ${app} is running`,
-      ended.length === 1
-        ? ended[0]!.advice
-        : `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
-    );
-  const targets = await Promise.all(
-    chosen.map(async ({ process, incarnation, data }) => {
-      const options = (await log.startRecipe(app, process))?.criuOptions;
-      return {
-        app,
-        process,
-        incarnation,
-        cgroup: new ProcessCgroup(app, process),
-        ...(data === undefined ? {} : { data }),
-        ...(options === undefined ? {} : { driverOptions: options }),
-      };
-    }),
-  );
-  return { targets, ended };
-}
-
-function namedOne(app: string, name: string, known: readonly ProcessInfo[]): ProcessInfo {
-  const found = known.find((one) => one.process === name);
-  if (found !== undefined) return found;
-  throw new RecoveryLineError(
-    "RL_UNKNOWN_PROCESS",
-    `${app} has no process ${JSON.stringify(name)}`,
-    `Known: ${printableSentence(known.map((one) => one.process).join(", "))}.`,
-  );
-}
-
-function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpoint {
-  return {
-    process,
-    code: "RL_UNKNOWN_PROCESS",
-    message: rings
-      ? `process ${process} of ${app} takes its own checkpoints: its runtime tells of them through memory rings`
-      : `process ${process} of ${app} has ended`,
-    advice: `Bring it back with recovery-line restart ${app}, or name others.`,
-  };
 }
 
 function resultTable(results: readonly CheckpointResult[]): string {

@@ -16,6 +16,7 @@ import { write, writeJson } from "../terminal/print.ts";
 import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
 import * as collectRings from "./collect-rings.ts";
+import * as commitOutput from "./commit-output.ts";
 import * as compute from "./compute.ts";
 import * as cut from "./cut.ts";
 import * as data from "./data.ts";
@@ -57,6 +58,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   status,
   policy,
   leaving,
+  commitOutput,
   sdkEvents,
   doctor,
   demo,

@@ -49,6 +49,10 @@ function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): str
       return `${name} exchanges data with ${other}, another machine, which does so with another process, too, and may carry it between them. If it does not, say so for new connections: run --outside ${address}.`;
     case "datagrams":
       return `${name} has exchanged datagrams with ${other} (${printable(rule)}), or may have: nobody knows which of them have arrived.`;
+    case "unheld":
+      return `${name} has sent by ${other}: --hold-output does not hold that, so that it may know more than any line keeps.`;
+    case "stuck":
+      return `${name} sends by ${other}: that waits for good, as nobody can tell what covers it.`;
     case "contradicted":
       return `${name} talks with ${other}, which ${printable(rule)} says is of the application, but who was found there is not: the option counts.`;
   }

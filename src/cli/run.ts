@@ -2,12 +2,14 @@
 import type { ChildProcess } from "node:child_process";
 import { closeSync, fstatSync, openSync, realpathSync } from "node:fs";
 import { constants } from "node:os";
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../client/client.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { checkedAppName, resolveHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { HOLD_LIMIT_MS, MAX_HOLD_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { write } from "../terminal/print.ts";
@@ -27,6 +29,8 @@ interface RunFlags extends DataFlags {
   readonly ownIpc?: boolean;
   readonly criuOptions?: readonly string[];
   readonly ready?: string;
+  readonly holdOutput?: boolean;
+  readonly holdLimit?: string;
 }
 
 /** Passed on to the command; from a terminal it gets the first two by itself. */
@@ -54,6 +58,11 @@ they are the process's own: --own-ipc. Removed files that are still open are, up
 
 A restart that starts it from its command waits until --ready is true before it lets those go that connect to it: something in it
 listens on a TCP port, a file has been made anew, or a shell's command ends with 0.
+
+--hold-output (output commit): what it sends to outside over TCP waits in the kernel until checkpoints, which the collector takes then of it
+and of all whom it depends on, cover it whoever fails. So a client never sees what a restart undoes. What waits longer than --hold-limit is
+told by the collector and by status, with the reason, and stays. Nothing else is held: --output only into a folder of --data, and only with
+--detach. Datagrams, and sockets that it gets from others, go out; both say so.
 
 Examples:
   recovery-line run shop db --data /var/lib/shop -- redis-server --port 7001
@@ -96,6 +105,8 @@ export function register(program: Command): void {
       "for its images and restores: ghost-limit=SIZE, the longest removed file in them",
       (text: string) => text.split(/[\s,]+/).filter((word) => word !== ""),
     )
+    .option("--hold-output", "what it sends to outside over TCP waits until no failure can undo it any more")
+    .option("--hold-limit <duration>", "with --hold-output: what waits longer is told (default: 30s)")
     .option("--group <name>", "who of the application belongs together, for HA policies")
     .option("--detach", "start it, print its process id, and end")
     .option(
@@ -124,6 +135,50 @@ function rulesOf({ outside = [], inside = [] }: RunFlags): StoredPeerRules | und
   return new PeerRules({ outside, inside }).stored();
 }
 
+/** 0: nothing is held. Throws RL_USAGE. */
+async function holdLimitOf({ holdOutput, holdLimit }: RunFlags): Promise<number> {
+  if (holdLimit !== undefined && holdOutput !== true)
+    throw new RecoveryLineError("RL_USAGE", "--hold-limit goes with --hold-output");
+  if (holdOutput !== true) return 0;
+  if (holdLimit === undefined) return HOLD_LIMIT_MS;
+  const { constantOf } = await import("../policy/settings.ts");
+  const { typeOf } = await import("../policy/types.ts");
+  const limitMs = 1000 * constantOf(holdLimit, typeOf("duration"), `--hold-limit ${holdLimit}`);
+  if (limitMs >= 1 && limitMs <= MAX_HOLD_LIMIT_MS) return Math.ceil(limitMs);
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `--hold-limit ${holdLimit} is not between 1 ms and ${MAX_HOLD_LIMIT_MS / 60_000} min`,
+    "TCP itself gives a connection up after about 15 min.",
+  );
+}
+
+/** What --hold-output can't keep from going out. Throws RL_REFUSED, and RL_NOT_SUPPORTED where there can be no checkpoint to wait for. */
+async function refuseUnheld(flags: RunFlags, home: string): Promise<void> {
+  if (flags.holdOutput !== true) return;
+  const { isBelowAny } = await import("../images/data/tree-users.ts");
+  const roots = (flags.data ?? []).map((folder) => resolve(folder));
+  const goes = [
+    ...(flags.detach === true ? [] : ["its standard output, input and errors are those of this command"]),
+    ...(flags.output === undefined || isBelowAny(roots, resolve(flags.output))
+      ? []
+      : [`--output ${flags.output} lies in no folder of --data`]),
+  ];
+  if (goes.length > 0)
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      `--hold-output holds what goes out over TCP, and ${goes.join("; ")}`,
+      "Give --detach, and --output only into a folder that goes back with the process (--data).",
+    );
+  const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
+  const { fallback } = await chooseDriver("auto", home);
+  if (fallback === undefined) return;
+  throw new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `--hold-output: no checkpoint that brings the process back can be taken here: ${fallback}`,
+    "Programs that bring their own state back commit their output themselves: docs/sdk.md.",
+  );
+}
+
 async function run(
   app: string,
   processName: string,
@@ -134,9 +189,11 @@ async function run(
   checkedAppName(processName, "process");
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
+  const holdLimitMs = await holdLimitOf(flags);
   const { criuOptions } = await import("../images/criu/criu-options.ts");
   criuOptions(flags.criuOptions ?? []);
   if (flags.ready !== undefined) (await import("../host/readiness.ts")).readyRule(flags.ready);
+  await refuseUnheld(flags, resolveHome(flags.log));
   const { requireCollector } = await import("../client/client.ts");
   const { startProcess } = await import("../client/start-process.ts");
   const { leaveEnd } = await import("../host/process-end.ts");
@@ -162,6 +219,7 @@ async function run(
       payload: flags.payload === true,
       ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
+      holdLimitMs,
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]
         : ["inherit", output ?? "inherit", output ?? "inherit"],

@@ -6,7 +6,7 @@ import type { Ping, ProcessInfo } from "../client/protocol.ts";
 import type { TaskElsewhere } from "../host/process-end.ts";
 import type { ImageSize } from "../images/image-store.ts";
 import { checkedAppName, isAppName, resolveHome } from "../logs/home.ts";
-import type { CollectorStats } from "../model/collector-answers.ts";
+import type { CollectorStats, HoldInfo } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { PolicyStatus } from "../model/plugged-policy.ts";
 import { counted, printable, printableSentence } from "../model/printable.ts";
@@ -47,6 +47,8 @@ interface ProcessStatus {
   /** Images that are stored. */
   readonly images: readonly ImageSize[];
   readonly unseen?: readonly UnseenChannel[];
+  /** Its output to outside waits for the line. */
+  readonly hold?: HoldInfo;
   /** What decides when it takes checkpoints; absent: nobody but people. */
   readonly policy?: ProcessPolicy;
 }
@@ -284,7 +286,18 @@ function processTable(processes: readonly ProcessStatus[]): string {
     (one) =>
       `${printable(one.process)} of ${printable(one.application)} has left its cgroup, and nothing it does elsewhere is recorded: ${whereText(one)}\n`,
   );
-  return `\n${table(head, rows)}${notes.join("")}${why === "" ? "" : `\n${why}`}${dataTable(processes)}`;
+  const held = processes.flatMap(({ process, hold }) => heldText(process, hold));
+  return `\n${table(head, rows)}${notes.join("")}${held.join("")}${why === "" ? "" : `\n${why}`}${dataTable(processes)}`;
+}
+
+function heldText(process: string, hold: HoldInfo | undefined): string[] {
+  if (hold?.waits === undefined) return [];
+  const { connections, bytes, sinceMs, why } = hold.waits;
+  const late = sinceMs > hold.limitMs ? ", longer than its limit" : "";
+  const reason = why === undefined ? "" : `: ${printableSentence(why)}`;
+  return [
+    `output of ${printable(process)} waits: ${counted(bytes, "byte")} on ${counted(connections, "connection")}, for ${(sinceMs / 1000).toFixed(1)} s${late}${reason}\n`,
+  ];
 }
 
 /** Checkpoints of processes with data: what each holds. */

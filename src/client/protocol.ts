@@ -89,6 +89,22 @@ export interface WireUnseen {
   readonly hidden: boolean;
 }
 
+/** What a collector asks of `commit-output`: checkpoints of these, and of all whom they depend on. */
+export interface CommitRequest {
+  readonly app: string;
+  readonly processes: readonly string[];
+}
+
+export interface CommitAnswer {
+  /** By channel: the offset before which all that was sent lies on the line of all. */
+  readonly committed: readonly (readonly [channel: string, offset: number])[];
+  /** Of those whose output waits: what they may write that goes out by itself. */
+  readonly unheld: readonly (readonly [process: string, what: string])[];
+  /** Why that may not be what was hoped for. */
+  readonly why?: string | undefined;
+  readonly tookMs: number;
+}
+
 export interface WireCommitted {
   readonly firstChain: number;
   readonly lastChain: number;

@@ -44,6 +44,8 @@ export interface ProcessStart {
   readonly data?: ProcessData;
   /** Absent: as it was before. */
   readonly group?: string;
+  /** `Registration.holdLimitMs`. */
+  readonly holdLimitMs?: number;
   /** True: it stands still on return, before its first instruction; whoever called thaws it. */
   readonly hold?: boolean;
 }
@@ -67,6 +69,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   requireCommand(start.command[0]);
   const cgroup = new ProcessCgroup(start.app, start.process);
   const words = entering(join(cgroup.path, "cgroup.procs"), start);
+  if (!cgroup.populated && !cgroup.freezing) cgroup.remove(); // what hangs on the one of an earlier life goes with its sockets
   cgroup.create();
   if (cgroup.populated)
     throw new RecoveryLineError(
@@ -78,7 +81,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
   const child = enter(words, start);
   try {
     await stands(child, cgroup);
-    const { app, process, trust, rules, mode, recipe, data, group, payload = false } = start;
+    const { app, process, trust, rules, mode, recipe, data, group, holdLimitMs, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
     const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
@@ -89,6 +92,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       ...(payload ? { payload } : {}),
       ...(data === undefined ? {} : { data }),
       ...(group === undefined ? {} : { group }),
+      ...(holdLimitMs === undefined ? {} : { holdLimitMs }),
     });
     const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
     if (start.hold !== true) cgroup.setFreeze(false);

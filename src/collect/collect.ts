@@ -29,6 +29,7 @@ import { lastSession } from "./collect-session.ts";
 import { CollectedLogs } from "./collected-logs.ts";
 import { Drain } from "./drain.ts";
 import { FullPolicy } from "./full-policy.ts";
+import { HeldOutputs } from "./held-outputs.ts";
 import { OpenApps } from "./open-apps.ts";
 import { PolicyStates } from "./policy-states.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
@@ -43,6 +44,7 @@ export class Collector {
   readonly facts: ProcessFacts;
   readonly logs: CollectedLogs;
   readonly policies: PolicyStates;
+  readonly outputs: HeldOutputs;
   readonly #parts: CollectorParts;
   readonly #pump: CollectPump;
   readonly #full: FullPolicy;
@@ -58,7 +60,8 @@ export class Collector {
     this.#full = new FullPolicy(this.#pump, parts.home, parts.onFull ?? "taint", (sentence) =>
       parts.onTrouble?.(sentence),
     );
-    this.#apps = new OpenApps(parts, this.#pump);
+    this.outputs = new HeldOutputs(this.#pump, parts.node);
+    this.#apps = new OpenApps(parts, this.#pump, this.outputs);
     this.#drain = new Drain(this.#pump, this.#full, {
       populated: parts.populated ?? (() => true),
       surroundings: parts.surroundings ?? readSurroundings,
@@ -68,6 +71,7 @@ export class Collector {
       pump: this.#pump,
       apps: this.#apps,
       drain: this.#drain,
+      outputs: this.outputs,
       wake: () => this.#pause.end(),
     };
     this.registrations = new Registrations(shared);

@@ -14,6 +14,7 @@ import type { CollectorParts } from "./collect-options.ts";
 import type { CollectPump } from "./collect-pump.ts";
 import { beginSession } from "./collect-session.ts";
 import { collectedProcesses, EndedProcesses } from "./ended-processes.ts";
+import type { HeldOutputs } from "./held-outputs.ts";
 import { openKnownLogs } from "./known-logs.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
@@ -26,8 +27,10 @@ export class OpenApps {
   readonly #unreadable = new Map<string, UnreadableLog>();
   readonly #ended = new EndedProcesses();
   #nextIdleLookMs = 0;
+  readonly #outputs: HeldOutputs;
 
-  constructor(parts: CollectorParts, pump: CollectPump) {
+  constructor(parts: CollectorParts, pump: CollectPump, outputs: HeldOutputs) {
+    this.#outputs = outputs;
     this.#parts = parts;
     this.#pump = pump;
   }
@@ -64,8 +67,11 @@ export class OpenApps {
   async #resume(): Promise<void> {
     const { source } = this.#parts;
     for (const app of this.#pump.apps.values()) {
-      for (const { state } of app.processes.values())
-        if (state.live) source.select(state.cgroupId, true, state.incarnation);
+      for (const { state } of app.processes.values()) {
+        if (!state.live) continue;
+        if (state.holdLimitMs > 0) this.#outputs.hold(state.cgroupId);
+        source.select(state.cgroupId, true, state.incarnation);
+      }
       this.#recallOpenings(app);
       app.touch();
       await this.#pump.commitApp(app);

@@ -222,6 +222,8 @@ export class OutsidePeers {
     if (this.#told.size >= MAX_PEER_ADDRESSES) this.#told.clear();
     this.#told.add(key);
     const unix = (flags & RingFlag.UNIX) !== 0;
+    if (unix && process.state.holdLimitMs > 0)
+      process.state.meet({ what: "unheld", peer: "AF_UNIX, to a program that is not recorded" });
     const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
     const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];

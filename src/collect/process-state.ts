@@ -45,6 +45,8 @@ export class ProcessState {
   task: TaskName | undefined;
   end: ProcessEnd | undefined;
   left: readonly TaskName[];
+  /** Its output to outside waits for the line; longest wait that is not told of, ms; 0: it goes. */
+  holdLimitMs: number;
   lines: number;
   /** Greatest index ever handed out or logged, undone ones included. */
   lastCheckpoint: number;
@@ -69,6 +71,7 @@ export class ProcessState {
     this.task = stored.task;
     this.end = stored.end;
     this.left = stored.left ?? [];
+    this.holdLimitMs = stored.holdLimitMs ?? 0;
     this.lines = stored.lines;
     this.lastCheckpoint = stored.lastCheckpoint;
     this.#checkpoints = [...checkpoints];
@@ -90,6 +93,7 @@ export class ProcessState {
       ...(this.task === undefined ? {} : { task: this.task }),
       ...(this.end === undefined ? {} : { end: this.end }),
       ...(this.left.length === 0 ? {} : { left: this.left }),
+      ...(this.holdLimitMs === 0 ? {} : { holdLimitMs: this.holdLimitMs }),
       lines,
       lastCheckpoint,
     };

@@ -7,6 +7,7 @@ import { MAX_LIVE_PROCESSES } from "../model/limits.ts";
 import { PATH_NAME } from "../model/names.ts";
 import type { CollectPump } from "./collect-pump.ts";
 import type { Drain } from "./drain.ts";
+import type { HeldOutputs } from "./held-outputs.ts";
 import type { OpenApps } from "./open-apps.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 import { originOf } from "./process-state.ts";
@@ -19,14 +20,16 @@ export class Registrations {
   readonly #pump: CollectPump;
   readonly #apps: OpenApps;
   readonly #drain: Drain;
+  readonly #outputs: HeldOutputs;
   readonly #wake: () => void;
 
-  constructor({ turns, pump, apps, drain, wake }: Shared) {
+  constructor({ turns, pump, apps, drain, outputs, wake }: Shared) {
     this.#source = pump.source;
     this.#turns = turns;
     this.#pump = pump;
     this.#apps = apps;
     this.#drain = drain;
+    this.#outputs = outputs;
     this.#wake = wake;
   }
 
@@ -37,8 +40,12 @@ export class Registrations {
   register(registration: Registration): Promise<{ incarnation: number }> {
     return this.#turns.run(async () => {
       this.#check(registration);
+      const { cgroupId, holdLimitMs = 0 } = registration;
+      if (holdLimitMs > 0) this.#outputs.hold(cgroupId); // what can be refused comes before anything is changed
       const app = await this.#apps.open(registration.app, true);
       const process = app.process(registration.process);
+      if (registration.holdLimitMs === undefined && process.state.holdLimitMs > 0)
+        this.#outputs.hold(cgroupId);
       if (process.state.live) await this.#stop(process);
       await this.#begin(app.process(registration.process), registration);
       this.#wake(); // with nothing to record it waits longer
@@ -51,6 +58,7 @@ export class Registrations {
     const { cgroupId, trust, past, start, data, group } = registration;
     const { state, app } = process;
     state.live = true;
+    state.holdLimitMs = registration.holdLimitMs ?? state.holdLimitMs;
     state.cgroupId = cgroupId;
     state.incarnation += 1;
     const again = past !== undefined || start !== undefined; // the same program as before

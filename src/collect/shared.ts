@@ -2,6 +2,7 @@
 
 import type { CollectPump } from "./collect-pump.ts";
 import type { Drain } from "./drain.ts";
+import type { HeldOutputs } from "./held-outputs.ts";
 import type { OpenApps } from "./open-apps.ts";
 import type { Turns } from "./turns.ts";
 
@@ -10,6 +11,7 @@ export interface Shared {
   readonly pump: CollectPump;
   readonly apps: OpenApps;
   readonly drain: Drain;
+  readonly outputs: HeldOutputs;
   /** The loop looks at once. */
   wake(): void;
 }

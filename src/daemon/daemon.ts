@@ -8,11 +8,13 @@ import type { NodeNames } from "../model/collector-answers.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
+import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
+import { OutputCommitter } from "./output-committer.ts";
 import { Policies } from "./policies.ts";
 import { RingTaker } from "./ring-taker.ts";
 import type { Service } from "./routes.ts";
@@ -123,6 +125,13 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     onTrouble,
   });
   undo.push(() => policies.close());
+  const holds = new HoldWatch({
+    outputs: collector.outputs,
+    collector,
+    committer: new OutputCommitter(options.program, home),
+    onTrouble,
+  });
+  undo.push(() => holds.close());
   const metrics = collectorMetrics(
     () => collector.stats(),
     pressure,
@@ -133,7 +142,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
-    { collector, membership, payloads, unseen, policies, ping, metrics: () => metrics.text() },
+    { collector, membership, payloads, unseen, policies, holds, ping, metrics: () => metrics.text() },
     home,
   );
   undo.push(() => server.close());
@@ -178,7 +187,7 @@ async function resumePayloads(
  * log does not call recorded what has ended before the collector.
  */
 function watchProcesses(
-  { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics">,
+  { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics" | "holds">,
   { onTrouble }: DaemonOptions,
 ): Undo {
   let running: Promise<void> = Promise.resolve();

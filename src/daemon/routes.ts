@@ -8,6 +8,7 @@ import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
+import type { HoldWatch } from "./hold-watch.ts";
 import type { Membership } from "./membership.ts";
 import type { Policies } from "./policies.ts";
 import { leavingOf, plugOf } from "./policy-body.ts";
@@ -29,6 +30,7 @@ export interface Service {
   readonly payloads: PayloadLoggers;
   readonly unseen: UnseenWatch;
   readonly policies: Policies;
+  readonly holds: HoldWatch;
   readonly ping: Ping;
   /** Prometheus text. */
   metrics(): Promise<string>;
@@ -40,7 +42,7 @@ export type Route = (service: Service, body: Body) => unknown;
 /** "METHOD path" → what it does; the answer goes out as JSON. */
 export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["GET /v1/ping", ({ ping }) => ping],
-  ["GET /v1/processes", ({ collector }) => collector.processes()],
+  ["GET /v1/processes", ({ collector, holds }) => holds.told(collector.processes())],
   ["GET /v1/stats", ({ collector }) => collector.stats()],
   ["POST /v1/register", register],
   ["POST /v1/unregister", (service, body) => unregister(service, processOf(body))],
@@ -110,7 +112,7 @@ function registration(body: Body): Registration {
   const { cgroupId, trust, rules } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past, task, data, group } = body;
+  const { start, past, task, data, group, holdLimitMs } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
@@ -121,7 +123,14 @@ function registration(body: Body): Registration {
     ...(task === undefined ? {} : { task: taskName(task) }),
     ...(data === undefined ? {} : { data: processData(data) }),
     ...(group === undefined ? {} : { group: stringField(body, "group") }),
+    ...(holdLimitMs === undefined ? {} : { holdLimitMs: numberField(body, "holdLimitMs") }),
   };
+}
+
+function numberField(body: Body, name: string): number {
+  const value = body[name];
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new RecoveryLineError("RL_USAGE", `the request's field "${name}" is no number`);
 }
 
 async function dataOf({ collector, membership }: Service, body: Body): Promise<object> {
@@ -133,12 +142,13 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
-async function register({ membership, payloads }: Service, body: Body): Promise<unknown> {
+async function register({ membership, payloads, holds }: Service, body: Body): Promise<unknown> {
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
   const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
+  holds.begin();
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
   return answer;
 }

@@ -1,7 +1,7 @@
 /** What a collector tells: processes, cut vectors, figures; and what it is told of them. */
 
 import type { Cut } from "./event.ts";
-import type { CutEntry, UserfaultCounts } from "./event-source.ts";
+import type { CutEntry, HeldOutput, UserfaultCounts } from "./event-source.ts";
 import type {
   PeerNote,
   ProcessData,
@@ -41,10 +41,36 @@ export interface Registration {
   readonly data?: ProcessData;
   /** A name that it shares with those of the application that belong together, for policies; absent: what was known before stays. */
   readonly group?: string;
+  /** Its output to outside waits until the line of all covers it; longest wait that is not told of, ms; 0: it goes. Absent: as before. */
+  readonly holdLimitMs?: number;
   /** The command's first task; absent: it is restored from an image, and nobody waits for it. */
   readonly task?: TaskName;
   /** It is restored from an image: what the image says of its past. Absent: it has none. */
   readonly past?: RestoredPast;
+}
+
+export interface HoldInfo {
+  /** Longest wait that is not told of, ms. */
+  readonly limitMs: number;
+  /** What waits now; absent: nothing. */
+  readonly waits?: {
+    readonly connections: number;
+    readonly bytes: number;
+    /** The longest, ms. */
+    readonly sinceMs: number;
+    /** Why, once it has been tried to let it go. */
+    readonly why?: string;
+  };
+}
+
+/** Output of a process that waits, or may go on. */
+export interface WaitingOutput extends HeldOutput {
+  readonly app: string;
+  readonly process: string;
+  /** Longest wait that is not told of, ms. */
+  readonly limitMs: number;
+  /** `run --inside` says that the other end is of the application. */
+  readonly inside: boolean;
 }
 
 /** A process the collector knows. */
@@ -75,6 +101,8 @@ export interface CollectedProcess {
   readonly data?: ProcessData;
   /** Who was started with the same `run --group`; absent: none. */
   readonly group?: string;
+  /** Its output to outside waits for the line; absent: it does not. */
+  readonly hold?: HoldInfo;
   /** Lines that are not undone, count. */
   readonly lines: number;
   /** Checkpoints in effect that can be named, count, and the newest one's index; 0 = none. */

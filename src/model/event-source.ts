@@ -44,6 +44,33 @@ export interface Verdict {
   readonly remote: number;
 }
 
+/** A connection of a process whose output is held (`run --hold-output`), once it had something to send. */
+export interface HeldOutput {
+  readonly cgroupId: number;
+  /** Names as in a ring record. */
+  readonly local: number;
+  readonly remote: number;
+  /** Offset before which data may go, and before which data was to go; it waits where the second is greater and it is not free. */
+  readonly released: number;
+  readonly wanted: number;
+  /** When it began to wait, ns of the records' clock. */
+  readonly since: number;
+  /** The other end is of the application, or was said to be. */
+  readonly free: boolean;
+  readonly host: string;
+  readonly port: number;
+}
+
+export type Release = Pick<HeldOutput, "local" | "remote" | "released" | "free">;
+
+/** What of a holding process's output goes out uncovered, or (`nameless`, `overflow`) can't be released. */
+export interface UnheldOutput {
+  readonly cgroupId: number;
+  readonly kind: "datagram" | "socket" | "nameless" | "overflow";
+  readonly host: string;
+  readonly port: number;
+}
+
 /** One way to do one part of the capture. */
 export interface CapturePart {
   readonly part: string;
@@ -132,6 +159,15 @@ export interface EventSource {
   flush(cgroupIds: readonly number[]): boolean;
   /** Of all selected processes that have any. */
   verdicts(): readonly Verdict[];
+  /** What the cgroup sends to outside over TCP waits until it is released, for good. Throws RL_NOT_SUPPORTED. */
+  holdOutput(cgroupId: number): void;
+  /** How often something was held: while it stands still, nothing new waits. */
+  heldCount(): number;
+  outputs(): readonly HeldOutput[];
+  /** Marks rise, and never fall; whoever waits tries to send at once. */
+  release(outputs: readonly Release[]): void;
+  /** Each once. */
+  takeUnheld(): readonly UnheldOutput[];
   /** Announces TCP connections that a restore is about to make. */
   expectRestore(entries: readonly CutEntry[]): void;
   close(): void;

@@ -206,6 +206,16 @@ export const SDK_REPLAY_STALL_MS = 30_000;
 /** Logs of so few blocks and bytes are read whole, message by message, before anything faster is tried. */
 export const SMALL_LOG_BLOCKS = 1024;
 export const SMALL_LOG_BYTES = 256 * 1024;
+/** Output commit: how often it is looked for output that waits, and for what goes out all the same, ms. */
+export const HOLD_POLL_MS = 10;
+export const HOLD_LOOK_MS = 5_000;
+/** Output commit: pause after a round that let nothing go, twice as long after each, at most; and between two tellings of the same, ms. */
+export const HOLD_RETRY_MS = 500;
+export const MAX_HOLD_RETRY_MS = 10_000;
+export const HOLD_TELL_MS = 60_000;
+/** `run --hold-limit`: when nothing else is said, and at most, ms: TCP itself gives a connection up after about 15 minutes. */
+export const HOLD_LIMIT_MS = 30_000;
+export const MAX_HOLD_LIMIT_MS = 10 * 60_000;
 /** Moments tried for one checkpoint, count, and the longest pause between two, in ms. */
 export const MOMENT_TRIES = 50;
 export const MOMENT_PAUSE_MS = 40;

@@ -62,8 +62,9 @@ export interface PeerNote {
    * `foreign`: a process of another application, which is outside. `doubted`: nobody was found there, so it counts as of the application.
    * `relay`: whoever is there, on another machine, exchanges data with another process, too.
    * `contradicted`: a rule says that it is of the application, and who was found is not. `datagrams`: a process that it has exchanged such with.
+   * `unheld`: its output is held, and this goes out all the same. `stuck`: the same, and this never will.
    */
-  readonly what: "foreign" | "doubted" | "relay" | "contradicted" | "datagrams";
+  readonly what: "foreign" | "doubted" | "relay" | "contradicted" | "datagrams" | "unheld" | "stuck";
   /** "app/process", a process, an address, or an address and port. */
   readonly peer: string;
   /** The rule that is contradicted; which datagrams; why it is in doubt. */
@@ -94,6 +95,8 @@ export interface StoredProcess {
   readonly end?: ProcessEnd;
   /** Tasks that went on in another cgroup. */
   readonly left?: readonly TaskName[];
+  /** Its output to outside waits for the line; longest wait that is not told of, ms. Absent: it does not. */
+  readonly holdLimitMs?: number;
   readonly lines: number;
   readonly lastCheckpoint: number;
 }

@@ -4,7 +4,15 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, RecoveryLineError } from "../model/errors.ts";
-import type { CaptureCounters, CutEntry, UserfaultCounts, Verdict } from "../model/event-source.ts";
+import type {
+  CaptureCounters,
+  CutEntry,
+  HeldOutput,
+  Release,
+  UnheldOutput,
+  UserfaultCounts,
+  Verdict,
+} from "../model/event-source.ts";
 
 /** A tagged native handle; opaque. */
 export type NativeHandle = { readonly __native: unique symbol };
@@ -52,6 +60,14 @@ export interface NativeAddon {
   flush(handle: NativeHandle, cgroupIds: readonly number[]): number;
   verdicts(handle: NativeHandle): Verdict[];
   expectRestore(handle: NativeHandle, entries: readonly CutEntry[]): void;
+  /** Output commit (native/loader/output.c); a handle that a helper stands behind can't: ENOTSUP. */
+  holdOutput(handle: NativeHandle, cgroupId: number): void;
+  heldCount(handle: NativeHandle): number;
+  outputs(handle: NativeHandle): (Omit<HeldOutput, "free"> & { free: number })[];
+  /** `free`: 1 or 0. None: all that wait try to send. */
+  release(handle: NativeHandle, outputs: readonly (Omit<Release, "free"> & { free: number })[]): void;
+  /** `kind`: enum unheld_kind. */
+  takeUnheld(handle: NativeHandle): (Omit<UnheldOutput, "kind"> & { kind: number })[];
   probe(): { name: string; supported: number; reason: string }[];
   /** Tries every variant of every part of the capture; with a handle also which are in use. */
   parts(handle: NativeHandle | undefined): NativePart[];

@@ -158,6 +158,22 @@ export class FakeSource implements EventSource {
 
   userfaultCounts(): undefined {}
 
+  holdOutput(): void {}
+
+  heldCount(): number {
+    return 0;
+  }
+
+  outputs(): readonly never[] {
+    return [];
+  }
+
+  release(): void {}
+
+  takeUnheld(): readonly never[] {
+    return [];
+  }
+
   expectRestore(): never {
     throw new Error("nothing is restored over a ring in memory");
   }

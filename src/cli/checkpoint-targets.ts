@@ -1,0 +1,113 @@
+/** Which processes a checkpoint is taken of: the running ones of an application, those named, those who must be in their set. */
+import type { CheckpointOptions, CheckpointTarget } from "../checkpoint/checkpoint.ts";
+import type { CollectorClient } from "../client/client.ts";
+import type { ProcessInfo } from "../client/protocol.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { printableSentence } from "../model/printable.ts";
+
+export interface FailedCheckpoint {
+  readonly process: string;
+  readonly code: string;
+  readonly message: string;
+  readonly advice: string;
+}
+
+export interface Found {
+  readonly targets: readonly CheckpointTarget[];
+  /** Named, and not running. */
+  readonly ended: readonly FailedCheckpoint[];
+}
+
+/** Throws RL_UNKNOWN_PROCESS where nothing is left to checkpoint, or for a name that nobody knows. */
+export async function findTargets(
+  app: string,
+  names: readonly string[],
+  log: CollectorClient,
+): Promise<Found> {
+  const known = await log.processes();
+  const { ProcessCgroup } = await import("../host/cgroups.ts");
+  // The collector hears of an end a moment later than the kernel says so here.
+  const ofApp = known
+    .filter((one) => one.app === app)
+    .map((one) => ({ ...one, live: one.live && new ProcessCgroup(app, one.process).populated }));
+  const live = ofApp.filter((one) => one.live);
+  if (ofApp.length === 0)
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_APP",
+      `the collector records no application "${app}"`,
+      "Start its processes with `recovery-line run`.",
+    );
+  const named = [...new Set(names)].map((name) => namedOne(app, name, ofApp));
+  const ended = named.filter((one) => one.live !== true).map((one) => notRunning(app, one));
+  const chosen = names.length === 0 ? live : named.filter((one) => one.live);
+  if (chosen.length === 0)
+    throw new RecoveryLineError(
+      "RL_UNKNOWN_PROCESS",
+      ended.length === 1 ? ended[0]!.message : `no process of ${app} is running`,
+      ended.length === 1
+        ? ended[0]!.advice
+        : `Bring them back with recovery-line restart ${app}, or start them with recovery-line run.`,
+    );
+  const targets = await Promise.all(
+    chosen.map(async ({ process, incarnation, data }) => {
+      const options = (await log.startRecipe(app, process))?.criuOptions;
+      return {
+        app,
+        process,
+        incarnation,
+        cgroup: new ProcessCgroup(app, process),
+        ...(data === undefined ? {} : { data }),
+        ...(options === undefined ? {} : { driverOptions: options }),
+      };
+    }),
+  );
+  return { targets, ended };
+}
+
+function namedOne(app: string, name: string, known: readonly ProcessInfo[]): ProcessInfo {
+  const found = known.find((one) => one.process === name);
+  if (found !== undefined) return found;
+  throw new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    `${app} has no process ${JSON.stringify(name)}`,
+    `Known: ${printableSentence(known.map((one) => one.process).join(", "))}.`,
+  );
+}
+
+function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpoint {
+  return {
+    process,
+    code: "RL_UNKNOWN_PROCESS",
+    message: rings
+      ? `process ${process} of ${app} takes its own checkpoints: its runtime tells of them through memory rings`
+      : `process ${process} of ${app} has ended`,
+    advice: `Bring it back with recovery-line restart ${app}, or name others.`,
+  };
+}
+
+/** Whoever must be in the set besides those that stand still: what they did until now is in the log when it is read. */
+export function dependentsToo(
+  app: string,
+  names: readonly string[],
+  log: CollectorClient,
+): NonNullable<CheckpointOptions["more"]> {
+  return async (standing) => {
+    const { buildEvidence } = await import("../compute/build-evidence.ts");
+    const { dependentsOf } = await import("../compute/dependents.ts");
+    const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
+    const { targets: running } = await findTargets(app, [], log);
+    const inSet = dependentsOf(evidence, names);
+    const stand = new Set(standing.map(({ process }) => process));
+    return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
+  };
+}
+
+export async function notWhileRestarting(home: string, app: string): Promise<void> {
+  const { interrupted } = await import("../restart/restart.ts");
+  if ((await interrupted(home, app)) === undefined) return;
+  throw new RecoveryLineError(
+    "RL_LOCKED",
+    `a restart of ${app} was begun and is not done: its processes stand still or are dead`,
+    `Wait for it; if none runs, it was cut off: recovery-line restart ${app}`,
+  );
+}

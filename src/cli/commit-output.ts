@@ -1,0 +1,113 @@
+/**
+ * `recovery-line commit-output`: what a collector runs for processes whose output waits (`run --hold-output`). One process for all rounds, so
+ * that none waits for a program to start; images are written and logs are read here and not on the collector's thread.
+ *
+ * A line of standard input is a CommitRequest, a line of standard output its CommitAnswer; it ends with its input.
+ */
+import { createInterface } from "node:readline";
+import type { Command } from "commander";
+import type { CheckpointTarget } from "../checkpoint/checkpoint.ts";
+import type { DriverChoice } from "../checkpoint/driver-choice.ts";
+import type { CollectorClient } from "../client/client.ts";
+import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
+import { resolveHome } from "../logs/home.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { write } from "../terminal/print.ts";
+import { dependentsToo, findTargets, notWhileRestarting } from "./checkpoint-targets.ts";
+
+export function register(program: Command): void {
+  program
+    .command("commit-output", { hidden: true })
+    .summary("used by collect: checkpoints that held output waits for")
+    .option("--log <dir>", "log directory of the collector")
+    .action(commitOutput);
+}
+
+interface Place {
+  readonly home: string;
+  readonly log: CollectorClient;
+  readonly choice: DriverChoice;
+}
+
+async function commitOutput(flags: { readonly log?: string }): Promise<void> {
+  const { requireCollector } = await import("../client/client.ts");
+  const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
+  const home = resolveHome(flags.log);
+  const place = { home, log: await requireCollector(home), choice: await chooseDriver("auto", home) };
+  for await (const line of createInterface({ input: process.stdin })) {
+    const answer = await round(place, JSON.parse(line) as CommitRequest);
+    await write(`${JSON.stringify(answer)}\n`);
+  }
+  place.log.close();
+}
+
+/** The line is looked at also where the checkpoint fails: another one may cover what waits. */
+async function round(place: Place, request: CommitRequest): Promise<CommitAnswer> {
+  const began = performance.now();
+  const unheld: [string, string][] = [];
+  const failed = await takeTogether(place, request, unheld).catch(reasonOf);
+  try {
+    const { committed, why } = await lineOfAll(place.log, request);
+    return { committed, unheld, why: failed ?? why, tookMs: performance.now() - began };
+  } catch (error) {
+    return { committed: [], unheld, why: failed ?? reasonOf(error), tookMs: performance.now() - began };
+  }
+}
+
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error instanceof RecoveryLineError ? `${error.message}. ${error.advice}`.trim() : error.message;
+}
+
+/** Of those whose output waits, and of all they depend on. */
+async function takeTogether(
+  { home, log, choice }: Place,
+  { app, processes }: CommitRequest,
+  unheld: [string, string][],
+): Promise<undefined> {
+  const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
+  const { atSomeMoment } = await import("../images/driver.ts");
+  if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
+  await notWhileRestarting(home, app);
+  const { targets } = await findTargets(app, processes, log);
+  for (const target of targets)
+    for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
+  const more = dependentsToo(app, processes, log);
+  await atSomeMoment((tried) =>
+    checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
+  );
+}
+
+/** Open for writing, and in no folder that goes back with the process. */
+async function filesOutside({ cgroup, data }: CheckpointTarget): Promise<string[]> {
+  const { writtenFiles } = await import("../host/open-files.ts");
+  const { isBelowAny } = await import("../images/data/tree-users.ts");
+  try {
+    return writtenFiles(cgroup.pids())
+      .map(({ path }) => path)
+      .filter((path) => !isBelowAny(data?.roots ?? [], path));
+  } catch {
+    return []; // it is running: something has ended or been closed meanwhile, and the next round looks again
+  }
+}
+
+async function lineOfAll(
+  log: CollectorClient,
+  { app, processes }: CommitRequest,
+): Promise<Pick<CommitAnswer, "committed" | "why">> {
+  const { buildEvidence } = await import("../compute/build-evidence.ts");
+  const { computeLine } = await import("../compute/compute.ts");
+  const { committedOutput } = await import("../graph/questions/committed-output.ts");
+  const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
+  const { line } = computeLine(evidence, { dsm: "sequential", inTransit: "any" });
+  const committed = committedOutput(evidence, (process) => line[process]!.position);
+  const known = await log.processes();
+  const behind = line.filter(({ process, checkpoint }) => {
+    const newest = known.find((one) => one.app === app && one.process === process)?.newestCheckpoint ?? 0;
+    return processes.includes(process) && (checkpoint ?? 0) < newest;
+  });
+  const [first] = behind;
+  if (first === undefined) return { committed: [...committed] };
+  const why = `its newest checkpoint lies on no line of all, which keeps ${first.process} up to ${first.checkpoint || "its start"}: recovery-line explain ${app} ${first.process}`;
+  return { committed: [...committed], why };
+}

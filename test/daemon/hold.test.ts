@@ -1,0 +1,167 @@
+/** Output commit (`run --hold-output`): a client that nobody records never gets a byte that any failure could undo. */
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { seeded } from "../../src/demo/seeded.ts";
+import { restartable } from "../restart/restartable.ts";
+import { freePort, type Rig, until, withRig } from "./rig.ts";
+
+const LONG_MS = 20_000;
+
+/** Small programs: what is measured is the hold, not the size of an image. */
+const USES =
+  "use Socket; $SIG{PIPE}='IGNORE'; sub at{pack_sockaddr_in($_[0],inet_aton('127.0.0.1'))} sub tcp{socket(my $s,PF_INET,SOCK_STREAM,0)or die;$s}";
+const LISTENS = `${USES} my $l=tcp();setsockopt($l,SOL_SOCKET,SO_REUSEADDR,1);bind($l,at($ARGV[0])) or die;listen($l,9);`;
+/** The same over IPv6, and it has a unix connection to somebody. */
+const COUNTER_6 = `use Socket; $SIG{PIPE}='IGNORE';socket(my $u,PF_UNIX,SOCK_STREAM,0);connect($u,pack_sockaddr_un($ARGV[1])) or die;syswrite($u,"x");socket(my $l,PF_INET6,SOCK_STREAM,0);bind($l,pack_sockaddr_in6($ARGV[0],("\\0"x15)."\\1")) or die;listen($l,9);my $n=0;for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){$n++;syswrite($c,"$n\\n")}}`;
+/** Counts what it is asked. */
+const COUNTER = `${LISTENS} my $n=0;for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){$n++;syswrite($c,"$n\\n")}}`;
+/** Answers its client with what the counter says. */
+const FRONT = `${LISTENS} my $d;for(;;){$d=tcp();last if connect($d,at($ARGV[1]));select(undef,undef,undef,0.02)}for(;;){accept(my $c,$l) or next;while(sysread($c,my $q,1)){my $a;for(1..($q eq '#'?300:1)){syswrite($d,"?");sysread($d,$a,99)}syswrite($c,$a) or last}}`;
+
+async function run(
+  rig: Rig,
+  name: string,
+  script: string,
+  ports: readonly (number | string)[],
+  ...flags: string[]
+): Promise<void> {
+  const words = ["perl", "-e", script, ...ports.map(String)];
+  const { code, err } = await rig.cli("run", rig.app, name, "--detach", ...flags, "--", ...words);
+  if (code !== 0) throw new Error(`run ${name}: ${err}`);
+}
+
+/** As soon as somebody listens. */
+async function connected(port: number, host = "127.0.0.1"): Promise<Socket> {
+  let found: Socket | undefined;
+  await until("somebody listens", async () => {
+    const socket = connect(port, host).on("error", () => undefined);
+    const made = await once(socket, "connect").then(
+      () => true,
+      () => false,
+    );
+    if (made) found = socket;
+    return made;
+  });
+  return found!;
+}
+
+/** A client: the test's own process, which nobody records. */
+class Client {
+  readonly #port: number;
+  #socket: Socket | undefined;
+  readonly answers: number[] = [];
+
+  constructor(port: number) {
+    this.#port = port;
+  }
+
+  /** One question and its answer; undefined: the connection was reset, or nothing came in time. */
+  async ask(limitMs: number, question = "?"): Promise<number | undefined> {
+    this.#socket ??= await connected(this.#port);
+    const socket = this.#socket;
+    const answer = new Promise<string | undefined>((resolve) => {
+      socket.once("data", (text: Buffer) => resolve(text.toString()));
+      socket.once("close", () => resolve(undefined));
+    });
+    socket.write(question);
+    const text = await Promise.race([answer, sleep(limitMs, undefined)]);
+    if (text === undefined) this.leave();
+    else this.answers.push(Number(text));
+    return text === undefined ? undefined : Number(text);
+  }
+
+  leave(): void {
+    this.#socket?.destroy();
+    this.#socket = undefined;
+  }
+}
+
+restartable(
+  "every byte that a client got is in the state after a kill -9 at any moment, whoever is killed",
+  () =>
+    withRig("hold", async (rig) => {
+      const random = seeded(20_261_129);
+      await rig.collect();
+      const [port, inner] = [await freePort(), await freePort()];
+      await run(rig, "counter", COUNTER, [inner]);
+      await run(rig, "front", FRONT, [port, inner], "--hold-output", "--hold-limit", "20s");
+      const client = new Client(port);
+      expect(await client.ask(LONG_MS, "#")).toBe(300); // what it asks the counter does not wait
+      for (const killed of [["front"], ["front", "counter"]]) {
+        expect(await client.ask(LONG_MS)).toBeDefined();
+        const answer = client.ask(5_000); // the kill comes somewhere in it
+        await sleep(random(400));
+        for (const name of killed) rig.cgroup(name).kill();
+        await answer;
+        client.leave();
+        const last = Math.max(...client.answers);
+        await until("they are dead", () => killed.every((name) => !rig.cgroup(name).populated));
+        const { code, err } = await rig.cli("restart", rig.app);
+        expect([code, err]).toEqual([0, expect.any(String)]);
+        // What the client knows is in the state that came back: the next number is a later one.
+        expect(await client.ask(LONG_MS), `${client.answers}`).toBeGreaterThan(last);
+      }
+      expect(new Set(client.answers).size).toBe(client.answers.length);
+    }),
+);
+
+restartable(
+  "output that nothing covers stays and is told, also while no collector lives; the next one lets it go",
+  () =>
+    withRig("held", async (rig) => {
+      const first = await rig.collect();
+      const port = await freePort();
+      const held: Socket[] = []; // no image holds a unix connection to somebody outside
+      const outside = createServer((socket) => held.push(socket)).listen(rig.path("outside"));
+      try {
+        await run(rig, "web", COUNTER_6, [port, rig.path("outside")], "--hold-output", "--hold-limit", "1s");
+        const socket = await connected(port, "::1");
+        let got = "";
+        socket.on("data", (text: Buffer) => {
+          got += text.toString();
+        });
+        socket.write("?");
+        await until("status tells that it waits too long", async () => {
+          const { out } = await rig.cli("status", rig.app);
+          return /output of web waits: 2 bytes on 1 connection, .*longer than its limit/.test(out);
+        });
+        const { out } = await rig.cli("status", rig.app);
+        expect(out).toContain(
+          "web has sent by AF_UNIX, to a program that is not recorded: --hold-output does not",
+        );
+        first.child.kill("SIGKILL");
+        const { err } = await first.ended;
+        expect(err).toMatch(
+          /output of web of held-\d+ has waited .* and stays: 2 bytes on 1 connections; .+/,
+        );
+
+        for (const one of held) one.destroy();
+        await sleep(1_000); // several tries of TCP
+        expect(got).toBe("");
+        await rig.collect();
+        await until("the answer goes", () => got !== "");
+        expect(got).toBe("1\n");
+        socket.destroy();
+      } finally {
+        outside.close();
+        for (const one of held) one.destroy();
+      }
+    }),
+);
+
+test("what goes out otherwise is refused before anything is begun", () =>
+  withRig("unheld", async (rig) => {
+    const hold = (...flags: string[]) =>
+      rig.cli("run", rig.app, "web", "--hold-output", ...flags, "--", "true");
+    const [attached, output, limit] = await Promise.all([
+      hold(),
+      hold("--detach", "--output", rig.path("web.log")),
+      rig.cli("run", rig.app, "web", "--detach", "--hold-limit", "1s", "--", "true"),
+    ]);
+    expect([attached.code, output.code, limit.code]).toEqual([4, 4, 2]);
+    expect(attached.err).toContain("standard output");
+    expect(output.err).toContain(`--output ${rig.path("web.log")} lies in no folder of --data`);
+    expect(limit.err).toContain("--hold-limit goes with --hold-output");
+  }));
