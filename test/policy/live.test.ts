@@ -125,7 +125,7 @@ test("crashes: their events' actions are dropped; the fourth in a minute, and th
     expect(await rig.status()).toMatchObject({ state: "active", faults: 0 });
   }));
 
-test("too eager: refused and counted, a minute of it ends it with reason budget; without a fallback nothing takes over", () =>
+test("too eager: refused and counted, more than a minute of it ends it with reason budget; without a fallback nothing takes over", () =>
   withLiveRig(["a"], async (rig) => {
     rig.frozenMs = 3000;
     await rig.plug(built(`<on event="beat"><checkpoint/></on>`), { fallback: null });
