@@ -401,7 +401,10 @@ export class AppPolicy {
       await this.#raise("beat", {});
       this.#beatFallback();
       if (this.#guard.isTooEager(this.#parts.now()))
-        void this.#end("budget", "it asked for more checkpoints than it may in more than 60 seconds of the last 120");
+        void this.#end(
+          "budget",
+          "it asked for more checkpoints than it may in more than 60 seconds of the last 120",
+        );
       this.#remember();
       void this.#lines();
     } finally {
