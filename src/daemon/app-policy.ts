@@ -184,6 +184,7 @@ export class AppPolicy {
       faults: this.#faults,
       stalls: this.#stalls,
       restarts: this.#actor.restarts,
+      ...this.#actor.cost,
       actions: Object.fromEntries(this.#counts),
     };
   }
@@ -503,10 +504,7 @@ export class AppPolicy {
   ): FactRow[] {
     const scene = { nowMs: this.#parts.now(), node: this.#node, event };
     if (each === "node") return [{ process: "", facts: this.#table.nodeRow(names, scene) }];
-    return processes.flatMap((process) => {
-      const facts = this.#table.row(process, names, scene);
-      return facts === undefined ? [] : [{ process, facts }];
-    });
+    return this.#table.rows(processes, names, scene);
   }
 
   #noticeFaults(policy: PluggedPolicy): void {
