@@ -29,7 +29,7 @@ async function setUp(name: string, ringBytes: number): Promise<Setup> {
   const rig = new RingRig(`bench-${name}`, ringBytes);
   const source = KernelSource.attach(rig.ringPath, ringBytes);
   const collector = await Collector.over({ source, openLog: openEventLog, home: join(scratch, name) });
-  await collector.register({ app: "bench", process: "p0", cgroupId: PROCESS });
+  await collector.registrations.register({ app: "bench", process: "p0", cgroupId: PROCESS });
   const end = async () => {
     await collector.close();
     rig.remove();
@@ -80,7 +80,7 @@ async function backlog(count: number): Promise<number> {
     return Collector.over({ source, openLog: openEventLog, home });
   };
   const first = await open();
-  await first.register({ app: "bench", process: "p0", cgroupId: PROCESS });
+  await first.registrations.register({ app: "bench", process: "p0", cgroupId: PROCESS });
   await first.close();
   const { emitted } = await rig.produce(count, PROCESS, CONNECTIONS);
   const second = await open();
@@ -119,9 +119,13 @@ async function comeAndGo(apps: number, each: number): Promise<void> {
   for (let first = 0; first < apps; first += AT_ONCE) {
     const numbers = Array.from({ length: Math.min(AT_ONCE, apps - first) }, (_, at) => first + at);
     for (const number of numbers)
-      await collector.register({ app: `app-${number}`, process: "p0", cgroupId: 1000 + number });
+      await collector.registrations.register({
+        app: `app-${number}`,
+        process: "p0",
+        cgroupId: 1000 + number,
+      });
     for (const number of numbers) await rig.produce(each, 1000 + number, CONNECTIONS);
-    for (const number of numbers) await collector.unregister(`app-${number}`, "p0");
+    for (const number of numbers) await collector.registrations.unregister(`app-${number}`, "p0");
   }
   await collector.drain();
   const logged = events(collector);

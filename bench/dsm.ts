@@ -104,7 +104,11 @@ async function kernelRing(run: Run): Promise<Measured> {
   const home = mkdtempSync(join(folder, "kernel-"));
   const collector = await Collector.over({ source, openLog: openEventLog, home });
   try {
-    await collector.register({ app: `kernel-${run.processes}-${run.number}`, process: "sor", cgroupId });
+    await collector.registrations.register({
+      app: `kernel-${run.processes}-${run.number}`,
+      process: "sor",
+      cgroupId,
+    });
     const procs = `${cgroups.path("sor")}/cgroup.procs`;
     const measured = await measure(run, [], procs);
     await collector.drain();

@@ -57,8 +57,8 @@ try {
     const before = sets(cgroups.path("client"));
     const options = { pinDir: PIN_DIR, ringBytes: 16 << 20, cgroupLevel: 2 };
     const collector = await Collector.start({ ...options, home, runs: () => true });
-    await collector.register({ app: "redis", process: "server", cgroupId: ids[0]! });
-    await collector.register({ app: "redis", process: "client", cgroupId: ids[1]! });
+    await collector.registrations.register({ app: "redis", process: "server", cgroupId: ids[0]! });
+    await collector.registrations.register({ app: "redis", process: "client", cgroupId: ids[1]! });
     const recorded = sets(cgroups.path("client"));
     await collector.close();
     KernelSource.unpin(PIN_DIR);

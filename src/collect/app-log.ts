@@ -348,8 +348,7 @@ export class AppLog {
    * the error is thrown as RL_LOG_WRITE.
    */
   async commit(ring: RingFacts, position: number): Promise<number> {
-    const log = this.#log;
-    if (log === undefined) throw this.broken ?? this.#error(undefined);
+    const log = this.#opened();
     const [began, { pending }] = [performance.now(), this];
     try {
       const batches = await this.#append(log);
@@ -372,6 +371,11 @@ export class AppLog {
       await this.#fail(error);
       throw this.broken;
     }
+  }
+
+  #opened(): AppendLog {
+    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    return this.#log;
   }
 
   #count({ events, bytesByKind }: Pending, commitMs: number): void {
@@ -463,10 +467,10 @@ export class AppLog {
   }
 
   async *readBlocks(since = 0): AsyncGenerator<Uint8Array> {
-    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    const log = this.#opened();
     this.#readers += 1;
     try {
-      yield* this.#log.readBlocks(since);
+      yield* log.readBlocks(since);
     } finally {
       this.#readers -= 1;
       this.usedAtMs = performance.now();
@@ -485,32 +489,29 @@ export class AppLog {
     );
   }
 
-  /** What is committed; undefined where the log can only be read from its start. */
-  committed(): CommittedLog | undefined {
-    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    return this.#log.committed?.();
+  /** What is committed. Throws RL_LOG_WRITE while it is broken. */
+  committed(): CommittedLog {
+    return this.#opened().committed();
   }
 
   /** A committed block. Throws `TypeError` beyond what is kept. */
   async block(chain: number): Promise<Uint8Array> {
-    const block = await this.#log?.block?.(chain);
-    if (block === undefined) throw this.broken ?? this.#error(undefined);
-    return block;
+    return this.#opened().block(chain);
   }
 
   /** `EventLog.completeCut`. */
   async completeCut(process: string, cut: Cut): Promise<Cut> {
-    return (await this.#log?.completeCut?.(process, cut, this.#running())) ?? cut;
+    return (await this.#log?.completeCut(process, cut, this.#running())) ?? cut;
   }
 
   /** The process that has sent on a channel, as far back as the next cuts reach. */
   async senderOf(channel: string): Promise<string | undefined> {
-    return this.#log?.senderOf?.(channel, this.#running());
+    return this.#log?.senderOf(channel, this.#running());
   }
 
   /** The process whose end sends on a channel and receives on its reverse. */
   async ownerOf(channel: string, reverse: string): Promise<string | undefined> {
-    return this.#log?.ownerOf?.(channel, reverse, this.#running());
+    return this.#log?.ownerOf(channel, reverse, this.#running());
   }
 
   #running(): string[] {
@@ -519,37 +520,34 @@ export class AppLog {
 
   /** Seals what is committed. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */
   async rotate(): Promise<void> {
-    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    await this.#log.rotate?.();
+    await this.#opened().rotate();
   }
 
   /** See `EventLog.planPrune`: reads the whole log. */
   async planPrune(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan> {
-    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
+    const log = this.#opened();
     this.#readers += 1;
-    const plan = await this.#log.planPrune?.(oldest, keep).finally(() => {
+    return log.planPrune(oldest, keep).finally(() => {
       this.#readers -= 1;
       this.usedAtMs = performance.now();
     });
-    return plan ?? { base: undefined, reason: "this log keeps no segments" };
   }
 
   /** True if the log is larger or older than is to be kept; false while it is broken. */
   async isBeyond(keep: Keep): Promise<boolean> {
-    return ((await this.#log?.keptFrom?.(keep)) ?? 0) > 0;
+    return ((await this.#log?.keptFrom(keep)) ?? 0) > 0;
   }
 
   /** True if the open segment is so old that sealing it is due, so that it can go in time. */
   async isSealDue({ hours }: Keep): Promise<boolean> {
     if (hours === undefined) return false;
-    const sinceMs = (await this.#log?.openSinceMs?.()) ?? Date.now();
+    const sinceMs = (await this.#log?.openSinceMs()) ?? Date.now();
     return Date.now() - sinceMs > sealAfterMs(hours);
   }
 
   /** Between two commits. Throws RL_LOG_WRITE; the next commit then finds the log broken and opens it anew. */
-  async prune(base: LogBase): Promise<Removal | undefined> {
-    if (this.#log === undefined) throw this.broken ?? this.#error(undefined);
-    return this.#log.prune?.(base);
+  async prune(base: LogBase): Promise<Removal> {
+    return this.#opened().prune(base);
   }
 
   async close(): Promise<void> {

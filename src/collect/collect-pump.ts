@@ -65,7 +65,7 @@ export class CollectPump {
   get wakesWhenDue(): boolean {
     if (this.#pending > 0 || this.source.fillBytes() > 0) return false;
     for (const app of this.apps.values()) if (app.broken !== undefined) return false;
-    return this.source.wakesForFirst === true || this.#byCgroup.size === 0;
+    return this.source.wakesForFirst || this.#byCgroup.size === 0;
   }
 
   byCgroup(cgroupId: number): ProcessBuffer | undefined {
@@ -215,7 +215,7 @@ export class CollectPump {
   takeVerdicts(): void {
     this.#verdictsAtMs = performance.now();
     this.#readSince = false;
-    for (const verdict of this.source.verdicts?.() ?? []) {
+    for (const verdict of this.source.verdicts()) {
       const process = this.#byCgroup.get(verdict.cgroupId);
       if (process?.state.incarnation !== verdict.incarnation || process.app.broken !== undefined) continue;
       this.#judge(process, verdict);

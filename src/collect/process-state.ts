@@ -168,3 +168,13 @@ export class ProcessState {
 function contradiction(message: string): RecoveryLineError {
   return new RecoveryLineError("RL_CONTRADICTION", message, "Take indices from nextCheckpoint.");
 }
+
+/** Without what nobody said. */
+export function originOf(origin: { [K in keyof StoredOrigin]: StoredOrigin[K] | undefined }): StoredOrigin {
+  const { start, data, group } = origin;
+  return {
+    ...(start === undefined ? {} : { start }),
+    ...(data === undefined || data.roots.length === 0 ? {} : { data }),
+    ...(group === undefined ? {} : { group }),
+  };
+}

@@ -39,7 +39,7 @@ function begin(app: AppLog, name: string): void {
       "Give one of the two another name: no order is known between what both record.",
     );
   // The log may have been written by others, whose state says nothing of lines.
-  const known = process.state.lines > 0 || app.committed()?.heads.has(name) === true;
+  const known = process.state.lines > 0 || app.committed().heads.has(name) === true;
   if (known) process.control({ type: "rollback", process: name, checkpoint: 0 });
   process.state.incarnation += 1;
   process.state.changed = true;

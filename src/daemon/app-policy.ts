@@ -12,6 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import type { ProcessInfo } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
+import type { PolicyStates } from "../collect/policy-states.ts";
 import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_POLICY_STALLS, POLICY_LINE_MS } from "../model/limits.ts";
@@ -41,6 +42,11 @@ import {
   recordOf,
 } from "./policy-record.ts";
 
+/** What policies need of the collector. */
+export type PolicyCollector = Pick<Collector, "processes"> & {
+  readonly policies: Pick<PolicyStates, keyof PolicyStates>;
+};
+
 /** What a swap has done; for tests that end the collector there. */
 export type SwapStep = "checked" | "started" | "shadowed" | "committing" | "committed" | "switched" | "ended";
 
@@ -49,7 +55,7 @@ export interface AppPolicyParts {
   /** Log directory, and the application's folder in it. */
   readonly home: string;
   readonly folder: string;
-  readonly collector: Pick<Collector, "policyOf" | "keepPolicy" | "remember" | "counts" | "processes">;
+  readonly collector: PolicyCollector;
   readonly processes: PolicyProcesses;
   readonly commands: Pick<PolicyCommands, "run">;
   readonly lines: Pick<LineWatch, "due" | "forget">;
@@ -146,7 +152,7 @@ export class AppPolicy {
 
   /** As the application's log has it. Throws RL_UNKNOWN_APP, RL_NOT_SUPPORTED, and what opening a log throws. */
   static async open(parts: AppPolicyParts): Promise<AppPolicy> {
-    const { record, memory } = await parts.collector.policyOf(parts.app);
+    const { record, memory } = await parts.collector.policies.of(parts.app);
     const known = decodeRecord(record) ?? { format: 1, epoch: 0 };
     const made = new AppPolicy(
       parts,
@@ -244,7 +250,7 @@ export class AppPolicy {
   /** What is remembered goes to the log with the last commit. */
   async close(): Promise<void> {
     await this.#changes.run(() => undefined);
-    if (this.#record.plugged !== undefined) this.#parts.collector.remember(this.app, this.#memory());
+    if (this.#record.plugged !== undefined) this.#parts.collector.policies.remember(this.app, this.#memory());
     await this.#active?.policy.end("unplugged", "the collector ends");
     await this.#shadow?.loaded.policy.end("unplugged", "the collector ends");
   }
@@ -293,7 +299,7 @@ export class AppPolicy {
     if (next !== undefined) this.#inherit(next.policy);
     this.#step("committing");
     try {
-      await this.#parts.collector.keepPolicy(this.app, record, this.#memory(next));
+      await this.#parts.collector.policies.keep(this.app, record, this.#memory(next));
     } catch (error) {
       this.#unsure = true;
       throw error;
@@ -366,7 +372,7 @@ export class AppPolicy {
     const all = this.#parts.collector.processes().filter(({ app }) => app === this.app);
     const { failed, checkpointed } = this.#table.look(
       all,
-      this.#parts.collector.counts(this.app),
+      this.#parts.collector.policies.counts(this.app),
       this.#parts.now(),
     );
     for (const name of failed) this.#dead.add(name);
@@ -601,7 +607,7 @@ export class AppPolicy {
     const nowMs = this.#parts.now();
     if (nowMs - this.#rememberMs < REMEMBER_MS) return;
     this.#rememberMs = nowMs;
-    this.#parts.collector.remember(this.app, this.#memory());
+    this.#parts.collector.policies.remember(this.app, this.#memory());
   }
 
   #memory(of: Loaded | undefined = this.#active): PolicyMemory {
@@ -616,7 +622,7 @@ export class AppPolicy {
   /** A commit failed, and nobody knows whether it came through: what is so is written once more. */
   async #writeAgain(): Promise<void> {
     await this.#changes.run(async () => {
-      await this.#parts.collector.keepPolicy(this.app, this.#record, this.#memory()).then(
+      await this.#parts.collector.policies.keep(this.app, this.#record, this.#memory()).then(
         () => {
           this.#unsure = false;
         },

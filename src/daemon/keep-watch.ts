@@ -65,7 +65,7 @@ export class KeepWatch {
   }
 
   async #lookAtAll(): Promise<void> {
-    const beyond = await this.#collector.beyond(this.#retention.keep);
+    const beyond = await this.#collector.logs.beyond(this.#retention.keep);
     for (const app of [...this.#unmet.keys()]) if (!beyond.includes(app)) this.#unmet.delete(app);
     for (const app of beyond) {
       if (this.#closed) return;
@@ -77,7 +77,7 @@ export class KeepWatch {
     const { bytes, reason } = await this.#run(app);
     if (this.#closed) return;
     this.prunedBytes += bytes;
-    if (!(await this.#collector.beyond(this.#retention.keep)).includes(app)) {
+    if (!(await this.#collector.logs.beyond(this.#retention.keep)).includes(app)) {
       this.#unmet.delete(app);
       return;
     }

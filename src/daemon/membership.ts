@@ -91,7 +91,7 @@ export class Membership {
       const known = await this.#find(app, process);
       if (known?.live && known.cgroupId !== registration.cgroupId && this.#isPopulated(known))
         throw new RecoveryLineError("RL_LOCKED", `${app} has a running process ${process} already`);
-      if (known !== undefined && mode === "first")
+      if (known !== undefined && mode === "first" && (await this.#hasHistory(known)))
         throw new RecoveryLineError(
           "RL_USAGE",
           `${app} has a process ${process} with a history already`,
@@ -100,20 +100,27 @@ export class Membership {
       const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
       if (away.length > 0) throw stillElsewhere(app, process, away);
       if (registration.data !== undefined) this.#refuseOverlaps(registration, registration.data);
-      const answer = await this.#collector.register(registration);
+      const answer = await this.#collector.registrations.register(registration);
       this.#remember(registration);
       if (known !== undefined && mode === "fresh")
-        await this.#collector.appendControl(app, { type: "rollback", process, checkpoint: 0 });
+        await this.#collector.append(app, { type: "rollback", process, checkpoint: 0 });
       return answer;
     });
+  }
+
+  /** What failed to start, or did nothing that anybody heard of, has left nothing to be undone. */
+  async #hasHistory({ app, process }: ProcessName): Promise<boolean> {
+    await this.#collector.drain(app); // it may have ended just now
+    const known = await this.#find(app, process);
+    return known !== undefined && known.lines > 0;
   }
 
   /** Trees that are part of the process's state from now on. Throws RL_REFUSED where another process has a part of one, RL_UNKNOWN_PROCESS. */
   keepData(app: string, process: string, data: ProcessData): Promise<void> {
     return this.#serial.run(async () => {
-      await this.#collector.processData(app, process); // opens the application's log
+      await this.#collector.facts.data(app, process); // opens the application's log
       this.#refuseOverlaps({ app, process }, data);
-      await this.#collector.keepData(app, process, data);
+      await this.#collector.facts.keepData(app, process, data);
     });
   }
 
@@ -138,7 +145,7 @@ export class Membership {
   /** The process as it stands in the log; undefined where there is none. */
   async #find(app: string, process: string): Promise<ProcessInfo | undefined> {
     try {
-      await this.#collector.uncaptured(app, process); // opens the application's log
+      await this.#collector.facts.uncaptured(app, process); // opens the application's log
     } catch (error) {
       if (hasCode(error, "RL_UNKNOWN_APP") || hasCode(error, "RL_UNKNOWN_PROCESS")) return undefined;
       throw error;
@@ -157,7 +164,7 @@ export class Membership {
         if (!process.live) continue;
         if (this.#isPopulated(process)) populated.push(process);
         else if ((await this.#takeEnd(process)) || last) {
-          await this.#collector.unregister(process.app, process.process);
+          await this.#collector.registrations.unregister(process.app, process.process);
           this.#mayGo(process);
         }
       }
@@ -169,7 +176,7 @@ export class Membership {
   async #lookForLeavers(populated: readonly ProcessInfo[]): Promise<void> {
     if (this.#isPopulated !== inOwnCgroup) return;
     for (const { process, left } of this.#tasks.leavers(populated))
-      await this.#collector.left(process.app, process.process, left);
+      await this.#collector.facts.left(process.app, process.process, left);
   }
 
   /** How a process ended whose cgroup is empty, and who of it goes on elsewhere. False: the word of that is awaited still. */
@@ -177,7 +184,7 @@ export class Membership {
     if (this.#isPopulated !== inOwnCgroup) return true;
     const { app, process, task } = info;
     const left = this.#tasks.look(info);
-    if (left.length > 0) await this.#collector.left(app, process, left);
+    if (left.length > 0) await this.#collector.facts.left(app, process, left);
     const end = task === undefined ? undefined : endOf(task);
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
       const key = `${app}/${process}/${info.incarnation}`;
@@ -186,7 +193,7 @@ export class Membership {
       if (performance.now() - sinceMs < END_WORD_MS) return false;
       this.#awaited.delete(key);
     }
-    if (end !== undefined) await this.#collector.commandEnded(app, process, end);
+    if (end !== undefined) await this.#collector.facts.commandEnded(app, process, end);
     if (task !== undefined) forgetEnd(task);
     this.#tasks.forget(info);
     return true;

@@ -3,7 +3,6 @@
 import { readdirSync, readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Collector } from "../collect/collect.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { POLICY_BEAT_MS } from "../model/limits.ts";
 import type { PlugAnswer, PolicyStatus } from "../model/plugged-policy.ts";
@@ -12,7 +11,7 @@ import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import type { Component, Instruction } from "../policy/component.ts";
 import { PolicyProcesses } from "../policy/host.ts";
 import { PolicyFault } from "../policy/host-process.ts";
-import { AppPolicy, type PlugRequest, type SwapStep } from "./app-policy.ts";
+import { AppPolicy, type PlugRequest, type PolicyCollector, type SwapStep } from "./app-policy.ts";
 import { LineWatch } from "./line-watch.ts";
 import { PolicyCommands } from "./policy-commands.ts";
 import type { NodeFacts } from "./policy-facts.ts";
@@ -20,7 +19,7 @@ import { hasPolicyLog } from "./policy-log.ts";
 
 export interface PoliciesOptions {
   readonly home: string;
-  readonly collector: Pick<Collector, "policyOf" | "keepPolicy" | "remember" | "counts" | "processes">;
+  readonly collector: PolicyCollector;
   readonly payloads: Pick<PayloadLoggers, "enable" | "disable">;
   /** What starts the command line. */
   readonly program: readonly [string, ...string[]];

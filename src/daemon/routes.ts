@@ -58,7 +58,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     "POST /v1/start-recipe",
     async ({ collector }, body) => {
       const { app, process } = processOf(body);
-      const start = await collector.startRecipe(app, process);
+      const start = await collector.facts.startRecipe(app, process);
       return start === undefined ? {} : { start };
     },
   ],
@@ -97,7 +97,8 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["POST /v1/rotate", ({ collector }, body) => rotate(collector, stringField(body, "app"))],
   [
     "POST /v1/prune",
-    ({ collector }, body) => collector.prune(stringField(body, "app"), oldestField(body), keepField(body)),
+    ({ collector }, body) =>
+      collector.logs.prune(stringField(body, "app"), oldestField(body), keepField(body)),
   ],
 ]);
 
@@ -127,7 +128,7 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
   const { app, process } = processOf(body);
   const { data } = body;
   if (data !== undefined) await membership.keepData(app, process, processData(data));
-  const kept = await collector.processData(app, process);
+  const kept = await collector.facts.data(app, process);
   return kept === undefined ? {} : { data: kept };
 }
 
@@ -143,7 +144,7 @@ async function register({ membership, payloads }: Service, body: Body): Promise<
 }
 
 async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {
-  await collector.unregister(app, process);
+  await collector.registrations.unregister(app, process);
   return {};
 }
 
@@ -152,7 +153,7 @@ async function ended({ collector }: Service, body: Body): Promise<object> {
   const { status } = body;
   if (!Number.isSafeInteger(status))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "status" is no integer');
-  await collector.ended(app, process, status as number);
+  await collector.facts.ended(app, process, status as number);
   return {};
 }
 
@@ -175,7 +176,7 @@ function append(collector: Collector, body: Body): Promise<{ position: number }>
       "RL_USAGE",
       `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
     );
-  return collector.appendControl(stringField(body, "app"), event);
+  return collector.append(stringField(body, "app"), event);
 }
 
 async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {
@@ -210,6 +211,6 @@ function keepField({ keep }: Body): Keep | undefined {
 }
 
 async function rotate(collector: Collector, app: string): Promise<object> {
-  await collector.rotate(app);
+  await collector.logs.rotate(app);
   return {};
 }

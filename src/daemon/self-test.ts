@@ -81,11 +81,12 @@ async function converse(
   const collector = await Collector.start(options);
   try {
     for (const [index, process] of ["server", "client"].entries())
-      await collector.register({ app: APP, process, cgroupId: cgroups[index]!.id! });
+      await collector.registrations.register({ app: APP, process, cgroupId: cgroups[index]!.id! });
     await talk(cgroups[0]!, cgroups[1]!, stop);
     await collector.drain();
     const events: Event[] = [];
-    for await (const block of collector.readBlocks(APP)) events.push(...decodeBlock(block).columns.events());
+    for await (const block of collector.logs.readBlocks(APP))
+      events.push(...decodeBlock(block).columns.events());
     return events;
   } finally {
     await collector.close();

@@ -98,14 +98,12 @@ export class CollectorServer {
 
   async #committed(app: string): Promise<WireCommitted> {
     await this.#service.unseen.beforeAnswer(app);
-    const log = await this.#service.collector.committed(app);
-    if (log === undefined)
-      throw new RecoveryLineError("RL_NOT_SUPPORTED", `the log of ${app} can only be read from its start`);
+    const log = await this.#service.collector.logs.committed(app);
     return { ...log, heads: [...log.heads], firstCarried: [...log.firstCarried] };
   }
 
   async #block(app: string, chain: number, response: ServerResponse): Promise<void> {
-    const bytes = await this.#service.collector.block(app, chain).catch((error: unknown) => {
+    const bytes = await this.#service.collector.logs.block(app, chain).catch((error: unknown) => {
       if (!(error instanceof TypeError)) throw error;
       throw new RecoveryLineError("RL_USAGE", `the log of ${app} holds no block ${chain}`);
     });
@@ -126,7 +124,7 @@ export class CollectorServer {
     this.#streams += 1;
     try {
       await this.#service.unseen.beforeAnswer(app);
-      await sendBlocks(response, this.#service.collector.readBlocks(app, since));
+      await sendBlocks(response, this.#service.collector.logs.readBlocks(app, since));
     } finally {
       this.#streams -= 1;
     }

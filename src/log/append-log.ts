@@ -18,20 +18,20 @@ export interface AppendLog {
   commit(): Promise<void>;
   /** Committed blocks behind chain number `since` (default 0: all), in chain order: a consistent prefix. */
   readBlocks(since?: number): AsyncIterable<Uint8Array>;
-  /** What is committed, and a committed block by its number; absent where a log can only be read from its start. */
-  committed?(): CommittedLog;
-  block?(chain: number): Promise<Uint8Array>;
-  /** `EventLog.completeCut`, `EventLog.senderOf`, `EventLog.ownerOf`; absent where a log keeps no account of its channels. */
-  completeCut?(process: string, cut: Cut, running: Iterable<string>): Promise<Cut>;
-  senderOf?(channel: string, running: Iterable<string>): Promise<string | undefined>;
-  ownerOf?(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined>;
-  /** Seals what is committed, so that it may be copied; absent where a log has no segments. */
-  rotate?(): Promise<void>;
-  /** What retention may remove, and removing it (`EventLog`); absent where a log has no segments. */
-  planPrune?(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan>;
-  keptFrom?(keep: Keep): Promise<number>;
-  openSinceMs?(): Promise<number>;
-  prune?(base: LogBase): Promise<Removal>;
+  /** What is committed, and a committed block by its number. */
+  committed(): CommittedLog;
+  block(chain: number): Promise<Uint8Array>;
+  /** `EventLog.completeCut`, `EventLog.senderOf`, `EventLog.ownerOf`. */
+  completeCut(process: string, cut: Cut, running: Iterable<string>): Promise<Cut>;
+  senderOf(channel: string, running: Iterable<string>): Promise<string | undefined>;
+  ownerOf(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined>;
+  /** Seals what is committed, so that it may be copied. */
+  rotate(): Promise<void>;
+  /** What retention may remove, and removing it (`EventLog`). */
+  planPrune(oldest: ReadonlyMap<string, number>, keep?: Keep): Promise<PrunePlan>;
+  keptFrom(keep: Keep): Promise<number>;
+  openSinceMs(): Promise<number>;
+  prune(base: LogBase): Promise<Removal>;
   close(): Promise<void>;
 }
 

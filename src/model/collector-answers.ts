@@ -164,6 +164,6 @@ export interface CutAnswer {
   readonly details: readonly CutDetail[];
   /** False: it holds a connection without a name; the cut must not be used. */
   readonly complete: boolean;
-  /** Reasons of communication that no cut covers; not empty: the checkpoint must carry no cut (`appendControl` sees to it). */
+  /** Reasons of communication that no cut covers; not empty: the checkpoint must carry no cut (`Collector.append` sees to it). */
   readonly uncaptured: readonly string[];
 }

@@ -112,8 +112,8 @@ export interface EventSource {
   producerPosition(): number;
   /** Bytes held by the ring, read or not. */
   fillBytes(): number;
-  /** True: the reader is woken for the first record after all was let go, too; absent: only above half full. */
-  readonly wakesForFirst?: boolean;
+  /** True: the reader is woken for the first record after all was let go, too; false: only above half full. */
+  readonly wakesForFirst: boolean;
   /** Calls back when the kernel woke the reader. Once. */
   onWake(callback: () => void): void;
   /** Nanoseconds of the records' clock. */
@@ -121,18 +121,18 @@ export interface EventSource {
   /** Everything in the cgroup is recorded, or no longer; `incarnation` stands in its records, a new one begins with fresh verdicts. */
   select(cgroupId: number, on: boolean, incarnation: number): void;
   counters(): CaptureCounters;
-  /** What the recorded processes did by userfaultfd; undefined or absent: nobody asked to look. */
-  userfaultCounts?(): UserfaultCounts | undefined;
+  /** What the recorded processes did by userfaultfd; undefined: nobody asked to look. */
+  userfaultCounts(): UserfaultCounts | undefined;
   /** Connections of a process. What no record tells yet of it goes into the ring first. */
   cut(cgroupId: number): SourceCut;
   /**
    * Puts into the ring whatever the processes did and no record tells yet, closed ends included. True: there was not room for all of it:
-   * read the ring, and ask again. Absent where positions are kept by nobody.
+   * read the ring, and ask again.
    */
-  flush?(cgroupIds: readonly number[]): boolean;
-  /** Of all selected processes that have any; absent where nothing is captured. */
-  verdicts?(): readonly Verdict[];
-  /** Announces TCP connections that a restore is about to make; absent where nothing is captured. */
-  expectRestore?(entries: readonly CutEntry[]): void;
+  flush(cgroupIds: readonly number[]): boolean;
+  /** Of all selected processes that have any. */
+  verdicts(): readonly Verdict[];
+  /** Announces TCP connections that a restore is about to make. */
+  expectRestore(entries: readonly CutEntry[]): void;
   close(): void;
 }

@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
@@ -131,6 +132,10 @@ live(
         code: 2,
         err: expect.stringContaining("--fresh"),
       });
+      writeFileSync(rig.path("script"), "#!/no/such/interpreter\n", { mode: 0o755 });
+      await rig.run("late", rig.path("script"));
+      await until("it never began", () => !rig.cgroup("late").populated);
+      expect(await rig.cli("run", rig.app, "late", "--", "true")).toMatchObject({ code: 0 }); // what never began has no history
       expect(await rig.cli("run", rig.app, "client", "--fresh", "--", "true")).toMatchObject({ code: 0 });
       const types = (await rig.events())
         .filter(({ process }) => process === "client")

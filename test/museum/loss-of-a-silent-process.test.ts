@@ -21,8 +21,8 @@ test("a silent process's verdict is in the log soon", async () => {
     openLog: disk.opener(() => true),
     commitIntervalMs: 20,
   });
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "b", process: "q", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "b", process: "q", cgroupId: 2 });
   const folder = join(home, "a");
   mkdirSync(folder, { recursive: true });
   ring.put({ process: 2, kind: RingKind.SEND, local: 1, remote: 2, begin: 0, length: 1 });

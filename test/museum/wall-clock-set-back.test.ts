@@ -32,7 +32,7 @@ test.each([-HOUR_MS, HOUR_MS])(
       openLog: disk.opener(() => true),
       commitIntervalMs: 20,
     });
-    await collector.register({ app: "a", process: "p", cgroupId: 1 });
+    await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
     const folder = join(home, "a");
     mkdirSync(folder, { recursive: true });
     const put = (begin: number) =>

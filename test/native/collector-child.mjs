@@ -9,8 +9,10 @@ const { registrations, ...options } = JSON.parse(json);
 
 const collector = await Collector.start({ ...options, onFatal: (error) => console.error("fatal", error) });
 for (const registration of registrations) {
-  const known = await collector.uncaptured(registration.app, registration.process).catch(() => undefined);
-  if (known === undefined) await collector.register(registration);
+  const known = await collector.facts
+    .uncaptured(registration.app, registration.process)
+    .catch(() => undefined);
+  if (known === undefined) await collector.registrations.register(registration);
 }
 let stop = false;
 process.on("SIGTERM", () => {
@@ -19,7 +21,7 @@ process.on("SIGTERM", () => {
 console.log("ready");
 const { app, process: name } = registrations[0];
 while (!stop) {
-  const { position } = await collector.appendControl(app, { type: "stable", process: name });
+  const { position } = await collector.append(app, { type: "stable", process: name });
   console.log(`ack ${position}`);
   await new Promise((resolve) => setTimeout(resolve, 10));
 }

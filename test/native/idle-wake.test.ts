@@ -33,7 +33,7 @@ test.skipIf(lacking !== undefined)(
     const disk = new FakeDisk();
     const source = KernelSource.open({ pinDir, ringBytes: 1 << 16, cgroupLevel: cgroups.level });
     const collector = await Collector.over({ source, home, openLog: disk.opener(() => true) });
-    await collector.register({ app: "app", process: "p", cgroupId });
+    await collector.registrations.register({ app: "app", process: "p", cgroupId });
     const child = cgroups.spawn("p", process.execPath, ["-e", SCRIPT]);
     const recorded = () => disk.events(join(home, "app")).filter(({ type }) => type === "send").length;
     try {

@@ -76,7 +76,8 @@ test(`redis-server under redis-benchmark: ${REQUESTS} requests, nothing lost, ev
   try {
     const source = KernelSource.open({ pinDir, ringBytes: 16 << 20, cgroupLevel: cgroups.level });
     const collector = await Collector.over({ source, home, openLog: openEventLog });
-    for (const [name, cgroupId] of ids) await collector.register({ app: "shop", process: name, cgroupId });
+    for (const [name, cgroupId] of ids)
+      await collector.registrations.register({ app: "shop", process: name, cgroupId });
     const options = ["--port", String(PORT), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     const server = cgroups.spawn("redis", "redis-server", [...options, "--dir", home]);
     server.stdout?.resume();

@@ -44,7 +44,7 @@ async function start(ringBytes: number): Promise<void> {
   const source = KernelSource.open({ pinDir, ringBytes, cgroupLevel: cgroups.level });
   collector = await Collector.over({ source, home, openLog: disk.opener(() => true) });
   for (const [name, cgroupId] of Object.entries(ids))
-    await collector.register({ app: "load", process: name, cgroupId });
+    await collector.registrations.register({ app: "load", process: name, cgroupId });
 }
 
 /** A server, and a client that talks to it for a while; the client ends, the server stays. */
@@ -120,8 +120,8 @@ live(
     ends.push(once(inside("client", `s.send('x',${Number(port)},'127.0.0.1',()=>process.exit())`), "close"));
     await Promise.all(ends);
     await collector.drain();
-    expect(await collector.uncaptured("load", "server")).toContain("udp");
-    expect(await collector.uncaptured("load", "client")).toContain("udp");
+    expect(await collector.facts.uncaptured("load", "server")).toContain("udp");
+    expect(await collector.facts.uncaptured("load", "client")).toContain("udp");
     const cut = await collector.cut(ids["client"]!);
     expect(cut.uncaptured).toContain("udp");
     const checkpoint = {
@@ -131,7 +131,7 @@ live(
       usable: true,
       cut: cut.cut,
     } as const;
-    await collector.appendControl("load", checkpoint);
+    await collector.append("load", checkpoint);
     const types = events()
       .filter(({ process }) => process === "client")
       .map((event) => [event.type, "cut" in event]);

@@ -105,15 +105,17 @@ export class LiveRig {
     return new Policies({
       home: this.home,
       collector: {
-        policyOf: async () => structuredClone(this.stored),
-        keepPolicy: async (_, record, memory) => {
-          if (this.refusesWrites !== undefined) throw this.refusesWrites;
-          this.stored = structuredClone({ record, memory });
+        policies: {
+          of: async () => structuredClone(this.stored),
+          keep: async (_, record, memory) => {
+            if (this.refusesWrites !== undefined) throw this.refusesWrites;
+            this.stored = structuredClone({ record, memory });
+          },
+          remember: (_, memory) => {
+            this.stored = structuredClone({ ...this.stored, memory });
+          },
+          counts: () => this.#counts(),
         },
-        remember: (_, memory) => {
-          this.stored = structuredClone({ ...this.stored, memory });
-        },
-        counts: () => this.#counts(),
         processes: () => this.#infos(),
       },
       payloads: {

@@ -17,15 +17,17 @@ let armed = false;
 const policies = new Policies({
   home,
   collector: {
-    policyOf: async () => ({ record: log.policy, memory: log.policyMemory }),
-    keepPolicy: async (_, record, memory) => {
-      log.policy = record;
-      log.policyMemory = memory;
-      position += 1;
-      await log.commit({ ringId: "ring", bootId: "boot", session: 1 }, position);
+    policies: {
+      of: async () => ({ record: log.policy, memory: log.policyMemory }),
+      keep: async (_, record, memory) => {
+        log.policy = record;
+        log.policyMemory = memory;
+        position += 1;
+        await log.commit({ ringId: "ring", bootId: "boot", session: 1 }, position);
+      },
+      remember: () => undefined,
+      counts: () => [],
     },
-    remember: () => undefined,
-    counts: () => [],
     processes: () => [],
   },
   payloads: { enable: async () => undefined, disable: async () => undefined },

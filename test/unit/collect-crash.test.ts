@@ -66,7 +66,11 @@ async function run(home: string, steps: readonly Step[]) {
   const cgroup = (app: number, process: number) => 1 + app * 2 + process;
   for (const app of [0, 1]) {
     for (const process of [0, 1])
-      await collector.register({ app: APPS[app]!, process: `p${process}`, cgroupId: cgroup(app, process) });
+      await collector.registrations.register({
+        app: APPS[app]!,
+        process: `p${process}`,
+        cgroupId: cgroup(app, process),
+      });
   }
   for (const one of steps) {
     if (one.do === "put") {

@@ -3,7 +3,9 @@
 import type { EventColumns } from "../../src/format/event-columns.ts";
 import { RingKind, SLOT_BYTES } from "../../src/format/ring-layout.ts";
 import type { AppendLog, OpenLog } from "../../src/log/append-log.ts";
-import type { Event } from "../../src/model/event.ts";
+import type { CommittedLog } from "../../src/log/event-log.ts";
+import type { PrunePlan } from "../../src/log/plan-prune.ts";
+import type { Cut, Event } from "../../src/model/event.ts";
 import type { CutEntry, DrainResult, EventSource, SourceCut, Verdict } from "../../src/model/event-source.ts";
 import { encodeSlots, type Slot } from "./ring-slots.ts";
 
@@ -73,6 +75,7 @@ export class FakeSource implements EventSource {
   readonly ringId: string;
   readonly bootId: string;
   readonly ringBytes: number;
+  readonly wakesForFirst = false;
   readonly #ring: FakeRing;
   #read: number;
   #dead = false;
@@ -151,6 +154,12 @@ export class FakeSource implements EventSource {
 
   verdicts(): readonly Verdict[] {
     return this.#alive().verdicts;
+  }
+
+  userfaultCounts(): undefined {}
+
+  expectRestore(): never {
+    throw new Error("nothing is restored over a ring in memory");
   }
 
   cut(cgroupId: number): SourceCut {
@@ -250,6 +259,38 @@ class FakeLog implements AppendLog {
 
   async *readBlocks(): AsyncGenerator<Uint8Array> {
     yield new Uint8Array();
+  }
+
+  // It has no blocks, segments or accounts of channels.
+
+  committed(): CommittedLog {
+    return { firstChain: 1, lastChain: 0, heads: new Map(), firstCarried: new Map() };
+  }
+
+  async block(chain: number): Promise<never> {
+    throw new TypeError(`no block ${chain}`);
+  }
+
+  async completeCut(_process: string, cut: Cut): Promise<Cut> {
+    return cut;
+  }
+
+  async rotate(): Promise<void> {}
+
+  async planPrune(): Promise<PrunePlan> {
+    return { base: undefined, reason: "there are no segments" };
+  }
+
+  async keptFrom(): Promise<number> {
+    return 0;
+  }
+
+  async openSinceMs(): Promise<number> {
+    return Date.now();
+  }
+
+  async prune(): Promise<never> {
+    throw new Error("there are no segments");
   }
 
   async close(): Promise<void> {

@@ -59,7 +59,7 @@ async function twoApps(collector: Collector): Promise<void> {
     ["a", 1],
     ["b", 2],
   ] as const) {
-    await collector.register({ app, process: "p", cgroupId });
+    await collector.registrations.register({ app, process: "p", cgroupId });
     mkdirSync(folder(app), { recursive: true });
   }
 }
@@ -145,7 +145,7 @@ test("a collector that dies while a log is given up: the next one declares the l
   expect(told("b").events).toBe(1000);
   expect(told("b").gaps).toBe(0);
   expect(told("a").gaps).toBe(1);
-  expect(await next.uncaptured("a", "p")).not.toEqual([]);
+  expect(await next.facts.uncaptured("a", "p")).not.toEqual([]);
 });
 
 test("a verdict on a process whose log is given up still keeps later checkpoints from carrying a cut", async () => {
@@ -158,12 +158,12 @@ test("a verdict on a process whose log is given up still keeps later checkpoints
   repair();
   await expect.poll(() => collector.stats().givenUpApps, { timeout: 30_000 }).toBe(0);
   await collector.drain();
-  expect(await collector.uncaptured("a", "p")).toEqual(["udp"]);
+  expect(await collector.facts.uncaptured("a", "p")).toEqual(["udp"]);
 });
 
 test("all logs broken: nothing is given up, and what finds no room is told once there is some", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   breakLog();
   for (let round = 0; round < 1000; round += 1) put([1]);
   await new Promise((resolve) => setTimeout(resolve, 100));

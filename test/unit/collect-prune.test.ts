@@ -18,7 +18,7 @@ test("pruned under load, also after a restart of the collector: positions go on,
   const start = () =>
     Collector.over({ source: new FakeSource(ring), home, openLog: openEventLog, commitIntervalMs: 1 });
   let collector = await start();
-  await collector.register({ app: "app", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "app", process: "p", cgroupId: 1 });
   let sent = 0;
   const channel = "tcp:00000001-00000002";
   const send = (count: number): void => {
@@ -30,7 +30,7 @@ test("pruned under load, also after a restart of the collector: positions go on,
   const checkpoint = async () => {
     const index = await collector.nextCheckpoint("app", "p");
     const cut = { sent: new Map([[channel, sent]]), received: new Map() };
-    return collector.appendControl("app", {
+    return collector.append("app", {
       type: "checkpoint",
       process: "p",
       checkpoint: index,
@@ -39,18 +39,18 @@ test("pruned under load, also after a restart of the collector: positions go on,
     });
   };
   const line = async () => {
-    const evidence = await readEvidence(collector.readBlocks("app"));
+    const evidence = await readEvidence(collector.logs.readBlocks("app"));
     // By the rule "logged" bytes whose receiver nobody knows would keep everything.
     const { oldest } = planCollection(evidence, rulesToKeep(evidence, undefined, "any"));
     return { oldest, ...computeLine(evidence, { failed: ["p"], dsm: "sequential", inTransit: "any" }) };
   };
   for (let round = 0; round < 6; round += 1) {
     send(3000);
-    await collector.rotate("app");
+    await collector.logs.rotate("app");
     await checkpoint();
   }
   const before = await line();
-  const pruning = collector.prune("app", before.oldest);
+  const pruning = collector.logs.prune("app", before.oldest);
   send(500); // meanwhile
   const { bytes } = await pruning;
   expect(bytes).toBeGreaterThan(3 * 3000);
@@ -68,7 +68,7 @@ test("pruned under load, also after a restart of the collector: positions go on,
   send(10);
   await collector.drain();
   expect((await line()).line).toMatchObject([{ process: "p", position, checkpoint: 7, action: "restore" }]);
-  expect((await collector.prune("app", (await line()).oldest)).bytes).toBeGreaterThanOrEqual(0);
+  expect((await collector.logs.prune("app", (await line()).oldest)).bytes).toBeGreaterThanOrEqual(0);
   expect(collector.processes()).toMatchObject([{ lines: sent + 7 }]);
   await collector.close();
   expect((await verifyLog(join(home, "app"))).damages).toEqual([]);

@@ -22,8 +22,8 @@ beforeEach(async () => {
   disk = new FakeDisk();
   ring = new FakeRing();
   collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1, trust: ["shared-file"] });
-  await collector.register({ app: "a", process: "q", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1, trust: ["shared-file"] });
+  await collector.registrations.register({ app: "a", process: "q", cgroupId: 2 });
 });
 afterEach(async () => {
   await collector.close();
@@ -51,7 +51,7 @@ test("both get one gap for each reason, and from then on checkpoints carry no cu
   expect([gaps("p"), gaps("q")]).toEqual([["pipe"], ["pipe"]]);
   expect(told("q")).toMatchObject({ uncaptured: ["pipe"], unseen: [{ what: "pipe:[7]", other: "p" }, {}] });
   const cut = { sent: new Map(), received: new Map() };
-  await collector.appendControl("a", { type: "checkpoint", process: "q", checkpoint: 1, usable: true, cut });
+  await collector.append("a", { type: "checkpoint", process: "q", checkpoint: 1, usable: true, cut });
   const checkpoint = disk.events(join(home, "a"), "q").at(-1);
   expect(checkpoint).toMatchObject({ type: "checkpoint" });
   expect(checkpoint).not.toHaveProperty("cut");
@@ -65,7 +65,7 @@ test("who vouches for it has no gap; the other has", async () => {
 
 test("what was found of a life that is over is not the new one's", async () => {
   await collector.unseen("a", between(PIPE, "pipe:[7]"));
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   await collector.unseen("a", between(PIPE, "pipe:[9]"));
   expect(gaps("p")).toEqual(["pipe"]);
   expect(told("p")).toMatchObject({ incarnation: 2, uncaptured: [] });

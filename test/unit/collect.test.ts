@@ -53,8 +53,8 @@ const brief = (app: string, process: string) =>
 
 test("records become events of their process, on channels that both ends name alike", async () => {
   const collector = await start();
-  await collector.register({ app: "heat", process: "p0", cgroupId: 11 });
-  await collector.register({ app: "heat", process: "p1", cgroupId: 12 });
+  await collector.registrations.register({ app: "heat", process: "p0", cgroupId: 11 });
+  await collector.registrations.register({ app: "heat", process: "p1", cgroupId: 12 });
   const [a, b] = [0xabc, 0xffffffff];
   ring.put({ process: 11, kind: SEND, local: a, remote: b, begin: 0, length: 10 });
   ring.put({ process: 12, kind: RECEIVE, local: b, remote: a, begin: 0, length: 10 });
@@ -78,8 +78,8 @@ test("records become events of their process, on channels that both ends name al
 
 test("what found no room is no gap: the kernel tells it with the next record, or when it is asked", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "a", process: "silent", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "silent", cgroupId: 2 });
   ring.busyAt = 0; // nothing is read meanwhile
   ring.capacity = 3;
   for (let begin = 0; begin < 10; begin += 1)
@@ -94,7 +94,7 @@ test("what found no room is no gap: the kernel tells it with the next record, or
 
 test("looking is a peek on the channel it looked at", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   ring.put({ process: 1, kind: PEEK, local: 1, remote: 2, begin: 3, length: 4 });
   await collector.drain();
   expect(brief("a", "p")).toEqual(["peek tcp:00000002-00000001 3-7"]);
@@ -102,8 +102,8 @@ test("looking is a peek on the channel it looked at", async () => {
 
 test("program runs that the kernel left out are statistics; unreadable records spoil whoever lives", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "b", process: "q", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "b", process: "q", cgroupId: 2 });
   ring.misses = 1;
   await collector.drain();
   expect([brief("a", "p"), brief("b", "q")]).toEqual([[], []]);
@@ -113,15 +113,15 @@ test("program runs that the kernel left out are statistics; unreadable records s
   expect(brief("a", "p")).toEqual(["gap", "send tcp:00000001-00000002 0-1"]);
   expect(brief("b", "q")).toEqual(["gap"]);
   expect(collector.stats().bad).toBe(1);
-  expect(await collector.uncaptured("b", "q")).toEqual(["unknown"]);
+  expect(await collector.facts.uncaptured("b", "q")).toEqual(["unknown"]);
 });
 
 test("records of a life that is over are dropped and counted", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   ring.put({ process: 1, kind: SEND, local: 1, remote: 2, begin: 0, length: 1 });
   ring.busyAt = ring.slots.length; // what comes now is read after the next life has begun
-  await collector.register({ app: "a", process: "p", cgroupId: 5 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 5 });
   ring.busyAt = -1;
   ring.put({ process: 5, kind: SEND, local: 3, remote: 4, begin: 0, length: 1 });
   ring.put({ process: 5, kind: SEND, local: 1, remote: 2, begin: 1, length: 1, thread: 1 });
@@ -132,33 +132,33 @@ test("records of a life that is over are dropped and counted", async () => {
 
 test("a verdict: one gap with its reason, and checkpoints carry no cut, unless the user vouches for it", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "a", process: "q", cgroupId: 2, trust: ["udp"] });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "q", cgroupId: 2, trust: ["udp"] });
   for (const process of [1, 2, 1]) ring.judge(process, RingVerdict.UDP);
   const cut = { sent: new Map([["c", 1]]), received: new Map() };
   for (const process of ["p", "q"]) {
-    await collector.appendControl("a", { type: "checkpoint", process, checkpoint: 1, usable: true, cut });
+    await collector.append("a", { type: "checkpoint", process, checkpoint: 1, usable: true, cut });
   }
   expect(brief("a", "p")).toEqual(["gap udp", "checkpoint"]);
   expect(brief("a", "q")).toEqual(["checkpoint"]);
   const cuts = disk.events(folder("a")).map((event) => event.type === "checkpoint" && "cut" in event);
   expect(cuts).toEqual([false, false, true]);
-  expect(await collector.uncaptured("a", "p")).toEqual(["udp"]);
+  expect(await collector.facts.uncaptured("a", "p")).toEqual(["udp"]);
   kill();
   const next = await start();
   await next.drain();
-  expect(await next.uncaptured("a", "p")).toEqual(["udp"]);
+  expect(await next.facts.uncaptured("a", "p")).toEqual(["udp"]);
   expect(brief("a", "p")).toEqual(["gap udp", "checkpoint"]);
-  await next.register({ app: "a", process: "p", cgroupId: 1 });
+  await next.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   await next.drain();
-  expect(await next.uncaptured("a", "p")).toEqual([]); // the flag was that of its life before
+  expect(await next.facts.uncaptured("a", "p")).toEqual([]); // the flag was that of its life before
 });
 
 test("a verdict without a record is found by asking, and a shared socket names the other process", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "a", process: "q", cgroupId: 2 });
-  await collector.register({ app: "b", process: "r", cgroupId: 3 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "q", cgroupId: 2 });
+  await collector.registrations.register({ app: "b", process: "r", cgroupId: 3 });
   ring.put({ process: 3, kind: SEND, local: 1, remote: 2, length: 1 });
   const [local, remote] = [0xabc, 0xffffffff];
   for (const [one, other] of [
@@ -181,12 +181,12 @@ test("a verdict without a record is found by asking, and a shared socket names t
 
 test("positions count lines that are not undone; checkpoint indices never return", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   const send = () => ring.put({ process: 1, kind: SEND, local: 1, remote: 2, length: 1 });
   const checkpoint = async (at: Collector) => {
     const index = await at.nextCheckpoint("a", "p");
     const event = { type: "checkpoint", process: "p", checkpoint: index, usable: true } as const;
-    return [index, (await at.appendControl("a", event)).position];
+    return [index, (await at.append("a", event)).position];
   };
   send();
   expect(await checkpoint(collector)).toEqual([1, 2]);
@@ -196,23 +196,24 @@ test("positions count lines that are not undone; checkpoint indices never return
   send();
   kill();
   const next = await start();
-  expect(await next.appendControl("a", { type: "rollback", process: "p", checkpoint: 1 })).toEqual({
+  expect(await next.append("a", { type: "rollback", process: "p", checkpoint: 1 })).toEqual({
     position: 3,
   });
   send();
   expect(await checkpoint(next)).toEqual([3, 5]);
-  const back = (index: number) =>
-    next.appendControl("a", { type: "rollback", process: "p", checkpoint: index });
+  const back = (index: number) => next.append("a", { type: "rollback", process: "p", checkpoint: index });
   await expect(back(2)).rejects.toMatchObject({ code: "RL_CONTRADICTION" });
   expect(await back(0)).toEqual({ position: 1 });
-  expect(await next.register({ app: "a", process: "p", cgroupId: 5 })).toEqual({ incarnation: 2 });
+  expect(await next.registrations.register({ app: "a", process: "p", cgroupId: 5 })).toEqual({
+    incarnation: 2,
+  });
   expect(brief("a", "p").filter((line) => line === "gap")).toEqual([]);
 });
 
 test("a log that cannot be written: its records wait in the ring, the other application goes on", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
-  await collector.register({ app: "b", process: "q", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "b", process: "q", cgroupId: 2 });
   const held = ring.producer;
   disk.failures.set(folder("a"), ["before", "after", "before"]);
   for (let i = 0; i < 50; i += 1)
@@ -228,7 +229,7 @@ test("a log that cannot be written: its records wait in the ring, the other appl
 });
 
 test("a new ring or a new boot may have swallowed events: declared", async () => {
-  await (await start()).register({ app: "a", process: "p", cgroupId: 1 });
+  await (await start()).registrations.register({ app: "a", process: "p", cgroupId: 1 });
   kill();
   ring = new FakeRing();
   ring.id = "boot-1:8";
@@ -246,7 +247,7 @@ test("a new ring or a new boot may have swallowed events: declared", async () =>
 });
 
 test("a log that was away while a session ran says so when it is back", async () => {
-  await (await start()).register({ app: "a", process: "p", cgroupId: 1 });
+  await (await start()).registrations.register({ app: "a", process: "p", cgroupId: 1 });
   kill();
   rmSync(folder("a"), { recursive: true });
   await start(); // the folder is not there: moved away
@@ -260,21 +261,23 @@ test("a log that was away while a session ran says so when it is back", async ()
 
 test("misuse is refused with its own code", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   const register = (app: string, process: string, cgroupId: number) =>
-    collector.register({ app, process, cgroupId });
+    collector.registrations.register({ app, process, cgroupId });
   await expect(register("../a", "p", 2)).rejects.toMatchObject({ code: "RL_USAGE" });
   await expect(register("a", "q", 1)).rejects.toMatchObject({ code: "RL_USAGE" });
   await expect(register("a", "q", 0.5)).rejects.toThrow(TypeError);
   await expect(collector.nextCheckpoint("b", "p")).rejects.toMatchObject({ code: "RL_UNKNOWN_APP" });
-  await expect(collector.unregister("a", "q")).rejects.toMatchObject({ code: "RL_UNKNOWN_PROCESS" });
+  await expect(collector.registrations.unregister("a", "q")).rejects.toMatchObject({
+    code: "RL_UNKNOWN_PROCESS",
+  });
   await collector.close();
   await expect(collector.drain()).rejects.toThrow(TypeError);
 });
 
 test("a frozen connection becomes a cut with both directions", async () => {
   const collector = await start();
-  await collector.register({ app: "a", process: "p", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   const entry = {
     flags: 0,
     live: 1,

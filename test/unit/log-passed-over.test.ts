@@ -48,8 +48,8 @@ const anchor = (): string => join(home, "bad", "anchor");
 /** Two recorded applications; then the log of `bad` is damaged while no collector runs. Returns the whole anchor. */
 async function damage(): Promise<Buffer> {
   const first = await start();
-  await first.register({ app: "bad", process: "p", cgroupId: 1 });
-  await first.register({ app: "good", process: "q", cgroupId: 2 });
+  await first.registrations.register({ app: "bad", process: "p", cgroupId: 1 });
+  await first.registrations.register({ app: "good", process: "q", cgroupId: 2 });
   await stop();
   const whole = readFileSync(anchor());
   writeFileSync(anchor(), whole.subarray(0, whole.length - 1));
@@ -67,14 +67,16 @@ test("a damaged log of an application that does not run is passed over, by name;
   send(1, 0); // of its last moments: goes by
   send(2, 0);
   await collector.drain();
-  const again = collector.register({ app: "bad", process: "p", cgroupId: 3 });
+  const again = collector.registrations.register({ app: "bad", process: "p", cgroupId: 3 });
   await expect(again).rejects.toMatchObject({
     code: "RL_CORRUPT_LOG",
     advice: expect.stringContaining("verify"),
   });
 
   writeFileSync(anchor(), whole); // repaired: it says what went by
-  expect(await collector.register({ app: "bad", process: "p", cgroupId: 3 })).toEqual({ incarnation: 2 });
+  expect(await collector.registrations.register({ app: "bad", process: "p", cgroupId: 3 })).toEqual({
+    incarnation: 2,
+  });
   expect(collector.stats().unreadableLogs).toEqual([]);
   expect(new Set(ring.selected.keys())).toEqual(new Set([2, 3]));
   send(3, 1);

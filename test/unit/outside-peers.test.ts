@@ -22,7 +22,7 @@ const start = async (): Promise<void> => {
   collector = await Collector.over({ source, home, openLog: disk.opener(() => true), commitIntervalMs: 5 });
 };
 const register = (registration: Partial<Registration>) =>
-  collector.register({ app: "a", process: "p", cgroupId: 1, ...registration });
+  collector.registrations.register({ app: "a", process: "p", cgroupId: 1, ...registration });
 
 beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), "outside-peers-"));

@@ -38,8 +38,8 @@ beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), "socket-messages-"));
   [ring, disk, empty] = [new FakeRing(), new FakeDisk(), new Set()];
   await start();
-  await collector.register({ app: "a", process: "client", cgroupId: 1 });
-  await collector.register({ app: "a", process: "server", cgroupId: 2 });
+  await collector.registrations.register({ app: "a", process: "client", cgroupId: 1 });
+  await collector.registrations.register({ app: "a", process: "server", cgroupId: 2 });
 });
 afterEach(async () => {
   await collector.close().catch(() => undefined);
@@ -83,7 +83,7 @@ test("connections from and to strangers: the accept and the end of file of a str
 test("close and end of file are one message, also where the process ends with exit code 0", async () => {
   client(SEND, END);
   empty.add(1);
-  await collector.unregister("a", "client");
+  await collector.registrations.unregister("a", "client");
   server(RECEIVE, END);
   await collector.drain();
   expect(told()).toEqual([`client send ${C}/end`, `server receive ${C}/end`]);
@@ -91,9 +91,9 @@ test("close and end of file are one message, also where the process ends with ex
 
 test("an end by the death of the whole process is none, whenever it is seen", async () => {
   client(SEND, END | FAILING);
-  await collector.register({ app: "b", process: "other", cgroupId: 9 });
+  await collector.registrations.register({ app: "b", process: "other", cgroupId: 9 });
   empty.add(1);
-  await collector.unregister("a", "client");
+  await collector.registrations.unregister("a", "client");
   server(RECEIVE, END);
   await collector.drain();
   expect(told()).toEqual([]);
@@ -164,8 +164,8 @@ for (const [status, ends] of [
     client(SEND, UNIX);
     empty.add(1);
     server(RECEIVE, END | UNIX);
-    await collector.ended("a", "client", status);
-    await collector.unregister("a", "client");
+    await collector.facts.ended("a", "client", status);
+    await collector.registrations.unregister("a", "client");
     await collector.drain();
     const message = [`client send ${U}/end`, `server receive ${U}/end`];
     expect(told()).toEqual([`client send ${U}`, ...(ends ? message : [])]);
@@ -192,8 +192,8 @@ test("AF_UNIX: a process that is over receives no end that nobody saw it receive
   server(SEND, UNIX);
   empty.add(2);
   server(RECEIVE, END | FAILING | UNIX);
-  await collector.ended("a", "server", 0);
-  await collector.unregister("a", "server");
+  await collector.facts.ended("a", "server", 0);
+  await collector.registrations.unregister("a", "server");
   await collector.drain();
   expect(told().filter((line) => line.endsWith("/end"))).toEqual([]);
 });
@@ -201,11 +201,11 @@ test("AF_UNIX: a process that is over receives no end that nobody saw it receive
 test("a restored connection's endings are undone: it may end again", async () => {
   client(SEND, END | FAILING);
   empty.add(1);
-  await collector.unregister("a", "client");
+  await collector.registrations.unregister("a", "client");
   empty.clear();
   const entry = { flags: 0, live: 1, told: 1, local: 1, remote: 2, sent: 0, received: 0, seen: 0 };
   const connections = [{ ...entry, unacknowledged: 0, queued: 0 }];
-  await collector.register({
+  await collector.registrations.register({
     app: "a",
     process: "client",
     cgroupId: 3,

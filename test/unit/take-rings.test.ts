@@ -91,7 +91,7 @@ test("what a killed collector had not committed is declared by the next one that
   await expect.poll(() => stored("p0").length).toBe(1);
   kill();
   await start();
-  for await (const _ of living.readBlocks("heat")) break; // a reader is enough
+  for await (const _ of living.logs.readBlocks("heat")) break; // a reader is enough
   expect(stored("p0").map((line) => line.includes('"gap"'))).toEqual([false, true]);
   expect(stored("h0")).toEqual(['{"type":"gap",}']);
   // And once only.
@@ -113,12 +113,12 @@ test("a log that can't be written: its runtimes are refused, and what was lost s
 });
 
 test("one name can't be recorded by the kernel and through rings", async () => {
-  await living.register({ app: "heat", process: "p0", cgroupId: 11 });
+  await living.registrations.register({ app: "heat", process: "p0", cgroupId: 11 });
   await expect(living.takeRings(batch(FAULT))).rejects.toThrow(
     "process p0 of heat is recorded by the kernel already",
   );
   await living.takeRings({ ...batch(), entities: ["p1", "h1"] });
-  await expect(living.register({ app: "heat", process: "h1", cgroupId: 12 })).rejects.toThrow(
+  await expect(living.registrations.register({ app: "heat", process: "h1", cgroupId: 12 })).rejects.toThrow(
     "process h1 of heat is recorded through memory rings",
   );
 });
