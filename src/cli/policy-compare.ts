@@ -103,7 +103,7 @@ async function tell(
 }
 
 /** "periodic:interval=30s,…" */
-async function comparedPolicy(label: string): Promise<Compared> {
+export async function comparedPolicy(label: string): Promise<Compared> {
   const { loadPolicy } = await import("../policy/shipped.ts");
   const { parseSettings } = await import("../policy/settings.ts");
   const found = /^(.*?)(?::([A-Za-z]\w*=.*))?$/.exec(label);

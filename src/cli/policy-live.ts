@@ -263,7 +263,7 @@ function statusText(one: PolicyStatus): string {
       ? "it decides"
       : `it decides no more (${over.reason}: ${printableSentence(over.why)})${fallback === null ? "" : "; periodic checkpoints have taken over"}`,
     `allowed: ${allow.length === 0 ? "none" : allow.join(", ")}; driver ${one.driver}; fallback ${fallback === null ? "none" : `periodic, ${fallback.interval} s`}${mostLoss === undefined ? "" : `; at most ${mostLoss} s lost`}`,
-    `since the collector began: ${counted(faults, "fault")}, ${counted(stalls, "stall")}, ${counted(one.restarts, "restart")} in ten minutes`,
+    `since the collector began: ${counted(faults, "fault")}, ${counted(stalls, "stall")}, ${counted(one.restarts, "restart")} in ten minutes, ${counted(one.checkpoints, "checkpoint")} that stood still for ${one.frozenMs.toFixed(0)} ms`,
   ];
   return `${lines.join("\n")}\n${parameters.length === 0 ? "" : `parameters (seconds, bytes):\n${parameters.join("")}`}${actions.length === 0 ? "" : `actions:\n${actions.join("")}`}`;
 }

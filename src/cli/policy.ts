@@ -8,6 +8,7 @@ import type { BuiltPolicy } from "../policy/component.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { registerCompare } from "./policy-compare.ts";
 import { pluggedIn, pluggedTable, registerLive, showPlugged } from "./policy-live.ts";
+import { registerTrial } from "./policy-trial.ts";
 
 interface JsonFlag {
   readonly json?: boolean;
@@ -66,6 +67,7 @@ export function register(program: Command): void {
     .action(list);
   registerLive(policy);
   registerCompare(policy);
+  registerTrial(policy);
 }
 
 async function built(policy: string): Promise<BuiltPolicy> {

@@ -190,6 +190,7 @@ export class AppPolicy {
       faults: this.#faults,
       stalls: this.#stalls,
       restarts: this.#actor.restarts,
+      ...this.#actor.cost,
       actions: Object.fromEntries(this.#counts),
     };
   }
@@ -407,7 +408,10 @@ export class AppPolicy {
       await this.#raise("beat", {});
       this.#beatFallback();
       if (this.#guard.isTooEager(this.#parts.now()))
-        void this.#end("budget", "it asked for more checkpoints than it may for a minute");
+        void this.#end(
+          "budget",
+          "it asked for more checkpoints than it may in more than 60 seconds of the last 120",
+        );
       this.#remember();
       void this.#lines();
     } finally {
@@ -506,10 +510,7 @@ export class AppPolicy {
   ): FactRow[] {
     const scene = { nowMs: this.#parts.now(), node: this.#node, event };
     if (each === "node") return [{ process: "", facts: this.#table.nodeRow(names, scene) }];
-    return processes.flatMap((process) => {
-      const facts = this.#table.row(process, names, scene);
-      return facts === undefined ? [] : [{ process, facts }];
-    });
+    return this.#table.rows(processes, names, scene);
   }
 
   #noticeFaults(policy: PluggedPolicy): void {

@@ -34,6 +34,13 @@ export interface PoliciesOptions {
   readonly lines?: Pick<LineWatch, "due" | "forget" | "close">;
   readonly processes?: PolicyProcesses;
   readonly wait?: (ms: number) => Promise<void>;
+  readonly node?: () => NodeRoom;
+}
+
+/** What is left of the node's disk and memory, and all of it; bytes. */
+interface NodeRoom extends NodeFacts {
+  readonly size: number;
+  readonly allMemory: number;
 }
 
 /** What acts on processes or on the kernel. */
@@ -125,7 +132,7 @@ export class Policies {
 
   async beat(): Promise<void> {
     const beganMs = performance.now();
-    const node = nodeFacts(this.#options.home);
+    const node = this.#options.node?.() ?? nodeFacts(this.#options.home);
     const all = await this.#all();
     const isShort = node.free < SHORT_SHARE * node.size || node.memory < SHORT_SHARE * node.allMemory;
     const pressed = isShort && this.#now() - this.#pressedMs >= PRESSURE_MS;
@@ -260,7 +267,7 @@ function refuseHook(component: Component, { driver, hooks }: PlugTerms): void {
 }
 
 /** Cheap: two calls. */
-function nodeFacts(home: string): NodeFacts & { readonly size: number; readonly allMemory: number } {
+function nodeFacts(home: string): NodeRoom {
   const { bavail, blocks, bsize } = statfsSync(home);
   const memory = readFileSync("/proc/meminfo", "utf8");
   const kib = (name: string): number => Number(new RegExp(`^${name}: *(\\d+)`, "m").exec(memory)?.[1] ?? 0);

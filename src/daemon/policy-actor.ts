@@ -69,6 +69,8 @@ export class PolicyActor {
   #collectedMs = Number.NEGATIVE_INFINITY;
   #toldMs = Number.NEGATIVE_INFINITY;
   #idle: Promise<unknown> = Promise.resolve();
+  /** Checkpoints that were taken since the collector began, count, and how long they held their processes still, ms. */
+  readonly cost = { checkpoints: 0, frozenMs: 0 };
   terms: PlugTerms;
 
   constructor(parts: ActorParts, terms: PlugTerms) {
@@ -240,6 +242,8 @@ export class PolicyActor {
     for (const { process, checkpoint, frozenMs } of checkpoints) {
       this.#parts.table.measured(process, checkpoint, frozenMs, nowMs);
       this.#parts.guard.held(process, frozenMs, nowMs);
+      this.cost.checkpoints += 1;
+      this.cost.frozenMs += frozenMs;
     }
     const taken = checkpoints.map(({ process, checkpoint }) => `${process} ${checkpoint}`).join(", ");
     for (const want of wants) {

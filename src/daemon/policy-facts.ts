@@ -6,6 +6,7 @@
 import type { ProcessInfo } from "../client/protocol.ts";
 import type { ProcessCounts } from "../collect/process-buffer.ts";
 import { MAX_CHECKPOINT_TIMES } from "../model/limits.ts";
+import type { FactRow } from "../policy/host.ts";
 import type { FactName } from "../policy/vocabulary.ts";
 import type { FailureFacts, LineFacts } from "./line-facts.ts";
 import type { StoredClock } from "./policy-record.ts";
@@ -214,14 +215,18 @@ export class FactTable {
     one.taken = [checkpoint, nowMs - frozenMs];
   }
 
-  /** One process's, in the order of `names`. */
-  row(process: string, names: readonly FactName[], scene: Omit<Scene, "table">): number[] | undefined {
-    const self = this.#known.get(process);
-    if (self === undefined) return undefined;
+  /** A row a process, in the order of `names`; whom nobody knows is left out. What is the same for all of them is found once. */
+  rows(processes: readonly string[], names: readonly FactName[], scene: Omit<Scene, "table">): FactRow[] {
     const all = { ...scene, table: this };
-    return names.map(
-      (name) => scene.event[name] ?? OF_PROCESS[name]?.(self, all) ?? OF_NODE[name]?.(all) ?? 0,
+    const own = names.map((name) => (scene.event[name] === undefined ? OF_PROCESS[name] : undefined));
+    const same = names.map((name, at) =>
+      own[at] === undefined ? (scene.event[name] ?? OF_NODE[name]?.(all) ?? 0) : 0,
     );
+    return processes.flatMap((process) => {
+      const self = this.#known.get(process);
+      if (self === undefined) return [];
+      return [{ process, facts: same.map((value, at) => own[at]?.(self, all) ?? value) }];
+    });
   }
 
   nodeRow(names: readonly FactName[], scene: Omit<Scene, "table">): number[] {

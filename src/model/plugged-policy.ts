@@ -65,6 +65,9 @@ export interface PolicyStatus extends Omit<PlugTerms, "set"> {
   readonly faults: number;
   readonly stalls: number;
   readonly restarts: number;
+  /** Checkpoints that it had taken since the collector began, and how long they held their processes still, in sum, ms. */
+  readonly checkpoints: number;
+  readonly frozenMs: number;
   readonly actions: Readonly<Record<string, number>>;
 }
 

@@ -16,6 +16,7 @@ import { PolicyText } from "./policy-text.ts";
 import type { Handler, Macro, Placed, PolicyTree, Statement } from "./policy-tree.ts";
 import {
   BOUNDS,
+  type EventName,
   elementRow,
   eventRow,
   type FactName,
@@ -71,7 +72,8 @@ class Builder {
     const { name, version, title } = this.#tree;
     const handlers = this.#tree.handlers.map((handler) => {
       const { event, each } = handler;
-      this.#requires(`event ${event}`, eventRow(event).where);
+      this.#requires(`event ${event}`, eventRow(event).where, event);
+      if (each === "node" && event === "beat") this.#refused.sdk.add("beat for the node");
       const context = { handler, args: NO_ARGS, macros: [], usedAt: -1 };
       return { event, each, body: this.#body(handler.body, context) };
     });
@@ -107,8 +109,11 @@ class Builder {
     return { live: of("live"), sdk: of("sdk"), comparison: of("comparison") };
   }
 
-  #requires(word: string, where: Where): void {
-    for (const place of PLACES) if (where[place] === "no") this.#refused[place].add(word);
+  /** What stands in a handler whose event never comes there is in nobody's way. */
+  #requires(word: string, where: Where, event: EventName): void {
+    const comes = eventRow(event).where;
+    for (const place of PLACES)
+      if (where[place] === "no" && comes[place] !== "never") this.#refused[place].add(word);
   }
 
   #body(statements: readonly Statement[], context: Context): Instruction[] {
@@ -127,7 +132,7 @@ class Builder {
     const macro = context.macros.at(-1);
     this.#lines.push({ ...this.#source.place(statement.at), ...(macro === undefined ? {} : { macro }) });
     if (isElement(statement.kind))
-      this.#requires(statement.kind, elementRow(statement.kind).where ?? ANYWHERE);
+      this.#requires(statement.kind, elementRow(statement.kind).where ?? ANYWHERE, context.handler.event);
     return [this.#instruction(id, statement, context)];
   }
 
@@ -144,10 +149,12 @@ class Builder {
       }
       case "checkpoint": {
         const who = this.#held(statement, context);
+        this.#requires(`who ${who}`, WHO[who].where, context.handler.event);
         return { id, do: "checkpoint", who, forced: statement.forced };
       }
       case "synchronize": {
         const who = this.#who(statement.who, statement.whoAt, context);
+        this.#requires(`who ${who}`, WHO[who].where, context.handler.event);
         const within = this.#term(statement.within, context);
         return {
           id,
@@ -161,7 +168,7 @@ class Builder {
       case "roll-back":
         return { id, do: statement.kind, who: this.#who(statement.who, statement.whoAt, context) };
       case "log":
-        this.#requires(`log order ${statement.order}`, ORDERS[statement.order].where);
+        this.#requires(`log order ${statement.order}`, ORDERS[statement.order].where, context.handler.event);
         return { id, do: "log", payload: statement.payload, order: statement.order };
       case "tell": {
         const who = this.#who(statement.who, statement.whoAt, context);
@@ -280,7 +287,7 @@ class Builder {
       throw this.#wrong(at, context, `${name} is one process's: a handler for the node can't tell whose`);
     if (row.event !== undefined && row.event !== event)
       throw this.#wrong(at, context, `${name} is known while ${row.event} is handled, not ${event}`);
-    this.#requires(name, row.where);
+    this.#requires(name, row.where, event);
     const known = this.#facts.indexOf(name);
     return known >= 0 ? known : this.#facts.push(name) - 1;
   }

@@ -4,7 +4,7 @@
  * event's actions and counts against it.
  *
  *   ACTIVE ─fault─► restarted with the state it had, at most 3 in 60 s ─► FALLBACK(reason)
- *   ACTIVE ─too eager for 60 s─► FALLBACK(budget)
+ *   ACTIVE ─too eager─► FALLBACK(budget)
  */
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_POLICY_PROCESSES } from "../model/limits.ts";
@@ -19,11 +19,14 @@ export type ExitReason = ProcessFault | "budget" | "stall" | "unplugged" | "repl
 /** Faults within this time, ms, after which a policy is not started again, count. */
 const FAULT_WINDOW_MS = 60_000;
 const MAX_FAULTS = 3;
-/** A process takes at most one checkpoint in this time, ms; refusing for so long ends the policy. */
+/** A process takes at most one checkpoint in this time, ms. */
 const LEAST_INTERVAL_MS = 1_000;
-const EAGER_MS = 60_000;
-/** Refusals further apart than this, ms, are not one bout of eagerness. */
-const EAGER_PAUSE_MS = 5_000;
+/**
+ * More seconds with a refusal than this, count, within the window, ms, end the policy. They need not follow one another: one that spends its share in
+ * a burst is refused nothing meanwhile, again and again.
+ */
+const MAX_EAGER_SECONDS = 60;
+const EAGER_WINDOW_MS = 120_000;
 /** Share of the time that checkpoints may hold a process still, over this window, ms. */
 const MAX_FROZEN_SHARE = 0.1;
 const FROZEN_WINDOW_MS = 60_000;
@@ -32,8 +35,8 @@ const FROZEN_WINDOW_MS = 60_000;
 export class Guard {
   readonly #lastMs = new Map<string, number>();
   readonly #frozen = new Map<string, (readonly [atMs: number, frozenMs: number])[]>();
-  #eagerSinceMs: number | undefined;
-  #refusedMs = Number.NEGATIVE_INFINITY;
+  /** Seconds of the clock in which something was refused, rising. */
+  #eager: number[] = [];
   /** Checkpoints that were refused, count. */
   refused = 0;
 
@@ -75,23 +78,20 @@ export class Guard {
 
   /** Another policy asks from now on. */
   forgive(): void {
-    this.#eagerSinceMs = undefined;
+    this.#eager = [];
   }
 
-  /** It has asked for too much for a minute. */
+  /** It has asked for too much in more than a minute of the last two. */
   isTooEager(nowMs: number): boolean {
-    return (
-      this.#eagerSinceMs !== undefined &&
-      nowMs - this.#refusedMs <= EAGER_PAUSE_MS &&
-      this.#refusedMs - this.#eagerSinceMs >= EAGER_MS
-    );
+    const since = (nowMs - EAGER_WINDOW_MS) / 1000;
+    while (this.#eager.length > 0 && this.#eager[0]! < since) this.#eager.shift();
+    return this.#eager.length > MAX_EAGER_SECONDS;
   }
 
   #refuse(nowMs: number): void {
     this.refused += 1;
-    if (this.#eagerSinceMs === undefined || nowMs - this.#refusedMs > EAGER_PAUSE_MS)
-      this.#eagerSinceMs = nowMs;
-    this.#refusedMs = nowMs;
+    const second = Math.floor(nowMs / 1000);
+    if (this.#eager.at(-1) !== second) this.#eager.push(second);
   }
 }
 

@@ -5,14 +5,16 @@
  * A snapshot is what a process stands at; it is copied when it changes after a send, so that a thousand sends share one.
  */
 
-export interface Needs {
+import type { Component } from "./component.ts";
+
+interface Needs {
   readonly index: boolean;
   readonly vector: boolean;
   readonly closes: boolean;
 }
 
 /** Of one process, and what its messages carry. Never changed once a message carries it. */
-interface Snapshot {
+export interface Snapshot {
   index: number;
   /** Per process: the newest checkpoint interval depended on; of itself, the current one. */
   readonly vector: number[];
@@ -88,11 +90,33 @@ export class Piggyback {
     if (this.#needs.closes && receiver >= 0) this.#sentTo[p * this.#processes + receiver] = 1;
   }
 
-  /** `forcedBy`: the send whose message it precedes; its index is taken over where it is greater. */
-  checkpoint(p: number, forcedBy: number | undefined): void {
+  /** What its messages carry from now on: the very object, until it changes. */
+  carriedBy(p: number): Snapshot {
+    this.#carried[p] = true;
+    return this.#own[p] as Snapshot;
+  }
+
+  /** A message from elsewhere, known by any number until it is delivered. */
+  arrived(send: number, carried: Snapshot): void {
+    this.#messages.set(send, carried);
+  }
+
+  /** To whom it has sent since its newest checkpoint, with what it stands at: all that is needed to go on elsewhere. */
+  stored(p: number): { readonly own: Snapshot; readonly sentTo: readonly number[] } {
+    const row = p * this.#processes;
+    return { own: this.carriedBy(p), sentTo: [...this.#sentTo.subarray(row, row + this.#processes)] };
+  }
+
+  restore(p: number, { own, sentTo }: { readonly own: Snapshot; readonly sentTo: readonly number[] }): void {
+    this.#own[p] = own;
+    this.#carried[p] = true;
+    this.#sentTo.set(sentTo, this.#needs.closes ? p * this.#processes : 0);
+  }
+
+  /** `forcedBy`: the index of the message that it precedes; it is taken over where it is greater. 0: it precedes none. */
+  checkpoint(p: number, forcedBy: number): void {
     const own = this.#change(p);
-    const index = forcedBy === undefined ? 0 : this.messageIndex(forcedBy);
-    own.index = Math.max(own.index + (index > own.index ? 0 : 1), index);
+    own.index = Math.max(own.index + (forcedBy > own.index ? 0 : 1), forcedBy);
     if (this.#needs.vector) own.vector[p] = (own.vector[p] as number) + 1;
     if (!this.#needs.closes) return;
     this.#sentTo.fill(0, p * this.#processes, (p + 1) * this.#processes);
@@ -161,4 +185,14 @@ export class Piggyback {
     }
     if (isLater) own.clock = message.clock;
   }
+}
+
+/** Undefined where the component looks at nothing that messages carry. */
+export function piggybackOf({ facts }: Pick<Component, "facts">, processes: number): Piggyback | undefined {
+  const needs = {
+    index: facts.includes("message.index") || facts.includes("self.index"),
+    vector: facts.includes("message.news"),
+    closes: facts.includes("message.closes"),
+  };
+  return needs.index || needs.vector || needs.closes ? new Piggyback(processes, needs) : undefined;
 }

@@ -93,7 +93,7 @@ States of equal name, type and scope go over. Every action carries the epoch of 
 | what goes wrong | what happens |
 |---|---|
 | crash, hang (250 ms of its own time, 2 s of the clock), nonsense | that event's actions are dropped, it is started again with its state; the fourth time within a minute \`--fallback\` takes over |
-| too eager: more than one checkpoint a second of a process, or a tenth of the time held still | refused and counted; a minute of it, and \`--fallback\` takes over |
+| too eager: more than one checkpoint a second of a process, or a tenth of the time held still | refused and counted; refusals in more than 60 seconds of the last 120, and \`--fallback\` takes over |
 | too lazy: a failure may cost more than \`--most-loss\` | the host takes a checkpoint of \`dependents\`; the third time \`--fallback\` takes over |
 | the collector dies | what is held still goes on, by a watchdog; the next collector goes on with the policy |
 
@@ -111,6 +111,15 @@ A collector without rights (\`collect --user\`) refuses what acts on processes.
 Each application has a bounded \`policy.log\` (JSON lines, twice 1 MiB): event, line of the policy's file, the facts it read, the action, what came of it.
 `;
 
+const SDK = `## In the SDK
+
+\`joinWithPolicy\` of \`recovery-line/sdk/policy\` ([sdk.md](sdk.md)) makes a process that decides by a policy for itself alone: what others do it learns from
+their messages, which carry what the protocols need. A forced checkpoint comes before the delivery of the message that asks for it, and stands before it in the
+log. The order of receipt is logged before anybody can know of it: nobody goes back with who fails, \`self.loss\` is 0, \`dependents\` are the process itself, and a
+set is its own checkpoint. \`output\` is raised by \`output(work)\`; what a policy wants done first there is that all that the state rests on is on stable storage.
+Handlers for the node's beat, and whatever concerns other processes, are refused.
+`;
+
 const COMPARISON = `## Comparing
 
 \`policy compare APP|--from FILE POLICY…\` runs the same components over the recorded communication. Recorded checkpoints are taken out, those of
@@ -124,6 +133,9 @@ One failure an instant. Clocks of different processes are never compared: a proc
 A checkpoint delays its process, and delays spread. Two columns bound that: *frozen* leaves the pattern as it was recorded, *pushed* carries every
 delay along happened-before, without any slack to take it up. Where they rank two policies differently, or the spread over orders does, the answer is *undecided*.
 Not in it: budgets and drains of the host, groups (each process is its own), what failures, pressure and the outside world start. \`line\` is raised at each instant.
+
+\`policy trial SCRIPT POLICY…\` runs an application really, under one policy after the other, kills its processes at moments that a seed draws, brings them back, and prints
+what was predicted beside what was seen. \`docs/trial-nats.sh\` is such a script.
 
 Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps is refused; \`--tainted\` compares what is left of it.
 
@@ -140,19 +152,20 @@ Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps 
 | available | share of the time without checkpoints and recoveries (model) |
 `;
 
-/** \`shipped\`: by name, in order. */
+/** `shipped`: by name, in order. */
 export function referencePage(shipped: readonly BuiltPolicy[]): string {
   return [
     INTRODUCTION,
     `## Shipped policies\n\n${shippedTable(shipped)}`,
     LIVE,
+    SDK,
     COMPARISON,
     `## Elements\n\n${elements()}`,
     `## Events\n\n${events()}`,
     `## Facts\n\n${facts()}`,
     `## Who\n\n${table(
-      ["who", "means"],
-      rows(WHO, ({ help }) => [help]),
+      ["who", ...COLUMNS, "means"],
+      rows(WHO, ({ where, help }) => [...places(where), help]),
     )}`,
     `## Orders of receipt\n\n${table(
       ["order", ...COLUMNS, "logged"],

@@ -8,7 +8,7 @@ import type { Event } from "../model/event.ts";
 import type { Component, Instruction, Term } from "./component.ts";
 import { LEAST_DROPPED } from "./evidence-window.ts";
 import { type CostModel, Measurer, type Measures } from "./measures.ts";
-import { Piggyback } from "./piggyback.ts";
+import { type Piggyback, piggybackOf } from "./piggyback.ts";
 import { type PolicyAction, Program } from "./program.ts";
 import { OTHER, RECEIVE, type Recording, SEND } from "./recording.ts";
 import { ReplayEvidence } from "./replay-evidence.ts";
@@ -358,7 +358,10 @@ class Replay {
     if (this.#echo > MAX_ECHO) return;
     const { cost, pushed } = this.#options;
     this.#evidence.checkpoint(p, this.#now[p] as number);
-    this.#piggyback?.checkpoint(p, this.#message);
+    this.#piggyback?.checkpoint(
+      p,
+      this.#ofMessage((kit, send) => kit.messageIndex(send)),
+    );
     if (forced) this.#forced += 1;
     else this.#basic += 1;
     this.#interval[p] = (this.#interval[p] as number) + 1;
@@ -523,13 +526,4 @@ function factsIn(body: readonly Instruction[], into = new Set<number>()): Set<nu
 function termFacts(term: Term, into: Set<number>): void {
   if (term[0] === "fact") into.add(term[1]);
   else for (const part of term.slice(1)) if (Array.isArray(part)) termFacts(part as unknown as Term, into);
-}
-
-function piggybackOf({ facts }: Component, processes: number): Piggyback | undefined {
-  const needs = {
-    index: facts.includes("message.index") || facts.includes("self.index"),
-    vector: facts.includes("message.news"),
-    closes: facts.includes("message.closes"),
-  };
-  return needs.index || needs.vector || needs.closes ? new Piggyback(processes, needs) : undefined;
 }

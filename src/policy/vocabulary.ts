@@ -14,8 +14,10 @@ export type Where = Readonly<Record<WordPlace, Support>>;
 export const NAMESPACE = "urn:recovery-line:policy:1";
 
 const EVERYWHERE: Where = { live: "yes", sdk: "yes", comparison: "yes" };
-/** Nothing of the kind happens in a recorded log. */
-const NOT_RECORDED: Where = { live: "yes", sdk: "yes", comparison: "never" };
+/** Nothing of the kind happens in a recorded log, or to a process of the SDK, which decides for itself alone. */
+const NOT_RECORDED: Where = { live: "yes", sdk: "never", comparison: "never" };
+/** A process of the SDK knows of no other. */
+const OF_OTHERS: Where = { live: "yes", sdk: "no", comparison: "yes" };
 /** Comes per message, before or while the program uses it: nothing can be put into a foreign TCP stream. */
 const PER_MESSAGE: Where = { live: "no", sdk: "yes", comparison: "yes" };
 const COMPARED_ONLY: Where = { live: "no", sdk: "no", comparison: "yes" };
@@ -125,7 +127,7 @@ export const EVENTS = {
   },
   line: {
     each: ["process", "node"],
-    where: EVERYWHERE,
+    where: { live: "yes", sdk: "never", comparison: "yes" },
     help: "the lines of all single failures were computed anew",
   },
   failed: { each: ["process", "node"], where: NOT_RECORDED, help: "a process has died" },
@@ -200,22 +202,22 @@ export const FACTS = {
   },
   "peer.age": {
     type: "duration",
-    where: EVERYWHERE,
+    where: OF_OTHERS,
     help: "greatest `self.age` among those it has received from",
   },
-  "peer.loss": { type: "duration", where: EVERYWHERE, help: "greatest `self.loss` among them" },
+  "peer.loss": { type: "duration", where: OF_OTHERS, help: "greatest `self.loss` among them" },
   "app.processes": { type: "number", where: EVERYWHERE, help: "processes of the application on this node" },
   "app.age": {
     type: "duration",
-    where: EVERYWHERE,
+    where: OF_OTHERS,
     help: "greatest `self.age` of a process that has changed, else 0",
   },
-  "app.loss": { type: "duration", where: EVERYWHERE, help: "greatest `self.loss`" },
-  "app.frozen": { type: "share", where: EVERYWHERE, help: "greatest `self.frozen`" },
-  "app.retained": { type: "number", where: EVERYWHERE, help: "checkpoints that are stored" },
+  "app.loss": { type: "duration", where: OF_OTHERS, help: "greatest `self.loss`" },
+  "app.frozen": { type: "share", where: OF_OTHERS, help: "greatest `self.frozen`" },
+  "app.retained": { type: "number", where: OF_OTHERS, help: "checkpoints that are stored" },
   "app.garbage": {
     type: "number",
-    where: EVERYWHERE,
+    where: OF_OTHERS,
     help: "of them, those that no future line needs; as old as `line.age`",
   },
   "node.free": { type: "size", where: NOT_RECORDED, help: "free space where images are stored" },
@@ -285,16 +287,28 @@ export type FactName = keyof typeof FACTS;
 
 /** Whom an action is for. `self` and `dependents` are seen from one process. */
 export const WHO = {
-  self: { each: ["process"], help: "the process that the handler runs for" },
+  self: { each: ["process"], where: EVERYWHERE, help: "the process that the handler runs for" },
   dependents: {
     each: ["process"],
+    where: EVERYWHERE,
     help: "it and everyone who must keep more than its newest checkpoint for this one to be on a line (Koo & Toueg 1987)",
   },
-  group: { each: ["process"], help: "the processes that were started in its group (`run --group`)" },
-  node: { each: ["process", "node"], help: "all processes of the application on this node" },
-  all: { each: ["process", "node"], help: "all processes of the application" },
-  failed: { each: ["process", "node"], event: "failed", help: "those that have died" },
-} as const satisfies Record<string, { each: readonly Scope[]; event?: EventName; help: string }>;
+  group: {
+    each: ["process"],
+    where: OF_OTHERS,
+    help: "the processes that were started in its group (`run --group`)",
+  },
+  node: {
+    each: ["process", "node"],
+    where: OF_OTHERS,
+    help: "all processes of the application on this node",
+  },
+  all: { each: ["process", "node"], where: OF_OTHERS, help: "all processes of the application" },
+  failed: { each: ["process", "node"], event: "failed", where: NOT_RECORDED, help: "those that have died" },
+} as const satisfies Record<
+  string,
+  { each: readonly Scope[]; event?: EventName; where: Where; help: string }
+>;
 export type Who = keyof typeof WHO;
 
 /** When the order of receipt is on stable storage. */

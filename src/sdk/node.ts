@@ -27,9 +27,13 @@ import { type ChannelEnd, History } from "./history.ts";
 import { InChannel } from "./in-channel.ts";
 import { Listener } from "./listener.ts";
 import type { CheckpointRecord } from "./log-format.ts";
+import { type MessageHook, unhooked, withHook } from "./message-hook.ts";
 import { OutChannel } from "./out-channel.ts";
 import { ProcessLog, sdkFolder } from "./process-log.ts";
 import { Replay } from "./replay.ts";
+
+/** Key of a logged value: a hook's checkpoint follows. */
+const HOOKED = "recovery-line checkpoint";
 
 /** A dead process's lock is gone at once; that of a reader that looks is gone soon. */
 const LOCK_TRIES = 20;
@@ -45,6 +49,8 @@ export interface JoinOptions {
   readonly listen?: Address;
   /** Checkpoints whose state is kept, count, ≥ 1. Default 2: the older one serves if the newest is damaged. */
   readonly keepCheckpoints?: number;
+  /** Looks at each message before the program does; for `recovery-line/sdk/policy`. The program takes no values while it waits for a message. */
+  readonly hook?: MessageHook;
 }
 
 export interface Message {
@@ -77,6 +83,7 @@ export class RecoverableNode {
   readonly #home: string;
   readonly #listen: Address;
   readonly #keep: number;
+  readonly #hook: MessageHook | undefined;
   readonly #history = new History();
   readonly #in = new Map<string, InChannel>();
   readonly #out = new Map<string, OutChannel>();
@@ -96,7 +103,8 @@ export class RecoverableNode {
   #closed = false;
 
   /** Use `join`. */
-  constructor({ app, process, home, listen, keepCheckpoints = 2 }: JoinOptions) {
+  constructor({ app, process, home, listen, keepCheckpoints = 2, hook }: JoinOptions) {
+    this.#hook = hook;
     if (!Number.isSafeInteger(keepCheckpoints) || keepCheckpoints < 1)
       throw new TypeError("keepCheckpoints is an integer ≥ 1");
     this.app = app;
@@ -145,6 +153,8 @@ export class RecoverableNode {
       if (this.#restored !== undefined) break;
     }
     if (at >= 0) this.#startFrom(checkpoints[at]!);
+    if (this.#hook !== undefined && this.#restored !== undefined)
+      this.#restored = unhooked(this.#restored, this.#hook);
     this.#checkpoint = checkpoints.at(-1)?.checkpoint ?? 0;
     this.#replay = new Replay(
       this.#history.stepsAfter(at),
@@ -231,7 +241,7 @@ export class RecoverableNode {
     this.#check();
     const channel = this.#out.get(peer);
     if (channel === undefined) throw new TypeError(`connect("${peer}") comes before send`);
-    const bytes = limited(payload);
+    const bytes = limited(this.#hook === undefined ? payload : joined(this.#hook.outgoing(peer), payload));
     const sum = crc32(bytes);
     const sequence = channel.sent;
     if (this.#replay.active) {
@@ -279,14 +289,20 @@ export class RecoverableNode {
     const waiter = this.#waiter;
     if (waiter === undefined || this.#failure !== undefined) return;
     try {
+      if (this.#hook !== undefined) this.#repeatHooked(this.#hook);
       const channel = this.#replay.active ? this.#replayed(waiter.from) : this.#arrived(waiter.from);
       if (channel === undefined) return;
       if (this.#replay.active) this.#repeatDelivery(channel);
-      else this.#logDelivery(channel);
+      else {
+        const why = this.#hook?.receiving(channel.peer, channel.head!.payload);
+        if (why !== undefined) this.#hooked(this.#hook!, why);
+        this.#logDelivery(channel);
+      }
       const { sequence, payload } = channel.take();
       this.#delivered += 1;
       this.#waiter = undefined;
-      waiter.resolve({ from: channel.peer, sequence, payload });
+      const own = this.#hook === undefined ? payload : this.#hook.delivered(channel.peer, payload);
+      waiter.resolve({ from: channel.peer, sequence, payload: own });
     } catch (error) {
       this.#fail(error);
     }
@@ -330,6 +346,37 @@ export class RecoverableNode {
     return first;
   }
 
+  /** Time for a checkpoint between messages, if the program waits for one. */
+  beat(): void {
+    const hook = this.#hook;
+    if (hook === undefined || this.#waiter === undefined || this.#closed || this.#failure !== undefined)
+      return;
+    const why = this.#replay.active ? undefined : hook.beat();
+    if (why !== undefined) this.#hooked(hook, why);
+  }
+
+  /** What it decided stands in the log before its checkpoint: a replay does not ask again. */
+  #hooked(hook: MessageHook, why: number): void {
+    this.#append({ kind: "value", payload: Buffer.from(JSON.stringify({ [HOOKED]: why })) });
+    hook.checkpointed(why);
+    const fromMs = performance.now();
+    this.#store(withHook(hook.state(), hook)).then(
+      () => hook.durable(performance.now() - fromMs),
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  /** Checkpoints that the log has of it next. */
+  #repeatHooked(hook: MessageHook): void {
+    for (let step = this.#replay.next; step?.kind === "value"; step = this.#replay.next) {
+      const { [HOOKED]: why } = JSON.parse(step.payload.toString()) as { [HOOKED]?: number };
+      if (why === undefined) return;
+      this.#replay.take("value");
+      hook.checkpointed(why);
+      if (this.#replay.next?.kind === "checkpoint") this.#replay.take("checkpoint"); // else it died in between
+    }
+  }
+
   #logDelivery(channel: InChannel): void {
     const number = this.#number("receive", channel.peer);
     const { sequence, sum } = channel.head!;
@@ -355,6 +402,11 @@ export class RecoverableNode {
     return JSON.parse(text) as T;
   }
 
+  /** Nothing that the process has done waits to get onto stable storage. */
+  get isStable(): boolean {
+    return !this.#log.dirty;
+  }
+
   /** Everything that the process has done is on stable storage on return: wait for it before output that can't be taken back. */
   async stable(): Promise<void> {
     this.#check();
@@ -367,11 +419,17 @@ export class RecoverableNode {
    */
   async checkpoint(state: SavedState): Promise<number> {
     this.#check();
+    this.#hook?.checkpointed(0);
     if (this.#replay.active) {
       const { checkpoint } = this.#guarded(() => this.#replay.take("checkpoint"));
       this.#stepped();
       return checkpoint;
     }
+    return this.#store(this.#hook === undefined ? state : withHook(state, this.#hook));
+  }
+
+  /** Everything but the waiting is done before it returns. */
+  async #store(state: SavedState): Promise<number> {
     const { bytes, sha256 } = encodeState(state);
     if (bytes.length > MAX_SDK_STATE_BYTES)
       throw new RecoveryLineError("RL_LIMIT", `a state is at most ${MAX_SDK_STATE_BYTES} bytes long`);
@@ -484,6 +542,10 @@ export class RecoverableNode {
     this.#tellReleased();
     return error;
   }
+}
+
+function joined(before: Uint8Array, payload: Uint8Array | string): Uint8Array {
+  return Buffer.concat([before, typeof payload === "string" ? Buffer.from(payload) : payload]);
 }
 
 function limited(payload: Uint8Array | string): Uint8Array {

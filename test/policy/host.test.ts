@@ -112,5 +112,23 @@ test("budget: one checkpoint a second a process, a tenth of the time frozen, a m
   expect(eager.isTooEager(60_000)).toBe(false);
   eager.allows("a", 60_500);
   expect(eager.isTooEager(60_500)).toBe(true);
-  expect(eager.isTooEager(70_000)).toBe(false);
+  expect(eager.isTooEager(121_000)).toBe(false);
+});
+
+/** Plays a policy that asks every second while it wants to, each checkpoint holding so long; returns when it is found too eager, seconds. */
+function foundEager(wants: (second: number) => boolean, heldS: number): number | undefined {
+  const guard = new Guard();
+  for (let second = 0; second < 1800; ) {
+    const taken = wants(second) && guard.allows("a", second * 1000);
+    second += taken ? heldS : 1;
+    if (taken) guard.held("a", heldS * 1000, second * 1000);
+    if (guard.isTooEager(second * 1000)) return second;
+  }
+  return undefined;
+}
+
+test("too eager in bursts: while it spends its share nothing is refused, for longer than any pause; who asks for too much now and then goes on", () => {
+  expect(foundEager(() => true, 8)).toBeLessThan(100);
+  expect(foundEager((second) => second % 60 < 50, 8)).toBeLessThan(150);
+  expect(foundEager((second) => second % 60 < 5, 3)).toBeUndefined();
 });

@@ -114,7 +114,7 @@ describe("components", () => {
     expect(lines.slice(0, 3)).toEqual([
       { line: 7, column: 5, macro: "every" },
       { line: 7, column: 54, macro: "every" },
-      { line: 13, column: 5 },
+      { line: 11, column: 5, macro: "below" },
     ]);
   });
 

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { PolicyRecord } from "../../src/daemon/policy-record.ts";
 import { RecoveryLineError } from "../../src/model/errors.ts";
+import { PolicyProcesses } from "../../src/policy/host.ts";
+import { PolicyProcess } from "../../src/policy/host-process.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
 import { APP, built, withLiveRig } from "./live-rig.ts";
 
@@ -125,7 +127,7 @@ test("crashes: their events' actions are dropped; the fourth in a minute, and th
     expect(await rig.status()).toMatchObject({ state: "active", faults: 0 });
   }));
 
-test("too eager: refused and counted, a minute of it ends it with reason budget; without a fallback nothing takes over", () =>
+test("too eager: refused and counted, more than a minute of it ends it with reason budget; without a fallback nothing takes over", () =>
   withLiveRig(["a"], async (rig) => {
     rig.frozenMs = 3000;
     await rig.plug(built(`<on event="beat"><checkpoint/></on>`), { fallback: null });
@@ -334,3 +336,69 @@ test("a person's restart comes first: while one is under way nobody is told of d
     await rig.beats(1);
     expect(rig.ran).toContain(`restart ${APP} --failed b`);
   }));
+
+/** Answers that nothing is to be done, and every third time something else. */
+const MISBEHAVING = (
+  act: string,
+): string => `import { Socket } from "node:net"; const s = new Socket({ fd: 3 }); let n = 0;
+s.on("data", (text) => {
+  if (n++ === 0) return s.write('{"ready":true}\\n');
+  const { sequence, epoch, rows } = JSON.parse(text);
+  if (n % 3 === 1) { ${act} }
+  s.write(JSON.stringify({ sequence, epoch, rows: rows.map(() => [[], []]) }) + "\\n");
+});`;
+
+for (const [name, act, fault, why] of [
+  ["hangs on its own time", "for (;;);", "hang", /250 ms of its own time/],
+  ["says nothing", "return;", "hang", /no answer within 2000 ms/],
+  [
+    "answers for another epoch",
+    "return s.write(JSON.stringify({ sequence, epoch: 99, rows: [] }) + '\\n');",
+    "bad-answer",
+    /another request/,
+  ],
+] as const)
+  test(`a process that ${name} is started again, and the fourth time in a minute the fallback decides`, () =>
+    withLiveRig(
+      ["a"],
+      async (rig) => {
+        await rig.plug(built(`<on event="beat"><checkpoint/></on>`), { fallback: { interval: 20 } });
+        for (let faults = 1; faults <= 3; faults += 1) {
+          while (((await rig.status())?.faults ?? 0) < faults) await rig.beats(1);
+          expect(await rig.status()).toMatchObject({ state: "active", faults });
+        }
+        while ((await rig.status())?.state === "active") await rig.beats(1);
+        expect(await rig.status()).toMatchObject({
+          state: "fallback",
+          over: { reason: fault, why: expect.stringMatching(why) },
+        });
+        expect(rig.ran).toEqual([]);
+        await rig.beats(21);
+        expect(rig.ran).toEqual([`checkpoint ${APP} a --driver none`]);
+      },
+      { processes: new PolicyProcesses((one) => PolicyProcess.start(one, MISBEHAVING(act))) },
+    ));
+
+test("pressure is raised where disk or memory runs short, and again after half a minute while it does", () => {
+  const room = { free: 100, size: 100, memory: 100, allMemory: 100 };
+  return withLiveRig(
+    ["a"],
+    async (rig) => {
+      await rig.plug(built(`<on event="pressure"><collect/></on>`), { allow: ["collect"] });
+      await rig.beats(5);
+      expect(rig.ran).toEqual([]);
+      room.free = 4;
+      await rig.beats(20);
+      expect(rig.ran).toEqual([`gc ${APP} --apply`]);
+      await rig.beats(20);
+      expect(rig.ran).toHaveLength(2);
+      room.free = 100;
+      await rig.beats(40);
+      expect(rig.ran).toHaveLength(2);
+      room.memory = 1;
+      await rig.beats(1);
+      expect(rig.ran).toHaveLength(3);
+    },
+    { node: () => room },
+  );
+});
