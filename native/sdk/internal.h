@@ -1,7 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside the SDK.   log.c  the log on disk       link.c  connections       node.c  the calls of
- * recovery_sdk.h
+ * Inside the SDK.
+ *
+ *   node.c         the calls of recovery_sdk.h
+ *   join.c         a process begins and ends: folder, lock, log
+ *   history.c      what the log says at the start
+ *   state.c        saved states
+ *   serve.c        the loop: disk first, then connections
+ *   send_end.c     sending ends          receive_end.c  receiving ends
+ *   stranger.c     who has dialled in and not said HELLO yet
+ *   channel.c      the channels of a process, and their numbers in its log
+ *   link.c         connections and the frames on them
+ *   log.c          the log on disk
+ *   failure.c      what is said when a process can't go on
  *
  * Layouts: docs/sdk.md. Numbers are little endian, as is every machine this compiles for.
  */
@@ -112,7 +123,12 @@ void link_close(struct link *link);
 int link_listen(const char *folder);
 int link_dial(const char *folder);
 
-/* ---- node.c */
+#define PROTOCOL "rl-sdk-1"
+#define MAX_HELLO_BYTES 1024u
+#define HELLO_LIMIT_MS 10000
+#define RETRY_MIN_MS 5
+
+/* ---- what a process has */
 
 struct sent {
     uint64_t end;
@@ -201,5 +217,59 @@ struct rl_node {
     int status;
     char error[512];
 };
+
+/* ---- failure.c */
+
+/* The first failure stays; returns it. */
+int fail(struct rl_node *node, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int disk_failed(struct rl_node *node);
+/* Formatted, to be freed. */
+char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int64_t now_ms(void);
+bool is_name(const char *name);
+
+/* ---- channel.c */
+
+/* The channel to or from a peer, made where it is new. */
+struct out_channel *out_to(struct rl_node *node, const char *peer);
+struct in_channel *in_from(struct rl_node *node, const char *peer);
+/* Messages that have arrived and are not delivered. */
+size_t waiting(const struct in_channel *in);
+bool is_full(const struct in_channel *in);
+int64_t number_channel(struct rl_node *node, bool sends, const char *peer);
+void log_channel(struct rl_node *node, bool sends, const char *peer);
+
+/* ---- history.c */
+
+int take_record(void *context, const struct record *record);
+
+/* ---- state.c */
+
+void sum_of(const void *bytes, size_t size, uint8_t *into);
+void restore(struct rl_node *node);
+int store_state(struct rl_node *node, uint32_t index, const struct bytes *state);
+
+/* ---- send_end.c */
+
+void dial(struct rl_node *node, struct out_channel *out);
+void pump(struct rl_node *node, struct out_channel *out);
+void serve_out(struct rl_node *node, struct out_channel *out, short events);
+
+/* ---- receive_end.c */
+
+void tell_checkpointed(struct in_channel *in);
+void arrive_all(struct rl_node *node, struct in_channel *in);
+void serve_in(struct rl_node *node, struct in_channel *in, short events);
+struct arrived take_head(struct in_channel *in);
+
+/* ---- stranger.c */
+
+void serve_stranger(struct rl_node *node, struct stranger *stranger, short events);
+void accept_all(struct rl_node *node);
+void forget_strangers(struct rl_node *node);
+
+/* ---- serve.c */
+
+int serve(struct rl_node *node, int limit_ms);
 
 #endif /* RECOVERY_SDK_INTERNAL_H */

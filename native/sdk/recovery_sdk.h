@@ -33,6 +33,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 #define RL_MAX_MESSAGE_BYTES (16u << 20)
 #define RL_MAX_NAME_BYTES 64
 
@@ -106,5 +108,7 @@ const char *rl_error(const struct rl_node *node);
 
 /* Flushes, closes, frees. NULL is allowed. Returns what flushing returned. */
 int rl_close(struct rl_node *node);
+
+#pragma GCC visibility pop
 
 #endif
