@@ -71,13 +71,11 @@ int64_t number_channel(struct rl_node *node, bool sends, const char *peer) {
 
 void log_channel(struct rl_node *node, bool sends, const char *peer) {
     const uint8_t role = sends ? 0 : 1;
-    const uint16_t length = (uint16_t)strlen(peer);
     const int64_t number = number_channel(node, sends, peer);
 
     log_start(&node->log, RECORD_CHANNEL);
     bytes_u32(&node->log.pending, (uint32_t)number);
     bytes_add(&node->log.pending, &role, 1);
-    bytes_add(&node->log.pending, &length, 2);
-    bytes_add(&node->log.pending, peer, length);
+    bytes_name(&node->log.pending, peer);
     log_finish(&node->log);
 }

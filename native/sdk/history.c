@@ -5,46 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct fields {
-    const uint8_t *at;
-    size_t left;
-    bool ok;
-};
-
-static void take_bytes(struct fields *fields, void *into, size_t size) {
-    fields->ok = fields->ok && fields->left >= size;
-    if (!fields->ok) {
-        memset(into, 0, size);
-        return;
-    }
-    memcpy(into, fields->at, size);
-    fields->at += size;
-    fields->left -= size;
-}
-
-static uint32_t take_u32(struct fields *fields) {
-    uint32_t value;
-    take_bytes(fields, &value, sizeof(value));
-    return value;
-}
-
-static uint64_t take_u64(struct fields *fields) {
-    uint64_t value;
-    take_bytes(fields, &value, sizeof(value));
-    return value;
-}
-
-/* A length and a name behind it. */
-static void take_name(struct fields *fields, char *name) {
-    uint16_t length;
-
-    take_bytes(fields, &length, sizeof(length));
-    fields->ok = fields->ok && length <= RL_MAX_NAME_BYTES;
-    if (fields->ok)
-        take_bytes(fields, name, length);
-    name[fields->ok ? length : 0] = 0;
-}
-
 static int take_begin(struct rl_node *node, struct fields *fields) {
     char app[RL_MAX_NAME_BYTES + 1], process[RL_MAX_NAME_BYTES + 1];
 

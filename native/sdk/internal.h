@@ -96,6 +96,12 @@ int sync_folder(const char *path);
 
 enum frame_type { FRAME_HELLO = 1, FRAME_WELCOME, FRAME_MESSAGE, FRAME_CHECKPOINTED, FRAME_REFUSED };
 
+/* Why a connection is refused. */
+enum refusal { REFUSED_PROTOCOL = 1, REFUSED_OTHER_PROCESS, REFUSED_MALFORMED };
+
+#define PROTOCOL 2u    /* src/sdk/wire.ts has the layouts */
+#define JSON_BEGIN '{' /* protocol 1 began its HELLO, WELCOME and REFUSED with it */
+#define MAX_TEXT_BYTES 512u
 #define FRAME_HEADER_BYTES 5u
 #define MESSAGE_FIELDS_BYTES 12u
 
@@ -115,6 +121,8 @@ struct link {
 /* Frame by frame: 1 and the frame, 0 where none is whole, -1 where the stream is none of ours. */
 int link_frame(struct link *link, uint8_t *type, const uint8_t **body, size_t *size);
 void link_begin(struct link *link, enum frame_type type, size_t body);
+/* A whole frame. */
+void link_frame_of(struct link *link, enum frame_type type, const struct bytes *body);
 /* False: the connection is gone. */
 bool link_read(struct link *link);
 bool link_write(struct link *link);
@@ -123,8 +131,6 @@ void link_close(struct link *link);
 int link_listen(const char *folder);
 int link_dial(const char *folder);
 
-#define PROTOCOL "rl-sdk-1"
-#define MAX_HELLO_BYTES 1024u
 #define HELLO_LIMIT_MS 10000
 #define RETRY_MIN_MS 5
 
@@ -238,6 +244,22 @@ size_t waiting(const struct in_channel *in);
 bool is_full(const struct in_channel *in);
 int64_t number_channel(struct rl_node *node, bool sends, const char *peer);
 void log_channel(struct rl_node *node, bool sends, const char *peer);
+
+/* ---- fields.c */
+
+/* Bytes that are read field by field: what is short reads as 0, and `ok` is false from then on. */
+struct fields {
+    const uint8_t *at;
+    size_t left;
+    bool ok;
+};
+void take_bytes(struct fields *fields, void *into, size_t size);
+uint16_t take_u16(struct fields *fields);
+uint32_t take_u32(struct fields *fields);
+uint64_t take_u64(struct fields *fields);
+/* A u16 length and a name behind it; `name` has room for RL_MAX_NAME_BYTES and a 0. */
+void take_name(struct fields *fields, char *name);
+void bytes_name(struct bytes *bytes, const char *name);
 
 /* ---- history.c */
 

@@ -64,18 +64,11 @@ static int open_log(struct rl_node *node) {
     return status;
 }
 
-static void log_name(struct rl_node *node, const char *name) {
-    const uint16_t length = (uint16_t)strlen(name);
-
-    bytes_add(&node->log.pending, &length, sizeof(length));
-    bytes_add(&node->log.pending, name, length);
-}
-
 static int begin(struct rl_node *node) {
     if (!node->began) {
         log_start(&node->log, RECORD_BEGIN);
-        log_name(node, node->app);
-        log_name(node, node->process);
+        bytes_name(&node->log.pending, node->app);
+        bytes_name(&node->log.pending, node->process);
         log_finish(&node->log);
         if (sync_folder(node->folder) != RL_OK)
             return disk_failed(node);

@@ -17,18 +17,20 @@ static void lose_out(struct out_channel *out) {
 }
 
 void dial(struct rl_node *node, struct out_channel *out) {
-    char *hello;
+    struct bytes hello = {0};
 
     out->link.fd = link_dial(out->folder);
     if (out->link.fd < 0) {
         lose_out(out);
         return;
     }
-    hello = text("{\"protocol\":\"%s\",\"app\":\"%s\",\"from\":\"%s\",\"to\":\"%s\",\"incarnation\":%u}",
-                 PROTOCOL, node->app, node->process, out->peer, node->incarnation);
-    link_begin(&out->link, FRAME_HELLO, strlen(hello));
-    bytes_add(&out->link.out, hello, strlen(hello));
-    free(hello);
+    bytes_u32(&hello, PROTOCOL);
+    bytes_u32(&hello, node->incarnation);
+    bytes_name(&hello, node->app);
+    bytes_name(&hello, node->process);
+    bytes_name(&hello, out->peer);
+    link_frame_of(&out->link, FRAME_HELLO, &hello);
+    free(hello.data);
     out->state = OUT_HELLO;
 }
 
@@ -56,21 +58,11 @@ void pump(struct rl_node *node, struct out_channel *out) {
     }
 }
 
-/* The number behind `"key":` in JSON text. */
-static bool json_number(const char *json, const char *key, uint64_t *value) {
-    const char *found = strstr(json, key);
-    char *end;
+static void welcome(struct rl_node *node, struct out_channel *out, const uint8_t *body, size_t size) {
+    struct fields fields = {body, size, true};
+    const uint64_t next = take_u64(&fields), checkpointed = take_u64(&fields);
 
-    if (found == NULL)
-        return false;
-    *value = strtoull(found + strlen(key), &end, 10);
-    return end != found + strlen(key);
-}
-
-static void welcome(struct rl_node *node, struct out_channel *out, const char *json) {
-    uint64_t next = 0, checkpointed = 0;
-
-    if (!json_number(json, "\"next\":", &next)) {
+    if (!fields.ok || fields.left > 0) {
         lose_out(out);
         return;
     }
@@ -80,29 +72,45 @@ static void welcome(struct rl_node *node, struct out_channel *out, const char *j
              (unsigned long long)next, node->process, out->count);
         return;
     }
-    if (json_number(json, "\"checkpointed\":", &checkpointed) && checkpointed > out->released)
+    if (checkpointed > out->released)
         out->released = checkpointed;
     out->next = next;
     out->state = OUT_READY;
     out->retry_ms = RETRY_MIN_MS;
 }
 
+static void refused(struct rl_node *node, const struct out_channel *out, const uint8_t *body, size_t size) {
+    struct fields fields = {body, size, true};
+    const uint16_t reason = take_u16(&fields);
+    const bool old = size > 0 && body[0] == JSON_BEGIN;
+
+    if (fields.left > MAX_TEXT_BYTES)
+        fields.left = MAX_TEXT_BYTES;
+    if (old || reason == REFUSED_PROTOCOL)
+        fail(node, RL_VERSION,
+             "%s speaks protocol %u and %s does not (%.*s). Start both processes with the same version of "
+             "recovery-line; their logs stay as they are",
+             node->process, PROTOCOL, out->peer, old ? 20 : (int)fields.left,
+             old ? "it speaks protocol 1" : (const char *)fields.at);
+    else
+        fail(node, RL_CONTRADICTION, "%s refused the channel: %.*s", out->peer, (int)fields.left,
+             (const char *)fields.at);
+}
+
 static void out_frame(struct rl_node *node, struct out_channel *out, uint8_t type, const uint8_t *body,
                       size_t size) {
-    char *json = text("%.*s", (int)(size < MAX_HELLO_BYTES ? size : MAX_HELLO_BYTES), (const char *)body);
     uint64_t sequence;
 
     if (type == FRAME_WELCOME)
-        welcome(node, out, json);
+        welcome(node, out, body, size);
     else if (type == FRAME_REFUSED)
-        fail(node, RL_CONTRADICTION, "%s refused the channel: %s", out->peer, json);
+        refused(node, out, body, size);
     else if (type == FRAME_CHECKPOINTED && size == sizeof(sequence)) {
         memcpy(&sequence, body, sizeof(sequence));
         if (sequence > out->released)
             out->released = sequence;
     } else
         lose_out(out);
-    free(json);
 }
 
 void serve_out(struct rl_node *node, struct out_channel *out, short events) {

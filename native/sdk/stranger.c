@@ -7,61 +7,76 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* The string behind `"key":"` in JSON text, if it is a name. */
-static bool json_name(const char *json, const char *key, char *name) {
-    const char *found = strstr(json, key);
-    size_t length;
+static void refuse(struct link *link, enum refusal reason, const char *why) {
+    struct bytes body = {0};
+    const uint16_t number = reason;
 
-    if (found == NULL)
-        return false;
-    found += strlen(key);
-    length = strcspn(found, "\"");
-    if (length > RL_MAX_NAME_BYTES)
-        return false;
-    memcpy(name, found, length);
-    name[length] = 0;
-    return is_name(name);
+    bytes_add(&body, &number, sizeof(number));
+    bytes_add(&body, why, strlen(why));
+    link_frame_of(link, FRAME_REFUSED, &body);
+    free(body.data);
 }
 
-static struct in_channel *channel_of(struct rl_node *node, const char *json) {
-    char app[RL_MAX_NAME_BYTES + 1], from[RL_MAX_NAME_BYTES + 1], to[RL_MAX_NAME_BYTES + 1];
+/* In the words of protocol 1. A name needs no escapes in JSON. */
+static void refuse_old(const struct rl_node *node, struct link *link) {
+    char *json = text("{\"message\":\"%s speaks protocol %u: start this process with its version, too\"}",
+                      node->process, PROTOCOL);
+    const struct bytes body = {.data = (uint8_t *)json, .size = strlen(json)};
 
-    if (strstr(json, "\"protocol\":\"" PROTOCOL "\"") == NULL || !json_name(json, "\"app\":\"", app) ||
-        !json_name(json, "\"from\":\"", from) || !json_name(json, "\"to\":\"", to))
+    link_frame_of(link, FRAME_REFUSED, &body);
+    free(json);
+}
+
+/* The channel that a HELLO asks for; NULL: it is refused. */
+static struct in_channel *channel_of(struct rl_node *node, struct link *link, const uint8_t *body,
+                                     size_t size) {
+    char app[RL_MAX_NAME_BYTES + 1], from[RL_MAX_NAME_BYTES + 1], to[RL_MAX_NAME_BYTES + 1], *why;
+    struct fields fields = {body, size, true};
+    uint32_t protocol;
+
+    if (size > 0 && body[0] == JSON_BEGIN) {
+        refuse_old(node, link);
         return NULL;
-    if (strcmp(app, node->app) != 0 || strcmp(to, node->process) != 0)
-        return NULL;
-    return in_from(node, from);
+    }
+    protocol = take_u32(&fields);
+    take_u32(&fields); /* the incarnation: for who reads a trace of the wire */
+    take_name(&fields, app);
+    take_name(&fields, from);
+    take_name(&fields, to);
+    if (fields.ok && fields.left == 0 && protocol == PROTOCOL && is_name(from) &&
+        strcmp(app, node->app) == 0 && strcmp(to, node->process) == 0)
+        return in_from(node, from);
+    if (!fields.ok || fields.left > 0)
+        refuse(link, REFUSED_MALFORMED, "this is no HELLO");
+    else if (protocol != PROTOCOL) {
+        why = text("%s speaks protocol %u", node->process, PROTOCOL);
+        refuse(link, REFUSED_PROTOCOL, why);
+        free(why);
+    } else if (!is_name(from))
+        refuse(link, REFUSED_MALFORMED, "the sender's name is none");
+    else {
+        why = text("this is %s of %s", node->process, node->app);
+        refuse(link, REFUSED_OTHER_PROCESS, why);
+        free(why);
+    }
+    return NULL;
 }
 
 /* The stranger's connection takes the place of the channel's old one. */
 static void attach(struct rl_node *node, struct in_channel *in, struct link *link) {
-    char *json =
-        text("{\"next\":%llu,\"checkpointed\":%llu}", (unsigned long long)(in->delivered + waiting(in)),
-             (unsigned long long)in->checkpointed);
-
     link_close(&in->link);
     in->link = *link;
     *link = (struct link){.fd = -1};
-    link_begin(&in->link, FRAME_WELCOME, strlen(json));
-    bytes_add(&in->link.out, json, strlen(json));
-    free(json);
+    link_begin(&in->link, FRAME_WELCOME, 2 * sizeof(uint64_t));
+    bytes_u64(&in->link.out, in->delivered + waiting(in));
+    bytes_u64(&in->link.out, in->checkpointed);
     arrive_all(node, in);
     serve_in(node, in, 0);
 }
 
-static void refuse(struct rl_node *node, struct link *link) {
-    char *json = text("{\"message\":\"this is %s of %s\"}", node->process, node->app);
-
-    link_begin(link, FRAME_REFUSED, strlen(json));
-    bytes_add(&link->out, json, strlen(json));
-    free(json);
-    link_write(link);
-    link_close(link);
-}
-
 void serve_stranger(struct rl_node *node, struct stranger *stranger, short events) {
     struct link *link = &stranger->link;
+    struct in_channel *in = NULL;
     const uint8_t *body;
     size_t size;
     uint8_t type;
@@ -73,15 +88,18 @@ void serve_stranger(struct rl_node *node, struct stranger *stranger, short event
         link_close(link);
         return;
     }
-    if (found == 1) {
-        char *json = text("%.*s", (int)(size < MAX_HELLO_BYTES ? size : MAX_HELLO_BYTES), (const char *)body);
-        struct in_channel *in = type == FRAME_HELLO ? channel_of(node, json) : NULL;
-        free(json);
-        if (in == NULL)
-            refuse(node, link);
-        else
-            attach(node, in, link);
+    if (found == 0)
+        return;
+    if (type == FRAME_HELLO)
+        in = channel_of(node, link, body, size);
+    else
+        refuse(link, REFUSED_MALFORMED, "what comes first is HELLO");
+    if (in != NULL) {
+        attach(node, in, link);
+        return;
     }
+    link_write(link);
+    link_close(link);
 }
 
 void accept_all(struct rl_node *node) {
