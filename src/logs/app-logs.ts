@@ -10,7 +10,7 @@ import { appDirectory } from "./home.ts";
 import { unrecordedIn } from "./unrecorded.ts";
 
 /** One node's log of an application. */
-export interface OpenAppLog extends NodeLog {
+interface OpenAppLog extends NodeLog {
   /** Processes that no collector records though the log says so. */
   readonly unrecorded: readonly string[];
   /** Blocks whose checksums and chain are checked on their way; a collector checks what it sends. */
@@ -63,7 +63,7 @@ export async function closeLogs(logs: readonly NodeLog[]): Promise<void> {
 }
 
 /** Throws RL_UNKNOWN_APP where neither the collector nor the home knows the application, RL_LOCKED where somebody else holds the log, RL_CORRUPT_LOG. */
-export async function openAppLog(home: string, app: string): Promise<OpenAppLog> {
+async function openAppLog(home: string, app: string): Promise<OpenAppLog> {
   return (await openCollected(home, app)) ?? openClosed(home, app);
 }
 
