@@ -1,13 +1,18 @@
-// bench: the kernel ring into the logs, beside a bare LevelDB loop; memory at a steady rate
-import { execFileSync } from "node:child_process";
+// bench: the kernel ring into the logs, beside a bare LevelDB loop; memory at a steady rate and under short connections; cost when idle
+import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { Level } from "level";
 import { KernelSource } from "../src/capture/kernel-source.ts";
 import { Collector } from "../src/collect/collect.ts";
 import { RingKind } from "../src/format/ring-layout.ts";
+import { SMALL_HEAP_FLAGS, SMALL_HEAP_VARIABLES } from "../src/host/small-heap.ts";
 import { openEventLog } from "../src/log/append-log.ts";
+import { type Running, until, withBenchRig } from "../test/daemon/rig.ts";
+import { compile } from "../test/native/c-build.ts";
 import { RingRig } from "../test/native/ring-rig.ts";
 import { type Figure, median, report } from "./report.ts";
 
@@ -93,6 +98,69 @@ async function backlog(count: number): Promise<number> {
   return rate;
 }
 
+/** MiB of a process, by a field of its status. */
+function mibOf(pid: number | "self", field: "VmRSS" | "VmHWM"): number {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
+}
+
+/** In a process of its own, with the heap that `collect` has. */
+function alone<T>(...words: string[]): T {
+  const self = fileURLToPath(import.meta.url);
+  const env = { ...process.env, ...SMALL_HEAP_VARIABLES };
+  return JSON.parse(
+    execFileSync(process.execPath, [...SMALL_HEAP_FLAGS, self, ...words], { encoding: "utf8", env }),
+  );
+}
+
+/** Processor time of a process, s. */
+function cpuSeconds(pid: number): number {
+  const TICKS = 100;
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
+/** The whole service under a recorded server of short connections to a client that nobody records. */
+async function shortConnections(
+  count: number,
+): Promise<{ peakMib: number; events: number; gaps: number; cut: boolean }> {
+  const program = compile("short_connections", ["bench/short_connections.c"], ["-O2", "-pthread"]);
+  let figures = { peakMib: Number.NaN, events: 0, gaps: 0, cut: false };
+  await withBenchRig("bench-short", async (rig) => {
+    const { child } = await rig.collect();
+    await rig.run("server", program, "server");
+    await until("it listens", () => /\d+\n/.test(rig.output("server")));
+    await promisify(execFile)(program, ["client", rig.output("server").trim(), String(count), "4"]);
+    const { code, out } = await rig.cli("checkpoint", rig.app, "server", "--driver", "none");
+    const client = await rig.client();
+    const { events, gaps } = await client.stats();
+    client.close();
+    const all = Object.values(events).reduce((sum, one) => sum + one, 0);
+    const cut = code === 0 && /server +1 +0 connections/.test(out);
+    figures = { peakMib: mibOf(child.pid!, "VmHWM"), events: all, gaps, cut };
+  });
+  return figures;
+}
+
+/** Share of a core that the service takes while so many recorded processes sleep. */
+async function idleShare(counts: readonly number[]): Promise<number[]> {
+  const SETTLE_MS = 15_000;
+  const MEASURE_MS = 30_000;
+  const shares: number[] = [];
+  await withBenchRig("bench-idle", async (rig) => {
+    const { child }: Running = await rig.collect();
+    let running = 0;
+    for (const count of counts) {
+      for (; running < count; running += 1) await rig.run(`p${running}`, "sleep", "1000");
+      await sleep(SETTLE_MS);
+      const [before, beganMs] = [cpuSeconds(child.pid!), performance.now()];
+      await sleep(MEASURE_MS);
+      shares.push((cpuSeconds(child.pid!) - before) / ((performance.now() - beganMs) / 1000));
+    }
+  });
+  return shares;
+}
+
 /** In a process of its own: prints the peak resident memory in MiB and the losses after `seconds` at `perSecond`. */
 async function steady(perSecond: number, seconds: number): Promise<void> {
   const { rig, collector, end } = await setUp("steady", 16 << 20);
@@ -100,9 +168,8 @@ async function steady(perSecond: number, seconds: number): Promise<void> {
   const { emitted, lost } = await rig.produce(perSecond * seconds, PROCESS, CONNECTIONS, perSecond);
   await collector.drain();
   const { user, system } = process.cpuUsage(before);
-  const peakKib = Number(/VmHWM:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
   console.log(
-    JSON.stringify({ peakMib: peakKib / 1024, lost, cpu: (user + system) / 1e6 / seconds, emitted }),
+    JSON.stringify({ peakMib: mibOf("self", "VmHWM"), lost, cpu: (user + system) / 1e6 / seconds, emitted }),
   );
   await end();
 }
@@ -129,9 +196,9 @@ async function comeAndGo(apps: number, each: number): Promise<void> {
   }
   await collector.drain();
   const logged = events(collector);
-  const status = readFileSync("/proc/self/status", "utf8");
-  const mib = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
-  console.log(JSON.stringify({ residentMib: mib("VmRSS"), peakMib: mib("VmHWM"), logged }));
+  console.log(
+    JSON.stringify({ residentMib: mibOf("self", "VmRSS"), peakMib: mibOf("self", "VmHWM"), logged }),
+  );
   await collector.close();
   rig.remove();
 }
@@ -141,11 +208,10 @@ async function main(): Promise<void> {
   const bare = await median(3, () => bareLoop(COUNT));
   const drained = await median(3, () => backlog(COUNT));
   const { rate: atOnce, lost: dropped } = await live(4_000_000, 1_000_000);
-  const self = fileURLToPath(import.meta.url);
-  const { peakMib, lost, cpu } = JSON.parse(
-    execFileSync(process.execPath, [self, "steady"], { encoding: "utf8" }),
-  );
-  const many = JSON.parse(execFileSync(process.execPath, [self, "many"], { encoding: "utf8" }));
+  const { peakMib, lost, cpu } = alone<{ peakMib: number; lost: number; cpu: number }>("steady");
+  const many = alone<{ residentMib: number; peakMib: number; logged: number }>("many");
+  const short = await shortConnections(1_000_000);
+  const idle = await idleShare([2, 20]);
   const floor = { name: "bare 256 KiB synced put loop", value: bare / 1e6 };
   const figures: Figure[] = [
     {
@@ -177,6 +243,20 @@ async function main(): Promise<void> {
       goal: "≤ 150 MiB",
       met: many.peakMib <= 150,
     },
+    {
+      name: `peak memory of the whole service, 1 M short connections to clients that are not recorded, ${(short.events / 1e6).toFixed(1)} M events, ${short.gaps} gaps, ${short.cut ? "then a checkpoint with its cut" : "NO CUT AFTERWARDS"}`,
+      value: short.peakMib,
+      unit: "MiB",
+      goal: "≤ 150 MiB",
+      met: short.peakMib <= 150 && short.gaps === 0 && short.cut,
+    },
+    ...[2, 20].map((count, at) => ({
+      name: `the service while ${count} recorded processes sleep`,
+      value: idle[at]! * 100,
+      unit: "% of a core",
+      goal: "≤ 0.5 %",
+      met: idle[at]! <= 0.005,
+    })),
   ];
   report("collector: kernel ring to the log", figures);
 }
@@ -184,4 +264,6 @@ async function main(): Promise<void> {
 const [, , what, apps = "1000"] = process.argv;
 if (what === "steady") await steady(200_000, 20);
 else if (what === "many") await comeAndGo(Number(apps), 10_000);
+else if (what === "short") console.log(await shortConnections(Number(apps)));
+else if (what === "idle") console.log(await idleShare([2, 20]));
 else await main();

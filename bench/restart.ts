@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { CriuDriver } from "../src/images/criu/driver-criu.ts";
 import { type CriuCommand, findCriu } from "../src/images/criu/driver-criu-find.ts";
-import { freePort, missing, type Rig, until, withRig } from "../test/daemon/rig.ts";
+import { freePort, missing, type Rig, until, withBenchRig } from "../test/daemon/rig.ts";
 import { type Figure, medianOf, report } from "./report.ts";
 
 const ROUNDS = 5;
@@ -159,7 +159,7 @@ const { found } = await findCriu();
 if (missing !== undefined || found === undefined || !(await new CriuDriver(found).check()).works)
   console.log("# restart: RL_NOT_SUPPORTED, no capture or no CRIU on this machine");
 else
-  await withRig("bench-restart", async (rig) => {
+  await withBenchRig("bench-restart", async (rig) => {
     const figures = await measure(rig, found);
     const of = (name: string, unit = 1): number => medianOf(figures.get(name) ?? []) / unit;
     const dumped = { name: "criu dump by hand", value: of("plainDump") };

@@ -179,6 +179,17 @@ static __always_inline int unix_was_strange(struct sock *sk) {
     return other && other->flags & UNIX_PEER_TOLD;
 }
 
+/* Bytes wait in a pair that no recorded call has touched: an image brought them back. Whoever holds an end owns
+ * it from now on, so that they are sent before they are received. */
+static __always_inline int unix_brought_back(struct sock *sk) {
+    struct iterator_request *request = asked();
+    struct sock *peer = unix_peer(sk);
+
+    if (!request || !request->frozen || sk->sk_type != SOCK_STREAM || !peer)
+        return 0;
+    return unix_queued(sk, 0) || unix_queued(peer, 0);
+}
+
 static __always_inline int read_unix_held(struct sock *sk, struct cut_record *out) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
     struct iterator_request *request = asked();
@@ -188,13 +199,15 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
 
     if (!end && is_checkpointer(sk))
         return 0;
-    if (open && !(end && unix_named(end)))
+    if ((open || unix_brought_back(sk)) && !(end && unix_named(end)))
         end = unix_end(sk, 1);
     if (end && unix_named(end)) {
         state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
         if (state && open && !end->owner && !unix_was_strange(sk) &&
             __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0)
             end->flags |= UNIX_HELD; /* connected or accepted, and not used yet */
+        if (state && !open && !end->owner && !unix_was_strange(sk) && unix_brought_back(sk))
+            __sync_val_compare_and_swap(&end->owner, 0, request->process);
         if (state && end->owner == request->process)
             end->incarnation = state->incarnation;
         read_unix(sk, end, out);
@@ -210,6 +223,36 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
 }
 
 /* ---- the walks ---- */
+
+/* First: kernels refuse these, and programs are loaded in this order until one is refused. */
+
+SEC("iter/bpf_sk_storage_map")
+int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
+    struct cut_record record = {};
+    struct connection *c = ctx->value;
+    struct sock *sk = ctx->sk;
+    const struct tcp_sock *tcp;
+
+    if (!c || !sk)
+        return 0;
+    tcp = bpf_skc_to_tcp_sock(sk);
+    if (tcp && read_stored(c, tcp, 0, &record))
+        print(ctx->meta, &record);
+    return 0;
+}
+
+SEC("iter/bpf_sk_storage_map")
+int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
+    struct cut_record record = {};
+    struct unix_end *end = ctx->value;
+    struct sock *sk = ctx->sk;
+
+    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
+        return 0;
+    read_unix(sk, end, &record);
+    print(ctx->meta, &record);
+    return 0;
+}
 
 SEC("iter/task_file")
 int cut_files(struct bpf_iter__task_file *ctx) {
@@ -268,34 +311,6 @@ int cut_unix(struct bpf_iter__unix *ctx) {
         return 0;
     end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
     if (!end || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
-        return 0;
-    read_unix(sk, end, &record);
-    print(ctx->meta, &record);
-    return 0;
-}
-
-SEC("iter/bpf_sk_storage_map")
-int cut_stored_tcp(struct bpf_iter__bpf_sk_storage_map *ctx) {
-    struct cut_record record = {};
-    struct connection *c = ctx->value;
-    struct sock *sk = ctx->sk;
-    const struct tcp_sock *tcp;
-
-    if (!c || !sk)
-        return 0;
-    tcp = bpf_skc_to_tcp_sock(sk);
-    if (tcp && read_stored(c, tcp, 0, &record))
-        print(ctx->meta, &record);
-    return 0;
-}
-
-SEC("iter/bpf_sk_storage_map")
-int cut_stored_unix(struct bpf_iter__bpf_sk_storage_map *ctx) {
-    struct cut_record record = {};
-    struct unix_end *end = ctx->value;
-    struct sock *sk = ctx->sk;
-
-    if (!end || !sk || !end->owner || !unix_named(end) || unix_only_lent(sk, end))
         return 0;
     read_unix(sk, end, &record);
     print(ctx->meta, &record);

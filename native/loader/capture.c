@@ -219,8 +219,10 @@ static int create(struct capture *capture, const struct capture_options *options
     status = remove_pins(options->pin_dir);
     if (status == 0)
         status = variant_load(&capture->objects, &request, &capture->config.variant, error);
-    if (status != 0)
+    if (status != 0) {
+        rmdir(options->pin_dir);
         return status;
+    }
     status = pin_objects(&capture->objects, options->pin_dir);
     if (status == 0)
         status = pin_config(&capture->config, options->pin_dir);

@@ -57,7 +57,11 @@ static const struct part {
      {{"cgroup",
        "The end of a connection is told by hooks of the recorded cgroups, which are never left out.",
        PROGRAM_BIT(PROGRAM_SOCKET_RELEASED) | PROGRAM_BIT(PROGRAM_CONNECTION_MADE)},
-      {"trace", "The end of a connection is told by tracepoints, which the kernel may leave out.", 0}}},
+      {"trace",
+       "The end of a connection is told by tracepoints, which the kernel may leave out; of a "
+       "listener made in another cgroup (socket activation) not that a connection was accepted, reset and "
+       "closed unused.",
+       0}}},
     {"datagrams",
      {{"cgroup", "Datagrams sent are told by hooks of the recorded cgroups, which are never left out.",
        PROGRAM_BIT(PROGRAM_DATAGRAM_SENT4) | PROGRAM_BIT(PROGRAM_DATAGRAM_SENT6)},

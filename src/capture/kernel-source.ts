@@ -47,6 +47,9 @@ export interface KernelSourceOptions {
 
 const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0 };
 
+/** Of a ring that is only read: nobody knows which connections exist. */
+const NO_CUT: SourceCut = { complete: false, pending: false, entries: [] };
+
 /** What was asked for, or what the environment asks for; "": nothing is forced. */
 export function captureVariant(asked: string | undefined): string {
   return asked ?? process.env["RECOVERY_LINE_CAPTURE"] ?? "";
@@ -225,6 +228,7 @@ export class KernelSource implements EventSource {
   }
 
   cut(cgroupId: number): SourceCut {
+    if (!this.#captures) return NO_CUT;
     const { complete, pending, entries } = call(`cut of cgroup ${cgroupId}`, () =>
       this.#native.cut(this.#handle, cgroupId),
     );

@@ -234,7 +234,7 @@ class Work {
   /** Nothing stands still for an image that can't be. */
   look(): void {
     const { cgroup, data, driverOptions = [] } = this.#target;
-    this.#options.driver.look?.({
+    this.#options.driver.look({
       pids: cgroup.pids(),
       dataRoots: data?.roots ?? [],
       options: driverOptions,
@@ -282,7 +282,7 @@ class Work {
   async takeImage(guard: Writable): Promise<void> {
     const { driver } = this.#options;
     if (!driver.images) return;
-    if (driver.holdsConnections === false) this.#noConnections();
+    if (!driver.holdsConnections) this.#noConnections();
     const image = await this.#begin();
     const notes = await this.#timed("dump", () => this.#dump(image, guard));
     this.#inPlace = filesInPlace(notes);
@@ -328,7 +328,7 @@ class Work {
         `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
       );
     this.#cut = after;
-    if (this.#options.driver.holdsConnections === false) this.#noConnections();
+    if (!this.#options.driver.holdsConnections) this.#noConnections();
   }
 
   #noConnections(): void {

@@ -164,6 +164,8 @@ function ringSize(text: string): number {
 async function collect(flags: CollectFlags): Promise<void> {
   if (flags.unpin) return unpin(flags.pinDir);
   const { home, helper } = await placeOf(flags);
+  const { becomeSmall } = await import("../host/small-heap.ts");
+  becomeSmall();
   const { startDaemon } = await import("../daemon/daemon.ts");
   const { notifyManager } = await import("../host/notify.ts");
   const stop = stopRequest();

@@ -44,7 +44,9 @@ function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): str
     case "foreign":
       return `${name} talks with ${other}: another application is outside, and does not go back with this one.`;
     case "doubted":
-      return `${name} talks with ${other}, and nobody was found there: it counts as of the application. For new connections say which it is: run --outside ${address}, or run --inside ${address}.`;
+      return `${name} talks with ${other}, and nobody was found there${rule === "" ? "" : `; ${printable(rule)}, so that it may lead to a process here`}: it counts as of the application. For new connections say which it is: run --outside ${address}, or run --inside ${address}.`;
+    case "relay":
+      return `${name} exchanges data with ${other}, another machine, which does so with another process, too, and may carry it between them. If it does not, say so for new connections: run --outside ${address}.`;
     case "datagrams":
       return `${name} has exchanged datagrams with ${other} (${printable(rule)}), or may have: nobody knows which of them have arrived.`;
     case "contradicted":

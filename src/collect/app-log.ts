@@ -10,6 +10,7 @@
  *   "held"                `HeldMessage[]`: openings and endings that wait for their other half
  *   "rules"               `StoredPeerRules`: what the user says of addresses
  *   "strangers"           `StoredStranger[]`: programs outside that its processes talked with
+ *   "unfound"             `UnfoundPeer[]`: connections whose other end nobody was found at, to be decided
  *   "datagrams"           `StoredDatagrams`: where its processes have sent datagrams to, and taken them from
  *   "ring"                `StoredRing`: records before `position` are in the log
  *   "rings"               names of entities whose runtimes hand memory rings over
@@ -42,6 +43,7 @@ import { PeerRules } from "./peer-rules.ts";
 import { ProcessBuffer } from "./process-buffer.ts";
 import { ProcessState } from "./process-state.ts";
 import { type HeldMessage, SocketMessages } from "./socket-messages.ts";
+import type { UnfoundPeer } from "./unfound-peers.ts";
 
 export interface StoredRing {
   readonly ringId: string;
@@ -208,6 +210,7 @@ export class AppLog {
       this.#node !== undefined && JSON.stringify(await log.getState("node")) !== JSON.stringify(this.#node);
     this.peers.rules = new PeerRules((await log.getState("rules")) as StoredPeerRules | undefined);
     this.peers.load(((await log.getState("strangers")) ?? []) as readonly StoredStranger[]);
+    this.peers.unfound.load(((await log.getState("unfound")) ?? []) as readonly UnfoundPeer[]);
     this.datagrams.load((await log.getState("datagrams")) as StoredDatagrams | undefined);
     this.messages.load(((await log.getState("held")) ?? []) as readonly HeldMessage[], performance.now());
     this.#rings = new Set(((await log.getState("rings")) ?? []) as readonly string[]);
@@ -337,7 +340,7 @@ export class AppLog {
     if (this.#touched) return true;
     if (this.pending.events > 0 || this.#namesChanged || this.messages.changed || this.peers.changed)
       return true;
-    if (this.datagrams.changed) return true;
+    if (this.datagrams.changed || this.peers.unfound.changed) return true;
     for (const { state } of this.processes.values()) if (state.changed) return true;
     return false;
   }
@@ -402,6 +405,8 @@ export class AppLog {
     this.#rulesChanged = false;
     if (this.peers.changed) log.putState("strangers", this.peers.stored());
     this.peers.changed = false;
+    if (this.peers.unfound.changed) log.putState("unfound", this.peers.unfound.stored());
+    this.peers.unfound.changed = false;
     if (this.datagrams.changed) log.putState("datagrams", this.datagrams.stored());
     this.datagrams.changed = false;
     if (this.messages.changed) log.putState("held", this.messages.held());
@@ -512,6 +517,13 @@ export class AppLog {
   /** The process whose end sends on a channel and receives on its reverse. */
   async ownerOf(channel: string, reverse: string): Promise<string | undefined> {
     return this.#log?.ownerOf(channel, reverse, this.#running());
+  }
+
+  /** Is another process than `process` at the end that sends on `channel` and receives on `reverse`? undefined: nobody knows. */
+  async isAtOtherEnd(process: string, channel: string, reverse: string): Promise<boolean | undefined> {
+    const running = this.#running();
+    const ended = [...this.processes.keys()].filter((name) => !running.includes(name));
+    return this.#log?.isAtOtherEnd(process, channel, reverse, ended, running);
   }
 
   #running(): string[] {

@@ -1,5 +1,6 @@
 /** What a collector is told and what it tells. */
 
+import type { Surroundings } from "../host/surroundings.ts";
 import type { OpenLog } from "../log/append-log.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
 import type { EventSource } from "../model/event-source.ts";
@@ -52,6 +53,8 @@ export interface CollectorParts {
   readonly onTrouble?: (sentence: string) => void;
   readonly runs?: (app: string) => boolean;
   readonly populated?: IsPopulated;
+  /** Absent: this host's. */
+  readonly surroundings?: () => Promise<Surroundings>;
   readonly onFull?: OnFull;
   readonly node?: NodeNames;
 }

@@ -8,6 +8,7 @@
 
 import { KernelSource } from "../capture/kernel-source.ts";
 import { Pause } from "../host/pause.ts";
+import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
 import type { AppStats, CollectedProcess, CollectorStats, CutAnswer } from "../model/collector-answers.ts";
 import type { Event } from "../model/event.ts";
@@ -58,7 +59,10 @@ export class Collector {
       parts.onTrouble?.(sentence),
     );
     this.#apps = new OpenApps(parts, this.#pump);
-    this.#drain = new Drain(this.#pump, this.#full, parts.populated ?? (() => true));
+    this.#drain = new Drain(this.#pump, this.#full, {
+      populated: parts.populated ?? (() => true),
+      surroundings: parts.surroundings ?? readSurroundings,
+    });
     const shared = {
       turns: this.#turns,
       pump: this.#pump,

@@ -8,7 +8,7 @@
 import { RingFlag } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
 import { MAX_DATAGRAM_PLACES } from "../model/limits.ts";
-import { addressOf } from "./peer-address.ts";
+import { addressOf, packedAddress } from "./peer-address.ts";
 import type { PeerRules } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
@@ -67,7 +67,10 @@ export class Datagrams {
     const [flags, socket, port] = [records.flags[row]!, records.local[row]!, records.remote[row]!];
     const sends = (flags & RingFlag.SOURCE) !== 0;
     const unix = (flags & RingFlag.UNIX) !== 0;
-    if (sends && !unix && rules.says(addressOf(records, row), port)?.side === "outside") return 0;
+    if (sends && !unix && rules.any) {
+      const host = addressOf(packedAddress(records, row));
+      if (rules.says(host, port)?.side === "outside") return 0;
+    }
     const place = { number: socket === 0 ? port : ANY_PORT - socket, ...(unix ? UNIX : udp(port)) };
     return sends ? this.#sends(process, place) : this.#takes(process, place);
   }

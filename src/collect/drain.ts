@@ -1,6 +1,7 @@
 /** Until all that recorded processes did is in the logs: the kernel tells, the ring is read, what waits for its other half is decided. */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Surroundings } from "../host/surroundings.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { BUSY_SLOT_MS, FLUSH_LIMIT_MS, LOG_RETRY_CALLER } from "../model/limits.ts";
 import type { AppLog } from "./app-log.ts";
@@ -12,15 +13,23 @@ import type { ProcessBuffer } from "./process-buffer.ts";
 /** How often it is looked whether a dying process has ended, in ms. */
 const SETTLE_POLL_MS = 20;
 
+/** What is asked of the host. */
+interface OfThisHost {
+  readonly populated: IsPopulated;
+  readonly surroundings: () => Promise<Surroundings>;
+}
+
 export class Drain {
   readonly #pump: CollectPump;
   readonly #full: FullPolicy;
   readonly #populated: IsPopulated;
+  readonly #surroundings: () => Promise<Surroundings>;
 
-  constructor(pump: CollectPump, full: FullPolicy, populated: IsPopulated) {
+  constructor(pump: CollectPump, full: FullPolicy, { populated, surroundings }: OfThisHost) {
     this.#pump = pump;
     this.#full = full;
     this.#populated = populated;
+    this.#surroundings = surroundings;
   }
 
   /**
@@ -33,6 +42,7 @@ export class Drain {
       await this.#full.look();
       await this.#flush(apps);
       await this.#settle(apps);
+      await this.#settlePeers(apps);
       this.#pump.takeVerdicts();
       await this.#pump.commit();
       const broken = apps.find((app) => app.broken !== undefined);
@@ -104,23 +114,40 @@ export class Drain {
     return Math.max(failing, await app.messages.settleReceives(settling));
   }
 
+  /** Who is at the other end of connections where nobody was found is decided. */
+  async #settlePeers(apps: readonly AppLog[]): Promise<void> {
+    if (!apps.some(({ peers, broken }) => peers.unfound.waits && broken === undefined)) return;
+    await this.#pump.commit(); // what is looked for in a log must be there
+    const waiting = apps.filter(({ peers, broken }) => peers.unfound.waits && broken === undefined);
+    const here = await this.#surroundings();
+    for (const app of waiting) {
+      const gaps = await app.peers.settleUnfound(app, here);
+      app.pending.events += gaps;
+      app.pending.gaps += gaps;
+    }
+  }
+
   /** The same for what has waited long enough, between drains. */
   async settleDue(): Promise<void> {
     const now = performance.now();
     const due = [...this.#pump.apps.values()].filter(
-      ({ messages, broken }) => broken === undefined && messages.due(now),
+      ({ messages, peers, broken }) => broken === undefined && (messages.due(now) || peers.unfound.full),
     );
     if (due.length === 0) return;
     await this.#flush(due);
     await this.#settle(due);
+    await this.#settlePeers(due.filter(({ peers }) => peers.unfound.full));
   }
 
+  /** However much there is to read: only who stands at one slot for BUSY_SLOT_MS waits for a producer. */
   async #readTo(target: number): Promise<void> {
-    const deadlineMs = performance.now() + BUSY_SLOT_MS;
-    while (this.#pump.source.readPosition() < target) {
+    const { source } = this.#pump;
+    let [at, sinceMs] = [source.readPosition(), performance.now()];
+    while (at < target) {
       if (this.#pump.read()) await this.#pump.commit();
-      else if (this.#pump.source.readPosition() < target) await sleep(1);
-      if (performance.now() > deadlineMs && this.#pump.source.readPosition() < target) {
+      else if (source.readPosition() < target) await sleep(1);
+      if (source.readPosition() !== at) [at, sinceMs] = [source.readPosition(), performance.now()];
+      else if (performance.now() - sinceMs > BUSY_SLOT_MS) {
         throw new RecoveryLineError(
           "RL_TIMEOUT",
           "a producer reserved a slot of the ring and never finished it",

@@ -7,26 +7,35 @@
  *   data to another                            somebody is there, carries none; nor does who only listens to all, or only talks to them
  *   a process of another application           outside; `status` says which
  *   a process of this application              inside: nothing
- *   nobody was found                           in doubt: nothing, and `status` says so
+ *   nobody was found                           at an address of another machine, where the application has no node: outside, or a relay;
+ *                                              else in doubt: nothing, and `status` says so (unfound-peers.ts)
  *
  * What the user says of an address (`run --outside`, `--inside`) comes before all that, but for two processes of the application.
  *
  * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
  */
 import { isIPv6 } from "node:net";
+import { EVENT_KIND } from "../format/event-columns.ts";
 import { RingFlag } from "../format/ring-layout.ts";
 import type { RecordColumns } from "../format/ring-record.ts";
+import type { Surroundings } from "../host/surroundings.ts";
 import { channelName } from "../model/channel-names.ts";
 import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
-import { addressOf } from "./peer-address.ts";
+import type { AppLog } from "./app-log.ts";
+import { addressOf, type PackedAddress, packedAddress } from "./peer-address.ts";
 import { PeerRules } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
+import { type ConnectionEnd, type UnfoundPeer, UnfoundPeers } from "./unfound-peers.ts";
 
-/** A program that nobody records; plain values for msgpackr. */
+/** A program that nobody records, or what is known of one on another machine; plain values for msgpackr. */
 export interface StoredStranger {
+  /** 0: it is on another machine. */
   readonly pid: number;
   /** When that began, ns of CLOCK_BOOTTIME: both together name it. */
   readonly began: number;
+  /** Of another machine: its address, and the port that it serves at; 0: a client, which may be any program there. */
+  readonly host?: string;
+  readonly port?: number;
   /** It was seen to hold a connection; else to close them. */
   readonly holds: boolean;
   /** Processes that have sent it data. */
@@ -42,18 +51,25 @@ interface OldStranger extends Omit<StoredStranger, "took" | "gave"> {
 }
 
 interface Address {
-  readonly host: string;
+  readonly host: PackedAddress;
   readonly port: number;
-  /** For people: of whom connected the port says nothing. */
-  readonly text: string;
+  /** This end has connected; of whom connected to it the port says nothing. */
+  readonly connected: boolean;
 }
 
 function addressAndPort(records: RecordColumns, row: number): Address {
-  const host = addressOf(records, row);
-  const port = records.lostBefore[row]!;
-  const connected = (records.flags[row]! & RingFlag.OPEN) !== 0;
-  const shown = isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
-  return { host, port, text: connected ? shown : host };
+  return {
+    host: packedAddress(records, row),
+    port: records.lostBefore[row]!,
+    connected: (records.flags[row]! & RingFlag.OPEN) !== 0,
+  };
+}
+
+/** For people. */
+function textOf({ host: packed, port, connected }: Address): string {
+  const host = addressOf(packed);
+  if (!connected) return host;
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 type Recorded = (cgroupId: number) => ProcessBuffer | undefined;
@@ -71,6 +87,7 @@ export class OutsidePeers {
   readonly #addresses = new Map<string, Address>();
   /** Connections that rows tell of; more rows of one would do no harm. */
   readonly #told = new Set<string>();
+  readonly unfound = new UnfoundPeers();
 
   constructor(bootId: string, tellsDoubts: boolean) {
     this.#bootId = bootId;
@@ -108,31 +125,76 @@ export class OutsidePeers {
     address: Address | undefined,
   ): number {
     const [pid, began] = [records.length[row]!, records.begin[row]!];
-    const said = address && this.rules.says(address.host, address.port);
+    const end = endIn(process, records, row);
+    const said =
+      address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
     const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
+    this.unfound.delete(end);
     if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
     if (said?.side === "inside") {
       if (pid !== 0 || peer !== undefined)
-        process.state.meet({ what: "contradicted", peer: address!.text, rule: said.rule });
+        process.state.meet({ what: "contradicted", peer: textOf(address!), rule: said.rule });
       return 0;
     }
     if (pid === 0 && peer === undefined && said === undefined) {
       if (address !== undefined && this.tellsDoubts)
-        process.state.meet({ what: "doubted", peer: address.text });
+        this.unfound.add({
+          ...end,
+          host: addressOf(address.host),
+          port: address.port,
+          text: textOf(address),
+        });
       return 0;
     }
     if (peer !== undefined) process.state.meet({ what: "foreign", peer: `${peer.app.name}/${peer.name}` });
     if (pid !== 0 && said === undefined) {
-      const stranger = this.#meet(pid, began, process.name, records.flags[row]!);
-      if (carries(stranger, process.name)) return judge(process, stranger);
+      const stranger = this.#meet({ pid, began }, process.name, end.flags);
+      if (carries(stranger, process.name)) return judge(process.app, stranger);
     }
-    this.#outside(process, records, row);
+    this.#outside(process, end);
     return 0;
   }
 
-  #meet(pid: number, began: number, process: string, flags: number): StoredStranger {
-    const key = keyOf({ pid, began });
-    const known = this.#strangers.get(key) ?? { pid, began, holds: false, took: [], gave: [] };
+  /**
+   * Who is at addresses where nobody was found. Returns the number of gap rows it made. `app`: whose peers these are.
+   * Throws what `ownerOf` throws.
+   */
+  async settleUnfound(app: AppLog, here: Surroundings): Promise<number> {
+    let gaps = 0;
+    for (const { peer, verdict } of await this.unfound.settle(app, this.rules, this.#bootId, here)) {
+      const process = app.processes.get(peer.process);
+      if (process === undefined) continue;
+      if (verdict.is === "doubted" && process.state.incarnation === peer.incarnation)
+        process.state.meet({
+          what: "doubted",
+          peer: peer.text,
+          ...(verdict.why === undefined ? {} : { rule: verdict.why }),
+        });
+      if (verdict.is === "far") gaps += this.#far(process, peer);
+      if (verdict.is === "outside") this.#outside(process, peer);
+    }
+    return gaps;
+  }
+
+  /** At an address of another machine: whoever it is there may be whoever else is, but for two services. */
+  #far(process: ProcessBuffer, { host, port, flags, ...end }: UnfoundPeer): number {
+    const served = (flags & RingFlag.OPEN) === 0 ? 0 : port;
+    this.#meet({ pid: 0, began: 0, host, port: served }, process.name, flags);
+    const maybeOne = [...this.#strangers.values()].filter(
+      (one) => one.host === host && (one.port === served || one.port === 0 || served === 0),
+    );
+    const stranger = {
+      took: maybeOne.flatMap(({ took }) => took),
+      gave: maybeOne.flatMap(({ gave }) => gave),
+    };
+    if (carries(stranger, process.name)) return judge(process.app, stranger, host);
+    this.#outside(process, { ...end, flags });
+    return 0;
+  }
+
+  #meet(who: Who, process: string, flags: number): StoredStranger {
+    const key = keyOf(who);
+    const known = this.#strangers.get(key) ?? { ...who, holds: false, took: [], gave: [] };
     const met: StoredStranger = {
       ...known,
       holds: known.holds || (flags & RingFlag.END) === 0,
@@ -154,8 +216,7 @@ export class OutsidePeers {
   }
 
   /** What is received of an opening or ending never comes into the log, as nobody sends it there: those have no row. */
-  #outside(process: ProcessBuffer, records: RecordColumns, row: number): void {
-    const [local, remote, flags] = [records.local[row]!, records.remote[row]!, records.flags[row]!];
+  #outside(process: ProcessBuffer, { local, remote, flags }: ConnectionEnd): void {
     const key = `${process.name} ${process.state.incarnation} ${local} ${remote}`;
     if (this.#told.has(key)) return;
     if (this.#told.size >= MAX_PEER_ADDRESSES) this.#told.clear();
@@ -164,14 +225,24 @@ export class OutsidePeers {
     const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
     const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];
+    const { columns } = process;
     for (const channel of [sends, receives, `${sends}/end`, ...opening])
-      process.columns.push({ type: "outside", process: process.name, channel });
+      columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
+    const opens = (flags & RingFlag.OPEN) === 0 ? receives : sends;
+    process.app.messages.outside([`${opens}/open`, `${sends}/end`, `${receives}/end`]);
     process.app.touch();
   }
 }
 
-function keyOf({ pid, began }: Pick<StoredStranger, "pid" | "began">): string {
-  return `${pid}@${began}`;
+function endIn({ name, state }: ProcessBuffer, records: RecordColumns, row: number): ConnectionEnd {
+  const [local, remote, flags] = [records.local[row]!, records.remote[row]!, records.flags[row]!];
+  return { process: name, incarnation: state.incarnation, local, remote, flags };
+}
+
+type Who = Pick<StoredStranger, "pid" | "began" | "host" | "port">;
+
+function keyOf({ pid, began, host, port }: Who): string {
+  return host === undefined ? `${pid}@${began}` : `${host} ${port}`;
 }
 
 function withData(stored: StoredStranger | OldStranger): StoredStranger {
@@ -184,18 +255,22 @@ function withName(names: readonly string[], name: string): readonly string[] {
   return names.includes(name) ? names : [...names, name];
 }
 
+type Carrier = Pick<StoredStranger, "took" | "gave">;
+
 /** It may carry messages between this process and another. */
-function carries({ took, gave }: StoredStranger, process: string): boolean {
+function carries({ took, gave }: Carrier, process: string): boolean {
   const isRelay = took.some((from) => gave.some((to) => to !== from));
   return isRelay && (took.includes(process) || gave.includes(process));
 }
 
-/** A verdict for all that it exchanges data with. */
-function judge({ app }: ProcessBuffer, { took, gave }: StoredStranger): number {
+/** A verdict for all that it exchanges data with. `host`: where it is, on another machine. */
+function judge(app: AppLog, { took, gave }: Carrier, host?: string): number {
   let gaps = 0;
   for (const name of new Set([...took, ...gave])) {
     const process = app.processes.get(name);
-    if (process?.state.live) gaps += process.verdict("relay");
+    if (!process?.state.live) continue;
+    if (host !== undefined) process.state.meet({ what: "relay", peer: host });
+    gaps += process.verdict("relay");
   }
   return gaps;
 }

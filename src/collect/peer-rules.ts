@@ -73,6 +73,11 @@ export class PeerRules {
     return { outside: of("outside"), inside: of("inside") };
   }
 
+  /** False: nothing was said. */
+  get any(): boolean {
+    return this.#rules.length > 0;
+  }
+
   says(address: string, port: number): Said | undefined {
     const family = isIP(address) === 6 ? "ipv6" : "ipv4";
     const found = this.#rules.find(

@@ -6,7 +6,8 @@
  *   send      appended as it comes; that of an END by a dying task (FAILING) waits until it is known whether its whole process ended:
  *             then it is no message but the failure itself, and its receive is none either
  *   receive   appended if the send is; else it waits for the next drain (`settle`), which has made the kernel tell all that it knows:
- *             what has no send by then came from a process that is not recorded here, and goes
+ *             what has no send by then came from a process that is not recorded here, and goes. Where the kernel has told that the other
+ *             end is outside (outside-peers.ts) nobody waits: a server may close thousands of such connections a second
  *   AF_UNIX   close() raises no record at the closing end: the receive makes the sender's message, if that process is recorded and
  *             did not end by failure. Where both ends are gone and nobody was seen to read an end of file, each may have known the
  *             other's (by poll): both receive, unless the process itself is over
@@ -67,6 +68,8 @@ export class SocketMessages {
   readonly #fate = new Map<string, Fate>();
   /** By name, and whether it sends. */
   readonly #held = new Map<string, Waiting>();
+  /** Messages that are still to come, of connections whose other end is outside: none has another half. */
+  readonly #alone = new Set<string>();
   /** What waits is not what the log's state says. */
   changed = false;
 
@@ -84,6 +87,7 @@ export class SocketMessages {
   load(held: readonly HeldMessage[], nowMs: number): void {
     this.#held.clear();
     this.#fate.clear();
+    this.#alone.clear();
     for (const one of held) this.#held.set(keyOf(one), { ...one, sinceMs: nowMs });
     this.changed = false;
   }
@@ -139,14 +143,25 @@ export class SocketMessages {
     if (receive !== undefined) this.#drop(receive);
     if (receive !== undefined && receiver !== undefined)
       append(receiver, EVENT_KIND.receive, name, receive.time);
-    else this.#remember(name, "sent");
+    else if (!this.#alone.delete(name)) this.#remember(name, "sent");
   }
 
   #receive(process: ProcessBuffer, message: HeldMessage): void {
+    if (this.#alone.delete(message.name)) return;
     const fate = this.#fate.get(message.name);
     if (fate === undefined) this.#hold(message);
     else this.#fate.delete(message.name);
     if (fate === "sent") append(process, EVENT_KIND.receive, message.name, message.time);
+  }
+
+  /** The other end of a connection is outside: nobody there sends or receives these messages by any log. */
+  outside(names: readonly string[]): void {
+    for (const name of names) {
+      const receive = this.#held.get(keyOf({ name, sends: false }));
+      if (receive !== undefined) this.#drop(receive);
+      else if (!this.#fate.delete(name)) this.#alone.add(name);
+    }
+    if (this.#alone.size > MAX_OPEN_MESSAGES) this.#alone.clear(); // what then comes waits like any other
   }
 
   #remember(name: string, fate: Fate): void {

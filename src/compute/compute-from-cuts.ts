@@ -171,7 +171,7 @@ class Reading {
       for (const [process, head] of source.heads()) {
         if (names.has(process)) throw new NeedsEvents("two logs hold the same process");
         names.add(process);
-        const base = source.firstCarried?.get(process);
+        const base = source.firstCarried.get(process);
         histories.push(new CutHistory(process, head, (chain) => this.#read(source, chain), base));
       }
     }
@@ -185,7 +185,7 @@ class Reading {
   }
 
   async #read(source: CutSource, chain: number): Promise<ParsedBlock | undefined> {
-    if (chain < source.firstChain) return source.carried?.(chain);
+    if (chain < source.firstChain) return source.carried(chain);
     this.blocksRead += 1;
     if (this.blocksRead > this.#budget)
       throw new NeedsEvents("so many blocks are needed that reading all is faster");

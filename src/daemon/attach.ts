@@ -23,6 +23,7 @@ import { processCgroupLevel } from "../host/cgroups.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { isPlacedByRoot } from "../host/placed-by-root.ts";
 import { lockReader } from "../host/reader-lock.ts";
+import { SMALL_HEAP_FLAGS, SMALL_HEAP_VARIABLES } from "../host/small-heap.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, native, packageRoot } from "../native/binding.ts";
@@ -92,9 +93,9 @@ export function attach(options: AttachOptions): never {
     ...["--user", user.name, "--pin-dir", pinDir, "--ring-bytes", String(ringBytes)],
     ...["--level", String(processCgroupLevel()), ...(userfaults ? ["--userfaults"] : []), "--reads", script],
     ...(variant === "" ? [] : ["--capture", variant]),
-    ...["--", process.execPath, ...process.execArgv, ...process.argv.slice(1)],
+    ...["--", process.execPath, ...SMALL_HEAP_FLAGS, ...process.execArgv, ...process.argv.slice(1)],
   ];
-  const environment = Object.entries({ ...process.env, [HOME_VARIABLE]: home });
+  const environment = Object.entries({ ...SMALL_HEAP_VARIABLES, ...process.env, [HOME_VARIABLE]: home });
   return call(program, () =>
     native().execute(
       program,

@@ -91,7 +91,7 @@ export class Membership {
       const known = await this.#find(app, process);
       if (known?.live && known.cgroupId !== registration.cgroupId && this.#isPopulated(known))
         throw new RecoveryLineError("RL_LOCKED", `${app} has a running process ${process} already`);
-      if (known !== undefined && mode === "first")
+      if (known !== undefined && mode === "first" && (await this.#hasHistory(known)))
         throw new RecoveryLineError(
           "RL_USAGE",
           `${app} has a process ${process} with a history already`,
@@ -106,6 +106,13 @@ export class Membership {
         await this.#collector.append(app, { type: "rollback", process, checkpoint: 0 });
       return answer;
     });
+  }
+
+  /** What failed to start, or did nothing that anybody heard of, has left nothing to be undone. */
+  async #hasHistory({ app, process }: ProcessName): Promise<boolean> {
+    await this.#collector.drain(app); // it may have ended just now
+    const known = await this.#find(app, process);
+    return known !== undefined && known.lines > 0;
   }
 
   /** Trees that are part of the process's state from now on. Throws RL_REFUSED where another process has a part of one, RL_UNKNOWN_PROCESS. */

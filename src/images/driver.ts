@@ -60,12 +60,12 @@ export interface CheckpointDriver {
   readonly version: string;
   /** False: it stores nothing that could be restored. */
   readonly images: boolean;
-  /** False: connections are not in its images; the process must have none open. Absent: they are. */
-  readonly holdsConnections?: false;
+  /** False: connections are not in its images; the process must have none open, and there is nothing in them to be edited. */
+  readonly holdsConnections: boolean;
   /** Does it work on this machine, with these rights? Never throws. */
   check(): Promise<DriverCheck>;
-  /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED; absent: nothing is looked at. */
-  look?(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
+  /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED. */
+  look(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
   /** Brings the tree back with its old pids. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */

@@ -21,10 +21,17 @@ export interface AppendLog {
   /** What is committed, and a committed block by its number. */
   committed(): CommittedLog;
   block(chain: number): Promise<Uint8Array>;
-  /** `EventLog.completeCut`, `EventLog.senderOf`, `EventLog.ownerOf`. */
+  /** `EventLog.completeCut`, `EventLog.senderOf`, `EventLog.ownerOf`, `EventLog.isAtOtherEnd`. */
   completeCut(process: string, cut: Cut, running: Iterable<string>): Promise<Cut>;
   senderOf(channel: string, running: Iterable<string>): Promise<string | undefined>;
   ownerOf(channel: string, reverse: string, running: Iterable<string>): Promise<string | undefined>;
+  isAtOtherEnd(
+    process: string,
+    channel: string,
+    reverse: string,
+    ended: readonly string[],
+    running: readonly string[],
+  ): Promise<boolean | undefined>;
   /** Seals what is committed, so that it may be copied. */
   rotate(): Promise<void>;
   /** What retention may remove, and removing it (`EventLog`). */

@@ -107,6 +107,18 @@ export class BlockPlacer {
     return this.#coverage.ownerOf(channel, reverse, this.#headsOf(running));
   }
 
+  /** `CutCoverage.isAtOtherEnd`; `ended`: processes that do not run. */
+  isAtOtherEnd(
+    process: string,
+    channel: string,
+    reverse: string,
+    ended: readonly string[],
+    running: readonly string[],
+  ): Promise<boolean | undefined> {
+    const heads = this.#headsOf([...ended, ...running]);
+    return this.#coverage.isAtOtherEnd(process, channel, reverse, heads, new Set(running));
+  }
+
   #headsOf(processes: Iterable<string>): Map<string, ProcessHead> {
     const heads = new Map<string, ProcessHead>();
     for (const process of processes) {

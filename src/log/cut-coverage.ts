@@ -113,6 +113,24 @@ export class CutCoverage {
     return this.#find((account) => ownsEnd(account, channel, reverse));
   }
 
+  /**
+   * Has another process than `process` an end of a connection that sends on `channel` and receives on `reverse`? undefined: nobody knows, as
+   * the account of one that runs reaches too far back. `heads`: those that run last, so that they are in memory.
+   */
+  async isAtOtherEnd(
+    process: string,
+    channel: string,
+    reverse: string,
+    heads: ReadonlyMap<string, ProcessHead>,
+    running: ReadonlySet<string>,
+  ): Promise<boolean | undefined> {
+    await this.#accounts(heads);
+    const others = [...heads.keys()].filter((name) => name !== process);
+    const accounts = others.map((name) => this.#required.get(name));
+    if (accounts.some((account) => account && ownsEnd(account, channel, reverse))) return true;
+    return others.some((name, at) => running.has(name) && !accounts[at]) ? undefined : false;
+  }
+
   #find(matches: (account: ChannelAccount) => boolean): string | undefined {
     for (const [process, account] of this.#required) if (account && matches(account)) return process;
     return undefined;

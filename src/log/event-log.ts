@@ -232,6 +232,18 @@ export class EventLog {
     return this.#placer.ownerOf(channel, reverse, running);
   }
 
+  /** `CutCoverage.isAtOtherEnd`; `ended`: processes that do not run. */
+  isAtOtherEnd(
+    process: string,
+    channel: string,
+    reverse: string,
+    ended: readonly string[],
+    running: readonly string[],
+  ): Promise<boolean | undefined> {
+    this.#check();
+    return this.#placer.isAtOtherEnd(process, channel, reverse, ended, running);
+  }
+
   /** Newest block of each process, appended ones that wait for `commit` included. */
   heads(): ReadonlyMap<string, ProcessHead> {
     return this.#state.heads;

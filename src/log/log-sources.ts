@@ -11,10 +11,10 @@ export interface CutSource {
   heads(): ReadonlyMap<string, ProcessHead>;
   /** Throws RL_CORRUPT_LOG. */
   block(chain: number): Promise<ParsedBlock>;
-  /** A block of the log's base, which stands for those before firstChain; absent where it can't be asked for. */
-  carried?(chain: number): ParsedBlock | undefined | Promise<ParsedBlock | undefined>;
+  /** A block of the log's base, which stands for those before firstChain; undefined where it holds none of that number. */
+  carried(chain: number): ParsedBlock | undefined | Promise<ParsedBlock | undefined>;
   /** Number of each process's first block in the base. */
-  readonly firstCarried?: ReadonlyMap<string, number>;
+  readonly firstCarried: ReadonlyMap<string, number>;
 }
 
 /** The blocks of one log. */

@@ -15,6 +15,10 @@ export function channelName(unix: boolean, bootId: string, sender: number, recei
   return unix ? unixChannel(bootId, sender, receiver) : tcpChannel(sender, receiver);
 }
 
+/** Of each byte: names are made for every connection, and `toString(16)` is slow beyond 31 bits. */
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+
 function hex8(value: number): string {
-  return value.toString(16).padStart(8, "0");
+  const high = HEX[value >>> 24]! + HEX[(value >>> 16) & 255]!;
+  return high + HEX[(value >>> 8) & 255]! + HEX[value & 255]!;
 }

@@ -42,6 +42,8 @@ export const MAX_STRANGERS = 512;
 export const MAX_PEER_RULES = 256;
 /** Addresses of peers that are kept until it is told who is there, count. */
 export const MAX_PEER_ADDRESSES = 4096;
+/** Connections of an application at whose other end nobody was found that wait until a drain decides, count. */
+export const MAX_UNFOUND_PEERS = 4096;
 /** Peers of a process that `status` tells of, of each kind, count: processes of other applications, addresses in doubt. */
 export const MAX_PEERS_TOLD = 16;
 /** Events in one log block, count. */
@@ -56,7 +58,7 @@ export const DRAIN_BATCH_RECORDS = 4096;
 /** A group commit is due at this many pending bytes of slots. */
 export const COMMIT_BYTES = 256 * 1024;
 /** Events the collector holds uncommitted before it stops draining and commits, count. */
-export const MAX_PENDING_EVENTS = 65_536;
+export const MAX_PENDING_EVENTS = 16_384;
 /** Longest time from reading a record to its group commit, in ms, unless told otherwise. */
 export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
@@ -74,7 +76,7 @@ export const RING_LOOK_MS = 100;
 /** How often the kernel is asked which processes it can't follow, in ms, if anything was recorded since. */
 export const VERDICT_POLL_MS = 1000;
 /** Openings and endings whose other half has not come, of one application, count; older ones are looked for in the log. */
-export const MAX_OPEN_MESSAGES = 65_536;
+export const MAX_OPEN_MESSAGES = 16_384;
 /** Openings and endings of one application that wait to be decided, count; then it is drained at once. */
 export const MAX_HELD_MESSAGES = 512;
 /** How long after a task died closing a connection its process may still live, in ms, before that was an ending like any other. */
@@ -92,7 +94,7 @@ export const MAX_IDLE_LOGS = 16;
 /** Processes of applications whose logs are closed that `status` still names, count. */
 export const MAX_ENDED_PROCESSES = 4096;
 /** Entries of one process's cache of channel names, count; a full cache is emptied, names are derived again. */
-export const CHANNEL_CACHE_ENTRIES = 65_536;
+export const CHANNEL_CACHE_ENTRIES = 16_384;
 /** Processes recorded at one time over all applications, count (as many as the kernel map `processes` holds). */
 export const MAX_LIVE_PROCESSES = 4096;
 /** Checkpoints of one process that can still be named in a rollback, count; the oldest are forgotten. */

@@ -60,12 +60,13 @@ export interface SharedSocket {
 export interface PeerNote {
   /**
    * `foreign`: a process of another application, which is outside. `doubted`: nobody was found there, so it counts as of the application.
+   * `relay`: whoever is there, on another machine, exchanges data with another process, too.
    * `contradicted`: a rule says that it is of the application, and who was found is not. `datagrams`: a process that it has exchanged such with.
    */
-  readonly what: "foreign" | "doubted" | "contradicted" | "datagrams";
+  readonly what: "foreign" | "doubted" | "relay" | "contradicted" | "datagrams";
   /** "app/process", a process, an address, or an address and port. */
   readonly peer: string;
-  /** The rule that is contradicted; which datagrams. */
+  /** The rule that is contradicted; which datagrams; why it is in doubt. */
   readonly rule?: string;
 }
 

@@ -8,10 +8,10 @@ import { openPayloadStore } from "./payload-log.ts";
 import { addRange, subtractRange } from "./payload-ranges.ts";
 
 /**
- * connection: both ends go on, nothing need be replayed · message log: the sender's log covers the send (`stable`) ·
- * payload log: kept by `run --payload` · unknown: in no log; images may hold it
+ * connection: both ends go on, nothing need be replayed · own state: both ends are of one process, whose checkpoint holds it ·
+ * message log: the sender's log covers the send (`stable`) · payload log: kept by `run --payload` · unknown: in no log; images may hold it
  */
-export type PayloadPlace = "connection" | "message log" | "payload log" | "unknown";
+export type PayloadPlace = "connection" | "own state" | "message log" | "payload log" | "unknown";
 
 export interface PlacedPayload extends PayloadRange {
   readonly channel: string;
@@ -44,13 +44,24 @@ export async function placePayloads(
   try {
     const placed: PlacedPayload[] = [];
     for (const range of line.inTransit) {
-      const live = goesOn.has(range.from) && range.to !== null && goesOn.has(range.to);
-      placed.push(...(live ? [at(range, "connection")] : await inLogs(range, messageLog, payloadLog)));
+      const settled = settledPlace(range, goesOn);
+      placed.push(
+        ...(settled === undefined ? await inLogs(range, messageLog, payloadLog) : [at(range, settled)]),
+      );
     }
     return placed;
   } finally {
     for (const store of stores) await store.close();
   }
+}
+
+/** Undefined: it is somewhere in a log, or nowhere. */
+function settledPlace(
+  { from, to }: InTransitRange,
+  goesOn: ReadonlySet<string>,
+): "connection" | "own state" | undefined {
+  if (to !== null && goesOn.has(from) && goesOn.has(to)) return "connection";
+  return from === to ? "own state" : undefined;
 }
 
 function at({ channel, begin, end }: InTransitRange, place: PayloadPlace): PlacedPayload {

@@ -10,6 +10,7 @@
 import { inheritedPipe, pipeRefused } from "../checkpoint/refuse-copies.ts";
 import { imageSockets } from "../images/criu/criu-sockets.ts";
 import type { StoredTree } from "../images/data/stored-tree.ts";
+import type { CheckpointDriver } from "../images/driver.ts";
 import { openImage, type StoredImage } from "../images/image-store.ts";
 import { isUnit, reverseChannel } from "../log/complete-cut.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
@@ -52,8 +53,10 @@ export interface PlanSource {
   /** What they held before the process began, checked. Throws RL_REFUSED. */
   startTrees(process: string): Promise<readonly StoredTree[]>;
   /** What a process uses together with others, or did when it ended. */
-  unseen?(process: string): readonly UnseenChannel[] | undefined;
+  unseen(process: string): readonly UnseenChannel[] | undefined;
   readonly payload?: PayloadSource;
+  /** Who restores an image, by the name in its manifest; undefined: nobody does. */
+  driverOf(name: string): CheckpointDriver | undefined;
 }
 
 export interface PlanOptions {
@@ -72,6 +75,7 @@ export type Target =
       readonly action: "restore";
       readonly checkpoint: number;
       readonly image: StoredImage;
+      readonly driver: CheckpointDriver;
       /** Put back with it. */
       readonly trees: readonly StoredTree[];
     }
@@ -181,12 +185,15 @@ class RestartPlanner {
     if (action === "initial") return this.#initial(process);
     if (action !== "restore") throw notSupported(`${process} needs its message log replayed`);
     const image = await this.#image(process, checkpoint!);
+    const { name } = image.manifest.driver;
+    const driver = this.#source.driverOf(name);
+    if (driver === undefined) throw notSupported(`${process} has an image of driver ${name}`);
     refuseMissing(process, checkpoint!, image.trees, this.#source.data.get(process));
-    return { process, action, checkpoint: checkpoint!, image, trees: image.trees };
+    return { process, action, checkpoint: checkpoint!, image, driver, trees: image.trees };
   }
 
   async #initial(process: string): Promise<Target> {
-    const pipe = inheritedPipe(this.#source.unseen?.(process));
+    const pipe = inheritedPipe(this.#source.unseen(process));
     if (pipe !== undefined) throw pipeRefused(pipe);
     const recipe = await this.#source.startRecipe(process);
     if (recipe !== undefined) {
@@ -218,13 +225,10 @@ class RestartPlanner {
       if (target.action === "initial") processes.push({ process, connections: [], sockets: [] });
       else {
         const { files, manifest } = target.image;
-        const { name } = manifest.driver;
-        if (name !== "criu" && name !== "hook")
-          throw notSupported(`${process} has an image of driver ${manifest.driver.name}`);
         processes.push({
           process,
           connections: manifest.connections,
-          sockets: name === "hook" ? [] : await imageSockets(files),
+          sockets: target.driver.holdsConnections ? await imageSockets(files) : [],
         });
       }
     }

@@ -45,7 +45,9 @@ export function obstaclesOf(
   killed: readonly number[],
   accepted: readonly string[] = [],
 ): Obstacle[] {
-  const images = targets.filter((target) => target.action === "restore").filter(isCrius);
+  const images = targets
+    .filter((target) => target.action === "restore")
+    .filter(({ driver }) => driver.holdsConnections);
   const settled: Settled = {
     gone: new Set(killed),
     roots: targets.flatMap(({ trees }) => trees.map(({ root }) => root)),
@@ -80,10 +82,6 @@ export function refusedBy(found: readonly Obstacle[]): RecoveryLineError {
     `what stands in the way of the restart: ${named.join("; ")}${more}`,
     "Nothing was killed or restored. Remove it, then call again; --back-further goes back to older checkpoints instead, where there are such.",
   );
-}
-
-function isCrius({ image }: Restored): boolean {
-  return image.manifest.driver.name === "criu";
 }
 
 function inTheWay(target: Restored, settled: Settled): string[] {

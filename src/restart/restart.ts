@@ -286,6 +286,7 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     data,
     startTrees: (process) => startTrees(home, app, process, data.get(process)),
     unseen: (process) => unseen.get(process),
+    driverOf: (name) => [request.driver, new HookDriver()].find((one) => one.name === name),
     ...(payload === undefined ? {} : { payload }),
   };
   const { plan, killed } = await planWithoutObstacles(source, request);
@@ -369,7 +370,7 @@ async function prepareImages(
 ): Promise<void> {
   await rm(join(restartFolder(home, app), FILES), { recursive: true, force: true });
   for (const target of targets) {
-    if (target.action !== "restore" || isHooks(target)) continue;
+    if (target.action !== "restore" || !target.driver.holdsConnections) continue;
     const folder = imageFolder(home, app, target.process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const edited = new Map(
@@ -503,6 +504,9 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     await note(request, begun, "recording");
     await clock.time("record", async () => {
       for (const target of plan.targets) await recordOne(request, target);
+      for (const target of plan.targets)
+        if (target.action === "restore" && target.driver.holdsConnections)
+          await settleConnections(request, plan, target.process);
       for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
     });
     await note(request, begun, "thawing");
@@ -555,11 +559,6 @@ async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
 
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
-/** Its image holds no connection, so nothing in it is ever edited. */
-function isHooks({ image }: RestoreTarget): boolean {
-  return image.manifest.driver.name === "hook";
-}
-
 /** A failure is noted: with `backFurther` the next call does without that image. */
 async function restoreOrNote(request: RestartRequest, begun: Begun, target: RestoreTarget): Promise<void> {
   try {
@@ -574,15 +573,13 @@ async function restoreOrNote(request: RestartRequest, begun: Begun, target: Rest
 
 async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
-  const { image } = target;
-  const hooks = isHooks(target);
-  const driver = hooks ? new HookDriver() : request.driver;
+  const { image, driver } = target;
   const cgroup = new ProcessCgroup(app, target.process);
   const guard = await makeAndHold(cgroup);
   const root = await driver
     .restore({
-      // A hook's command may read long after the restart has ended, and its copies are gone.
-      folder: hooks ? image.files : imageFolder(home, app, target.process),
+      // What nobody edits is read in its place: a hook's command may read long after the restart has ended, and copies are gone.
+      folder: driver.holdsConnections ? imageFolder(home, app, target.process) : image.files,
       notes: image.manifest.driver.notes,
       limitMs,
       rollBackFiles: true,
@@ -624,6 +621,28 @@ async function recordOne(request: RestartRequest, target: Target): Promise<void>
     },
   });
   await log.append(app, { type: "rollback", process, checkpoint });
+}
+
+/**
+ * While it stands still: what waits in queues inside it was sent before it is received, also under the names that its AF_UNIX sockets bear
+ * now; and each TCP connection is the one that was announced. Throws RL_DRIVER where one is not: the log would take it for a stranger.
+ */
+async function settleConnections(
+  { app, log }: RestartRequest,
+  { transit }: RestartPlan,
+  process: string,
+): Promise<void> {
+  const { details } = await log.cut(app, process);
+  const borne = new Set(details.map(({ sends }) => sends));
+  for (const { process: owner, entry, socket } of transit.ends) {
+    if (owner !== process || borne.has(entry.sends)) continue;
+    const { local, remote } = socket;
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `the connection of ${process} from ${local.address}:${local.port} to ${remote.address}:${remote.port} came back, but not as ${entry.sends}`,
+      "Whatever it carried from now on would belong to nobody. Please report this with the kernel's version.",
+    );
+  }
 }
 
 /** Its names are derived again. An image of an older version says nothing of what was told and seen. */

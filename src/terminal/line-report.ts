@@ -92,8 +92,13 @@ function entryTable(line: readonly LineEntry[]): string {
 }
 
 function inTransitTable(ranges: readonly InTransitRange[], payloads?: readonly PlacedPayload[]): string {
-  if (ranges.length === 0) return "Nothing is in transit.\n";
-  const parts = payloads ?? ranges;
+  const own = payloads?.filter(({ place }) => place === "own state").length ?? 0;
+  const inside =
+    own === 0
+      ? ""
+      : `${own} ${own === 1 ? "range is" : "ranges are"} on the way inside one process, and part of its checkpoint.\n`;
+  const parts = (payloads ?? ranges).filter((part) => !("place" in part) || part.place !== "own state");
+  if (parts.length === 0) return `Nothing is in transit${own === 0 ? "" : " between processes"}.\n${inside}`;
   let range = 0;
   const rows = parts.slice(0, MAX_ROWS).map((part) => {
     const { channel, begin, end } = part;
@@ -111,7 +116,7 @@ function inTransitTable(ranges: readonly InTransitRange[], payloads?: readonly P
   });
   const columns = ["FROM", "TO", "BEGIN", "END", ...(payloads === undefined ? [] : ["PAYLOAD"]), "CHANNEL"];
   const head = "In transit: sent inside the line, not received inside it; must be replayed.\n";
-  return head + table(columns, rows) + more(parts.length, "ranges");
+  return head + table(columns, rows) + more(parts.length, "ranges") + inside;
 }
 
 function witnessList(witnesses: readonly Witness[]): string {

@@ -80,12 +80,13 @@ export class KillPoints<State> {
     return join(this.#root, "app");
   }
 
-  /** Finds steps by rows of lives, then kills `times` times at each that is wanted. Throws what the check throws, naming the step. */
-  async run(times: number, wanted: RegExp): Promise<Killed> {
+  /** Finds steps by rows of lives, then kills `times` times at each that is wanted, or until `untilMs` (performance.now()). Throws what the check throws, naming the step. */
+  async run(times: number, wanted: RegExp, untilMs = Number.POSITIVE_INFINITY): Promise<Killed> {
     const chains = this.#scenario.chained ? 2 : 6;
-    for (let chain = 0; chain < chains; chain += 1) await this.#explore();
+    const inTime = (): boolean => performance.now() < untilMs;
+    for (let chain = 0; chain < chains && inTime(); chain += 1) await this.#explore(inTime);
     for (let time = 0; time < times; time += 1)
-      for (const name of [...this.#steps.keys()]) if (wanted.test(name)) await this.#killAt(name);
+      for (const name of [...this.#steps.keys()]) if (wanted.test(name) && inTime()) await this.#killAt(name);
     return { kills: this.#kills, others: this.#others };
   }
 
@@ -112,9 +113,9 @@ export class KillPoints<State> {
     return failed;
   }
 
-  async #explore(): Promise<void> {
+  async #explore(inTime: () => boolean = () => true): Promise<void> {
     this.#restore(undefined);
-    for (let life = 0; life < 12; life += 1) {
+    for (let life = 0; life < 12 && inTime(); life += 1) {
       const names = [...this.#steps.keys()];
       const name = life === 0 ? undefined : names[this.#random.below(names.length)];
       await this.#live(name, 1);

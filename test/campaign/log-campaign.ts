@@ -206,7 +206,7 @@ async function killAtAll<State>(
   const points = new KillPoints(scenario, join(tools, "kill_point.so"), folder, random);
   let killed: Killed = { kills: new Map(), others: 0 };
   await around(points.folder, async () => {
-    killed = await points.run(runs("NAMED"), wantedSteps);
+    killed = await points.run(runs("NAMED"), wantedSteps, beganMs + (runs("SECONDS") || Infinity) * 1000);
   });
   for (const [name, count] of [...killed.kills].sort())
     console.log(`  ${String(count).padStart(5)}  ${scenario.name}  ${name}`);

@@ -1,5 +1,5 @@
 /**
- * `npm run campaign:log -- --kill N --named N --power N --faults N --fail N --damage N --flips SIZE [--part I/N] [--seed S] [--scenarios log,gc,import,collect,overflow] [--steps REGEX]`,
+ * `npm run campaign:log -- --kill N --named N --power N --faults N --fail N --damage N --flips SIZE [--part I/N] [--seed S] [--scenarios log,gc,import,collect,overflow] [--steps REGEX] [--seconds N]`,
  * or `-- --nightly` for the volumes of a night: the flags, for log-campaign.ts.
  */
 import { spawnSync } from "node:child_process";
@@ -27,6 +27,7 @@ const names = [
   "seed",
   "scenarios",
   "steps",
+  "seconds",
 ];
 const { values } = parseArgs({
   options: {

@@ -3,7 +3,7 @@
  * failed, or as wrong where an assertion about the result or about received ≤ sent threw).
  */
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -16,6 +16,7 @@ import { restartInterrupted } from "../restart/interrupted.ts";
 import { EVERY, STEPS, simulation, startSimulation, step, thermo } from "../restart/lammps-app.ts";
 import { natsRun, type RunMode } from "../restart/nats-run.ts";
 import { REDIS_PROCESSES, RedisApp } from "../restart/redis-app.ts";
+import { CLUSTER, RedisCluster } from "../restart/redis-cluster-app.ts";
 import { runRing } from "../sdk/ring-rig.ts";
 
 export interface RunResult {
@@ -45,6 +46,7 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
   interrupted: nats("interrupted"),
   images: nats("images"),
   redis: (seed) => inRig(seed, (rig) => redisRun(rig, seed)),
+  "redis-cluster": (seed) => inRig(seed, (rig) => clusterRun(rig, seed)),
   lammps: (seed) => inRig(seed, (rig) => lammpsRun(rig, seed)),
   sdk: async (seed) => ({ outcome: "exact", detail: "", restartMs: (await runRing(seed)).restartMs }),
   dsm: dsmRun,
@@ -52,7 +54,7 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
 
 /**
  * One round of all that must be exact. `images` stands apart: independent checkpoints, no payload log and no leave to fall back, so
- * that a refusal is the right answer to nearly every crash.
+ * that a refusal is the right answer to nearly every crash. `redis-cluster` is KILLS kills a run under load, asked for by its name.
  */
 export const ROUND: readonly string[] = [
   ...[
@@ -110,6 +112,90 @@ async function redisRun(rig: Rig, seed: number): Promise<RunResult> {
   }
   const wrong = await app.outcome(LIMIT_MS);
   return { outcome: wrong === undefined ? "exact" : "wrong", detail: wrong ?? "", restartMs };
+}
+
+/** Of a run of `redis-cluster`, count. */
+const KILLS = 10;
+/** Connections of each of its load generators, up to, count. */
+const CLIENTS = 8;
+
+/**
+ * A redis cluster under the load of programs that nobody records: checkpoint, go on, kill one at a random time, restart. Whoever fails, no
+ * line is at the start or behind the newest checkpoint, nothing has been received that is not sent, and the cluster serves again.
+ */
+async function clusterRun(rig: Rig, seed: number): Promise<RunResult> {
+  const random = seeded(seed);
+  const restartMs: number[] = [];
+  const told = { lost: 0, unsayable: 0, reset: 0 };
+  await rig.collect();
+  const cluster = new RedisCluster(rig);
+  try {
+    await cluster.start();
+    cluster.load(1 + random(CLIENTS));
+    for (let kill = 1; kill <= KILLS; kill += 1) {
+      await pause(random(1000));
+      const index = await clusterCheckpoint(rig);
+      await pause(random(2000));
+      await died(rig, CLUSTER[random(CLUSTER.length)]!);
+      const worthless = await worthlessFor(rig, index);
+      if (worthless !== undefined)
+        return { outcome: "wrong", detail: `kill ${kill}: ${worthless}`, restartMs };
+      const broken = await restarted(rig, restartMs, undefined, ({ lostInputs, unsayable, broken: over }) => {
+        told.lost += lostInputs?.length ?? 0;
+        told.unsayable += unsayable?.length ?? 0;
+        told.reset += over?.length ?? 0;
+      });
+      if (broken !== undefined) return { ...broken, detail: `kill ${kill}: ${broken.detail}` };
+      await cluster.answers();
+    }
+  } finally {
+    cluster.stop();
+  }
+  const outside = (await rig.events()).filter(({ type }) => type === "outside").length;
+  const detail = `${KILLS} kills; channels to outside ${outside}, of them with inputs lost ${told.lost}, outputs unsayable ${told.unsayable}; connections reset ${told.reset}`;
+  return { outcome: outside > 0 ? "exact" : "wrong", detail, restartMs };
+}
+
+async function died(rig: Rig, name: string): Promise<void> {
+  rig.cgroup(name).kill();
+  await until(`${name} is dead`, () => !rig.cgroup(name).populated);
+}
+
+/** Of all servers at one moment; whoever made the cluster has ended. Returns its number. */
+async function clusterCheckpoint(rig: Rig): Promise<number> {
+  const { checkpoints } = await rig.json<{ checkpoints: readonly { checkpoint: number }[] }>(
+    ...["checkpoint", rig.app, ...CLUSTER, "--coordinated", "--driver", "criu"],
+  );
+  return Math.max(...checkpoints.map(({ checkpoint }) => checkpoint));
+}
+
+/** What each failure would cost now, and that of all together; `index`: of the newest checkpoint. */
+async function worthlessFor(rig: Rig, index: number): Promise<string | undefined> {
+  const answer = await rig.json<Costs>("failures", rig.app, "--failed", CLUSTER.join());
+  const worst = [...answer.failures, answer.together].find(
+    ({ checkpoints, unbounded }) => checkpoints > 0 || unbounded > 0,
+  );
+  if (answer.outcome === "clean" && worst === undefined) return undefined;
+  await keepEvidence(rig);
+  return `newest checkpoint ${index}: ${answer.outcome}, ${JSON.stringify({ ...worst, lostInputs: [], unsayable: [] })}`;
+}
+
+/** What a wrong line is looked into by. */
+async function keepEvidence(rig: Rig): Promise<void> {
+  mkdirSync("build/campaign", { recursive: true });
+  await rig.cli("export", rig.app, "--to", `build/campaign/${rig.app}.jsonl`);
+}
+
+interface Costs {
+  readonly outcome: string;
+  readonly failures: readonly Cost[];
+  readonly together: Cost;
+}
+
+/** Checkpoints that the line goes back behind, and processes at their start that have one. */
+interface Cost {
+  readonly checkpoints: number;
+  readonly unbounded: number;
 }
 
 let expected: readonly string[] | undefined;
@@ -172,6 +258,7 @@ async function restarted(
   rig: Rig,
   restartMs: number[],
   interrupting?: (limit: number) => number,
+  look?: (answer: Partial<Answer>) => void,
 ): Promise<RunResult | undefined> {
   const { code, out, err } =
     interrupting === undefined
@@ -180,6 +267,7 @@ async function restarted(
   if (code !== 0) return { outcome: code === 4 ? "refused" : "failed", detail: out + err, restartMs };
   const answer = JSON.parse(out) as Partial<Answer>;
   if (answer.connections === undefined) return undefined; // all was there already, or had been done before
+  look?.(answer);
   restartMs.push(answer.phasesMs!["total"]!);
   const broken = fromNowhere(answer as Answer);
   return broken.length === 0

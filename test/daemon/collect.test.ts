@@ -1,19 +1,25 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { connectCollector } from "../../src/client/client.ts";
 import { MAX_BODY_BYTES } from "../../src/model/limits.ts";
-import { missing, withRig } from "./rig.ts";
+import { tile } from "../native/tiling.ts";
+import { ECHO, freePort, missing, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 const NOBODY = 65534;
 /** A process that talks to itself over TCP and stays. */
 const LOOPBACK_TALK =
   'const net=require("node:net");const s=net.createServer(c=>c.resume()).listen(0,"127.0.0.1",()=>net.connect(s.address().port,"127.0.0.1").write("hello"))';
+
+/** Asks as fast as it is answered, on one connection. */
+const BUSY_ASK =
+  'const c=require("net").connect(+process.argv[1],"127.0.0.1");c.on("data",()=>c.write("q"));for(let i=0;i<64;i++)c.write("q")';
 
 /** One request past our own client. */
 function raw(
@@ -91,6 +97,98 @@ live("a second collector of the same home is refused by name and pid, also with 
     expect(otherHome.err).toContain(String(child.pid));
     await expect((await rig.client()).ping()).resolves.toMatchObject({ pid: child.pid });
   }),
+);
+
+live(
+  "a second collector with another home and pin directory says who records here already, and works beside it",
+  () =>
+    withRig("beside", async (rig) => {
+      const { child } = await rig.collect();
+      const pinDir = `${rig.pinDir}-other`;
+      try {
+        mkdirSync(rig.path("other"), { mode: 0o700 });
+        const second = rig.background("collect", "--log", rig.path("other"), "--pin-dir", pinDir);
+        await until("it is ready", async () => (await connectCollector(rig.path("other"))) !== undefined);
+        second.child.kill("SIGTERM");
+        const { code, err } = await second.ended;
+        expect(code).toBe(0);
+        expect(err).toContain(`process ${child.pid} records on this machine already, through ${rig.pinDir}:`);
+      } finally {
+        KernelSource.unpin(pinDir);
+      }
+      await expect((await rig.client()).ping()).resolves.toMatchObject({ pid: child.pid });
+    }),
+);
+
+live("pins of another version are refused with what to do, and stay as they are until that is done", () =>
+  withRig("old-pins", async (rig) => {
+    const first = await rig.collect();
+    first.child.kill("SIGTERM");
+    await first.ended;
+    const config = `${rig.pinDir}/config`;
+    const dump = JSON.parse(execFileSync("bpftool", ["-j", "map", "dump", "pinned", config]).toString());
+    const value: string[] = dump[0].value;
+    value[8] = "0x01"; // struct capture_config: 8 bytes of magic, then the version of the maps
+    const update = ["map", "update", "pinned", config, "key", "0", "0", "0", "0", "value", ...value];
+    execFileSync("bpftool", update);
+    const pinned = readdirSync(rig.pinDir);
+    const { code, err } = await rig.cli("collect", "--pin-dir", rig.pinDir);
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/was pinned by another version \(maps 1, .*unpin/s),
+    ]);
+    expect(readdirSync(rig.pinDir)).toEqual(pinned);
+    expect((await rig.cli("collect", "--pin-dir", rig.pinDir, "--unpin")).code).toBe(0);
+    await rig.collect();
+  }),
+);
+
+live(
+  "a kernel that refuses one program in the middle of loading: it is named, rights are not blamed, nothing stays pinned",
+  () =>
+    withRig("refused", async (rig) => {
+      for (const program of ["tcp_state", "cut_files", "push_ends"]) {
+        const args = ["collect", "--pin-dir", rig.pinDir, "--capture", `refuse=${program}`];
+        const { code, err } = await rig.cli(...args);
+        expect([code, err]).toEqual([1, expect.stringContaining(program)]);
+        expect(err).not.toMatch(/CAP_|root/);
+        expect([existsSync(rig.pinDir), existsSync(join(rig.home, "collector.sock"))]).toEqual([
+          false,
+          false,
+        ]);
+      }
+    }),
+);
+
+live(
+  "a collector that stands still for seconds while its ring overflows: every byte afterwards, no gap, a checkpoint with its cut",
+  () =>
+    withRig("stopped", async (rig) => {
+      const { child } = await rig.collect("--ring-mib", "1");
+      const port = await freePort();
+      await rig.run("server", process.execPath, "-e", ECHO, String(port));
+      await until("the server listens", () => rig.output("server").includes("listening"));
+      await rig.run("client", process.execPath, "-e", BUSY_ASK, String(port));
+      await until("they talk", async () => (await rig.events()).length > 100);
+      child.kill("SIGSTOP");
+      await new Promise((resolve) => setTimeout(resolve, 4_000));
+      child.kill("SIGCONT");
+      const client = await rig.client();
+      const { lost, gaps } = await client.stats();
+      client.close();
+      expect([lost.reduce((sum, one) => sum + one, 0) > 0, gaps]).toEqual([true, 0]);
+      const checkpoint = await rig.json<{ checkpoints: unknown[] }>(
+        "checkpoint",
+        rig.app,
+        "--driver",
+        "none",
+      );
+      expect(JSON.stringify(checkpoint)).not.toContain('uncaptured":["');
+      for (const name of ["client", "server"]) rig.cgroup(name).kill();
+      const { covered, faults } = tile(await rig.events());
+      expect(faults).toEqual([]);
+      expect(covered.size).toBe(4);
+    }),
 );
 
 live("--unpin does not pull the capture from under a collector that would go on without a word", () =>

@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { captureParts } from "../../src/capture/kernel-support.ts";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { missing, until, withRig } from "./rig.ts";
 
@@ -37,6 +38,8 @@ live("doctor: every capability has a reason, the self-test really captures, and 
       ]),
     );
     for (const { reason } of capabilities) expect(reason).toMatch(/\S.*\.$/);
+    const trace = captureParts().find(({ part, variant }) => part === "life" && variant === "trace");
+    expect(trace?.reason).toContain("listener made in another cgroup");
     const ours = (folder: string) =>
       existsSync(folder) ? readdirSync(folder).filter((name) => name.includes("doctor-")) : [];
     expect(ours("/sys/fs/bpf")).toEqual([]);

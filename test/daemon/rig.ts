@@ -11,10 +11,14 @@ import { kernelSupport } from "../../src/capture/kernel-support.ts";
 import { type CollectorClient, connectCollector } from "../../src/client/client.ts";
 import { decodeBlock } from "../../src/format/block.ts";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
+import { endOf, forgetEnd } from "../../src/host/process-end.ts";
+import { startTicksOf } from "../../src/host/process-tree.ts";
 import type { Event } from "../../src/model/event.ts";
 
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
 const LIMIT_MS = 120_000;
+/** A line under load loses inputs of thousands of connections. */
+const MAX_OUTPUT_BYTES = 2 ** 28;
 
 /** Why nothing can be captured here; undefined where everything can. */
 export const missing = kernelSupport().find(
@@ -62,6 +66,8 @@ export class Rig {
   readonly pinDir: string;
   readonly #children: ChildProcess[] = [];
   #removed: Promise<void> | undefined;
+  /** Number and start of the processes that it has started or seen in its cgroups. */
+  readonly #tasks = new Map<number, number>();
 
   constructor(name: string) {
     this.app = `${name}-${process.pid}`;
@@ -76,7 +82,8 @@ export class Rig {
   cli(...args: string[]): Promise<Ended> {
     return new Promise((resolve) => {
       const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
-      execFile(process.execPath, [CLI, ...args], { env, timeout: LIMIT_MS }, (error, out, err) => {
+      const options = { env, timeout: LIMIT_MS, maxBuffer: MAX_OUTPUT_BYTES };
+      execFile(process.execPath, [CLI, ...args], options, (error, out, err) => {
         resolve({ code: error === null ? 0 : ((error.code as unknown as number) ?? null), out, err });
       });
     });
@@ -147,7 +154,14 @@ export class Rig {
       ...command,
     );
     if (code !== 0) throw new Error(`run ${name}: exit code ${code}: ${err}`);
+    this.#noteTask(Number(out));
     return Number(out);
+  }
+
+  /** Whoever waits for it leaves word of its end in a folder of the machine's. */
+  #noteTask(pid: number): void {
+    const startTicks = startTicksOf(pid);
+    if (startTicks !== undefined) this.#tasks.set(pid, startTicks);
   }
 
   output(name: string): string {
@@ -188,8 +202,10 @@ export class Rig {
   }
 
   async #remove(): Promise<void> {
+    const alive = [...this.#tasks].filter(([pid, startTicks]) => startTicksOf(pid) === startTicks);
     for (const name of this.processNames()) {
       const cgroup = this.cgroup(name);
+      for (const pid of cgroup.pids()) this.#noteTask(pid);
       if (cgroup.freezing) cgroup.setFreeze(false);
       await until(`${name} is gone`, () => {
         if (cgroup.populated) cgroup.kill();
@@ -201,8 +217,19 @@ export class Rig {
       child.kill("SIGKILL");
       await once(child, "close");
     }
+    await this.#forgetEnds(alive);
     KernelSource.unpin(this.pinDir);
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** `killed`: by us, so that the word of their ends may be under way. */
+  async #forgetEnds(killed: readonly (readonly [number, number])[]): Promise<void> {
+    const WORD_MS = 500;
+    const deadlineMs = Date.now() + WORD_MS;
+    for (const [pid, startTicks] of killed)
+      while (endOf({ pid, startTicks }) === undefined && Date.now() < deadlineMs)
+        await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const [pid, startTicks] of this.#tasks) forgetEnd({ pid, startTicks });
   }
 
   processNames(): string[] {
@@ -215,9 +242,18 @@ export class Rig {
 }
 
 /** Runs `work` in a world of its own, which goes with it, or with its test where that runs into its limit. */
-export async function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+export function withRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
   const rig = new Rig(name);
   onTestFinished(() => rig.remove());
+  return within(rig, work);
+}
+
+/** The same where there is no test: in a bench. */
+export function withBenchRig(name: string, work: (rig: Rig) => Promise<void>): Promise<void> {
+  return within(new Rig(name), work);
+}
+
+async function within(rig: Rig, work: (rig: Rig) => Promise<void>): Promise<void> {
   mkdirSync(rig.home, { mode: 0o700 });
   try {
     await work(rig);

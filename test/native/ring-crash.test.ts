@@ -50,10 +50,11 @@ async function live(options: string, afterMs: number | undefined, from: Since = 
     if (word === "ack") {
       acks.push(Number(rest));
       if (acks.length === 1 && from === "ack") arm();
+      // Once: a second one, when it has said its figures, may meet a Node that handles signals no more.
+      if (acks.length === 3 && afterMs === undefined) child.kill("SIGTERM");
     }
     if (word === "stats") stats = rest;
     else if (line === "ready" && from === "ready") arm();
-    if (afterMs === undefined && acks.length === 3) child.kill("SIGTERM");
   });
   await once(child, "close");
   clearTimeout(timer);

@@ -161,8 +161,7 @@ restartable(
         else expect(out).toContain("was cut off");
         expect(existsSync(join(rig.home, rig.app, "restart", "journal.json"))).toBe(false);
         for (const name of NATS_PROCESSES) expect(rig.cgroup(name).freezing).toBe(false);
-        const atRestart = app.numbers().length;
-        await until("messages flow again", () => app.numbers().length > atRestart + 50);
+        await app.goesOn(app.numbers().length);
       }
       expect(kills).toBeGreaterThanOrEqual(3);
       expect(await app.outcome(30_000)).toBeUndefined();

@@ -20,9 +20,17 @@ import { type Ended, freePort, type Rig, until, withRig } from "../daemon/rig.ts
 import { restartable } from "./restartable.ts";
 
 /** Writes each byte it gets to its log; has a file open to read and stands in a folder. */
-const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");fs.openSync(dir+"/place","r+");process.chdir(dir+"/here");
+const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");fs.openSync(dir+"/mounted/file","r");fs.openSync(dir+"/place","r+");process.chdir(dir+"/here");
 require("node:net").createServer(c=>{c.on("error",()=>{});c.on("data",d=>{fs.writeSync(log,d);c.write(d)})}).listen(+port,"127.0.0.1",()=>console.log("listening"))`;
 const CLIENT = `const [,port]=process.argv;const c=require("node:net").connect({port:+port,host:"127.0.0.1",localAddress:process.argv[2]});let n=0;c.on("error",()=>{});c.on("data",()=>{console.log(++n)});setInterval(()=>c.write("x"),20)`;
+
+function bind(dir: string): void {
+  execFileSync("mount", ["--bind", join(dir, "real"), join(dir, "mounted")]);
+}
+
+function unmount(place: string): void {
+  execFileSync("umount", ["-l", place]);
+}
 
 interface Obstacle {
   readonly name: string;
@@ -140,6 +148,12 @@ function obstacles(dir: string, port: number, server: number): Obstacle[] {
       take: () => writeFileSync(join(dir, "place"), "12345 and more"), // is cut back
     },
     moved("read", /\/read, which it uses, is gone/),
+    {
+      name: "mount gone",
+      says: /\/mounted\/file, which it uses, is gone/,
+      put: () => unmount(join(dir, "mounted")),
+      take: () => bind(dir),
+    },
     moved("read", /\/read, which it uses, has 7 bytes and had 5/, write("read")),
     moved("here", /\/here, which it uses, is no folder any more/, write("here")),
     {
@@ -169,12 +183,16 @@ restartable(
       execFileSync("cc", ["-D_GNU_SOURCE", "-o", join(dir, "taker"), join(dir, "taker.c")]);
       copyFileSync("/bin/sleep", join(dir, "sleeper"));
       execFileSync("mount", ["-t", "tmpfs", "-o", "size=8m", "none", join(dir, "disk")]);
+      for (const name of ["real", "mounted"]) mkdirSync(join(dir, name));
+      writeFileSync(join(dir, "real/file"), "12345");
+      bind(dir);
       try {
         ip("add");
         await withObstacles(rig, dir);
       } finally {
         ip("del");
-        execFileSync("umount", ["-l", join(dir, "disk")]);
+        unmount(join(dir, "disk"));
+        unmount(join(dir, "mounted"));
       }
     }),
 );

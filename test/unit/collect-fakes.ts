@@ -176,6 +176,8 @@ export type Failure = "before" | "after";
 interface Stored {
   events: Event[];
   state: Map<string, unknown>;
+  /** Channels whose senders were looked for. */
+  asked: string[];
 }
 
 /** The disk: one stored log a folder. */
@@ -198,7 +200,7 @@ export class FakeDisk {
       this.openFails = Math.max(0, this.openFails);
       let stored = this.logs.get(folder);
       if (stored === undefined && !create) throw new Error(`no log ${folder}`);
-      stored ??= { events: [], state: new Map() };
+      stored ??= { events: [], state: new Map(), asked: [] };
       this.logs.set(folder, stored);
       return new FakeLog(stored, () => this.failures.get(folder)?.shift(), alive);
     };
@@ -232,6 +234,7 @@ class FakeLog implements AppendLog {
   }
 
   async senderOf(channel: string): Promise<string | undefined> {
+    this.#stored.asked.push(channel);
     return this.#stored.events.find((event) => event.type === "send" && event.channel === channel)?.process;
   }
 
@@ -240,6 +243,10 @@ class FakeLog implements AppendLog {
       (event.type === "send" && event.channel.startsWith(channel)) ||
       (event.type === "receive" && event.channel.startsWith(reverse));
     return this.#stored.events.find(owns)?.process;
+  }
+
+  async isAtOtherEnd(_: string, channel: string, reverse: string): Promise<boolean> {
+    return (await this.ownerOf(channel, reverse)) !== undefined;
   }
 
   async commit(): Promise<void> {

@@ -1,9 +1,10 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Collector } from "../../src/collect/collect.ts";
 import { RingKind, RingVerdict } from "../../src/format/ring-layout.ts";
+import { BUSY_SLOT_MS, MAX_PENDING_EVENTS } from "../../src/model/limits.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 const { SEND, RECEIVE, PEEK } = RingKind;
@@ -90,6 +91,28 @@ test("what found no room is no gap: the kernel tells it with the next record, or
   expect(brief("a", "p")).toEqual([0, 1, 2, 3, 4].map((n) => `send tcp:00000001-00000002 ${n}-${n + 1}`));
   expect(brief("a", "silent")).toHaveLength(5);
   expect(collector.stats()).toMatchObject({ gaps: 0, lost: [7] });
+});
+
+test("a drain may take as long as there is something to read: only a slot that nobody finishes is waited for", async () => {
+  const collector = await start();
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  const records = 3 * MAX_PENDING_EVENTS;
+  for (let begin = 0; begin < records; begin += 1)
+    ring.put({ process: 1, kind: SEND, local: 1, remote: 2, begin, length: 1 });
+  const now = performance.now.bind(performance);
+  let slowMs = 0;
+  const clock = vi.spyOn(performance, "now").mockImplementation(() => now() + slowMs);
+  const read = source.drain.bind(source);
+  source.drain = (bytes) => {
+    slowMs += BUSY_SLOT_MS / 3;
+    return read(bytes);
+  };
+  try {
+    await collector.drain();
+  } finally {
+    clock.mockRestore();
+  }
+  expect(brief("a", "p")).toHaveLength(records);
 });
 
 test("looking is a peek on the channel it looked at", async () => {

@@ -13,12 +13,16 @@ export class MemoryLog {
   readonly #mayForget: boolean;
   #placer: BlockPlacer;
   readonly firstChain = 1;
+  /** Nothing of it was ever removed: it has no base. */
+  readonly firstCarried: ReadonlyMap<string, number> = new Map();
   reads = 0;
 
   constructor(mayForget = false) {
     this.#mayForget = mayForget;
     this.#placer = this.#newPlacer(NO_HASH);
   }
+
+  carried(): undefined {}
 
   get lastChain(): number {
     return this.bytes.size;

@@ -6,7 +6,8 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Collector } from "../../src/collect/collect.ts";
 import { PeerRules } from "../../src/collect/peer-rules.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
-import type { Registration } from "../../src/model/collector-answers.ts";
+import type { Surroundings } from "../../src/host/surroundings.ts";
+import type { NodeNames, Registration } from "../../src/model/collector-answers.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 const { OPEN, SINK, SOURCE, UNIX, WRITE } = RingFlag;
@@ -16,10 +17,19 @@ let ring: FakeRing;
 let disk: FakeDisk;
 let source: FakeSource;
 let collector: Collector;
+/** This host has 10.1.2.3, and translates nothing, unless a test says otherwise. */
+let here: Surroundings;
 
-const start = async (): Promise<void> => {
+const start = async (node?: NodeNames): Promise<void> => {
   source = new FakeSource(ring);
-  collector = await Collector.over({ source, home, openLog: disk.opener(() => true), commitIntervalMs: 5 });
+  collector = await Collector.over({
+    source,
+    home,
+    openLog: disk.opener(() => true),
+    commitIntervalMs: 5,
+    surroundings: async () => here,
+    ...(node && { node }),
+  });
 };
 const register = (registration: Partial<Registration>) =>
   collector.registrations.register({ app: "a", process: "p", cgroupId: 1, ...registration });
@@ -27,6 +37,7 @@ const register = (registration: Partial<Registration>) =>
 beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), "outside-peers-"));
   [ring, disk] = [new FakeRing(), new FakeDisk()];
+  here = { owns: (address) => address === "10.1.2.3" };
   await start();
 });
 afterEach(async () => {
@@ -72,6 +83,24 @@ test("a program that is not recorded is outside, also for the opening that was s
     ...rows("p", "00000008"),
     "p outside tcp:00000008-00000009/open",
   ]);
+});
+
+test("endings of connections with the outside wait for nobody, whether they come before it is known or after", async () => {
+  await register({});
+  const end = (local: number, kind: number, flags: number = RingFlag.END) =>
+    ring.put({ process: 1, kind, flags, local, remote: 9, length: 1 });
+  end(7, RingKind.RECEIVE, OPEN);
+  end(7, RingKind.RECEIVE);
+  end(7, RingKind.SEND);
+  peer(1, 7, 100);
+  peer(1, 8, 100);
+  end(8, RingKind.RECEIVE);
+  end(8, RingKind.SEND);
+  await collector.drain();
+  const sends = ["p send tcp:00000007-00000009/end", "p send tcp:00000008-00000009/end"];
+  expect(told().filter((line) => !line.includes("outside"))).toEqual(sends);
+  const { state, asked } = disk.logs.get(join(home, "a"))!;
+  expect([state.get("held") ?? [], asked]).toEqual([[], []]);
 });
 
 test("who talks with two processes is a relay for both, across a restart of the collector; another of its number is none", async () => {
@@ -152,6 +181,86 @@ test("where nobody was found the address is in doubt, and an option decides it; 
     what: "contradicted",
     peer: "10.1.2.3",
     rule: "--inside 10.0.0.0/8",
+  });
+});
+
+const far: Surroundings = { owns: () => false };
+/** Nobody is found at the other end, 10.1.2.3. */
+const nobody = (process: number, local: number, { flags = 0, port = 5432 } = {}) => {
+  address(process, local, flags, port);
+  peer(process, local, 0, { began: 0, flags });
+};
+
+test("an address of another machine is outside where the application has no node there; it waits across a restart of the collector", async () => {
+  await register({});
+  nobody(1, 7, { flags: OPEN });
+  await collector.close(); // nobody has asked
+  here = far;
+  await start();
+  await collector.drain();
+  expect(told()).toEqual([...rows("p", "00000007"), "p outside tcp:00000007-00000009/open"]);
+  expect((await peers())["p"]).toBeUndefined();
+});
+
+test("an address that this host translates may lead to a process here, as may one at which the log knows a process", async () => {
+  here = { ...far, doubt: "/proc/1/ns/net translates addresses" };
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  nobody(1, 7, { flags: OPEN });
+  await collector.drain();
+  expect(told()).toEqual([]);
+  expect((await peers())["p"]).toEqual([
+    { what: "doubted", peer: "10.1.2.3:5432", rule: "/proc/1/ns/net translates addresses" },
+  ]);
+  here = far;
+  ring.put({ process: 2, kind: RingKind.SEND, local: 9, remote: 8, begin: 0, length: 5 }); // the mirrored name
+  nobody(1, 8);
+  await collector.drain();
+  expect(told()).toEqual(["q send tcp:00000009-00000008"]);
+  expect((await peers())["p"]).toHaveLength(1);
+});
+
+test("who is found after all is no longer in doubt, and a rule that comes before the decision counts", async () => {
+  here = far;
+  await register({});
+  nobody(1, 7);
+  peer(1, 7, 0, { began: 1 }); // of the same application
+  await collector.drain();
+  nobody(1, 8);
+  await register({ process: "q", cgroupId: 2, rules: { outside: [], inside: ["10.0.0.0/8"] } });
+  await collector.drain();
+  expect(told()).toEqual([]);
+  expect(await peers()).toEqual({ p: undefined, q: undefined });
+});
+
+test("of several nodes nobody knows the addresses: nothing is outside by them", async () => {
+  await collector.close();
+  here = far;
+  await start({ name: "one", all: ["one", "two"] });
+  await register({});
+  nobody(1, 7);
+  await collector.drain();
+  expect(told()).toEqual([]);
+});
+
+test("another machine that takes data of one process and gives data to another may be a relay; two services of it are none", async () => {
+  here = far;
+  await register({});
+  await register({ process: "q", cgroupId: 2 });
+  nobody(1, 7, { flags: OPEN | SINK | SOURCE, port: 5432 });
+  nobody(2, 7, { flags: OPEN | SINK | SOURCE, port: 6379 });
+  await collector.drain();
+  expect(told().filter((text) => !text.includes("outside"))).toEqual([]);
+  nobody(2, 8, { flags: SOURCE, port: 40_000 }); // a client there, which may be the first of both
+  await collector.drain();
+  expect(
+    told()
+      .filter((text) => !text.includes("outside"))
+      .sort(),
+  ).toEqual(["p gap", "q gap"]);
+  expect(await peers()).toEqual({
+    p: [{ what: "relay", peer: "10.1.2.3" }],
+    q: [{ what: "relay", peer: "10.1.2.3" }],
   });
 });
 

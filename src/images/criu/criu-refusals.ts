@@ -8,6 +8,7 @@ import type { CriuOptions } from "./criu-options.ts";
 export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOptions): void {
   for (const pid of pids) {
     refuseTracer(pid);
+    refuseNetwork(pid);
     for (const descriptor of namesIn(`/proc/${pid}/fd`)) refuseDescriptor(pid, descriptor, options);
     for (const range of rangesOfDeleted(pid)) refuseGhost(pid, `/proc/${pid}/map_files/${range}`, options);
   }
@@ -29,6 +30,29 @@ function refuseTracer(pid: number): void {
         "Detach it (a debugger, strace), then call again.",
       );
   }
+}
+
+/**
+ * An image brings a namespace's own loopback back. Other interfaces have an end outside of the process, and connections over them would be
+ * blocked, reset and named in the wrong namespace.
+ */
+function refuseNetwork(pid: number): void {
+  const [own, ours] = [namespaceOf(pid), namespaceOf("self")];
+  if (own === undefined || own === ours) return;
+  const interfaces = readOrNothing(() => readFileSync(`/proc/${pid}/net/dev`, "utf8")) ?? "";
+  const others = [...interfaces.matchAll(/^ *([^ :|]+):/gm)]
+    .map(([, name]) => name!)
+    .filter((name) => name !== "lo");
+  if (others.length === 0) return;
+  throw refused(
+    pid,
+    `is in a network namespace of its own (${own}) with ${others.join(", ")}: no image brings that back with its addresses`,
+    "Run it in the host's network, or take checkpoints with --driver none: they record cuts, and the program brings its own state back.",
+  );
+}
+
+function namespaceOf(pid: number | "self"): string | undefined {
+  return readOrNothing(() => readlinkSync(`/proc/${pid}/ns/net`));
 }
 
 function refuseDescriptor(pid: number, descriptor: string, options: CriuOptions): void {

@@ -83,6 +83,7 @@ interface Run {
 export class CriuDriver implements CheckpointDriver {
   readonly name = "criu";
   readonly images = true;
+  readonly holdsConnections = true;
   readonly version: string;
   readonly #criu: CriuCommand;
 

@@ -50,7 +50,7 @@ export class HookDriver implements CheckpointDriver {
   readonly name = "hook";
   readonly version = "1";
   readonly images = true;
-  readonly holdsConnections = false as const;
+  readonly holdsConnections = false;
   readonly #hook: Hook | undefined;
 
   /** Without a hook it can only restore. */
@@ -64,6 +64,9 @@ export class HookDriver implements CheckpointDriver {
       reason: "It runs the program's own commands; whether they do their work, they tell.",
     };
   }
+
+  /** The program knows what it can store. */
+  look(): void {}
 
   async dump({ folder, cgroupPath, limitMs }: DumpRequest): Promise<DriverNotes> {
     if (this.#hook === undefined) throw new TypeError("a checkpoint takes a hook");
