@@ -5,10 +5,10 @@
  *   recovery-line-attach --user NAME --pin-dir DIR --ring-bytes N --level N [--below NAME] [--userfaults]
  *     [--capture VARIANT] -- COMMAND …
  *
- *   the helper, a child      opens the capture as root with CAP_BPF and CAP_PERFMON alone, then becomes NAME
- * with these two; serves protocol.h until the other end closes. Pins stay. the caller's own process becomes
- * NAME with no capability, none to be had again, and executes COMMAND with one end of the socket, whose
- * number is in $RECOVERY_LINE_ATTACHED.
+ *   the helper, a child        opens the capture as root with CAP_BPF and CAP_PERFMON alone, then becomes
+ *                              NAME with these two; serves protocol.h until the other end closes. Pins stay.
+ *   the caller's own process   becomes NAME with no capability, none to be had again, and executes COMMAND
+ *                              with one end of the socket, whose number is in $RECOVERY_LINE_ATTACHED.
  *
  * Nothing that COMMAND executes has ever held a right: a program that gives its rights away itself keeps what
  * its threads, rings and memory got before (Node's setuid and libuv's io_uring: CVE-2024-22017).

@@ -2,12 +2,12 @@
 /*
  * What recorded processes hand to sockets and take from them, as they do it.
  *
- *   progress   sock_send_length, sock_recv_length   a call ends: [mark, where the kernel stands now)
- *              sys_exit                        kernels without these: the process has moved, flush it
- *   life       inet_sock_set_state, tcp_destroy_sock   names, ends, last offsets
- *              sock_release, sockops                   the same without a recursion guard, for sockets that
- *                                                      the recorded cgroup made
- *   all others                                      a verdict for the process
+ *   progress     sock_send_length, sock_recv_length      a call ends: [mark, where the kernel stands now)
+ *                sys_exit                                kernels without these: it has moved, flush it
+ *   life         inet_sock_set_state, tcp_destroy_sock   names, ends, last offsets
+ *                sock_release, sockops                   the same without a recursion guard, for sockets that
+ *                                                        the recorded cgroup made
+ *   all others                                           a verdict for the process
  *
  * Every unit is told once, by whoever looks first after it moved (emit.bpf.h). A run that is left out makes
  * the next record longer.

@@ -45,11 +45,14 @@
  * cgroup id of the other process (RECOVERY_VERDICT_SHARED_SOCKET) or 0. A hint: the truth are the process's
  * flags.
  *
- * RECOVERY_PEER: who is at the other end of the connection (local, remote). length: its process id, and
- * begin: when that began, ns of CLOCK_BOOTTIME; length 0: it is recorded, and begin is the cgroup id of its
- * process; both 0: nobody was found. RECOVERY_FLAG_OPEN: this end has connected. RECOVERY_FLAG_END: that
- * program closed the other end just then. RECOVERY_FLAG_SOURCE: data has come from it; RECOVERY_FLAG_SINK:
- * data was sent to it. It is told again once either becomes true.
+ * RECOVERY_PEER: who is at the other end of the connection (local, remote). It is told again once SOURCE or
+ *   SINK becomes true.
+ *
+ *   length  its process id; 0: it is recorded, or nobody was found
+ *   begin   when that process began, ns of CLOCK_BOOTTIME; where length is 0 the cgroup id of the recorded
+ *           process, or 0: nobody was found
+ *   flags   OPEN: this end has connected   END: that program closed the other end just then
+ *           SOURCE: data has come from it  SINK: data was sent to it
  *
  * RECOVERY_DATAGRAM: the process has sent datagrams to a place (RECOVERY_FLAG_SOURCE; of UDP begin, time_ns
  * and length are the address, as RECOVERY_PEER has it), or has taken some from one that somebody recorded may
@@ -64,13 +67,16 @@
  * process ("h<r>"). The channel from entity A to entity B is named dsm:A-B, e.g. dsm:p0-h1, and counts whole
  * messages.
  *
- *   process  number of the entity that this happened to; the reader of the ring knows which OS process wrote
- * it cpu      enum recovery_dsm_message: what the message was for local    own entity number (16 bits) | page
- * version << 16 (37 bits: at most 2^53-1 in all) remote   other entity number (16 bits) | entity number of
- * the version's last writer << 16 (16 bits) | checkpoint interval in which it wrote << 32 (21 bits) begin
- * sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a fault length   page
- * number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE) flags    RECOVERY_FLAG_SOURCE: this end
- * is the source of the copy or invalidation; else its destination
+ *   process  number of the entity that this happened to; the ring's reader knows which OS process wrote it
+ *   cpu      enum recovery_dsm_message: what the message was for
+ *   local    own entity number (16 bits)
+ *              | page version << 16 (37 bits: at most 2^53-1 in all)
+ *   remote   other entity number (16 bits)
+ *              | entity number of the version's last writer << 16 (16 bits)
+ *              | checkpoint interval in which it wrote << 32 (21 bits)
+ *   begin    sequence number of the message on its channel: the range is [begin, begin + 1); 0 for a fault
+ *   length   page number (PAGE_*), or number of the lock or barrier (SEND, RECEIVE)
+ *   flags    RECOVERY_FLAG_SOURCE: this end is the source of the copy or invalidation; else its destination
  */
 #ifndef RECOVERY_RING_H
 #define RECOVERY_RING_H
@@ -98,11 +104,10 @@ enum recovery_kind {
 };
 
 enum recovery_flag {
-    RECOVERY_FLAG_UNIX = 1,  /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
-    RECOVERY_FLAG_SINK = 2,  /* peer: this end has sent it data */
-    RECOVERY_FLAG_WRITE = 4, /* page fault: write access; else of a DSM: ownership moves */
-    RECOVERY_FLAG_SOURCE =
-        8, /* page copy, page invalidate: this end is the source; peer: data has come from it */
+    RECOVERY_FLAG_UNIX = 1,     /* local and remote are AF_UNIX cookies, not TCP sequence numbers */
+    RECOVERY_FLAG_SINK = 2,     /* peer: this end has sent it data */
+    RECOVERY_FLAG_WRITE = 4,    /* page fault: write access; else of a DSM: ownership moves */
+    RECOVERY_FLAG_SOURCE = 8,   /* of a page: this end is the source; peer: data has come from it */
     RECOVERY_FLAG_DSM = 16,     /* local and remote name entities of a DSM runtime */
     RECOVERY_FLAG_OPEN = 32,    /* the one unit of <channel>/open */
     RECOVERY_FLAG_END = 64,     /* the one unit of <channel>/end */
@@ -129,17 +134,15 @@ enum recovery_verdict {
     RECOVERY_VERDICT_MPTCP = 2,
     RECOVERY_VERDICT_KTLS = 3,
     RECOVERY_VERDICT_UNIX_DGRAM = 4,
-    RECOVERY_VERDICT_OLD_CONNECTION =
-        5, /* a connection whose numbers say nothing: made by TCP_REPAIR, unannounced */
-    RECOVERY_VERDICT_OTHER_SOCKET = 6,  /* vsock, packet, sctp, bytes spliced out of AF_UNIX, ... */
-    RECOVERY_VERDICT_FOREIGN_PAGER = 7, /* userfaultfd: another process fills its memory */
-    RECOVERY_VERDICT_SHARED_SOCKET = 8, /* another recorded process used the same end of a connection */
-    RECOVERY_VERDICT_UNIX_OOB = 9,      /* took an AF_UNIX byte out of its order (MSG_OOB) */
-    RECOVERY_VERDICT_MISSED = 10, /* the kernel left a program run out, and what it uses leaves no position */
-    RECOVERY_VERDICT_OVERFLOW =
-        11, /* more ends closed without room for their last records than it may keep */
-    RECOVERY_VERDICT_TAKEN_OVER = 12, /* took up an end that had been told to be outside */
-    RECOVERY_VERDICT_DATAGRAM = 13    /* used UDP: no verdict where all of its application is on this host */
+    RECOVERY_VERDICT_OLD_CONNECTION = 5, /* its numbers say nothing: made by TCP_REPAIR, unannounced */
+    RECOVERY_VERDICT_OTHER_SOCKET = 6,   /* vsock, packet, sctp, bytes spliced out of AF_UNIX, ... */
+    RECOVERY_VERDICT_FOREIGN_PAGER = 7,  /* userfaultfd: another process fills its memory */
+    RECOVERY_VERDICT_SHARED_SOCKET = 8,  /* another recorded process used the same end of a connection */
+    RECOVERY_VERDICT_UNIX_OOB = 9,       /* took an AF_UNIX byte out of its order (MSG_OOB) */
+    RECOVERY_VERDICT_MISSED = 10,        /* a program run was left out; what it uses leaves no position */
+    RECOVERY_VERDICT_OVERFLOW = 11,      /* too many ends closed without room for their last records */
+    RECOVERY_VERDICT_TAKEN_OVER = 12,    /* took up an end that had been told to be outside */
+    RECOVERY_VERDICT_DATAGRAM = 13       /* used UDP: none where all of its application is on this host */
 };
 
 struct recovery_record {

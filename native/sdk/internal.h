@@ -1,7 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside the SDK.   log.c  the log on disk       link.c  connections       node.c  the calls of
- * recovery_sdk.h
+ * Inside the SDK.
+ *
+ *   node.c         the calls of recovery_sdk.h
+ *   join.c         a process begins and ends: folder, lock, log
+ *   history.c      what the log says at the start
+ *   state.c        saved states
+ *   serve.c        the loop: disk first, then connections
+ *   send_end.c     sending ends          receive_end.c  receiving ends
+ *   stranger.c     who has dialled in and not said HELLO yet
+ *   channel.c      the channels of a process, and their numbers in its log
+ *   link.c         connections and the frames on them
+ *   log.c          the log on disk
+ *   failure.c      what is said when a process can't go on
  *
  * Layouts: docs/sdk.md. Numbers are little endian, as is every machine this compiles for.
  */
@@ -85,6 +96,12 @@ int sync_folder(const char *path);
 
 enum frame_type { FRAME_HELLO = 1, FRAME_WELCOME, FRAME_MESSAGE, FRAME_CHECKPOINTED, FRAME_REFUSED };
 
+/* Why a connection is refused. */
+enum refusal { REFUSED_PROTOCOL = 1, REFUSED_OTHER_PROCESS, REFUSED_MALFORMED };
+
+#define PROTOCOL 2u    /* src/sdk/wire.ts has the layouts */
+#define JSON_BEGIN '{' /* protocol 1 began its HELLO, WELCOME and REFUSED with it */
+#define MAX_TEXT_BYTES 512u
 #define FRAME_HEADER_BYTES 5u
 #define MESSAGE_FIELDS_BYTES 12u
 
@@ -104,6 +121,8 @@ struct link {
 /* Frame by frame: 1 and the frame, 0 where none is whole, -1 where the stream is none of ours. */
 int link_frame(struct link *link, uint8_t *type, const uint8_t **body, size_t *size);
 void link_begin(struct link *link, enum frame_type type, size_t body);
+/* A whole frame. */
+void link_frame_of(struct link *link, enum frame_type type, const struct bytes *body);
 /* False: the connection is gone. */
 bool link_read(struct link *link);
 bool link_write(struct link *link);
@@ -112,7 +131,10 @@ void link_close(struct link *link);
 int link_listen(const char *folder);
 int link_dial(const char *folder);
 
-/* ---- node.c */
+#define HELLO_LIMIT_MS 10000
+#define RETRY_MIN_MS 5
+
+/* ---- what a process has */
 
 struct sent {
     uint64_t end;
@@ -201,5 +223,75 @@ struct rl_node {
     int status;
     char error[512];
 };
+
+/* ---- failure.c */
+
+/* The first failure stays; returns it. */
+int fail(struct rl_node *node, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int disk_failed(struct rl_node *node);
+/* Formatted, to be freed. */
+char *text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int64_t now_ms(void);
+bool is_name(const char *name);
+
+/* ---- channel.c */
+
+/* The channel to or from a peer, made where it is new. */
+struct out_channel *out_to(struct rl_node *node, const char *peer);
+struct in_channel *in_from(struct rl_node *node, const char *peer);
+/* Messages that have arrived and are not delivered. */
+size_t waiting(const struct in_channel *in);
+bool is_full(const struct in_channel *in);
+int64_t number_channel(struct rl_node *node, bool sends, const char *peer);
+void log_channel(struct rl_node *node, bool sends, const char *peer);
+
+/* ---- fields.c */
+
+/* Bytes that are read field by field: what is short reads as 0, and `ok` is false from then on. */
+struct fields {
+    const uint8_t *at;
+    size_t left;
+    bool ok;
+};
+void take_bytes(struct fields *fields, void *into, size_t size);
+uint16_t take_u16(struct fields *fields);
+uint32_t take_u32(struct fields *fields);
+uint64_t take_u64(struct fields *fields);
+/* A u16 length and a name behind it; `name` has room for RL_MAX_NAME_BYTES and a 0. */
+void take_name(struct fields *fields, char *name);
+void bytes_name(struct bytes *bytes, const char *name);
+
+/* ---- history.c */
+
+int take_record(void *context, const struct record *record);
+
+/* ---- state.c */
+
+void sum_of(const void *bytes, size_t size, uint8_t *into);
+void restore(struct rl_node *node);
+int store_state(struct rl_node *node, uint32_t index, const struct bytes *state);
+
+/* ---- send_end.c */
+
+void dial(struct rl_node *node, struct out_channel *out);
+void pump(struct rl_node *node, struct out_channel *out);
+void serve_out(struct rl_node *node, struct out_channel *out, short events);
+
+/* ---- receive_end.c */
+
+void tell_checkpointed(struct in_channel *in);
+void arrive_all(struct rl_node *node, struct in_channel *in);
+void serve_in(struct rl_node *node, struct in_channel *in, short events);
+struct arrived take_head(struct in_channel *in);
+
+/* ---- stranger.c */
+
+void serve_stranger(struct rl_node *node, struct stranger *stranger, short events);
+void accept_all(struct rl_node *node);
+void forget_strangers(struct rl_node *node);
+
+/* ---- serve.c */
+
+int serve(struct rl_node *node, int limit_ms);
 
 #endif /* RECOVERY_SDK_INTERNAL_H */

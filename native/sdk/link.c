@@ -41,6 +41,11 @@ void link_begin(struct link *link, enum frame_type type, size_t body) {
     bytes_add(&link->out, &kind, 1);
 }
 
+void link_frame_of(struct link *link, enum frame_type type, const struct bytes *body) {
+    link_begin(link, type, body->size);
+    bytes_add(&link->out, body->data, body->size);
+}
+
 bool link_read(struct link *link) {
     static uint8_t buffer[READ_BYTES];
 

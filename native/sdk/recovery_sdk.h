@@ -33,18 +33,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 #define RL_MAX_MESSAGE_BYTES (16u << 20)
 #define RL_MAX_NAME_BYTES 64
 
 enum rl_status {
     RL_OK = 0,
-    RL_USAGE = -1,   /* an argument is out of range, or the call is not allowed now */
-    RL_SYSTEM = -2,  /* the operating system refused something; for the log: nothing since is safe */
-    RL_LOCKED = -3,  /* the process runs already */
-    RL_CORRUPT = -4, /* the log is damaged before bytes that were synced */
-    RL_CONTRADICTION =
-        -5, /* the program does something else than its log says, or a peer knows more than the log */
-    RL_TIMED_OUT = -6 /* rl_released: not yet. Not final. */
+    RL_USAGE = -1,         /* an argument is out of range, or the call is not allowed now */
+    RL_SYSTEM = -2,        /* the operating system refused something; for the log: nothing since is safe */
+    RL_LOCKED = -3,        /* the process runs already */
+    RL_CORRUPT = -4,       /* the log is damaged before bytes that were synced */
+    RL_CONTRADICTION = -5, /* the program differs from its log, or a peer knows more than the log */
+    RL_TIMED_OUT = -6,     /* rl_released: not yet. Not final. */
+    RL_VERSION = -7        /* a peer speaks another version of the protocol */
 };
 
 struct rl_node;
@@ -106,5 +108,7 @@ const char *rl_error(const struct rl_node *node);
 
 /* Flushes, closes, frees. NULL is allowed. Returns what flushing returned. */
 int rl_close(struct rl_node *node);
+
+#pragma GCC visibility pop
 
 #endif

@@ -4,7 +4,7 @@ import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Command } from "commander";
 import type { Block } from "../format/block.ts";
-import { appBlocks } from "../logs/app-blocks.ts";
+import { appBlocks } from "../logs/app-logs.ts";
 import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";

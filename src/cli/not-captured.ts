@@ -1,6 +1,6 @@
 /** Why processes can't be followed any more, in words and with what to do: what `status`, `checkpoint` and `explain` say of verdicts. */
 
-import { openLog } from "../logs/app-blocks.ts";
+import { openClosedLog } from "../logs/closed-log.ts";
 import { appDirectory, resolveHome } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { gapReason } from "../model/gap-reasons.ts";
@@ -120,7 +120,7 @@ async function notCapturedOf(home: string, app: string): Promise<NotCaptured[]> 
 
 async function inLog(home: string, app: string): Promise<NotCaptured[]> {
   try {
-    const reader = await openLog(appDirectory(home, app));
+    const reader = await openClosedLog(appDirectory(home, app));
     try {
       const names = (reader.getState("processes") ?? []) as readonly string[];
       return names.flatMap((process) => {

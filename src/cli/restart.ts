@@ -130,7 +130,8 @@ async function restartApp(
   const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
   if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
-  await (await import("../logs/app-nodes.ts")).checkNodes([home], app, undefined, false);
+  const { requireNodes } = await import("../logs/app-nodes.ts");
+  requireNodes(app, [{ name: home, node: (await collector.ping()).node }]);
   if (journal === undefined) refuseSecondCopies(app, ended);
   if (journal === undefined)
     return work(app, home, collector, flags, known, chosen(app, known, ended, flags));

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { decodeBlock } from "../format/block.ts";
 import { openImage } from "../images/image-store.ts";
 import type { LogReport } from "../log/verify-log.ts";
-import { appBlocks } from "../logs/app-blocks.ts";
+import { appBlocks } from "../logs/app-logs.ts";
 import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 

@@ -67,7 +67,7 @@ async function check(home: string, app: string): Promise<LogPart> {
 
 /** Both ends check each block on its way; damage is thrown as RL_CORRUPT_LOG or RL_BAD_BLOCK. */
 async function checkThroughCollector(home: string, app: string): Promise<LogPart> {
-  const { appBlocks } = await import("../logs/app-blocks.ts");
+  const { appBlocks } = await import("../logs/app-logs.ts");
   const { decodeBlock } = await import("../format/block.ts");
   const processes = new Set<string>();
   const sum = { blocks: 0, events: 0, bytes: 0, gaps: 0, firstChain: 1, lastChain: 0 };

@@ -2,19 +2,13 @@
 import { resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
 import type { PageVersions } from "../graph/evidence/page-versions.ts";
-import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
-import { appBlocks } from "./app-blocks.ts";
+import { type AppLogs, closeLogs, openAppLogs } from "./app-logs.ts";
 import { resolveHome } from "./home.ts";
 
-export interface AppEvidence {
+export interface AppEvidence extends Omit<AppLogs, "logs"> {
   readonly evidence: Evidence;
-  /** Log directories that lack the application although they were named: only with `assumeLost`. */
-  readonly missing: readonly string[];
-  /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
-  readonly missingNodes: readonly string[];
-  /** Processes that no collector records though their log says so (see unrecorded.ts). */
-  readonly unrecorded: readonly string[];
 }
 
 /** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
@@ -42,30 +36,21 @@ export async function evidenceOfLogs(
   const { EvidenceBuilder } = await import("../graph/evidence/evidence-builder.ts");
   const { decodeBlock } = await import("../format/block.ts");
   const { addBlock } = await import("./read-evidence.ts");
+  const { logs, ...absent } = await openAppLogs(homes, app, assumeLost, nodes);
   const builder = new EvidenceBuilder();
   const owners = new Map<string, string>();
-  const missing: string[] = [];
-  let unknown: unknown;
-  for (const home of homes)
-    try {
-      for await (const bytes of appBlocks(home, app)) {
+  try {
+    for (const { name, checked } of logs)
+      for await (const bytes of checked()) {
         const block = decodeBlock(bytes);
-        claim(owners, block.columns, home);
+        claim(owners, block.columns, name);
         addBlock(builder, block, versions);
       }
-    } catch (error) {
-      if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
-      unknown = error;
-      missing.push(home);
-    }
-  if (missing.length === homes.length) throw unknown;
-  if (missing.length > 0 && !assumeLost) throw refused(app, missing);
-  const { checkNodes } = await import("./app-nodes.ts");
-  const missingNodes = await checkNodes(homes, app, nodes, assumeLost);
-  const { unrecordedProcesses } = await import("./unrecorded.ts");
-  const unrecorded = await unrecordedProcesses(homes, app);
-  if (declare) for (const process of unrecorded) builder.addEvent({ type: "gap", process });
-  return { evidence: builder.build(), missing, missingNodes, unrecorded };
+  } finally {
+    await closeLogs(logs);
+  }
+  if (declare) for (const process of absent.unrecorded) builder.addEvent({ type: "gap", process });
+  return { evidence: builder.build(), ...absent };
 }
 
 function claim(owners: Map<string, string>, { process }: EventColumns, home: string): void {
@@ -77,12 +62,4 @@ function claim(owners: Map<string, string>, { process }: EventColumns, home: str
       `process ${JSON.stringify(process)} is in the logs of ${owner} and of ${home}`,
       "A process belongs to one node. Is one of the directories a copy of the other?",
     );
-}
-
-export function refused(app: string, missing: readonly string[]): RecoveryLineError {
-  return new RecoveryLineError(
-    "RL_REFUSED",
-    `no log of ${app} in ${missing.join(", ")}: the evidence of that node is missing`,
-    "Bring the node's log, or add --assume-lost: then the line is tainted, and earlier where it depends on that node.",
-  );
 }

@@ -1,23 +1,29 @@
-/** The logs of an application on its nodes, each open until it is closed: by block, or as a stream from a live collector. */
+/**
+ * The one way to an application's log: in the hands of a live collector or of nobody, of one node or of several, each open until it is
+ * closed. Blocks come as bytes; whoever decodes them checks their checksums.
+ */
 import type { NodeLog } from "../log/log-sources.ts";
-import { hasCode } from "../model/errors.ts";
-import { appBlocks, openLog } from "./app-blocks.ts";
-import { refused } from "./app-evidence.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { absentNodes, NODE_STATE, nodeNames, refusedNodes } from "./app-nodes.ts";
+import { openClosedLog } from "./closed-log.ts";
 import { appDirectory } from "./home.ts";
 import { unrecordedIn } from "./unrecorded.ts";
 
+/** One node's log of an application. */
+interface OpenAppLog extends NodeLog {
+  /** Processes that no collector records though the log says so. */
+  readonly unrecorded: readonly string[];
+  /** Blocks whose checksums and chain are checked on their way; a collector checks what it sends. */
+  checked(): AsyncGenerator<Uint8Array>;
+}
+
 export interface AppLogs {
-  readonly logs: readonly NodeLog[];
+  readonly logs: readonly OpenAppLog[];
   /** Homes that lack the application although they were named: only with `assumeLost`. */
   readonly missing: readonly string[];
   /** Nodes that logs or `nodes` name and that no log is of: only with `assumeLost`. */
   readonly missingNodes: readonly string[];
-  /** Processes that no collector records though their log says so. */
-  readonly unrecorded: readonly string[];
-}
-
-interface OpenLog extends NodeLog {
+  /** Processes that no collector records though their log says so (see unrecorded.ts). */
   readonly unrecorded: readonly string[];
 }
 
@@ -28,7 +34,7 @@ export async function openAppLogs(
   assumeLost = false,
   nodes?: readonly string[],
 ): Promise<AppLogs> {
-  const logs: OpenLog[] = [];
+  const logs: OpenAppLog[] = [];
   const missing: string[] = [];
   let missingNodes: readonly string[] = [];
   let unknown: unknown;
@@ -56,28 +62,44 @@ export async function closeLogs(logs: readonly NodeLog[]): Promise<void> {
   for (const log of logs) await log.close();
 }
 
-async function openAppLog(home: string, app: string): Promise<OpenLog> {
-  const collected = await openCollected(home, app);
-  if (collected !== undefined) return { ...collected, unrecorded: [] };
-  const reader = await openLog(appDirectory(home, app));
-  const { ends } = reader;
-  const node = nodeNames(reader.getState(NODE_STATE));
+/** Throws RL_UNKNOWN_APP where neither the collector nor the home knows the application, RL_LOCKED where somebody else holds the log, RL_CORRUPT_LOG. */
+async function openAppLog(home: string, app: string): Promise<OpenAppLog> {
+  return (await openCollected(home, app)) ?? openClosed(home, app);
+}
+
+/** All committed blocks of one node's log in chain order, checked. Throws what opening and reading throw. */
+export async function* appBlocks(home: string, app: string): AsyncGenerator<Uint8Array> {
+  const log = await openAppLog(home, app);
+  try {
+    yield* log.checked();
+  } finally {
+    await log.close();
+  }
+}
+
+async function openClosed(home: string, app: string): Promise<OpenAppLog> {
+  const reader = await openClosedLog(appDirectory(home, app));
+  const checked = async function* (): AsyncGenerator<Uint8Array> {
+    for await (const { bytes } of reader.blocks()) yield bytes;
+  };
   return {
     name: home,
     cuts: reader,
     blocks: () => reader.unchecked(),
-    ends,
-    node,
+    checked,
+    ends: reader.ends,
+    node: nodeNames(reader.getState(NODE_STATE)),
     unrecorded: unrecordedIn(reader),
     close: () => reader.close(),
   };
 }
 
-/** The log in the hands of a live collector, which alone may read it; undefined if none has it. */
-async function openCollected(home: string, app: string): Promise<NodeLog | undefined> {
+/** The log in the hands of a live collector, which alone may read it; undefined if none has it: an import beside it is a closed one. */
+async function openCollected(home: string, app: string): Promise<OpenAppLog | undefined> {
   const { connectCollector } = await import("../client/client.ts");
   const collector = await connectCollector(home);
   if (collector === undefined) return undefined;
+  const blocks = (): AsyncGenerator<Uint8Array> => collector.blocks(app);
   try {
     const cuts = await collector.log(app);
     const { node } = await collector.ping();
@@ -85,7 +107,9 @@ async function openCollected(home: string, app: string): Promise<NodeLog | undef
       name: home,
       cuts,
       node,
-      blocks: () => appBlocks(home, app),
+      blocks,
+      checked: blocks,
+      unrecorded: [],
       close: async () => collector.close(),
     };
   } catch (error) {
@@ -93,4 +117,12 @@ async function openCollected(home: string, app: string): Promise<NodeLog | undef
     if (hasCode(error, "RL_UNKNOWN_APP")) return undefined;
     throw error;
   }
+}
+
+function refused(app: string, missing: readonly string[]): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `no log of ${app} in ${missing.join(", ")}: the evidence of that node is missing`,
+    "Bring the node's log, or add --assume-lost: then the line is tainted, and earlier where it depends on that node.",
+  );
 }

@@ -3,9 +3,7 @@
  * writes both into every log it keeps, so that a copy of one node's log knows of the others; `--nodes` of a command adds to it.
  */
 import type { NodeNames } from "../model/collector-answers.ts";
-import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { openLog } from "./app-blocks.ts";
-import { appDirectory } from "./home.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 
 /** State key of a log. */
 export const NODE_STATE = "node";
@@ -22,24 +20,6 @@ export function nodeNames(state: unknown): NodeNames | undefined {
   const { name, all } = (state ?? {}) as Partial<NodeNames>;
   if (typeof name !== "string" || !Array.isArray(all)) return undefined;
   return { name, all: all.filter((one) => typeof one === "string") };
-}
-
-/** The node whose log it is, asked of whoever holds it. */
-export async function nodeOfLog(home: string, app: string): Promise<NodeNames | undefined> {
-  const { connectCollector } = await import("../client/client.ts");
-  const collector = await connectCollector(home);
-  if (collector !== undefined)
-    try {
-      return (await collector.ping()).node;
-    } finally {
-      collector.close();
-    }
-  const reader = await openLog(appDirectory(home, app));
-  try {
-    return nodeNames(reader.getState(NODE_STATE));
-  } finally {
-    await reader.close();
-  }
 }
 
 /** Nodes that the logs or the caller name and no log is of. Throws RL_CONTRADICTION for two logs of one node. */
@@ -63,29 +43,16 @@ export function absentNodes(
   return [...all].filter((name) => !present.has(name)).sort();
 }
 
+/** Throws RL_REFUSED where these are not the logs of all nodes that they name. */
+export function requireNodes(app: string, logs: Parameters<typeof absentNodes>[0]): void {
+  const absent = absentNodes(logs);
+  if (absent.length > 0) throw refusedNodes(app, absent);
+}
+
 export function refusedNodes(app: string, absent: readonly string[]): RecoveryLineError {
   return new RecoveryLineError(
     "RL_REFUSED",
     `no log of ${app} is of node ${absent.map((name) => JSON.stringify(name)).join(", ")}: its evidence is missing`,
     "Bring the node's log and name its directory with --log, or add --assume-lost: then the line is tainted, and earlier where it depends on that node.",
   );
-}
-
-/** Asks every log; a home that lacks the application has been told of already. Throws RL_REFUSED for absent nodes unless `assumeLost`. */
-export async function checkNodes(
-  homes: readonly string[],
-  app: string,
-  wanted: readonly string[] | undefined,
-  assumeLost: boolean,
-): Promise<string[]> {
-  const logs = [];
-  for (const home of homes)
-    try {
-      logs.push({ name: home, node: await nodeOfLog(home, app) });
-    } catch (error) {
-      if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
-    }
-  const absent = absentNodes(logs, wanted);
-  if (absent.length > 0 && !assumeLost) throw refusedNodes(app, absent);
-  return absent;
 }

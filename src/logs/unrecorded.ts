@@ -6,11 +6,8 @@
  * record only, as failed processes do. The same is true of entities whose memory rings nobody took to their end.
  */
 
-import { hasCode } from "../model/errors.ts";
 import { counted, printable } from "../model/printable.ts";
 import type { StoredProcess } from "../model/stored-process.ts";
-import { openLog } from "./app-blocks.ts";
-import { appDirectory } from "./home.ts";
 
 /** From the state of a log that no collector holds (keys: `collect/app-log.ts`). Imported logs have none. */
 export function unrecordedIn(log: { getState(key: string): unknown }): string[] {
@@ -20,32 +17,6 @@ export function unrecordedIn(log: { getState(key: string): unknown }): string[] 
     (name) => (log.getState(`process/${name}`) as StoredProcess | undefined)?.live === true,
   );
   return [...new Set([...live, ...rings])];
-}
-
-/** The same of an application in several homes. */
-export async function unrecordedProcesses(homes: readonly string[], app: string): Promise<string[]> {
-  const { connectCollector } = await import("../client/client.ts");
-  const names: string[] = [];
-  for (const home of homes) {
-    const collector = await connectCollector(home);
-    collector?.close();
-    if (collector === undefined) names.push(...(await unrecordedOf(appDirectory(home, app))));
-  }
-  return names;
-}
-
-async function unrecordedOf(dir: string): Promise<string[]> {
-  try {
-    const reader = await openLog(dir);
-    try {
-      return unrecordedIn(reader);
-    } finally {
-      await reader.close();
-    }
-  } catch (error) {
-    if (hasCode(error, "RL_UNKNOWN_APP")) return []; // told of already, or assumed lost
-    throw error;
-  }
 }
 
 /** `failed` and those that can't continue either. Undefined (everybody failed) stays. */

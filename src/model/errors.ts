@@ -16,6 +16,7 @@ export type ErrorCode =
   | "RL_REFUSED" // evidence is missing: no safe answer exists
   | "RL_REJECTED" // the verifier rejected our own line: never printed
   | "RL_NOT_SUPPORTED" // this machine lacks it; message names the reason and the floor
+  | "RL_VERSION" // the other side speaks another version of the protocol
   | "RL_NO_RIGHTS"
   | "RL_LOCKED" // another process owns it
   | "RL_NO_COLLECTOR"

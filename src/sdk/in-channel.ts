@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import { crc32 } from "node:zlib";
 import { SDK_QUEUE_BYTES, SDK_QUEUE_MESSAGES } from "../model/limits.ts";
-import { checkpointedFrame, Frame, jsonFrame, readMessage, type WireFrame } from "./wire.ts";
+import { checkpointedFrame, Frame, readMessage, type WireFrame, welcomeFrame } from "./wire.ts";
 
 export interface Arrived {
   readonly sequence: number;
@@ -68,9 +68,7 @@ export class InChannel {
     this.#socket = socket;
     old?.destroy();
     this.#paused = false;
-    socket.write(
-      jsonFrame(Frame.WELCOME, { next: this.delivered + this.#waiting, checkpointed: this.checkpointed }),
-    );
+    socket.write(welcomeFrame({ next: this.delivered + this.#waiting, checkpointed: this.checkpointed }));
     if (this.#full) this.#pause(true);
   }
 

@@ -6,7 +6,17 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { SDK_HELLO_LIMIT_MS } from "../model/limits.ts";
 import { type Address, netAddress } from "./address.ts";
 import type { InChannel } from "./in-channel.ts";
-import { Frame, FrameReader, jsonFrame, PROTOCOL, readJson, type WireFrame } from "./wire.ts";
+import {
+  Frame,
+  FrameReader,
+  isOldProtocol,
+  oldRefusedFrame,
+  PROTOCOL,
+  Refusal,
+  readHello,
+  refusedFrame,
+  type WireFrame,
+} from "./wire.ts";
 
 interface Parts {
   readonly app: string;
@@ -77,21 +87,27 @@ export class Listener {
   }
 
   #hello({ type, body }: WireFrame, socket: Socket): InChannel | undefined {
-    const hello = type === Frame.HELLO ? readJson(body) : undefined;
-    const channel = this.#channel(hello ?? {});
-    if (typeof channel === "string") {
-      socket.end(jsonFrame(Frame.REFUSED, { message: channel }));
+    const channel = type === Frame.HELLO ? this.#channel(body) : malformed("what comes first is HELLO");
+    if (Buffer.isBuffer(channel)) {
+      socket.end(channel);
       return undefined;
     }
     channel.attach(socket);
     return channel;
   }
 
-  #channel(hello: Readonly<Record<string, unknown>>): InChannel | string {
+  /** The channel that a HELLO asks for, or what to answer. */
+  #channel(body: Buffer): InChannel | Buffer {
     const { app, process } = this.#parts;
-    if (hello["protocol"] !== PROTOCOL) return `this is no ${PROTOCOL}`;
-    if (hello["app"] !== app || hello["to"] !== process) return `this is ${process} of ${app}`;
-    return typeof hello["from"] === "string" ? this.#parts.channel(hello["from"]) : "from whom?";
+    const speaks = `${process} speaks protocol ${PROTOCOL}`;
+    if (isOldProtocol(body)) return oldRefusedFrame(`${speaks}: start this process with its version, too`);
+    const hello = readHello(body);
+    if (hello === undefined) return malformed("this is no HELLO");
+    if (hello.protocol !== PROTOCOL) return refusedFrame(Refusal.PROTOCOL, speaks);
+    if (hello.app !== app || hello.to !== process)
+      return refusedFrame(Refusal.OTHER_PROCESS, `this is ${process} of ${app}`);
+    const channel = this.#parts.channel(hello.from);
+    return typeof channel === "string" ? malformed(channel) : channel;
   }
 
   async close(): Promise<void> {
@@ -99,4 +115,8 @@ export class Listener {
     for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
+}
+
+function malformed(why: string): Buffer {
+  return refusedFrame(Refusal.MALFORMED, why);
 }

@@ -9,7 +9,19 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { SDK_RETRY_MAX_MS, SDK_RETRY_MIN_MS } from "../model/limits.ts";
 import { type Address, netAddress } from "./address.ts";
 import type { ProcessLog } from "./process-log.ts";
-import { Frame, FrameReader, jsonFrame, messageFrame, PROTOCOL, readJson, readSequence } from "./wire.ts";
+import {
+  Frame,
+  FrameReader,
+  helloFrame,
+  messageFrame,
+  PROTOCOL,
+  Refusal,
+  readRefused,
+  readSequence,
+  readWelcome,
+  type Welcome,
+  type WireFrame,
+} from "./wire.ts";
 
 /** Messages of a channel in the log: file offset behind each, its payload's length and checksum, by sequence number. */
 export class SentMessages {
@@ -88,9 +100,7 @@ export class OutChannel {
     this.#socket = socket;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 10_000);
-    socket.on("connect", () =>
-      socket.write(jsonFrame(Frame.HELLO, { protocol: PROTOCOL, app, from, to, incarnation })),
-    );
+    socket.on("connect", () => socket.write(helloFrame({ protocol: PROTOCOL, incarnation, app, from, to })));
     socket.on("data", (chunk) => this.#take(socket, reader.push(chunk)));
     socket.on("drain", () => this.pump());
     socket.on("error", () => undefined); // `close` follows
@@ -108,29 +118,29 @@ export class OutChannel {
     this.#retryMs = Math.min(this.#retryMs * 2, SDK_RETRY_MAX_MS);
   }
 
-  #take(socket: Socket, frames: readonly { type: number; body: Buffer }[] | undefined): void {
+  #take(socket: Socket, frames: readonly WireFrame[] | undefined): void {
     if (frames === undefined) return void socket.destroy();
     for (const { type, body } of frames) {
-      if (type === Frame.WELCOME) this.#welcome(readJson(body));
+      if (type === Frame.WELCOME) this.#welcome(readWelcome(body));
       else if (type === Frame.CHECKPOINTED) this.#release(readSequence(body));
-      else if (type === Frame.REFUSED) this.#fatal(`refused the channel: ${readJson(body)?.["message"]}`);
+      else if (type === Frame.REFUSED) this.#refused(readRefused(body));
       else socket.destroy();
     }
   }
 
-  #welcome(welcome: Readonly<Record<string, unknown>> | undefined): void {
-    const next = welcome?.["next"];
-    if (!Number.isSafeInteger(next) || (next as number) < 0) return void this.#socket?.destroy();
-    if ((next as number) > this.messages.count) {
+  #welcome(welcome: Welcome | undefined): void {
+    if (welcome === undefined) return void this.#socket?.destroy();
+    const { next, checkpointed } = welcome;
+    if (next > this.messages.count) {
       this.#fatal(
         `has received ${next} messages, but the log here holds ${this.messages.count}: it has lost its end`,
       );
       return;
     }
-    this.#next = next as number;
+    this.#next = next;
     this.#ready = true;
     this.#retryMs = SDK_RETRY_MIN_MS;
-    this.#release(Number(welcome?.["checkpointed"] ?? 0));
+    this.#release(checkpointed);
     this.pump();
   }
 
@@ -138,6 +148,21 @@ export class OutChannel {
     if (!(sequence > this.released)) return;
     this.released = sequence;
     this.#parts.onReleased();
+  }
+
+  #refused({ reason, text }: ReturnType<typeof readRefused>): void {
+    if (reason !== Refusal.PROTOCOL) {
+      this.#fatal(`refused the channel: ${text}`);
+      return;
+    }
+    const { from, to } = this.#parts;
+    this.#parts.onFatal(
+      new RecoveryLineError(
+        "RL_VERSION",
+        `${from} → ${to}: ${from} speaks protocol ${PROTOCOL} and ${to} does not (${text})`,
+        "Start both processes with the same version of recovery-line. Their logs stay as they are.",
+      ),
+    );
   }
 
   #fatal(why: string): void {

@@ -2,7 +2,7 @@
 
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { endOf, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
-import { openLog } from "../logs/app-blocks.ts";
+import { openClosedLog } from "../logs/closed-log.ts";
 import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { printable } from "../model/printable.ts";
@@ -89,7 +89,7 @@ export async function endedIn(homes: readonly string[], app: string): Promise<Ma
 /** What a log says that no collector holds. */
 async function storedFacts(dir: string, app: string): Promise<LifeFacts[]> {
   try {
-    const reader = await openLog(dir);
+    const reader = await openClosedLog(dir);
     try {
       const names = (reader.getState("processes") ?? []) as readonly string[];
       return names.flatMap((process) => {

@@ -11,7 +11,8 @@ export function buildSdkProgram(name: string): string {
   execFileSync("make", ["-s", "-C", `${root}/native/sdk`, `SANITIZE=${SANITIZE}`]);
   const program = `${folder}/${name}`;
   const flags = ["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", `-fsanitize=${SANITIZE}`];
-  const inputs = [`${root}/test/sdk/c/${name}.c`, `${folder}/librecovery_sdk.a`];
+  const sources = [`${root}/test/sdk/c/${name}.c`, `${root}/native/dsm/sha256.c`];
+  const inputs = [...sources, `${folder}/librecovery_sdk.a`];
   execFileSync("gcc", [...flags, "-fno-sanitize-recover=all", "-o", program, ...inputs]);
   return program;
 }
