@@ -1,7 +1,7 @@
 /** Processes that exchange what no record tells of: seen, said, and never brought back as if nothing were (case 03-shared-memory). */
-import { spawn, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
@@ -82,6 +82,74 @@ restartable("case 03: two that share memory without a name are never called clea
     const wrote = [...rig.output("both").matchAll(/wrote (\d+)/g)].map(([, count]) => Number(count));
     expect(wrote).toEqual(wrote.map((_, at) => at + 1));
   }),
+);
+
+/** What each kind of thing is told by; a second argument is the first one's process and descriptor. */
+const KINDS: readonly (readonly [kind: string, reason: string, shared?: string])[] = [
+  ["memfd", "shared-memory"],
+  ["eventfd", "eventfd"],
+  ["mqueue", "message-queue", "name"],
+  ["sysv-memory", "shared-memory", "number"],
+  ["sysv-queue", "message-queue", "number"],
+  ["map", "shared-memory", "file"],
+  ["fifo", "pipe", "file"],
+  ["file", "shared-file", "file"],
+];
+
+restartable(
+  "each kind of thing that two processes share: both are named, no image, no line keeps what they did",
+  () =>
+    withRig("kinds", async (rig) => {
+      await rig.collect();
+      const place = (kind: string): string => rig.path(`${kind}.thing`);
+      writeFileSync(place("map"), Buffer.alloc(4096));
+      writeFileSync(place("file"), "contents");
+      execFileSync("mkfifo", [place("fifo")]);
+      const number = 1 + (process.pid % 2 ** 24);
+      const named: Readonly<Record<string, (kind: string) => string>> = {
+        name: () => `/${rig.app}`,
+        number: (kind) => `${number + kind.length}`,
+        file: place,
+      };
+      // Their input stays open; a FIFO opens once both are there.
+      const helper = (kind: string, which: string, args: string): string =>
+        `sleep 600 | ${program} ${kind === "fifo" ? "file" : kind} ${which} ${args} >${rig.path(`${kind}.${which}`)} & echo $! >${rig.path(`${kind}.pid`)}`;
+      const shell = (which: string, argsOf: (kind: string) => string): string =>
+        `${KINDS.map(([kind, , shared]) => helper(kind, which, shared === undefined ? argsOf(kind) : named[shared]!(kind))).join("\n")}\nwait`;
+      const said = (name: string): string => {
+        const file = rig.path(name);
+        return existsSync(file) ? readFileSync(file, "utf8").trim() : "";
+      };
+      const has = (which: string, kinds = KINDS) =>
+        until(`the ${which} has all`, () => kinds.every(([kind]) => said(`${kind}.${which}`) !== ""));
+      await rig.run(
+        "a",
+        "sh",
+        "-c",
+        shell("first", () => "-"),
+      );
+      await has(
+        "first",
+        KINDS.filter(([kind]) => kind !== "fifo"),
+      );
+      const passed = (kind: string): string => `${said(`${kind}.pid`)} ${said(`${kind}.first`)}`;
+      await rig.run("b", "sh", "-c", shell("second", passed));
+      await has("second");
+
+      const refused = await rig.cli("checkpoint", rig.app, "a");
+      expect([refused.code, refused.err]).toEqual([4, expect.stringContaining("No checkpoint was taken.")]);
+      expect(refused.err).toMatch(/8 such things in all/);
+      const { processes } = await rig.json<Status>("status", rig.app);
+      for (const { unseen = [], uncaptured } of processes) {
+        expect(unseen.map(({ reason }) => reason).sort()).toEqual(KINDS.map(([, reason]) => reason).sort());
+        expect(new Set(uncaptured)).toEqual(new Set(KINDS.map(([, reason]) => reason)));
+      }
+      const line = await rig.cli("compute", rig.app, "--failed", "a");
+      expect([line.code, line.out]).toEqual([3, expect.stringMatching(/^b +initial +0/m)]);
+      await end(rig);
+      const again = await rig.cli("restart", rig.app, "--dry-run");
+      expect(again.out, again.err).toMatch(/tainted, 2 processes of 2/);
+    }),
 );
 
 live("a pipe between two recorded processes is told before they run; one to somebody else is not", () =>
