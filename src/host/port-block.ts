@@ -26,14 +26,18 @@ function tableName(app: string, purpose: "restart" | "checkpoint" | "newcomers")
   return `recovery_line_${purpose}_${Buffer.from(app).toString("hex")}`;
 }
 
-/** Drops what comes in for the connections, from either end, until `unblockRestart`. A table that a dead restart left is replaced. */
+/**
+ * Drops what comes in for the connections, from either end, and new ones to `ports`, until `unblockRestart`: a listener that is back takes
+ * them before anybody records its process. A table that a dead restart left is replaced.
+ */
 export async function blockForRestart(
   app: string,
   connections: readonly ConnectionAddresses[],
+  ports: readonly number[],
 ): Promise<void> {
   const table = tableName(app, "restart");
   const fresh = `add table inet ${table}\ndelete table inet ${table}\n`;
-  await nft(`${fresh}add table inet ${table}\n${rules(table, connections)}`);
+  await nft(`${fresh}add table inet ${table}\n${rules(table, connections)}${newcomers(table, ports)}`);
 }
 
 /** Also where nothing is blocked. */
@@ -87,8 +91,13 @@ export function whileNewcomersWait<T>(
 ): Promise<T> {
   if (ports.length === 0) return work();
   const table = tableName(app, "newcomers");
+  return whileTable(table, `${inputChain(table)}${newcomers(table, ports)}`, work);
+}
+
+function newcomers(table: string, ports: readonly number[]): string {
+  if (ports.length === 0) return "";
   const asks = `tcp flags & (syn | ack) == syn tcp dport { ${[...new Set(ports)].join(", ")} }`;
-  return whileTable(table, `${inputChain(table)}add rule inet ${table} input ${asks} drop\n`, work);
+  return `add rule inet ${table} input ${asks} drop\n`;
 }
 
 /** A table that goes with its maker, an `nft` that ends when `work` does or this process dies. */

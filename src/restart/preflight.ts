@@ -45,9 +45,7 @@ export function obstaclesOf(
   killed: readonly number[],
   accepted: readonly string[] = [],
 ): Obstacle[] {
-  const images = targets
-    .filter((target) => target.action === "restore")
-    .filter(({ driver }) => driver.holdsConnections);
+  const images = withConnections(targets);
   const settled: Settled = {
     gone: new Set(killed),
     roots: targets.flatMap(({ trees }) => trees.map(({ root }) => root)),
@@ -71,6 +69,20 @@ export function obstaclesOf(
     checkpoint: target.checkpoint,
     what,
   }));
+}
+
+function withConnections(targets: RestartPlan["targets"]): Restored[] {
+  return targets
+    .filter((target) => target.action === "restore")
+    .filter(({ driver }) => driver.holdsConnections);
+}
+
+/** Where processes that are restored listen, in this network namespace. */
+export function listeningPorts({ targets }: RestartPlan): number[] {
+  return withConnections(targets)
+    .map(({ image }) => imageParts(image.files))
+    .flatMap(({ ourNetwork, listeners }) => (ourNetwork ? listeners : []))
+    .map(({ port }) => port);
 }
 
 /** RL_REFUSED, naming all that stands in the way; nothing is touched. */

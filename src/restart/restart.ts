@@ -29,7 +29,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import { type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
+import { listeningPorts, type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
 import {
   checkData,
   type DataTarget,
@@ -495,6 +495,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     await blockForRestart(
       app,
       plan.transit.ends.map(({ socket }) => socket),
+      listeningPorts(plan),
     );
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
     await clock.time("restore", async () => {

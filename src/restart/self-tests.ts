@@ -46,7 +46,7 @@ export function testBlocking(): Promise<DriverCheck> {
       try {
         await whileBlocked(app, [addresses], silent);
         await until(() => heard === 1, "what whileBlocked kept back never arrives");
-        await blockForRestart(app, [addresses]);
+        await blockForRestart(app, [addresses], []);
         await silent();
       } finally {
         await unblockRestart(app);

@@ -148,6 +148,32 @@ restartable(
     }),
 );
 
+/** Again and again somebody comes, says something and goes. */
+const PASSERS_BY = `const n=require("net");setInterval(()=>{const c=n.connect(+process.argv[1],"127.0.0.1",()=>{c.write("x");setTimeout(()=>c.destroy(),50)}).on("error",()=>{})},20)`;
+
+restartable(
+  "who comes, speaks and goes while a server is brought back is outside, too, and spoils no checkpoint",
+  () =>
+    withRig("passers-by", async (rig) => {
+      await rig.collect();
+      const port = await echo(rig, "web");
+      await rig.json("checkpoint", rig.app, "--driver", "criu");
+      await died(rig, "web");
+      const passers = spawn(process.execPath, ["-e", PASSERS_BY, String(port)], { stdio: "ignore" });
+      try {
+        await rig.json("restart", rig.app);
+      } finally {
+        passers.kill("SIGKILL");
+      }
+      await request(port, "served again");
+      await rig.json("checkpoint", rig.app, "--driver", "none");
+      expect(await rig.json<RecoveryLine>("compute", rig.app, "--failed", "web")).toMatchObject({
+        outcome: "clean",
+        line: [{ action: "restore", checkpoint: 2 }],
+      });
+    }),
+);
+
 live(
   "a program that is not recorded and talks with two processes carries messages: both have a verdict",
   () =>
