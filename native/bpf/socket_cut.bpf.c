@@ -179,15 +179,13 @@ static __always_inline int unix_was_strange(struct sock *sk) {
     return other && other->flags & UNIX_PEER_TOLD;
 }
 
-/* Bytes wait in a pair that no recorded call has touched: an image brought them back. Whoever holds an end owns
- * it from now on, so that they are sent before they are received. */
+/* What it has sent waits at the other end, and no recorded call has sent it: an image brought it back. Whoever
+ * holds the end owns it from now on, so that the bytes are sent before they are received. */
 static __always_inline int unix_brought_back(struct sock *sk) {
     struct iterator_request *request = asked();
     struct sock *peer = unix_peer(sk);
 
-    if (!request || !request->frozen || sk->sk_type != SOCK_STREAM || !peer)
-        return 0;
-    return unix_queued(sk, 0) || unix_queued(peer, 0);
+    return request && request->frozen && sk->sk_type == SOCK_STREAM && peer && unix_queued(peer, 0);
 }
 
 static __always_inline int read_unix_held(struct sock *sk, struct cut_record *out) {
