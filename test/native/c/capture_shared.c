@@ -385,9 +385,10 @@ static void case_old_connection(void) {
           sampled() ? 1u << RECOVERY_VERDICT_OTHER_SOCKET : 0); /* not made by its own cgroup */
     const struct cut cut = frozen_cut(client);                  /* it inherited the other end, too */
     EQUAL(cut.complete, 1);
-    const struct recovery_record *record = &test.records.items[sampled()]; /* the first may be its verdict */
-    EQUAL(record->flags, RECOVERY_FLAG_OPEN);
-    EQUAL(record->kind, RECOVERY_SEND);
+    /* Before it there may be its verdict, and the opening where a run was left out and the cut told all. */
+    const struct recovery_record *record = test.records.items;
+    while (record->kind != RECOVERY_SEND || record->flags != RECOVERY_FLAG_OPEN)
+        CHECK(++record < test.records.items + test.records.count);
     tiles(client, RECOVERY_SEND, record->local, record->remote, 0, 100);
     close(other);
 }
