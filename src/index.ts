@@ -7,6 +7,7 @@
 
 import { type ComputeOptions, computeLine, processNumbers } from "./compute/compute.ts";
 import { type AppAnswer, computeApp } from "./compute/compute-app.ts";
+import { computeExactLine } from "./compute/compute-exact.ts";
 import { cutEntries, membersOf } from "./compute/cut-through.ts";
 import { type Explanation, explanation } from "./compute/explanation.ts";
 import { type Loss, LossReport } from "./compute/losses.ts";
@@ -15,23 +16,30 @@ import { spaceTimeDiagram } from "./diagram/space-time-diagram.ts";
 import { HistoryCheck, readEventBatches } from "./format/interchange.ts";
 import { type CollectPlan, planCollection, rulesToKeep } from "./gc/gc.ts";
 import { EvidenceBuilder } from "./graph/evidence/evidence-builder.ts";
+import type { PageVersions } from "./graph/evidence/page-versions.ts";
 import { type Domino, dominoOf } from "./graph/questions/domino.ts";
 import { exportGraph, graphDot, graphJson } from "./graph/questions/graph-export.ts";
 import { type RollbackModel, rollbackModel } from "./graph/rollback/rollback-model.ts";
 import { verifyLine } from "./graph/verify/verify-line.ts";
-import { type AppEvidence, evidenceOfLogs, homesOf } from "./logs/app-evidence.ts";
-import { closeLogs, openAppLogs } from "./logs/app-logs.ts";
+import { type AppEvidence, evidenceOfLogs } from "./logs/app-evidence.ts";
+import { type AppLogs, closeLogs, openAppLogs } from "./logs/app-logs.ts";
+import { appDirectory, homesOf } from "./logs/home.ts";
+import { readEventEvidence } from "./logs/read-evidence.ts";
+import { countedAsFailed, withUnrecorded } from "./logs/unrecorded.ts";
 import type { Event } from "./model/event.ts";
 import type { Evidence } from "./model/evidence-layout.ts";
 import { printable } from "./model/printable.ts";
 import type { DsmModel, InTransitPolicy, LineEntry, RecoveryLine } from "./model/recovery-line.ts";
+import { type PlacedPayload, placePayloads } from "./payload/payload-places.ts";
 
 export { printEvent } from "./format/interchange.ts";
+export { PageVersions } from "./graph/evidence/page-versions.ts";
 export { type ErrorCode, hasCode, RecoveryLineError } from "./model/errors.ts";
 export type * from "./model/event.ts";
 export type { Evidence } from "./model/evidence-layout.ts";
 export type * from "./model/recovery-line.ts";
-export type { AppAnswer, AppEvidence, CollectPlan, Domino, Explanation, Loss, UselessReport };
+export { chainText } from "./model/witness-text.ts";
+export type { AppEvidence, CollectPlan, Domino, Explanation, Loss, LossReport, PlacedPayload, UselessReport };
 
 /** How dependencies count; interchange.md, "Rules". */
 export interface RuleOptions {
@@ -49,6 +57,11 @@ export interface FailureOptions extends RuleOptions {
 export interface LineOptions extends FailureOptions {
   /** Per process the position whose output was released and can't be undone. */
   readonly released?: ReadonlyMap<string, number>;
+  /**
+   * Processes whose end nobody knows, as `readLog` names them: those that `failed` leaves out count as failed all the same, and the line is
+   * tainted then.
+   */
+  readonly unrecorded?: readonly string[];
 }
 
 export interface LogOptions {
@@ -59,6 +72,28 @@ export interface LogOptions {
   /** Names of all nodes of the application, where the logs don't say. */
   readonly nodes?: readonly string[];
 }
+
+export interface ReadOptions extends LogOptions {
+  /** Of processes that no collector records though their log says so: `gap` (default) ends their evidence in a gap, `named` only names them. */
+  readonly unrecorded?: "gap" | "named";
+  /** Takes what events say of page versions, for `exactLine`. */
+  readonly versions?: PageVersions;
+}
+
+export interface ComputeLogOptions extends LogOptions, RuleOptions {
+  /** Names of the failed processes, or what tells them from the names of all. Absent: all of them. */
+  readonly failed?: readonly string[] | ((processes: readonly string[]) => readonly string[] | undefined);
+  /** Read all events, also where cuts of checkpoints would do. */
+  readonly fromEvents?: boolean;
+  /** Threads that read events, count; 0 = none. Default: one a core, at most four. */
+  readonly workers?: number;
+  readonly signal?: AbortSignal;
+  /** Told now and then while events are read: bytes of blocks so far. */
+  readonly progress?: (bytes: number) => void;
+}
+
+/** `unrecorded`: those that count as failed though `failed` leaves them out. */
+export type LogAnswer = AppAnswer & Omit<AppLogs, "logs">;
 
 const filled = ({ dsm = "sequential", inTransit = "any" }: RuleOptions = {}): Required<RuleOptions> => ({
   dsm,
@@ -98,34 +133,52 @@ export async function evidenceOf(events: Iterable<Event> | AsyncIterable<Event>)
   return builder.build();
 }
 
+/** Evidence of a file (JSON Lines): as `evidenceOf(parseEvents(…))`, in large steps. Throws what these throw. */
+export function readEvents(
+  input: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  name = "events",
+  versions?: PageVersions,
+): Promise<Evidence> {
+  return readEventEvidence(readEventBatches(input, name), versions);
+}
+
 /**
  * An application's evidence from its log, event by event; a live collector is asked for it. Throws RL_UNKNOWN_APP, RL_REFUSED (a node's log
  * is missing), RL_LOCKED, RL_CORRUPT_LOG, RL_BAD_BLOCK, RL_CONTRADICTION.
  */
-export function readLog(app: string, options: LogOptions = {}): Promise<AppEvidence> {
-  return evidenceOfLogs(homes(options), app, options.assumeLost ?? false, options.nodes, true);
+export function readLog(app: string, options: ReadOptions = {}): Promise<AppEvidence> {
+  const { assumeLost = false, nodes, unrecorded = "gap", versions } = options;
+  return evidenceOfLogs(homes(options), app, assumeLost, nodes, unrecorded === "gap", versions);
 }
 
 /**
- * The line of an application from its log: from cut vectors where they prove it, else from all events by `workers` threads (default one a
- * core, at most four; they end with the call). Throws what `readLog` and `recoveryLine` throw, RL_WORKER, the signal's reason.
+ * The line of an application from its log: from cut vectors where they prove it, else from all events by `workers` threads, which end with
+ * the call. It is tainted where a log is missing, or a process is unrecorded and not named as failed. Throws what `readLog` and
+ * `recoveryLine` throw, RL_WORKER, the signal's reason.
  */
-export async function computeLog(
-  app: string,
-  options: LogOptions & FailureOptions & { readonly workers?: number; readonly signal?: AbortSignal } = {},
-): Promise<AppAnswer> {
-  const { logs } = await openAppLogs(homes(options), app, options.assumeLost ?? false, options.nodes);
-  const { failed, workers, signal } = options;
+export async function computeLog(app: string, options: ComputeLogOptions = {}): Promise<LogAnswer> {
+  const { log, assumeLost, nodes, failed, dsm, inTransit, ...more } = options;
+  const { logs, ...absent } = await openAppLogs(homes(options), app, assumeLost, nodes);
+  let named: readonly string[] | undefined;
   try {
-    return await computeApp(logs, {
+    const answer = await computeApp(logs, {
+      ...more,
       ...filled(options),
-      ...(failed === undefined ? {} : { failed: () => failed }),
-      ...(workers === undefined ? {} : { workers }),
-      ...(signal === undefined ? {} : { signal }),
+      failed: (processes) => {
+        named = typeof failed === "function" ? failed(processes) : failed;
+        return withUnrecorded(named, absent.unrecorded);
+      },
     });
+    const unrecorded = countedAsFailed(named, absent.unrecorded);
+    const whole = absent.missing.length + absent.missingNodes.length + unrecorded.length === 0;
+    return { ...answer, ...absent, unrecorded, line: whole ? answer.line : tainted(answer.line) };
   } finally {
     await closeLogs(logs);
   }
+}
+
+function tainted(line: RecoveryLine): RecoveryLine {
+  return { ...line, outcome: "tainted" };
 }
 
 function homes({ log }: LogOptions): string[] {
@@ -137,13 +190,29 @@ function homes({ log }: LogOptions): string[] {
  * output would be undone), RL_REJECTED (a bug of ours: the verifier disagrees).
  */
 export function recoveryLine(evidence: Evidence, options: LineOptions = {}): RecoveryLine {
-  const { failed, released } = options;
+  const { released, unrecorded = [] } = options;
+  const failed = withUnrecorded(options.failed, unrecorded);
   const asked: ComputeOptions = {
     ...filled(options),
     ...(failed === undefined ? {} : { failed }),
     ...(released === undefined ? {} : { released }),
   };
-  return computeLine(evidence, asked);
+  const line = computeLine(evidence, asked);
+  return countedAsFailed(options.failed, unrecorded).length > 0 ? tainted(line) : line;
+}
+
+/**
+ * The same where a page copy depends on who wrote what it brings, as far as `versions` (filled while `evidence` was read) knows. Throws as
+ * `recoveryLine` does.
+ */
+export function exactLine(
+  evidence: Evidence,
+  versions: PageVersions,
+  { failed: named, unrecorded = [] }: Pick<LineOptions, "failed" | "unrecorded"> = {},
+): RecoveryLine {
+  const failed = withUnrecorded(named, unrecorded);
+  const line = computeExactLine(evidence, versions, failed === undefined ? {} : { failed });
+  return countedAsFailed(named, unrecorded).length > 0 ? tainted(line) : line;
 }
 
 /** Checks a line, whoever computed it, with the code of the verifier alone. Throws RL_REJECTED naming the first thing that does not hold. */
@@ -156,9 +225,14 @@ export function explain(evidence: Evidence, line: RecoveryLine, process: string)
   return explanation(evidence, line, process);
 }
 
+/** What failures would cost, asked one by one: single ones by number of the process, several together by name. */
+export function lossReport(evidence: Evidence, rules?: RuleOptions): LossReport {
+  return new LossReport(modelOf(evidence, rules));
+}
+
 /** What each single failure would cost, one after the other, in the evidence's order of processes. */
 export function* failures(evidence: Evidence, rules?: RuleOptions): Generator<Loss> {
-  const report = new LossReport(modelOf(evidence, rules));
+  const report = lossReport(evidence, rules);
   for (let process = 0; process < evidence.processes.length; process += 1) yield report.single(process);
 }
 
@@ -166,7 +240,18 @@ export function* failures(evidence: Evidence, rules?: RuleOptions): Generator<Lo
 export function failureOf(evidence: Evidence, options: FailureOptions = {}): Loss {
   const { failed } = options;
   if (failed !== undefined) processNumbers(evidence, failed);
-  return new LossReport(modelOf(evidence, options)).together(failed);
+  return lossReport(evidence, options).together(failed);
+}
+
+/** Where what the line leaves in transit can be taken from, as far as the logs tell. Throws what reading a payload log throws. */
+export function payloadPlaces(
+  evidence: Evidence,
+  line: RecoveryLine,
+  app: string,
+  options: Pick<LogOptions, "log"> = {},
+): Promise<PlacedPayload[]> {
+  const folders = homes(options).map((home) => appDirectory(home, app));
+  return placePayloads(evidence, line, folders);
 }
 
 /** How far a line throws the application back, in checkpoints. */

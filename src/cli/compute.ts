@@ -1,17 +1,14 @@
 /** `recovery-line compute`: the latest line that the evidence proves safe (interchange.md). */
 import { type Command, Option } from "commander";
-import type { PageVersions } from "../graph/evidence/page-versions.ts";
-import { type AppEvidence, evidenceOfLogs, homesOf } from "../logs/app-evidence.ts";
-import { closeLogs, openAppLogs } from "../logs/app-logs.ts";
+import type { AppEvidence, LogOptions, PageVersions, PlacedPayload } from "../index.ts";
 import { nodeList } from "../logs/app-nodes.ts";
-import { appDirectory } from "../logs/home.ts";
-import { countedAsFailed, withUnrecorded } from "../logs/unrecorded.ts";
+import { homesOf } from "../logs/home.ts";
+import { countedAsFailed } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { MAX_WORKERS } from "../model/limits.ts";
 import { printable } from "../model/printable.ts";
 import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
-import type { PlacedPayload } from "../payload/payload-places.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
 import { lineReport } from "../terminal/line-report.ts";
 import { write, writeJson } from "../terminal/print.ts";
@@ -88,18 +85,12 @@ export function register(program: Command): void {
 }
 
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
-  const { dominoOf } = await import("../graph/questions/domino.ts");
-  const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
-  const answer: RecoveryLine =
-    missing.length + missingNodes.length + unrecorded.length > 0 ? { ...line, outcome: "tainted" } : line;
-  const { dsm } = flags;
-  const diagram = flags.diagram && dsm !== "exact" ? await draw(evidence, answer, failed, dsm) : undefined;
-  const domino = dominoOf(evidence, answer.line);
-  const payloads = await payloadsOf(evidence, answer, app, flags);
+  const { domino: dominoOf } = await import("../index.ts");
   const application = app ?? inputBaseName(flags.from ?? "");
-  const ended = await endedOf(app, flags);
-  const tainted = answer.outcome === "tainted" && flags.from === undefined && app !== undefined;
-  const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
+  const { line: answer, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
+  const diagram = flags.diagram ? await draw(evidence, answer, failed, flags) : undefined;
+  const domino = dominoOf(evidence, answer);
+  const { payloads, ended, notCaptured } = await besideTheLog(app, flags, evidence, answer);
   if (flags.json)
     await writeJson({
       application,
@@ -122,25 +113,27 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   process.exitCode = exitCodeOfOutcome(answer.outcome);
 }
 
-/** Where nobody is said to have failed, all did, and nothing is said to continue. */
-async function endedOf(app: string | undefined, { from, log }: ComputeFlags): Promise<Map<string, Life>> {
-  return from === undefined && app !== undefined ? endedIn(homesOf(log), app) : new Map();
+interface Beside {
+  readonly payloads: readonly PlacedPayload[];
+  /** Where nobody is said to have failed, all did, and nothing is said to continue. */
+  readonly ended: ReadonlyMap<string, Life>;
+  readonly notCaptured: Awaited<ReturnType<typeof notCapturedIn>>;
 }
 
-/** An events file has no payload logs beside it. */
-async function payloadsOf(
-  evidence: Evidence,
-  answer: RecoveryLine,
+/** What the line does not say: where bytes are kept, how processes ended, why they can't be followed. A file has no such things beside it. */
+async function besideTheLog(
   app: string | undefined,
   { from, log }: ComputeFlags,
-): Promise<PlacedPayload[]> {
-  const { placePayloads } = await import("../payload/payload-places.ts");
-  const homes = from === undefined && app !== undefined ? homesOf(log) : [];
-  return placePayloads(
-    evidence,
-    answer,
-    homes.map((home) => appDirectory(home, app as string)),
-  );
+  evidence: Evidence,
+  answer: RecoveryLine,
+): Promise<Beside> {
+  const { payloadPlaces } = await import("../index.ts");
+  const inFile = from !== undefined || app === undefined;
+  return {
+    payloads: await payloadPlaces(evidence, answer, app ?? "", { log: inFile ? [] : homesOf(log) }),
+    ended: inFile ? new Map() : await endedIn(homesOf(log), app),
+    notCaptured: answer.outcome === "tainted" && !inFile ? await notCapturedIn(log, app) : [],
+  };
 }
 
 /** `unrecorded`: only those that the caller does not call failed. */
@@ -149,68 +142,65 @@ interface Solved extends AppEvidence {
   readonly failed: readonly string[] | undefined;
 }
 
-/** From a file, or for a diagram, which shows every message: all events in this thread. Else as `computeApp` sees fit. */
+/** From a file, by page versions, or for a diagram, which shows every message: all events in this thread. Else as `computeLog` sees fit. */
 async function solve(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
-  const { dsm, inTransit } = flags;
-  if (dsm === "exact") return solveExactly(app, flags);
-  if (flags.from !== undefined || flags.diagram || app === undefined) {
-    const { computeLine } = await import("../compute/compute.ts");
-    const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags);
-    // Without any process it is the engine's part to refuse.
-    const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-    const failed = withUnrecorded(named, unrecorded);
-    const line = computeLine(evidence, { dsm, inTransit, ...(failed === undefined ? {} : { failed }) });
-    return { line, evidence, failed, ...absent, unrecorded: countedAsFailed(named, unrecorded) };
-  }
-  const { computeApp } = await import("../compute/compute-app.ts");
-  const nodes = nodeList(flags.nodes ?? []);
-  const { logs, unrecorded, ...absent } = await openAppLogs(homesOf(flags.log), app, flags.assumeLost, nodes);
+  if (flags.dsm === "exact" || flags.from !== undefined || flags.diagram || app === undefined)
+    return solveFromEvents(app, flags);
+  const { computeLog } = await import("../index.ts");
   const progress = new Progress(`reading ${printable(app)}`);
-  let named: readonly string[] | undefined;
   try {
-    const { line, evidence } = await computeApp(logs, {
-      failed: (processes) => {
-        named = failedNames(flags.failed, processes);
-        return withUnrecorded(named, unrecorded);
-      },
-      dsm,
-      inTransit,
+    const answer = await computeLog(app, {
+      ...logOptions(flags),
+      failed: (processes) => failedNames(flags.failed, processes),
+      dsm: flags.dsm,
+      inTransit: flags.inTransit,
       progress: (bytes) => progress.bytes(bytes),
       ...(flags.fromEvents === undefined ? {} : { fromEvents: flags.fromEvents }),
       ...(flags.workers === undefined ? {} : { workers: flags.workers }),
     });
-    return {
-      line,
-      evidence,
-      failed: undefined,
-      ...absent,
-      unrecorded: countedAsFailed(named, unrecorded),
-    };
+    return { ...answer, failed: undefined };
   } finally {
     progress.end();
-    await closeLogs(logs);
   }
 }
 
-/** By page versions: all events in this thread, too. */
-async function solveExactly(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
-  const [policy, diagram] = [flags.inTransit === "logged", flags.diagram === true];
-  if (policy || diagram)
+async function solveFromEvents(app: string | undefined, flags: ComputeFlags): Promise<Solved> {
+  const { exactLine, PageVersions, recoveryLine } = await import("../index.ts");
+  const { dsm, inTransit } = flags;
+  const versions = dsm === "exact" ? new PageVersions() : undefined;
+  if (versions !== undefined) refuseBesideExact(flags);
+  const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags, versions);
+  // Without any process it is the engine's part to refuse.
+  const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
+  const failures = { ...(named === undefined ? {} : { failed: named }), unrecorded };
+  const found =
+    dsm === "exact"
+      ? exactLine(evidence, versions!, failures)
+      : recoveryLine(evidence, { dsm, inTransit, ...failures });
+  const whole = absent.missing.length + absent.missingNodes.length === 0;
+  const unnamed = countedAsFailed(named, unrecorded);
+  return {
+    line: whole ? found : { ...found, outcome: "tainted" },
+    evidence,
+    failed: named === undefined ? undefined : [...named, ...unnamed],
+    ...absent,
+    unrecorded: unnamed,
+  };
+}
+
+function refuseBesideExact({ inTransit, diagram }: ComputeFlags): void {
+  if (inTransit === "logged")
     throw new RecoveryLineError(
       "RL_USAGE",
-      `--dsm exact does not go with ${policy ? "--in-transit logged" : "--diagram"}`,
-      policy
-        ? "Message logs hold no pages: take --dsm transfers or --dsm sequential."
-        : "The diagram draws messages, not who wrote a page: take --dsm transfers.",
+      "--dsm exact does not go with --in-transit logged",
+      "Message logs hold no pages: take --dsm transfers or --dsm sequential.",
     );
-  const { PageVersions } = await import("../graph/evidence/page-versions.ts");
-  const { computeExactLine } = await import("../compute/compute-exact.ts");
-  const versions = new PageVersions();
-  const { evidence, unrecorded, ...absent } = await evidenceFor(app, flags, versions);
-  const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-  const failed = withUnrecorded(named, unrecorded);
-  const line = computeExactLine(evidence, versions, failed === undefined ? {} : { failed });
-  return { line, evidence, failed, ...absent, unrecorded: countedAsFailed(named, unrecorded) };
+  if (diagram)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--dsm exact does not go with --diagram",
+      "The diagram draws messages, not who wrote a page: take --dsm transfers.",
+    );
 }
 
 function workerCount(text: string): number {
@@ -219,30 +209,29 @@ function workerCount(text: string): number {
   throw new RecoveryLineError("RL_USAGE", `--workers takes a number from 0 to ${MAX_WORKERS}, not ${text}`);
 }
 
+function logOptions({ log, assumeLost = false, nodes = [] }: ComputeFlags): LogOptions {
+  return { log: homesOf(log), assumeLost, nodes: nodeList(nodes) };
+}
+
 async function evidenceFor(
   app: string | undefined,
   flags: ComputeFlags,
-  versions?: PageVersions,
+  versions: PageVersions | undefined,
 ): Promise<AppEvidence> {
-  if (flags.from !== undefined) {
-    if (flags.log !== undefined)
+  const { readEvents, readLog } = await import("../index.ts");
+  const { from, log } = flags;
+  if (from !== undefined) {
+    if (log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    return {
-      evidence: await evidenceOfFile(flags.from, versions),
-      missing: [],
-      missingNodes: [],
-      unrecorded: [],
-    };
+    const evidence = await readEvents(readInput(from), inputName(from), versions);
+    return { evidence, missing: [], missingNodes: [], unrecorded: [] };
   }
   if (app !== undefined)
-    return evidenceOfLogs(
-      homesOf(flags.log),
-      app,
-      flags.assumeLost,
-      nodeList(flags.nodes ?? []),
-      false,
-      versions,
-    );
+    return readLog(app, {
+      ...logOptions(flags),
+      unrecorded: "named",
+      ...(versions === undefined ? {} : { versions }),
+    });
   throw new RecoveryLineError(
     "RL_USAGE",
     "no application and no events file",
@@ -250,18 +239,13 @@ async function evidenceFor(
   );
 }
 
-async function evidenceOfFile(file: string, versions?: PageVersions): Promise<Evidence> {
-  const { readEventBatches } = await import("../format/interchange.ts");
-  const { readEventEvidence } = await import("../logs/read-evidence.ts");
-  return readEventEvidence(readEventBatches(readInput(file), inputName(file)), versions);
-}
-
 async function draw(
   evidence: Evidence,
   answer: RecoveryLine,
   failed: readonly string[] | undefined,
-  dsm: DsmModel,
-): Promise<string> {
-  const { spaceTimeDiagram } = await import("../diagram/space-time-diagram.ts");
-  return spaceTimeDiagram(evidence, answer, { failed, dsm, show: printable });
+  { dsm }: ComputeFlags,
+): Promise<string | undefined> {
+  if (dsm === "exact") return undefined;
+  const { diagram } = await import("../index.ts");
+  return diagram(evidence, answer, { dsm, ...(failed === undefined ? {} : { failed }) });
 }

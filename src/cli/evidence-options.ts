@@ -1,7 +1,7 @@
 /** What every command that computes from evidence takes: `<app> [--log DIR]...` or `--from FILE`, and the rules. */
 import { type Command, Option } from "commander";
-import type { Rules } from "../graph/rollback/rollback-model.ts";
-import { evidenceOfLogs, homesOf } from "../logs/app-evidence.ts";
+import type { RuleOptions } from "../index.ts";
+import { homesOf } from "../logs/home.ts";
 import { unrecordedText } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
@@ -46,7 +46,7 @@ export function evidenceCommand(program: Command, name: string, summary: string)
     .option("--json", "print one JSON object");
 }
 
-export function rulesOf({ dsm, inTransit }: EvidenceFlags): Rules {
+export function rulesOf({ dsm, inTransit }: EvidenceFlags): Required<RuleOptions> {
   return { dsm, inTransit };
 }
 
@@ -69,10 +69,8 @@ export async function loadEvidence(
   if (flags.from !== undefined) {
     if (flags.log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
-    const { readEventBatches } = await import("../format/interchange.ts");
-    const { readEventEvidence } = await import("../logs/read-evidence.ts");
-    const batches = readEventBatches(readInput(flags.from), inputName(flags.from));
-    const evidence = await readEventEvidence(batches);
+    const { readEvents } = await import("../index.ts");
+    const evidence = await readEvents(readInput(flags.from), inputName(flags.from));
     return { application: app ?? inputBaseName(flags.from), evidence, unrecorded: [] };
   }
   if (app === undefined)
@@ -81,8 +79,11 @@ export async function loadEvidence(
       "no application and no events file",
       "Name an application, or an events file with --from.",
     );
-  const homes = homesOf(flags.log);
-  const { evidence, unrecorded } = await evidenceOfLogs(homes, app, false, undefined, declare);
+  const { readLog } = await import("../index.ts");
+  const { evidence, unrecorded } = await readLog(app, {
+    log: homesOf(flags.log),
+    unrecorded: declare ? "gap" : "named",
+  });
   if (declare) await write(unrecordedText(unrecorded), process.stderr);
   return { application: app, evidence, unrecorded };
 }

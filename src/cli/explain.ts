@@ -1,14 +1,13 @@
 /** `recovery-line explain`: why one process is rolled back as far as it is, message by message; or why it is not. */
 import type { Command } from "commander";
-import type { Explanation } from "../compute/explanation.ts";
-import { chainText } from "../compute/sentences.ts";
-import { countedAsFailed, unrecordedText, withUnrecorded } from "../logs/unrecorded.ts";
+import type { Explanation } from "../index.ts";
+import { countedAsFailed, unrecordedText } from "../logs/unrecorded.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { RecoveryLine } from "../model/recovery-line.ts";
+import { chainText } from "../model/witness-text.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
 import { outsideText } from "../terminal/outside-report.ts";
 import { write, writeJson } from "../terminal/print.ts";
-import { type EvidenceFlags, evidenceCommand, loadEvidence } from "./evidence-options.ts";
+import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
 
@@ -48,14 +47,12 @@ async function explain(
     );
   const { application, evidence, unrecorded } = await loadEvidence(app, flags);
   const named = evidence.processes.length === 0 ? undefined : failedNames(flags.failed, evidence.processes);
-  const failed = withUnrecorded(named, unrecorded);
   const unknown = countedAsFailed(named, unrecorded);
-  const line = recoveryLine(evidence, {
-    ...(failed === undefined ? {} : { failed }),
-    dsm: flags.dsm,
-    inTransit: flags.inTransit,
+  const answer = recoveryLine(evidence, {
+    ...(named === undefined ? {} : { failed: named }),
+    ...rulesOf(flags),
+    unrecorded,
   });
-  const answer: RecoveryLine = unknown.length > 0 ? { ...line, outcome: "tainted" } : line;
   await write(unrecordedText(unknown), process.stderr);
   const explained = explainProcess(evidence, answer, name);
   const reasons = await reasonsOf(app, flags, explained);

@@ -1,6 +1,6 @@
 /** `recovery-line failures`: what each single failure would roll back now, and what several together would. */
 import type { Command } from "commander";
-import type { Loss, LossReport } from "../compute/losses.ts";
+import type { Loss, LossReport } from "../index.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { counted, printable } from "../model/printable.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
@@ -38,8 +38,7 @@ export function register(program: Command): void {
 }
 
 async function failures(app: string | undefined, flags: FailuresFlags): Promise<void> {
-  const { LossReport } = await import("../compute/losses.ts");
-  const { rollbackModel } = await import("../graph/rollback/rollback-model.ts");
+  const { lossReport } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags, true);
   if (evidence.processes.length === 0)
     throw new RecoveryLineError(
@@ -47,7 +46,7 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
       "the evidence names no process: there is nothing that could fail",
     );
   const failed = failedNames(flags.failed, evidence.processes);
-  const report = new LossReport(rollbackModel(evidence, rulesOf(flags)));
+  const report = lossReport(evidence, rulesOf(flags));
   const tainted = report.outcome === "tainted" && flags.from === undefined && app !== undefined;
   const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
   if (flags.json) await writeReport(application, report, failed, notCaptured);

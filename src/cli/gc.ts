@@ -1,10 +1,9 @@
 /** `recovery-line gc`: obsolete checkpoints and payloads that no replay needs; with --apply it removes them. */
 import type { Command } from "commander";
 import type { CollectedImage } from "../gc/collect-images.ts";
-import type { CollectPlan } from "../gc/gc.ts";
+import type { CollectPlan } from "../index.ts";
 import type { Keep } from "../log/keep.ts";
-import { homesOf } from "../logs/app-evidence.ts";
-import { appDirectory, requireOwn } from "../logs/home.ts";
+import { appDirectory, homesOf, requireOwn } from "../logs/home.ts";
 import type { Pruned } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { counted, printable } from "../model/printable.ts";
@@ -179,12 +178,13 @@ async function findObsolete(
   command: Command,
 ): Promise<Found> {
   const { storedImages } = await import("../gc/collect-images.ts");
-  const { planCollection, rulesToKeep } = await import("../gc/gc.ts");
+  const { obsolete } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
-  const dsm = isDefault("dsm") ? undefined : flags.dsm;
-  const inTransit = isDefault("inTransit") ? undefined : flags.inTransit;
-  const plan = planCollection(evidence, rulesToKeep(evidence, dsm, inTransit));
+  const plan = obsolete(evidence, {
+    ...(isDefault("dsm") ? {} : { dsm: flags.dsm }),
+    ...(isDefault("inTransit") ? {} : { inTransit: flags.inTransit }),
+  });
   const images: CollectedImage[][] = [];
   for (const dir of dirs) images.push(await storedImages(dir, plan.obsolete));
   return { application, outcome: evidence.gaps > 0 ? "tainted" : "clean", plan, images };

@@ -1,8 +1,8 @@
 /** `recovery-line policy compare`: what policies would have done on a recorded log. */
 import { availableParallelism } from "node:os";
 import type { Command } from "commander";
-import { homesOf } from "../logs/app-evidence.ts";
 import { appBlocks } from "../logs/app-logs.ts";
+import { homesOf } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 import type { Compared, Comparison } from "../policy/compare.ts";

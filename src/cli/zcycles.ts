@@ -1,8 +1,8 @@
 /** `recovery-line zcycles`: checkpoints that no consistent line can ever hold, each with the path that makes it so. */
 import type { Command } from "commander";
-import { chainText } from "../compute/sentences.ts";
-import type { UselessReport } from "../compute/useless.ts";
+import type { UselessReport } from "../index.ts";
 import { counted, printable } from "../model/printable.ts";
+import { chainText } from "../model/witness-text.ts";
 import { exitCodeOfOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";

@@ -5,7 +5,7 @@ import type { RollbackModel } from "../graph/rollback/rollback-model.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import type { LineEntry } from "../model/recovery-line.ts";
-import { sentenceOf } from "./sentences.ts";
+import { sentenceOf } from "../model/witness-text.ts";
 
 /** Process, then checkpoint, `now` or position. */
 const MEMBER = /^(.+)(?::(\d+|now)|@(\d+))$/s;

@@ -3,7 +3,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { counted, printable } from "../model/printable.ts";
 import type { LineEntry, OutsideRange, RecoveryLine, WitnessLink } from "../model/recovery-line.ts";
-import { sentenceOf } from "./sentences.ts";
+import { sentenceOf } from "../model/witness-text.ts";
 
 export interface Explanation extends LineEntry {
   /** Lines of its history that are undone, count. */

@@ -1,23 +1,12 @@
 /** An application's evidence from the logs of one node or of several. */
-import { resolve } from "node:path";
 import type { EventColumns } from "../format/event-columns.ts";
 import type { PageVersions } from "../graph/evidence/page-versions.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { type AppLogs, closeLogs, openAppLogs } from "./app-logs.ts";
-import { resolveHome } from "./home.ts";
 
 export interface AppEvidence extends Omit<AppLogs, "logs"> {
   readonly evidence: Evidence;
-}
-
-/** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
-export function homesOf(log: readonly string[] | undefined): string[] {
-  if (log === undefined) return [resolveHome()];
-  const homes = log.map((dir) => resolveHome(dir));
-  const twice = homes.find((home, at) => homes.indexOf(home) !== at);
-  if (twice === undefined) return homes;
-  throw new RecoveryLineError("RL_USAGE", `--log names ${resolve(twice)} twice`, "Name each directory once.");
 }
 
 /**

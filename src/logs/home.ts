@@ -63,3 +63,12 @@ export function appDirectory(home: string, app: string): string {
   requireNoForeignLink(directory);
   return directory;
 }
+
+/** The homes that `--log` names, or the default one. Throws RL_USAGE for one named twice. */
+export function homesOf(log: readonly string[] | undefined): string[] {
+  if (log === undefined) return [resolveHome()];
+  const homes = log.map((dir) => resolveHome(dir));
+  const twice = homes.find((home, at) => homes.indexOf(home) !== at);
+  if (twice === undefined) return homes;
+  throw new RecoveryLineError("RL_USAGE", `--log names ${resolve(twice)} twice`, "Name each directory once.");
+}

@@ -1,7 +1,9 @@
 /**
  * Seeded restarts of real programs, counted: exact, refused, failed (it said so), wrong (must be 0).
  *
- *   npm run campaign:restart -- --runs 200 [--seed 1] [--mode payload|coordinated|fall-back|interrupted|images|redis|redis-cluster|lammps|sdk|dsm]
+ *   npm run campaign:restart -- --runs 200 [--seed 1] [--mode payload|coordinated|fall-back|interrupted|images|redis|redis-cluster|lammps|sdk|dsm|applications]
+ *
+ * `applications` are mariadb, etcd, jvm, prometheus, postgresql and mpi (modes, too), one a run: five rounds each, so --runs 6.
  *
  * Prints one JSON line a run and a summary at the end; the same lines go to build/campaign/restart.jsonl.
  */

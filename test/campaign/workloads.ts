@@ -18,6 +18,8 @@ import { natsRun, type RunMode } from "../restart/nats-run.ts";
 import { REDIS_PROCESSES, RedisApp } from "../restart/redis-app.ts";
 import { CLUSTER, RedisCluster } from "../restart/redis-cluster-app.ts";
 import { runRing } from "../sdk/ring-rig.ts";
+import { Etcd, Jvm, MariaDb, Mpi, Postgresql, Prometheus, refuseMissing } from "./applications/programs.ts";
+import { fiveRounds, type Served } from "./applications/served.ts";
 
 export interface RunResult {
   /** exact: the output of a run without failure · refused: nothing was touched · failed: it said so · wrong: it did not. */
@@ -39,6 +41,23 @@ const nats =
   (seed) =>
     inRig(seed, (rig) => natsRun(rig, seed, mode));
 
+const SERVED: Readonly<Record<string, new (rig: Rig) => Served>> = {
+  mariadb: MariaDb,
+  etcd: Etcd,
+  jvm: Jvm,
+  prometheus: Prometheus,
+  postgresql: Postgresql,
+  mpi: Mpi,
+};
+
+async function served(name: string, seed: number): Promise<RunResult> {
+  refuseMissing(name);
+  return inRig(seed, async (rig) => {
+    const told = await fiveRounds(rig, seed, new SERVED[name]!(rig));
+    return { ...told, detail: `${name}: ${told.detail}` };
+  });
+}
+
 export const WORKLOADS: Readonly<Record<string, Workload>> = {
   payload: nats("payload"),
   coordinated: nats("coordinated"),
@@ -50,6 +69,8 @@ export const WORKLOADS: Readonly<Record<string, Workload>> = {
   lammps: (seed) => inRig(seed, (rig) => lammpsRun(rig, seed)),
   sdk: async (seed) => ({ outcome: "exact", detail: "", restartMs: (await runRing(seed)).restartMs }),
   dsm: dsmRun,
+  applications: (seed) => served(Object.keys(SERVED)[seed % Object.keys(SERVED).length]!, seed),
+  ...Object.fromEntries(Object.keys(SERVED).map((name) => [name, (seed: number) => served(name, seed)])),
 };
 
 /**

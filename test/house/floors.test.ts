@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { brokenFloors, FLOORS, sourceFiles } from "./floors.ts";
+import { aroundLibrary, brokenFloors, FLOORS, QUESTIONS, sourceFiles } from "./floors.ts";
 import { namesTwice } from "./names.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -138,4 +138,18 @@ test("paths that are named outside of the code exist", () => {
         [ROOT, SOURCE].some((folder) => existsSync(join(folder, path as string))),
         `${document}: ${path}`,
       ).toBe(true);
+});
+
+test("commands that answer questions compute with the library alone", () => {
+  expect(aroundLibrary(SOURCE)).toEqual([]);
+});
+
+test.each([
+  ['import type { Loss } from "../compute/losses.ts";', "compute/losses.ts"],
+  ['export const f = () => import("../graph/questions/domino.ts");', "graph/questions/domino.ts"],
+  ['import { openAppLogs } from "../logs/app-logs.ts";', "logs/app-logs.ts"],
+])("a question that goes around the library is refused: %s", (text, target) => {
+  const commands = QUESTIONS.map((name) => [`cli/${name}.ts`, name === "failures" ? text : ""]);
+  const folder = house({ ...Object.fromEntries(commands), [target]: "" });
+  expect(aroundLibrary(folder)).toEqual([`cli/failures.ts -> ${target}: around the library`]);
 });

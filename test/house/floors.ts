@@ -66,6 +66,31 @@ export function brokenFloors(source: string): string[] {
   return broken;
 }
 
+/** Commands that answer questions about lines: the library (index.ts) is all they may compute with. */
+export const QUESTIONS = [
+  "compute",
+  "cut",
+  "evidence-options",
+  "explain",
+  "failures",
+  "gc",
+  "graph",
+  "zcycles",
+];
+const ENGINE = /^(format|graph|compute|diagram|import|collect)\/|^gc\/gc\.ts$|^logs\/(app-|read-|closed-)/;
+/** Reads an option's value. */
+const OF_OPTIONS = ["logs/app-nodes.ts"];
+
+/** What such commands import of the engine around the library. */
+export function aroundLibrary(source: string): string[] {
+  return QUESTIONS.flatMap((name) => {
+    const file = `cli/${name}.ts`;
+    return importsOf(source, file)
+      .filter((target) => ENGINE.test(target) && !OF_OPTIONS.includes(target))
+      .map((target) => `${file} -> ${target}: around the library`);
+  });
+}
+
 function wrong(from: string, to: string, floorOf: ReadonlyMap<string, number>): string | undefined {
   const [high, low] = [floorOf.get(from) ?? Number.NaN, floorOf.get(to)];
   if (low === undefined) return "to no floor";

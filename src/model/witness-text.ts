@@ -1,7 +1,7 @@
 /** Links of a witness chain as sentences: why one process's undoing undoes what another did. */
 
-import { printable } from "../model/printable.ts";
-import type { WitnessLink } from "../model/recovery-line.ts";
+import { printable } from "./printable.ts";
+import type { WitnessLink } from "./recovery-line.ts";
 
 export function sentenceOf(link: WitnessLink): string {
   const who = printable(link.process);

@@ -1,0 +1,67 @@
+/** A job of Open MPI with Debian's flags as one recorded process: two ranks of test/native/c/mpi_rounds_helper.c. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { packageRoot } from "../../src/native/binding.ts";
+import { type Rig, until } from "../daemon/rig.ts";
+
+/** Why no job can be run here; undefined where one can. */
+export const mpiMissing = ["/usr/bin/mpirun", "/usr/bin/mpicc"].find((path) => !existsSync(path));
+
+const RANKS = 2;
+const SUM_LIMIT = 1_000_003;
+
+function program(): string {
+  const folder = `${packageRoot()}/build/test`;
+  mkdirSync(folder, { recursive: true });
+  const made = `${folder}/mpi_rounds`;
+  execFileSync("mpicc", ["-O1", "-Wall", "-o", made, `${packageRoot()}/test/native/c/mpi_rounds_helper.c`]);
+  return made;
+}
+
+/** What rank 0 prints when nothing ever fails: the sum of all ranks' numbers, round by round. */
+export function expectedRounds(rounds: number): string[] {
+  const lines: string[] = [];
+  for (let round = 1, total = 0; round <= rounds; round += 1) {
+    total = (RANKS * total + (round * RANKS * (RANKS + 1)) / 2) % SUM_LIMIT;
+    lines.push(`${round} ${total}`);
+  }
+  return lines;
+}
+
+export class MpiJob {
+  readonly #rig: Rig;
+  readonly name: string;
+  readonly #rounds: number;
+
+  constructor(rig: Rig, name: string, rounds: number) {
+    this.#rig = rig;
+    this.name = name;
+    this.#rounds = rounds;
+  }
+
+  async start(): Promise<void> {
+    const mpirun = ["mpirun", "--allow-run-as-root", "-np", String(RANKS)];
+    await this.#rig.run(this.name, ...mpirun, program(), String(this.#rounds));
+  }
+
+  /** Pids of the ranks: not of mpirun, nor of what it starts them with. */
+  ranks(): number[] {
+    return [...this.#rig.cgroup(this.name).pids()].filter(
+      (pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "mpi_rounds",
+    );
+  }
+
+  /** Lines that have come out whole. */
+  lines(): string[] {
+    return this.#rig.output(this.name).split("\n").slice(0, -1);
+  }
+
+  async reaches(more: number): Promise<void> {
+    const goal = Math.min(this.#rounds, this.lines().length + more);
+    await until(`${this.name} goes on`, () => this.lines().length >= goal);
+  }
+
+  get running(): boolean {
+    return this.#rig.cgroup(this.name).populated;
+  }
+}
