@@ -1,6 +1,7 @@
 /** A job of Open MPI with Debian's flags as one recorded process: two ranks of test/native/c/mpi_rounds_helper.c. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { expect } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Rig, until } from "../daemon/rig.ts";
 
@@ -10,7 +11,15 @@ export const mpiMissing = ["/usr/bin/mpirun", "/usr/bin/mpicc"].find((path) => !
 const RANKS = 2;
 const SUM_LIMIT = 1_000_003;
 
+let built: string | undefined;
+
+/** Built once: a job that starts finds the file whole. */
 function program(): string {
+  built ??= build();
+  return built;
+}
+
+function build(): string {
   const folder = `${packageRoot()}/build/test`;
   mkdirSync(folder, { recursive: true });
   const made = `${folder}/mpi_rounds`;
@@ -39,9 +48,24 @@ export class MpiJob {
     this.#rounds = rounds;
   }
 
+  /** mpirun removes its session directory when a rank dies, so that is part of the job's state. */
   async start(): Promise<void> {
-    const mpirun = ["mpirun", "--allow-run-as-root", "-np", String(RANKS)];
-    await this.#rig.run(this.name, ...mpirun, program(), String(this.#rounds));
+    const session = this.#rig.path(`${this.name}-session`);
+    mkdirSync(session);
+    const keep = ["--detach", "--output", this.#rig.path(`${this.name}.out`), "--data", session];
+    const mpirun = ["env", `TMPDIR=${session}`, "mpirun", "--allow-run-as-root", "-np", String(RANKS)];
+    expect(
+      await this.#rig.cli(
+        "run",
+        this.#rig.app,
+        this.name,
+        ...keep,
+        "--",
+        ...mpirun,
+        program(),
+        `${this.#rounds}`,
+      ),
+    ).toMatchObject({ code: 0 });
   }
 
   /** Pids of the ranks: not of mpirun, nor of what it starts them with. */

@@ -4,7 +4,7 @@ import { until, withRig } from "../daemon/rig.ts";
 import { expectedRounds, MpiJob, mpiMissing } from "./mpi-app.ts";
 import { restartable } from "./restartable.ts";
 
-const ROUNDS = 600;
+const ROUNDS = 2000;
 
 (mpiMissing === undefined ? restartable : test.skip)(
   `two jobs at once: one loses a rank, then both lose all, and both end with the right result${mpiMissing === undefined ? "" : ` (not supported here: ${mpiMissing} is missing)`}`,
