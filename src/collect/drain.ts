@@ -48,9 +48,7 @@ export class Drain {
       const broken = apps.find((app) => app.broken !== undefined);
       if (broken?.broken === undefined) return;
       if (attempt >= LOG_RETRY_CALLER) throw broken.broken;
-      await new Promise((resolve) =>
-        setTimeout(resolve, 1 + Math.max(0, Math.ceil(broken.retryAtMs - performance.now()))),
-      );
+      await sleep(1 + Math.max(0, Math.ceil(broken.retryAtMs - performance.now())));
     }
   }
 

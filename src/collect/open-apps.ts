@@ -24,15 +24,15 @@ const IDLE_LOOK_MS = 1000;
 export class OpenApps {
   readonly #parts: CollectorParts;
   readonly #pump: CollectPump;
+  readonly #outputs: HeldOutputs;
   readonly #unreadable = new Map<string, UnreadableLog>();
   readonly #ended = new EndedProcesses();
   #nextIdleLookMs = 0;
-  readonly #outputs: HeldOutputs;
 
   constructor(parts: CollectorParts, pump: CollectPump, outputs: HeldOutputs) {
-    this.#outputs = outputs;
     this.#parts = parts;
     this.#pump = pump;
+    this.#outputs = outputs;
   }
 
   /** Logs that were passed over. */
