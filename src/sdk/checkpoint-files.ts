@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { unlink } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { replaceFile } from "../host/replace-file.ts";
 
@@ -18,6 +18,8 @@ export type JsonValue =
 /** First byte of the file: what the rest is. */
 const RAW = 0;
 const JSON_TEXT = 1;
+
+const STATE_FILE = /^checkpoint-(\d+)$/;
 
 export function checkpointFile(index: number | ""): string {
   return `checkpoint-${index}`;
@@ -55,8 +57,11 @@ export function hasState(folder: string, index: number): boolean {
   return existsSync(join(folder, checkpointFile(index)));
 }
 
-export async function removeState(folder: string, index: number): Promise<void> {
-  await unlink(join(folder, checkpointFile(index))).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "ENOENT") throw error;
+/** Removes all up to one: a crash may have left others than the newest of these. */
+export async function removeStates(folder: string, upTo: number): Promise<void> {
+  const old = (await readdir(folder)).filter((name) => {
+    const index = STATE_FILE.exec(name)?.[1];
+    return index !== undefined && Number(index) <= upTo;
   });
+  for (const name of old) await rm(join(folder, name), { force: true });
 }

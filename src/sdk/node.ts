@@ -19,7 +19,7 @@ import {
   encodeState,
   type JsonValue,
   readState,
-  removeState,
+  removeStates,
   type SavedState,
   writeState,
 } from "./checkpoint-files.ts";
@@ -359,6 +359,10 @@ export class RecoverableNode {
   #hooked(hook: MessageHook, why: number): void {
     this.#append({ kind: "value", payload: Buffer.from(JSON.stringify({ [HOOKED]: why })) });
     hook.checkpointed(why);
+    this.#storeHooked(hook);
+  }
+
+  #storeHooked(hook: MessageHook): void {
     const fromMs = performance.now();
     this.#store(withHook(hook.state(), hook)).then(
       () => hook.durable(performance.now() - fromMs),
@@ -373,7 +377,8 @@ export class RecoverableNode {
       if (why === undefined) return;
       this.#replay.take("value");
       hook.checkpointed(why);
-      if (this.#replay.next?.kind === "checkpoint") this.#replay.take("checkpoint"); // else it died in between
+      if (this.#replay.next?.kind === "checkpoint") this.#replay.take("checkpoint");
+      else if (!this.#replay.active) this.#storeHooked(hook); // it died in between, with a checkpoint that its hook counts
     }
   }
 
@@ -447,7 +452,7 @@ export class RecoverableNode {
     });
     await this.#flush();
     for (const [channel, count] of delivered) channel.tellCheckpointed(count);
-    await removeState(this.folder, checkpoint - this.#keep);
+    await removeStates(this.folder, checkpoint - this.#keep);
     return checkpoint;
   }
 

@@ -82,10 +82,15 @@ class Application {
     await this.until("it joins again", () => this.#running.get(name)!.joined);
   }
 
-  /** What they did, without what the log adds to it: the pattern of messages and checkpoints alone. */
+  /**
+   * What they did, without what the log adds to it: the pattern of messages and checkpoints alone. The protocols promise that none that
+   * was taken is useless; a state that has been removed since is no gap in the pattern.
+   */
   events(): Event[] {
     return sdkTrace(this.home, "policed").flatMap(({ events }) =>
-      events.filter(({ type }) => type !== "stable"),
+      events
+        .filter(({ type }) => type !== "stable")
+        .map((event) => (event.type === "checkpoint" ? { ...event, usable: true } : event)),
     );
   }
 

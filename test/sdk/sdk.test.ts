@@ -16,8 +16,10 @@ import fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { SDK_REPLAY_STALL_MS } from "../../src/model/limits.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import type { JsonValue } from "../../src/sdk/checkpoint-files.ts";
 import { type JoinOptions, join, type RecoverableNode, sdkTrace } from "../../src/sdk/index.ts";
 import { decodeBody, encodeRecord, type LogRecord, RECORD_HEADER_BYTES } from "../../src/sdk/log-format.ts";
+import type { MessageHook } from "../../src/sdk/message-hook.ts";
 import { Replay } from "../../src/sdk/replay.ts";
 import { FrameReader } from "../../src/sdk/wire.ts";
 import { freePort } from "../daemon/rig.ts";
@@ -126,6 +128,41 @@ test("a damaged newest state: the older checkpoint and a longer replay give the 
     "checkpoint-2",
     "checkpoint-3",
   ]);
+});
+
+test("a checkpoint that a hook had decided and a crash prevented is taken at the next start, once", async () => {
+  const counted: number[] = [];
+  const hook = (state: () => JsonValue): MessageHook => ({
+    outgoing: () => Buffer.alloc(0),
+    receiving: () => (counted.length === 0 ? 7 : undefined),
+    delivered: (_, bytes) => bytes,
+    beat: () => undefined,
+    state,
+    checkpointed: (why) => counted.push(why),
+    durable: () => undefined,
+    stored: () => [...counted],
+    restore: (stored) => counted.splice(0, counted.length, ...(stored as number[])),
+  });
+  const a = await start("a");
+  a.connect("b");
+  await a.send("b", "one");
+  const crashes = hook(() => {
+    throw new Error("power failed");
+  });
+  let b = await start("b", { hook: crashes });
+  await expect(b.receive()).rejects.toThrow("power failed");
+  await stop(b);
+  for (const expected of ["one", "one"]) {
+    counted.length = 0;
+    b = await start("b", { hook: hook(() => "here") });
+    expect(text(await b.receive())).toBe(expected);
+    expect(counted).toEqual([7]);
+    await stop(b);
+  }
+  const taken = sdkTrace(home, "app").flatMap(({ events }) =>
+    events.filter(({ type }) => type === "checkpoint"),
+  );
+  expect(taken).toMatchObject([{ process: "b", checkpoint: 1, usable: true }]);
 });
 
 test("released() waits for the checkpoints of the peers", async () => {
