@@ -143,6 +143,10 @@ export class FakeSource implements EventSource {
     else selected.delete(cgroupId);
   }
 
+  attach(cgroupId: number, incarnation: number): void {
+    this.select(cgroupId, true, incarnation);
+  }
+
   counters() {
     const { lostTotal, misses } = this.#alive();
     return { committed: [], lost: [lostTotal], recursionMisses: misses };
