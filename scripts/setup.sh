@@ -13,7 +13,8 @@ case $purpose in
 demo) packages+=(nats-server:nats-server nftables:nft) ;;
 test) packages+=(nats-server:nats-server netcat-openbsd:nc redis-server:redis-server redis-tools:redis-benchmark
     iproute2:ip nftables:nft procps:pgrep util-linux:setpriv attr:getfattr acl:setfacl xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format
-    openmpi-bin:mpirun libopenmpi-dev:mpicc lammps:lmp postgresql-15:/usr/lib/postgresql/15/bin/postgres) ;;
+    openmpi-bin:mpirun libopenmpi-dev:mpicc lammps:lmp postgresql-15:/usr/lib/postgresql/15/bin/postgres
+    podman:podman runc:runc containernetworking-plugins:/usr/lib/cni/bridge busybox-static:busybox) ;;
 check) packages+=(clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format) ;;
 esac
 
