@@ -1,7 +1,7 @@
 /** `attach` and `detach`: what runs already, with its open connections, as a process tree and in a cgroup of somebody else. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
@@ -28,8 +28,12 @@ class Elsewhere {
     mkdirSync(this.path);
     onTestFinished(async () => {
       writeFileSync(join(this.path, "cgroup.kill"), "1");
-      await until("it is empty", () => this.pids().length === 0);
-      rmdirSync(this.path);
+      await until("it is empty, and gone", () => {
+        try {
+          rmdirSync(this.path);
+        } catch {} // who was killed takes a moment
+        return !existsSync(this.path);
+      });
     });
   }
 
