@@ -24,6 +24,7 @@ import {
   MAX_CARRIED_BYTES,
   MAX_CARRIED_SHARE,
 } from "../model/limits.ts";
+import { firstWhere } from "../model/search.ts";
 
 export type PrunePlan =
   | { readonly base: LogBase; readonly carriedBytes: number }
@@ -77,13 +78,7 @@ class Track {
 
 /** Index of the first element that is not below `value`. */
 function firstAt(rising: readonly number[], value: number): number {
-  let [low, high] = [0, rising.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (rising[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return firstWhere(0, rising.length, (at) => rising[at]! >= value);
 }
 
 /**

@@ -13,6 +13,7 @@
 import { EVENT_KIND, type EventColumns } from "../../format/event-columns.ts";
 import type { Event, PageCopyEvent } from "../../model/event.ts";
 import type { Evidence } from "../../model/evidence-layout.ts";
+import { firstWhere } from "../../model/search.ts";
 
 /** A copy at its destination. */
 interface Arrival {
@@ -138,27 +139,16 @@ function writerEdge(evidence: Evidence, arrival: Arrival): WriterEdge | undefine
 
 /** Place of a name in a sorted list, -1 = not there. */
 function numberOf(names: readonly string[], name: string): number {
-  let low = 0;
-  let high = names.length - 1;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((names[middle] as string) < name) low = middle + 1;
-    else high = middle;
-  }
-  return names[low] === name ? low : -1;
+  const place = firstWhere(0, names.length, (at) => (names[at] as string) >= name);
+  return names[place] === name ? place : -1;
 }
 
 /** Line of checkpoint `index` of a process; 0 for its initial state. */
 function checkpointLine(evidence: Evidence, process: number, index: number): number | undefined {
   const { start, line, index: indices } = evidence.segments;
-  let low = start[process] as number;
-  let high = (start[process + 1] as number) - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if ((indices[middle] as number) <= index) low = middle;
-    else high = middle - 1;
-  }
-  return indices[low] === index ? line[low] : undefined;
+  const end = start[process + 1] as number;
+  const place = firstWhere(start[process] as number, end, (at) => (indices[at] as number) >= index);
+  return place < end && indices[place] === index ? line[place] : undefined;
 }
 
 /** One channel a pair of writer and reader, with a message an edge. */
