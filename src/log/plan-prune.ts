@@ -27,7 +27,7 @@ import {
 import { firstWhere } from "../model/search.ts";
 
 export type PrunePlan =
-  | { readonly base: LogBase; readonly carriedBytes: number }
+  | { readonly base: LogBase }
   /** Nothing can go, and why. */
   | { readonly base: undefined; readonly reason: string };
 
@@ -180,7 +180,7 @@ async function collapse(
         blocks.push(collapsed(decodeBlock(bytes), into, names, [ends.get(process), left.get(process)]));
     }
   }
-  return { base: { boundary, blocks }, carriedBytes: blocks.reduce((sum, { length }) => sum + length, 0) };
+  return { base: { boundary, blocks } };
 }
 
 /** By process, what its history up to its collapse says of the outside, and how far it was with it. */

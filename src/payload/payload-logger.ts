@@ -34,8 +34,6 @@ export interface PayloadLoggerOptions {
 
 /** Since the logger's start. */
 export interface PayloadFlush {
-  readonly segment: number;
-  readonly position: number;
   /** Bytes of payload written, lost because the ring was full, lost because the disk failed. */
   readonly writtenBytes: number;
   readonly lostBytes: number;
@@ -107,9 +105,8 @@ export class PayloadLogger {
   async flush(): Promise<PayloadFlush> {
     const [word, ...numbers] = (await this.#ask("flush")).split(" ");
     if (word !== "flushed") throw this.#failure();
-    const [segment = 0, position = 0, writtenBytes = 0, lostBytes = 0, failedBytes = 0, heldPackets = 0] =
-      numbers.map(Number);
-    return { segment, position, writtenBytes, lostBytes, failedBytes, heldPackets };
+    const [, , writtenBytes = 0, lostBytes = 0, failedBytes = 0, heldPackets = 0] = numbers.map(Number);
+    return { writtenBytes, lostBytes, failedBytes, heldPackets };
   }
 
   /** Writes what is there, detaches and ends. */
