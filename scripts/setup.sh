@@ -21,7 +21,8 @@ test) packages+=("nats-server:nats-server:a program under test" "redis-server:re
     "util-linux:setpriv:tests without rights" "attr:getfattr:data trees" "acl:setfacl:data trees"
     "xfsprogs:mkfs.xfs:data trees" "btrfs-progs:mkfs.btrfs:data trees"
     "clang:clang:compiles the BPF programs, fuzzer" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
-    "clang-format:clang-format:format of C") ;;
+    "clang-format:clang-format:format of C" "podman:podman:containers under test" "runc:runc:containers under test"
+    "containernetworking-plugins:/usr/lib/cni/bridge:containers under test" "busybox-static:busybox:containers under test") ;;
 check) packages+=("clang:clang:compiles the BPF programs" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
     "clang-format:clang-format:format of C") ;;
 esac

@@ -66,8 +66,37 @@ static __always_inline uint64_t ancestor_at(const struct cgroup___made *cgroup, 
     return id;
 }
 
+/* On its own: in a loop the compiler would work out before it where each kernel keeps them, and this one has but one of the fields. */
+static __noinline __attribute__((unused)) uint64_t ancestor_of(uint64_t cgroup, uint32_t level) {
+    return ancestor_at((const struct cgroup___made *)cgroup, level);
+}
+
+/* The recorded cgroup above this one at another level than most; 0: none. */
+static __noinline __attribute__((unused)) uint64_t recorded_elsewhere(uint64_t cgroup) {
+    const struct cgroup_levels *other = other_levels();
+
+    for (uint32_t at = 0; other && at < CAPTURE_LEVELS; at++) {
+        uint64_t process;
+
+        if (at >= other->count)
+            break;
+        process = ancestor_of(cgroup, other->level[at]);
+        if (process && is_selected(filter_slot(process), process))
+            return process;
+    }
+    return 0;
+}
+
+/* The recorded cgroup, or the one that would be if any were. */
 static __always_inline uint64_t process_cgroup(const struct cgroup___made *cgroup) {
-    return ancestor_at(cgroup, cgroup_level);
+    uint64_t process = ancestor_at(cgroup, cgroup_level), elsewhere;
+
+    if (other_levels() && !is_selected(filter_slot(process), process)) {
+        elsewhere = recorded_elsewhere((uint64_t)cgroup);
+        if (elsewhere)
+            return elsewhere;
+    }
+    return process;
 }
 
 static __always_inline struct cgroup___made *cgroup_of(const struct task_struct *task) {

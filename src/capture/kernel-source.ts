@@ -221,6 +221,13 @@ export class KernelSource implements EventSource {
       call(`select cgroup ${cgroupId}`, () => this.#native.select(this.#handle, cgroupId, on, incarnation));
   }
 
+  attach(cgroupId: number, incarnation: number, parent: number): void {
+    if (this.#captures)
+      call(`attach cgroup ${cgroupId}`, () =>
+        this.#native.selectAttached(this.#handle, cgroupId, incarnation, parent),
+      );
+  }
+
   counters(): CaptureCounters {
     return this.#captures ? call("counters", () => this.#native.counters(this.#handle)) : NO_COUNTERS;
   }

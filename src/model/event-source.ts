@@ -144,6 +144,11 @@ export interface EventSource {
   now(): number;
   /** Everything in the cgroup is recorded, or no longer; `incarnation` stands in its records, a new one begins with fresh verdicts. */
   select(cgroupId: number, on: boolean, incarnation: number): void;
+  /**
+   * Everything in the cgroup is recorded, and ran before: what others were told of its connections is void. `parent`: cgroup of its
+   * application, where it does not lie below that; 0: it does. Throws RL_LIMIT, RL_NO_RIGHTS, RL_NOT_SUPPORTED.
+   */
+  attach(cgroupId: number, incarnation: number, parent: number): void;
   counters(): CaptureCounters;
   /** What the recorded processes did by userfaultfd; undefined: nobody asked to look. */
   userfaultCounts(): UserfaultCounts | undefined;

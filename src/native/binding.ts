@@ -54,6 +54,8 @@ export interface NativeAddon {
   close(handle: NativeHandle): void;
   unpin(pinDir: string): void;
   select(handle: NativeHandle, cgroupId: number, on: boolean, incarnation: number): void;
+  /** `parent`: cgroup of its application; 0: the one above it, which must be at the level of all others. */
+  selectAttached(handle: NativeHandle, cgroupId: number, incarnation: number, parent: number): void;
   counters(handle: NativeHandle): CaptureCounters;
   cut(handle: NativeHandle, cgroupId: number): { complete: number; pending: number; entries: CutEntry[] };
   /** Returns 1 where the ring had no room for all. */

@@ -142,6 +142,10 @@ export class FakeSource implements EventSource {
     else selected.delete(cgroupId);
   }
 
+  attach(cgroupId: number, incarnation: number): void {
+    this.select(cgroupId, true, incarnation);
+  }
+
   counters() {
     const { lostTotal, misses } = this.#alive();
     return { lost: [lostTotal], recursionMisses: misses };
