@@ -51,7 +51,7 @@ export interface KernelSourceOptions {
 /** native/bpf/shared.h, enum unheld_kind, from 1. */
 const UNHELD_KINDS = ["datagram", "socket", "nameless", "overflow"] as const;
 
-const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0 };
+const NO_COUNTERS: CaptureCounters = { lost: [], recursionMisses: 0 };
 
 /** Of a ring that is only read: nobody knows which connections exist. */
 const NO_CUT: SourceCut = { complete: false, pending: false, entries: [] };

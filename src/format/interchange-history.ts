@@ -44,10 +44,6 @@ export class HistoryCheck {
     return this.#channels.size;
   }
 
-  hasProcess(name: string): boolean {
-    return this.#histories.has(name);
-  }
-
   /** Takes one event. Throws RL_BAD_INPUT or RL_CONTRADICTION; what was taken before still stands. */
   add(event: Event, place: InputPlace): void {
     const history = this.#history(event.process);

@@ -85,7 +85,6 @@ export interface CapturePart {
 
 /** Cumulative counters of the capture programs; arrays are indexed by `RingKind`. Statistics: no event is missing for them. */
 export interface CaptureCounters {
-  readonly committed: readonly number[];
   /** Records that found no room; others tell what they would have told. */
   readonly lost: readonly number[];
   /** Times a program did not run because it interrupted itself. */
@@ -117,8 +116,6 @@ export interface DrainResult {
   position: number;
   /** Slots of a foreign length that were skipped: lost records. */
   foreign: number;
-  /** True if it stopped at a slot whose producer has not finished. */
-  busy: boolean;
 }
 
 export interface EventSource {

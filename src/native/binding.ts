@@ -111,7 +111,7 @@ export interface NativeAddon {
   /** Mean duration of getppid(2), ns. */
   timeSystemCall(count: number): number;
   /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
-  peer(fd: number): { pid: number; uid: number; gid: number };
+  peer(fd: number): { pid: number; uid: number };
   /** From the system's user database; undefined: there is no such user. */
   user(name: string): { uid: number; gid: number } | undefined;
   /** What of an open file's first `size` bytes is no hole: begin, end, begin, end, … */
