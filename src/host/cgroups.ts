@@ -55,6 +55,14 @@ export function cgroup2Root(): string {
   return cgroup2Mount().path;
 }
 
+/** The folder of the cgroup that this process is in; undefined where it is not below the root that is seen here. */
+export function ownCgroup(): string | undefined {
+  const name = /^0::(\/.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1];
+  if (name === undefined) return undefined;
+  const path = join(cgroup2Root(), name);
+  return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : path;
+}
+
 /** True if anything of the application is in its cgroups. */
 export function applicationRuns(app: string): boolean {
   return new ProcessCgroup(app, "").populated;
