@@ -20,6 +20,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
+import { CgroupWatch } from "./cgroup-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
 
 /** A parameter for processes whose cgroups lie elsewhere (tests, benches). */
@@ -76,6 +77,7 @@ export class Membership {
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
   readonly #tasks = new TaskWatch();
+  readonly #cgroups = new CgroupWatch();
   /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
   readonly #awaited = new Map<string, number>();
 
@@ -164,7 +166,7 @@ export class Membership {
       const populated: ProcessInfo[] = [];
       for (const process of this.#collector.processes()) {
         if (!process.live) continue;
-        if (this.#isPopulated(process)) populated.push(process);
+        if (this.#isPopulatedStill(process, last)) populated.push(process);
         else if ((await this.#takeEnd(process)) || last) {
           await this.#collector.registrations.unregister(process.app, process.process);
           this.#mayGo(process);
@@ -172,7 +174,14 @@ export class Membership {
       }
       await this.#lookForLeavers(populated);
       this.#removeEmpty();
+      this.#cgroups.retain(last ? [] : populated);
     });
+  }
+
+  /** Looks where something may have changed; what is not found populated is forgotten, so that it is looked at again. */
+  #isPopulatedStill(process: ProcessInfo, last: boolean): boolean {
+    const looks = last || this.#isPopulated !== inOwnCgroup || this.#cgroups.isDue(process);
+    return !looks || this.#isPopulated(process);
   }
 
   async #lookForLeavers(populated: readonly ProcessInfo[]): Promise<void> {

@@ -9,7 +9,7 @@ import { ProcessCgroup } from "../host/cgroups.ts";
 import { tasksElsewhere } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import type { CollectedProcess } from "../model/collector-answers.ts";
-import { TASK_LOOKS } from "../model/limits.ts";
+import { TASK_LOOKS, TASK_TURNS } from "../model/limits.ts";
 import type { TaskName } from "../model/stored-process.ts";
 
 interface Life {
@@ -25,7 +25,8 @@ export class TaskWatch {
   /** Of the processes whose turn it is, those with tasks that have left since the last look. */
   leavers(processes: readonly CollectedProcess[]): { process: CollectedProcess; left: TaskName[] }[] {
     const found: { process: CollectedProcess; left: TaskName[] }[] = [];
-    for (let looks = Math.min(TASK_LOOKS, processes.length); looks > 0; looks -= 1) {
+    const most = Math.min(TASK_LOOKS, Math.ceil(processes.length / TASK_TURNS));
+    for (let looks = most; looks > 0; looks -= 1) {
       const process = processes[this.#next++ % processes.length]!;
       const left = this.look(process);
       if (left.length > 0) found.push({ process, left });

@@ -75,6 +75,14 @@ export function applicationCgroup(app: string): string {
   return join(cgroup2Root(), FOLDER, app);
 }
 
+/** The folder of the cgroup that this process is in; undefined where it is not below the root that is seen here. */
+export function ownCgroup(): string | undefined {
+  const name = /^0::(\/.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1];
+  if (name === undefined) return undefined;
+  const path = join(cgroup2Root(), name);
+  return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : path;
+}
+
 /** True if anything of the application is in its cgroups. */
 export function applicationRuns(app: string): boolean {
   return (

@@ -138,14 +138,17 @@ export const MAX_LEFT_TASKS = 64;
  */
 export const UNSEEN_FIRST_LOOK_MS = 500;
 export const UNSEEN_LOOK_MS = 5_000;
-export const UNSEEN_LOOK_SHARE = 0.002;
+export const UNSEEN_LOOK_SHARE = 0.001;
 /** A look that is no older serves for an answer, in ms; and what share of the time looks for answers may take, whoever asks how often. */
 export const UNSEEN_FRESH_MS = 250;
 export const UNSEEN_ANSWER_SHARE = 0.05;
 /** Things that one process is known to use together with others, count. */
 export const MAX_UNSEEN_CHANNELS = 16;
-/** How many processes' tasks are looked at each time, count. */
+/** How many processes' tasks are looked at each time, count, and in how many times all of them, where they are few. */
 export const TASK_LOOKS = 32;
+export const TASK_TURNS = 4;
+/** How often a cgroup is looked at that the kernel has told nothing of, in ms. */
+export const CGROUP_LOOK_MS = 10_000;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
 export const END_WORD_MS = 1_000;
 /** Ends of processes that no collector has taken, count; more of them go where they are older than this, in ms. */

@@ -21,6 +21,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { cgroup2Root, ownCgroup } from "../../host/cgroups.ts";
 import { type DueTimer, dueTimers, setAgain } from "../../host/due-timers.ts";
 import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../host/open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
@@ -77,6 +78,8 @@ interface Run {
   readonly guard?: Writable | number;
   /** Whom CRIU runs as; absent: as we are. */
   readonly user?: User;
+  /** The cgroup it runs in; absent: ours. */
+  readonly cgroupPath?: string;
 }
 
 export class CriuDriver implements CheckpointDriver {
@@ -167,11 +170,13 @@ export class CriuDriver implements CheckpointDriver {
       if (notes.shellJob) args.push("--shell-job");
       args.push(...criuArguments(criuOptions(notes.options ?? [])));
       if (sibling === true) args.push("--restore-sibling");
-      if (request.freezeCgroup !== undefined)
-        args.push("--action-script", freezer(work, request.freezeCgroup, notes.asUser === true));
-      const { guard } = request;
+      const { guard, freezeCgroup } = request;
+      const entered = notes.asUser === true ? freezeCgroup : undefined;
+      if (freezeCgroup !== undefined)
+        args.push("--action-script", freezer(work, freezeCgroup, entered !== undefined));
       const run = { what: `restore from ${folder}`, args, log, limitMs };
-      await this.#run(guard === undefined ? run : { ...run, guard });
+      const place = entered === undefined ? {} : { cgroupPath: entered };
+      await this.#run({ ...run, ...place, ...(guard === undefined ? {} : { guard }) });
       setAgain(notes.timers ?? []);
       return Number(readFileSync(pidFile, "utf8"));
     } finally {
@@ -179,9 +184,10 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
-  async #run({ what, args, log, limitMs, guard, user }: Run): Promise<void> {
+  async #run({ what, args, log, limitMs, guard, user, cgroupPath }: Run): Promise<void> {
     const { command, prefix } = this.#criu;
-    const words = [...(user === undefined ? [] : asUser(user)), command, ...prefix, ...args];
+    const as = user === undefined ? [] : asUser(user);
+    const words = [...inCgroup(cgroupPath), ...as, command, ...prefix, ...args];
     const child = spawn(words[0]!, words.slice(1), {
       stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
       detached: true, // signals of a terminal would kill it, and the program with it
@@ -263,20 +269,25 @@ async function idsFree(folder: string, limitMs: number): Promise<void> {
   }
 }
 
+/** What goes before a command's words, so that it and all it makes are in the cgroup from the beginning. */
+function inCgroup(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  return ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', join(path, "cgroup.procs")];
+}
+
 /**
  * A script for CRIU's last step before it lets go of the tree: every task stands in its hands then, which counts as frozen, and
- * stands still when it lets go. `enters`: the root, before it has made anything, enters the cgroup first.
+ * stands still when it lets go. `leaves`: CRIU runs in the cgroup (an image that was taken as the program's own user does not say where its
+ * tasks were, and their sockets count as of the cgroup that they are made in), and goes out of it first, with the script.
  */
-function freezer(work: string, cgroupPath: string, enters: boolean): string {
+function freezer(work: string, cgroupPath: string, leaves: boolean): string {
   const script = join(work, "freeze.sh");
-  const file = (name: string): string => `'${join(cgroupPath, name).replaceAll("'", `'\\''`)}'`;
-  const steps = [
-    ...(enters ? [`setup-namespaces) echo "$CRTOOLS_INIT_PID" >${file("cgroup.procs")};;`] : []),
-    `pre-resume) echo 1 >${file("cgroup.freeze")};;`,
-  ];
-  writeFileSync(script, `#!/bin/sh\ncase "$CRTOOLS_SCRIPT_ACTION" in\n${steps.join("\n")}\nesac\n`, {
-    mode: 0o700,
-  });
+  const file = (...names: string[]): string => `'${join(...names).replaceAll("'", `'\\''`)}'`;
+  const out = file(ownCgroup() ?? cgroup2Root(), "cgroup.procs");
+  const leave = leaves ? `echo $PPID >${out} && echo 0 >${out} && ` : "";
+  const freeze = `echo 1 >${file(cgroupPath, "cgroup.freeze")}`;
+  const text = `#!/bin/sh\ncase "$CRTOOLS_SCRIPT_ACTION" in\npre-resume) ${leave}${freeze};;\nesac\n`;
+  writeFileSync(script, text, { mode: 0o700 });
   return script;
 }
 
