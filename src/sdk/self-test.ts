@@ -3,7 +3,7 @@
  * once. The same from C, where a compiler is.
  */
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join as path } from "node:path";
 import { promisify } from "node:util";
@@ -73,9 +73,14 @@ export async function testSdkInC(): Promise<SdkCheck> {
       path(folder, "main"),
     ];
     writeFileSync(source, PROGRAM);
-    const parts = ["link.c", "log.c", "node.c"].map((name) => path(native, "sdk", name));
+    const parts = readdirSync(path(native, "sdk")).filter((name) => name.endsWith(".c"));
+    const sources = [
+      source,
+      ...parts.map((name) => path(native, "sdk", name)),
+      path(native, "dsm", "sha256.c"),
+    ];
     const flags = ["-std=gnu11", "-D_GNU_SOURCE", "-I", path(native, "sdk"), "-I", path(native, "dsm")];
-    await run("cc", [...flags, source, ...parts, path(native, "dsm", "sha256.c"), "-o", program], {
+    await run("cc", [...flags, ...sources, "-o", program], {
       timeout: LIMIT_MS,
     });
     for (const life of ["1", "2"]) {
