@@ -1,5 +1,6 @@
-// npm's install script: builds the native part with the headers of this machine, or leaves it out. Never fails: without it nothing can be
-// captured, and whoever tries is told so (RL_NOT_SUPPORTED); importing, exporting and computing need none.
+// npm's install script: builds the native part and the payload logger with the headers of this machine, or leaves them out. Never fails:
+// without them nothing can be captured, and whoever tries is told so (RL_NOT_SUPPORTED); importing, exporting and computing need none.
+// In a checkout setup.sh builds what is missing (package.json's `prepare`).
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -9,6 +10,7 @@ const headers = prefixes.find((prefix) => prefix && existsSync(join(prefix, "inc
 const leaveOut = (why) =>
   console.log(`recovery-line: the native part is left out (${why}); nothing can be captured`);
 
+if (existsSync("scripts/setup.sh")) process.exit();
 if (process.platform !== "linux") leaveOut("this is not Linux");
 else if (headers === undefined) leaveOut("Node's headers are not on this machine");
 else {
@@ -19,5 +21,6 @@ else {
   if (built.status !== 0) {
     const last = `${built.stderr ?? ""}`.split("\n").findLast((line) => /error|not found|fatal/i.test(line));
     leaveOut(last?.trim() ?? built.error?.message ?? "its build failed");
-  }
+  } else if (spawnSync("make", ["-s", "-C", "native/payload"]).status !== 0)
+    console.log("recovery-line: the payload logger is left out; run --payload needs it (doctor tells)");
 }

@@ -1,20 +1,30 @@
 #!/usr/bin/env bash
-# Makes a fresh machine ready: Debian packages, npm packages, native addon, compiled TypeScript.
+# Makes a fresh machine ready: Debian packages, npm packages, native addon, payload logger, compiled TypeScript.
 # Usage: scripts/setup.sh [run|demo|test|check]   quiet on success; a second run only compares time stamps.
+# `npm run demo`, `npm test`, `npm run check` and, as package.json's `prepare`, `npm link` and `npm ci` come through here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-run}
 mkdir -p .stamps
 log=.stamps/setup.log
 
-# What each purpose needs from Debian, as "package:probe", where the probe is a file or a command.
-packages=(make:make g++:g++ libbpf-dev:/usr/include/bpf/bpf.h)
+# What each purpose needs from Debian, as "package:probe:what it is for", where the probe is a file or a command.
+packages=("make:make:builds the native part" "g++:g++:builds the native part"
+    "libbpf-dev:/usr/include/bpf/bpf.h:loads the capture programs into the kernel")
 case $purpose in
-demo) packages+=(nats-server:nats-server nftables:nft) ;;
-test) packages+=(nats-server:nats-server netcat-openbsd:nc redis-server:redis-server redis-tools:redis-benchmark
-    iproute2:ip nftables:nft procps:pgrep util-linux:setpriv attr:getfattr acl:setfacl xfsprogs:mkfs.xfs btrfs-progs:mkfs.btrfs clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format
-    openmpi-bin:mpirun libopenmpi-dev:mpicc lammps:lmp postgresql-15:/usr/lib/postgresql/15/bin/postgres) ;;
-check) packages+=(clang:clang llvm:llvm-strip bpftool:bpftool clang-format:clang-format) ;;
+demo) packages+=("nats-server:nats-server:the servers that the demo traces" "nftables:nft:restarts keep packets away meanwhile") ;;
+test) packages+=("nats-server:nats-server:a program under test" "redis-server:redis-server:a program under test"
+    "redis-tools:redis-benchmark:a program under test" "lammps:lmp:a program under test"
+    "postgresql-15:/usr/lib/postgresql/15/bin/postgres:a program under test"
+    "openmpi-bin:mpirun:jobs under test" "libopenmpi-dev:mpicc:jobs under test" "netcat-openbsd:nc:traffic of tests"
+    "iproute2:ip:networks of tests" "nftables:nft:restarts keep packets away meanwhile" "procps:pgrep:tests look for processes"
+    "util-linux:setpriv:tests without rights" "attr:getfattr:data trees" "acl:setfacl:data trees"
+    "xfsprogs:mkfs.xfs:data trees" "btrfs-progs:mkfs.btrfs:data trees"
+    "clang:clang:compiles the BPF programs, fuzzer" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
+    "clang-format:clang-format:format of C" "podman:podman:containers under test" "runc:runc:containers under test"
+    "containernetworking-plugins:/usr/lib/cni/bridge:containers under test" "busybox-static:busybox:containers under test") ;;
+check) packages+=("clang:clang:compiles the BPF programs" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
+    "clang-format:clang-format:format of C") ;;
 esac
 
 quietly() { # quietly WHAT COMMAND…: runs it; only where it fails, shows what it printed and says what failed
@@ -27,34 +37,41 @@ quietly() { # quietly WHAT COMMAND…: runs it; only where it fails, shows what 
     fi
 }
 
-missing() {
-    local entry probe
+missing() { # "package: what it is for", a line each
+    local entry package probe
     for entry in "${packages[@]}"; do
-        probe=${entry#*:}
-        if [[ $probe == /* ]]; then [[ -e $probe ]] || echo "${entry%%:*}"; else
-            PATH=$PATH:/usr/sbin:/sbin command -v "$probe" >/dev/null || echo "${entry%%:*}"
+        package=${entry%%:*}
+        entry=${entry#*:}
+        probe=${entry%%:*}
+        if [[ $probe == /* ]]; then [[ -e $probe ]] || echo "$package: ${entry#*:}"; else
+            PATH=$PATH:/usr/sbin:/sbin command -v "$probe" >/dev/null || echo "$package: ${entry#*:}"
         fi
     done
 }
 
+# All that is missing in one go; each is named with what it is for.
 install_debian() {
-    local wanted sudo=()
+    local wanted names=() sudo=()
     mapfile -t wanted < <(missing)
     ((${#wanted[@]})) || return 0
+    names=("${wanted[@]%%:*}")
+    echo "setup: missing Debian packages:" >&2
+    printf '    %s\n' "${wanted[@]}" >&2
     if ! command -v apt-get >/dev/null; then
-        echo "setup: please install what Debian calls: ${wanted[*]} (no apt-get on this machine)" >&2
-        exit 1
+        echo "setup: please install them (no apt-get on this machine)" >&2
+        return 1
     fi
     if ((EUID != 0)); then
         if ! sudo -n true 2>/dev/null; then
-            echo "setup: please run as root: apt-get install ${wanted[*]}" >&2
-            exit 1
+            echo "setup: please run as root: apt-get install ${names[*]}" >&2
+            return 1
         fi
         sudo=(sudo -n)
     fi
+    echo "setup: installing them" >&2
     quietly "apt-get update" "${sudo[@]}" apt-get update -q
-    quietly "apt-get install ${wanted[*]}" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -q -y --no-install-recommends "${wanted[@]}"
+    quietly "apt-get install ${names[*]}" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${names[@]}"
 }
 
 # The fuzzer's runtime has clang's version in its name; where Debian has none, the test that wants it says so and skips.
@@ -77,9 +94,11 @@ use_own_headers() {
     [[ ! -e /usr/include/node/node_api.h ]] || export npm_config_nodedir="${npm_config_nodedir:-/usr}"
 }
 
+# Without our own scripts: they would build everything a first time, and the next steps again.
 install_npm() {
     newer .stamps/npm package-lock.json || [[ ! -d node_modules ]] || return 0
-    quietly "npm ci" npm ci --no-audit --no-fund
+    quietly "npm ci" npm ci --no-audit --no-fund --ignore-scripts --no-global
+    quietly "npm rebuild" npm rebuild --no-global classic-level
     touch .stamps/npm
 }
 
@@ -93,7 +112,7 @@ build_native() {
 
 build_typescript() {
     newer .stamps/tsc src tsconfig.json tsconfig.build.json || [[ ! -e dist/cli/main.js ]] || return 0
-    quietly "the TypeScript build" npm run -s build
+    quietly "the TypeScript build" npx --no-install tsc -p tsconfig.build.json
     chmod +x dist/cli/main.js
     touch .stamps/tsc
 }
@@ -106,9 +125,20 @@ fetch_criu() {
     echo "setup: no CRIU (images of processes can't be taken here): $(tail -n 1 "$log")" >&2
 }
 
-install_debian
-install_fuzzer
+# npm is at work itself: `npm ci` has put its packages there, `npm link` has not. What can't be built is left out and told, as in install.mjs.
+within_npm() {
+    if [[ -d node_modules/typescript ]]; then touch .stamps/npm; else install_npm; fi
+    if install_debian; then build_native; else echo "setup: the native part is left out; nothing can be captured" >&2; fi
+    build_typescript
+}
+
 use_own_headers
+if [[ ${npm_lifecycle_event:-} == prepare ]]; then
+    within_npm
+    exit 0
+fi
+install_debian || exit 1
+install_fuzzer
 install_npm
 build_native
 build_typescript

@@ -11,6 +11,12 @@ int source_select(struct source *source, uint64_t cgroup, int on, uint32_t incar
                                   : capture_select(source->capture, cgroup, on, incarnation, error);
 }
 
+int source_attach(struct source *source, uint64_t cgroup, uint32_t incarnation, uint64_t parent,
+                  char *error) {
+    return source->remote != NULL ? remote_attach(source->remote, cgroup, incarnation, parent, error)
+                                  : capture_attach(source->capture, cgroup, incarnation, parent, error);
+}
+
 int source_counters(struct source *source, struct capture_counters *out, char *error) {
     return source->remote != NULL ? remote_counters(source->remote, out, error)
                                   : capture_counters(source->capture, out, error);

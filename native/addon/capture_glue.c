@@ -178,6 +178,23 @@ static napi_value select_cgroup(napi_env env, napi_callback_info info) {
     return status == 0 ? NULL : glue_throw(env, status, error);
 }
 
+/* selectAttached(handle, cgroupId, incarnation, parent) */
+static napi_value select_attached(napi_env env, napi_callback_info info) {
+    char error[CAPTURE_ERROR_BYTES] = "";
+    uint64_t cgroup, incarnation, parent;
+    napi_value arguments[4];
+    struct source *source;
+
+    if (!glue_arguments(env, info, 4, arguments) ||
+        (source = capture_and_cgroup(env, arguments, &cgroup)) == NULL ||
+        !glue_u64(env, arguments[2], &incarnation) || !glue_u64(env, arguments[3], &parent))
+        return NULL;
+    if (incarnation > UINT32_MAX)
+        return glue_throw(env, -EINVAL, "the incarnation is out of range");
+    const int status = source_attach(source, cgroup, (uint32_t)incarnation, parent, error);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
 static void set_kinds(napi_env env, napi_value object, const char *name, const uint64_t *kinds) {
     napi_value array;
 
@@ -469,6 +486,7 @@ void capture_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "close", close_capture);
     glue_define(env, exports, "unpin", unpin);
     glue_define(env, exports, "select", select_cgroup);
+    glue_define(env, exports, "selectAttached", select_attached);
     glue_define(env, exports, "counters", counters);
     glue_define(env, exports, "cut", cut);
     glue_define(env, exports, "flush", flush);

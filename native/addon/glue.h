@@ -62,6 +62,7 @@ void wake_stop(struct wake *wake);
 /* backend.c: the calls of loader/capture.h, made here or asked of the helper. `source_captures` first. */
 bool source_captures(const struct source *source);
 int source_select(struct source *source, uint64_t cgroup, int on, uint32_t incarnation, char *error);
+int source_attach(struct source *source, uint64_t cgroup, uint32_t incarnation, uint64_t parent, char *error);
 int source_counters(struct source *source, struct capture_counters *out, char *error);
 int source_cut(struct source *source, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,
                int *complete, int *pending, char *error);

@@ -27,7 +27,7 @@
 #include "../loader/capture.h"
 
 #define ATTACH_MAGIC 0x61724c52u
-#define ATTACH_VERSION 2u
+#define ATTACH_VERSION 3u
 #define ATTACH_ENTRIES 512  /* of one packet: 32 KiB, far below a socket's buffer */
 #define ATTACH_CGROUPS 4096 /* of one packet */
 #define ATTACH_MAX_OFFSET ((1ull << 53) - 1)
@@ -42,7 +42,8 @@ enum attach_operation {
     ATTACH_VERDICTS,
     ATTACH_EXPECT_RESTORE,
     ATTACH_USERFAULTS,
-    ATTACH_PARTS
+    ATTACH_PARTS,
+    ATTACH_SELECT_ATTACHED /* below its own cgroup as all others, but it ran before */
 };
 
 struct attach_request {

@@ -160,6 +160,20 @@ int remote_select(struct remote *remote, uint64_t cgroup, int on, uint32_t incar
     return ask_for(remote, request, NULL, 0, error);
 }
 
+/* `parent` is for who records other cgroups than its own: nobody without rights does. */
+int remote_attach(struct remote *remote, uint64_t cgroup, uint32_t incarnation, uint64_t parent,
+                  char *error) {
+    struct attach_request request = request_for(ATTACH_SELECT_ATTACHED);
+
+    if (parent != 0) {
+        snprintf(error, CAPTURE_ERROR_BYTES, "a collector without rights records its own cgroups alone");
+        return -EPERM;
+    }
+    request.cgroup = cgroup;
+    request.number = incarnation;
+    return ask_for(remote, request, NULL, 0, error);
+}
+
 int remote_counters(struct remote *remote, struct capture_counters *out, char *error) {
     struct attach_counters body;
     const int status = ask_for(remote, request_for(ATTACH_COUNTERS), &body, sizeof(body), error);

@@ -26,6 +26,7 @@ int remote_open(struct remote *remote, int socket, struct attach_hello *hello, i
 void remote_close(struct remote *remote);
 
 int remote_select(struct remote *remote, uint64_t cgroup, int on, uint32_t incarnation, char *error);
+int remote_attach(struct remote *remote, uint64_t cgroup, uint32_t incarnation, uint64_t parent, char *error);
 /* Sums stand at CPU 0, as if there were one. */
 int remote_counters(struct remote *remote, struct capture_counters *out, char *error);
 int remote_cut(struct remote *remote, uint64_t cgroup, struct capture_cut_entry **entries, size_t *count,

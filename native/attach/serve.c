@@ -82,8 +82,9 @@ static void hello(int socket, const struct attach_service *service) {
 }
 
 /* A collector can't have other services of the machine recorded: only what `run` put below its own cgroup. */
-static int select_below(const struct attach_service *service, uint64_t cgroup, uint32_t incarnation,
+static int select_below(const struct attach_service *service, const struct attach_request *request,
                         char *error) {
+    const uint64_t cgroup = request->cgroup;
     char path[PATH_MAX];
     const size_t length = strlen(service->below);
     const int status = capture_cgroup_path(cgroup, path, sizeof(path));
@@ -96,7 +97,9 @@ static int select_below(const struct attach_service *service, uint64_t cgroup, u
         snprintf(error, CAPTURE_ERROR_BYTES, "the cgroup %.160s is not below /%.32s", path, service->below);
         return -EPERM;
     }
-    return capture_select(service->capture, cgroup, 1, incarnation, error);
+    return request->operation == ATTACH_SELECT_ATTACHED
+               ? capture_attach(service->capture, cgroup, request->number, 0, error)
+               : capture_select(service->capture, cgroup, 1, request->number, error);
 }
 
 static void counters(int socket, const struct attach_service *service) {
@@ -227,14 +230,15 @@ static const char *refusal(const struct packet *packet, size_t bytes) {
         return "the request has no length that a request can have";
     if (request->magic != ATTACH_MAGIC || request->reserved != 0)
         return "the request does not begin as requests begin";
-    if (request->operation < ATTACH_HELLO || request->operation > ATTACH_PARTS)
+    if (request->operation < ATTACH_HELLO || request->operation > ATTACH_SELECT_ATTACHED)
         return "there is no such operation";
     const size_t size = item_bytes(request->operation, &most);
     if (most > 0 ? request->count == 0 || request->count > most : request->count != 0)
         return "the operation does not take that many items";
     if (bytes != sizeof(*request) + request->count * size)
         return "the request is not as long as it says";
-    const bool selects = request->operation == ATTACH_SELECT || request->operation == ATTACH_UNSELECT;
+    const bool selects = request->operation == ATTACH_SELECT || request->operation == ATTACH_UNSELECT ||
+                         request->operation == ATTACH_SELECT_ATTACHED;
     const bool names = selects || request->operation == ATTACH_CUT;
     if (names != (request->cgroup != 0))
         return names ? "the operation needs a cgroup" : "the operation takes no cgroup";
@@ -254,7 +258,8 @@ static void answer_request(int socket, const struct attach_service *service, con
     case ATTACH_HELLO:
         return hello(socket, service);
     case ATTACH_SELECT:
-        return answer_status(socket, select_below(service, request->cgroup, request->number, error), error);
+    case ATTACH_SELECT_ATTACHED:
+        return answer_status(socket, select_below(service, request, error), error);
     case ATTACH_UNSELECT:
         return answer_status(
             socket, capture_select(service->capture, request->cgroup, 0, request->number, error), error);

@@ -42,6 +42,37 @@ static __always_inline const struct filter_slot *filter_slot(uint64_t process) {
     return bpf_map_lookup_elem(&filter, &slot);
 }
 
+/* Recorded cgroups at other levels than most: NULL where there are none. */
+static __always_inline const struct cgroup_levels *other_levels(void) {
+    uint32_t zero = 0;
+    const struct cgroup_levels *other = bpf_map_lookup_elem(&levels, &zero);
+
+    return other && other->count ? other : 0;
+}
+
+static __always_inline int is_selected(const struct filter_slot *slot, uint64_t process) {
+    return slot && slot->ever && (slot->process == process || bpf_map_lookup_elem(&processes, &process));
+}
+
+/* The recorded cgroup above the current task, at the usual level (`process`) or at another; the former where there is none. Global: the kernel
+ * checks it once, and not at every call. */
+__weak __noinline uint64_t selected_anywhere(uint64_t process) {
+    const struct cgroup_levels *other = other_levels();
+
+    if (is_selected(filter_slot(process), process))
+        return process;
+    for (uint32_t at = 0; other && at < CAPTURE_LEVELS; at++) {
+        uint64_t one;
+
+        if (at >= other->count)
+            break;
+        one = bpf_get_current_ancestor_cgroup_id(other->level[at]);
+        if (is_selected(filter_slot(one), one))
+            return one;
+    }
+    return process;
+}
+
 /* The hot way out for everybody who is not recorded. */
 static __always_inline const struct filter_slot *maybe_selected(uint64_t *process) {
     const struct filter_slot *slot;
@@ -49,6 +80,8 @@ static __always_inline const struct filter_slot *maybe_selected(uint64_t *proces
     if (hooks_floor == FLOOR_EMPTY)
         return 0;
     *process = bpf_get_current_ancestor_cgroup_id(cgroup_level);
+    if (other_levels())
+        *process = selected_anywhere(*process);
     slot = filter_slot(*process);
     return slot && slot->ever && hooks_floor != FLOOR_FILTER ? slot : 0;
 }

@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 11
+#define CAPTURE_MAP_VERSION 12
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -44,12 +44,20 @@ struct process_state {
     uint32_t spilled; /* entries of `closed` that are its own */
     uint64_t other;   /* the process that used the same socket, and the first such socket's names */
     uint64_t other_local, other_remote;
-    uint64_t misses; /* runs left out of the programs that tell what it uses, when it was looked at last */
-    uint32_t moved;  /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
-    uint32_t paired; /* entries of `unix_pairs` that are its own */
-    uint64_t parent; /* cgroup above its own: that of its application */
-    uint32_t ends;   /* entries of `ends` that are its own */
-    uint32_t reserved;
+    uint64_t misses;   /* runs left out of the programs that tell what it uses, when it was looked at last */
+    uint32_t moved;    /* PROGRESS_EXIT: it made a call that may have moved a socket since the last flush */
+    uint32_t paired;   /* entries of `unix_pairs` that are its own */
+    uint64_t parent;   /* cgroup above its own: that of its application */
+    uint32_t ends;     /* entries of `ends` that are its own */
+    uint32_t attached; /* 1: it ran before it was recorded, and others were told that it is outside */
+};
+
+/* Map `levels`, one element: depths of recorded cgroups that lie elsewhere than `cgroup_level` below the root.
+ * They are never taken out: so many are there. */
+#define CAPTURE_LEVELS 8u
+struct cgroup_levels {
+    uint32_t count;
+    uint32_t level[CAPTURE_LEVELS];
 };
 
 /* Entries of `closed` a process may hold: who closes more while nobody reads the ring pays alone. */

@@ -81,7 +81,7 @@ static __always_inline int read_stored(struct connection *c, const struct tcp_so
 
 static __always_inline int was_strange(struct connection *c, const struct tcp_now *now,
                                        struct process_state *state, uint64_t process) {
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0))
+    if (state->attached || (!(c->flags & CONNECTION_NAMED) && !name_late(now, c, 0)))
         return 0;
     if (!end_was_strange(c->local, c->remote))
         return 0;
@@ -173,10 +173,10 @@ static __always_inline void read_unix(struct sock *sk, struct unix_end *end, str
         out->queued = unix_queued(sk, 0);
 }
 
-static __always_inline int unix_was_strange(struct sock *sk) {
+static __always_inline int unix_was_strange(struct sock *sk, const struct process_state *state) {
     struct unix_end *other = unix_other_end(sk);
 
-    return other && other->flags & UNIX_PEER_TOLD;
+    return !state->attached && other && other->flags & UNIX_PEER_TOLD;
 }
 
 /* What it has sent waits at the other end, and no recorded call has sent it: an image brought it back. Whoever
@@ -201,10 +201,10 @@ static __always_inline int read_unix_held(struct sock *sk, struct cut_record *ou
         end = unix_end(sk, 1);
     if (end && unix_named(end)) {
         state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
-        if (state && open && !end->owner && !unix_was_strange(sk) &&
+        if (state && open && !end->owner && !unix_was_strange(sk, state) &&
             __sync_val_compare_and_swap(&end->owner, 0, request->process) == 0)
             end->flags |= UNIX_HELD; /* connected or accepted, and not used yet */
-        if (state && !open && !end->owner && !unix_was_strange(sk) && unix_brought_back(sk))
+        if (state && !open && !end->owner && !unix_was_strange(sk, state) && unix_brought_back(sk))
             __sync_val_compare_and_swap(&end->owner, 0, request->process);
         if (state && end->owner == request->process)
             end->incarnation = state->incarnation;

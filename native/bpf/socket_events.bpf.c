@@ -125,7 +125,7 @@ static __always_inline struct connection *used(const struct sock *sk, const stru
         return 0; /* no memory: the next look makes it */
     c->sock = (uint64_t)sk;
     taken_up = !c->owner || c->flags & CONNECTION_HELD;
-    if (!c->owner && may_name(now, c) && end_was_strange(c->local, c->remote)) {
+    if (!c->owner && !state->attached && may_name(now, c) && end_was_strange(c->local, c->remote)) {
         verdict(state, process, RECOVERY_VERDICT_TAKEN_OVER, 0);
         return 0;
     }
@@ -347,7 +347,7 @@ static __always_inline struct connection *met_late(const struct sock *sk, const 
         stranger_has(sk, bpf_get_current_task_btf(), fresh.local, fresh.remote, END_CLOSED);
         return 0;
     }
-    if (end_was_strange(fresh.local, fresh.remote))
+    if (!state->attached && end_was_strange(fresh.local, fresh.remote))
         return 0;
     fresh.incarnation = state->incarnation;
     return bpf_sk_storage_get(&connections, (void *)sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
@@ -653,7 +653,7 @@ static __always_inline int unix_owned(struct sock *sk, struct unix_end *end, str
     struct unix_end *other;
 
     other = unix_other_end(sk);
-    if (!owner && other && other->flags & UNIX_PEER_TOLD) {
+    if (!owner && !state->attached && other && other->flags & UNIX_PEER_TOLD) {
         verdict(state, process, RECOVERY_VERDICT_TAKEN_OVER, 0);
         return 0;
     }

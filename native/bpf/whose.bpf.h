@@ -66,8 +66,35 @@ static __always_inline uint64_t ancestor_at(const struct cgroup___made *cgroup, 
     return id;
 }
 
+/* On its own: in a loop the compiler would work out before it where each kernel keeps them, and this one has
+ * but one of the fields. */
+__weak __noinline uint64_t ancestor_of(uint64_t cgroup, uint32_t level) {
+    return ancestor_at((const struct cgroup___made *)cgroup, level);
+}
+
+/* As selected_anywhere, of a cgroup. */
+__weak __noinline uint64_t recorded_anywhere(uint64_t cgroup, uint64_t process) {
+    const struct cgroup_levels *other = other_levels();
+
+    if (is_selected(filter_slot(process), process))
+        return process;
+    for (uint32_t at = 0; other && at < CAPTURE_LEVELS; at++) {
+        uint64_t one;
+
+        if (at >= other->count)
+            break;
+        one = ancestor_of(cgroup, other->level[at]);
+        if (one && is_selected(filter_slot(one), one))
+            return one;
+    }
+    return process;
+}
+
+/* The recorded cgroup, or the one that would be if any were. */
 static __always_inline uint64_t process_cgroup(const struct cgroup___made *cgroup) {
-    return ancestor_at(cgroup, cgroup_level);
+    uint64_t process = ancestor_at(cgroup, cgroup_level);
+
+    return other_levels() ? recorded_anywhere((uint64_t)cgroup, process) : process;
 }
 
 static __always_inline struct cgroup___made *cgroup_of(const struct task_struct *task) {

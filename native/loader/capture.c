@@ -392,7 +392,25 @@ int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes) {
     return 0;
 }
 
-static int check_level(const struct capture *capture, uint64_t cgroup_id, char *error) {
+/* So that the programs look for cgroups at this depth, too, from now on. */
+static int add_level(struct capture *capture, uint32_t level) {
+    const uint32_t zero = 0;
+    struct cgroup_levels levels;
+    const int status = bpf_map_get(capture->objects.maps[MAP_LEVELS], &zero, &levels);
+
+    if (status != 0)
+        return status;
+    for (uint32_t at = 0; at < levels.count; at++)
+        if (levels.level[at] == level)
+            return 0;
+    if (levels.count == CAPTURE_LEVELS)
+        return -ENOSPC;
+    levels.level[levels.count++] = level;
+    return bpf_map_put(capture->objects.maps[MAP_LEVELS], &zero, &levels, BPF_ANY);
+}
+
+/* `elsewhere`: any level will do. */
+static int check_level(struct capture *capture, uint64_t cgroup_id, int elsewhere, char *error) {
     const int directory = cgroup_open(cgroup_id);
     if (directory < 0)
         return capture_fail(error, -ENOENT, "there is no cgroup with id %llu", (unsigned long long)cgroup_id);
@@ -402,6 +420,14 @@ static int check_level(const struct capture *capture, uint64_t cgroup_id, char *
         return capture_fail(
             error, -ENOTSUP,
             "this process is in a cgroup namespace: the level of a cgroup cannot be told from here");
+    if (depth >= 0 && (uint32_t)depth != capture->config.cgroup_level && elsewhere) {
+        const int status = depth == 0 ? -EINVAL : add_level(capture, (uint32_t)depth);
+        if (status == -EINVAL)
+            return capture_fail(error, status, "the root of all cgroups can't be a process");
+        return status == 0 ? 0
+                           : capture_fail(error, status, "cgroups at %u other levels are recorded already",
+                                          CAPTURE_LEVELS);
+    }
     if (depth >= 0 && (uint32_t)depth != capture->config.cgroup_level)
         return capture_fail(error, -EINVAL, "the cgroup is at level %d, but cgroups of level %u are recorded",
                             depth, capture->config.cgroup_level);
@@ -446,9 +472,8 @@ static uint64_t parent_of(int directory) {
     return directory >= 0 && fstatat(directory, "..", &above, 0) == 0 ? above.st_ino : 0;
 }
 
-static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation, uint64_t parent) {
-    const struct process_state fresh = {
-        .incarnation = incarnation, .misses = misses_that_matter(capture), .parent = parent};
+static int put_state(struct capture *capture, uint64_t cgroup_id, struct process_state fresh) {
+    const uint32_t incarnation = fresh.incarnation;
     struct process_state now;
     int status = bpf_map_get(capture->objects.maps[MAP_PROCESSES], &cgroup_id, &now);
 
@@ -464,14 +489,13 @@ static int put_state(struct capture *capture, uint64_t cgroup_id, uint32_t incar
     return status == 0 ? fill_slot(capture, cgroup_id, incarnation) : status;
 }
 
-int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error) {
-    if (!on)
-        return deselect(capture, cgroup_id, error);
-    int status = check_level(capture, cgroup_id, error);
-    if (status != 0)
-        return status;
+static int select_as(struct capture *capture, uint64_t cgroup_id, struct process_state fresh, char *error) {
     const int directory = cgroup_open(cgroup_id);
-    status = put_state(capture, cgroup_id, incarnation, parent_of(directory));
+
+    fresh.misses = misses_that_matter(capture);
+    if (fresh.parent == 0)
+        fresh.parent = parent_of(directory);
+    const int status = put_state(capture, cgroup_id, fresh);
     if (directory >= 0) {
         if (status == 0)
             cgroup_hooks_attach(&capture->objects, directory);
@@ -482,6 +506,21 @@ int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t
     if (status != 0)
         return capture_fail(error, status, "the process cannot be selected: %s", strerror(-status));
     return 0;
+}
+
+int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error) {
+    if (!on)
+        return deselect(capture, cgroup_id, error);
+    const int status = check_level(capture, cgroup_id, 0, error);
+    const struct process_state fresh = {.incarnation = incarnation};
+    return status == 0 ? select_as(capture, cgroup_id, fresh, error) : status;
+}
+
+int capture_attach(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation, uint64_t parent,
+                   char *error) {
+    const int status = check_level(capture, cgroup_id, parent != 0, error);
+    const struct process_state fresh = {.incarnation = incarnation, .parent = parent, .attached = 1};
+    return status == 0 ? select_as(capture, cgroup_id, fresh, error) : status;
 }
 
 int possible_cpus(void) {

@@ -43,6 +43,12 @@ int capture_ring(struct capture *capture, int *fd, uint32_t *ring_bytes);
  * cgroup_level, so nothing of it would ever be recorded. */
 int capture_select(struct capture *capture, uint64_t cgroup_id, int on, uint32_t incarnation, char *error);
 
+/* The same for what ran before it was recorded: its connections are taken up though others were told that it
+ * is outside. `parent`: cgroup of its application; the cgroup may lie at any level then, of CAPTURE_LEVELS
+ * others. 0: the one above it. -ENOSPC: so many levels are in use. */
+int capture_attach(struct capture *capture, uint64_t cgroup_id, uint32_t incarnation, uint64_t parent,
+                   char *error);
+
 /* Path of a cgroup below the cgroup2 mount, "/" for the mount itself. -ENOENT: there is none with this id. */
 int capture_cgroup_path(uint64_t cgroup_id, char *path, size_t bytes);
 

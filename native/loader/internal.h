@@ -14,6 +14,7 @@ enum capture_map {
     MAP_RING,
     MAP_PROCESSES,
     MAP_FILTER,
+    MAP_LEVELS,
     MAP_COUNTERS,
     MAP_CLOSED,
     MAP_CONNECTIONS,

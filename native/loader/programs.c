@@ -17,9 +17,9 @@
 #pragma GCC diagnostic pop
 
 const char *const MAP_NAMES[MAP_COUNT] = {
-    "ring",        "processes", "filter",  "counters",   "closed", "connections",
-    "unix_ends",   "restored",  "request", "unix_pairs", "ends",   "datagrams",
-    "last_takers", "mailboxes", "outputs", "holders",    "unheld", "held"};
+    "ring",      "processes", "filter",  "levels",     "counters", "closed",    "connections",
+    "unix_ends", "restored",  "request", "unix_pairs", "ends",     "datagrams", "last_takers",
+    "mailboxes", "outputs",   "holders", "unheld",     "held"};
 const char *const PROGRAM_NAMES[PROGRAM_COUNT] = {
     "tcp_state",       "tcp_destroyed",   "sock_sent",      "sock_received", "call_ended", "socket_released",
     "connection_made", "datagram_sent4",  "datagram_sent6", "cut_files",     "cut_tcp",    "cut_unix",

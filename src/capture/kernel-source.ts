@@ -51,7 +51,7 @@ export interface KernelSourceOptions {
 /** native/bpf/shared.h, enum unheld_kind, from 1. */
 const UNHELD_KINDS = ["datagram", "socket", "nameless", "overflow"] as const;
 
-const NO_COUNTERS: CaptureCounters = { committed: [], lost: [], recursionMisses: 0 };
+const NO_COUNTERS: CaptureCounters = { lost: [], recursionMisses: 0 };
 
 /** Of a ring that is only read: nobody knows which connections exist. */
 const NO_CUT: SourceCut = { complete: false, pending: false, entries: [] };
@@ -219,6 +219,13 @@ export class KernelSource implements EventSource {
   select(cgroupId: number, on: boolean, incarnation: number): void {
     if (this.#captures)
       call(`select cgroup ${cgroupId}`, () => this.#native.select(this.#handle, cgroupId, on, incarnation));
+  }
+
+  attach(cgroupId: number, incarnation: number, parent: number): void {
+    if (this.#captures)
+      call(`attach cgroup ${cgroupId}`, () =>
+        this.#native.selectAttached(this.#handle, cgroupId, incarnation, parent),
+      );
   }
 
   counters(): CaptureCounters {

@@ -131,11 +131,6 @@ export class MemoryRings {
     this.#closed();
   }
 
-  /** True while a runtime of the application is connected. */
-  isConnected(application: string): boolean {
-    return [...this.#peers].some(({ connection }) => connection?.hello.application === application);
-  }
-
   /** Ends the connections of an application whose events nobody can take. */
   turnAway(application: string, error: RecoveryLineError): void {
     for (const peer of [...this.#peers])

@@ -7,7 +7,7 @@ export class RingReader {
   readonly #native: NativeAddon;
   readonly #handle: NativeHandle;
   readonly #status = new Float64Array(3);
-  readonly #result: DrainResult = { records: 0, position: 0, foreign: 0, busy: false };
+  readonly #result: DrainResult = { records: 0, position: 0, foreign: 0 };
 
   constructor(native: NativeAddon, handle: NativeHandle) {
     this.#native = native;
@@ -26,7 +26,6 @@ export class RingReader {
     }
     result.position = this.#status[0]!;
     result.foreign = this.#status[1]!;
-    result.busy = this.#status[2] !== 0;
     return result;
   }
 

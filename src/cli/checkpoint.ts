@@ -26,6 +26,8 @@ interface CheckpointFlags {
   readonly within?: number;
   readonly limit: number;
   readonly json?: boolean;
+  /** With driver none: the programs can't bring their own state back either. */
+  readonly cutsOnly?: boolean;
 }
 
 const MAX_LIMIT_S = 86_400;
@@ -86,7 +88,7 @@ export function register(program: Command): void {
     .action(checkpoint);
 }
 
-async function checkpoint(app: string, names: string[], flags: CheckpointFlags): Promise<void> {
+export async function checkpoint(app: string, names: string[], flags: CheckpointFlags): Promise<void> {
   checkedAppName(app);
   const { requireCollector } = await import("../client/client.ts");
   const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
@@ -111,7 +113,7 @@ async function checkpoint(app: string, names: string[], flags: CheckpointFlags):
     home,
     log,
     driver,
-    usable: fallback === undefined,
+    usable: fallback === undefined && flags.cutsOnly !== true,
     limitMs: flags.limit * 1000,
     ...(flags.dependents === true ? { more: dependentsToo(app, names, log) } : {}),
   };

@@ -177,8 +177,10 @@ async function restart(home: string): Promise<Finding[]> {
   const { testBlocking, testHook, testTimeWait, testWithoutIoUring } = await import(
     "../restart/self-tests.ts"
   );
+  const { testPayloadLogger } = await import("../payload/payload-logger.ts");
   return [
     await criu(home),
+    finding("payload-logger", "run --payload", await testPayloadLogger()),
     finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
     finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
     finding("hook", "images by a program's own command", await testHook()),

@@ -13,6 +13,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
+import * as attach from "./attach.ts";
 import * as checkpoint from "./checkpoint.ts";
 import * as collect from "./collect.ts";
 import * as collectRings from "./collect-rings.ts";
@@ -52,6 +53,7 @@ const COMMANDS: readonly { register(program: Command): void }[] = [
   collect,
   collectRings,
   run,
+  attach,
   checkpoint,
   data,
   restart,

@@ -96,51 +96,57 @@ async function refuseWhatCannotRun(words: readonly string[]): Promise<void> {
   await chooseDriver("criu", "/");
 }
 
+/** What is compared: its name, its three cells of a policy (predicted twice, seen), and their digits. */
+const METRICS: readonly (readonly [
+  string,
+  (row: TrialRow, recorded: number) => readonly number[],
+  number,
+])[] = [
+  ["checkpoints of a process a minute", checkpointRates, 1],
+  [
+    "share of time frozen, %",
+    ({ predicted, observed }) => [
+      100 * predicted.frozen.frozen.mean,
+      100 * predicted.pushed.frozen.mean,
+      (100 * observed.frozenSeconds) / (observed.processes * observed.seconds),
+    ],
+    2,
+  ],
+  [
+    "work lost a failure, s",
+    ({ predicted, observed }) => [
+      predicted.frozen.lost.mean,
+      predicted.pushed.lost.mean,
+      mean(observed.kills.map(({ lost }) => lost)),
+    ],
+    1,
+  ],
+  [
+    "most work lost by one failure, s",
+    ({ predicted, observed }) => [
+      predicted.frozen.worst.mean,
+      predicted.pushed.worst.mean,
+      Math.max(0, ...observed.kills.map(({ lost }) => lost)),
+    ],
+    1,
+  ],
+  [
+    "processes rolled back",
+    ({ predicted, observed }) => [
+      predicted.frozen.breadth.mean,
+      predicted.pushed.breadth.mean,
+      mean(observed.kills.map(({ breadth }) => breadth)),
+    ],
+    2,
+  ],
+];
+
 export function trialText({ rows, recorded, cost }: Trial, seed: number): string {
-  const metrics: readonly (readonly [string, (row: TrialRow) => readonly number[], number])[] = [
-    ["checkpoints of a process a minute", (row) => checkpointRates(row, recorded), 1],
-    [
-      "share of time frozen, %",
-      ({ predicted, observed }) => [
-        100 * predicted.frozen.frozen.mean,
-        100 * predicted.pushed.frozen.mean,
-        (100 * observed.frozenSeconds) / (observed.processes * observed.seconds),
-      ],
-      2,
-    ],
-    [
-      "work lost a failure, s",
-      ({ predicted, observed }) => [
-        predicted.frozen.lost.mean,
-        predicted.pushed.lost.mean,
-        mean(observed.kills.map(({ lost }) => lost)),
-      ],
-      1,
-    ],
-    [
-      "most work lost by one failure, s",
-      ({ predicted, observed }) => [
-        predicted.frozen.worst.mean,
-        predicted.pushed.worst.mean,
-        Math.max(0, ...observed.kills.map(({ lost }) => lost)),
-      ],
-      1,
-    ],
-    [
-      "processes rolled back",
-      ({ predicted, observed }) => [
-        predicted.frozen.breadth.mean,
-        predicted.pushed.breadth.mean,
-        mean(observed.kills.map(({ breadth }) => breadth)),
-      ],
-      2,
-    ],
-  ];
-  const cells = metrics.flatMap(([name, of, digits]) =>
+  const cells = METRICS.flatMap(([name, of, digits]) =>
     rows.map((row, at) => [
       at === 0 ? name : "",
       printable(row.label),
-      ...of(row).map((value) => value.toFixed(digits)),
+      ...of(row, recorded).map((value) => value.toFixed(digits)),
     ]),
   );
   const kills = rows.map(({ observed }) => observed.kills.length).reduce((sum, count) => sum + count, 0);

@@ -117,7 +117,7 @@ export function register(program: Command): void {
     .action(run);
 }
 
-function trusted(text: string): string[] {
+export function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
   const known = [...VERDICT_REASONS.slice(1).filter((reason) => reason !== "datagram"), ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
@@ -130,7 +130,10 @@ function trusted(text: string): string[] {
 }
 
 /** Throws RL_USAGE for what is no CIDR[:PORT] or contradicts itself. */
-function rulesOf({ outside = [], inside = [] }: RunFlags): StoredPeerRules | undefined {
+export function rulesOf({
+  outside = [],
+  inside = [],
+}: Pick<RunFlags, "outside" | "inside">): StoredPeerRules | undefined {
   if (outside.length + inside.length === 0) return undefined;
   return new PeerRules({ outside, inside }).stored();
 }

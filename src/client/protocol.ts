@@ -73,9 +73,10 @@ export type ProcessInfo = CollectedProcess;
 
 /**
  * `first`: the process must be new to the application. `fresh`: it starts again from its initial state; a rollback to 0 is logged,
- * which undoes all it did before. `resume`: the caller restores it and logs the rollback itself.
+ * which undoes all it did before. `resume`: the caller restores it and logs the rollback itself. `attach`: the process must be new, and
+ * runs already: a gap is its first line.
  */
-export type RegisterMode = "first" | "fresh" | "resume";
+export type RegisterMode = "first" | "fresh" | "resume" | "attach";
 
 export interface RegisterRequest extends Registration {
   /** From now on what the application sends is kept (payload/payload-loggers.ts). Absent: as it was decided before. */

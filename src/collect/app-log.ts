@@ -346,23 +346,20 @@ export class AppLog {
   }
 
   /**
-   * Makes everything taken so far durable together with the position. Returns the number of column batches.
-   * On failure the log is closed, `broken` says why, all that was pending is forgotten (the ring still has it), and
+   * Makes everything taken so far durable together with the position (no ring: there is none to read on from). Returns the number of
+   * column batches. On failure the log is closed, `broken` says why, all that was pending is forgotten (the ring still has it), and
    * the error is thrown as RL_LOG_WRITE.
    */
-  async commit(ring: RingFacts, position: number): Promise<number> {
+  async commit(ring?: RingFacts, position = 0): Promise<number> {
     const log = this.#opened();
     const [began, { pending }] = [performance.now(), this];
     try {
       const batches = await this.#append(log);
       // While the ring is read again for another application, the reader stands before what is stored here.
-      const stored: StoredRing = {
-        ...ring,
-        position: Math.max(position, this.skipBefore),
-      };
-      log.putState("ring", stored);
+      const stored = ring && { ...ring, position: Math.max(position, this.skipBefore) };
+      if (stored !== undefined) log.putState("ring", stored);
       await log.commit();
-      this.#stored = stored;
+      this.#stored = stored ?? this.#stored;
       this.#count(pending, performance.now() - began);
       this.pending = new Pending();
       this.#touched = false;

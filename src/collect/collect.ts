@@ -7,6 +7,7 @@
  */
 
 import { KernelSource } from "../capture/kernel-source.ts";
+import type { MemoryBatch } from "../capture/memory-rings.ts";
 import { Pause } from "../host/pause.ts";
 import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
@@ -35,11 +36,12 @@ import { PolicyStates } from "./policy-states.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 import { ProcessFacts } from "./process-facts.ts";
 import { Registrations } from "./registrations.ts";
-import { type RingBatch, takeRingBatch } from "./take-rings.ts";
+import type { RingSink } from "./ring-taker.ts";
+import { takeRingBatch } from "./take-rings.ts";
 import { takeUnseen, unknownChannels } from "./take-unseen.ts";
 import { Turns } from "./turns.ts";
 
-export class Collector {
+export class Collector implements RingSink {
   readonly registrations: Registrations;
   readonly facts: ProcessFacts;
   readonly logs: CollectedLogs;
@@ -155,12 +157,8 @@ export class Collector {
     });
   }
 
-  /**
-   * What a runtime did, with the next group commit; at once where it has ended. Its first batch begins its history: what the log held of
-   * its entities is undone. After a throw (RL_USAGE, RL_CONTRADICTION, RL_LOG_WRITE, what opening a log throws) all runtimes of the
-   * application must be turned away: what they did since stands in the log as a gap.
-   */
-  takeRings(batch: RingBatch): Promise<void> {
+  /** See `RingSink`. */
+  takeRings(batch: MemoryBatch): Promise<void> {
     return this.#turns.run(async () => {
       const app = await this.#apps.open(batch.application, true);
       if (app.broken !== undefined) throw app.broken;

@@ -17,6 +17,7 @@ import { collectedProcesses, EndedProcesses } from "./ended-processes.ts";
 import type { HeldOutputs } from "./held-outputs.ts";
 import { openKnownLogs } from "./known-logs.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
+import { selectProcess } from "./process-state.ts";
 
 /** How often logs that may be closed are looked for, in ms. */
 const IDLE_LOOK_MS = 1000;
@@ -70,7 +71,7 @@ export class OpenApps {
       for (const { state } of app.processes.values()) {
         if (!state.live) continue;
         if (state.holdLimitMs > 0) this.#outputs.hold(state.cgroupId);
-        source.select(state.cgroupId, true, state.incarnation);
+        selectProcess(state, source);
       }
       this.#recallOpenings(app);
       app.touch();

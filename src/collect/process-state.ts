@@ -6,8 +6,10 @@
  */
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
+import type { EventSource } from "../model/event-source.ts";
 import { MAX_KNOWN_CHECKPOINTS, MAX_PEERS_TOLD } from "../model/limits.ts";
 import type {
+  AttachedPlace,
   PeerNote,
   ProcessEnd,
   SharedSocket,
@@ -47,6 +49,8 @@ export class ProcessState {
   left: readonly TaskName[];
   /** Its output to outside waits for the line; longest wait that is not told of, ms; 0: it goes. */
   holdLimitMs: number;
+  /** It ran before it was recorded. */
+  attached: AttachedPlace | undefined;
   lines: number;
   /** Greatest index ever handed out or logged, undone ones included. */
   lastCheckpoint: number;
@@ -72,6 +76,7 @@ export class ProcessState {
     this.end = stored.end;
     this.left = stored.left ?? [];
     this.holdLimitMs = stored.holdLimitMs ?? 0;
+    this.attached = stored.attached;
     this.lines = stored.lines;
     this.lastCheckpoint = stored.lastCheckpoint;
     this.#checkpoints = [...checkpoints];
@@ -94,6 +99,7 @@ export class ProcessState {
       ...(this.end === undefined ? {} : { end: this.end }),
       ...(this.left.length === 0 ? {} : { left: this.left }),
       ...(this.holdLimitMs === 0 ? {} : { holdLimitMs: this.holdLimitMs }),
+      ...(this.attached === undefined ? {} : { attached: this.attached }),
       lines,
       lastCheckpoint,
     };
@@ -181,4 +187,10 @@ export function originOf(origin: { [K in keyof StoredOrigin]: StoredOrigin[K] | 
     ...(data === undefined || data.roots.length === 0 ? {} : { data }),
     ...(group === undefined ? {} : { group }),
   };
+}
+
+/** From now on the kernel records what it does. Throws what the source throws. */
+export function selectProcess({ cgroupId, incarnation, attached }: ProcessState, source: EventSource): void {
+  if (attached === undefined) source.select(cgroupId, true, incarnation);
+  else source.attach(cgroupId, incarnation, attached.parent);
 }

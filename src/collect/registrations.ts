@@ -3,6 +3,7 @@
 import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { EventSource } from "../model/event-source.ts";
+import { ATTACHED } from "../model/gap-reasons.ts";
 import { MAX_LIVE_PROCESSES } from "../model/limits.ts";
 import { PATH_NAME } from "../model/names.ts";
 import type { CollectPump } from "./collect-pump.ts";
@@ -10,7 +11,7 @@ import type { Drain } from "./drain.ts";
 import type { HeldOutputs } from "./held-outputs.ts";
 import type { OpenApps } from "./open-apps.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
-import { originOf } from "./process-state.ts";
+import { originOf, selectProcess } from "./process-state.ts";
 import type { Shared } from "./shared.ts";
 import type { Turns } from "./turns.ts";
 
@@ -62,6 +63,7 @@ export class Registrations {
     state.cgroupId = cgroupId;
     state.incarnation += 1;
     const again = past !== undefined || start !== undefined; // the same program as before
+    state.attached = registration.attached ?? (past === undefined ? undefined : state.attached);
     state.trust = new Set(trust ?? (again ? state.trust : []));
     state.uncaptured.clear();
     state.shared = undefined;
@@ -85,10 +87,14 @@ export class Registrations {
       group: group ?? state.origin.group,
     });
     state.changed = true;
+    if (registration.attached !== undefined) {
+      process.control({ type: "gap", process: process.name, reason: ATTACHED }); // its first line
+      app.pending.events += 1;
+    }
     await this.#apps.commit(app);
     this.#pump.mapCgroups(app);
     try {
-      this.#source.select(cgroupId, true, state.incarnation);
+      selectProcess(state, this.#source);
     } catch (error) {
       await this.#forget(process);
       throw error;

@@ -1,18 +1,10 @@
 /** Events of instrumented runtimes (capture/memory-rings.ts) into the log that also holds what the kernel recorded of their application. */
+import type { MemoryBatch } from "../capture/memory-rings.ts";
 import { RingKind } from "../format/ring-layout.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event, EventType } from "../model/event.ts";
 import type { AppLog } from "./app-log.ts";
-
-/** What one runtime did, in the order of each of its entities. */
-export interface RingBatch {
-  readonly application: string;
-  /** Process and home that it speaks for. */
-  readonly entities: readonly string[];
-  readonly events: readonly Event[];
-  /** Nothing comes from it any more. */
-  readonly ended: boolean;
-}
+import type { ProcessBuffer } from "./process-buffer.ts";
 
 /** Kinds that are counted as records are. */
 const KINDS: Readonly<Partial<Record<EventType, number>>> = {
@@ -24,9 +16,14 @@ const KINDS: Readonly<Partial<Record<EventType, number>>> = {
 };
 
 /** Throws RL_USAGE for an entity that the kernel records, RL_CONTRADICTION for checkpoints that do not rise. */
-export function takeRingBatch(app: AppLog, { entities, events, ended }: RingBatch): void {
+export function takeRingBatch(app: AppLog, { entities, events, ended }: MemoryBatch): void {
   for (const name of entities) if (!app.rings.has(name)) begin(app, name);
-  for (const event of events) take(app, event);
+  let process: ProcessBuffer | undefined;
+  for (const event of events) {
+    if (process?.name !== event.process) process = app.process(event.process);
+    process.event(event);
+    count(app, event);
+  }
   if (ended) app.rings = new Set([...app.rings].filter((name) => !entities.includes(name)));
 }
 
@@ -46,9 +43,7 @@ function begin(app: AppLog, name: string): void {
   app.rings = new Set([...app.rings, name]);
 }
 
-function take(app: AppLog, event: Event): void {
-  app.process(event.process).event(event);
-  const { pending } = app;
+function count({ pending }: AppLog, event: Event): void {
   pending.events += 1;
   const kind = KINDS[event.type];
   if (kind !== undefined) pending.byKind[kind]! += 1;

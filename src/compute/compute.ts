@@ -12,8 +12,8 @@ import {
 import { proofOf, witnesses } from "../graph/rollback/witness.ts";
 import { verifyLine } from "../graph/verify/verify-line.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { Evidence } from "../model/evidence-layout.ts";
-import type { DsmModel, InTransitPolicy, RecoveryLine } from "../model/recovery-line.ts";
+import { type Evidence, NO_INITIAL } from "../model/evidence-layout.ts";
+import type { DsmModel, InTransitPolicy, RecoveryLine, Witness } from "../model/recovery-line.ts";
 
 export interface ComputeOptions {
   /** Names of the failed processes; absent: everybody failed. */
@@ -27,8 +27,8 @@ export interface ComputeOptions {
 /**
  * The latest line that the evidence proves safe.
  *
- * Throws `RL_UNKNOWN_PROCESS` for a failed or released process the evidence does not name, `RL_REFUSED` without any process or where
- * released output would have to be undone, `RL_REJECTED` where the verifier disagrees (a bug: nothing is printed).
+ * Throws `RL_UNKNOWN_PROCESS` for a failed or released process the evidence does not name, `RL_REFUSED` without any process, where
+ * released output would have to be undone, or where a process would have to go back to an initial state that it does not have, `RL_REJECTED` where the verifier disagrees (a bug: nothing is printed).
  */
 export function computeLine(evidence: Evidence, options: ComputeOptions): RecoveryLine {
   if (evidence.processes.length === 0)
@@ -76,11 +76,13 @@ function answer(
   const kept = keptPositions(evidence, undone);
   refuseReleased(evidence, kept, options.released);
   const proof = proofOf(model, numbers, undone);
+  const because = witnesses(evidence.processes, proof);
+  refuseWithoutInitial(evidence, kept, because);
   const line: RecoveryLine = {
     outcome: evidence.gaps > 0 ? "tainted" : "clean",
     line: evidence.processes.map((_, process) => lineEntry(evidence, process, undone[process] as number)),
     inTransit: inTransitRanges(evidence, model.matches, kept),
-    witnesses: witnesses(evidence.processes, proof),
+    witnesses: because,
     ...new OutsideWorld(evidence, options.dsm).lossesAt((process) => kept[process] as number),
     evidence: { gaps: evidence.gaps, lost: evidence.lost, healed: evidence.healed },
   };
@@ -104,4 +106,31 @@ function refuseReleased(
         "The output can't be undone by a rollback: a message log, or a checkpoint before each output, prevents this.",
       );
   }
+}
+
+/**
+ * A process that was attached has no initial state. The latest consistent line is the greatest of all, so where it throws such a one to its
+ * start, every consistent line does, and none can be had.
+ */
+function refuseWithoutInitial(evidence: Evidence, kept: Uint32Array, because: readonly Witness[]): void {
+  const names = withoutInitial(evidence, kept);
+  if (names.length === 0) return;
+  const each = names.map((name) => {
+    const from = because.find(({ process }) => process === name)?.because.at(-1)?.from;
+    return from === undefined ? name : `${name} (because of ${from})`;
+  });
+  throw new RecoveryLineError(
+    "RL_REFUSED",
+    `no line can be had: ${each.join(", ")} would have to go back to a moment before it was recorded (attach), and nobody can bring that back`,
+    "It can from its first checkpoint on that nothing undoes: recovery-line checkpoint APP --coordinated. Or name as --failed who really failed.",
+  );
+}
+
+/** Names of those that the positions throw to an initial state which they don't have. */
+export function withoutInitial(evidence: Evidence, kept: ArrayLike<number>): string[] {
+  const { start, flags } = evidence.segments;
+  return evidence.processes.filter((_, process) => {
+    const initial = flags[start[process] as number] as number;
+    return (initial & NO_INITIAL) !== 0 && kept[process] === 0;
+  });
 }

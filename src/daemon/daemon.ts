@@ -16,9 +16,9 @@ import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { OutputCommitter } from "./output-committer.ts";
 import { Policies } from "./policies.ts";
-import { RingTaker } from "./ring-taker.ts";
 import type { Service } from "./routes.ts";
 import { CollectorServer } from "./server.ts";
+import { takeMemoryRings } from "./take-memory-rings.ts";
 import { UnseenWatch } from "./unseen-watch.ts";
 
 export interface DaemonOptions {
@@ -151,8 +151,8 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     keeping = watch;
     undo.push(() => watch.close());
   }
-  const rings = RingTaker.start(collector, home, onTrouble);
-  undo.push(() => rings?.close());
+  const endRings = takeMemoryRings(collector, home, onTrouble);
+  undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
   undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, options));
   undo.push(() => endPolicies(policies, options));

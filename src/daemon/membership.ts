@@ -93,11 +93,13 @@ export class Membership {
       const known = await this.#find(app, process);
       if (known?.live && known.cgroupId !== registration.cgroupId && this.#isPopulated(known))
         throw new RecoveryLineError("RL_LOCKED", `${app} has a running process ${process} already`);
-      if (known !== undefined && mode === "first" && (await this.#hasHistory(known)))
+      if (known !== undefined && (mode === "first" || mode === "attach") && (await this.#hasHistory(known)))
         throw new RecoveryLineError(
           "RL_USAGE",
           `${app} has a process ${process} with a history already`,
-          "Take another name, or start it with --fresh: that logs that all it did before is undone.",
+          mode === "attach"
+            ? "Take another name."
+            : "Take another name, or start it with --fresh: that logs that all it did before is undone.",
         );
       const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
       if (away.length > 0) throw stillElsewhere(app, process, away);

@@ -98,78 +98,13 @@ export function collectorMetrics(
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
   for (const what of LOOP_DELAYS) registry.removeSingleMetric(`nodejs_eventloop_lag_${what}_seconds`);
   let stats: CollectorStats | undefined;
-  const define = (name: string, help: string) => ({
-    name: `recovery_line_${name}`,
-    help,
-    registers: [registry],
-  });
-  if (read().userfaults !== undefined) defineUserfaultMetrics(registry, () => stats!.userfaults!);
-  for (const [name, { help, of }] of Object.entries(BY_KIND)) {
-    new Counter({
-      ...define(name, help),
-      labelNames: ["kind"],
-      collect() {
-        this.reset();
-        of(stats!).forEach((value, kind) => {
-          if (kind > 0) this.inc({ kind: RING_KIND_NAMES[kind] ?? String(kind) }, value);
-        });
-      },
-    });
-  }
-  for (const [name, { help, of }] of Object.entries(COUNTERS)) {
-    new Counter({
-      ...define(name, help),
-      collect() {
-        this.reset();
-        this.inc(of(stats!));
-      },
-    });
-  }
-  for (const [name, { help, of }] of Object.entries(GAUGES)) {
-    new Gauge({
-      ...define(name, help),
-      collect() {
-        this.set(of(stats!));
-      },
-    });
-  }
-  for (const [name, { help, of }] of Object.entries(BY_APP)) {
-    const options = { ...define(`app_${name}`, help), labelNames: ["app"] };
-    const Kind = name.endsWith("_total") ? Counter : Gauge;
-    new Kind({
-      ...options,
-      collect() {
-        this.reset();
-        for (const app of stats!.apps) this.inc({ app: app.app }, of(app));
-      },
-    });
-  }
-  new Gauge({
-    ...define("keep_unmet_logs", "Logs beyond --keep-bytes or --keep-hours that a line may need."),
-    collect() {
-      this.set(keeping?.()?.unmetLogs ?? 0);
-    },
-  });
-  new Counter({
-    ...define("pruned_bytes_total", "Bytes of blocks that --keep-bytes and --keep-hours removed."),
-    collect() {
-      this.reset();
-      this.inc(keeping?.()?.prunedBytes ?? 0);
-    },
-  });
-  new Gauge({
-    ...define("held_processes", "Processes held still because the ring is nearly full."),
-    collect() {
-      this.set(holding?.heldProcesses ?? 0);
-    },
-  });
-  new Counter({
-    ...define("held_seconds_total", "How long processes were held still."),
-    collect() {
-      this.reset();
-      this.inc((holding?.heldMs ?? 0) / 1000);
-    },
-  });
+  const now = (): CollectorStats => stats!;
+  if (read().userfaults !== undefined) defineUserfaultMetrics(registry, () => now().userfaults!);
+  defineByKind(registry, now);
+  defineTotals(registry, now);
+  defineByApp(registry, now);
+  defineKeeping(registry, () => keeping?.());
+  defineHolding(registry, holding);
   if (policies !== undefined) definePolicyMetrics(registry, policies);
   return {
     text() {
@@ -177,4 +112,75 @@ export function collectorMetrics(
       return registry.metrics();
     },
   };
+}
+
+/** What each metric is told: its name, its sentence, its registry. */
+function named(registry: Registry, name: string, help: string) {
+  return { name: `recovery_line_${name}`, help, registers: [registry] };
+}
+
+function defineByKind(registry: Registry, now: () => CollectorStats): void {
+  for (const [name, { help, of }] of Object.entries(BY_KIND))
+    new Counter({
+      ...named(registry, name, help),
+      labelNames: ["kind"],
+      collect() {
+        this.reset();
+        of(now()).forEach((value, kind) => {
+          if (kind > 0) this.inc({ kind: RING_KIND_NAMES[kind] ?? String(kind) }, value);
+        });
+      },
+    });
+}
+
+function defineTotals(registry: Registry, now: () => CollectorStats): void {
+  for (const [name, { help, of }] of Object.entries(COUNTERS)) counter(registry, name, help, () => of(now()));
+  for (const [name, { help, of }] of Object.entries(GAUGES)) gauge(registry, name, help, () => of(now()));
+}
+
+function defineByApp(registry: Registry, now: () => CollectorStats): void {
+  for (const [name, { help, of }] of Object.entries(BY_APP)) {
+    const options = { ...named(registry, `app_${name}`, help), labelNames: ["app"] };
+    const Kind = name.endsWith("_total") ? Counter : Gauge;
+    new Kind({
+      ...options,
+      collect() {
+        this.reset();
+        for (const app of now().apps) this.inc({ app: app.app }, of(app));
+      },
+    });
+  }
+}
+
+function defineKeeping(registry: Registry, keeping: () => Keeping | undefined): void {
+  const unmet = "Logs beyond --keep-bytes or --keep-hours that a line may need.";
+  gauge(registry, "keep_unmet_logs", unmet, () => keeping()?.unmetLogs ?? 0);
+  const pruned = "Bytes of blocks that --keep-bytes and --keep-hours removed.";
+  counter(registry, "pruned_bytes_total", pruned, () => keeping()?.prunedBytes ?? 0);
+}
+
+function defineHolding(registry: Registry, holding: Holding | undefined): void {
+  const held = "Processes held still because the ring is nearly full.";
+  gauge(registry, "held_processes", held, () => holding?.heldProcesses ?? 0);
+  const seconds = "How long processes were held still.";
+  counter(registry, "held_seconds_total", seconds, () => (holding?.heldMs ?? 0) / 1000);
+}
+
+function counter(registry: Registry, name: string, help: string, value: () => number): void {
+  new Counter({
+    ...named(registry, name, help),
+    collect() {
+      this.reset();
+      this.inc(value());
+    },
+  });
+}
+
+function gauge(registry: Registry, name: string, help: string, value: () => number): void {
+  new Gauge({
+    ...named(registry, name, help),
+    collect() {
+      this.set(value());
+    },
+  });
 }

@@ -23,7 +23,6 @@ export type EventFacts = Partial<Record<FactName, number>>;
 
 /** What has happened to the application's processes between two looks. */
 export interface Changes {
-  readonly started: readonly string[];
   /** Ended, and not with exit code 0. */
   readonly failed: readonly string[];
   readonly checkpointed: readonly string[];
@@ -152,7 +151,7 @@ export class FactTable {
 
   /** Takes what the collector knows now. */
   look(processes: readonly ProcessInfo[], counts: readonly ProcessCounts[], nowMs: number): Changes {
-    const changes = { started: [] as string[], failed: [] as string[], checkpointed: [] as string[] };
+    const changes = { failed: [] as string[], checkpointed: [] as string[] };
     const byName = new Map(counts.map((one) => [one.process, one]));
     for (const info of processes) {
       const now = byName.get(info.process);
@@ -307,14 +306,12 @@ export class FactTable {
     info: ProcessInfo,
     counts: ProcessCounts,
     nowMs: number,
-    changes: { started: string[]; failed: string[]; checkpointed: string[] },
+    changes: { failed: string[]; checkpointed: string[] },
   ): void {
     const before = one.info;
     one.info = info;
-    if (info.incarnation !== before.incarnation || (info.live && !before.live)) {
-      changes.started.push(info.process);
-      if (counts.newest === 0) one.startMs = nowMs;
-    }
+    const starts = info.incarnation !== before.incarnation || (info.live && !before.live);
+    if (starts && counts.newest === 0) one.startMs = nowMs;
     if (before.live && !info.live && hasFailed(info)) changes.failed.push(info.process);
     if (one.take(counts, nowMs)) changes.checkpointed.push(info.process);
   }

@@ -112,7 +112,7 @@ function registration(body: Body): Registration {
   const { cgroupId, trust, rules } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past, task, data, group, holdLimitMs } = body;
+  const { start, past, task, data, group, holdLimitMs, attached } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
@@ -124,7 +124,12 @@ function registration(body: Body): Registration {
     ...(data === undefined ? {} : { data: processData(data) }),
     ...(group === undefined ? {} : { group: stringField(body, "group") }),
     ...(holdLimitMs === undefined ? {} : { holdLimitMs: numberField(body, "holdLimitMs") }),
+    ...(attached === undefined ? {} : { attached: { parent: numberField(objectOf(attached), "parent") } }),
   };
+}
+
+function objectOf(value: unknown): Body {
+  return typeof value === "object" && value !== null ? (value as Body) : {};
 }
 
 function numberField(body: Body, name: string): number {
@@ -147,7 +152,10 @@ async function register({ membership, payloads, holds }: Service, body: Body): P
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
-  const answer = await membership.register(wanted, wordField(body, "mode", ["first", "fresh", "resume"]));
+  const answer = await membership.register(
+    wanted,
+    wordField(body, "mode", ["first", "fresh", "resume", "attach"]),
+  );
   holds.begin();
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
   return answer;

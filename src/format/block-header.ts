@@ -59,7 +59,6 @@ export interface BlockHeader extends Required<BlockPlace> {
   readonly hasCut: boolean;
   /** The last row is a rollback; a rollback is always the last row of its block. */
   readonly endsInRollback: boolean;
-  readonly sizeBytes: number;
   /** SHA-256 of the block: its trailer. */
   readonly hash: Uint8Array;
 }
@@ -134,7 +133,6 @@ function parseChecked(bytes: Uint8Array, view: DataView, digest: Uint8Array): Pa
     previousHash: bytes.slice(AT.previousHash, AT.previousHash + HASH_BYTES),
     hasCut: (flags & BLOCK_FLAG.cut) !== 0,
     endsInRollback: (flags & BLOCK_FLAG.rollback) !== 0,
-    sizeBytes: bytes.length,
     hash: digest,
   };
   checkNumbers(header, flags);

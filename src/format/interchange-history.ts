@@ -1,11 +1,13 @@
 /**
  * What single lines can't show: checkpoint indices rise along each effective history, a rollback names a checkpoint of it (or one
- * that a gap may hide), a channel has one sender and one receiver, and one that is outside for a process has no other.
+ * that a gap may hide), a channel has one sender and one receiver, and one that is outside for a process has no other, unless that was
+ * attached later.
  *
  * Memory: the checkpoints in effect and one entry a channel. A rollback drops checkpoints for good, so all of them together cost
  * no more than the checkpoints did.
  */
 import type { CheckpointEvent, Event, RollbackEvent } from "../model/event.ts";
+import { ATTACHED } from "../model/gap-reasons.ts";
 import { badInput, type InputPlace, quoted } from "./interchange-error.ts";
 
 interface History {
@@ -14,6 +16,8 @@ interface History {
   readonly checkpoints: number[];
   /** Those after which, and before the next one, lines are missing; 0 = the initial state. Rising. */
   readonly gapAfter: number[];
+  /** It was recorded from a later moment on: its events make `outside` lines of its peers void. */
+  attached: boolean;
 }
 
 /** Who first sent, received (or looked), and said that the channel is outside, and the lines where they did. */
@@ -40,10 +44,6 @@ export class HistoryCheck {
     return this.#channels.size;
   }
 
-  hasProcess(name: string): boolean {
-    return this.#histories.has(name);
-  }
-
   /** Takes one event. Throws RL_BAD_INPUT or RL_CONTRADICTION; what was taken before still stands. */
   add(event: Event, place: InputPlace): void {
     const history = this.#history(event.process);
@@ -68,6 +68,7 @@ export class HistoryCheck {
         this.#checkpoint(history, event, place);
         break;
       case "gap": {
+        history.attached ||= event.reason === ATTACHED && history.checkpoints.length === 0;
         const newest = history.checkpoints.at(-1) ?? 0;
         if (history.gapAfter.at(-1) !== newest) history.gapAfter.push(newest);
         break;
@@ -81,7 +82,7 @@ export class HistoryCheck {
   #history(process: string): History {
     let history = this.#histories.get(process);
     if (history === undefined) {
-      history = { process, checkpoints: [], gapAfter: [] };
+      history = { process, checkpoints: [], gapAfter: [], attached: false };
       this.#histories.set(process, history);
     }
     return history;
@@ -118,6 +119,7 @@ export class HistoryCheck {
     const ends = this.#ends(channel);
     for (const holder of [ends.outside, ends.send, ends.receive])
       if (holder !== undefined && holder.history !== history) {
+        if (holder !== ends.outside && holder.history.attached) return;
         const here = `process ${quoted(history.process)} says that channel ${quoted(channel)} is outside`;
         throw notOutside(place, here, holder, holder === ends.outside ? "says so, too" : "is at it");
       }
@@ -136,7 +138,8 @@ export class HistoryCheck {
     if (begin === end) return;
     const ends = this.#ends(channel);
     const { outside } = ends;
-    if (outside !== undefined && outside.history !== history) {
+    if (outside !== undefined && outside.history !== history && history.attached) ends.outside = undefined;
+    else if (outside !== undefined && outside.history !== history) {
       const here = `process ${quoted(history.process)} ${side}s [${begin}, ${end}) on channel ${quoted(channel)}`;
       throw notOutside(place, here, outside, "says that it is outside");
     }

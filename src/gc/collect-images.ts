@@ -11,7 +11,6 @@ export interface ImageName {
 }
 
 export interface CollectedImage extends ImageName {
-  readonly folder: string;
   /** What its removal frees, if all images that share files with it (unchanged data) are removed as well. */
   readonly sizeBytes: number;
 }
@@ -33,7 +32,7 @@ export async function storedImages(
   for (const { process, checkpoint } of checkpoints) {
     if (!PATH_NAME.test(process)) continue;
     const folder = join(dir, "images", process, String(checkpoint));
-    if (await isFolder(folder)) found.push({ process, checkpoint, folder, sizeBytes: await sizeOf(folder) });
+    if (await isFolder(folder)) found.push({ process, checkpoint, sizeBytes: await sizeOf(folder) });
   }
   return found;
 }

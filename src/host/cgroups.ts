@@ -1,15 +1,30 @@
 /**
  * Process cgroups: `<cgroup2 root>/recovery-line/<app>/<process>`. Everything inside one is one process (unit of recovery).
  *
+ * That of a process which was attached where it runs lies elsewhere: a symbolic link below /run names it, until the machine goes down, as the
+ * cgroup itself. Nothing of ours removes or makes such a one.
+ *
  * Only the interface files of cgroup v2 are used: `cgroup.procs`, `cgroup.events`, `cgroup.freeze`, `cgroup.kill`.
  */
-import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
 
 const FOLDER = "recovery-line";
 /** `recovery-line`, the application, the process. */
 const LEVELS = 3;
+/** Links `<app>/<process>` to cgroups that lie elsewhere. */
+const ELSEWHERE = "/run/recovery-line-cgroups";
 
 interface Cgroup2Mount {
   readonly path: string;
@@ -63,16 +78,104 @@ export function ownCgroup(): string | undefined {
   return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : path;
 }
 
+/** Where an application's processes are, but for those that were attached elsewhere. */
+export function applicationCgroup(app: string): string {
+  return join(cgroup2Root(), FOLDER, app);
+}
+
 /** True if anything of the application is in its cgroups. */
 export function applicationRuns(app: string): boolean {
-  return new ProcessCgroup(app, "").populated;
+  return (
+    new ProcessCgroup(app, "").populated ||
+    attachedTo(app).some(({ process }) => new ProcessCgroup(app, process).populated)
+  );
+}
+
+export interface CgroupElsewhere {
+  readonly app: string;
+  readonly process: string;
+  readonly path: string;
+}
+
+/** Cgroups elsewhere that are processes, of one application or of all. */
+export function attachedTo(app?: string): CgroupElsewhere[] {
+  return (app === undefined ? namesIn(ELSEWHERE) : [app]).flatMap((of) =>
+    namesIn(join(ELSEWHERE, of)).flatMap((process) => {
+      if (process.startsWith(".")) return [];
+      const path = elsewhere(of, process);
+      return path === undefined ? [] : [{ app: of, process, path }];
+    }),
+  );
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+function elsewhere(app: string, process: string): string | undefined {
+  try {
+    return readlinkSync(join(ELSEWHERE, app, process));
+  } catch {
+    return undefined;
+  }
+}
+
+/** From now on the process is what runs in the cgroup with this path. Its place among ours is kept free. Returns the application's cgroup id. */
+export function attachCgroup(app: string, process: string, path: string): number {
+  const place = new ProcessCgroup(app, process);
+  place.create();
+  mkdirSync(join(ELSEWHERE, app), { recursive: true, mode: 0o755 });
+  symlinkSync(path, join(ELSEWHERE, app, process));
+  return statSync(dirname(place.path)).ino;
+}
+
+/** The cgroup that a process which is now in ours came from; names of processes begin with no dot. */
+export function noteOrigin(app: string, process: string, name: string): void {
+  mkdirSync(join(ELSEWHERE, app), { recursive: true, mode: 0o755 });
+  const link = join(ELSEWHERE, app, `.${process}`);
+  rmSync(link, { force: true });
+  symlinkSync(`/${name}`, link);
+}
+
+/** "": nobody knows. */
+export function cameFrom(app: string, process: string): string {
+  return elsewhere(app, `.${process}`) ?? "";
+}
+
+export function detachCgroup(app: string, process: string): void {
+  forget(app, process);
+  new ProcessCgroup(app, process).remove();
+}
+
+function forget(app: string, link: string): void {
+  rmSync(join(ELSEWHERE, app, link), { force: true });
+  try {
+    rmdirSync(join(ELSEWHERE, app));
+  } catch {} // others of the application are there
 }
 
 export class ProcessCgroup {
   readonly path: string;
+  /** It was there before the process was attached. */
+  readonly foreign: boolean;
+  readonly #app: string;
+  readonly #process: string;
 
   constructor(app: string, process: string) {
-    this.path = join(cgroup2Mount().path, FOLDER, app, process);
+    this.#app = app;
+    this.#process = process;
+    const other = elsewhere(app, process);
+    this.foreign = other !== undefined;
+    this.path = other ?? join(applicationCgroup(app), process);
+  }
+
+  /** As it stands in /proc/PID/cgroup of whoever is in it. */
+  get name(): string {
+    return this.path.slice(cgroup2Root().length);
   }
 
   /** Makes it where it is missing. Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED. */
@@ -92,10 +195,9 @@ export class ProcessCgroup {
     return statSync(this.path, { throwIfNoEntry: false })?.ino;
   }
 
-  /** Processes in it, without those of child cgroups. */
+  /** Processes in it; those of child cgroups too where it is not of ours, and may have some of its own. */
   pids(): number[] {
-    const text = this.#read("cgroup.procs") ?? "";
-    return text.split("\n").filter(Boolean).map(Number);
+    return this.foreign ? pidsBelow(this.path) : numbersOf(this.#read("cgroup.procs") ?? "");
   }
 
   /** True if a live process is in it or below it; false where it does not exist. */
@@ -123,13 +225,15 @@ export class ProcessCgroup {
     this.#write("cgroup.kill", "1");
   }
 
-  /** Removes it, and the application's if that is empty then. True if it is gone; false while processes are in it. */
+  /** Removes it, and the application's if that is empty then. True if it is gone, or not ours; false while processes are in it. */
   remove(): boolean {
+    if (this.foreign) return true;
     try {
       rmdirSync(this.path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") return false;
     }
+    forget(this.#app, `.${this.#process}`);
     try {
       rmdirSync(dirname(this.path));
     } catch {} // other processes of the application are there
@@ -157,6 +261,19 @@ export class ProcessCgroup {
       throw cgroupError(`${join(this.path, file)} cannot be written`, cause);
     }
   }
+}
+
+function numbersOf(text: string): number[] {
+  return text.split("\n").filter(Boolean).map(Number);
+}
+
+function pidsBelow(path: string): number[] {
+  let inside: number[] = [];
+  try {
+    inside = numbersOf(readFileSync(join(path, "cgroup.procs"), "utf8"));
+  } catch {} // gone, or threaded
+  const children = readdirSync(path, { withFileTypes: true }).filter((one) => one.isDirectory());
+  return [...inside, ...children.flatMap(({ name }) => pidsBelow(join(path, name)))];
 }
 
 function cgroupError(what: string, cause: unknown): RecoveryLineError {

@@ -8,6 +8,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, wri
 import { join } from "node:path";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../model/limits.ts";
 import type { ProcessEnd, TaskName } from "../model/stored-process.ts";
+import { ProcessCgroup } from "./cgroups.ts";
 import { startTicksOf } from "./process-tree.ts";
 
 /** A task that runs outside of its process's cgroup. */
@@ -95,7 +96,7 @@ export function tasksElsewhere(
   app: string,
   process: string,
 ): (TaskName & TaskElsewhere)[] {
-  const own = `/recovery-line/${app}/${process}/`;
+  const own = `${new ProcessCgroup(app, process).name}/`;
   return tasks.flatMap((task) => {
     const cgroup = cgroupOf(task.pid);
     if (cgroup === undefined || `${cgroup}/`.includes(own)) return [];
@@ -103,7 +104,8 @@ export function tasksElsewhere(
   });
 }
 
-function cgroupOf(pid: number): string | undefined {
+/** Name of the cgroup that it is in, in the hierarchy of version 2; undefined where it is gone. */
+export function cgroupOf(pid: number): string | undefined {
   try {
     return /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1];
   } catch {

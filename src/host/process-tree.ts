@@ -33,6 +33,29 @@ export function programName(pid: number): string {
   }
 }
 
+const FLAGS = 6;
+const PF_KTHREAD = 0x200000;
+
+export function isKernelThread(pid: number): boolean {
+  const flags = statFields(pid)?.[FLAGS];
+  return flags !== undefined && (Number(flags) & PF_KTHREAD) !== 0;
+}
+
+/** The process and all that descend from it now. */
+export function withDescendants(pid: number): number[] {
+  const parents = new Map<number, number>();
+  for (const name of readdirSync("/proc")) {
+    const parent = /^\d+$/.test(name) ? statFields(Number(name))?.[1] : undefined;
+    if (parent !== undefined) parents.set(Number(name), Number(parent));
+  }
+  const found = new Set([pid]);
+  for (let before = 0; before < found.size; ) {
+    before = found.size;
+    for (const [one, parent] of parents) if (found.has(parent)) found.add(one);
+  }
+  return [...found];
+}
+
 /** Session of a process; undefined where it is gone. */
 export function sessionOf(pid: number): number | undefined {
   const session = statFields(pid)?.[3];

@@ -15,6 +15,7 @@ import { type InputPlace, quoted } from "../format/interchange-error.ts";
 import { Uint32List } from "../graph/evidence/growable.ts";
 import { assert } from "../model/assert.ts";
 import type { Event } from "../model/event.ts";
+import { firstWhere } from "../model/search.ts";
 import { badLog } from "./shiviz-layout.ts";
 import { readShivizLog, type ShivizEvent } from "./shiviz-log.ts";
 
@@ -41,14 +42,8 @@ class Lessons {
 
   /** What `to` knows at its event `own`: the component of `from` in its clock. */
   known(own: number): number {
-    let low = 0;
-    let high = this.at.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.at.at(middle) <= own) low = middle + 1;
-      else high = middle;
-    }
-    return low === 0 ? 0 : this.of.at(low - 1);
+    const learned = firstWhere(0, this.at.length, (at) => this.at.at(at) > own);
+    return learned === 0 ? 0 : this.of.at(learned - 1);
   }
 }
 
@@ -153,14 +148,8 @@ export class ShivizMessages {
 
 /** True if something is learned of `lessons.from` at this very event. */
 function learnedAt({ at, of }: Lessons, own: number): boolean {
-  let low = 0;
-  let high = of.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (at.at(middle) < own) low = middle + 1;
-    else high = middle;
-  }
-  return low < at.length && at.at(low) === own;
+  const first = firstWhere(0, of.length, (index) => at.at(index) >= own);
+  return first < at.length && at.at(first) === own;
 }
 
 /** Appends the message that stands at the event `own` of one end, if there is one. */

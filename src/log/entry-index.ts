@@ -1,5 +1,6 @@
 /** Where each key of a segment has its newest value: small, so that values are read when they are asked for. */
 import { COMMIT_KEY, chainOf, isBlockKey, isStateKey } from "../format/log-key.ts";
+import { firstWhere } from "../model/search.ts";
 
 /** Part of a source, which is a table or a WAL of the segment. */
 export interface ValuePlace {
@@ -74,13 +75,7 @@ export class EntryIndex {
 
   /** The first row whose chain number is at least this. */
   #firstFrom(chain: number): number {
-    let [low, high] = [0, this.#blocks.length / WIDTH];
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#blocks[middle * WIDTH]! < chain) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return firstWhere(0, this.#blocks.length / WIDTH, (at) => this.#blocks[at * WIDTH]! >= chain);
   }
 
   /** Commit record, heads or states. */

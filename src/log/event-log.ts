@@ -121,11 +121,6 @@ export class EventLog {
     return this.#anchor.lastChain;
   }
 
-  /** Bytes of blocks that wait for `commit`. */
-  get pendingBytes(): number {
-    return this.#pendingBytes;
-  }
-
   /**
    * Buffered until `commit`; the columns may be reused afterwards. One call at a time.
    * Throws RL_CONTRADICTION for a rollback to nowhere, RL_LIMIT for an event beyond MAX_EVENT_BLOCK_BYTES; after either
@@ -244,11 +239,6 @@ export class EventLog {
     return this.#placer.isAtOtherEnd(process, channel, reverse, ended, running);
   }
 
-  /** Newest block of each process, appended ones that wait for `commit` included. */
-  heads(): ReadonlyMap<string, ProcessHead> {
-    return this.#state.heads;
-  }
-
   async #blockAt(chain: number): Promise<Uint8Array | undefined> {
     const pending = this.#pending.get(chain);
     if (pending !== undefined) return pending;
@@ -290,17 +280,6 @@ export class EventLog {
     this.#segmentBytes = 0;
     await this.#shelf.giveBack(open.number);
     void this.#shelf.retire(open.number).catch(() => undefined);
-  }
-
-  /**
-   * Removes the sealed segments all of whose blocks come before number `chain`; what theory allows to remove is the
-   * caller's decision. The anchor forgets them first, so a crash leaves folders that the next owner removes. Returns the
-   * bytes of the removed blocks, once readers have let go of them; commits do not wait for that. Throws RL_LOG_WRITE.
-   */
-  async dropSegmentsBefore(chain: number): Promise<number> {
-    const { bytes, removed } = this.#removal(await this.#serial(() => this.#forgetBefore(chain)));
-    await removed;
-    return bytes;
   }
 
   /** Their folders go once readers have let go of them. */

@@ -24,9 +24,10 @@ import {
   MAX_CARRIED_BYTES,
   MAX_CARRIED_SHARE,
 } from "../model/limits.ts";
+import { firstWhere } from "../model/search.ts";
 
 export type PrunePlan =
-  | { readonly base: LogBase; readonly carriedBytes: number }
+  | { readonly base: LogBase }
   /** Nothing can go, and why. */
   | { readonly base: undefined; readonly reason: string };
 
@@ -77,13 +78,7 @@ class Track {
 
 /** Index of the first element that is not below `value`. */
 function firstAt(rising: readonly number[], value: number): number {
-  let [low, high] = [0, rising.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (rising[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return firstWhere(0, rising.length, (at) => rising[at]! >= value);
 }
 
 /**
@@ -185,7 +180,7 @@ async function collapse(
         blocks.push(collapsed(decodeBlock(bytes), into, names, [ends.get(process), left.get(process)]));
     }
   }
-  return { base: { boundary, blocks }, carriedBytes: blocks.reduce((sum, { length }) => sum + length, 0) };
+  return { base: { boundary, blocks } };
 }
 
 /** By process, what its history up to its collapse says of the outside, and how far it was with it. */

@@ -6,7 +6,6 @@ import type { ParsedBlock } from "../format/block-header.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { BlockStore, type ChainEnds } from "./block-store.ts";
 import { CarriedBlocks } from "./carried-blocks.ts";
-import { corrupt } from "./log-paths.ts";
 import { openLog } from "./open-log.ts";
 
 /** Reads a log block by block; blocks come out checked (checksum, number, application). */
@@ -23,8 +22,6 @@ export interface LogReader {
   carried(chain: number): ParsedBlock | undefined;
   /** Number of each process's first block in the base. */
   readonly firstCarried: ReadonlyMap<string, number>;
-  /** Blocks of the process that hold control events, newest first; reads no others. Ends at what is kept. */
-  controlBlocks(process: string): AsyncGenerator<ParsedBlock>;
   /** Blocks after number `since` in chain order, those of the base first; the chain is checked, too. */
   blocks(since?: number): AsyncGenerator<ParsedBlock>;
   /** All blocks as bytes, for readers that check checksums and chain by themselves (threads do it faster). */
@@ -49,10 +46,6 @@ export async function openLogReader(dir: string): Promise<LogReader> {
     block: (chain) => store.block(chain),
     carried: (chain) => carried.block(chain),
     firstCarried: carried.first(),
-    controlBlocks: (process) =>
-      walkBack(dir, process, state.heads.get(process)?.control ?? 0, firstChain, (chain) =>
-        store.block(chain),
-      ),
     blocks: (since = 0) => carried.before(since, store),
     unchecked: () => follow(carried.bytes, store.unchecked()),
     ends: anchor,
@@ -67,24 +60,6 @@ async function* follow(
 ): AsyncGenerator<Uint8Array> {
   for (const bytes of first) yield Uint8Array.from(bytes); // readers give the memory away
   yield* then;
-}
-
-/** Along previousControl. A link that leads to another process is damage that no checksum shows. */
-async function* walkBack(
-  dir: string,
-  process: string,
-  from: number,
-  firstChain: number,
-  block: (chain: number) => Promise<ParsedBlock>,
-): AsyncGenerator<ParsedBlock> {
-  for (let chain = from; chain >= firstChain && chain > 0; ) {
-    const parsed = await block(chain);
-    const { header } = parsed;
-    if (header.process !== process || header.controls === 0)
-      throw corrupt(dir, `block ${chain} is no control block of "${process}"`);
-    yield parsed;
-    chain = header.previousControl;
-  }
 }
 
 /** All blocks of a log in chain order, checked. Throws what `openLogReader` and reading throw. */

@@ -3,6 +3,7 @@
  * (docs/semantics.md, 10). TCP ranges tile their stream, so a channel's set stays one range long.
  */
 import { EVENT_KIND, type EventColumns, isRangeKind } from "../format/event-columns.ts";
+import { firstWhere } from "../model/search.ts";
 import type { Rollbacks } from "./verify-chain.ts";
 
 export interface Overlap {
@@ -60,13 +61,7 @@ class Covered {
 
 /** Index of the first element ≥ `value` in a rising list. */
 function firstAtLeast(list: readonly number[], value: number): number {
-  let [low, high] = [0, list.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (list[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return firstWhere(0, list.length, (at) => list[at]! >= value);
 }
 
 export class OverlapFinder {

@@ -3,6 +3,7 @@
 import type { Cut } from "./event.ts";
 import type { CutEntry, HeldOutput, UserfaultCounts } from "./event-source.ts";
 import type {
+  AttachedPlace,
   PeerNote,
   ProcessData,
   ProcessEnd,
@@ -47,6 +48,8 @@ export interface Registration {
   readonly task?: TaskName;
   /** It is restored from an image: what the image says of its past. Absent: it has none. */
   readonly past?: RestoredPast;
+  /** It runs already. Absent: it begins now, or it is restored. */
+  readonly attached?: AttachedPlace;
 }
 
 export interface HoldInfo {

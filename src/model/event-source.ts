@@ -85,7 +85,6 @@ export interface CapturePart {
 
 /** Cumulative counters of the capture programs; arrays are indexed by `RingKind`. Statistics: no event is missing for them. */
 export interface CaptureCounters {
-  readonly committed: readonly number[];
   /** Records that found no room; others tell what they would have told. */
   readonly lost: readonly number[];
   /** Times a program did not run because it interrupted itself. */
@@ -117,8 +116,6 @@ export interface DrainResult {
   position: number;
   /** Slots of a foreign length that were skipped: lost records. */
   foreign: number;
-  /** True if it stopped at a slot whose producer has not finished. */
-  busy: boolean;
 }
 
 export interface EventSource {
@@ -147,6 +144,11 @@ export interface EventSource {
   now(): number;
   /** Everything in the cgroup is recorded, or no longer; `incarnation` stands in its records, a new one begins with fresh verdicts. */
   select(cgroupId: number, on: boolean, incarnation: number): void;
+  /**
+   * Everything in the cgroup is recorded, and ran before: what others were told of its connections is void. `parent`: cgroup of its
+   * application, where it does not lie below that; 0: it does. Throws RL_LIMIT, RL_NO_RIGHTS, RL_NOT_SUPPORTED.
+   */
+  attach(cgroupId: number, incarnation: number, parent: number): void;
   counters(): CaptureCounters;
   /** What the recorded processes did by userfaultfd; undefined: nobody asked to look. */
   userfaultCounts(): UserfaultCounts | undefined;

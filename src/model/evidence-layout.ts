@@ -40,6 +40,8 @@ export function endOfTag(tag: number): number {
 /** Segment flags. */
 export const USABLE = 1;
 export const HAS_CUT = 2;
+/** Of an initial state: the process was recorded from a later moment on (gap reason `attached`), so nobody can bring it back. */
+export const NO_INITIAL = 4;
 
 /** Non-empty ranges: one row each. */
 export interface RowRanges {

@@ -11,6 +11,9 @@ export interface GapReason {
 
 const ONE_NAME = "start both under one name (recovery-line run APP NAME -- sh -c 'ONE & OTHER')";
 
+/** The first line of a process that ran before it was recorded: it has no initial state (docs/semantics.md, 15). */
+export const ATTACHED = "attached";
+
 const REASONS: Readonly<Record<string, GapReason>> = {
   udp: {
     what: "exchanged UDP packets with another recorded process, or may have, and they have no positions",
@@ -93,6 +96,10 @@ const REASONS: Readonly<Record<string, GapReason>> = {
   unknown: {
     what: "went on while nobody could write down what it did",
     advice: "repair the log's disk, then start the process again",
+  },
+  [ATTACHED]: {
+    what: "ran before it was recorded",
+    advice: "checkpoint it: from then on it can come back",
   },
   left: {
     what: "has a part that left its cgroup, which nobody records",

@@ -8,8 +8,6 @@ export const MAX_PROCESS_NAME_BYTES = 255;
 export const MAX_CHANNEL_NAME_BYTES = 4096;
 /** Longest line of an events file, in bytes: a cut vector of ~100 000 channels. */
 export const MAX_LINE_BYTES = 16 * 1024 * 1024;
-/** One record in a kernel or memory ring, header included, in bytes. */
-export const RING_SLOT_BYTES = 64;
 /** A log block is closed at this size, in bytes (facts.md: larger values halve LevelDB's throughput). */
 export const MAX_BLOCK_BYTES = 256 * 1024;
 /** A log block of one enormous event (a checkpoint with a very long cut vector) may grow to this size, in bytes. */

@@ -14,8 +14,6 @@ export interface PayloadStore {
   read(channel: string, begin: number, end: number): Promise<Uint8Array | undefined>;
   /** Maximal ranges that are there, in order. `read` may still find one of them damaged. */
   ranges(channel: string): Promise<readonly PayloadRange[]>;
-  /** Names of all channels of which any byte is there, sorted. */
-  channels(): Promise<readonly string[]>;
   /**
    * The sender restarts where it had sent `from` bytes of the channel: what it had sent beyond is undone and may come again with another
    * content. Durable on return. The sender must stand still or be dead and the collector drained (`drain` empties the payload ring, too).

@@ -97,8 +97,16 @@ export interface StoredProcess {
   readonly left?: readonly TaskName[];
   /** Its output to outside waits for the line; longest wait that is not told of, ms. Absent: it does not. */
   readonly holdLimitMs?: number;
+  /** It ran before it was recorded. Absent: it did not. */
+  readonly attached?: AttachedPlace;
   readonly lines: number;
   readonly lastCheckpoint: number;
+}
+
+/** Where the cgroup of an attached process lies. */
+export interface AttachedPlace {
+  /** Id of its application's cgroup; 0: it lies in that. */
+  readonly parent: number;
 }
 
 /** Where it came from, and what else than its memory its state is; changes when it is registered or told. */

@@ -54,6 +54,8 @@ export interface NativeAddon {
   close(handle: NativeHandle): void;
   unpin(pinDir: string): void;
   select(handle: NativeHandle, cgroupId: number, on: boolean, incarnation: number): void;
+  /** `parent`: cgroup of its application; 0: the one above it, which must be at the level of all others. */
+  selectAttached(handle: NativeHandle, cgroupId: number, incarnation: number, parent: number): void;
   counters(handle: NativeHandle): CaptureCounters;
   cut(handle: NativeHandle, cgroupId: number): { complete: number; pending: number; entries: CutEntry[] };
   /** Returns 1 where the ring had no room for all. */
@@ -109,7 +111,7 @@ export interface NativeAddon {
   /** Mean duration of getppid(2), ns. */
   timeSystemCall(count: number): number;
   /** Credentials of the other end of a connected unix socket, as the kernel noted them. */
-  peer(fd: number): { pid: number; uid: number; gid: number };
+  peer(fd: number): { pid: number; uid: number };
   /** From the system's user database; undefined: there is no such user. */
   user(name: string): { uid: number; gid: number } | undefined;
   /** What of an open file's first `size` bytes is no hole: begin, end, begin, end, … */

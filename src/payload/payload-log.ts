@@ -49,6 +49,8 @@ export type PunchHoles = (file: string, ranges: readonly PayloadRange[]) => Prom
 
 /** `read` throws RL_CORRUPT_LOG, and RL_LIMIT for more than MAX_PAYLOAD_READ_BYTES. Callers of `cutBack` and `prune` hold the lock of the collection. */
 export interface PayloadLog extends PayloadStore {
+  /** Names of all channels of which any byte is there, sorted. */
+  channels(): Promise<readonly string[]>;
   figures(): Promise<PayloadFigures>;
   /** Gives up ranges that no replay needs, and gives their room back to the disk. */
   prune(ranges: readonly ChannelRange[], punch: PunchHoles): Promise<void>;

@@ -1,7 +1,8 @@
 /** The process that keeps the payloads of one application (native/payload/payload_logger.c), and the conversation with it. */
 import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
@@ -34,8 +35,6 @@ export interface PayloadLoggerOptions {
 
 /** Since the logger's start. */
 export interface PayloadFlush {
-  readonly segment: number;
-  readonly position: number;
   /** Bytes of payload written, lost because the ring was full, lost because the disk failed. */
   readonly writtenBytes: number;
   readonly lostBytes: number;
@@ -107,9 +106,8 @@ export class PayloadLogger {
   async flush(): Promise<PayloadFlush> {
     const [word, ...numbers] = (await this.#ask("flush")).split(" ");
     if (word !== "flushed") throw this.#failure();
-    const [segment = 0, position = 0, writtenBytes = 0, lostBytes = 0, failedBytes = 0, heldPackets = 0] =
-      numbers.map(Number);
-    return { segment, position, writtenBytes, lostBytes, failedBytes, heldPackets };
+    const [, , writtenBytes = 0, lostBytes = 0, failedBytes = 0, heldPackets = 0] = numbers.map(Number);
+    return { writtenBytes, lostBytes, failedBytes, heldPackets };
   }
 
   /** Writes what is there, detaches and ends. */
@@ -173,6 +171,22 @@ function loggerProgram(): string {
     "the payload logger has not been built",
     "make -C native/payload (it needs libbpf-dev)",
   );
+}
+
+/** Starts the logger for the smallest thing it does: it is built, its libraries are there, and the disk takes room back. */
+export async function testPayloadLogger(): Promise<{ works: boolean; reason: string }> {
+  const folder = await mkdtemp(join(tmpdir(), "recovery-line-payload-"));
+  try {
+    const file = join(folder, "segment");
+    await writeFile(file, new Uint8Array(8192));
+    await punchHoles(file, [{ begin: 0, end: 4096 }]);
+    return { works: true, reason: "It is built, starts, and gives room back to the disk." };
+  } catch (error) {
+    if (!(error instanceof RecoveryLineError)) throw error;
+    return { works: false, reason: [error.message, error.advice].filter((part) => part !== "").join(": ") };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }
 
 /** What `PayloadStore.prune` gives room back with. */

@@ -1,8 +1,8 @@
 /** The payload loggers of one collector: one for each application that asked for it and has a live process. */
 import { existsSync, statSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { ProcessCgroup } from "../host/cgroups.ts";
+import { join } from "node:path";
+import { applicationCgroup } from "../host/cgroups.ts";
 import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { PAYLOAD_RESTART_MS } from "../model/limits.ts";
@@ -103,7 +103,7 @@ export class PayloadLoggers {
   }
 
   #cgroup(app: string): string {
-    return dirname(new ProcessCgroup(app, "process").path);
+    return applicationCgroup(app);
   }
 
   #start(app: string): Promise<PayloadLogger> {

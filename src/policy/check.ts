@@ -144,7 +144,7 @@ class Reader {
         throw this.#source.wrong(element.at, `${event} for each ${each} has a handler already`);
       seen.add(`${event} ${each}`);
       const known = { ...scope, facts: knownFacts(event, each) };
-      return { at: element.at, event, each, body: this.#statements(element.children, known) };
+      return { event, each, body: this.#statements(element.children, known) };
     });
   }
 

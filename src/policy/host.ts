@@ -37,8 +37,6 @@ export class Guard {
   readonly #frozen = new Map<string, (readonly [atMs: number, frozenMs: number])[]>();
   /** Seconds of the clock in which something was refused, rising. */
   #eager: number[] = [];
-  /** Checkpoints that were refused, count. */
-  refused = 0;
 
   /** May it take a checkpoint now? What may is counted as taken. */
   allows(process: string, nowMs: number): boolean {
@@ -89,7 +87,6 @@ export class Guard {
   }
 
   #refuse(nowMs: number): void {
-    this.refused += 1;
     const second = Math.floor(nowMs / 1000);
     if (this.#eager.at(-1) !== second) this.#eager.push(second);
   }

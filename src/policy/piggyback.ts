@@ -8,7 +8,6 @@
 import type { Component } from "./component.ts";
 
 interface Needs {
-  readonly index: boolean;
   readonly vector: boolean;
   readonly closes: boolean;
 }

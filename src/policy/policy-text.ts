@@ -1,5 +1,6 @@
 /** A policy's text and places in it, and the one way to say what is wrong there. */
 import { RecoveryLineError } from "../model/errors.ts";
+import { firstWhere } from "../model/search.ts";
 import { nearestWord } from "./nearest-word.ts";
 
 export class PolicyText {
@@ -15,15 +16,9 @@ export class PolicyText {
 
   /** Line and column, both from 1; a column is a character. */
   place(offset: number): { line: number; column: number } {
-    let low = 0;
-    let high = this.#lines.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if ((this.#lines[middle] as number) <= offset) low = middle;
-      else high = middle - 1;
-    }
-    const column = [...this.text.slice(this.#lines[low] as number, offset)].length + 1;
-    return { line: low + 1, column };
+    const line = firstWhere(1, this.#lines.length, (at) => (this.#lines[at] as number) > offset);
+    const column = [...this.text.slice(this.#lines[line - 1], offset)].length + 1;
+    return { line, column };
   }
 
   /** RL_BAD_INPUT at an offset. `allowed`: what may stand there; `word`: what does, for the nearest of them. */

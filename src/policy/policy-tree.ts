@@ -55,7 +55,6 @@ export interface Macro {
   readonly body: readonly Statement[];
 }
 export interface Handler {
-  readonly at: number;
   readonly event: EventName;
   readonly each: Scope;
   readonly body: readonly Statement[];

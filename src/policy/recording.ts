@@ -8,6 +8,7 @@ import { Float64List, Uint32List } from "../graph/evidence/growable.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { MAX_COMPARED_PROCESSES } from "../model/limits.ts";
+import { firstWhere } from "../model/search.ts";
 
 /** Codes of `Recording.kind`. */
 export const OTHER = 0;
@@ -256,15 +257,7 @@ function firstOverlap({ end }: Columns, sends: Sends, c: number, hint: number, o
   let low = hint;
   if (low > first && reaches(low - 1)) low = first;
   for (let tries = 0; low < stop && !reaches(low); tries += 1, low += 1)
-    if (tries === 32) {
-      let high = stop;
-      while (low < high) {
-        const middle = (low + high) >>> 1;
-        if (reaches(middle)) high = middle;
-        else low = middle + 1;
-      }
-      return low;
-    }
+    if (tries === 32) return firstWhere(low, stop, reaches);
   return low;
 }
 

@@ -8,6 +8,7 @@ import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
 import { Float64List, Uint32List } from "../graph/evidence/growable.ts";
 import type { Event } from "../model/event.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
+import { firstWhere } from "../model/search.ts";
 import { EvidenceWindow, type WindowRow } from "./evidence-window.ts";
 import { type Recording, SEND } from "./recording.ts";
 
@@ -127,14 +128,7 @@ export class ReplayEvidence {
   /** Checkpoints of the process at or before a position, count. */
   checkpointsAt(p: number, position: number): number {
     const lines = this.#checkpointLine[p] as Uint32List;
-    let low = 0;
-    let high = lines.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (lines.at(middle) <= position) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return firstWhere(0, lines.length, (at) => lines.at(at) > position);
   }
 
   /** The process's clock at checkpoint number `count`, 0 = its start. */

@@ -5,6 +5,7 @@
  */
 import type { Rules } from "../graph/rollback/rollback-model.ts";
 import type { Event } from "../model/event.ts";
+import { firstAbove } from "../model/search.ts";
 import type { Component, Instruction, Term } from "./component.ts";
 import { LEAST_DROPPED } from "./evidence-window.ts";
 import { type CostModel, Measurer, type Measures } from "./measures.ts";
@@ -273,14 +274,7 @@ class Replay {
 
   #senderOf(send: number): number {
     const { start } = this.#recording;
-    let low = 0;
-    let high = this.#processes - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if ((start[middle] as number) <= send) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    return firstAbove(start, 1, this.#processes, send) - 1;
   }
 
   #send(p: number, e: number): void {

@@ -57,9 +57,9 @@ export interface RestartLog {
   cut(app: string, process: string): Promise<CutAnswer>;
   drain(): Promise<void>;
   unregister(app: string, process: string): Promise<void>;
-  register(registration: Registration & { readonly mode: "resume" }): Promise<{ incarnation: number }>;
+  register(registration: Registration & { readonly mode: "resume" }): Promise<unknown>;
   expectRestore(entries: readonly CutEntry[]): Promise<void>;
-  append(app: string, event: Event): Promise<{ position: number }>;
+  append(app: string, event: Event): Promise<unknown>;
   startRecipe(app: string, process: string): Promise<StartRecipe | undefined>;
   data(app: string, process: string): Promise<ProcessData | undefined>;
 }

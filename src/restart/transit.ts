@@ -47,6 +47,9 @@ export interface RestoredEnd {
   readonly socket: ImageSocket;
 }
 
+/** One that does not: the process's cut names it, no image has its socket. */
+type ClosedEnd = Pick<RestoredEnd, "process" | "entry">;
+
 export interface EndPlan extends RestoredEnd {
   /** New contents of the image file `socket.file`; absent: as it is. */
   readonly image?: Uint8Array;
@@ -110,7 +113,7 @@ class Planner {
   readonly #byReceives = new Map<string, RestoredEnd>();
   readonly #bySends = new Map<string, RestoredEnd>();
   /** Ends that the cuts name and that do not come back, by what they send. */
-  readonly #closed = new Map<string, { readonly process: string; readonly entry: CutDetail }>();
+  readonly #closed = new Map<string, ClosedEnd>();
   /** Channels whose bytes have been placed. */
   readonly #done = new Set<string>();
   readonly #inTransit: readonly InTransitRange[];
@@ -250,7 +253,7 @@ class Planner {
   }
 
   /** Who had sent what is in transit to this end, and has closed: cuts of today name no sockets that are no more, the line tells. */
-  #endedSender(entry: CutDetail): { process: string; entry: CutDetail } | undefined {
+  #endedSender(entry: CutDetail): ClosedEnd | undefined {
     const coming = this.#inTransit.filter(({ channel }) => channel === entry.receives);
     if (coming.length === 0) return undefined;
     const going = this.#inTransit.filter(({ channel }) => channel === entry.sends);
@@ -326,7 +329,7 @@ class Planner {
     );
   }
 
-  #closedReceiver(channel: string): { readonly process: string; readonly entry: CutDetail } | undefined {
+  #closedReceiver(channel: string): ClosedEnd | undefined {
     return [...this.#closed.values()].find(({ entry }) => entry.receives === channel);
   }
 

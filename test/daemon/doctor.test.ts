@@ -28,6 +28,7 @@ live("doctor: every capability has a reason, the self-test really captures, and 
         "capture: life",
         "rights",
         "criu",
+        "payload-logger",
         "nftables",
         "ss",
         "hook",
@@ -72,7 +73,11 @@ live(
       expect(no("ss")).toEqual([false, expect.stringContaining("ss is missing (Debian: iproute2)")]);
       expect(no("sdk-c")).toEqual([false, "There is no C compiler here (cc)."]);
       expect(no("criu")).toEqual([false, expect.stringContaining("criu")]);
-      expect(["hook", "sdk"].map((name) => rows.get(name)!.supported)).toEqual([true, true]);
+      expect(["hook", "sdk", "payload-logger"].map((name) => rows.get(name)!.supported)).toEqual([
+        true,
+        true,
+        true,
+      ]);
     }),
 );
 

@@ -10,7 +10,7 @@ import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { kernelSupport } from "../../src/capture/kernel-support.ts";
 import { type CollectorClient, connectCollector } from "../../src/client/client.ts";
 import { decodeBlock } from "../../src/format/block.ts";
-import { ProcessCgroup } from "../../src/host/cgroups.ts";
+import { detachCgroup, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { endOf, forgetEnd } from "../../src/host/process-end.ts";
 import { startTicksOf } from "../../src/host/process-tree.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -211,6 +211,7 @@ export class Rig {
         if (cgroup.populated) cgroup.kill();
         return cgroup.remove();
       });
+      if (cgroup.foreign) detachCgroup(this.app, name);
     }
     for (const child of this.#children) {
       if (child.exitCode !== null || child.signalCode !== null) continue;

@@ -101,11 +101,10 @@ export class FakeSource implements EventSource {
     const ring = this.#alive();
     const first = this.#read / SLOT_BYTES;
     let last = Math.min(ring.slots.length, first + Math.floor(buffer.length / SLOT_BYTES));
-    const busy = ring.busyAt >= first && ring.busyAt < last;
-    if (busy) last = ring.busyAt;
+    if (ring.busyAt >= first && ring.busyAt < last) last = ring.busyAt;
     buffer.set(encodeSlots(ring.slots.slice(first, last)));
     this.#read = last * SLOT_BYTES;
-    return { records: last - first, position: this.#read, foreign: 0, busy };
+    return { records: last - first, position: this.#read, foreign: 0 };
   }
 
   commit(position: number): void {
@@ -143,9 +142,13 @@ export class FakeSource implements EventSource {
     else selected.delete(cgroupId);
   }
 
+  attach(cgroupId: number, incarnation: number): void {
+    this.select(cgroupId, true, incarnation);
+  }
+
   counters() {
     const { lostTotal, misses } = this.#alive();
-    return { committed: [], lost: [lostTotal], recursionMisses: misses };
+    return { lost: [lostTotal], recursionMisses: misses };
   }
 
   flush(cgroupIds: readonly number[]): boolean {

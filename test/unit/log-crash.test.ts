@@ -137,7 +137,7 @@ async function run(dir: string, progress: Progress): Promise<void> {
   await owning(false, async (log) => {
     await add(log);
     progress.firstKept = 20;
-    await log.dropSegmentsBefore(3);
+    await (await log.prune({ boundary: 3, blocks: [] })).removed;
     await add(log);
   });
 }

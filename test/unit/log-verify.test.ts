@@ -84,7 +84,7 @@ test("an empty log is whole; no log is an error", async () => {
 test("dropped segments leave a whole log", async () => {
   await smallLog();
   const log = await EventLog.open(dir, { create: false });
-  await log.dropSegmentsBefore(6);
+  await (await log.prune({ boundary: 6, blocks: [] })).removed;
   await log.close();
   expect(await verifyLog(dir)).toMatchObject({ segments: 1, blocks: 2, firstChain: 6, damages: [] });
 });

@@ -34,7 +34,7 @@ test("what was committed is there after reopening: blocks in order, states, head
   log = await open(false);
   expect(log.getState("ring")).toEqual({ position: 7, names: ["a", "b"], deep: { none: null } });
   expect(log.getState("nothing")).toBeUndefined();
-  expect(log.heads().get("p")).toEqual({
+  expect(log.committed().heads.get("p")).toEqual({
     chain: 3,
     sequence: 2,
     control: 0,
@@ -98,11 +98,12 @@ test("positions follow rollbacks, also into earlier commits, blocks and segments
   await log.rotate();
   await commitOf(log, columnsOf([checkpoint(2), checkpoint(4)])); // at 6 and 7
   await commitOf(log, sends("p", 4, 10));
-  expect(log.heads().get("p")).toMatchObject({ position: 17, greatestCheckpoint: 4 });
+  expect(log.committed().heads.get("p")).toMatchObject({ position: 17, greatestCheckpoint: 4 });
   await commitOf(log, columnsOf([rollback(1)]));
-  expect(log.heads().get("p")).toMatchObject({ position: 6 });
+  expect(log.committed().heads.get("p")).toMatchObject({ position: 6 });
   // 2 stands again at another position; the old one is undone.
-  await log.append(
+  await commitOf(
+    log,
     columnsOf([
       ...sends("p", 4, 3).events(),
       checkpoint(2),
@@ -111,13 +112,13 @@ test("positions follow rollbacks, also into earlier commits, blocks and segments
       ...sends("p", 7, 2).events(),
     ]),
   );
-  expect(log.heads().get("p")).toMatchObject({ position: 13 });
-  await log.append(columnsOf([rollback(2)]));
-  expect(log.heads().get("p")).toMatchObject({ position: 11 });
+  expect(log.committed().heads.get("p")).toMatchObject({ position: 13 });
+  await commitOf(log, columnsOf([rollback(2)]));
+  expect(log.committed().heads.get("p")).toMatchObject({ position: 11 });
   await log.append(columnsOf([rollback(1)]));
   await log.append(columnsOf([rollback(0)]));
-  expect(log.heads().get("p")).toMatchObject({ position: 1, greatestCheckpoint: 4 });
   await log.commit();
+  expect(log.committed().heads.get("p")).toMatchObject({ position: 1, greatestCheckpoint: 4 });
   await expect(log.append(columnsOf([rollback(1)]))).rejects.toThrow(coded("RL_CONTRADICTION"));
   await log.close();
   const positions: number[] = [];
@@ -136,7 +137,7 @@ test("segments: sealed by size and at request, read across, state carried over",
   await log.close();
   log = await open(false);
   expect(log.getState("kept")).toBe("for ever");
-  expect(log.heads().get("p")).toMatchObject({ chain: 20, position: 2000 });
+  expect(log.committed().heads.get("p")).toMatchObject({ chain: 20, position: 2000 });
   await commitOf(log, sends("p", 2000, 1));
   await log.close();
   expect(await storedEvents(dir)).toEqual([...sends("p", 0, 2001).events()]);
@@ -150,13 +151,13 @@ test("old segments can be dropped; the chain then begins at the first that is ke
   }
   const reading = log.readBlocks();
   expect(decodeBlock((await reading.next()).value!).header.chain).toBe(1); // holds segment 1
-  expect(await log.dropSegmentsBefore(1)).toBe(0);
-  const dropping = log.dropSegmentsBefore(4); // blocks 1, 2, 3
+  expect((await log.prune({ boundary: 1, blocks: [] })).bytes).toBe(0);
+  const dropping = log.prune({ boundary: 4, blocks: [] }).then(({ removed }) => removed); // blocks 1, 2, 3
   await commitOf(log, sends("p", 40, 1)); // does not wait for the reader
   expect(decodeBlock((await reading.next()).value!).header.chain).toBe(2);
   expect(await Promise.allSettled([reading.return(undefined), dropping])).toMatchObject([
     { status: "fulfilled" },
-    { status: "fulfilled", value: expect.any(Number) },
+    { status: "fulfilled" },
   ]);
   expect([log.firstChain, log.lastChain]).toEqual([4, 5]);
   await expect(log.block(3)).rejects.toThrow(TypeError);
@@ -173,37 +174,12 @@ test("a reader whose first segment is dropped before it opens it is told so", as
   await log.close();
   const before = (await readAnchor(dir))!;
   const again = await open(false);
-  await again.dropSegmentsBefore(2);
+  await (await again.prune({ boundary: 2, blocks: [] })).removed;
   await again.close();
   const after = (await readAnchor(dir))!;
   const extents = [before];
   const store = new BlockStore(dir, new SegmentShelf(dir), () => extents.shift() ?? after);
   await expect(store.blocks().next()).rejects.toThrow(coded("RL_REFUSED"));
-});
-
-test("the reader walks back over control blocks only", async () => {
-  const log = await open();
-  for (let n = 0; n < 6; n += 1) {
-    await commitOf(log, sends("p", n * 10, 10), sends("q", n, 1));
-    const checkpoint: Event = { type: "checkpoint", process: "p", checkpoint: n + 1, usable: true };
-    if (n % 2 === 0) await commitOf(log, columnsOf([checkpoint]));
-    if (n === 2) await log.rotate();
-  }
-  await log.close();
-  const reader = await openLogReader(dir);
-  const seen: number[][] = [];
-  for await (const { header } of reader.controlBlocks("p"))
-    seen.push([header.chain, header.greatestCheckpoint]);
-  expect(seen).toEqual([
-    [13, 5],
-    [8, 3],
-    [3, 1],
-  ]);
-  for await (const _ of reader.controlBlocks("q")) throw new Error("q has none");
-  expect(reader.heads().get("q")).toMatchObject({ chain: 15, control: 0 });
-  expect((await reader.block(15)).header.process).toBe("q");
-  await expect(open(false)).rejects.toThrow(coded("RL_LOCKED"));
-  await reader.close();
 });
 
 test("a copy of a log is read elsewhere, under its own name; a sealed log copied while it is open, too", async () => {

@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import type { MemoryBatch } from "../../src/capture/memory-rings.ts";
 import { Collector } from "../../src/collect/collect.ts";
-import type { RingBatch } from "../../src/collect/take-rings.ts";
 import { printEvent } from "../../src/format/interchange.ts";
 import { RingKind } from "../../src/format/ring-layout.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -48,10 +48,10 @@ const MARK = (process: string, checkpoint: number): Event => ({
   usable: true,
 });
 
-function batch(...events: Event[]): RingBatch {
+function batch(...events: Event[]): MemoryBatch {
   return { application: "heat", entities: ["p0", "h0"], events, ended: false };
 }
-const LAST: RingBatch = { ...batch(), ended: true };
+const LAST: MemoryBatch = { ...batch(), ended: true };
 
 test("events of a runtime are in the log with the next group commit, counted by kind, its checkpoints known", async () => {
   await living.takeRings(batch(FAULT, { ...COPY, begin: 0, end: 1, version: 3 }, MARK("p0", 1)));

@@ -7,6 +7,7 @@ import {
   endOfTag,
   HAS_CUT,
   LOOKED,
+  NO_INITIAL,
   OUTSIDE,
   RECEIVED,
   RECEIVER,
@@ -16,6 +17,7 @@ import {
   USABLE,
   whatOfTag,
 } from "../../model/evidence-layout.ts";
+import { ATTACHED } from "../../model/gap-reasons.ts";
 import { MAX_PROCESS_LINES, MAX_PROCESSES } from "../../model/limits.ts";
 import { assembleEvidence } from "./assemble-evidence.ts";
 import { Uint32List } from "./growable.ts";
@@ -25,7 +27,8 @@ import type { ReducedLines } from "./reduced-lines.ts";
 /**
  * Collects events into `Evidence`. Lines of one process must come in its program order; processes may interleave anyhow.
  *
- * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver, or two processes and is outside for one (undone lines count: ends never change), and
+ * Throws `RL_CONTRADICTION` where a channel gets a second sender or receiver, or two processes and is outside for one, unless the other was
+ * attached later (undone lines count: ends never change), and
  * `RL_BAD_INPUT` where a checkpoint index does not rise or a rollback names a checkpoint that its history does not hold and no gap
  * can hide.
  */
@@ -33,6 +36,8 @@ export class EvidenceBuilder {
   readonly #raw = new RawEvidence();
   readonly #processIds = new Map<string, number>();
   readonly #channelIds = new Map<string, number>();
+  /** Recorded from a later moment on: what others said of their connections to the outside was said before. */
+  readonly #attached = new Set<number>();
   /** For joins. Per tag: 1 + its newest row; per process: rows before it stand behind a checkpoint or a rollback. */
   readonly #lastRow = new Uint32List();
   readonly #closedRows = new Uint32List();
@@ -237,7 +242,8 @@ export class EvidenceBuilder {
     const outside = raw.outsideOf.at(channelEnd >>> 1);
     if (outside !== NOBODY && outside !== process) {
       if (begin === end) return;
-      throw notOutside(raw, outside, process, channelEnd >>> 1);
+      if (!this.#attached.has(process)) throw notOutside(raw, outside, process, channelEnd >>> 1);
+      raw.outsideOf.data[channelEnd >>> 1] = NOBODY;
     }
     if (begin === end) {
       if (holder === NOBODY) {
@@ -252,9 +258,17 @@ export class EvidenceBuilder {
     raw.weak.data[channelEnd] = 0;
   }
 
-  /** The channel's other end is outside: nobody else stands at either, but for those that only a cut at offset 0 names. */
+  /**
+   * The channel's other end is outside: nobody else stands at either, but for those that only a cut at offset 0 names, and for one that
+   * was attached later, whose events make the line void from its start.
+   */
   #outside(process: number, channel: number): void {
     const raw = this.#raw;
+    if (
+      this.#isAttachedAt(channel * 2 + SENDER, process) ||
+      this.#isAttachedAt(channel * 2 + RECEIVER, process)
+    )
+      return;
     const known = raw.outsideOf.at(channel);
     if (known !== NOBODY && known !== process) throw notOutside(raw, known, process, channel);
     raw.outsideOf.data[channel] = process;
@@ -266,6 +280,12 @@ export class EvidenceBuilder {
       raw.processAt.data[channelEnd] = NOBODY;
       raw.weak.data[channelEnd] = 0;
     }
+  }
+
+  /** Another process than this one stands there, and was attached. */
+  #isAttachedAt(channelEnd: number, process: number): boolean {
+    const holder = this.#raw.processAt.at(channelEnd);
+    return holder !== process && this.#raw.weak.at(channelEnd) === 0 && this.#attached.has(holder);
   }
 
   #checkpoint(process: number, event: CheckpointEvent): void {
@@ -319,6 +339,10 @@ export class EvidenceBuilder {
     const raw = this.#raw;
     const line = this.#nextLine(process);
     const segment = raw.top.at(process);
+    if (event.reason === ATTACHED && raw.segmentBelow.at(segment) === segment) {
+      this.#attached.add(process);
+      raw.segmentFlags.data[segment] = raw.segmentFlags.at(segment) | NO_INITIAL;
+    }
     if (raw.segmentGap.at(segment) === 0) {
       raw.segmentGap.data[segment] = line;
       raw.segmentFirstLost.data[segment] = event.lost ?? 0;
@@ -339,6 +363,9 @@ export class EvidenceBuilder {
       const line = raw.length.at(process) + 1;
       throw badInput(event.process, line, "checkpoint", `no checkpoint ${event.checkpoint} to roll back to`);
     }
+    if (event.checkpoint === 0)
+      // it began anew, by its command
+      raw.segmentFlags.data[segment] = raw.segmentFlags.at(segment) & ~NO_INITIAL;
     raw.rollbackRow.push(raw.rowTag.length);
     raw.rollbackProcess.push(process);
     raw.rollbackKept.push(kept);

@@ -12,6 +12,7 @@ import {
   RECEIVER,
   type RowRanges,
 } from "../../model/evidence-layout.ts";
+import { firstWhere } from "../../model/search.ts";
 import { Float64List, Uint32List } from "./growable.ts";
 
 /** The line is a bound taken from a cut, not an event's. */
@@ -227,25 +228,18 @@ function leastLines(a: LineRanges, b: LineRanges, into: LineRanges): void {
 
 function pushWithout(ignored: Ignored, from: number, to: number, tag: number, into: LineRanges): void {
   let at = from;
-  for (let i = lowerBound(ignored.end, from); i < ignored.begin.length && at < to; i += 1) {
+  const { end } = ignored;
+  for (
+    let i = firstWhere(0, end.length, (place) => (end[place] as number) > from);
+    i < ignored.begin.length && at < to;
+    i += 1
+  ) {
     const begin = ignored.begin[i] as number;
     if (begin >= to) break;
     if (begin > at) into.push(at, begin, tag, 0);
-    at = Math.max(at, ignored.end[i] as number);
+    at = Math.max(at, end[i] as number);
   }
   if (at < to) into.push(at, to, tag, 0);
-}
-
-/** First index whose value exceeds `bound`, in a rising list. */
-function lowerBound(values: readonly number[], bound: number): number {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((values[middle] as number) > bound) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }
 
 /** Ranges in line order. */

@@ -13,6 +13,7 @@
 import { EVENT_KIND, type EventColumns } from "../../format/event-columns.ts";
 import type { Event, PageCopyEvent } from "../../model/event.ts";
 import type { Evidence } from "../../model/evidence-layout.ts";
+import { firstWhere } from "../../model/search.ts";
 
 /** A copy at its destination. */
 interface Arrival {
@@ -138,27 +139,16 @@ function writerEdge(evidence: Evidence, arrival: Arrival): WriterEdge | undefine
 
 /** Place of a name in a sorted list, -1 = not there. */
 function numberOf(names: readonly string[], name: string): number {
-  let low = 0;
-  let high = names.length - 1;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((names[middle] as string) < name) low = middle + 1;
-    else high = middle;
-  }
-  return names[low] === name ? low : -1;
+  const place = firstWhere(0, names.length, (at) => (names[at] as string) >= name);
+  return names[place] === name ? place : -1;
 }
 
 /** Line of checkpoint `index` of a process; 0 for its initial state. */
 function checkpointLine(evidence: Evidence, process: number, index: number): number | undefined {
   const { start, line, index: indices } = evidence.segments;
-  let low = start[process] as number;
-  let high = (start[process + 1] as number) - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if ((indices[middle] as number) <= index) low = middle;
-    else high = middle - 1;
-  }
-  return indices[low] === index ? line[low] : undefined;
+  const end = start[process + 1] as number;
+  const place = firstWhere(start[process] as number, end, (at) => (indices[at] as number) >= index);
+  return place < end && indices[place] === index ? line[place] : undefined;
 }
 
 /** One channel a pair of writer and reader, with a message an edge. */
@@ -205,19 +195,45 @@ function ignoredRows(
   return ignored;
 }
 
-/** The evidence with further channels, whose names stand behind all others. The rows of an end stand in the order of its lines. */
+/** The evidence with further channels, whose names stand behind all others. */
 function extended(
   evidence: Evidence,
   invalidate: Uint8Array,
   names: readonly string[],
   pairs: readonly (readonly WriterEdge[])[],
 ): Evidence {
-  const start = [...evidence.rows.start];
-  const line = [...evidence.rows.line];
-  const begin = [...evidence.rows.begin];
-  const processAt = [...evidence.processAt];
+  const last = evidence.cuts.start.at(-1) as number;
+  /** The further channels have nothing of it. */
+  const none = <R extends { readonly start: Uint32Array }>(rows: R): R => ({
+    ...rows,
+    start: Uint32Array.from([...rows.start, ...names.map(() => rows.start.at(-1) as number)]),
+  });
+  const ends = pairs.flatMap(([edge]) => [(edge as WriterEdge).writer, (edge as WriterEdge).reader]);
+  return {
+    ...evidence,
+    channels: [...evidence.channels, ...names],
+    processAt: Int32Array.from([...evidence.processAt, ...ends]),
+    rows: extendedRows(evidence.rows, invalidate, pairs),
+    cuts: {
+      ...evidence.cuts,
+      start: Uint32Array.from([...evidence.cuts.start, ...names.flatMap(() => [last, last])]),
+    },
+    peeks: none(evidence.peeks),
+    seen: none(evidence.seen),
+    outside: Int32Array.from([...evidence.outside, ...names.map(() => -1)]),
+  };
+}
+
+/** One message an edge, its number its offset. The rows of an end stand in the order of its lines. */
+function extendedRows(
+  rows: Evidence["rows"],
+  invalidate: Uint8Array,
+  pairs: readonly (readonly WriterEdge[])[],
+): Evidence["rows"] {
+  const start = [...rows.start];
+  const line = [...rows.line];
+  const begin = [...rows.begin];
   for (const edges of pairs) {
-    processAt.push((edges[0] as WriterEdge).writer, (edges[0] as WriterEdge).reader);
     const messages = edges.map((edge, number) => ({ number, edge }));
     messages.sort((a, b) => a.edge.written - b.edge.written || a.number - b.number);
     for (const { number, edge } of messages) {
@@ -231,30 +247,12 @@ function extended(
     });
     start.push(line.length);
   }
-  const more = line.length - evidence.rows.line.length;
-  const last = evidence.cuts.start.at(-1) as number;
-  /** The further channels have nothing of it. */
-  const none = <R extends { readonly start: Uint32Array }>(rows: R): R => ({
-    ...rows,
-    start: Uint32Array.from([...rows.start, ...names.map(() => rows.start.at(-1) as number)]),
-  });
+  const more = line.length - rows.line.length;
   return {
-    ...evidence,
-    channels: [...evidence.channels, ...names],
-    processAt: Int32Array.from(processAt),
-    rows: {
-      start: Uint32Array.from(start),
-      line: Uint32Array.from(line),
-      begin: Float64Array.from(begin),
-      end: Float64Array.from([...evidence.rows.end, ...begin.slice(begin.length - more).map((n) => n + 1)]),
-      invalidate: Uint8Array.from([...invalidate, ...new Uint8Array(more)]),
-    },
-    cuts: {
-      ...evidence.cuts,
-      start: Uint32Array.from([...evidence.cuts.start, ...names.flatMap(() => [last, last])]),
-    },
-    peeks: none(evidence.peeks),
-    seen: none(evidence.seen),
-    outside: Int32Array.from([...evidence.outside, ...names.map(() => -1)]),
+    start: Uint32Array.from(start),
+    line: Uint32Array.from(line),
+    begin: Float64Array.from(begin),
+    end: Float64Array.from([...rows.end, ...begin.slice(begin.length - more).map((n) => n + 1)]),
+    invalidate: Uint8Array.from([...invalidate, ...new Uint8Array(more)]),
   };
 }

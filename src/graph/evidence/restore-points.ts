@@ -5,6 +5,7 @@
  * Replay points come as whole ranges, so a process's points are ranges [first, last] of positions: sorted, disjoint, not adjacent.
  */
 import { type Evidence, HAS_CUT, USABLE } from "../../model/evidence-layout.ts";
+import { firstAbove } from "../../model/search.ts";
 import { Uint32List } from "./growable.ts";
 
 export interface RestorePoints {
@@ -96,14 +97,8 @@ export function pointAtOrBefore(points: RestorePoints, process: number, position
 
 /** Index of the last range that starts at or before `position`: there is always one, since position 0 is a point. */
 export function rangeAtOrBefore(points: RestorePoints, process: number, position: number): number {
-  let low = points.start[process] as number;
-  let high = (points.start[process + 1] as number) - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if ((points.first[middle] as number) <= position) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  const { start, first } = points;
+  return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position) - 1;
 }
 
 /**
@@ -112,15 +107,9 @@ export function rangeAtOrBefore(points: RestorePoints, process: number, position
  */
 export function baseSegment(evidence: Evidence, process: number, position: number): number {
   const { start, line, flags } = evidence.segments;
-  let low = start[process] as number;
-  let high = (start[process + 1] as number) - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if ((line[middle] as number) <= position) low = middle;
-    else high = middle - 1;
-  }
-  while (((flags[low] as number) & USABLE) === 0) low -= 1;
-  return low;
+  let segment = firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position) - 1;
+  while (((flags[segment] as number) & USABLE) === 0) segment -= 1;
+  return segment;
 }
 
 /**

@@ -5,6 +5,7 @@
 
 import type { Evidence } from "../../model/evidence-layout.ts";
 import type { LineEntry } from "../../model/recovery-line.ts";
+import { firstAbove } from "../../model/search.ts";
 import { pointAtOrBefore, restorePoints } from "../evidence/restore-points.ts";
 
 export interface Domino {
@@ -48,14 +49,8 @@ export function restorableCheckpoints(evidence: Evidence): (process: number, pos
       before[s + 1] = (before[s] as number) + (counts ? 1 : 0);
     }
   return (process, position) => {
-    let low = start[process] as number;
-    let high = start[process + 1] as number;
-    const stop = high;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((line[middle] as number) <= position) low = middle + 1;
-      else high = middle;
-    }
-    return (before[stop] as number) - (before[low] as number);
+    const stop = start[process + 1] as number;
+    const later = firstAbove(line, start[process] as number, stop, position);
+    return (before[stop] as number) - (before[later] as number);
   };
 }

@@ -4,6 +4,8 @@
  * A node is the first line of its interval and stands for all lines up to the next node of its process. From a node lead the
  * implicit dependency on the next node ("history is a prefix") and its slice of the graph's dependencies.
  */
+
+import { firstAbove } from "../../model/search.ts";
 import { pointAtOrBefore } from "../evidence/restore-points.ts";
 import type { RollbackModel } from "../rollback/rollback-model.ts";
 
@@ -43,14 +45,7 @@ export function nodeAt({ start, line }: IntervalNodes, process: number, at: numb
 }
 
 function nodeOf(start: Uint32Array, lines: Uint32Array, process: number, line: number): number {
-  let low = start[process] as number;
-  let high = start[process + 1] as number;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((lines[middle] as number) <= line) low = middle + 1;
-    else high = middle;
-  }
-  return low - 1;
+  return firstAbove(lines, start[process] as number, start[process + 1] as number, line) - 1;
 }
 
 /** Sources and targets of dependencies, and the first line after each checkpoint that can be restored. */

@@ -2,6 +2,8 @@
  * Rollback propagation from one mark after another over the same graph: what `propagateRollback` finds, at the cost of what the mark
  * reaches and not of the number of processes. Memory: four words a process, once.
  */
+
+import { firstAbove } from "../../model/search.ts";
 import type { DependencyGraph } from "../evidence/dependency-graph.ts";
 import { NOTHING_UNDONE } from "./propagate-rollback.ts";
 
@@ -81,15 +83,10 @@ export class RollbackProbe {
 
   /** The first dependency of `process` that the base has followed already. */
   #firstFollowed(process: number): number {
-    let low = this.#graph.start[process] as number;
-    let high = this.#graph.start[process + 1] as number;
+    const { start, sourceLine } = this.#graph;
+    const end = start[process + 1] as number;
     const line = this.#base === null ? NOTHING_UNDONE : (this.#base[process] as number);
-    if (line === NOTHING_UNDONE) return high;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#graph.sourceLine[middle] as number) < line) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    if (line === NOTHING_UNDONE) return end;
+    return firstAbove(sourceLine, start[process] as number, end, line - 1);
   }
 }

@@ -6,6 +6,7 @@
  */
 import { assert } from "../../model/assert.ts";
 import type { Witness, WitnessLink } from "../../model/recovery-line.ts";
+import { firstAbove } from "../../model/search.ts";
 import { ORPHAN, TOGETHER } from "../evidence/dependencies.ts";
 import { Uint32List } from "../evidence/growable.ts";
 import { KNOWN_FROM_CUT, SENT_FROM_CUT } from "../evidence/match-ranges.ts";
@@ -170,14 +171,7 @@ export function messageLink(
 
 /** The channel whose CSR slice holds this match. */
 function channelOf(start: Uint32Array, match: number): number {
-  let low = 0;
-  let high = start.length - 2;
-  while (low < high) {
-    const middle = (low + high + 1) >>> 1;
-    if ((start[middle] as number) <= match) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return firstAbove(start, 1, start.length - 1, match) - 1;
 }
 
 /** The chains to print, one for each rolled-back process in order of name. */

@@ -111,6 +111,8 @@ function checkEntries(
     if (histories.pointAtOrBefore(process, position) !== position)
       reject(`position ${position} of "${name}" is no restore point`);
     const base = histories.baseOf(process, position);
+    if (base.index === 0 && (evidence.segments.flags[evidence.segments.start[process]!]! & 4) !== 0)
+      reject(`"${name}" was attached: it has no initial state to start from`);
     const expected = position === 0 ? "initial" : base.line === position ? "restore" : "replay";
     if (action !== expected || checkpoint !== base.index)
       reject(

@@ -6,6 +6,7 @@ import type { CriuOptions } from "./criu-options.ts";
 
 /** Throws RL_DRIVER, naming process and thing. What has ended or was closed meanwhile is passed over. */
 export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOptions): void {
+  refuseContainer(pids);
   for (const pid of pids) {
     refuseTracer(pid);
     refuseNetwork(pid);
@@ -16,6 +17,18 @@ export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOpti
 
 function refused(pid: number, what: string, advice: string): RecoveryLineError {
   return new RecoveryLineError("RL_DRIVER", `criu: process ${pid} (${programName(pid)}) ${what}`, advice);
+}
+
+/** All of it is in a namespace of process ids that it did not make: so are its root, its mounts and its network. */
+function refuseContainer(pids: readonly number[]): void {
+  const ours = namespaceOf("self", "pid");
+  const first = pids[0];
+  if (first === undefined || pids.some((pid) => (namespaceOf(pid, "pid") ?? ours) === ours)) return;
+  throw refused(
+    first,
+    "runs in a container: an image of it is for its runtime to take, which knows its mounts and networks",
+    "Take checkpoints with --driver none: they record cuts. What it keeps in volumes its runtime brings back.",
+  );
 }
 
 /** Two can't trace one thread. */
@@ -37,7 +50,7 @@ function refuseTracer(pid: number): void {
  * blocked, reset and named in the wrong namespace.
  */
 function refuseNetwork(pid: number): void {
-  const [own, ours] = [namespaceOf(pid), namespaceOf("self")];
+  const [own, ours] = [namespaceOf(pid, "net"), namespaceOf("self", "net")];
   if (own === undefined || own === ours) return;
   const interfaces = readOrNothing(() => readFileSync(`/proc/${pid}/net/dev`, "utf8")) ?? "";
   const others = [...interfaces.matchAll(/^ *([^ :|]+):/gm)]
@@ -51,8 +64,8 @@ function refuseNetwork(pid: number): void {
   );
 }
 
-function namespaceOf(pid: number | "self"): string | undefined {
-  return readOrNothing(() => readlinkSync(`/proc/${pid}/ns/net`));
+function namespaceOf(pid: number | "self", kind: "net" | "pid"): string | undefined {
+  return readOrNothing(() => readlinkSync(`/proc/${pid}/ns/${kind}`));
 }
 
 function refuseDescriptor(pid: number, descriptor: string, options: CriuOptions): void {

@@ -58,7 +58,6 @@ const TAIL_LINES = 6;
 interface CriuNotes {
   /** The tree's root leads no session of its own. */
   readonly shellJob: boolean;
-  readonly rootPid: number;
   readonly files: readonly OpenFile[];
   /** Absent in images of older versions. */
   readonly timers?: readonly DueTimer[];
@@ -153,7 +152,7 @@ export class CriuDriver implements CheckpointDriver {
       const run = { what: `dump of process ${rootPid}`, log, limitMs, guard, user };
       await this.#run({ ...run, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
     }
-    const notes = { shellJob, rootPid, files, timers, mapped, options };
+    const notes = { shellJob, files, timers, mapped, options };
     return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
   }
 

@@ -16,6 +16,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
+import { firstWhere } from "../../model/search.ts";
 import { native } from "../../native/binding.ts";
 import { type ByteString, bytesOf, CHUNK_BYTES, chunksOf, type StoredContent } from "./tree-entry.ts";
 
@@ -201,14 +202,7 @@ function partsIn(extents: readonly number[], begin: number, end: number): [numbe
 }
 
 function firstEndingAfter(extents: readonly number[], offset: number): number {
-  let low = 0;
-  let high = extents.length / 2;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (extents[2 * middle + 1]! <= offset) low = middle + 1;
-    else high = middle;
-  }
-  return 2 * low;
+  return 2 * firstWhere(0, extents.length / 2, (at) => extents[2 * at + 1]! > offset);
 }
 
 /** Fills all of `into`, with zeros behind the file's end. */

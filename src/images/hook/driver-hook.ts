@@ -15,7 +15,6 @@ import { RecoveryLineError } from "../../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../../model/limits.ts";
 import {
   type CheckpointDriver,
-  type DriverCheck,
   type DriverNotes,
   type DumpRequest,
   NotNow,
@@ -56,13 +55,6 @@ export class HookDriver implements CheckpointDriver {
   /** Without a hook it can only restore. */
   constructor(hook?: Hook) {
     this.#hook = hook;
-  }
-
-  async check(): Promise<DriverCheck> {
-    return {
-      works: true,
-      reason: "It runs the program's own commands; whether they do their work, they tell.",
-    };
   }
 
   /** The program knows what it can store. */

@@ -7,7 +7,6 @@ export const noneDriver: CheckpointDriver = {
   version: "1",
   images: false,
   holdsConnections: false,
-  check: async () => ({ works: true, reason: "It stores nothing: the program keeps its own state." }),
   look: () => undefined,
   dump: async () => ({}),
   restore: async () => {

@@ -324,9 +324,9 @@ static void refuses_broken_requests(uint64_t cgroup) {
     raw.request.magic ^= 1;
     refused(raw);
     refused(request_of(0, 0, 0));
-    refused(request_of(ATTACH_PARTS + 1, 0, 0));
+    refused(request_of(ATTACH_SELECT_ATTACHED + 1, 0, 0));
     refused(request_of(0xffff, cgroup, 0));
-    for (int operation = ATTACH_HELLO; operation <= ATTACH_PARTS; operation++) {
+    for (int operation = ATTACH_HELLO; operation <= ATTACH_SELECT_ATTACHED; operation++) {
         const bool lists = operation == ATTACH_FLUSH || operation == ATTACH_EXPECT_RESTORE;
         const bool names =
             operation == ATTACH_SELECT || operation == ATTACH_UNSELECT || operation == ATTACH_CUT;

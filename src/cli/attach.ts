@@ -1,0 +1,219 @@
+/** `recovery-line attach` and `detach`: what runs already is recorded as a process of an application, or no longer. */
+import { execFileSync } from "node:child_process";
+import type { Command } from "commander";
+import type { ProcessAttachment } from "../client/attach-process.ts";
+import type { CollectorClient } from "../client/client.ts";
+import { checkedAppName, resolveHome } from "../logs/home.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { printableSentence } from "../model/printable.ts";
+import { write, writeJson } from "../terminal/print.ts";
+import { checkpoint } from "./checkpoint.ts";
+import { integerOption } from "./numbers.ts";
+import { rulesOf, trusted } from "./run.ts";
+
+interface AttachFlags {
+  readonly log?: string;
+  readonly pid?: number;
+  readonly cgroup?: string;
+  readonly container?: string;
+  readonly unit?: string;
+  readonly trust?: readonly string[];
+  readonly outside?: readonly string[];
+  readonly inside?: readonly string[];
+  readonly group?: string;
+  readonly checkpoint: boolean;
+  readonly json?: boolean;
+}
+
+const MAX_PID = 2 ** 22;
+const INSPECT_LIMIT_MS = 10_000;
+
+const HELP = `
+--pid moves the process and all its descendants into a cgroup of ours. --cgroup, --container and --unit record what runs in the cgroup
+that is there, and in those below it. It stands still for a moment. Connections that are open already are followed from then on.
+
+There is no initial state to go back to: until its first checkpoint on a line, whatever needs that is refused (exit code 4). So
+attaching ends with a checkpoint of all running processes of the application at one time, unless --no-checkpoint.
+A container or a unit is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
+
+Examples:
+  recovery-line attach shop db --pid $(pidof redis-server)
+  recovery-line attach shop web --container web
+  recovery-line detach shop web`;
+
+export function register(program: Command): void {
+  program
+    .command("attach")
+    .summary("record what runs already as a process of an application")
+    .description(
+      "Records a running process tree, cgroup, container or systemd unit as a process of an application.",
+    )
+    .argument("<app>", "application")
+    .argument("<process>", "name of the process in it")
+    .option("--log <dir>", "log directory of the collector")
+    .option("--pid <pid>", "a process with all its descendants", (text: string) =>
+      integerOption("--pid", text, 1, MAX_PID),
+    )
+    .option("--cgroup <path>", "all that runs in a cgroup of version 2")
+    .option("--container <name>", "a running container of podman or docker")
+    .option("--unit <name>", "a running unit of systemd")
+    .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
+    .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
+    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application, recorded or not")
+    .option("--group <name>", "who of the application belongs together, for HA policies")
+    .option("--no-checkpoint", "take none: say so later, with `recovery-line checkpoint APP --coordinated`")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", HELP)
+    .action(attach);
+  program
+    .command("detach")
+    .summary("record a process no longer, and leave it running")
+    .description("Ends the recording of a process that goes on untouched, in the cgroup that it came from.")
+    .argument("<app>", "application")
+    .argument("<process>", "its name")
+    .option("--log <dir>", "log directory of the collector")
+    .action(detach);
+}
+
+async function attach(app: string, name: string, flags: AttachFlags): Promise<void> {
+  checkedAppName(app);
+  checkedAppName(name, "process");
+  if (flags.group !== undefined) checkedAppName(flags.group, "group");
+  const what = oneOf(flags);
+  const rules = rulesOf(flags);
+  const { requireCollector } = await import("../client/client.ts");
+  const collector = await requireCollector(resolveHome(flags.log));
+  const wanted: ProcessAttachment = {
+    app,
+    process: name,
+    trust: flags.trust ?? [],
+    ...(rules === undefined ? {} : { rules }),
+    ...(flags.group === undefined ? {} : { group: flags.group }),
+  };
+  const pids = await attached(collector, wanted, flags);
+  collector.close();
+  const { length } = pids;
+  if (flags.json) await writeJson({ application: app, process: name, pids });
+  else
+    await write(
+      `${name} of ${app} is recorded: ${length === 1 ? `process ${pids[0]}` : `${length} processes`}\n`,
+    );
+  if (flags.checkpoint) await firstCheckpoint(app, name, what, flags);
+}
+
+/** Throws RL_USAGE unless one thing is named. */
+function oneOf({ pid, cgroup, container, unit }: AttachFlags): "tree" | "cgroup" | "runtime" {
+  const named = [pid, cgroup, container, unit].filter((one) => one !== undefined);
+  if (named.length !== 1)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `attach takes one of --pid, --cgroup, --container and --unit${named.length === 0 ? "" : `, not ${named.length}`}`,
+    );
+  if (pid !== undefined) return "tree";
+  return cgroup === undefined ? "runtime" : "cgroup";
+}
+
+async function attached(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  { pid, cgroup, container, unit }: AttachFlags,
+): Promise<number[]> {
+  const { attachCgroupAt, attachTree } = await import("../client/attach-process.ts");
+  if (pid !== undefined) return attachTree(collector, wanted, pid);
+  const { cgroupOf } = await import("../host/process-end.ts");
+  if (cgroup !== undefined) return attachCgroupAt(collector, wanted, cgroup);
+  if (unit !== undefined) return attachCgroupAt(collector, wanted, unitCgroup(unit));
+  const place = cgroupOf(containerPid(container!));
+  if (place === undefined) throw notRunning(container!);
+  return attachCgroupAt(collector, wanted, place);
+}
+
+/** Of its first process. Throws RL_USAGE, RL_NOT_SUPPORTED. */
+function containerPid(name: string): number {
+  const asked = ["podman", "docker"].map((runtime) =>
+    answerOf(runtime, ["container", "inspect", "--format", "{{.State.Pid}}", name]),
+  );
+  const pid = asked.map(Number).find((number) => number > 0);
+  if (pid !== undefined) return pid;
+  if (asked.includes("0")) throw notRunning(name);
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `neither podman nor docker knows a container ${JSON.stringify(name)}`,
+    "podman ps --all, as the user whose container it is, lists them.",
+  );
+}
+
+function notRunning(name: string): RecoveryLineError {
+  return new RecoveryLineError("RL_USAGE", `the container ${name} does not run`, "Start it first.");
+}
+
+function unitCgroup(name: string): string {
+  if (
+    answerOf("systemctl", ["is-system-running"]) === undefined &&
+    answerOf("systemctl", ["show"]) === undefined
+  )
+    throw new RecoveryLineError(
+      "RL_NOT_SUPPORTED",
+      "not supported here: systemd does not run this machine",
+      "Attach it with --cgroup or --pid.",
+    );
+  const place = answerOf("systemctl", ["show", "--property", "ControlGroup", "--value", name]);
+  if (place !== undefined && place !== "") return place;
+  throw new RecoveryLineError("RL_USAGE", `the unit ${name} does not run`, "systemctl status tells more.");
+}
+
+/** What a program prints; undefined where it is not there, or fails. */
+function answerOf(program: string, args: readonly string[]): string | undefined {
+  try {
+    return execFileSync(program, args, {
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: INSPECT_LIMIT_MS,
+    })
+      .toString()
+      .trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/** With an image where there can be one; else the cut alone, which makes its end certain. */
+async function firstCheckpoint(
+  app: string,
+  name: string,
+  what: ReturnType<typeof oneOf>,
+  { log, json }: AttachFlags,
+): Promise<void> {
+  const flags = {
+    ...(log === undefined ? {} : { log }),
+    ...(json === undefined ? {} : { json }),
+    coordinated: true,
+    limit: FIRST_LIMIT_S,
+  };
+  try {
+    if (what !== "runtime") return await checkpoint(app, [], { ...flags, driver: "auto" });
+  } catch (error) {
+    if (!(error instanceof RecoveryLineError)) throw error;
+    await write(
+      `recovery-line: no image of ${app} as it stands can be taken: ${printableSentence(`${error.message}. ${error.advice}`.trim())}\n`,
+      process.stderr,
+    );
+  }
+  await checkpoint(app, [], { ...flags, driver: "none", cutsOnly: true });
+  await write(
+    `recovery-line: only cuts are recorded: ${name} can't be brought back from here until a checkpoint with an image is taken\n`,
+    process.stderr,
+  );
+}
+
+const FIRST_LIMIT_S = 60;
+
+async function detach(app: string, name: string, { log }: { readonly log?: string }): Promise<void> {
+  checkedAppName(app);
+  checkedAppName(name, "process");
+  const { requireCollector } = await import("../client/client.ts");
+  const collector = await requireCollector(resolveHome(log));
+  const { detach: endRecording } = await import("../client/attach-process.ts");
+  await endRecording(collector, app, name);
+  collector.close();
+  await write(`${name} of ${app} is recorded no longer\n`);
+}

@@ -1,0 +1,268 @@
+/**
+ * What runs already becomes a recorded process of an application, where it is or, a process tree, in a cgroup of ours. It stands still
+ * meanwhile: what it has open then is taken up by the first cut, and nothing that it does later goes unrecorded.
+ */
+import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { join, sep } from "node:path";
+import {
+  attachCgroup,
+  attachedTo,
+  cameFrom,
+  cgroup2Root,
+  detachCgroup,
+  noteOrigin,
+  ProcessCgroup,
+} from "../host/cgroups.ts";
+import { standsStill, whileFrozen } from "../host/freeze.ts";
+import { cgroupOf } from "../host/process-end.ts";
+import {
+  childOutside,
+  isKernelThread,
+  programName,
+  startTicksOf,
+  withDescendants,
+} from "../host/process-tree.ts";
+import { RecoveryLineError } from "../model/errors.ts";
+import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import type { AttachedPlace, ProcessData, StoredPeerRules, TaskName } from "../model/stored-process.ts";
+import type { CollectorClient } from "./client.ts";
+
+export interface ProcessAttachment {
+  readonly app: string;
+  readonly process: string;
+  readonly trust: readonly string[];
+  readonly rules?: StoredPeerRules;
+  readonly group?: string;
+  readonly data?: ProcessData;
+}
+
+/** Records a process and all its descendants, in a cgroup of ours. Returns their ids. Throws RL_USAGE, RL_LOCKED, RL_NO_RIGHTS and what registering throws. */
+export async function attachTree(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  root: number,
+): Promise<number[]> {
+  await refuseTree(collector, root);
+  const cgroup = new ProcessCgroup(wanted.app, wanted.process);
+  if (cgroup.foreign || cgroup.populated) throw inUse(wanted, cgroup);
+  const from = new Map<number, string>();
+  cgroup.create();
+  try {
+    cgroup.setFreeze(true);
+    await moveTree(root, cgroup, from);
+    noteOrigin(wanted.app, wanted.process, from.get(root) ?? "");
+    await registered(collector, wanted, cgroup, { parent: 0 }, root);
+    return cgroup.pids();
+  } catch (error) {
+    moveBack(cgroup, from);
+    throw error;
+  } finally {
+    if (cgroup.id !== undefined) cgroup.setFreeze(false);
+  }
+}
+
+/** Records what runs in a cgroup that is there. Returns their ids. Throws as `attachTree`. */
+export async function attachCgroupAt(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  given: string,
+): Promise<number[]> {
+  const path = cgroupPath(given);
+  const known = attachedTo(wanted.app).find(({ process }) => process === wanted.process);
+  if (known !== undefined && new ProcessCgroup(wanted.app, wanted.process).populated)
+    throw inUse(wanted, known);
+  await refuseCgroup(collector, wanted, path);
+  if (known !== undefined) detachCgroup(wanted.app, wanted.process); // of an earlier life
+  if (new ProcessCgroup(wanted.app, wanted.process).populated)
+    throw inUse(wanted, new ProcessCgroup(wanted.app, wanted.process));
+  const parent = attachCgroup(wanted.app, wanted.process, path);
+  const cgroup = new ProcessCgroup(wanted.app, wanted.process);
+  try {
+    await whileFrozen([cgroup], () => registered(collector, wanted, cgroup, { parent }, cgroup.pids()[0]));
+    return cgroup.pids();
+  } catch (error) {
+    detachCgroup(wanted.app, wanted.process);
+    throw error;
+  }
+}
+
+/** The process is recorded no longer, and goes on untouched. */
+export async function detach(collector: CollectorClient, app: string, process: string): Promise<void> {
+  await collector.unregister(app, process);
+  const cgroup = new ProcessCgroup(app, process);
+  if (cgroup.foreign) {
+    detachCgroup(app, process);
+    return;
+  }
+  const origin = cameFrom(app, process);
+  for (const pid of cgroup.pids()) putBack(pid, origin);
+  cgroup.remove();
+}
+
+async function registered(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  cgroup: ProcessCgroup,
+  attached: AttachedPlace,
+  first: number | undefined,
+): Promise<void> {
+  const startTicks = first === undefined ? undefined : startTicksOf(first);
+  const task: TaskName | undefined =
+    first === undefined || startTicks === undefined ? undefined : { pid: first, startTicks };
+  await collector.register({
+    ...wanted,
+    mode: "attach",
+    cgroupId: cgroup.id!,
+    attached,
+    ...(task === undefined ? {} : { task }),
+  });
+}
+
+// ---- a process and its descendants
+
+/** The tree stands still as it comes in, its root first, so that it can have no more children. */
+async function moveTree(root: number, cgroup: ProcessCgroup, from: Map<number, string>): Promise<void> {
+  const deadlineMs = performance.now() + FREEZE_LIMIT_MS;
+  const procs = join(cgroup.path, "cgroup.procs");
+  for (let next: number | undefined = root; next !== undefined; next = childOutside(cgroup.pids())) {
+    if (performance.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `process ${root} makes new processes faster than they can be brought into ${cgroup.path}`,
+      );
+    const place = cgroupOf(next);
+    if (!moveTo(procs, next)) {
+      if (next === root) throw notThere(root);
+      continue; // it has ended
+    }
+    if (place !== undefined) from.set(next, place);
+    await standsStill(cgroup, deadlineMs);
+  }
+}
+
+function moveBack(cgroup: ProcessCgroup, from: ReadonlyMap<number, string>): void {
+  for (const pid of cgroup.pids()) putBack(pid, from.get(pid) ?? "");
+  cgroup.remove();
+}
+
+/** Into the cgroup of that name, or the root where that is gone. */
+function putBack(pid: number, name: string): void {
+  if (!moveTo(join(cgroup2Root(), name, "cgroup.procs"), pid))
+    moveTo(join(cgroup2Root(), "cgroup.procs"), pid);
+}
+
+/** False: there is no such process or place any more. */
+function moveTo(procs: string, pid: number): boolean {
+  try {
+    writeFileSync(procs, String(pid), { flag: "r+" });
+    return true;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "ESRCH" || code === "ENOENT" || code === "ENODEV") return false;
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      `process ${pid} can't be moved to ${procs}: ${message}`,
+      "Moving another's process takes root.",
+      cause,
+    );
+  }
+}
+
+async function refuseTree(collector: CollectorClient, root: number): Promise<void> {
+  if (startTicksOf(root) === undefined) throw notThere(root);
+  const wrong = (what: string, advice = ""): RecoveryLineError =>
+    new RecoveryLineError("RL_USAGE", `process ${root} can't be attached: ${what}`, advice);
+  if (root === 1) throw wrong("it is the first of all, and every other is its child");
+  if (isKernelThread(root)) throw wrong("it is a thread of the kernel");
+  const tree = withDescendants(root);
+  if (tree.includes(process.pid)) throw wrong("this command runs below it");
+  const { pid } = await collector.ping();
+  if (tree.includes(pid)) throw wrong("the collector itself runs below it");
+  for (const one of tree) {
+    const holder = recordedIn(`${cgroupOf(one)}/`);
+    if (holder !== undefined)
+      throw wrong(
+        `process ${one} (${programName(one)}) is recorded as ${holder} already`,
+        "recovery-line detach ends that.",
+      );
+  }
+}
+
+function notThere(pid: number): RecoveryLineError {
+  return new RecoveryLineError("RL_USAGE", `there is no process ${pid}`, "It may have ended.");
+}
+
+// ---- a cgroup
+
+/** Its path in the file system, from that or from its name in /proc/PID/cgroup. */
+function cgroupPath(given: string): string {
+  const root = cgroup2Root();
+  const path = [given, join(root, given)].find(
+    (one) => one.startsWith(sep) && existsSync(join(one, "cgroup.procs")),
+  );
+  if (path === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `there is no cgroup ${given}`,
+      `Name a folder below ${root}, or what stands behind "0::" in /proc/PID/cgroup.`,
+    );
+  const real = realpathSync(path);
+  if (real.startsWith(`${root}${sep}`)) return real;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    real === root ? "the root of all cgroups can't be a process" : `${real} is no cgroup of version 2`,
+    `Those lie below ${root}.`,
+  );
+}
+
+async function refuseCgroup(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  path: string,
+): Promise<void> {
+  const name = path.slice(cgroup2Root().length);
+  const wrong = (what: string): RecoveryLineError =>
+    new RecoveryLineError(
+      "RL_USAGE",
+      `the cgroup ${path} can't be process ${wanted.process} of ${wanted.app}: ${what}`,
+    );
+  const holder = recordedIn(`${name}/`, wanted);
+  if (holder !== undefined) throw wrong(`it is, or lies in, ${holder}`);
+  const below = [...attachedTo(), { app: "", process: "", path: join(cgroup2Root(), "recovery-line") }].find(
+    (one) =>
+      one.path.startsWith(`${path}${sep}`) && !(one.app === wanted.app && one.process === wanted.process),
+  );
+  if (below !== undefined)
+    throw wrong(
+      below.app === "" ? "recorded processes lie below it" : `${below.process} of ${below.app} lies below it`,
+    );
+  if (readFileSync(join(path, "cgroup.events"), "utf8").includes("populated 0"))
+    throw wrong("nothing runs in it");
+  const { pid } = await collector.ping();
+  for (const [who, one] of [
+    ["this command", process.pid],
+    ["the collector", pid],
+  ] as const)
+    if (`${cgroupOf(one)}/`.startsWith(`${name}/`)) throw wrong(`${who} runs in it`);
+}
+
+/** Who is recorded in the cgroup of that name, or above it: "process P of APP". */
+function recordedIn(name: string, but?: ProcessAttachment): string | undefined {
+  const own = /^\/recovery-line\/([^/]+)\/([^/]+)\//.exec(name);
+  if (own !== null) return `process ${own[2]} of ${own[1]}`;
+  if (name.startsWith("/recovery-line/")) return "recovery-line's own cgroup";
+  const root = cgroup2Root();
+  const one = attachedTo().find(
+    ({ app, process: at, path }) =>
+      `${join(root, name)}${sep}`.startsWith(`${path}${sep}`) && !(app === but?.app && at === but.process),
+  );
+  return one === undefined ? undefined : `process ${one.process} of ${one.app}`;
+}
+
+function inUse({ app, process }: ProcessAttachment, { path }: { readonly path: string }): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_LOCKED",
+    `process ${process} of ${app} runs already: ${path}`,
+    "End it or detach it first, or take another name.",
+  );
+}
