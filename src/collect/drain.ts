@@ -53,7 +53,7 @@ export class Drain {
   }
 
   /** The kernel tells all that their live processes did, and it is read. */
-  async #flush(apps: readonly AppLog[]): Promise<void> {
+  async #flush(apps: readonly AppLog[], gaveUp: () => boolean = () => false): Promise<void> {
     const { source } = this.#pump;
     const cgroups = apps.flatMap((app) =>
       app.broken === undefined ? [...app.processes.values()].filter(({ state }) => state.live) : [],
@@ -61,7 +61,7 @@ export class Drain {
     const ids = cgroups.map(({ state }) => state.cgroupId);
     await this.whilePending(
       () => source.flush(ids),
-      () => apps.some((app) => app.broken !== undefined),
+      () => gaveUp() || apps.some((app) => app.broken !== undefined),
     );
   }
 
@@ -125,14 +125,20 @@ export class Drain {
     }
   }
 
-  /** The same for what has waited long enough, between drains. */
+  /** The same for what has waited long enough, between drains. While the ring stays full it waits on: nobody has asked for it. */
   async settleDue(): Promise<void> {
     const now = performance.now();
     const due = [...this.#pump.apps.values()].filter(
       ({ messages, peers, broken }) => broken === undefined && (messages.due(now) || peers.unfound.full),
     );
     if (due.length === 0) return;
-    await this.#flush(due);
+    const untilMs = now + FLUSH_LIMIT_MS / 2;
+    let isLate = false;
+    await this.#flush(due, () => {
+      isLate = performance.now() > untilMs;
+      return isLate;
+    });
+    if (isLate) return;
     await this.#settle(due);
     await this.#settlePeers(due.filter(({ peers }) => peers.unfound.full));
   }
