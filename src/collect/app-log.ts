@@ -103,7 +103,10 @@ export class AppLog {
   well = true;
   /** When it was well last, and when it is tried again, ms of `performance.now()`: no decision rests on a clock that can be set. */
   brokenSinceMs = 0;
-  #missed: Missed | undefined;
+  /** What goes by, in order; of a stretch the log holds all or nothing. Undefined: nothing does. */
+  #missed: Missed[] | undefined;
+  /** Ring position of the newest commit that was tried: it may be in the log though it failed. */
+  #triedAt = 0;
   #retryMs = LOG_RETRY_MIN_MS;
   #log: AppendLog | undefined;
   readonly #folder: string;
@@ -151,22 +154,32 @@ export class AppLog {
    * made sure that a crash from now on is seen by `reconcile` (a new session).
    */
   giveUp(): void {
-    this.#missed = new Missed(this.#bootId);
+    this.#missed = [new Missed(this.#bootId, this.#triedAt)];
     this.skipBefore = this.#stored?.position ?? 0;
   }
 
   /** One record goes by. Returns how many events are missing for it. */
   miss(process: ProcessBuffer, records: RecordColumns, row: number): number {
-    if (this.#missed === undefined || records.position[row]! < this.skipBefore) return 0;
-    return this.#missed.add(process.name, records, row);
+    const position = records.position[row]!;
+    if (this.#missed === undefined || position < this.skipBefore) return 0;
+    let stretch = this.#missed.find(({ upTo }) => position < upTo);
+    if (stretch === undefined) {
+      stretch = new Missed(this.#bootId);
+      this.#missed.push(stretch);
+    }
+    return stretch.add(process.name, records, row);
   }
 
   /** It is open again: what went by until ring position `read` becomes gaps, which the next commit makes durable. */
   declareMissed(read: number): void {
     if (this.#missed === undefined) return;
+    const held = this.#stored?.position ?? 0;
+    const missed = new Missed(this.#bootId, read);
+    for (const stretch of this.#missed) if (stretch.upTo > held) missed.join(stretch);
+    this.#missed = [missed];
     this.skipBefore = read;
     this.touch();
-    for (const [name, { count, ranges }] of this.#missed.byProcess) {
+    for (const [name, { count, ranges }] of missed.byProcess) {
       const process = this.processes.get(name);
       if (process === undefined) continue;
       this.gap(process, count - (ranges?.size ?? 0));
@@ -357,6 +370,7 @@ export class AppLog {
       const batches = await this.#append(log);
       // While the ring is read again for another application, the reader stands before what is stored here.
       const stored = ring && { ...ring, position: Math.max(position, this.skipBefore) };
+      this.#triedAt = stored?.position ?? this.#triedAt;
       if (stored !== undefined) log.putState("ring", stored);
       await log.commit();
       this.#stored = stored ?? this.#stored;

@@ -24,23 +24,41 @@ export interface MissedEvents {
 
 export class Missed {
   readonly byProcess = new Map<string, MissedEvents>();
+  /** Ring position: all of it was read before, so that a log which holds that position holds all of it, or the word of it. */
+  upTo: number;
   readonly #bootId: string;
 
-  constructor(bootId: string) {
+  constructor(bootId: string, upTo = Number.POSITIVE_INFINITY) {
     this.#bootId = bootId;
+    this.upTo = upTo;
   }
 
   /** Returns the events that one record stands for: itself, and the losses it tells of. */
   add(process: string, records: RecordColumns, row: number): number {
+    const missed = this.#of(process);
+    const events = 1 + records.lostBefore[row]!;
+    missed.count += events;
+    this.#range(missed, records, row);
+    return events;
+  }
+
+  /** Takes over what went by in a later stretch. */
+  join({ byProcess }: Missed): void {
+    for (const [process, { count, ranges }] of byProcess) {
+      const missed = this.#of(process);
+      missed.count += count;
+      if (ranges === undefined) missed.ranges = undefined;
+      for (const [key, range] of ranges ?? []) joinRange(missed, key, range);
+    }
+  }
+
+  #of(process: string): MissedEvents {
     let missed = this.byProcess.get(process);
     if (missed === undefined) {
       missed = { count: 0, ranges: new Map() };
       this.byProcess.set(process, missed);
     }
-    const events = 1 + records.lostBefore[row]!;
-    missed.count += events;
-    this.#range(missed, records, row);
-    return events;
+    return missed;
   }
 
   /** Openings and endings go by: both ends of them stand in the same log, and a receive without its send is dropped. */
@@ -58,14 +76,20 @@ export class Missed {
     const key = `${kind}${channel}`;
     const begin = records.begin[row]!;
     const end = begin + records.length[row]!;
-    const known = missed.ranges.get(key);
-    if (known === undefined) missed.ranges.set(key, { kind, channel, begin, end });
-    else {
-      known.begin = Math.min(known.begin, begin);
-      known.end = Math.max(known.end, end);
-    }
-    if (missed.ranges.size > MAX_COVERAGE_NAMES) missed.ranges = undefined;
+    joinRange(missed, key, { kind, channel, begin, end });
   }
+}
+
+function joinRange(missed: MissedEvents, key: string, range: MissedRange): void {
+  const { ranges } = missed;
+  if (ranges === undefined) return;
+  const known = ranges.get(key);
+  if (known === undefined) ranges.set(key, { ...range });
+  else {
+    known.begin = Math.min(known.begin, range.begin);
+    known.end = Math.max(known.end, range.end);
+  }
+  if (ranges.size > MAX_COVERAGE_NAMES) missed.ranges = undefined;
 }
 
 const EVENT_OF: Readonly<Partial<Record<number, number>>> = {
