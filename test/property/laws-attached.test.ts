@@ -35,3 +35,39 @@ test("law 1 with attached processes: the reference's line, or a refusal exactly 
   );
   expect(refused).toBeGreaterThan(0);
 });
+
+test("who is attached later is not outside from the start: on its channels, their openings and their endings", () => {
+  const channel = "tcp:00000001-00000002";
+  const outside = [channel, `${channel}/open`, `${channel}/end`].map(
+    (name): Event => ({ type: "outside", process: "client", channel: name }),
+  );
+  const client: Event[] = [
+    { type: "send", process: "client", channel: `${channel}/open`, begin: 0, end: 1 },
+    ...outside,
+    { type: "send", process: "client", channel, begin: 0, end: 9 },
+    { type: "send", process: "client", channel: `${channel}/end`, begin: 0, end: 1 },
+  ];
+  const server: Event[] = [
+    { type: "gap", process: "server", reason: ATTACHED },
+    { type: "receive", process: "server", channel, begin: 0, end: 9 },
+    {
+      type: "checkpoint",
+      process: "server",
+      checkpoint: 1,
+      usable: true,
+      cut: { sent: new Map(), received: new Map([[channel, 9]]) },
+    },
+  ];
+  const options = { failed: ["client"], dsm: "sequential", inTransit: "any" } as const;
+  for (const events of [
+    [...client, ...server],
+    [...server, ...client],
+  ])
+    expect(() => lineOf(events, options), "the client's message is not outside's").toThrow(
+      expect.objectContaining({ code: "RL_REFUSED" }),
+    );
+  const line = lineOf([...server, ...client], { ...options, failed: [] });
+  expect(line.unsayable).toEqual([]);
+  const strangers = [...client, ...server.slice(1)];
+  expect(() => lineOf(strangers, options)).toThrow(expect.objectContaining({ code: "RL_CONTRADICTION" }));
+});

@@ -73,11 +73,25 @@ function placeEnds(raw: RawEvidence, processes: Ranking, channels: Ranking): Int
 
 function placeOutside(raw: RawEvidence, processes: Ranking, channels: Ranking): Int32Array {
   const outside = new Int32Array(channels.order.length).fill(-1);
+  const isOfAttached = openingsAndEndings(raw);
   for (let channel = 0; channel < outside.length; channel += 1) {
     const process = raw.outsideOf.at(channel);
-    if (process !== NOBODY) outside[channels.rank[channel] as number] = processes.rank[process] as number;
+    if (process !== NOBODY && !isOfAttached(channel))
+      outside[channels.rank[channel] as number] = processes.rank[process] as number;
   }
   return outside;
+}
+
+/** True of the opening and the ending of a channel that an attached process stands at: who said that they are outside did not know it yet. */
+function openingsAndEndings(raw: RawEvidence): (channel: number) => boolean {
+  if (raw.attached.size === 0) return () => false;
+  const numbers = new Map(raw.channels.map((name, number) => [name, number]));
+  const isAttached = (end: number): boolean =>
+    raw.weak.at(end) === 0 && raw.attached.has(raw.processAt.at(end));
+  return (channel) => {
+    const of = numbers.get(/^(.+)\/(?:open|end)$/.exec(raw.channels[channel] as string)?.[1] ?? "");
+    return of !== undefined && (isAttached(2 * of) || isAttached(2 * of + 1));
+  };
 }
 
 /** A gap is healed by a later checkpoint with a cut, usable or not. */

@@ -36,8 +36,6 @@ export class EvidenceBuilder {
   readonly #raw = new RawEvidence();
   readonly #processIds = new Map<string, number>();
   readonly #channelIds = new Map<string, number>();
-  /** Recorded from a later moment on: what others said of their connections to the outside was said before. */
-  readonly #attached = new Set<number>();
   /** For joins. Per tag: 1 + its newest row; per process: rows before it stand behind a checkpoint or a rollback. */
   readonly #lastRow = new Uint32List();
   readonly #closedRows = new Uint32List();
@@ -242,7 +240,7 @@ export class EvidenceBuilder {
     const outside = raw.outsideOf.at(channelEnd >>> 1);
     if (outside !== NOBODY && outside !== process) {
       if (begin === end) return;
-      if (!this.#attached.has(process)) throw notOutside(raw, outside, process, channelEnd >>> 1);
+      if (!this.#raw.attached.has(process)) throw notOutside(raw, outside, process, channelEnd >>> 1);
       raw.outsideOf.data[channelEnd >>> 1] = NOBODY;
     }
     if (begin === end) {
@@ -285,7 +283,7 @@ export class EvidenceBuilder {
   /** Another process than this one stands there, and was attached. */
   #isAttachedAt(channelEnd: number, process: number): boolean {
     const holder = this.#raw.processAt.at(channelEnd);
-    return holder !== process && this.#raw.weak.at(channelEnd) === 0 && this.#attached.has(holder);
+    return holder !== process && this.#raw.weak.at(channelEnd) === 0 && this.#raw.attached.has(holder);
   }
 
   #checkpoint(process: number, event: CheckpointEvent): void {
@@ -340,7 +338,7 @@ export class EvidenceBuilder {
     const line = this.#nextLine(process);
     const segment = raw.top.at(process);
     if (event.reason === ATTACHED && raw.segmentBelow.at(segment) === segment) {
-      this.#attached.add(process);
+      this.#raw.attached.add(process);
       raw.segmentFlags.data[segment] = raw.segmentFlags.at(segment) | NO_INITIAL;
     }
     if (raw.segmentGap.at(segment) === 0) {

@@ -20,6 +20,9 @@ export class RawEvidence {
   /** Per channel: the process for which it is outside, or NOBODY. */
   readonly outsideOf = new Uint32List();
 
+  /** Processes that were recorded from a later moment on: what others said of their connections to the outside was said before. */
+  readonly attached = new Set<number>();
+
   /** Per range row: its tag (evidence-layout.ts), line, range. */
   readonly rowTag = new Uint32List();
   readonly rowLine = new Uint32List();
