@@ -102,6 +102,9 @@ export function failuresReport(
     `${printable(application)}: what a failure would cost now (${report.outcome})\n`,
     anywayText(report),
     table(head, rows),
+    ...[...worst.rows, together].map((loss, at) =>
+      impossibleText(at < worst.rows.length ? printable(loss.failed[0] as string) : who, loss),
+    ),
     hidden > 0 ? `... and ${hidden} more failures that cost less; --json prints all\n` : "",
     report.processes <= MAX_MATRIX ? matrix(report, failed) : "",
     talks && outsideText(together) !== "" ? `Of the outside world, ${who}:\n${outsideText(together)}` : "",
@@ -121,6 +124,11 @@ function row(name: string, loss: Loss, report: LossReport, talks: boolean): stri
     String(unbounded),
     ...(talks ? [String(bytesOf(loss.lostInputs)), String(bytesOf(loss.unsayable))] : []),
   ];
+}
+
+function impossibleText(who: string, { withoutInitial = [] }: Loss): string {
+  if (withoutInitial.length === 0) return "";
+  return `No line for ${who}: ${withoutInitial.map(printable).join(", ")} would have to go back to before it was recorded (attach)\n`;
 }
 
 function anywayText(report: LossReport): string {

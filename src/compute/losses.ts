@@ -6,7 +6,7 @@ import { type OutsideLosses, OutsideWorld } from "../graph/rollback/outside-worl
 import { NOTHING_UNDONE } from "../graph/rollback/propagate-rollback.ts";
 import type { RollbackModel } from "../graph/rollback/rollback-model.ts";
 import type { LineEntry, Outcome, OutsideRange } from "../model/recovery-line.ts";
-import { processNumbers } from "./compute.ts";
+import { processNumbers, withoutInitial } from "./compute.ts";
 
 /** One process in a loss. */
 export interface LostProcess extends LineEntry {
@@ -29,6 +29,8 @@ export interface Loss {
   readonly checkpoints: number;
   /** In order of name; only what the failure undoes beyond what is undone anyway. */
   readonly rolledBack: readonly LostProcess[];
+  /** Those that would have to go back to before they were recorded (attach): there is no line. Absent: nobody. */
+  readonly withoutInitial?: readonly string[];
   /** Of the outside world, what is undone anyway included. */
   readonly lostInputs: readonly OutsideRange[];
   readonly unsayable: readonly OutsideRange[];
@@ -46,6 +48,7 @@ export class LossReport {
   readonly #model: RollbackModel;
   readonly #index: FailureIndex;
   readonly #outside: OutsideWorld;
+  readonly #withoutInitial: ReadonlySet<string>;
   readonly #checkpointsAfter: (process: number, position: number) => number;
   readonly #anyway: Sum = { breadth: 0, depth: 0, unbounded: 0, events: 0, checkpoints: 0 };
 
@@ -54,6 +57,7 @@ export class LossReport {
     this.#index = new FailureIndex(model);
     this.#outside = new OutsideWorld(model.evidence, model.rules.dsm);
     this.#checkpointsAfter = restorableCheckpoints(model.evidence);
+    this.#withoutInitial = new Set(withoutInitial(model.evidence, model.evidence.length.slice().fill(0)));
     this.#index.anyway.forEach((undone, process) => {
       this.#count(this.#anyway, process, undone, 1);
     });
@@ -86,7 +90,13 @@ export class LossReport {
     this.#index.anyway.forEach((undone, process) => {
       if (undone !== NOTHING_UNDONE) rolledBack.push(this.#lost(process, undone));
     });
-    return { failed: [], ...this.#anyway, rolledBack, ...this.#outsideOf(new Map()) };
+    return {
+      failed: [],
+      ...this.#anyway,
+      rolledBack,
+      ...this.#impossible(rolledBack),
+      ...this.#outsideOf(new Map()),
+    };
   }
 
   single(failed: number): Loss {
@@ -94,7 +104,7 @@ export class LossReport {
     const sum = { ...this.#anyway };
     const rolledBack = Array.from(process, (p, at) => this.#beyond(sum, p, undone[at] as number));
     const outside = this.#outsideOf(new Map(Array.from(process, (p, at) => [p, undone[at] as number])));
-    return { failed: [this.name(failed)], ...sum, rolledBack, ...outside };
+    return { failed: [this.name(failed)], ...sum, rolledBack, ...this.#impossible(rolledBack), ...outside };
   }
 
   /** All the named processes (or all there are) failing at once: the minimum of their vectors. */
@@ -106,7 +116,13 @@ export class LossReport {
       if (line !== this.#index.anyway[process]) rolledBack.push(this.#beyond(sum, process, line));
     });
     const outside = this.#outsideOf(new Map(undone.entries()));
-    return { failed: failed ?? this.names(), ...sum, rolledBack, ...outside };
+    return {
+      failed: failed ?? this.names(),
+      ...sum,
+      rolledBack,
+      ...this.#impossible(rolledBack),
+      ...outside,
+    };
   }
 
   /** The whole line of one failure. */
@@ -134,6 +150,13 @@ export class LossReport {
     const entry = lineEntry(this.#model.evidence, process, undone);
     const events = (this.#model.evidence.length[process] as number) - entry.position;
     return { ...entry, events, checkpoints: this.#checkpointsAfter(process, entry.position) };
+  }
+
+  #impossible(rolledBack: readonly LostProcess[]): Pick<Loss, "withoutInitial"> {
+    const found = rolledBack.filter(
+      ({ process, position }) => position === 0 && this.#withoutInitial.has(process),
+    );
+    return found.length === 0 ? {} : { withoutInitial: found.map(({ process }) => process) };
   }
 
   /** Adds one process to a sum, or takes it out. A depth is never taken out: a later line replaces a less deep one. */

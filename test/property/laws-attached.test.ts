@@ -1,12 +1,14 @@
 /** Processes that were recorded from a later moment on have no initial state: where the line needs it there is none. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { lossReport } from "../../src/index.ts";
 import type { Event } from "../../src/model/event.ts";
 import { ATTACHED } from "../../src/model/gap-reasons.ts";
 import { canonical } from "../reference/answer.ts";
 import { bruteForce } from "../reference/brute-force.ts";
 import { effectiveHistories } from "../reference/history.ts";
 import { cases, lineOf, numRuns } from "./cases.ts";
+import { evidenceOf } from "./laws-executions.ts";
 
 const withAttached = fc.tuple(cases(), fc.array(fc.nat(), { maxLength: 3 })).map(([one, picks]) => {
   const names = [...new Set(one.events.map(({ process }) => process))];
@@ -70,4 +72,25 @@ test("who is attached later is not outside from the start: on its channels, thei
   expect(line.unsayable).toEqual([]);
   const strangers = [...client, ...server.slice(1)];
   expect(() => lineOf(strangers, options)).toThrow(expect.objectContaining({ code: "RL_CONTRADICTION" }));
+});
+
+test("failures names who has no initial state to go back to", () => {
+  const events: Event[] = [
+    { type: "gap", process: "a", reason: ATTACHED },
+    {
+      type: "checkpoint",
+      process: "a",
+      checkpoint: 1,
+      usable: false,
+      cut: { sent: new Map(), received: new Map() },
+    },
+    { type: "send", process: "b", channel: "c", begin: 0, end: 1 },
+    { type: "receive", process: "a", channel: "c", begin: 0, end: 1 },
+  ];
+  const report = lossReport(evidenceOf(events, []), { dsm: "sequential", inTransit: "any" });
+  expect([...report.numbersOf(undefined)].map((process) => report.single(process).withoutInitial)).toEqual([
+    ["a"],
+    ["a"],
+  ]);
+  expect(report.anyway().withoutInitial).toBeUndefined();
 });
