@@ -328,8 +328,8 @@ static void refuses_broken_requests(uint64_t cgroup) {
     refused(request_of(0xffff, cgroup, 0));
     for (int operation = ATTACH_HELLO; operation <= ATTACH_SELECT_ATTACHED; operation++) {
         const bool lists = operation == ATTACH_FLUSH || operation == ATTACH_EXPECT_RESTORE;
-        const bool names =
-            operation == ATTACH_SELECT || operation == ATTACH_UNSELECT || operation == ATTACH_CUT;
+        const bool names = operation == ATTACH_SELECT || operation == ATTACH_SELECT_ATTACHED ||
+                           operation == ATTACH_UNSELECT || operation == ATTACH_CUT;
         refused(request_of(operation, names ? 0 : cgroup, lists));
         refused(request_of(operation, names ? cgroup : 0, lists ? 0 : 1));
         refused(request_of(operation, names ? cgroup : 0, ATTACH_CGROUPS + 1));
