@@ -112,20 +112,20 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "the range of restore points that starts at a position is missed",
     file: "graph/evidence/restore-points.ts",
-    find: "if ((points.first[middle] as number) <= position) low = middle;",
-    replace: "if ((points.first[middle] as number) < position) low = middle;",
+    find: "return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position) - 1;",
+    replace: "return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
   },
   {
     what: "the base is the newest checkpoint, usable or not",
     file: "graph/evidence/restore-points.ts",
-    find: "  while (((flags[low] as number) & USABLE) === 0) low -= 1;",
+    find: "  while (((flags[segment] as number) & USABLE) === 0) segment -= 1;",
     replace: "",
   },
   {
     what: "the base is the checkpoint before the right one",
     file: "graph/evidence/restore-points.ts",
-    find: "if ((line[middle] as number) <= position) low = middle;",
-    replace: "if ((line[middle] as number) < position) low = middle;",
+    find: "firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position) - 1;",
+    replace: "firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
   },
   {
     what: "an interval lacks the line that ends it",
@@ -357,8 +357,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "a witness names the wrong channel",
     file: "graph/rollback/witness.ts",
-    find: "if ((start[middle] as number) <= match) low = middle;",
-    replace: "if ((start[middle] as number) < match) low = middle;",
+    find: "return firstAbove(start, 1, start.length - 1, match) - 1;",
+    replace: "return firstAbove(start, 1, start.length - 1, match - 1) - 1;",
   },
   {
     what: "printed chains stand on their heads",
