@@ -1,9 +1,10 @@
 /** A container of podman that runs already, on podman's bridge, as a process of an application. */
-import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { missing, type Rig, until, withRig } from "./rig.ts";
 
 const PORT = "6390";
@@ -35,6 +36,10 @@ class Podman {
   readonly folder = mkdtempSync(join(tmpdir(), "rl-podman-"));
 
   constructor() {
+    const leftByPodman = [
+      [existsSync("/sys/class/net/cni-podman0"), "ip link delete cni-podman0"],
+      [existsSync(join(cgroup2Root(), "libpod_parent")), `rmdir ${join(cgroup2Root(), "libpod_parent")}`],
+    ] as const;
     const [storage, engine] = [join(this.folder, "storage.conf"), join(this.folder, "containers.conf")];
     writeFileSync(
       storage,
@@ -51,6 +56,7 @@ class Podman {
       delete process.env["CONTAINERS_STORAGE_CONF"];
       delete process.env["CONTAINERS_CONF"];
       rmSync(this.folder, { recursive: true, force: true });
+      for (const [wasThere, command] of leftByPodman) if (!wasThere) spawnSync("sh", ["-c", command]);
     });
     this.#makeImage();
   }
