@@ -113,7 +113,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
     what: "the range of restore points that starts at a position is missed",
     file: "graph/evidence/restore-points.ts",
     find: "return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position) - 1;",
-    replace: "return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
+    replace:
+      "return firstAbove(first, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
   },
   {
     what: "the base is the newest checkpoint, usable or not",
@@ -125,7 +126,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
     what: "the base is the checkpoint before the right one",
     file: "graph/evidence/restore-points.ts",
     find: "firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position) - 1;",
-    replace: "firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
+    replace:
+      "firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position - 1) - 1;",
   },
   {
     what: "an interval lacks the line that ends it",
