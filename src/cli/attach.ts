@@ -120,7 +120,7 @@ async function attached(
 ): Promise<number[]> {
   const { attachCgroupAt, attachTree } = await import("../client/attach-process.ts");
   if (pid !== undefined) return attachTree(collector, wanted, pid);
-  const { cgroupOf } = await import("../host/process-end.ts");
+  const { cgroupOf } = await import("../host/cgroups.ts");
   if (cgroup !== undefined) return attachCgroupAt(collector, wanted, cgroup);
   if (unit !== undefined) return attachCgroupAt(collector, wanted, unitCgroup(unit));
   const place = cgroupOf(containerPid(container!));

@@ -9,12 +9,12 @@ import {
   attachedTo,
   cameFrom,
   cgroup2Root,
+  cgroupOf,
   detachCgroup,
   noteOrigin,
   ProcessCgroup,
 } from "../host/cgroups.ts";
 import { standsStill, whileFrozen } from "../host/freeze.ts";
-import { cgroupOf } from "../host/process-end.ts";
 import {
   childOutside,
   isKernelThread,
@@ -68,13 +68,10 @@ export async function attachCgroupAt(
   given: string,
 ): Promise<number[]> {
   const path = cgroupPath(given);
-  const known = attachedTo(wanted.app).find(({ process }) => process === wanted.process);
-  if (known !== undefined && new ProcessCgroup(wanted.app, wanted.process).populated)
-    throw inUse(wanted, known);
+  const before = new ProcessCgroup(wanted.app, wanted.process);
+  if (before.populated) throw inUse(wanted, before);
   await refuseCgroup(collector, wanted, path);
-  if (known !== undefined) detachCgroup(wanted.app, wanted.process); // of an earlier life
-  if (new ProcessCgroup(wanted.app, wanted.process).populated)
-    throw inUse(wanted, new ProcessCgroup(wanted.app, wanted.process));
+  if (before.foreign) detachCgroup(wanted.app, wanted.process); // of an earlier life
   const parent = attachCgroup(wanted.app, wanted.process, path);
   const cgroup = new ProcessCgroup(wanted.app, wanted.process);
   try {

@@ -149,7 +149,7 @@ function isTextList(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === "string");
 }
 
-function objectOf(value: unknown, field: string): Body {
+export function objectOf(value: unknown, field: string): Body {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Body;
   throw wrong(field, "an object");
 }

@@ -15,6 +15,7 @@ import { leavingOf, plugOf } from "./policy-body.ts";
 import {
   cutEntries,
   foundChannels,
+  objectOf,
   peerRules,
   processData,
   reasons,
@@ -124,12 +125,10 @@ function registration(body: Body): Registration {
     ...(data === undefined ? {} : { data: processData(data) }),
     ...(group === undefined ? {} : { group: stringField(body, "group") }),
     ...(holdLimitMs === undefined ? {} : { holdLimitMs: numberField(body, "holdLimitMs") }),
-    ...(attached === undefined ? {} : { attached: { parent: numberField(objectOf(attached), "parent") } }),
+    ...(attached === undefined
+      ? {}
+      : { attached: { parent: numberField(objectOf(attached, "attached"), "parent") } }),
   };
-}
-
-function objectOf(value: unknown): Body {
-  return typeof value === "object" && value !== null ? (value as Body) : {};
 }
 
 function numberField(body: Body, name: string): number {

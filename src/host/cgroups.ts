@@ -75,9 +75,18 @@ export function applicationCgroup(app: string): string {
   return join(cgroup2Root(), FOLDER, app);
 }
 
+/** Name of the cgroup that a process is in, in the hierarchy of version 2; undefined where it is gone. */
+export function cgroupOf(pid: number | "self"): string | undefined {
+  try {
+    return /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
 /** The folder of the cgroup that this process is in; undefined where it is not below the root that is seen here. */
 export function ownCgroup(): string | undefined {
-  const name = /^0::(\/.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1];
+  const name = cgroupOf("self");
   if (name === undefined) return undefined;
   const path = join(cgroup2Root(), name);
   return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : path;
@@ -138,7 +147,7 @@ export function noteOrigin(app: string, process: string, name: string): void {
   mkdirSync(join(ELSEWHERE, app), { recursive: true, mode: 0o755 });
   const link = join(ELSEWHERE, app, `.${process}`);
   rmSync(link, { force: true });
-  symlinkSync(`/${name}`, link);
+  symlinkSync(name === "" ? "/" : name, link);
 }
 
 /** "": nobody knows. */

@@ -8,7 +8,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, wri
 import { join } from "node:path";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../model/limits.ts";
 import type { ProcessEnd, TaskName } from "../model/stored-process.ts";
-import { ProcessCgroup } from "./cgroups.ts";
+import { cgroupOf, ProcessCgroup } from "./cgroups.ts";
 import { startTicksOf } from "./process-tree.ts";
 
 /** A task that runs outside of its process's cgroup. */
@@ -102,13 +102,4 @@ export function tasksElsewhere(
     if (cgroup === undefined || `${cgroup}/`.includes(own)) return [];
     return startTicksOf(task.pid) === task.startTicks ? [{ ...task, cgroup }] : [];
   });
-}
-
-/** Name of the cgroup that it is in, in the hierarchy of version 2; undefined where it is gone. */
-export function cgroupOf(pid: number): string | undefined {
-  try {
-    return /^0::(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1];
-  } catch {
-    return undefined;
-  }
 }

@@ -3,11 +3,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
-import { attachedTo, cgroup2Root, ProcessCgroup } from "../../src/host/cgroups.ts";
-import { cgroupOf } from "../../src/host/process-end.ts";
-import { sessionOf } from "../../src/host/process-tree.ts";
+import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { restartable } from "../restart/restartable.ts";
 import { freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
@@ -143,17 +140,10 @@ restartable(
       await goesOn(rig);
       expect(elsewhere.pids()).toHaveLength(1);
       expect(attachedTo(rig.app)).toEqual([]);
-      const [back] = await pidsOf(client.pid!);
-      expect(cgroupOf(back!)).toBe(cgroupOf(process.pid));
-      process.kill(back!, "SIGKILL");
+      expect(cgroupOf(client.pid!)).toBe(cgroupOf(process.pid));
+      process.kill(client.pid!, "SIGKILL"); // restored, it is no child of ours
     }),
 );
-
-/** Of a session: a restored process is no child of ours. */
-async function pidsOf(session: number): Promise<number[]> {
-  await sleep(0);
-  return sessionOf(session) === session ? [session] : [];
-}
 
 test.skipIf(missing !== undefined)(
   "there is no initial state to go back to: refused, by name, until a checkpoint",
