@@ -462,7 +462,9 @@ static void see_the_reset(int fd, struct told *told) {
 static void case_end_by_reset(void) {
     set_up();
     const struct two two = play(end_by_reset, see_the_reset);
-    frozen_cut(two.server); /* it has not touched the connection since it accepted it */
+    /* It has not touched the connection since it accepted it. */
+    EQUAL(only(frozen_cut(two.server)).told, CAPTURE_OPEN_RECEIVED | CAPTURE_END_RECEIVED);
+    EQUAL(verdicts_of(two.server), 0);
     EQUAL(count_units(two.client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
     EQUAL(count_units(two.client, RECOVERY_SEND, RECOVERY_FLAG_FAILING), 0);
     EQUAL(count_units(two.server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
