@@ -10,7 +10,7 @@ import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProcessCgroup } from "../host/cgroups.ts";
 import { whileFrozen } from "../host/freeze.ts";
-import { listenersOf, openConnections } from "../host/open-connections.ts";
+import { listenersOf, networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
 import { treeRoot } from "../host/process-tree.ts";
@@ -44,6 +44,8 @@ export interface CheckpointTarget {
   readonly data?: ProcessData;
   /** The driver's own options that it was started with. */
   readonly driverOptions?: readonly string[];
+  /** Who takes its image, where that is another one than for all, and what `usable` of its record says. */
+  readonly own?: Pick<CheckpointOptions, "driver" | "usable">;
 }
 
 export interface CheckpointOptions {
@@ -108,8 +110,8 @@ export async function checkpointTogether(
   async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
     const shared = await options.log.unseen(targets[0]?.app ?? "");
     for (const work of works) await work.readCut(sinceMs);
-    if (options.driver.images) for (const work of works) work.refuseCopies(shared);
-    await takeImages(works, guard, options);
+    for (const work of works) if (work.driver.images) work.refuseCopies(shared);
+    await takeImages(works, guard);
     inTime(options);
     for (const work of works) await work.record();
     return performance.now() - sinceMs;
@@ -124,12 +126,18 @@ async function withoutNewcomers(
 ): Promise<number> {
   const app = targets[0]?.app;
   if (holdNew !== true || !driver.images || app === undefined) return work();
-  const listeners = () => listenersOf(targets.flatMap(({ cgroup }) => cgroup.pids()));
+  const pids = targets.flatMap(({ cgroup }) => cgroup.pids());
+  const listeners = () => listenersOf(pids);
   let held = false;
   try {
     return await whileNewcomersWait(
       app,
-      listeners().map(({ port }) => port),
+      networksOf(pids).map((network) => ({
+        network,
+        ports: listenersOf(pids.filter((pid) => networkOf(pid) === networkOf(network))).map(
+          ({ port }) => port,
+        ),
+      })),
       async () => {
         held = true;
         const untilMs = performance.now() + ACCEPT_LIMIT_MS;
@@ -157,13 +165,23 @@ async function standing(
     one.look();
     await one.prepareData();
   }
-  const cgroups = targets.map(({ cgroup }) => cgroup);
-  return whileFrozen(cgroups, async (guard, sinceMs) => {
-    inTime(options);
-    const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
-    inTime(options);
-    return more.length === 0 ? work(guard, sinceMs) : standing(more, works, options, work);
-  });
+  const own = works.filter(({ target }) => targets.includes(target));
+  const sinceMs = performance.now();
+  const held = await Promise.allSettled(own.map((one) => one.hold())); // all are known before one is let go
+  for (const one of held) if (one.status === "rejected") throw one.reason;
+  const cgroups = (held: boolean): ProcessCgroup[] =>
+    own.filter(({ driver }) => (driver.hold !== undefined) === held).map(({ target }) => target.cgroup);
+  return whileFrozen(
+    cgroups(false),
+    async (guard, frozenMs) => {
+      inTime(options);
+      const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+      inTime(options);
+      const fromMs = cgroups(true).length === 0 ? frozenMs : sinceMs;
+      return more.length === 0 ? work(guard, fromMs) : standing(more, works, options, work);
+    },
+    cgroups(true),
+  );
 }
 
 function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
@@ -179,13 +197,14 @@ function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): v
  * Several at one instant: the kernels of standing processes go on receiving and acknowledging, so bytes could pass between one image
  * and the next and be in neither. Their connections hear nothing until the last image is there.
  */
-function takeImages(works: readonly Work[], guard: Writable, { driver }: CheckpointOptions): Promise<void> {
+function takeImages(works: readonly Work[], guard: Writable): Promise<void> {
   const take = async (): Promise<void> => {
     for (const work of works) await work.takeImage(guard);
   };
   const first = works[0];
-  if (!driver.images || works.length < 2 || first === undefined) return take();
-  return whileBlocked(first.app, openConnections(works.flatMap(({ pids }) => pids)), take);
+  if (!works.some(({ driver }) => driver.images) || works.length < 2 || first === undefined) return take();
+  const pids = works.flatMap((work) => work.pids);
+  return whileBlocked(first.app, openConnections(pids), networksOf(pids), take);
 }
 
 /** One process on its way through the phases; each phase is timed. */
@@ -197,6 +216,8 @@ class Work {
   #index = 0;
   #position = 0;
   #pids: readonly number[] = [];
+  /** Of what a driver holds: it may have died since. */
+  #heldRoot: number | undefined;
   #image: NewImage | undefined;
   #reference: string | undefined;
   #imageBytes = 0;
@@ -223,6 +244,37 @@ class Work {
     return this.#target.app;
   }
 
+  get driver(): CheckpointDriver {
+    return (this.#target.own ?? this.#options).driver;
+  }
+
+  get #usable(): boolean {
+    return (this.#target.own ?? this.#options).usable;
+  }
+
+  /** A driver that makes it stand still itself does so now. */
+  async hold(): Promise<void> {
+    const { driver } = this;
+    if (driver.hold === undefined) return;
+    const image = await this.#begin();
+    const { cgroup, data } = this.#target;
+    this.#pids = cgroup.pids();
+    this.#heldRoot = treeRoot(this.#pids);
+    await driver.hold({
+      folder: image.files,
+      rootPid: this.#heldRoot,
+      pids: this.#pids,
+      cgroupPath: cgroup.path,
+      limitMs: this.#limitMs,
+      dataRoots: data?.roots ?? [],
+    });
+  }
+
+  get #limitMs(): number {
+    const { deadlineMs = Number.POSITIVE_INFINITY, limitMs = DRIVER_LIMIT_MS } = this.#options;
+    return Math.min(limitMs, Math.max(1, Math.ceil(deadlineMs - performance.now())));
+  }
+
   get target(): CheckpointTarget {
     return this.#target;
   }
@@ -234,7 +286,7 @@ class Work {
   /** Nothing stands still for an image that can't be. */
   look(): void {
     const { cgroup, data, driverOptions = [] } = this.#target;
-    this.#options.driver.look({
+    this.driver.look({
       pids: cgroup.pids(),
       dataRoots: data?.roots ?? [],
       options: driverOptions,
@@ -244,7 +296,7 @@ class Work {
   /** What of its directory trees can be copied while it still runs. */
   async prepareData(): Promise<void> {
     const { app, process, cgroup, data } = this.#target;
-    if (data === undefined || !this.#options.driver.images) return;
+    if (data === undefined || !this.driver.images) return;
     const image = await this.#begin();
     const images = imagesFolder(this.#options.home, app, process);
     this.#save = await DataSave.prepare(data, (number) => image.data(number), images, cgroup.pids());
@@ -280,7 +332,7 @@ class Work {
   }
 
   async takeImage(guard: Writable): Promise<void> {
-    const { driver } = this.#options;
+    const { driver } = this;
     if (!driver.images) return;
     if (!driver.holdsConnections) this.#noConnections();
     const image = await this.#begin();
@@ -298,19 +350,14 @@ class Work {
 
   async #dump(image: NewImage, guard: Writable): Promise<DriverNotes> {
     inTime(this.#options);
-    const { driver, deadlineMs = Number.POSITIVE_INFINITY } = this.#options;
-    const limitMs = Math.min(
-      this.#options.limitMs ?? DRIVER_LIMIT_MS,
-      Math.max(1, Math.ceil(deadlineMs - performance.now())),
-    );
     const { cgroup } = this.#target;
-    const rootPid = treeRoot(this.#pids);
-    const notes = await driver.dump({
+    const rootPid = this.#heldRoot ?? treeRoot(this.#pids);
+    const notes = await this.driver.dump({
       folder: image.files,
       rootPid,
       pids: this.#pids,
       cgroupPath: cgroup.path,
-      limitMs,
+      limitMs: this.#limitMs,
       guard,
       dataRoots: this.#target.data?.roots ?? [],
       options: this.#target.driverOptions ?? [],
@@ -325,23 +372,23 @@ class Work {
     const after = await this.#options.log.cut(app, process);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(
-        `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
+        `driver ${this.driver.name} did not keep ${process} still: image and cut are of different instants`,
       );
     this.#cut = after;
-    if (!this.#options.driver.holdsConnections) this.#noConnections();
+    if (!this.driver.holdsConnections) this.#noConnections();
   }
 
   #noConnections(): void {
     const open = this.#cut!.details.filter(({ live }) => live !== 0).length;
     if (open === 0) return;
     throw new NotNow(
-      `${this.#target.process} has ${open} open connections, and an image of driver ${this.#options.driver.name} holds none`,
+      `${this.#target.process} has ${open} open connections, and an image of driver ${this.driver.name} holds none`,
     );
   }
 
   #facts(notes: DriverNotes): ImageFacts {
     const { app, process, incarnation, cgroup } = this.#target;
-    const { name, version } = this.#options.driver;
+    const { name, version } = this.driver;
     const cut = this.#cut!;
     return {
       format: MANIFEST_FORMAT,
@@ -376,7 +423,7 @@ class Work {
       type: "checkpoint",
       process: this.#target.process,
       checkpoint: this.#index,
-      usable: this.#options.usable,
+      usable: this.#usable,
       ...(this.#reference === undefined ? {} : { image: this.#reference }),
       ...(this.#covers ? { cut: this.#cut!.cut } : {}),
     };
@@ -389,6 +436,7 @@ class Work {
 
   /** A record that may be in the log keeps its image: an append whose answer got lost is such a one. */
   async discard(): Promise<void> {
+    if (this.#image !== undefined) await this.driver.letGo?.(this.#image.files);
     if (!this.#appending) await this.#image?.discard();
   }
 
@@ -399,7 +447,7 @@ class Work {
       process: this.#target.process,
       checkpoint: this.#index,
       position: this.#position,
-      usable: this.#options.usable,
+      usable: this.#usable,
       ...image,
       cut: this.#covers,
       uncaptured: cut.complete ? cut.uncaptured : [...cut.uncaptured, "a connection without a name"],
@@ -416,7 +464,8 @@ class Work {
 /** As driver criu notes them. */
 function filesInPlace(notes: DriverNotes): string[] {
   const files = (notes["files"] ?? []) as readonly OpenFile[];
-  return files.filter(({ inPlace }) => inPlace === true).map(({ path }) => path);
+  const mounts = (notes["unsaved"] ?? []) as readonly string[]; // as driver podman does
+  return [...files.filter(({ inPlace }) => inPlace === true).map(({ path }) => path), ...mounts];
 }
 
 /**

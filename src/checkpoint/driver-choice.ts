@@ -4,14 +4,24 @@ import { CriuDriver } from "../images/criu/driver-criu.ts";
 import { findCriu } from "../images/criu/driver-criu-find.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { noneDriver } from "../images/none/driver-none.ts";
+import { findPodman } from "../images/podman/driver-podman-find.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 
-export type DriverName = "auto" | "criu" | "none";
+export type DriverName = "auto" | "criu" | "podman" | "none";
 
 export interface DriverChoice {
   readonly driver: CheckpointDriver;
   /** Why `auto` is content with less than an image; such checkpoints can't be restored. */
   readonly fallback?: string;
+}
+
+/** For containers of podman. Throws RL_NOT_SUPPORTED where an image was asked for and there can be none. */
+export async function chooseContainerDriver(name: DriverName, stateFolder: string): Promise<DriverChoice> {
+  if (name === "none") return { driver: noneDriver };
+  const { found, reason } = await findPodman(stateFolder);
+  if (found !== undefined) return { driver: found };
+  if (name === "auto") return { driver: noneDriver, fallback: reason };
+  throw new RecoveryLineError("RL_NOT_SUPPORTED", reason, "`recovery-line doctor` tells what is here.");
 }
 
 /** Throws RL_NOT_SUPPORTED where CRIU was asked for and none will do. */

@@ -34,7 +34,8 @@ that is there, and in those below it. It stands still for a moment. Connections 
 
 There is no initial state to go back to: until its first checkpoint on a line, whatever needs that is refused (exit code 4). So
 attaching ends with a checkpoint of all running processes of the application at one time, unless --no-checkpoint.
-A container or a unit is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
+A container of podman is checkpointed and restored by podman, under its name, id and addresses; see checkpoint --help. One of docker, or a
+unit, is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
 
 Examples:
   recovery-line attach shop db --pid $(pidof redis-server)
@@ -102,15 +103,15 @@ async function attach(app: string, name: string, flags: AttachFlags): Promise<vo
 }
 
 /** Throws RL_USAGE unless one thing is named. */
-function oneOf({ pid, cgroup, container, unit }: AttachFlags): "tree" | "cgroup" | "runtime" {
+function oneOf({ pid, cgroup, container, unit }: AttachFlags): "ours" | "container" | "unit" {
   const named = [pid, cgroup, container, unit].filter((one) => one !== undefined);
   if (named.length !== 1)
     throw new RecoveryLineError(
       "RL_USAGE",
       `attach takes one of --pid, --cgroup, --container and --unit${named.length === 0 ? "" : `, not ${named.length}`}`,
     );
-  if (pid !== undefined) return "tree";
-  return cgroup === undefined ? "runtime" : "cgroup";
+  if (container !== undefined) return "container";
+  return unit === undefined ? "ours" : "unit";
 }
 
 async function attached(
@@ -190,7 +191,7 @@ async function firstCheckpoint(
     limit: FIRST_LIMIT_S,
   };
   try {
-    if (what !== "runtime") return await checkpoint(app, [], { ...flags, driver: "auto" });
+    if (what !== "unit") return await checkpoint(app, [], { ...flags, driver: "auto" });
   } catch (error) {
     if (!(error instanceof RecoveryLineError)) throw error;
     await write(

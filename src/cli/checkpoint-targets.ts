@@ -1,5 +1,6 @@
 /** Which processes a checkpoint is taken of: the running ones of an application, those named, those who must be in their set. */
 import type { CheckpointOptions, CheckpointTarget } from "../checkpoint/checkpoint.ts";
+import type { DriverName } from "../checkpoint/driver-choice.ts";
 import type { CollectorClient } from "../client/client.ts";
 import type { ProcessInfo } from "../client/protocol.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -16,6 +17,35 @@ export interface Found {
   readonly targets: readonly CheckpointTarget[];
   /** Named, and not running. */
   readonly ended: readonly FailedCheckpoint[];
+}
+
+/**
+ * A container's image is for its runtime to take. Where that can't, `auto` is content with its cut; `fallback` says why. Throws
+ * RL_NOT_SUPPORTED where podman was asked for and can't, or one is no container of it.
+ */
+export async function withContainerDrivers(
+  targets: readonly CheckpointTarget[],
+  name: DriverName,
+  home: string,
+): Promise<{ readonly targets: readonly CheckpointTarget[]; readonly fallback?: string }> {
+  const { containerAt } = await import("../host/containers.ts");
+  const isContainer = ({ cgroup }: CheckpointTarget): boolean =>
+    cgroup.foreign && containerAt(cgroup.path) !== undefined;
+  const other = targets.find((target) => !isContainer(target));
+  if (name === "podman" && other !== undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `${other.process} is no container of podman`,
+      "Name containers alone, or leave --driver out: each then gets what fits it.",
+    );
+  if ((name !== "auto" && name !== "podman") || !targets.some(isContainer)) return { targets };
+  const { chooseContainerDriver } = await import("../checkpoint/driver-choice.ts");
+  const { driver, fallback } = await chooseContainerDriver(name, home);
+  const own = { driver, usable: fallback === undefined };
+  return {
+    targets: targets.map((target) => (isContainer(target) ? { ...target, own } : target)),
+    ...(fallback === undefined ? {} : { fallback }),
+  };
 }
 
 /** Throws RL_UNKNOWN_PROCESS where nothing is left to checkpoint, or for a name that nobody knows. */
@@ -90,12 +120,17 @@ export function dependentsToo(
   app: string,
   names: readonly string[],
   log: CollectorClient,
+  home: string,
 ): NonNullable<CheckpointOptions["more"]> {
   return async (standing) => {
     const { buildEvidence } = await import("../compute/build-evidence.ts");
     const { dependentsOf } = await import("../compute/dependents.ts");
     const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
-    const { targets: running } = await findTargets(app, [], log);
+    const { targets: running } = await withContainerDrivers(
+      (await findTargets(app, [], log)).targets,
+      "auto",
+      home,
+    );
     const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));
     return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));

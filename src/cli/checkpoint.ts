@@ -13,6 +13,7 @@ import {
   type FailedCheckpoint,
   findTargets,
   notWhileRestarting,
+  withContainerDrivers,
 } from "./checkpoint-targets.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
@@ -43,11 +44,14 @@ The folders that run --data or \`data\` named are saved with the image; more tha
 process stands still, or somebody else who writes there: refused (exit code 4).
 
 Drivers: criu   an image of the process tree, its memory, files and TCP connections
+         podman podman's own checkpoint of an attached container, its root's changes, addresses and log included. Volumes are not
+                in it: name their folders with recovery-line data
          hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
                 folder in $RECOVERY_LINE_IMAGE. Taken at a moment without open connections, the others standing still
          none   only the cut: for programs that bring their own state back. No image can be restored from it.
-         auto   criu where a working one is found (scripts/get-criu.sh fetches one), else the cut alone, recorded as
-                not usable: it restores certainty after a loss, but no process goes back to it
+         auto   podman for its containers, criu for all others, where a working one is found (scripts/get-criu.sh
+                fetches one), else the cut alone, recorded as not usable: it restores certainty after a loss, but no
+                process goes back to it
 
 Examples:
   recovery-line checkpoint shop
@@ -63,7 +67,7 @@ export function register(program: Command): void {
     .option("--log <dir>", "log directory of the collector")
     .addOption(
       new Option("--driver <name>", "what takes the image")
-        .choices(["auto", "criu", "hook", "none"])
+        .choices(["auto", "criu", "podman", "hook", "none"])
         .default("auto"),
     )
     .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
@@ -96,14 +100,20 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
   wrongTogether(names, flags);
   const log = await requireCollector(home);
   await notWhileRestarting(home, app);
-  const { targets, ended } = await findTargets(app, names, log);
+  const { targets: found, ended } = await findTargets(app, names, log);
   if (flags.driver === "hook") {
     const running = (await findTargets(app, [], log)).targets;
-    await takeByHook(app, targets, running, ended, { home, log }, flags);
+    await takeByHook(app, found, running, ended, { home, log }, flags);
     log.close();
     return;
   }
-  const { driver, fallback } = await chooseDriver(flags.driver, home);
+  const { targets, fallback: ofContainers } = await withContainerDrivers(found, flags.driver, home);
+  const { driver, fallback } = await chooseDriver(flags.driver === "podman" ? "auto" : flags.driver, home);
+  if (ofContainers !== undefined)
+    await write(
+      `recovery-line: only cuts of containers are recorded, not usable to restore: ${printableSentence(ofContainers)}\n`,
+      process.stderr,
+    );
   if (fallback !== undefined)
     await write(
       `recovery-line: only cuts are recorded, not usable to restore: ${printableSentence(fallback)}\n`,
@@ -115,7 +125,7 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
     driver,
     usable: fallback === undefined && flags.cutsOnly !== true,
     limitMs: flags.limit * 1000,
-    ...(flags.dependents === true ? { more: dependentsToo(app, names, log) } : {}),
+    ...(flags.dependents === true ? { more: dependentsToo(app, names, log, home) } : {}),
   };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {
@@ -176,7 +186,8 @@ async function take(
     flags.coordinated || flags.dependents
       ? { taken: await together(allOf(targets, ended)), failed: [] }
       : await eachOf(targets, ended, async (target) => (await together([target]))[0]!);
-  await tell(app, options.driver.name, outcome, flags);
+  const names = new Set(targets.map(({ own }) => (own ?? options).driver.name));
+  await tell(app, [...names].join(", "), outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
   await tellFilesInPlace(outcome.taken);
   return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));

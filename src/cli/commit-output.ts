@@ -13,7 +13,12 @@ import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
 import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { write } from "../terminal/print.ts";
-import { dependentsToo, findTargets, notWhileRestarting } from "./checkpoint-targets.ts";
+import {
+  dependentsToo,
+  findTargets,
+  notWhileRestarting,
+  withContainerDrivers,
+} from "./checkpoint-targets.ts";
 
 export function register(program: Command): void {
   program
@@ -69,10 +74,14 @@ async function takeTogether(
   const { atSomeMoment } = await import("../images/driver.ts");
   if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
   await notWhileRestarting(home, app);
-  const { targets } = await findTargets(app, processes, log);
+  const { targets } = await withContainerDrivers(
+    (await findTargets(app, processes, log)).targets,
+    "auto",
+    home,
+  );
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = dependentsToo(app, processes, log);
+  const more = dependentsToo(app, processes, log, home);
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

@@ -180,6 +180,7 @@ async function restart(home: string): Promise<Finding[]> {
   const { testPayloadLogger } = await import("../payload/payload-logger.ts");
   return [
     await criu(home),
+    await podman(home),
     finding("payload-logger", "run --payload", await testPayloadLogger()),
     finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
     finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
@@ -214,6 +215,12 @@ async function criu(home: string): Promise<Finding> {
     return { ...common, supported: false, reason: `${search.reason} scripts/get-criu.sh fetches one.` };
   const { works, reason } = await new CriuDriver(search.found).check();
   return { ...common, supported: works, reason };
+}
+
+async function podman(home: string): Promise<Finding> {
+  const { findPodman } = await import("../images/podman/driver-podman-find.ts");
+  const { found, reason } = await findPodman(home);
+  return { name: "podman", needed: "images of containers", supported: found !== undefined, reason };
 }
 
 function freezer(): Finding {

@@ -3,6 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../client/client.ts";
+import type { CheckpointDriver } from "../images/driver.ts";
 import { appDirectory, checkedAppName, ownHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
@@ -249,12 +250,11 @@ async function work(
   failed: readonly string[],
   obstructed: readonly CheckpointName[] = [],
 ): Promise<void> {
-  const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport, resultReport } = await import("./restart-report.ts");
   const { openPayloadStore } = await import("../payload/payload-log.ts");
   const { findCheckpoint } = await import("../checkpoint/find-checkpoint.ts");
-  const { driver } = await chooseDriver("criu", home);
+  const drivers = await restorers(home, app);
   const ended = await endedIn([home], app); // before anything comes back
   const payload = openPayloadStore(appDirectory(home, app));
   const show = async (plan: RestartPlan): Promise<void> => {
@@ -266,7 +266,7 @@ async function work(
     app,
     processes,
     failed,
-    driver,
+    drivers,
     log: collector,
     keepSurvivors: flags.keepSurvivors === true,
     fallBack: flags.fallBack === true,
@@ -304,6 +304,16 @@ async function work(
       phasesMs: result.phasesMs,
     });
   else await write(`\n${resultReport(result)}`);
+}
+
+/** CRIU, and podman where one of the processes is a container of it. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */
+async function restorers(home: string, app: string): Promise<CheckpointDriver[]> {
+  const { chooseContainerDriver, chooseDriver } = await import("../checkpoint/driver-choice.ts");
+  const { attachedTo } = await import("../host/cgroups.ts");
+  const { containerAt } = await import("../host/containers.ts");
+  const { driver } = await chooseDriver("criu", home);
+  if (!attachedTo(app).some(({ path }) => containerAt(path) !== undefined)) return [driver];
+  return [driver, (await chooseContainerDriver("podman", home)).driver];
 }
 
 let going = false;

@@ -91,7 +91,7 @@ export class BackPressure {
   #freeze(cgroup: ProcessCgroup): void {
     let lock: number | undefined;
     try {
-      lock = call(cgroup.path, () => native().lock(cgroup.path));
+      lock = call(cgroup.place, () => native().lock(cgroup.place));
       if (!cgroup.freezing) {
         this.#watchdog.stdin!.write(`${join(cgroup.path, "cgroup.freeze")}\n`);
         cgroup.setFreeze(true);

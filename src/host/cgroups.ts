@@ -169,6 +169,8 @@ function forget(app: string, link: string): void {
 
 export class ProcessCgroup {
   readonly path: string;
+  /** Its own among ours, also where it lies elsewhere; that one is only a name then, which is kept free. */
+  readonly place: string;
   /** It was there before the process was attached. */
   readonly foreign: boolean;
   readonly #app: string;
@@ -179,7 +181,8 @@ export class ProcessCgroup {
     this.#process = process;
     const other = elsewhere(app, process);
     this.foreign = other !== undefined;
-    this.path = other ?? join(applicationCgroup(app), process);
+    this.place = join(applicationCgroup(app), process);
+    this.path = other ?? this.place;
   }
 
   /** As it stands in /proc/PID/cgroup of whoever is in it. */
@@ -187,13 +190,13 @@ export class ProcessCgroup {
     return this.path.slice(cgroup2Root().length);
   }
 
-  /** Makes it where it is missing. Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED. */
+  /** Makes its place where that is missing; what lies elsewhere is its owner's to make. Throws RL_NO_RIGHTS, RL_NOT_SUPPORTED. */
   create(): void {
     const umask = process.umask(0o022); // a collector without rights looks into it
     try {
-      mkdirSync(this.path, { recursive: true });
+      mkdirSync(this.place, { recursive: true });
     } catch (cause) {
-      throw cgroupError(`the cgroup ${this.path} cannot be made`, cause);
+      throw cgroupError(`the cgroup ${this.place} cannot be made`, cause);
     } finally {
       process.umask(umask);
     }
@@ -202,6 +205,11 @@ export class ProcessCgroup {
   /** The kernel's number of the cgroup; undefined where it does not exist. */
   get id(): number | undefined {
     return statSync(this.path, { throwIfNoEntry: false })?.ino;
+  }
+
+  /** True if somebody can hold it (`holdCgroup`), whether anything is in it or not. */
+  get hasPlace(): boolean {
+    return statSync(this.place, { throwIfNoEntry: false }) !== undefined;
   }
 
   /** Processes in it; those of child cgroups too where it is not of ours, and may have some of its own. */
@@ -278,11 +286,14 @@ function numbersOf(text: string): number[] {
 
 function pidsBelow(path: string): number[] {
   let inside: number[] = [];
+  let children: string[] = [];
   try {
+    children = readdirSync(path, { withFileTypes: true })
+      .filter((one) => one.isDirectory())
+      .map(({ name }) => name);
     inside = numbersOf(readFileSync(join(path, "cgroup.procs"), "utf8"));
   } catch {} // gone, or threaded
-  const children = readdirSync(path, { withFileTypes: true }).filter((one) => one.isDirectory());
-  return [...inside, ...children.flatMap(({ name }) => pidsBelow(join(path, name)))];
+  return [...inside, ...children.flatMap((name) => pidsBelow(join(path, name)))];
 }
 
 function cgroupError(what: string, cause: unknown): RecoveryLineError {

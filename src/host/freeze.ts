@@ -26,25 +26,27 @@ type FrozenWork<T> = (guard: Writable, sinceMs: number) => Promise<T>;
 const THAW_LIMIT_MS = 1_000;
 
 /**
- * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED.
- * Throws RL_TIMEOUT where one does not freeze within `limitMs`, and whatever the work throws; nothing stays frozen.
+ * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED. `heldOtherwise`: somebody else keeps
+ * these still, and may freeze them meanwhile; they are locked and thawed like the others.
+ * Throws RL_TIMEOUT where one does not freeze within FREEZE_LIMIT_MS, and whatever the work throws; nothing stays frozen.
  */
 export async function whileFrozen<T>(
   cgroups: readonly ProcessCgroup[],
   work: FrozenWork<T>,
-  limitMs = FREEZE_LIMIT_MS,
+  heldOtherwise: readonly ProcessCgroup[] = [],
 ): Promise<T> {
   const locks: number[] = [];
+  const all = [...cgroups, ...heldOtherwise];
   try {
-    for (const cgroup of cgroups) locks.push(await lockCgroup(cgroup));
-    const watchdog = await startWatchdog(cgroups);
+    for (const cgroup of all) locks.push(await lockCgroup(cgroup));
+    const watchdog = await startWatchdog(all);
     try {
       const sinceMs = performance.now();
       for (const cgroup of cgroups) cgroup.setFreeze(true);
-      for (const cgroup of cgroups) await standsStill(cgroup, performance.now() + limitMs);
+      for (const cgroup of cgroups) await standsStill(cgroup, performance.now() + FREEZE_LIMIT_MS);
       return await work(watchdog.stdin!, sinceMs);
     } finally {
-      thawAll(cgroups);
+      thawAll(all);
       await stopWatchdog(watchdog);
     }
   } finally {
@@ -55,6 +57,10 @@ export async function whileFrozen<T>(
 /** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
 async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
   const lock = holdCgroup(cgroup);
+  if (cgroup.id === undefined) {
+    native().unlock(lock);
+    throw hasEnded(cgroup);
+  }
   const deadlineMs = performance.now() + THAW_LIMIT_MS;
   while (cgroup.freezing && performance.now() < deadlineMs) await sleep(10);
   if (!cgroup.freezing) return lock;
@@ -72,15 +78,9 @@ async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
  */
 export function holdCgroup(cgroup: ProcessCgroup): number {
   try {
-    return call(cgroup.path, () => native().lock(cgroup.path));
+    return call(cgroup.place, () => native().lock(cgroup.place));
   } catch (error) {
-    if (cgroup.id === undefined)
-      throw new RecoveryLineError(
-        "RL_UNKNOWN_PROCESS",
-        `the process of ${cgroup.path} has ended`,
-        "Call again: what has ended is left out, unless you name it.",
-        error,
-      );
+    if (!cgroup.hasPlace) throw hasEnded(cgroup, error);
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
       "RL_LOCKED",
@@ -89,6 +89,15 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
       error,
     );
   }
+}
+
+function hasEnded({ path }: ProcessCgroup, cause?: unknown): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    `the process of ${path} has ended`,
+    "Call again: what has ended is left out, unless you name it.",
+    cause,
+  );
 }
 
 /** Waits for the kernel's word that every process stands still. */

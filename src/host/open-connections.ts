@@ -15,6 +15,21 @@ export function openConnections(pids: readonly number[]): ConnectionAddresses[] 
   return [...found.values()];
 }
 
+/** One process of each network namespace that they are in. */
+export function networksOf(pids: readonly number[]): number[] {
+  const found = new Map<string, number>();
+  for (const pid of pids) {
+    const network = networkOf(pid);
+    if (network !== "" && !found.has(network)) found.set(network, pid);
+  }
+  return [...found.values()];
+}
+
+/** Name of a process's network namespace; "" where it has ended. */
+export function networkOf(pid: number | "self"): string {
+  return linkOf(`/proc/${pid}/ns/net`);
+}
+
 /** One of the connections that the kernel still has, in this network namespace, otherwise than waiting out its time. */
 export function stillThere(connections: readonly ConnectionAddresses[]): ConnectionAddresses | undefined {
   const there = new Set<string>();

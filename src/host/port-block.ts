@@ -10,7 +10,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { EndAddress } from "./open-connections.ts";
+import { type EndAddress, networkOf } from "./open-connections.ts";
 
 export interface ConnectionAddresses {
   readonly local: EndAddress;
@@ -40,10 +40,24 @@ export async function blockForRestart(
   await nft(`${fresh}add table inet ${table}\n${rules(table, connections)}${newcomers(table, ports)}`);
 }
 
-/** Also where nothing is blocked. */
-export async function unblockRestart(app: string): Promise<void> {
+/**
+ * For a network that comes back with a process, where nobody else is: what `nft` is told so that nothing is heard or said there, until
+ * `unblockRestart`.
+ */
+export function silence(app: string): string {
   const table = tableName(app, "restart");
-  await nft(`add table inet ${table}\ndelete table inet ${table}\n`);
+  const chains = ["input", "output"].map(
+    (hook) =>
+      `add chain inet ${table} ${hook} { type filter hook ${hook} priority ${PRIORITY}; policy drop; }\n`,
+  );
+  return `add table inet ${table}\n${chains.join("")}`;
+}
+
+/** Also where nothing is blocked. `networks`: also in those of these processes. */
+export async function unblockRestart(app: string, networks: readonly number[] = []): Promise<void> {
+  const table = tableName(app, "restart");
+  for (const network of [undefined, ...networks])
+    await nft(`add table inet ${table}\ndelete table inet ${table}\n`, network);
 }
 
 /** Names of the tables of family inet in this network namespace. Throws RL_NOT_SUPPORTED. */
@@ -69,15 +83,36 @@ export function restartTableApp(name: string): string | undefined {
   return hex === undefined ? undefined : Buffer.from(hex, "hex").toString();
 }
 
-/** The same while `work` runs, and no longer than this process lives. */
+/** The same while `work` runs, and no longer than this process lives, in the network namespaces of these processes and in ours. */
 export function whileBlocked<T>(
   app: string,
   connections: readonly ConnectionAddresses[],
+  networks: readonly number[],
   work: () => Promise<T>,
 ): Promise<T> {
   if (connections.length === 0) return work();
   const table = tableName(app, "checkpoint");
-  return whileTable(table, rules(table, connections), work);
+  return whileTables(
+    table,
+    [undefined, ...othersOf(networks)].map((network) => ({ network, script: rules(table, connections) })),
+    work,
+  );
+}
+
+/** All but ours. */
+function othersOf(networks: readonly number[]): number[] {
+  const ours = networkOf("self");
+  return networks.filter((pid) => networkOf(pid) !== ours);
+}
+
+/** In each of its networks; one process of another names that. */
+function whileTables<T>(
+  table: string,
+  [first, ...rest]: readonly { readonly network: number | undefined; readonly script: string }[],
+  work: () => Promise<T>,
+): Promise<T> {
+  if (first === undefined) return work();
+  return whileTable(table, first.script, first.network, () => whileTables(table, rest, work));
 }
 
 /**
@@ -86,12 +121,18 @@ export function whileBlocked<T>(
  */
 export function whileNewcomersWait<T>(
   app: string,
-  ports: readonly number[],
+  listening: readonly { readonly network: number; readonly ports: readonly number[] }[],
   work: () => Promise<T>,
 ): Promise<T> {
-  if (ports.length === 0) return work();
   const table = tableName(app, "newcomers");
-  return whileTable(table, `${inputChain(table)}${newcomers(table, ports)}`, work);
+  const ours = networkOf("self");
+  const tables = listening
+    .filter(({ ports }) => ports.length > 0)
+    .map(({ network, ports }) => ({
+      network: networkOf(network) === ours ? undefined : network,
+      script: `${inputChain(table)}${newcomers(table, ports)}`,
+    }));
+  return whileTables(table, tables, work);
 }
 
 function newcomers(table: string, ports: readonly number[]): string {
@@ -101,8 +142,13 @@ function newcomers(table: string, ports: readonly number[]): string {
 }
 
 /** A table that goes with its maker, an `nft` that ends when `work` does or this process dies. */
-async function whileTable<T>(table: string, script: string, work: () => Promise<T>): Promise<T> {
-  const child = await startNft(["-i"]);
+async function whileTable<T>(
+  table: string,
+  script: string,
+  network: number | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  const child = await startNft(["-i"], network);
   try {
     let said = "";
     child.stderr!.on("data", (bytes: Buffer) => {
@@ -110,7 +156,7 @@ async function whileTable<T>(table: string, script: string, work: () => Promise<
     });
     child.stdout!.resume();
     child.stdin!.write(`add table inet ${table} { flags owner; }\n${script}`);
-    await drops(table, () => said);
+    await drops(table, network, () => said);
     return await work();
   } finally {
     const ended = child.exitCode === null ? once(child, "exit") : undefined;
@@ -120,9 +166,9 @@ async function whileTable<T>(table: string, script: string, work: () => Promise<
 }
 
 /** Waits until the rules are there: what `nft` prints into a pipe comes late. Throws RL_NOT_SUPPORTED with what it said. */
-async function drops(table: string, said: () => string): Promise<void> {
+async function drops(table: string, network: number | undefined, said: () => string): Promise<void> {
   const deadlineMs = performance.now() + LIMIT_MS;
-  while (!(await nft(`list chain inet ${table} input\n`).catch(() => "")).includes(" drop")) {
+  while (!(await nft(`list chain inet ${table} input\n`, network).catch(() => "")).includes(" drop")) {
     if (said() !== "" || performance.now() > deadlineMs) throw failed(said());
     await sleep(5);
   }
@@ -168,9 +214,9 @@ export function asV4(address: EndAddress): EndAddress {
   return { ...address, v6: false, address: words.map((word) => `${word >> 8}.${word & 255}`).join(".") };
 }
 
-/** What it prints. */
-async function nft(script: string): Promise<string> {
-  const child = await startNft(["-f", "-"]);
+/** What it prints. `network`: in the network namespace of this process. */
+async function nft(script: string, network?: number): Promise<string> {
+  const child = await startNft(["-f", "-"], network);
   let said = "";
   child.stderr!.on("data", (bytes: Buffer) => {
     said = (said + bytes.toString()).slice(-1000);
@@ -186,8 +232,9 @@ async function nft(script: string): Promise<string> {
   return printed;
 }
 
-async function startNft(args: readonly string[]): Promise<ChildProcess> {
-  const child = spawn("nft", args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+async function startNft(args: readonly string[], network?: number): Promise<ChildProcess> {
+  const words = [...inNetwork(network), "nft", ...args];
+  const child = spawn(words[0]!, words.slice(1), { stdio: ["pipe", "pipe", "pipe"], detached: true });
   child.stdin!.on("error", () => undefined); // its end tells
   try {
     await once(child, "spawn");
@@ -200,6 +247,11 @@ async function startNft(args: readonly string[]): Promise<ChildProcess> {
     );
   }
   return child;
+}
+
+/** What goes before a command that works in the network namespace of a process. */
+export function inNetwork(pid: number | undefined): string[] {
+  return pid === undefined ? [] : ["nsenter", `--net=/proc/${pid}/ns/net`, "--"];
 }
 
 async function limited<T>(promise: Promise<T>, child: ChildProcess): Promise<T> {

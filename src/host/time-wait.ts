@@ -6,7 +6,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import type { EndAddress } from "./open-connections.ts";
-import { type ConnectionAddresses, unmapped } from "./port-block.ts";
+import { type ConnectionAddresses, inNetwork, unmapped } from "./port-block.ts";
 
 const LIMIT_MS = 10_000;
 /** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
@@ -25,12 +25,13 @@ export function endConnections(connections: readonly ConnectionAddresses[]): Pro
   return destroy("connected", connections);
 }
 
-/** Resets them from the local end: whoever has the other one hears it, as far as the numbers of both still fit. */
-export function resetConnections(connections: readonly ConnectionAddresses[]): Promise<void> {
-  return destroyEach(
-    "connected",
-    connections.map(unmapped).map(({ local, remote }) => end(local, remote)),
-  );
+/** Resets them from the local end: whoever has the other one hears it, as far as the numbers of both still fit. `networks`: also in those of these processes. */
+export async function resetConnections(
+  connections: readonly ConnectionAddresses[],
+  networks: readonly number[] = [],
+): Promise<void> {
+  const ends = connections.map(unmapped).map(({ local, remote }) => end(local, remote));
+  for (const network of [undefined, ...networks]) await destroyEach("connected", ends, network);
 }
 
 /** True if `ss` can be started. */
@@ -45,17 +46,18 @@ function destroy(state: string, connections: readonly ConnectionAddresses[]): Pr
   return destroyEach(state, ends);
 }
 
-async function destroyEach(state: string, ends: readonly string[]): Promise<void> {
+async function destroyEach(state: string, ends: readonly string[], network?: number): Promise<void> {
   const all = [...new Set(ends)];
   for (let at = 0; at < all.length; at += CONNECTIONS_A_CALL) {
     const filter = all.slice(at, at + CONNECTIONS_A_CALL).join(" or ");
-    await ss(["-K", "-t", "-n", "state", state, filter]);
+    await ss(["-K", "-t", "-n", "state", state, filter], network);
   }
 }
 
 /** In a session of its own: a Ctrl-C of the terminal would end it, and the restore would fail for want of it. */
-async function ss(args: readonly string[]): Promise<number | null | undefined> {
-  const child = spawn("ss", args, { stdio: "ignore", detached: true });
+async function ss(args: readonly string[], network?: number): Promise<number | null | undefined> {
+  const words = [...inNetwork(network), "ss", ...args];
+  const child = spawn(words[0]!, words.slice(1), { stdio: "ignore", detached: true });
   const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
   const ended = once(child, "exit") as Promise<[number | null]>;
   const [code] = await ended.catch(() => [undefined]); // it does not start

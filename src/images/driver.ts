@@ -1,5 +1,5 @@
 /**
- * What takes a process's state and brings it back. `driver-criu.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
+ * What takes a process's state and brings it back. `driver-criu.ts`, `driver-podman.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
  * `driver-choice.ts` finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
  */
 
@@ -26,6 +26,12 @@ export interface DumpRequest {
   readonly guard: Writable;
 }
 
+/** For a driver that makes the process stand still itself. */
+export type HoldRequest = Pick<
+  DumpRequest,
+  "folder" | "rootPid" | "pids" | "cgroupPath" | "limitMs" | "dataRoots"
+>;
+
 /** What a driver must know again to restore: JSON values, stored in the manifest. */
 export type DriverNotes = Readonly<Record<string, unknown>>;
 
@@ -44,6 +50,8 @@ export interface RestoreRequest {
   readonly dataRoots?: readonly string[];
   /** Cgroup of the tree: it is frozen before the first instruction of the program and stands still on return. Absent: it runs. */
   readonly freezeCgroup?: string;
+  /** What `nft` is told in a network that comes back with the process: nothing is heard or said there until somebody takes it away. */
+  readonly silence?: string;
   /** Descriptor that whatever the driver starts holds until it has ended (not what it brings back): nobody else acts below it. */
   readonly guard?: number;
 }
@@ -55,7 +63,7 @@ export interface DriverCheck {
 }
 
 export interface CheckpointDriver {
-  /** "criu", "hook", "none". */
+  /** "criu", "podman", "hook", "none". */
   readonly name: string;
   readonly version: string;
   /** False: it stores nothing that could be restored. */
@@ -64,8 +72,19 @@ export interface CheckpointDriver {
   readonly holdsConnections: boolean;
   /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED. */
   look(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
+  /**
+   * Absent: whoever wants an image freezes the cgroup. Else the process stands still on return, by the driver; `dump` goes on from there, and
+   * leaves it standing still in its frozen cgroup. Throws RL_DRIVER, RL_TIMEOUT; then it runs.
+   */
+  hold?(request: HoldRequest): Promise<void>;
+  /** Whom `hold` holds for this folder goes on; nothing where the image is written already, or nobody is held. */
+  letGo?(folder: string): Promise<void>;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */
   dump(request: DumpRequest): Promise<DriverNotes>;
+  /** What else than CRIU's parts stands in the way of an image, a sentence each; `gone`: tasks that are dead before it comes back. */
+  obstacles?(notes: DriverNotes, gone: ReadonlySet<number>): string[];
+  /** What is left of the dead process goes, where an image brings all of it back. Throws RL_DRIVER. */
+  clear?(notes: DriverNotes): Promise<void>;
   /** Brings the tree back with its old pids. Returns the root's pid. Throws RL_DRIVER, RL_TIMEOUT, RL_REFUSED, RL_NOT_SUPPORTED. */
   restore(request: RestoreRequest): Promise<number>;
 }

@@ -60,7 +60,7 @@ export function obstaclesOf(
   const ofImages = images.flatMap((target) => [
     ...inTheWay(target, settled).map((what) => ({ target, what })),
     ...transit.ends
-      .filter(({ process }) => process === target.process)
+      .filter(({ process }) => process === target.process && imageParts(target.image.files).ourNetwork)
       .flatMap((end) => connectionObstacles(end, settled.gone))
       .map((what) => ({ target, what })),
   ]);
@@ -101,14 +101,15 @@ function inTheWay(target: Restored, settled: Settled): string[] {
   const parts = imageParts(image.files);
   const terminal = `checkpoint ${checkpoint} holds a terminal, and no image brings one back: start ${process} with run --detach`;
   return [
-    ...(parts.terminal ? [terminal] : []),
+    ...(target.driver.obstacles?.(image.manifest.driver.notes, settled.gone) ?? []),
+    ...(parts.terminal && parts.ourIds ? [terminal] : []), // else its runtime has the other end
     ...writtenFiles(target)
       .filter(({ path }) => !isBelowAny(settled.roots, path))
       .flatMap((file) => writtenObstacle(file, settled.accepted)),
     ...mappedOf(target).flatMap(({ path }) => mappedObstacle(path, settled.gone)),
     ...pathObstacles(parts, settled),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
-    ...parts.ids.flatMap((id) => idObstacle(id, settled.gone)),
+    ...(parts.ourIds ? parts.ids.flatMap((id) => idObstacle(id, settled.gone)) : []),
   ];
 }
 

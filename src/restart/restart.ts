@@ -12,9 +12,10 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { containerAt, killContainer } from "../host/containers.ts";
 import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
-import { openConnections, stillThere } from "../host/open-connections.ts";
-import { blockForRestart, type ConnectionAddresses, unblockRestart } from "../host/port-block.ts";
+import { networkOf, networksOf, openConnections, stillThere } from "../host/open-connections.ts";
+import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
 import { endConnections, endsConnections, endTimeWait, resetConnections } from "../host/time-wait.ts";
 import { putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "../images/data/mapped-contents.ts";
@@ -70,7 +71,8 @@ export interface RestartRequest extends PlanOptions {
   /** All processes of the application. */
   readonly processes: readonly string[];
   readonly log: RestartLog;
-  readonly driver: CheckpointDriver;
+  /** Those that restore images here, besides the hooks' own. */
+  readonly drivers: readonly CheckpointDriver[];
   readonly compute: PlanSource["compute"];
   readonly checkpoint: PlanSource["checkpoint"];
   readonly payload?: PlanSource["payload"];
@@ -286,7 +288,7 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     data,
     startTrees: (process) => startTrees(home, app, process, data.get(process)),
     unseen: (process) => unseen.get(process),
-    driverOf: (name) => [request.driver, new HookDriver()].find((one) => one.name === name),
+    driverOf: (name) => [...request.drivers, new HookDriver()].find((one) => one.name === name),
     ...(payload === undefined ? {} : { payload }),
   };
   const { plan, killed } = await planWithoutObstacles(source, request);
@@ -438,7 +440,7 @@ async function killAll(
   names: readonly string[],
 ): Promise<void> {
   const cgroups = names.map((name) => new ProcessCgroup(app, name));
-  for (const cgroup of cgroups) if (cgroup.populated) cgroup.kill();
+  for (const cgroup of cgroups) if (cgroup.populated) await killAt(cgroup);
   const deadlineMs = performance.now() + KILL_LIMIT_MS;
   for (const cgroup of cgroups) {
     while (cgroup.populated) {
@@ -446,9 +448,16 @@ async function killAll(
         throw new RecoveryLineError("RL_TIMEOUT", `${cgroup.path} is not empty though it was killed`);
       await sleep(5);
     }
-    if (cgroup.freezing) cgroup.setFreeze(false);
+    if (cgroup.freezing && !cgroup.foreign) cgroup.setFreeze(false); // another's goes with whoever made it
   }
   for (const name of names) await log.unregister(app, name);
+}
+
+/** A container's runtime does it, so that it doesn't start it again by itself. */
+async function killAt(cgroup: ProcessCgroup): Promise<void> {
+  const container = cgroup.foreign ? containerAt(cgroup.path) : undefined;
+  if (container !== undefined && (await killContainer(container))) return;
+  if (cgroup.populated) cgroup.kill();
 }
 
 /**
@@ -457,7 +466,7 @@ async function killAll(
  */
 async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonly string[]): Promise<void> {
   await driversEnded(request.app, names);
-  await unblockRestart(request.app);
+  await unblockRestart(request.app, ownNetworks(request.app, names));
   await killAll(request, names);
 }
 
@@ -468,18 +477,25 @@ async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonl
 async function driversEnded(app: string, names: readonly string[]): Promise<void> {
   for (const cgroup of names.map((name) => new ProcessCgroup(app, name))) {
     const fromMs = performance.now();
-    while (cgroup.id !== undefined) {
+    while (cgroup.hasPlace) {
       try {
         native().unlock(holdCgroup(cgroup));
         break;
       } catch (error) {
         if (hasCode(error, "RL_UNKNOWN_PROCESS")) break; // the collector has just removed it: nothing is in it
         if (!hasCode(error, "RL_LOCKED") || performance.now() > fromMs + 2 * DRIVER_END_MS) throw error;
-        if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) cgroup.kill();
+        if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) await killAt(cgroup);
         await sleep(20);
       }
     }
   }
+}
+
+/** One process of each network namespace that came back with processes. */
+function ownNetworks(app: string, names: readonly string[]): number[] {
+  const attached = names.map((name) => new ProcessCgroup(app, name)).filter(({ foreign }) => foreign);
+  const ours = networkOf("self");
+  return networksOf(attached.flatMap((cgroup) => cgroup.pids())).filter((pid) => networkOf(pid) !== ours);
 }
 
 /** On failure nothing that came back has run; it is dead on return, and the journal stays. */
@@ -576,6 +592,7 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
   const { image, driver } = target;
   const cgroup = new ProcessCgroup(app, target.process);
+  await driver.clear?.(image.manifest.driver.notes);
   const guard = await makeAndHold(cgroup);
   const root = await driver
     .restore({
@@ -586,12 +603,14 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
       rollBackFiles: true,
       dataRoots: target.trees.map(({ root: place }) => place),
       freezeCgroup: cgroup.path,
+      silence: silence(app),
       guard,
     })
     .finally(() => native().unlock(guard));
   await standsStill(cgroup, performance.now() + KILL_LIMIT_MS);
   if (cgroup.pids().includes(root)) return;
-  for (const pid of image.manifest.pids) killIfThere(pid); // CRIU has just made them, and they run
+  if (cgroup.foreign) await killAt(cgroup);
+  else for (const pid of image.manifest.pids) killIfThere(pid); // CRIU has just made them, and they run
   throw new RecoveryLineError(
     "RL_DRIVER",
     `${target.process} came back outside its cgroup ${cgroup.path}`,
@@ -684,8 +703,9 @@ async function letGo(
   }: Pick<RestartJournal, "processes" | "ready" | "trees" | "resets" | "keepReplaced">,
 ): Promise<LetGo> {
   const kept = await endExchange(trees, keepReplaced);
-  await unblockRestart(app);
-  await resetConnections(resets);
+  const networks = ownNetworks(app, processes);
+  await unblockRestart(app, networks);
+  await resetConnections(resets, networks);
   const notReady: string[] = [];
   for (const process of processes) {
     const rule = ready[process];

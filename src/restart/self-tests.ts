@@ -44,7 +44,7 @@ export function testBlocking(): Promise<DriverCheck> {
         if (heard !== before) throw new Error("nft accepts rules, and what they block arrives all the same.");
       };
       try {
-        await whileBlocked(app, [addresses], silent);
+        await whileBlocked(app, [addresses], [], silent);
         await until(() => heard === 1, "what whileBlocked kept back never arrives");
         await blockForRestart(app, [addresses], []);
         await silent();

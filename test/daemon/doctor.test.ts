@@ -28,6 +28,7 @@ live("doctor: every capability has a reason, the self-test really captures, and 
         "capture: life",
         "rights",
         "criu",
+        "podman",
         "payload-logger",
         "nftables",
         "ss",
@@ -73,6 +74,7 @@ live(
       expect(no("ss")).toEqual([false, expect.stringContaining("ss is missing (Debian: iproute2)")]);
       expect(no("sdk-c")).toEqual([false, "There is no C compiler here (cc)."]);
       expect(no("criu")).toEqual([false, expect.stringContaining("criu")]);
+      expect(no("podman")).toEqual([false, "podman is not installed."]);
       expect(["hook", "sdk", "payload-logger"].map((name) => rows.get(name)!.supported)).toEqual([
         true,
         true,

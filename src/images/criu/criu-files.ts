@@ -49,6 +49,8 @@ export interface ImageParts {
   readonly terminal: boolean;
   /** Processes and threads. */
   readonly ids: readonly number[];
+  /** They mean in it what they mean here: it is no container with a first process of its own. */
+  readonly ourIds: boolean;
   /** Paths, and addresses, mean in it what they mean here. */
   readonly ourMounts: boolean;
   readonly ourNetwork: boolean;
@@ -61,14 +63,16 @@ export function imageParts(folder: string): ImageParts {
   const replaced = new Set(remaps(folder).map((fields) => u32Field(fields, REMAP.original)));
   const regular = files.flatMap((fields) => partOf(fields, FILE.regular));
   const isPty = regular.some((fields) => textField(fields, REGULAR.name).endsWith("ptmx"));
+  const ids = names.flatMap((name) => {
+    const id = /^core-(\d+)\.img$/.exec(name)?.[1];
+    return id === undefined ? [] : [Number(id)];
+  });
   return {
     paths: regular.filter((fields) => !replaced.has(u32Field(fields, REGULAR.id))).map(pathOf),
     listeners: files.flatMap((fields) => partOf(fields, FILE.inetSocket)).flatMap(listenerOf),
     terminal: !isPty && files.some((fields) => u32Field(fields, FILE.type) === TYPE_TTY),
-    ids: names.flatMap((name) => {
-      const id = /^core-(\d+)\.img$/.exec(name)?.[1];
-      return id === undefined ? [] : [Number(id)];
-    }),
+    ids,
+    ourIds: !ids.includes(1),
     ourMounts: !names.some((name) => name.startsWith("mountpoints-")),
     ourNetwork: !names.some((name) => /^(netns|netdev)-/.test(name)),
   };

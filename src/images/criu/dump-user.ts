@@ -32,6 +32,11 @@ export function dumpUser(pids: readonly number[]): User | undefined {
   );
 }
 
+/** True if processes of any user can be imaged from here. */
+export function mayImageOthers(): boolean {
+  return hasResourceRight(statusOf("self"));
+}
+
 function statusOf(pid: number | "self"): string {
   try {
     return readFileSync(`/proc/${pid}/status`, "utf8");

@@ -1,0 +1,139 @@
+/** Containers of podman: which one runs in a cgroup, and what podman tells and does when it is asked. */
+import { execFile, execFileSync } from "node:child_process";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+const LIMIT_MS = 20_000;
+const MAX_ANSWER_BYTES = 2 ** 26;
+
+/** Id of the container whose own cgroup this is, at a path or under a name. */
+export function containerAt(cgroup: string): string | undefined {
+  return /\/libpod-([0-9a-f]{64})(?:\.scope)?(?:\/container)?$/.exec(cgroup)?.[1];
+}
+
+export interface ContainerMount {
+  /** On this machine. */
+  readonly source: string;
+  readonly destination: string;
+  readonly writable: boolean;
+}
+
+/** What of `podman container inspect` matters here. */
+export interface Container {
+  readonly id: string;
+  readonly name: string;
+  /** Its first process; 0: it does not run. */
+  readonly pid: number;
+  /** "running", "exited", … */
+  readonly status: string;
+  readonly exitCode: number;
+  /** Id and name of the image that it was made from. */
+  readonly image: string;
+  readonly imageName: string;
+  /** "runc", "crun". */
+  readonly runtime: string;
+  /** "bridge", "host", "none", "container:ID". */
+  readonly network: string;
+  /** In a pod. */
+  readonly inPod: boolean;
+  /** Ids of containers that it takes namespaces from. */
+  readonly needs: readonly string[];
+  readonly mounts: readonly ContainerMount[];
+  readonly addresses: readonly string[];
+}
+
+/** Of those containers, all without names; none where podman does not know one of them, or is not there. */
+export function inspectContainers(names?: readonly string[]): Container[] {
+  const asked =
+    names ?? answerOf(["ps", "--all", "--quiet", "--no-trunc"])?.split("\n").filter(Boolean) ?? [];
+  if (asked.length === 0) return [];
+  const answer = answerOf(["container", "inspect", ...asked]);
+  if (answer === undefined) return [];
+  try {
+    return (JSON.parse(answer) as readonly Answered[]).map(containerOf);
+  } catch {
+    return []; // no answer of a podman that we know
+  }
+}
+
+/** As podman prints it. */
+interface Answered {
+  readonly Id: string;
+  readonly Name: string;
+  readonly State: { readonly Pid: number; readonly Status: string; readonly ExitCode: number };
+  readonly Image: string;
+  readonly ImageName: string;
+  readonly OCIRuntime: string;
+  readonly Pod?: string;
+  readonly Dependencies?: readonly string[] | null;
+  readonly Mounts?: readonly {
+    readonly Source?: string;
+    readonly Destination: string;
+    readonly RW?: boolean;
+  }[];
+  readonly HostConfig: { readonly NetworkMode: string };
+  readonly NetworkSettings?: {
+    readonly Networks?: Readonly<Record<string, { readonly IPAddress?: string }>> | null;
+  };
+}
+
+function containerOf(answered: Answered): Container {
+  const { State, Mounts = [], Dependencies, NetworkSettings } = answered;
+  return {
+    id: answered.Id,
+    name: answered.Name,
+    pid: State.Pid,
+    status: State.Status,
+    exitCode: State.ExitCode,
+    image: answered.Image,
+    imageName: answered.ImageName,
+    runtime: answered.OCIRuntime,
+    network: answered.HostConfig.NetworkMode,
+    inPod: (answered.Pod ?? "") !== "",
+    needs: Dependencies ?? [],
+    mounts: Mounts.map(({ Source = "", Destination, RW = false }) => ({
+      source: Source,
+      destination: Destination,
+      writable: RW,
+    })),
+    addresses: Object.values(NetworkSettings?.Networks ?? {}).flatMap(({ IPAddress = "" }) =>
+      IPAddress === "" ? [] : [IPAddress],
+    ),
+  };
+}
+
+/** What podman prints; undefined where it is not there, or fails. */
+export function answerOf(args: readonly string[]): string | undefined {
+  try {
+    return execFileSync("podman", args, {
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: LIMIT_MS,
+      maxBuffer: MAX_ANSWER_BYTES,
+    })
+      .toString()
+      .trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Its processes die and podman knows why, so that no restart policy of it brings it back. True if podman says that it is done. */
+export async function killContainer(id: string): Promise<boolean> {
+  return (await asked(["kill", "--signal", "KILL", id])) === undefined;
+}
+
+/** A container that is dead is podman's no longer; volumes stay. Returns what stands in the way. */
+export function removeContainer(id: string): Promise<string | undefined> {
+  return asked(["rm", "--force", "--ignore", "--time", "0", id]);
+}
+
+/** Undefined: done; else what podman says. */
+async function asked(args: readonly string[]): Promise<string | undefined> {
+  try {
+    await run("podman", args, { timeout: LIMIT_MS });
+    return undefined;
+  } catch (error) {
+    const { stderr = "", message } = error as Error & { readonly stderr?: string };
+    return stderr.trim() || message;
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * The CRIU that podman's runtime finds while it does our work: a folder that comes first in its search path, with a `criu` that adds our
+ * options to whatever it is asked for, and a `conmon` that hands the path on (podman starts that one with a path of its own). Nothing of
+ * the machine's or the container's configuration is changed, and nobody else's images are touched.
+ *
+ * CRIU calls `hook` at its steps. At the dump, `network-lock`: all tasks stand still in CRIU's hands, and nothing of their sockets has been
+ * touched; there it waits for us. `network-unlock`: the image is written; the cgroup is frozen before CRIU lets go of the tasks. At the
+ * restore, `post-restore`: sockets are there and hear nothing yet; all that comes to the container's network and goes from there is dropped
+ * from now on. `pre-resume`: the cgroup is frozen before the first instruction.
+ *
+ * Whoever waits looks for us: if this process is gone, the dump is given up and the container goes on. Frozen is what we can thaw: a hook
+ * that has frozen it looks once more, and our watchdog (host/freeze.ts) stands by from then on.
+ */
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { cgroup2Root, ownCgroup } from "../../host/cgroups.ts";
+import type { CriuCommand } from "../criu/driver-criu-find.ts";
+
+const LOOK_MS = 10;
+
+export interface RuntimeTools {
+  readonly criu: CriuCommand;
+  /** podman's own. */
+  readonly conmon: string;
+}
+
+export class CriuForRuntime {
+  readonly folder: string;
+  /** What podman takes for its conmon. */
+  readonly conmon: string;
+
+  /** `folder` is made; `hook` is the body of the script for one direction. */
+  constructor(folder: string, { criu, conmon }: RuntimeTools, hook: string) {
+    this.folder = folder;
+    this.conmon = join(folder, "conmon");
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const own = ["--action-script", join(folder, "hook"), "--network-lock", "nftables"];
+    const command = [criu.command, ...criu.prefix, ...own].map(quoted).join(" ");
+    script(join(folder, "criu"), `exec ${command} "$@"\n`);
+    script(this.conmon, `PATH=${quoted(folder)}:"$PATH"; export PATH\nexec ${quoted(conmon)} "$@"\n`);
+    script(join(folder, "hook"), `dir=${quoted(folder)}; owner=${process.pid}\n${HELPERS}${hook}`);
+  }
+
+  /** For podman itself: its runtime looks for `criu` there. */
+  get environment(): NodeJS.ProcessEnv {
+    return { ...process.env, PATH: `${this.folder}:${process.env["PATH"] ?? ""}` };
+  }
+
+  tell(word: "go" | "abort"): void {
+    writeFileSync(join(this.folder, word), "");
+  }
+
+  /** The container's first process, as CRIU names it; undefined before the hook was there. */
+  get rootPid(): number | undefined {
+    try {
+      return Number(readFileSync(join(this.folder, "root"), "utf8"));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** False where `ended` becomes true or the time is up before. */
+  async isThere(ended: () => boolean, deadlineMs: number): Promise<boolean> {
+    while (this.rootPid === undefined) {
+      if (ended() || performance.now() > deadlineMs) return false;
+      await sleep(LOOK_MS);
+    }
+    return true;
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function script(path: string, body: string): void {
+  writeFileSync(path, `#!/bin/sh\n${body}`);
+  chmodSync(path, 0o700);
+}
+
+/** As one word of a shell. */
+export function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+const HELPERS = `root=$CRTOOLS_INIT_PID
+wanted() { [ -d "/proc/$owner" ] && [ ! -e "$dir/abort" ]; }
+told() { echo "$root" >"$dir/.root" && mv "$dir/.root" "$dir/root"; }
+case "$CRTOOLS_SCRIPT_ACTION" in
+`;
+
+/** The container stands still from the first step on: in CRIU's hands, then in its frozen cgroup. */
+export function dumpHook(cgroupPath: string): string {
+  const freeze = quoted(join(cgroupPath, "cgroup.freeze"));
+  return `network-lock) told; until [ -e "$dir/go" ]; do wanted || exit 1; sleep 0.01; done;;
+network-unlock) wanted && echo 1 >${freeze} && { wanted || echo 0 >${freeze}; };;
+esac
+exit 0
+`;
+}
+
+/**
+ * `silence`: what nft is told in the container's network, which is never this machine's own. The runtime has put CRIU into the container's
+ * cgroup: it goes out first, with the script, or it would stand still as well.
+ */
+export function restoreHook(cgroupPath: string, silence: string): string {
+  const freeze = quoted(join(cgroupPath, "cgroup.freeze"));
+  const out = quoted(join(ownCgroup() ?? cgroup2Root(), "cgroup.procs"));
+  return `post-restore) [ "$(readlink "/proc/$root/ns/net")" != "$(readlink /proc/self/ns/net)" ] || exit 1
+  printf '%s' ${quoted(silence)} | nsenter --net="/proc/$root/ns/net" nft -f - || exit 1;;
+pre-resume) echo "$PPID" >${out} && echo 0 >${out} && echo 1 >${freeze} && told;;
+esac
+`;
+}

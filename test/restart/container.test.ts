@@ -1,0 +1,64 @@
+/**
+ * Containers of podman go back along the line: a redis in one, its client in another, on podman's bridge. The client's own log tells whether
+ * all came back exactly: it is the sequence of its counter's values, and goes back with it.
+ *
+ * RECOVERY_LINE_CONTAINER_ROUNDS: how often they are killed and restarted (1).
+ */
+import { expect, test } from "vitest";
+import { Podman, withoutPodman } from "../daemon/podman.ts";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { restartable } from "./restartable.ts";
+
+const reason = withoutPodman();
+const ROUNDS = Number(process.env["RECOVERY_LINE_CONTAINER_ROUNDS"] ?? 1);
+const MORE = 40;
+
+/** How far the client has counted; throws where a value is missing, doubled or no number. */
+function counted(podman: Podman, client: string): number {
+  const lines = podman.podman("logs", client).split("\n").filter(Boolean);
+  lines.forEach((line, at) => {
+    if (line !== String(at + 1)) throw new Error(`the client got ${line} as answer ${at + 1}`);
+  });
+  return lines.length;
+}
+
+async function told(rig: Rig, ...args: string[]): Promise<string> {
+  const { code, out, err } = await rig.cli(...args);
+  expect(code, `${args.join(" ")}: ${out}${err}`).toBe(0);
+  return out + err;
+}
+
+(reason === undefined ? restartable : test.skip)(
+  "redis in one container and its client in another: killed and restored, exact by the client's count",
+  { timeout: 120_000 + ROUNDS * 60_000 },
+  () =>
+    withRig("containers", async (rig) => {
+      const podman = new Podman();
+      const [db, client] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`];
+      const [host = "", port = ""] = (await podman.serve(db)).split(":");
+      podman.start(client, podman.client, "-h", host, "-p", port, "-r", "-1", "-i", "0.01", "INCR", "k");
+      const more = async (from: number): Promise<void> =>
+        until("the client counts", () => counted(podman, client) > from + MORE);
+      await more(0);
+      const ids = [db, client].map((name) => podman.inspect(name, "{{.Id}} {{.NetworkSettings.IPAddress}}"));
+      await rig.collect();
+      await told(rig, "attach", rig.app, "db", "--container", db, "--no-checkpoint");
+      const first = await told(rig, "attach", rig.app, "client", "--container", client);
+      expect(first).not.toContain("only cuts");
+
+      for (let round = 0; round < ROUNDS; round += 1) {
+        const saved = counted(podman, client);
+        await more(saved);
+        const [victim, process] = round % 2 === 0 ? [db, "db"] : [client, "client"];
+        if (round % 3 === 2) podman.podman("rm", "--force", "--time", "0", victim);
+        else podman.podman("kill", victim);
+        const went = await told(rig, "restart", rig.app, "--failed", process);
+        expect(went).toContain("2 processes restarted");
+        await more(saved);
+        expect(
+          [db, client].map((name) => podman.inspect(name, "{{.Id}} {{.NetworkSettings.IPAddress}}")),
+        ).toEqual(ids);
+        if (round < ROUNDS - 1) await told(rig, "checkpoint", rig.app, "--coordinated");
+      }
+    }),
+);
