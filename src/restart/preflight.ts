@@ -8,7 +8,7 @@ import { isChangedInside, type OpenFile } from "../host/open-files.ts";
 import { programName } from "../host/process-tree.ts";
 import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
 import { OWN_MEMORY } from "../images/criu/own-memory.ts";
-import { strangerAt } from "../images/data/mapped-contents.ts";
+import { type MappedFile, strangerAt } from "../images/data/mapped-contents.ts";
 import { shown } from "../images/data/tree-entry.ts";
 import { isBelowAny } from "../images/data/tree-users.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -106,7 +106,7 @@ function inTheWay(target: Restored, settled: Settled): string[] {
     ...writtenFiles(target)
       .filter(({ path }) => !isBelowAny(settled.roots, path))
       .flatMap((file) => writtenObstacle(file, settled.accepted)),
-    ...mappedOf(target).flatMap(({ path }) => mappedObstacle(path, settled.gone)),
+    ...mappedOf(target).flatMap((file) => mappedObstacle(file, settled.gone)),
     ...pathObstacles(parts, { ...settled, roots: [...settled.roots, ...ownRoots(target)] }),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
     ...parts.ids.flatMap((id) => idObstacle(id, settled.gone)),
@@ -139,10 +139,12 @@ function writtenObstacle(file: OpenFile, accepted: ReadonlySet<string>): string[
 }
 
 /** It is put back under its name: whoever has it mapped would go on with another one. */
-function mappedObstacle(path: string, gone: ReadonlySet<number>): string[] {
+function mappedObstacle({ path, entry }: MappedFile, gone: ReadonlySet<number>): string[] {
   const stat = lstatOf(shown(path));
-  if (stat !== undefined && !stat.isFile())
-    return [`${shown(path)}, which it has mapped, is no file any more: put it back`];
+  if (stat !== undefined && !KEPT_KINDS[entry.kind]?.(stat))
+    return [
+      `${shown(path)}, which it has mapped or keeps for its session, is no ${entry.kind} any more: put it back`,
+    ];
   const stranger = strangerAt(path, gone);
   if (stranger === undefined) return [];
   return [
@@ -183,6 +185,12 @@ function isBuildOf(path: string, buildId: string): boolean {
   const now = buildIdOf(path);
   return now === undefined || buildId.startsWith(now);
 }
+
+const KEPT_KINDS: Partial<Record<MappedFile["entry"]["kind"], (stat: Stats) => boolean>> = {
+  file: (stat) => stat.isFile(),
+  folder: (stat) => stat.isDirectory(),
+  fifo: (stat) => stat.isFIFO(),
+};
 
 const KINDS = new Map([
   [constants.S_IFREG, "file"],

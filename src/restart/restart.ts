@@ -17,7 +17,13 @@ import { openConnections, stillThere } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, unblockRestart } from "../host/port-block.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
 import { endConnections, endsConnections, endTimeWait, resetConnections } from "../host/time-wait.ts";
-import { putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "../images/data/mapped-contents.ts";
+import {
+  keepReplaced as keepMapped,
+  putMapped,
+  type ReplacedFile,
+  stageMapped,
+  takeMappedBack,
+} from "../images/data/mapped-contents.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { HookDriver } from "../images/hook/driver-hook.ts";
 import { lockCollection } from "../log/log-lock.ts";
@@ -81,7 +87,7 @@ export interface RestartRequest extends PlanOptions {
   /** Told once, when the plan stands and before anything is touched. */
   readonly onPlan: (plan: RestartPlan) => Promise<void>;
   readonly limitMs?: number;
-  /** What is overwritten in directory trees stays aside. */
+  /** What is overwritten in directory trees, and of mapped files, stays aside. */
   readonly keepReplaced?: boolean;
   /** Files that may hold something else than at the checkpoint. */
   readonly acceptFiles?: readonly string[];
@@ -91,7 +97,7 @@ export interface RestartRequest extends PlanOptions {
 
 export interface RestartResult {
   readonly plan: RestartPlan;
-  /** Folders with what was overwritten in directory trees (`keepReplaced`). */
+  /** Folders with what was overwritten (`keepReplaced`). */
   readonly kept: readonly string[];
   /** Processes with a readiness rule that did not become ready. */
   readonly notReady: readonly string[];
@@ -138,12 +144,13 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       await clock.time("kill", () => killTied(request, made));
       return begun;
     });
-    const { plan, trees } = begun;
+    const { plan, trees, mapped } = begun;
     await bringBack(request, begun, clock);
     const { kept, notReady } = await letGo(request, {
       processes: namesInOrder(plan),
       ready: readyRules(plan),
       trees,
+      mapped,
       resets: resetsOf(plan),
       keepReplaced: request.keepReplaced === true,
     });
@@ -206,7 +213,7 @@ export async function abandon(
 /** A rollback that is in the log already is there twice then, which undoes nothing more. */
 async function rollBackDead(
   { home, app, log, cutBack }: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
-  { processes, goesTo = [], sent = [], trees = [], keepReplaced = false }: RestartJournal,
+  { processes, goesTo = [], sent = [], trees = [], mapped = [], keepReplaced = false }: RestartJournal,
 ): Promise<void> {
   const unlock = await lockCollection(join(home, app));
   try {
@@ -214,7 +221,7 @@ async function rollBackDead(
     for (const { process, checkpoint } of goesTo)
       await log.append(app, { type: "rollback", process, checkpoint });
     for (const { channel, from } of sent) await cutBack?.(channel, from);
-    await endExchange(trees, keepReplaced);
+    await endReplacing({ home, app }, { trees, mapped, keepReplaced });
     await removeJournal(restartFolder(home, app));
   } finally {
     unlock();
@@ -669,6 +676,16 @@ interface LetGo {
   readonly notReady: readonly string[];
 }
 
+/** Removes what was overwritten, or returns where it is kept; the journal's end removes what is left of mapped files. */
+async function endReplacing(
+  { home, app }: Pick<RestartRequest, "home" | "app">,
+  { trees, mapped, keepReplaced }: Required<Pick<RestartJournal, "trees" | "mapped" | "keepReplaced">>,
+): Promise<string[]> {
+  const kept = await endExchange(trees, keepReplaced);
+  const files = keepReplaced ? keepMapped(mapped, restartFolder(home, app), join(home, app)) : undefined;
+  return files === undefined ? kept : [...kept, files];
+}
+
 /**
  * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
  * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through.
@@ -679,11 +696,12 @@ async function letGo(
     processes,
     ready = {},
     trees = [],
+    mapped = [],
     resets = [],
     keepReplaced = false,
-  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "resets" | "keepReplaced">,
+  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "mapped" | "resets" | "keepReplaced">,
 ): Promise<LetGo> {
-  const kept = await endExchange(trees, keepReplaced);
+  const kept = await endReplacing({ home, app }, { trees, mapped, keepReplaced });
   await unblockRestart(app);
   await resetConnections(resets);
   const notReady: string[] = [];

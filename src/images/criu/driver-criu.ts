@@ -27,6 +27,7 @@ import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { type MappedFile, refuseForeignMappers, saveMapped } from "../data/mapped-contents.ts";
+import { sessionFiles } from "../data/session-files.ts";
 import { refuseHostSegments, type SharedFile, sharedFiles } from "../data/shared-maps.ts";
 import { shown } from "../data/tree-entry.ts";
 import { isBelowAny } from "../data/tree-users.ts";
@@ -124,10 +125,15 @@ export class CriuDriver implements CheckpointDriver {
     refuseChildrenOutside(pids);
     waitForVfork(pids);
     const memory = ownMemory(pids);
-    const held = [...savedRoots(dataRoots, memory), ...shared.map(({ path }) => shown(path))];
+    const roots = savedRoots(dataRoots, memory);
+    const session = sessionFiles(pids)
+      .filter((path) => !isBelowAny(roots, shown(path)) && !shared.some((one) => one.path === path))
+      .map((path) => ({ path }));
+    const kept = [...shared, ...session];
+    const held = [...roots, ...kept.map(({ path }) => shown(path))];
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
-    const mapped = saveMapped(shared, folder);
+    const mapped = saveMapped(kept, folder);
     const memorySha256 = memory === undefined ? undefined : await saveOwnMemory(memory, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
