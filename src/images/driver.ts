@@ -62,6 +62,8 @@ export interface CheckpointDriver {
   readonly images: boolean;
   /** False: connections are not in its images; the process must have none open, and there is nothing in them to be edited. */
   readonly holdsConnections: boolean;
+  /** Does it work on this machine, with these rights? Never throws. Absent: there is nothing to try. */
+  check?(): Promise<DriverCheck>;
   /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED. */
   look(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */

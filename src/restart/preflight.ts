@@ -4,6 +4,7 @@
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
 import { buildIdOf } from "../host/build-id.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
 import { programName } from "../host/process-tree.ts";
 import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
@@ -11,10 +12,18 @@ import { OWN_MEMORY } from "../images/criu/own-memory.ts";
 import { type MappedFile, strangerAt } from "../images/data/mapped-contents.ts";
 import { shown } from "../images/data/tree-entry.ts";
 import { isBelowAny } from "../images/data/tree-users.ts";
+import type { CollectedProcess } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { mappedOf } from "./restart-data.ts";
-import { connectionObstacles, idObstacle, listenerObstacle, spaceObstacles } from "./system-obstacles.ts";
+import {
+  connectionObstacles,
+  idObstacle,
+  listenerObstacle,
+  readOnlyCgroup,
+  spaceObstacles,
+  strangerIn,
+} from "./system-obstacles.ts";
 
 type Restored = Extract<Target, { action: "restore" }>;
 
@@ -95,6 +104,22 @@ export function refusedBy(found: readonly Obstacle[]): RecoveryLineError {
     `what stands in the way of the restart: ${named.join("; ")}${more}`,
     "Nothing was killed or restored. Remove it, then call again; --back-further goes back to older checkpoints instead, where there are such.",
   );
+}
+
+/** Whoever is in the cgroup of a process that has ended would be killed for it. Throws RL_REFUSED. */
+export function refuseStrangers(known: readonly CollectedProcess[]): void {
+  const found = known
+    .filter(({ rings, cgroupId }) => !rings && cgroupId !== 0)
+    .flatMap(({ app, process, cgroupId }) =>
+      strangerIn(new ProcessCgroup(app, process), cgroupId).map((what) => ({ process, checkpoint: 0, what })),
+    );
+  if (found.length > 0) throw refusedBy(found);
+}
+
+/** Throws RL_REFUSED where nothing could be frozen or brought into cgroups. */
+export function refuseReadOnlyCgroups(app: string): void {
+  const what = readOnlyCgroup(app);
+  if (what !== undefined) throw refusedBy([{ process: app, checkpoint: 0, what }]);
 }
 
 function inTheWay(target: Restored, settled: Settled): string[] {

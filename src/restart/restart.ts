@@ -24,7 +24,7 @@ import {
   stageMapped,
   takeMappedBack,
 } from "../images/data/mapped-contents.ts";
-import type { CheckpointDriver } from "../images/driver.ts";
+import type { CheckpointDriver, DriverCheck } from "../images/driver.ts";
 import { HookDriver } from "../images/hook/driver-hook.ts";
 import { lockCollection } from "../log/log-lock.ts";
 import type { CollectedProcess, CutAnswer, Registration } from "../model/collector-answers.ts";
@@ -35,7 +35,14 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import { listeningPorts, type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
+import {
+  listeningPorts,
+  type Obstacle,
+  obstaclesOf,
+  refusedBy,
+  refuseReadOnlyCgroups,
+  refuseStrangers,
+} from "./preflight.ts";
 import {
   checkData,
   type DataTarget,
@@ -117,7 +124,15 @@ const FILES = "files";
 
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
 export async function dryRestart(request: RestartRequest): Promise<RestartPlan> {
-  return whileFrozen(liveCgroups(request), () => makePlan(request));
+  const check = await beforeFreezing(request);
+  return whileFrozen(liveCgroups(request), () => makePlan(request, check));
+}
+
+/** What is looked for while all run: it takes a moment, or has to be known before anything is frozen. Returns what the driver says of itself. */
+async function beforeFreezing({ app, log, driver }: RestartRequest): Promise<DriverCheck | undefined> {
+  refuseReadOnlyCgroups(app);
+  refuseStrangers((await log.processes()).filter((one) => one.app === app));
+  return driver.check?.();
 }
 
 /**
@@ -129,8 +144,9 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
   try {
     const began = performance.now();
     const clock = new Clock();
+    const check = await beforeFreezing(request);
     const begun = await whileFrozen(liveCgroups(request), async () => {
-      const made = await clock.time("plan", () => makePlan(request));
+      const made = await clock.time("plan", () => makePlan(request, check));
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
@@ -273,7 +289,7 @@ function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
   return processes.map((name) => new ProcessCgroup(app, name)).filter((cgroup) => cgroup.populated);
 }
 
-async function makePlan(request: RestartRequest): Promise<RestartPlan> {
+async function makePlan(request: RestartRequest, check: DriverCheck | undefined): Promise<RestartPlan> {
   const { home, app, processes, log, compute, checkpoint, payload } = request;
   await log.unseen(app); // who shares memory with one that goes back must not go on
   await log.drain();
@@ -297,8 +313,25 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     ...(payload === undefined ? {} : { payload }),
   };
   const { plan, killed } = await planWithoutObstacles(source, request);
+  refuseBroken(plan, request.driver, check);
   checkData(dataTargets(plan), data, killed);
   return plan;
+}
+
+/** No older line does without it. */
+function refuseBroken(
+  { targets }: RestartPlan,
+  driver: CheckpointDriver,
+  check: DriverCheck | undefined,
+): void {
+  const needs = targets.find((target) => target.action === "restore" && target.driver === driver);
+  if (needs === undefined || check === undefined || check.works) return;
+  throw refusedBy([
+    {
+      ...needs,
+      what: `${driver.name} can't bring images back here: ${check.reason}: \`recovery-line doctor\` tells what it lacks`,
+    },
+  ]);
 }
 
 /** What has just died may hold an id or an address for a moment. */
