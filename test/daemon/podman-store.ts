@@ -40,6 +40,15 @@ export class PodmanStore {
     });
   }
 
+  /** Commands of ours in that environment ask this store, too, until the test ends. */
+  useFor(env: NodeJS.ProcessEnv): void {
+    const names = ["CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF"];
+    for (const name of names) env[name] = this.#env[name];
+    onTestFinished(() => {
+      for (const name of names) delete env[name];
+    });
+  }
+
   podman(...args: string[]): string {
     const { stdout, stderr, status } = spawnSync("podman", args, {
       timeout: 60_000,
