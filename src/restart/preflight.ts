@@ -7,6 +7,7 @@ import { buildIdOf } from "../host/build-id.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
 import { programName } from "../host/process-tree.ts";
 import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
+import { OWN_MEMORY } from "../images/criu/own-memory.ts";
 import { strangerAt } from "../images/data/mapped-contents.ts";
 import { shown } from "../images/data/tree-entry.ts";
 import { isBelowAny } from "../images/data/tree-users.ts";
@@ -106,7 +107,7 @@ function inTheWay(target: Restored, settled: Settled): string[] {
       .filter(({ path }) => !isBelowAny(settled.roots, path))
       .flatMap((file) => writtenObstacle(file, settled.accepted)),
     ...mappedOf(target).flatMap(({ path }) => mappedObstacle(path, settled.gone)),
-    ...pathObstacles(parts, settled),
+    ...pathObstacles(parts, { ...settled, roots: [...settled.roots, ...ownRoots(target)] }),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
     ...parts.ids.flatMap((id) => idObstacle(id, settled.gone)),
   ];
@@ -114,6 +115,11 @@ function inTheWay(target: Restored, settled: Settled): string[] {
 
 function writtenFiles({ image }: Restored): readonly OpenFile[] {
   return (image.manifest.driver.notes["files"] ?? []) as readonly OpenFile[]; // the manifest's checksum says that they are as we wrote them
+}
+
+/** It comes back with a /dev/shm of its own. */
+function ownRoots({ image }: Restored): string[] {
+  return image.manifest.driver.notes["ownMemory"] === undefined ? [] : [OWN_MEMORY];
 }
 
 /** What was appended the restart cuts back. */

@@ -43,6 +43,7 @@ import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
 import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
+import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
@@ -69,6 +70,8 @@ interface CriuNotes {
   readonly options?: readonly string[];
   /** It was taken as the program's own user, and does not say in which cgroup it was. Absent: it was not. */
   readonly asUser?: true;
+  /** Checksum of what its own /dev/shm held; absent: it has none. */
+  readonly ownMemory?: string;
 }
 
 interface Run {
@@ -84,6 +87,8 @@ interface Run {
   readonly pipes?: readonly number[];
   /** The cgroup it runs in; absent: ours. */
   readonly cgroupPath?: string;
+  /** A task whose mounts it sees; absent: ours. */
+  readonly mountsOf?: number | undefined;
 }
 
 export class CriuDriver implements CheckpointDriver {
@@ -123,10 +128,12 @@ export class CriuDriver implements CheckpointDriver {
     const shared = ownSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
-    const held = [...dataRoots, ...shared.map(({ path }) => shown(path))];
+    const memory = ownMemory(pids);
+    const held = [...savedRoots(dataRoots, memory), ...shared.map(({ path }) => shown(path))];
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
     const mapped = saveMapped(shared, folder);
+    const memorySha256 = memory === undefined ? undefined : await saveOwnMemory(memory, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -151,19 +158,22 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     const user = dumpUser(pids);
-    if (user === undefined)
-      await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    else {
-      const run = { what: `dump of process ${rootPid}`, log, limitMs, guard, user };
-      await this.#run({ ...run, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
-    }
-    const notes = { shellJob, files, timers, mapped, options };
+    const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
+    if (user === undefined) await this.#run(run);
+    else await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    const parts = { shellJob, files, timers, mapped, options };
+    const notes = memorySha256 === undefined ? parts : { ...parts, ownMemory: memorySha256 };
     return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
   }
 
-  async restore(request: RestoreRequest): Promise<number> {
-    const { folder, limitMs, sibling, dataRoots = [] } = request;
+  restore(request: RestoreRequest): Promise<number> {
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
+    if (notes.ownMemory === undefined) return this.#restore(request, notes);
+    return withOwnMemory(request.folder, notes.ownMemory, (pid) => this.#restore(request, notes, pid));
+  }
+
+  async #restore(request: RestoreRequest, notes: CriuNotes, mountsOf?: number): Promise<number> {
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
     if (request.rollBackFiles === true)
       rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
@@ -183,7 +193,14 @@ export class CriuDriver implements CheckpointDriver {
       const entered = notes.asUser === true ? freezeCgroup : undefined;
       if (freezeCgroup !== undefined)
         args.push("--action-script", freezer(work, freezeCgroup, entered !== undefined));
-      const run = { what: `restore from ${folder}`, args, log, limitMs, pipes: [...pipes.values()] };
+      const run = {
+        what: `restore from ${folder}`,
+        args,
+        log,
+        limitMs,
+        mountsOf,
+        pipes: [...pipes.values()],
+      };
       const place = entered === undefined ? {} : { cgroupPath: entered };
       await this.#run({ ...run, ...place, ...(guard === undefined ? {} : { guard }) });
       setAgain(notes.timers ?? []);
@@ -193,10 +210,20 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
-  async #run({ what, args, log, limitMs, guard, user, cgroupPath, pipes = [] }: Run): Promise<void> {
+  async #run({
+    what,
+    args,
+    log,
+    limitMs,
+    guard,
+    user,
+    cgroupPath,
+    mountsOf,
+    pipes = [],
+  }: Run): Promise<void> {
     const { command, prefix } = this.#criu;
     const as = user === undefined ? [] : asUser(user);
-    const words = [...inCgroup(cgroupPath), ...as, command, ...prefix, ...args];
+    const words = [...inCgroup(cgroupPath), ...amongMounts(mountsOf), ...as, command, ...prefix, ...args];
     const child = spawn(words[0]!, words.slice(1), {
       stdio: ["ignore", "ignore", "pipe", guard ?? "ignore", ...pipes],
       detached: true, // signals of a terminal would kill it, and the program with it
@@ -224,9 +251,15 @@ export class CriuDriver implements CheckpointDriver {
 /** What has to be saved beside CRIU's image, which would be restored into wrong memory without. Throws RL_DRIVER, RL_REFUSED where it can't be. */
 function ownSharedFiles(pids: readonly number[], dataRoots: readonly string[]): SharedFile[] {
   refuseHostSegments(pids);
-  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, shown(path)));
+  const saved = savedRoots(dataRoots, ownMemory(pids));
+  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(saved, shown(path)));
   refuseForeignMappers(files, pids);
   return files;
+}
+
+/** Folders whose files are saved by themselves. */
+function savedRoots(dataRoots: readonly string[], memory: number | undefined): readonly string[] {
+  return memory === undefined ? dataRoots : [...dataRoots, OWN_MEMORY];
 }
 
 /** What CRIU wrote as another user is ours from now on. */
