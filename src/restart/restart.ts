@@ -61,6 +61,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
+import { refuseApart, SharedPipes } from "./shared-pipes.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -315,6 +316,7 @@ async function makePlan(request: RestartRequest, check: DriverCheck | undefined)
   const { plan, killed } = await planWithoutObstacles(source, request);
   refuseBroken(plan, request.driver, check);
   checkData(dataTargets(plan), data, killed);
+  refuseApart(plan.targets);
   return plan;
 }
 
@@ -538,10 +540,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
       listeningPorts(plan),
     );
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
-    await clock.time("restore", async () => {
-      for (const target of plan.targets)
-        if (target.action === "restore") await restoreOrNote(request, begun, target);
-    });
+    await clock.time("restore", () => restoreAll(request, begun));
     await note(request, begun, "recording");
     await clock.time("record", async () => {
       for (const target of plan.targets) await recordOne(request, target);
@@ -549,6 +548,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
         if (target.action === "restore" && target.driver.holdsConnections)
           await settleConnections(request, plan, target.process);
       for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
+      await log.unseen(app); // those that talk through a pipe are tied again before they run
     });
     await note(request, begun, "thawing");
   } catch (error) {
@@ -600,10 +600,25 @@ async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
 
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
-/** A failure is noted: with `backFurther` the next call does without that image. */
-async function restoreOrNote(request: RestartRequest, begun: Begun, target: RestoreTarget): Promise<void> {
+async function restoreAll(request: RestartRequest, begun: Begun): Promise<void> {
+  const pipes = new SharedPipes(begun.plan.targets);
   try {
-    await restoreOne(request, target);
+    for (const target of begun.plan.targets)
+      if (target.action === "restore") await restoreOrNote(request, begun, target, pipes);
+  } finally {
+    pipes.close();
+  }
+}
+
+/** A failure is noted: with `backFurther` the next call does without that image. */
+async function restoreOrNote(
+  request: RestartRequest,
+  begun: Begun,
+  target: RestoreTarget,
+  pipes: SharedPipes,
+): Promise<void> {
+  try {
+    await restoreOne(request, target, pipes);
   } catch (error) {
     const { process, checkpoint } = target;
     const obstructed = [...(request.obstructed ?? []), { process, checkpoint }];
@@ -612,7 +627,7 @@ async function restoreOrNote(request: RestartRequest, begun: Begun, target: Rest
   }
 }
 
-async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {
+async function restoreOne(request: RestartRequest, target: RestoreTarget, pipes: SharedPipes): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
   const { image, driver } = target;
   const cgroup = new ProcessCgroup(app, target.process);
@@ -627,6 +642,7 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
       dataRoots: target.trees.map(({ root: place }) => place),
       freezeCgroup: cgroup.path,
       guard,
+      pipes: pipes.of(target),
     })
     .finally(() => native().unlock(guard));
   await standsStill(cgroup, performance.now() + KILL_LIMIT_MS);
