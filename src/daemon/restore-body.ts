@@ -83,7 +83,7 @@ export function peerRules(value: unknown): StoredPeerRules {
 
 export function startRecipe(value: unknown): StartRecipe {
   const start = objectOf(value, "start");
-  const { command, cwd, env, output, allowIoUring, ownIpc, criuOptions, ready } = start;
+  const { command, cwd, env, output, allowIoUring, ownIpc, criuOptions, ready, mpiJob } = start;
   if (!isTextList(command) || command.length === 0) throw wrong("start.command", "a list of words");
   if (typeof cwd !== "string") throw wrong("start.cwd", "a path");
   const variables = objectOf(env, "start.env");
@@ -98,6 +98,7 @@ export function startRecipe(value: unknown): StartRecipe {
     ...(allowIoUring === true ? { allowIoUring } : {}),
     ...(ownIpc === true ? { ownIpc } : {}),
     ...(typeof ready === "string" ? { ready } : {}),
+    ...(typeof mpiJob === "string" ? { mpiJob } : {}),
     ...(criuOptions === undefined ? {} : { criuOptions: optionList(criuOptions) }),
   };
 }

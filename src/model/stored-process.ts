@@ -29,6 +29,8 @@ export interface StartRecipe {
   readonly ownIpc?: boolean;
   /** When it can take connections (`run --ready`); absent: nobody waits for it. */
   readonly ready?: string;
+  /** It is a rank of Open MPI, or mpirun itself, of the job whose mpirun is this process (`run --ranks`). */
+  readonly mpiJob?: string;
   /** Options of CRIU for its images. */
   readonly criuOptions?: readonly string[];
 }
