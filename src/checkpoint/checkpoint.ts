@@ -31,7 +31,8 @@ interface CheckpointLog {
   unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
-  append(app: string, event: Event): Promise<{ position: number }>;
+  /** `held`: its process must stand still when the event is written. */
+  append(app: string, event: Event, held?: boolean): Promise<{ position: number }>;
 }
 
 /** One process to checkpoint. */
@@ -106,7 +107,7 @@ export async function checkpointTogether(
 
   /** While they stand still. */
   async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
-    const shared = await options.log.unseen(targets[0]?.app ?? "");
+    const shared = await answered(options.log.unseen(targets[0]?.app ?? ""), options);
     for (const work of works) await work.readCut(sinceMs);
     if (options.driver.images) for (const work of works) work.refuseCopies(shared);
     await takeImages(works, guard, options);
@@ -160,19 +161,36 @@ async function standing(
   const cgroups = targets.map(({ cgroup }) => cgroup);
   return whileFrozen(cgroups, async (guard, sinceMs) => {
     inTime(options);
-    const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+    const more =
+      options.more === undefined
+        ? []
+        : await answered(options.more(works.map(({ target }) => target)), options);
     inTime(options);
     return more.length === 0 ? work(guard, sinceMs) : standing(more, works, options, work);
   });
 }
 
 function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
-  if (performance.now() < deadlineMs) return;
-  throw new RecoveryLineError(
+  if (performance.now() >= deadlineMs) throw tooLate();
+}
+
+function tooLate(): RecoveryLineError {
+  return new RecoveryLineError(
     "RL_TIMEOUT",
     "the checkpoint is not done within the time that its processes may stand still",
     "They go on, and nothing of it is recorded. Give it more time.",
   );
+}
+
+/** What the collector was asked for: a collector that does not answer keeps nobody still beyond the deadline. */
+async function answered<T>(asked: Promise<T>, { deadlineMs }: CheckpointOptions): Promise<T> {
+  if (deadlineMs === undefined) return asked;
+  asked.catch(() => undefined); // nobody may wait for it any more
+  let timer: NodeJS.Timeout | undefined;
+  const up = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooLate()), Math.max(0, deadlineMs - performance.now()));
+  });
+  return Promise.race([asked, up]).finally(() => clearTimeout(timer));
 }
 
 /**
@@ -253,7 +271,7 @@ class Work {
   async #begin(): Promise<NewImage> {
     const { home, log } = this.#options;
     const { app, process } = this.#target;
-    if (this.#index === 0) this.#index = await log.nextCheckpoint(app, process);
+    if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
     this.#image ??= await NewImage.begin(home, app, process, this.#index);
     return this.#image;
   }
@@ -262,8 +280,9 @@ class Work {
     const { app, process, cgroup } = this.#target;
     this.#phasesMs.freeze = performance.now() - sinceMs;
     await this.#timed("cut", async () => {
-      this.#cut = await this.#options.log.cut(app, process);
-      if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
+      const { log } = this.#options;
+      this.#cut = await answered(log.cut(app, process), this.#options);
+      if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
       this.#pids = cgroup.pids();
     });
   }
@@ -322,7 +341,7 @@ class Work {
   /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
-    const after = await this.#options.log.cut(app, process);
+    const after = await answered(this.#options.log.cut(app, process), this.#options);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(
         `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,
@@ -366,7 +385,8 @@ class Work {
   async record(): Promise<void> {
     await this.#timed("append", async () => {
       this.#appending = true;
-      const { position } = await this.#options.log.append(this.#target.app, this.#event());
+      const appended = this.#options.log.append(this.#target.app, this.#event(), true);
+      const { position } = await answered(appended, this.#options);
       this.#position = position;
     });
   }

@@ -168,8 +168,8 @@ export class CollectorClient {
     return found;
   }
 
-  append(app: string, event: Event): Promise<{ position: number }> {
-    return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
+  append(app: string, event: Event, held = false): Promise<{ position: number }> {
+    return this.#json("POST", "/v1/append", { app, event: printEvent(event), held });
   }
 
   async nextCheckpoint(app: string, process: string): Promise<number> {

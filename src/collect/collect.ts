@@ -12,6 +12,7 @@ import { Pause } from "../host/pause.ts";
 import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
 import type { AppStats, CollectedProcess, CollectorStats, CutAnswer } from "../model/collector-answers.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry, SourceCut } from "../model/event-source.ts";
 import {
@@ -191,13 +192,19 @@ export class Collector implements RingSink {
    * Drains, then appends the event, then commits: on return it is durable, and so is all its process did before.
    * `position` as docs/semantics.md, 1. A checkpoint of a process with uncaptured communication loses its `cut`.
    * Throws RL_CONTRADICTION (index that does not rise, rollback to nowhere), RL_UNKNOWN_PROCESS, RL_LOG_WRITE (then
-   * it may or may not be in the log: `nextCheckpoint` and the log tell).
+   * it may or may not be in the log: `nextCheckpoint` and the log tell), RL_TIMEOUT where it is too late, and nothing is written.
+   * `inTime` is asked once all is drained: what its process does from then on comes after the event.
    */
-  append(appName: string, event: Event): Promise<{ position: number }> {
+  append(appName: string, event: Event, inTime = (): boolean => true): Promise<{ position: number }> {
     return this.#turns.run(async () => {
       const { app } = await this.#apps.process(appName, event.process);
       await this.#drain.into([app]);
       const process = await this.#apps.process(appName, event.process); // a failed log's processes are new objects
+      if (!inTime())
+        throw new RecoveryLineError(
+          "RL_TIMEOUT",
+          `${event.process} of ${appName} goes on already: its ${event.type} is not recorded`,
+        );
       const position = process.control(await this.#withWholeCut(withoutUnsafeCut(event, process), process));
       process.app.pending.events += 1;
       await this.#pump.commit();

@@ -3,6 +3,7 @@
 import { type Ping, type ProcessRequest, wireCut } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import type { Keep } from "../log/keep.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -193,7 +194,9 @@ function append(collector: Collector, body: Body): Promise<{ position: number }>
       "RL_USAGE",
       `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
     );
-  return collector.append(stringField(body, "app"), event);
+  const app = stringField(body, "app");
+  const cgroup = new ProcessCgroup(app, event.process);
+  return collector.append(app, event, () => body["held"] !== true || cgroup.freezing);
 }
 
 async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {
