@@ -54,7 +54,7 @@ them back exactly. Nobody else may write there. More than --data-limit bytes to 
 
 io_uring_setup answers ENOSYS in the command and its children (by seccomp, where root starts it), as in most containers: no image holds
 a ring, and programs fall back by themselves. --allow-io-uring leaves it to them. Segments of System V (ipcs) are in an image only if
-they are the process's own: --own-ipc. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
+they are the process's own: --own-ipc, which gives it a /dev/shm of its own, too, all of which is in its images. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
 
 A restart that starts it from its command waits until --ready is true before it lets those go that connect to it: something in it
 listens on a TCP port, a file has been made anew, or a shell's command ends with 0.
@@ -97,7 +97,7 @@ export function register(program: Command): void {
     )
     .option(
       "--own-ipc",
-      "System V segments, semaphores and queues of its own, as images need them (PostgreSQL)",
+      "System V segments, semaphores, queues and a /dev/shm of its own, as images need them (PostgreSQL)",
     )
     .option("--ready <rule>", "port:PORT, file:PATH or exec:COMMAND: when it can take connections")
     .option(
@@ -223,6 +223,7 @@ async function run(
       ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
       holdLimitMs,
+      ...(flags.detach ? {} : { begun: () => leaveStreams(output === undefined) }),
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]
         : ["inherit", output ?? "inherit", output ?? "inherit"],
@@ -315,6 +316,15 @@ async function startedWith<T>(
   }
 }
 
+/** Pipes of a pipeline are the command's from now on: whoever else holds an end keeps the other side from hearing that it has ended. */
+function leaveStreams(outputToo: boolean): void {
+  for (const descriptor of outputToo ? [0, 1] : [0]) {
+    if (!fstatSync(descriptor).isFIFO()) continue;
+    closeSync(descriptor);
+    openSync("/dev/null", descriptor === 0 ? "r" : "w"); // the lowest that is free: the same one
+  }
+}
+
 function holdsTerminal(input: boolean, output: number | undefined): boolean {
   return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
 }
@@ -329,7 +339,7 @@ async function tellUnseen(
   const told = unseen.filter(({ reason }) => !trust.includes(reason));
   if (told.length === 0) return;
   const { notCapturedText } = await import("./not-captured.ts");
-  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const uncaptured = [...new Set(told.flatMap(({ reason, tied }) => (tied ? [] : [reason])))];
   const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
   await write(`recovery-line: ${text}`, process.stderr);
 }

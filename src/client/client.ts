@@ -168,8 +168,13 @@ export class CollectorClient {
     return found;
   }
 
-  append(app: string, event: Event, held = false): Promise<{ position: number }> {
-    return this.#json("POST", "/v1/append", { app, event: printEvent(event), held });
+  append(app: string, event: Event): Promise<{ position: number }> {
+    return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
+  }
+
+  /** Events of several processes at one moment: all of them are in the log, or none. */
+  appendAll(app: string, events: readonly Event[], held = false): Promise<{ positions: readonly number[] }> {
+    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
   }
 
   async nextCheckpoint(app: string, process: string): Promise<number> {
