@@ -37,8 +37,8 @@ interface CheckpointLog {
   unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
-  /** All of them, or none. */
-  appendAll(app: string, events: readonly Event[]): Promise<{ positions: readonly number[] }>;
+  /** All of them, or none. `held`: their processes must stand still when they are written. */
+  appendAll(app: string, events: readonly Event[], held: boolean): Promise<{ positions: readonly number[] }>;
 }
 
 /** One process to checkpoint. */
@@ -113,7 +113,7 @@ export async function checkpointTogether(
 
   /** While they stand still. */
   async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
-    const shared = await options.log.unseen(targets[0]?.app ?? "");
+    const shared = await answered(options.log.unseen(targets[0]?.app ?? ""), options);
     for (const work of works) await work.readCut(sinceMs);
     for (const work of works) work.takeTied(shared, works);
     if (options.driver.images) for (const work of works) work.refuseCopies(shared);
@@ -168,19 +168,36 @@ async function standing(
   const cgroups = targets.map(({ cgroup }) => cgroup);
   return whileFrozen(cgroups, async (guard, sinceMs) => {
     inTime(options);
-    const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+    const more =
+      options.more === undefined
+        ? []
+        : await answered(options.more(works.map(({ target }) => target)), options);
     inTime(options);
     return more.length === 0 ? work(guard, sinceMs) : standing(more, works, options, work);
   });
 }
 
 function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
-  if (performance.now() < deadlineMs) return;
-  throw new RecoveryLineError(
+  if (performance.now() >= deadlineMs) throw tooLate();
+}
+
+function tooLate(): RecoveryLineError {
+  return new RecoveryLineError(
     "RL_TIMEOUT",
     "the checkpoint is not done within the time that its processes may stand still",
     "They go on, and nothing of it is recorded. Give it more time.",
   );
+}
+
+/** What the collector was asked for: a collector that does not answer keeps nobody still beyond the deadline. */
+async function answered<T>(asked: Promise<T>, { deadlineMs }: CheckpointOptions): Promise<T> {
+  if (deadlineMs === undefined) return asked;
+  asked.catch(() => undefined); // nobody may wait for it any more
+  let timer: NodeJS.Timeout | undefined;
+  const up = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooLate()), Math.max(0, deadlineMs - performance.now()));
+  });
+  return Promise.race([asked, up]).finally(() => clearTimeout(timer));
 }
 
 /**
@@ -197,10 +214,10 @@ function takeImages(works: readonly Work[], guard: Writable, { driver }: Checkpo
 }
 
 /** All of them in one commit: those that are tied count only together. */
-async function record(works: readonly Work[], { log }: CheckpointOptions): Promise<void> {
+async function record(works: readonly Work[], options: CheckpointOptions): Promise<void> {
   const fromMs = performance.now();
   const events = works.map((work) => work.beginRecord());
-  const { positions } = await log.appendAll(works[0]!.app, events);
+  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, true), options);
   works.forEach((work, at) => {
     work.recorded(positions[at]!, performance.now() - fromMs);
   });
@@ -272,7 +289,7 @@ class Work {
   async #begin(): Promise<NewImage> {
     const { home, log } = this.#options;
     const { app, process } = this.#target;
-    if (this.#index === 0) this.#index = await log.nextCheckpoint(app, process);
+    if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
     this.#image ??= await NewImage.begin(home, app, process, this.#index);
     return this.#image;
   }
@@ -281,8 +298,9 @@ class Work {
     const { app, process, cgroup } = this.#target;
     this.#phasesMs.freeze = performance.now() - sinceMs;
     await this.#timed("cut", async () => {
-      this.#cut = await this.#options.log.cut(app, process);
-      if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
+      const { log } = this.#options;
+      this.#cut = await answered(log.cut(app, process), this.#options);
+      if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
       this.#pids = cgroup.pids();
     });
   }
@@ -363,7 +381,7 @@ class Work {
   /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
-    const after = await this.#options.log.cut(app, process);
+    const after = await answered(this.#options.log.cut(app, process), this.#options);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(
         `driver ${this.#options.driver.name} did not keep ${process} still: image and cut are of different instants`,

@@ -173,8 +173,8 @@ export class CollectorClient {
   }
 
   /** Events of several processes at one moment: all of them are in the log, or none. */
-  appendAll(app: string, events: readonly Event[]): Promise<{ positions: readonly number[] }> {
-    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent) });
+  appendAll(app: string, events: readonly Event[], held = false): Promise<{ positions: readonly number[] }> {
+    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
   }
 
   async nextCheckpoint(app: string, process: string): Promise<number> {

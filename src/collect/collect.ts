@@ -12,6 +12,7 @@ import { Pause } from "../host/pause.ts";
 import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
 import type { AppStats, CollectedProcess, CollectorStats, CutAnswer } from "../model/collector-answers.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry, SourceCut } from "../model/event-source.ts";
 import {
@@ -203,8 +204,15 @@ export class Collector implements RingSink {
     return { position: positions[0]! };
   }
 
-  /** The same of events of several processes: all of them are in the log, or none. Checkpoints among them are of one moment. */
-  appendAll(appName: string, events: readonly [Event, ...Event[]]): Promise<{ positions: number[] }> {
+  /**
+   * The same of events of several processes: all of them are in the log, or none. Checkpoints among them are of one moment. `inTime` is asked
+   * once all is drained (what processes do from then on comes after the events); RL_TIMEOUT where it says no.
+   */
+  appendAll(
+    appName: string,
+    events: readonly [Event, ...Event[]],
+    inTime = (): boolean => true,
+  ): Promise<{ positions: number[] }> {
     return this.#turns.run(async () => {
       const { app } = await this.#apps.process(appName, events[0].process);
       await this.#drain.into([app]);
@@ -213,6 +221,8 @@ export class Collector implements RingSink {
         const process = await this.#apps.process(appName, event.process); // a failed log's processes are new objects
         wholes.push([process, await this.#withWholeCut(withoutUnsafeCut(event, process), process)]);
       }
+      if (!inTime())
+        throw new RecoveryLineError("RL_TIMEOUT", `${appName} goes on already: nothing of it is recorded`);
       for (const [{ state }, event] of wholes) state.check(event);
       const positions = wholes.map(([process, event]) => process.control(event));
       for (const { type, process } of events) if (type === "rollback") loosenTies(wholes[0]![0].app, process);

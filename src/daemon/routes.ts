@@ -3,6 +3,7 @@
 import { type Ping, type ProcessRequest, wireCut } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import type { Keep } from "../log/keep.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -195,7 +196,9 @@ function append(collector: Collector, body: Body): Promise<object> {
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is no list of lines');
   const [first, ...others] = events.map((text, at) => reliableEvent(text, at + 1));
   if (first === undefined) throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is empty');
-  return collector.appendAll(app, [first, ...others]);
+  const cgroups = [first, ...others].map(({ process }) => new ProcessCgroup(app, process));
+  const inTime = (): boolean => body["held"] !== true || cgroups.every(({ freezing }) => freezing);
+  return collector.appendAll(app, [first, ...others], inTime);
 }
 
 function reliableEvent(text: string, line: number): Event {

@@ -153,13 +153,15 @@ Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps 
 `;
 
 /** `shipped`: by name, in order. */
-export function referencePage(shipped: readonly BuiltPolicy[]): string {
+/** `trials`: what `policy trial` printed. */
+export function referencePage(shipped: readonly BuiltPolicy[], trials: string): string {
   return [
     INTRODUCTION,
     `## Shipped policies\n\n${shippedTable(shipped)}`,
     LIVE,
     SDK,
     COMPARISON,
+    `### Trials\n\n\`\`\`\n${trials.trim()}\n\`\`\`\n`,
     `## Elements\n\n${elements()}`,
     `## Events\n\n${events()}`,
     `## Facts\n\n${facts()}`,
