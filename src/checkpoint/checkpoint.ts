@@ -15,7 +15,13 @@ import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
 import { treeRoot } from "../host/process-tree.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
-import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "../images/image-store.ts";
+import {
+  type ImageFacts,
+  imagesFolder,
+  MANIFEST_FORMAT,
+  NewImage,
+  type SharedPipe,
+} from "../images/image-store.ts";
 import type { CutAnswer } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
@@ -23,7 +29,7 @@ import { ACCEPT_LIMIT_MS, ACCEPT_PAUSE_MS, DRIVER_LIMIT_MS } from "../model/limi
 import type { ProcessData } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
-import { copiesRefused } from "./refuse-copies.ts";
+import { copiesRefused, pipeNotInImage } from "./refuse-copies.ts";
 
 /** What a checkpoint needs of the collector. */
 interface CheckpointLog {
@@ -31,7 +37,8 @@ interface CheckpointLog {
   unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
-  append(app: string, event: Event): Promise<{ position: number }>;
+  /** All of them, or none. */
+  appendAll(app: string, events: readonly Event[]): Promise<{ positions: readonly number[] }>;
 }
 
 /** One process to checkpoint. */
@@ -108,10 +115,11 @@ export async function checkpointTogether(
   async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
     const shared = await options.log.unseen(targets[0]?.app ?? "");
     for (const work of works) await work.readCut(sinceMs);
+    for (const work of works) work.takeTied(shared, works);
     if (options.driver.images) for (const work of works) work.refuseCopies(shared);
     await takeImages(works, guard, options);
     inTime(options);
-    for (const work of works) await work.record();
+    await record(works, options);
     return performance.now() - sinceMs;
   }
 }
@@ -188,6 +196,16 @@ function takeImages(works: readonly Work[], guard: Writable, { driver }: Checkpo
   return whileBlocked(first.app, openConnections(works.flatMap(({ pids }) => pids)), take);
 }
 
+/** All of them in one commit: those that are tied count only together. */
+async function record(works: readonly Work[], { log }: CheckpointOptions): Promise<void> {
+  const fromMs = performance.now();
+  const events = works.map((work) => work.beginRecord());
+  const { positions } = await log.appendAll(works[0]!.app, events);
+  works.forEach((work, at) => {
+    work.recorded(positions[at]!, performance.now() - fromMs);
+  });
+}
+
 /** One process on its way through the phases; each phase is timed. */
 class Work {
   readonly #target: CheckpointTarget;
@@ -204,6 +222,7 @@ class Work {
   #data: readonly SavedTree[] = [];
   #inPlace: readonly string[] = [];
   #appending = false;
+  #pipes: readonly SharedPipe[] = [];
 
   constructor(target: CheckpointTarget, options: CheckpointOptions) {
     this.#target = target;
@@ -268,13 +287,35 @@ class Work {
     });
   }
 
+  /** Its pipes to others that have their checkpoints at this moment, too. Throws RL_REFUSED, and RL_DRIVER for a partner that came too late. */
+  takeTied(shared: readonly UnseenChannel[], works: readonly Work[]): void {
+    const tied = shared.filter((one) => one.process === this.#target.process && this.#isTied(one));
+    const [first] = tied;
+    if (first === undefined) return;
+    const { driver } = this.#options;
+    if (!driver.holdsPipes) throw pipeNotInImage(driver.name, first);
+    this.#pipes = tied.map(({ what, other }) => {
+      const found = works.find(({ target }) => target.process === other);
+      if (found === undefined)
+        throw new NotNow(`${other} has only now got a pipe to ${this.#target.process}`);
+      const inode = Number(/\d+/.exec(what)![0]);
+      return { inode, others: [{ process: other, checkpoint: found.#index }] };
+    });
+  }
+
+  /** What it exchanged before, while somebody else held the pipe, too, nobody can tell: that sticks to its life. */
+  #isTied({ tied, reason }: UnseenChannel): boolean {
+    return tied === true && !this.#cut!.uncaptured.includes(reason);
+  }
+
   /** What somebody vouches for is no verdict; a verdict of that reason says that nobody does. */
   refuseCopies(shared: readonly UnseenChannel[]): void {
     const { uncaptured } = this.#cut!;
     const own = shared.filter(
-      ({ process, reason }) =>
-        process === this.#target.process &&
-        (!VOUCHABLE_UNSEEN.includes(reason) || uncaptured.includes(reason)),
+      (one) =>
+        one.process === this.#target.process &&
+        !this.#isTied(one) &&
+        (!VOUCHABLE_UNSEEN.includes(one.reason) || uncaptured.includes(one.reason)),
     );
     if (own.length > 0) throw copiesRefused(own);
   }
@@ -357,18 +398,22 @@ class Work {
       connections: cut.details,
       cutComplete: cut.complete,
       uncaptured: cut.uncaptured,
+      ...(this.#pipes.length === 0 ? {} : { pipes: this.#pipes }),
       ...(this.#save === undefined
         ? {}
         : { data: this.#data.map(({ root, sha256, dataBytes }) => ({ root, sha256, dataBytes })) }),
     };
   }
 
-  async record(): Promise<void> {
-    await this.#timed("append", async () => {
-      this.#appending = true;
-      const { position } = await this.#options.log.append(this.#target.app, this.#event());
-      this.#position = position;
-    });
+  /** From here on its record may be in the log. */
+  beginRecord(): CheckpointEvent {
+    this.#appending = true;
+    return this.#event();
+  }
+
+  recorded(position: number, tookMs: number): void {
+    this.#position = position;
+    this.#phasesMs.append = tookMs;
   }
 
   #event(): CheckpointEvent {

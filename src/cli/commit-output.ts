@@ -13,7 +13,7 @@ import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
 import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { write } from "../terminal/print.ts";
-import { dependentsToo, findTargets, notWhileRestarting } from "./checkpoint-targets.ts";
+import { dependentsToo, findTargets, firstThen, notWhileRestarting, tiedToo } from "./checkpoint-targets.ts";
 
 export function register(program: Command): void {
   program
@@ -72,7 +72,7 @@ async function takeTogether(
   const { targets } = await findTargets(app, processes, log);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = dependentsToo(app, processes, log);
+  const more = firstThen(dependentsToo(app, processes, log), tiedToo(app, log));
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

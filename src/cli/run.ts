@@ -234,6 +234,7 @@ async function run(
       ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
       holdLimitMs,
+      ...(flags.detach ? {} : { begun: () => leaveStreams(output === undefined) }),
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]
         : ["inherit", output ?? "inherit", output ?? "inherit"],
@@ -365,6 +366,15 @@ async function startedWith<T>(
   }
 }
 
+/** Pipes of a pipeline are the command's from now on: whoever else holds an end keeps the other side from hearing that it has ended. */
+function leaveStreams(outputToo: boolean): void {
+  for (const descriptor of outputToo ? [0, 1] : [0]) {
+    if (!fstatSync(descriptor).isFIFO()) continue;
+    closeSync(descriptor);
+    openSync("/dev/null", descriptor === 0 ? "r" : "w"); // the lowest that is free: the same one
+  }
+}
+
 function holdsTerminal(input: boolean, output: number | undefined): boolean {
   return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
 }
@@ -379,7 +389,7 @@ async function tellUnseen(
   const told = unseen.filter(({ reason }) => !trust.includes(reason));
   if (told.length === 0) return;
   const { notCapturedText } = await import("./not-captured.ts");
-  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const uncaptured = [...new Set(told.flatMap(({ reason, tied }) => (tied ? [] : [reason])))];
   const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
   await write(`recovery-line: ${text}`, process.stderr);
 }

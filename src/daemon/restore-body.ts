@@ -55,12 +55,13 @@ export function restoredPast(value: unknown): RestoredPast {
 export function foundChannels(value: unknown): FoundChannel[] {
   if (!Array.isArray(value)) throw wrong("found", "a list of channels");
   return value.map((one: unknown) => {
-    const { process, pid, reason, what, other, otherPid, incarnation } = objectOf(one, "found");
+    const { process, pid, reason, what, other, otherPid, incarnation, tied } = objectOf(one, "found");
     const known = UNSEEN_REASONS.find((word) => word === reason);
     const whole = [pid, otherPid, incarnation].every((number) => Number.isSafeInteger(number));
     if (known === undefined || !whole || !isTextList([process, what, other]))
       throw wrong("found", "a list of channels");
-    return { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+    const channel = { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+    return tied === true ? { ...channel, tied } : channel;
   });
 }
 

@@ -44,6 +44,8 @@ export interface RestoreRequest {
   readonly dataRoots?: readonly string[];
   /** Cgroup of the tree: it is frozen before the first instruction of the program and stands still on return. Absent: it runs. */
   readonly freezeCgroup?: string;
+  /** Pipes that it shares with other processes that are restored, by their inode in the image: a descriptor of the new one each. */
+  readonly pipes?: ReadonlyMap<number, number>;
   /** Descriptor that whatever the driver starts holds until it has ended (not what it brings back): nobody else acts below it. */
   readonly guard?: number;
 }
@@ -62,6 +64,10 @@ export interface CheckpointDriver {
   readonly images: boolean;
   /** False: connections are not in its images; the process must have none open, and there is nothing in them to be edited. */
   readonly holdsConnections: boolean;
+  /** Does it work on this machine, with these rights? Never throws. Absent: there is nothing to try. */
+  check?(): Promise<DriverCheck>;
+  /** False: no pipe that a process shares with another one is in its images. */
+  readonly holdsPipes: boolean;
   /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED. */
   look(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
   /** Writes the image; the process goes on afterwards. Throws RL_DRIVER, RL_TIMEOUT. */

@@ -41,19 +41,22 @@ export class MpiJob {
   readonly #rig: Rig;
   readonly name: string;
   readonly #rounds: number;
+  readonly #session: string | undefined;
 
-  constructor(rig: Rig, name: string, rounds: number) {
+  /** `ownSession`: its session directory is a folder of its data; else where Open MPI has it. */
+  constructor(rig: Rig, name: string, rounds: number, ownSession = false) {
     this.#rig = rig;
     this.name = name;
     this.#rounds = rounds;
+    this.#session = ownSession ? rig.path(`${name}-session`) : undefined;
   }
 
-  /** mpirun removes its session directory when a rank dies, so that is part of the job's state. */
   async start(): Promise<void> {
-    const session = this.#rig.path(`${this.name}-session`);
-    mkdirSync(session);
-    const keep = ["--detach", "--output", this.#rig.path(`${this.name}.out`), "--data", session];
-    const mpirun = ["env", `TMPDIR=${session}`, "mpirun", "--allow-run-as-root", "-np", String(RANKS)];
+    if (this.#session !== undefined) mkdirSync(this.#session);
+    const data = this.#session === undefined ? [] : ["--data", this.#session];
+    const keep = ["--detach", "--output", this.#rig.path(`${this.name}.out`), ...data];
+    const place = this.#session === undefined ? [] : ["env", `TMPDIR=${this.#session}`];
+    const mpirun = [...place, "mpirun", "--allow-run-as-root", "-np", String(RANKS)];
     expect(
       await this.#rig.cli(
         "run",

@@ -27,6 +27,7 @@ import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { type MappedFile, refuseForeignMappers, saveMapped } from "../data/mapped-contents.ts";
+import { sessionFiles } from "../data/session-files.ts";
 import { refuseHostSegments, type SharedFile, sharedFiles } from "../data/shared-maps.ts";
 import { shown } from "../data/tree-entry.ts";
 import { isBelowAny } from "../data/tree-users.ts";
@@ -52,6 +53,8 @@ const VERBOSITY = "-v2";
 const CHECK_LIMIT_MS = 20_000;
 /** Longest wait for the old process ids to become free, in ms. */
 const IDS_LIMIT_MS = 10_000;
+/** Behind standard streams and the guard. */
+const FIRST_PIPE = 4;
 /** Of CRIU's log, in an error. */
 const TAIL_LINES = 6;
 
@@ -81,6 +84,8 @@ interface Run {
   readonly guard?: Writable | number;
   /** Whom CRIU runs as; absent: as we are. */
   readonly user?: User;
+  /** Descriptors that it inherits, from FIRST_PIPE on. */
+  readonly pipes?: readonly number[];
   /** The cgroup it runs in; absent: ours. */
   readonly cgroupPath?: string;
   /** A task whose mounts it sees; absent: ours. */
@@ -91,6 +96,7 @@ export class CriuDriver implements CheckpointDriver {
   readonly name = "criu";
   readonly images = true;
   readonly holdsConnections = true;
+  readonly holdsPipes = true;
   readonly version: string;
   readonly #criu: CriuCommand;
 
@@ -124,10 +130,15 @@ export class CriuDriver implements CheckpointDriver {
     refuseChildrenOutside(pids);
     waitForVfork(pids);
     const memory = ownMemory(pids);
-    const held = [...savedRoots(dataRoots, memory), ...shared.map(({ path }) => shown(path))];
+    const roots = savedRoots(dataRoots, memory);
+    const session = sessionFiles(pids)
+      .filter((path) => !isBelowAny(roots, shown(path)) && !shared.some((one) => one.path === path))
+      .map((path) => ({ path }));
+    const kept = [...shared, ...session];
+    const held = [...roots, ...kept.map(({ path }) => shown(path))];
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
-    const mapped = saveMapped(shared, folder);
+    const mapped = saveMapped(kept, folder);
     const memorySha256 = memory === undefined ? undefined : await saveOwnMemory(memory, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
@@ -180,11 +191,22 @@ export class CriuDriver implements CheckpointDriver {
       if (notes.shellJob) args.push("--shell-job");
       args.push(...criuArguments(criuOptions(notes.options ?? [])));
       if (sibling === true) args.push("--restore-sibling");
-      const { guard, freezeCgroup } = request;
+      const { guard, freezeCgroup, pipes = new Map<number, number>() } = request;
+      // A descriptor's number in CRIU is its place in the list of those that it inherits.
+      [...pipes.keys()].forEach((inode, at) => {
+        args.push("--inherit-fd", `fd[${FIRST_PIPE + at}]:pipe:[${inode}]`);
+      });
       const entered = notes.asUser === true ? freezeCgroup : undefined;
       if (freezeCgroup !== undefined)
         args.push("--action-script", freezer(work, freezeCgroup, entered !== undefined));
-      const run = { what: `restore from ${folder}`, args, log, limitMs, mountsOf };
+      const run = {
+        what: `restore from ${folder}`,
+        args,
+        log,
+        limitMs,
+        mountsOf,
+        pipes: [...pipes.values()],
+      };
       const place = entered === undefined ? {} : { cgroupPath: entered };
       await this.#run({ ...run, ...place, ...(guard === undefined ? {} : { guard }) });
       setAgain(notes.timers ?? []);
@@ -194,12 +216,22 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
-  async #run({ what, args, log, limitMs, guard, user, cgroupPath, mountsOf }: Run): Promise<void> {
+  async #run({
+    what,
+    args,
+    log,
+    limitMs,
+    guard,
+    user,
+    cgroupPath,
+    mountsOf,
+    pipes = [],
+  }: Run): Promise<void> {
     const { command, prefix } = this.#criu;
     const as = user === undefined ? [] : asUser(user);
     const words = [...inCgroup(cgroupPath), ...amongMounts(mountsOf), ...as, command, ...prefix, ...args];
     const child = spawn(words[0]!, words.slice(1), {
-      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
+      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore", ...pipes],
       detached: true, // signals of a terminal would kill it, and the program with it
     });
     const { code, signal, printed, late } = await ended(child, limitMs);
