@@ -4,10 +4,13 @@ import { randomFillSync } from "node:crypto";
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { CriuDriver } from "../src/images/criu/driver-criu.ts";
+import { findCriu } from "../src/images/criu/driver-criu-find.ts";
 import { TreeExchange } from "../src/images/data/exchange-tree.ts";
 import { TreeSave } from "../src/images/data/save-tree.ts";
 import { openTree, verifyTree } from "../src/images/data/stored-tree.ts";
-import { type Figure, median, report } from "./report.ts";
+import { missing, type Rig, until, withBenchRig } from "../test/daemon/rig.ts";
+import { type Figure, median, medianOf, report } from "./report.ts";
 
 const TOTAL = 1 << 30;
 const PAGE = 8192;
@@ -149,6 +152,72 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Bytes of its own that the process holds beside its data: the dump has to write something, too. */
+const HEAP_BYTES = 64 << 20;
+const HOLDS = `const held=require("crypto").randomBytes(${HEAP_BYTES});console.log("ready");setInterval(()=>{held[0]+=1},50)`;
+/** Rounds that count: what else runs on the machine must not decide. */
+const LIVE_ROUNDS = 7;
+const MOST = 1.5;
+
+/** A recorded process stands still for its image and its data, beside one without data, in turns. */
+async function whole(rig: Rig, shape: Shape, at: number): Promise<Figure> {
+  const root = rig.path(`root-${at}`);
+  mkdirSync(root);
+  fill(root, shape);
+  const [bare, withData] = [`bare-${at}`, `data-${at}`];
+  await begin(rig, bare, []);
+  await begin(rig, withData, ["--data", root]);
+  const frozen = { bare: [] as number[], data: [] as number[] };
+  for (let round = 0; round <= LIVE_ROUNDS; round += 1) {
+    change(root, shape, round + 200);
+    await sleep(QUIET_MS);
+    const [bareMs, dataMs] = [await frozenMs(rig, bare), await frozenMs(rig, withData)];
+    if (round === 0) continue; // everything is new to the first
+    frozen.bare.push(bareMs);
+    frozen.data.push(dataMs);
+  }
+  for (const name of [bare, withData]) rig.cgroup(name).kill();
+  rmSync(root, { recursive: true });
+  const [value, floor] = [medianOf(frozen.data), medianOf(frozen.bare)];
+  return {
+    name: `${shape.name}: a process of ${HEAP_BYTES >> 20} MiB stands still for image and data`,
+    value,
+    unit: "ms",
+    floor: { name: "for the image alone", value: floor },
+    goal: `at most ${MOST} times the dump without data`,
+    met: value <= MOST * floor,
+  };
+}
+
+async function begin(rig: Rig, name: string, data: readonly string[]): Promise<void> {
+  const output = ["--detach", "--output", rig.path(`${name}.out`)];
+  const command = [process.execPath, "-e", HOLDS];
+  const { code, err } = await rig.cli("run", rig.app, name, ...data, ...output, "--", ...command);
+  if (code !== 0) throw new Error(`run ${name}: ${err}`);
+  await until(`${name} is ready`, () => rig.output(name) !== "");
+}
+
+async function frozenMs(rig: Rig, name: string): Promise<number> {
+  type Taken = { checkpoints: { frozenMs: number }[] };
+  const { checkpoints } = await rig.json<Taken>("checkpoint", rig.app, name);
+  return checkpoints[0]!.frozenMs;
+}
+
+async function live(): Promise<Figure[]> {
+  const { found } = await findCriu();
+  if (missing !== undefined || found === undefined || !(await new CriuDriver(found).check()).works) {
+    console.log("# data of a recorded process: RL_NOT_SUPPORTED, no capture or no CRIU on this machine");
+    return [];
+  }
+  const figures: Figure[] = [];
+  await withBenchRig("bench-data", async (rig) => {
+    await rig.collect();
+    for (const [at, shape] of SHAPES.entries()) figures.push(await whole(rig, shape, at));
+  });
+  return figures;
+}
+
 const all: Figure[] = [];
-for (const shape of SHAPES) all.push(...(await measure(shape)));
+if (!process.argv.includes("live")) for (const shape of SHAPES) all.push(...(await measure(shape)));
+all.push(...(await live()));
 report("data: 1 GiB saved at a checkpoint, 1 % changed since the last one", all);

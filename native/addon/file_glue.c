@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What Node does not offer about files: holes, times to the nanosecond, special files, extended attributes.
+ * What Node does not offer about files: pipes, holes, times to the nanosecond, special files, extended attributes.
  * Paths are buffers without NUL: a name need not be UTF-8. No call follows a symbolic link at the end of a
  * path.
  */
-#define _GNU_SOURCE /* SEEK_DATA */
+#define _GNU_SOURCE /* SEEK_DATA, pipe2 */
 #include "glue.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -52,6 +53,38 @@ static bool glue_time(napi_env env, napi_value value, struct timespec *out) {
         out->tv_nsec += NANOSECONDS;
     }
     return true;
+}
+
+/* makePipe(size, contents) -> [reading end, writing end]: a pipe of that size that holds the contents. */
+static napi_value make_pipe(napi_env env, napi_callback_info info) {
+    napi_value arguments[2], list;
+    uint64_t size;
+    void *contents;
+    size_t length;
+    int ends[2];
+
+    if (!glue_arguments(env, info, 2, arguments) || !glue_u64(env, arguments[0], &size))
+        return NULL;
+    if (size > INT_MAX || napi_get_buffer_info(env, arguments[1], &contents, &length) != napi_ok) {
+        napi_throw_type_error(env, NULL, "expected a size and a buffer");
+        return NULL;
+    }
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        return glue_throw(env, -errno, strerror(errno));
+    int status = fcntl(ends[1], F_SETPIPE_SZ, (int)size) < 0 ? -errno : 0;
+    if (status == 0 && length > 0) {
+        const ssize_t written = write(ends[1], contents, length);
+        status = written < 0 ? -errno : written != (ssize_t)length ? -ENOSPC : 0;
+    }
+    if (status != 0) {
+        close(ends[0]);
+        close(ends[1]);
+        return glue_throw(env, status, strerror(-status));
+    }
+    napi_create_array(env, &list);
+    for (uint32_t i = 0; i < 2; i++)
+        napi_set_element(env, list, i, glue_number(env, ends[i]));
+    return list;
 }
 
 /* fileExtents(fd, size) -> [begin, end, begin, end, …]: what is no hole */
@@ -174,6 +207,7 @@ static napi_value set_file_attribute(napi_env env, napi_callback_info info) {
 }
 
 void file_glue_init(napi_env env, napi_value exports) {
+    glue_define(env, exports, "makePipe", make_pipe);
     glue_define(env, exports, "fileExtents", file_extents);
     glue_define(env, exports, "setFileTimes", set_file_times);
     glue_define(env, exports, "makeNode", make_node);

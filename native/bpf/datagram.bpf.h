@@ -84,8 +84,8 @@ enum datagram_place { PLACE_PORT = 1 << 16, PLACE_SOCKET = 2 << 16, PLACE_AIMED 
 
 /* It has sent to the place, or taken from it: socket `id`, or, 0, UDP port `port`, or, both 0, AF_UNIX at
  * large. `flags`: RECOVERY_FLAG_SOURCE or RECOVERY_FLAG_SINK, and RECOVERY_FLAG_UNIX. */
-__weak __noinline int datagram_at(uint64_t process, uint64_t id, uint32_t port, uint32_t flags,
-                                  const struct datagram_address *address) {
+CHECKED_ONCE int datagram_at(uint64_t process, uint64_t id, uint32_t port, uint32_t flags,
+                             const struct datagram_address *address) {
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
     struct datagram_key key;
 
@@ -135,8 +135,8 @@ static __always_inline void mailbox_received(struct mailbox *box, uint64_t proce
 /* ---- UDP ---- */
 
 /* To a socket that nobody here knows. `aimed`: AIMED_CHOSEN, AIMED_ANY. */
-__weak __noinline int udp_sent(uint64_t process, const struct datagram_address *address, uint32_t port,
-                               uint32_t aimed) {
+CHECKED_ONCE int udp_sent(uint64_t process, const struct datagram_address *address, uint32_t port,
+                          uint32_t aimed) {
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
     struct datagram_key aimed_at = {.port = PLACE_AIMED, .peer_port = port};
     struct datagram_port place = {.port = port};
@@ -162,7 +162,7 @@ __weak __noinline int udp_sent(uint64_t process, const struct datagram_address *
 }
 
 /* `chosen`: by the process, not by the kernel. */
-__weak __noinline int udp_received(uint64_t process, uint32_t port, uint32_t chosen) {
+CHECKED_ONCE int udp_received(uint64_t process, uint32_t port, uint32_t chosen) {
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
     struct datagram_taker taker = {.process = process, .by = AIMED_ANY | (chosen ? AIMED_CHOSEN : 0)}, *last;
     struct datagram_key aimed_at = {.port = PLACE_AIMED, .peer_port = port};

@@ -23,6 +23,12 @@ extern const volatile uint32_t
     sampled; /* PROGRESS_EXIT: positions are read now and then, looks are only known of */
 extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the hooks do nothing */
 
+/* A function that the kernel looks into once, not at every call and on every way to it. Whoever only borrows
+ * from these headers defines it otherwise, so that none of them is left in his object. */
+#ifndef CHECKED_ONCE
+#define CHECKED_ONCE __weak __noinline
+#endif
+
 #define MAX_RANGE_BYTES 0xffffffffull
 
 /* Benches: what the hooks cost that do nothing, or look whether they have anything to do and then don't. */
@@ -54,9 +60,8 @@ static __always_inline int is_selected(const struct filter_slot *slot, uint64_t 
     return slot && slot->ever && (slot->process == process || bpf_map_lookup_elem(&processes, &process));
 }
 
-/* The recorded cgroup above the current task, at the usual level (`process`) or at another; the former where there is none. Global: the kernel
- * checks it once, and not at every call. */
-__weak __noinline uint64_t selected_anywhere(uint64_t process) {
+/* The recorded cgroup above the current task, at the usual level (`process`) or at another; the former where there is none. */
+CHECKED_ONCE uint64_t selected_anywhere(uint64_t process) {
     const struct cgroup_levels *other = other_levels();
 
     if (is_selected(filter_slot(process), process))
@@ -119,9 +124,10 @@ static __always_inline struct recovery_record *reserve(uint32_t kind) {
 #define ADVANCE_TRIES 3
 
 /* Brings the mark to `end`; `range` holds kind, flags and names. Whoever moved it in between may have seen
- * less than we have: there is another try. */
-static __always_inline int advance(uint64_t *mark, uint64_t end, const struct holder *holder,
-                                   struct range *range) {
+ * less than we have: there is another try. Inline for the hot way alone: each place where it stands makes the
+ * kernel follow all that comes after it by each of its ways out. */
+static __always_inline int advance_inline(uint64_t *mark, uint64_t end, const struct holder *holder,
+                                          struct range *range) {
 #pragma clang loop unroll(disable)
     for (int tries = 0; tries < ADVANCE_TRIES; tries++) {
         uint64_t from = *(volatile uint64_t *)mark, length = end - from;
@@ -149,6 +155,10 @@ static __always_inline int advance(uint64_t *mark, uint64_t end, const struct ho
     return 1;
 }
 
+CHECKED_ONCE int advance(uint64_t *mark, uint64_t end, const struct holder *holder, struct range *range) {
+    return mark && holder && range ? advance_inline(mark, end, holder, range) : 0;
+}
+
 /* What was looked at and is still there; what was taken meanwhile is no look any more. */
 static __always_inline int advance_seen(uint64_t *seen, uint64_t received, uint64_t looked,
                                         const struct holder *holder, struct range *range) {
@@ -161,21 +171,23 @@ static __always_inline int advance_seen(uint64_t *seen, uint64_t received, uint6
     return advance(seen, looked, holder, range);
 }
 
-static __always_inline void raise(uint64_t *value, uint64_t to) {
-    for (int i = 0; i < 4; i++) {
+CHECKED_ONCE int raise(uint64_t *value, uint64_t to) {
+    for (int i = 0; value && i < 4; i++) {
         uint64_t from = *(volatile uint64_t *)value;
 
         if (from >= to || __sync_val_compare_and_swap(value, from, to) == from)
-            return;
+            return 0;
     }
+    return 0;
 }
 
 /* The one unit of an opening or ending, once. */
-static __always_inline int tell(uint32_t *told, uint32_t bit, const struct holder *holder,
-                                struct range *range) {
+CHECKED_ONCE int tell(uint32_t *told, uint32_t bit, const struct holder *holder, struct range *range) {
     struct cpu_counters *cpu = cpu_counters();
     struct recovery_record *r;
 
+    if (!told || !holder || !range)
+        return 0;
     if (*(volatile uint32_t *)told & bit)
         return 0;
     r = reserve(range->kind);
@@ -193,16 +205,16 @@ static __always_inline int tell(uint32_t *told, uint32_t bit, const struct holde
 }
 
 /* Sticks for the incarnation; the record only wakes whoever reads. */
-static __always_inline void verdict(struct process_state *state, uint64_t process, uint32_t reason,
-                                    uint64_t other) {
+CHECKED_ONCE int verdict(struct process_state *state, uint64_t process, uint32_t reason, uint64_t other) {
     struct range range = {.kind = RECOVERY_VERDICT, .local = reason, .remote = other, .length = 1};
     uint32_t bit = 1u << reason;
 
-    if (state->verdicts & bit)
-        return;
+    if (!state || state->verdicts & bit)
+        return 0;
     if (__sync_fetch_and_or(&state->verdicts, bit) & bit)
-        return;
+        return 0;
     put_record(&ring, ring_bytes, cpu_counters(), process, state->incarnation, &range);
+    return 0;
 }
 
 static __always_inline void uses(struct process_state *state, uint32_t what) {
@@ -220,27 +232,31 @@ static __always_inline uint64_t this_walk(void) {
 
 /* ---- ends that are gone before there was room for their last records ---- */
 
-static __always_inline void spill(const struct closed_key *key, const struct closed_value *value) {
-    struct process_state *state = bpf_map_lookup_elem(&processes, &key->process);
+CHECKED_ONCE int spill(const struct closed_key *key, const struct closed_value *value) {
+    struct process_state *state = key ? bpf_map_lookup_elem(&processes, &key->process) : 0;
 
-    if (!state || state->incarnation != key->incarnation)
-        return;
+    if (!key || !value || !state || state->incarnation != key->incarnation)
+        return 0;
     if (bpf_map_lookup_elem(&closed, key)) {
         bpf_map_update_elem(&closed, key, value, BPF_ANY);
-        return;
+        return 0;
     }
     if (state->spilled >= MAX_SPILLED || bpf_map_update_elem(&closed, key, value, BPF_ANY)) {
         verdict(state, key->process, RECOVERY_VERDICT_OVERFLOW, 0);
-        return;
+        return 0;
     }
     __sync_fetch_and_add(&state->spilled, 1);
+    return 0;
 }
 
-static __always_inline void unspill(const struct closed_key *key) {
-    struct process_state *state = bpf_map_lookup_elem(&processes, &key->process);
+CHECKED_ONCE int unspill(const struct closed_key *key) {
+    struct process_state *state = key ? bpf_map_lookup_elem(&processes, &key->process) : 0;
 
+    if (!key)
+        return 0;
     if (bpf_map_delete_elem(&closed, key) == 0 && state)
         __sync_fetch_and_add(&state->spilled, -1);
+    return 0;
 }
 
 #endif

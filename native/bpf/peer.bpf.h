@@ -85,7 +85,7 @@ static __always_inline int end_put(const struct end_key *key, const struct end_n
 }
 
 /* Returns 1 where the ring had no room: then all is told again. */
-static __noinline int end_tell(const struct end_key *key, struct end_note *note) {
+CHECKED_ONCE int end_tell(const struct end_key *key, struct end_note *note) {
     if (!key || !note || !(note->flags & END_KNOWN) || note->flags & END_TOLD)
         return 0;
     if (__sync_fetch_and_or(&note->flags, END_TOLD) & END_TOLD)
@@ -165,7 +165,7 @@ static __noinline __attribute__((unused)) int end_begins(uint64_t process, uint3
 }
 
 /* `what`: END_GAVE, END_TOOK. Between two recorded processes it is no news. */
-__weak __noinline int end_carries(uint32_t local, uint32_t remote, uint32_t what) {
+CHECKED_ONCE int end_carries(uint32_t local, uint32_t remote, uint32_t what) {
     struct end_key key = {.local = local, .remote = remote};
     struct end_note *note = bpf_map_lookup_elem(&ends, &key);
 
@@ -177,7 +177,7 @@ __weak __noinline int end_carries(uint32_t local, uint32_t remote, uint32_t what
     return 0;
 }
 
-static __noinline int end_gone(uint32_t local, uint32_t remote) {
+CHECKED_ONCE int end_gone(uint32_t local, uint32_t remote) {
     struct end_key key = {.local = local, .remote = remote};
     struct end_note *note = bpf_map_lookup_elem(&ends, &key);
 
@@ -191,7 +191,7 @@ static __noinline int end_gone(uint32_t local, uint32_t remote) {
 }
 
 /* The end that a recorded process takes up now was told to be a stranger's. */
-static __noinline __attribute__((unused)) int end_was_strange(uint32_t local, uint32_t remote) {
+CHECKED_ONCE int end_was_strange(uint32_t local, uint32_t remote) {
     struct end_key key = {.local = remote, .remote = local};
     struct end_note *note = bpf_map_lookup_elem(&ends, &key);
 

@@ -89,6 +89,13 @@ static __always_inline int was_strange(struct connection *c, const struct tcp_no
     return 1;
 }
 
+static __always_inline int unnamed(const struct sock *sk, uint64_t process, struct cut_record *out) {
+    out->process = process;
+    out->sock = (uint64_t)sk;
+    out->cut_flags = CUT_UNNAMED;
+    return 1;
+}
+
 static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp, struct cut_record *out) {
     struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
     struct iterator_request *request = asked();
@@ -100,8 +107,8 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
         return 0;
     if (!c && has_numbers(&now))
         c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-    if (!c)
-        return 0;
+    if (!c) /* another makes it this very moment, or there is no memory: the cut lacks it, and says so */
+        return request && has_numbers(&now) ? unnamed(sk, request->process, out) : 0;
     c->sock = (uint64_t)sk;
     state = request ? bpf_map_lookup_elem(&processes, &request->process) : 0;
     if (state && !c->owner && !was_strange(c, &now, state, request->process) &&
@@ -111,12 +118,8 @@ static __always_inline int read_held(struct sock *sk, const struct tcp_sock *tcp
         c->incarnation = state->incarnation;
     if (state && c->flags & CONNECTION_REPAIRED && !(c->flags & CONNECTION_NAMED))
         verdict(state, request->process, RECOVERY_VERDICT_OLD_CONNECTION, 0);
-    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 0)) {
-        out->process = c->owner;
-        out->sock = (uint64_t)sk;
-        out->cut_flags = CUT_UNNAMED;
-        return has_numbers(&now);
-    }
+    if (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 0))
+        return has_numbers(&now) ? unnamed(sk, c->owner, out) : 0;
     if (c->owner)
         end_begins(c->owner, c->local, c->remote, c->flags & CONNECTION_CONNECTOR, c->sock);
     read_tcp(c, &now, out);

@@ -61,14 +61,15 @@ static __always_inline void shared_by(struct process_state *state, uint64_t proc
     verdict(state, process, RECOVERY_VERDICT_SHARED_SOCKET, other);
 }
 
-static __noinline void shared(struct process_state *state, uint64_t process, uint64_t owner, uint64_t local,
-                              uint64_t remote) {
+CHECKED_ONCE int shared(struct process_state *state, uint64_t process, uint64_t owner, uint64_t local,
+                        uint64_t remote) {
     struct process_state *others = bpf_map_lookup_elem(&processes, &owner);
 
     if (state)
         shared_by(state, process, owner, local, remote);
     if (others)
         shared_by(others, owner, process, local, remote);
+    return 0;
 }
 
 /* Who takes up a socket that another recorded process has made or accepted: that one knows the connection as
@@ -229,10 +230,13 @@ static __always_inline int tcp_moved(struct sock *sk, int receive, const struct 
         return 0;
     if (left_out())
         return 1;
+    struct range range = tcp_range(c, receive ? RECOVERY_RECEIVE : RECOVERY_SEND, 0);
+    struct holder holder = holder_of(c);
+
     if (receive)
-        tell_received(c, received_offset(&now, c));
+        advance_inline(&c->received, received_offset(&now, c), &holder, &range);
     else
-        tell_sent(c, sent_offset(&now, c));
+        advance_inline(&c->sent, sent_offset(&now, c), &holder, &range);
     return 1;
 }
 

@@ -142,9 +142,13 @@ static __always_inline int has_numbers(const struct tcp_now *now) {
  * together, so without the socket's lock they are only to be trusted while nothing is under way; else the
  * next look names it.
  */
-static __always_inline int name_late(const struct tcp_now *now, struct connection *c, int locked) {
-    uint32_t una = now->snd_una - (uint32_t)now->bytes_acked, first = first_as_sent(now);
+CHECKED_ONCE int name_late(const struct tcp_now *now, struct connection *c, int locked) {
+    uint32_t una, first;
 
+    if (!now || !c)
+        return 0;
+    una = now->snd_una - (uint32_t)now->bytes_acked;
+    first = first_as_sent(now);
     if (now->repair || c->flags & CONNECTION_REPAIRED || !has_numbers(now))
         return 0;
     if (!locked && now->snd_una != now->write_seq)

@@ -60,25 +60,28 @@ static __always_inline struct sock *unix_peer(struct sock *sk) {
     return unix ? unix->peer : 0;
 }
 
+union name_start {
+    char text[12];
+    uint32_t words[3];
+};
+
 /*
  * While CRIU dumps a process it runs code of its own inside, which speaks over a seqpacket pair whose other
  * end is named \0/crtools-pr-…: that is no message of the process, and no image holds it.
  */
 static __always_inline int is_checkpointer(struct sock *sk) {
-    static const char prefix[12] = "\0/crtools-pr";
+    static const union name_start prefix = {"\0/crtools-pr"};
     struct sock *peer = unix_peer(sk);
     struct unix_sock *other = peer ? bpf_skc_to_unix_sock(peer) : 0;
     struct unix_address *address = other ? other->addr : 0;
-    char name[sizeof(prefix)] = {};
+    union name_start name = {};
 
     if (!address || sk->sk_type != SOCK_SEQPACKET)
         return 0;
-    if (bpf_core_read(name, sizeof(name), &address->name[0].sun_path))
+    if (bpf_core_read(&name, sizeof(name), &address->name[0].sun_path))
         return 0;
-    for (unsigned i = 0; i < sizeof(prefix); i++)
-        if (name[i] != prefix[i])
-            return 0;
-    return 1;
+    return !((name.words[0] ^ prefix.words[0]) | (name.words[1] ^ prefix.words[1]) |
+             (name.words[2] ^ prefix.words[2]));
 }
 
 static __always_inline struct unix_end *unix_other_end(struct sock *sk) {
@@ -355,11 +358,14 @@ static __always_inline void unix_kept(struct unix_end *end) {
 }
 
 /* After every attempt to tell all there is. */
-static __always_inline void unix_settle(struct unix_end *end, int left) {
+CHECKED_ONCE int unix_settle(struct unix_end *end, int left) {
+    if (!end)
+        return 0;
     if (left)
         unix_keep(end);
     else if (end->flags & UNIX_SPILLED)
         unix_kept(end);
+    return 0;
 }
 
 /* Everything that no record tells yet of an end that has an owner. */

@@ -20,9 +20,9 @@ static __always_inline uint32_t unix_peer_bits(const struct unix_end *end, const
            (*(volatile uint64_t *)&end->sent ? UNIX_PEER_TOOK : 0);
 }
 
-/* Returns 1 where the ring had no room. __weak: the verifier looks into it once. */
-__weak __noinline int unix_tell_peer(struct unix_end *end, uint32_t bits, uint32_t flags, uint64_t began,
-                                     uint32_t tgid) {
+/* Returns 1 where the ring had no room. */
+CHECKED_ONCE int unix_tell_peer(struct unix_end *end, uint32_t bits, uint32_t flags, uint64_t began,
+                                uint32_t tgid) {
     if (!end)
         return 0;
 
@@ -105,7 +105,7 @@ static __always_inline int unix_stranger_carries(struct sock *sk, struct unix_en
 }
 
 /* Both ends are recorded, in two applications: each is outside for the other. */
-__weak __noinline int unix_foreign(uint32_t opened, struct unix_end *end, const struct unix_end *other) {
+CHECKED_ONCE int unix_foreign(uint32_t opened, struct unix_end *end, const struct unix_end *other) {
     uint64_t owner = end ? end->owner : 0, owner2 = other ? other->owner : 0;
     struct process_state *ours, *theirs;
 

@@ -68,12 +68,12 @@ static __always_inline uint64_t ancestor_at(const struct cgroup___made *cgroup, 
 
 /* On its own: in a loop the compiler would work out before it where each kernel keeps them, and this one has
  * but one of the fields. */
-__weak __noinline uint64_t ancestor_of(uint64_t cgroup, uint32_t level) {
+CHECKED_ONCE uint64_t ancestor_of(uint64_t cgroup, uint32_t level) {
     return ancestor_at((const struct cgroup___made *)cgroup, level);
 }
 
 /* As selected_anywhere, of a cgroup. */
-__weak __noinline uint64_t recorded_anywhere(uint64_t cgroup, uint64_t process) {
+CHECKED_ONCE uint64_t recorded_anywhere(uint64_t cgroup, uint64_t process) {
     const struct cgroup_levels *other = other_levels();
 
     if (is_selected(filter_slot(process), process))

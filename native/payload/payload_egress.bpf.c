@@ -8,6 +8,7 @@
  * interface and in every network namespace. A packet that is never delivered changes nothing: it comes again,
  * with the same bytes at the same offsets.
  */
+#define CHECKED_ONCE static __always_inline
 #include "../bpf/tcp.bpf.h"
 #include "../bpf/segment.bpf.h"
 #include "payload_record.h"

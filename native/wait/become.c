@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -48,6 +50,44 @@ static _Noreturn void fail(const char *what, int code) {
     _exit(code);
 }
 
+/*
+ * A file that was opened before is one of the host's mounts, and no image of a process among other mounts holds
+ * it: the same file by the same path. What is written at a place that others share (no O_APPEND) stays as it is.
+ */
+static void open_again(int fd) {
+    char link[32], path[4096];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof(path) - 1);
+    int flags = fcntl(fd, F_GETFL);
+    struct stat before, now;
+    if (length <= 0 || path[0] != '/' || flags < 0 || fstat(fd, &before) != 0 || isatty(fd))
+        return;
+    path[length] = 0;
+    if (S_ISREG(before.st_mode) && (flags & O_ACCMODE) != O_RDONLY && !(flags & O_APPEND))
+        return;
+    int fresh = open(path, (flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC);
+    if (fresh < 0)
+        return;
+    if (fstat(fresh, &now) == 0 && now.st_dev == before.st_dev && now.st_ino == before.st_ino) {
+        if (S_ISREG(now.st_mode))
+            lseek(fresh, lseek(fd, 0, SEEK_CUR), SEEK_SET);
+        dup2(fresh, fd);
+    }
+    close(fresh);
+}
+
+/*
+ * Segments of System V, and POSIX shared memory: a /dev/shm that only it sees. All other mounts go on coming
+ * from the host. By the source's name images tell it from everybody's (src/images/criu/own-memory.ts).
+ */
+static void have_own_ipc(void) {
+    if (unshare(CLONE_NEWIPC | CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0 ||
+        mount("recovery-line", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") != 0)
+        fail(OWN_IPC, CANNOT_EXECUTE);
+    for (int fd = 0; fd < 3; fd++)
+        open_again(fd);
+}
+
 /* The cgroup may be frozen: then this stands still in the write's return. */
 static void enter(const char *procs) {
     int fd = open(procs, O_WRONLY | O_CLOEXEC);
@@ -63,8 +103,8 @@ _Noreturn void become(char **options, char **command) {
         no_io_uring |= strcmp(*options, NO_IO_URING) == 0;
     }
     enter(*options);
-    if (own_ipc && unshare(CLONE_NEWIPC) != 0)
-        fail(OWN_IPC, CANNOT_EXECUTE);
+    if (own_ipc)
+        have_own_ipc();
     if (no_io_uring)
         keep_io_uring_away();
     execvp(command[0], command);

@@ -5,7 +5,7 @@
  * cgroup say, and become the command.
  */
 #define NO_IO_URING "--no-io-uring" /* io_uring_setup answers ENOSYS */
-#define OWN_IPC "--own-ipc"         /* System V segments, semaphores and queues of its own */
+#define OWN_IPC "--own-ipc"         /* System V segments, semaphores and queues, and a /dev/shm, of its own */
 
 enum { CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
 

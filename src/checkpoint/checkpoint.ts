@@ -15,7 +15,13 @@ import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
 import { treeRoot } from "../host/process-tree.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
-import { type ImageFacts, imagesFolder, MANIFEST_FORMAT, NewImage } from "../images/image-store.ts";
+import {
+  type ImageFacts,
+  imagesFolder,
+  MANIFEST_FORMAT,
+  NewImage,
+  type SharedPipe,
+} from "../images/image-store.ts";
 import type { CutAnswer } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
@@ -23,7 +29,7 @@ import { ACCEPT_LIMIT_MS, ACCEPT_PAUSE_MS, DRIVER_LIMIT_MS } from "../model/limi
 import type { ProcessData } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
-import { copiesRefused } from "./refuse-copies.ts";
+import { copiesRefused, pipeNotInImage } from "./refuse-copies.ts";
 
 /** What a checkpoint needs of the collector. */
 interface CheckpointLog {
@@ -31,7 +37,8 @@ interface CheckpointLog {
   unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
   nextCheckpoint(app: string, process: string): Promise<number>;
-  append(app: string, event: Event): Promise<{ position: number }>;
+  /** All of them, or none. `held`: their processes must stand still when they are written. */
+  appendAll(app: string, events: readonly Event[], held: boolean): Promise<{ positions: readonly number[] }>;
 }
 
 /** One process to checkpoint. */
@@ -108,12 +115,13 @@ export async function checkpointTogether(
 
   /** While they stand still. */
   async function takeAll(guard: Writable, sinceMs: number): Promise<number> {
-    const shared = await options.log.unseen(targets[0]?.app ?? "");
+    const shared = await answered(options.log.unseen(targets[0]?.app ?? ""), options);
     for (const work of works) await work.readCut(sinceMs);
+    for (const work of works) work.takeTied(shared, works);
     for (const work of works) if (work.driver.images) work.refuseCopies(shared);
     await takeImages(works, guard);
     inTime(options);
-    for (const work of works) await work.record();
+    await record(works, options);
     return performance.now() - sinceMs;
   }
 }
@@ -175,7 +183,10 @@ async function standing(
     cgroups(false),
     async (guard, frozenMs) => {
       inTime(options);
-      const more = (await options.more?.(works.map(({ target }) => target))) ?? [];
+      const more =
+        options.more === undefined
+          ? []
+          : await answered(options.more(works.map(({ target }) => target)), options);
       inTime(options);
       const fromMs = cgroups(true).length === 0 ? frozenMs : sinceMs;
       return more.length === 0 ? work(guard, fromMs) : standing(more, works, options, work);
@@ -185,12 +196,26 @@ async function standing(
 }
 
 function inTime({ deadlineMs = Number.POSITIVE_INFINITY }: CheckpointOptions): void {
-  if (performance.now() < deadlineMs) return;
-  throw new RecoveryLineError(
+  if (performance.now() >= deadlineMs) throw tooLate();
+}
+
+function tooLate(): RecoveryLineError {
+  return new RecoveryLineError(
     "RL_TIMEOUT",
     "the checkpoint is not done within the time that its processes may stand still",
     "They go on, and nothing of it is recorded. Give it more time.",
   );
+}
+
+/** What the collector was asked for: a collector that does not answer keeps nobody still beyond the deadline. */
+async function answered<T>(asked: Promise<T>, { deadlineMs }: CheckpointOptions): Promise<T> {
+  if (deadlineMs === undefined) return asked;
+  asked.catch(() => undefined); // nobody may wait for it any more
+  let timer: NodeJS.Timeout | undefined;
+  const up = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(tooLate()), Math.max(0, deadlineMs - performance.now()));
+  });
+  return Promise.race([asked, up]).finally(() => clearTimeout(timer));
 }
 
 /**
@@ -205,6 +230,16 @@ function takeImages(works: readonly Work[], guard: Writable): Promise<void> {
   if (!works.some(({ driver }) => driver.images) || works.length < 2 || first === undefined) return take();
   const pids = works.flatMap((work) => work.pids);
   return whileBlocked(first.app, openConnections(pids), networksOf(pids), take);
+}
+
+/** All of them in one commit: those that are tied count only together. */
+async function record(works: readonly Work[], options: CheckpointOptions): Promise<void> {
+  const fromMs = performance.now();
+  const events = works.map((work) => work.beginRecord());
+  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, true), options);
+  works.forEach((work, at) => {
+    work.recorded(positions[at]!, performance.now() - fromMs);
+  });
 }
 
 /** One process on its way through the phases; each phase is timed. */
@@ -225,6 +260,7 @@ class Work {
   #data: readonly SavedTree[] = [];
   #inPlace: readonly string[] = [];
   #appending = false;
+  #pipes: readonly SharedPipe[] = [];
 
   constructor(target: CheckpointTarget, options: CheckpointOptions) {
     this.#target = target;
@@ -305,7 +341,7 @@ class Work {
   async #begin(): Promise<NewImage> {
     const { home, log } = this.#options;
     const { app, process } = this.#target;
-    if (this.#index === 0) this.#index = await log.nextCheckpoint(app, process);
+    if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
     this.#image ??= await NewImage.begin(home, app, process, this.#index);
     return this.#image;
   }
@@ -314,19 +350,42 @@ class Work {
     const { app, process, cgroup } = this.#target;
     this.#phasesMs.freeze = performance.now() - sinceMs;
     await this.#timed("cut", async () => {
-      this.#cut = await this.#options.log.cut(app, process);
-      if (this.#index === 0) this.#index = await this.#options.log.nextCheckpoint(app, process);
+      const { log } = this.#options;
+      this.#cut = await answered(log.cut(app, process), this.#options);
+      if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
       this.#pids = cgroup.pids();
     });
+  }
+
+  /** Its pipes to others that have their checkpoints at this moment, too. Throws RL_REFUSED, and RL_DRIVER for a partner that came too late. */
+  takeTied(shared: readonly UnseenChannel[], works: readonly Work[]): void {
+    const tied = shared.filter((one) => one.process === this.#target.process && this.#isTied(one));
+    const [first] = tied;
+    if (first === undefined) return;
+    const { driver } = this;
+    if (!driver.holdsPipes) throw pipeNotInImage(driver.name, first);
+    this.#pipes = tied.map(({ what, other }) => {
+      const found = works.find(({ target }) => target.process === other);
+      if (found === undefined)
+        throw new NotNow(`${other} has only now got a pipe to ${this.#target.process}`);
+      const inode = Number(/\d+/.exec(what)![0]);
+      return { inode, others: [{ process: other, checkpoint: found.#index }] };
+    });
+  }
+
+  /** What it exchanged before, while somebody else held the pipe, too, nobody can tell: that sticks to its life. */
+  #isTied({ tied, reason }: UnseenChannel): boolean {
+    return tied === true && !this.#cut!.uncaptured.includes(reason);
   }
 
   /** What somebody vouches for is no verdict; a verdict of that reason says that nobody does. */
   refuseCopies(shared: readonly UnseenChannel[]): void {
     const { uncaptured } = this.#cut!;
     const own = shared.filter(
-      ({ process, reason }) =>
-        process === this.#target.process &&
-        (!VOUCHABLE_UNSEEN.includes(reason) || uncaptured.includes(reason)),
+      (one) =>
+        one.process === this.#target.process &&
+        !this.#isTied(one) &&
+        (!VOUCHABLE_UNSEEN.includes(one.reason) || uncaptured.includes(one.reason)),
     );
     if (own.length > 0) throw copiesRefused(own);
   }
@@ -369,7 +428,7 @@ class Work {
   /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
-    const after = await this.#options.log.cut(app, process);
+    const after = await answered(this.#options.log.cut(app, process), this.#options);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(
         `driver ${this.driver.name} did not keep ${process} still: image and cut are of different instants`,
@@ -404,18 +463,22 @@ class Work {
       connections: cut.details,
       cutComplete: cut.complete,
       uncaptured: cut.uncaptured,
+      ...(this.#pipes.length === 0 ? {} : { pipes: this.#pipes }),
       ...(this.#save === undefined
         ? {}
         : { data: this.#data.map(({ root, sha256, dataBytes }) => ({ root, sha256, dataBytes })) }),
     };
   }
 
-  async record(): Promise<void> {
-    await this.#timed("append", async () => {
-      this.#appending = true;
-      const { position } = await this.#options.log.append(this.#target.app, this.#event());
-      this.#position = position;
-    });
+  /** From here on its record may be in the log. */
+  beginRecord(): CheckpointEvent {
+    this.#appending = true;
+    return this.#event();
+  }
+
+  recorded(position: number, tookMs: number): void {
+    this.#position = position;
+    this.#phasesMs.append = tookMs;
   }
 
   #event(): CheckpointEvent {

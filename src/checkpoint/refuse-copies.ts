@@ -16,6 +16,15 @@ export function copiesRefused(channels: readonly UnseenChannel[]): RecoveryLineE
   );
 }
 
+/** Whoever brings a tied process back must lay its pipes again, with what stood in them. */
+export function pipeNotInImage(driver: string, channel: UnseenChannel): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `${unseenText(channel)}: driver ${driver} takes no image of what stands in it`,
+    `No checkpoint was taken. What to do: take it with --driver criu; or ${gapReason("pipe").advice}.`,
+  );
+}
+
 /** A pipe without a name comes from whoever started both; a command that is started anew gets none. */
 export function pipeRefused(channel: UnseenChannel): RecoveryLineError {
   return new RecoveryLineError(

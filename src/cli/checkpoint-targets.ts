@@ -137,6 +137,31 @@ export function dependentsToo(
   };
 }
 
+/** Whoever goes back together with those that stand still, and has to stand still with them. */
+export function tiedToo(app: string, log: CollectorClient): NonNullable<CheckpointOptions["more"]> {
+  return async (standing) => {
+    const stand = new Set(standing.map(({ process }) => process));
+    const found = await log.unseen(app);
+    const tied = found.filter((one) => one.tied === true && stand.has(one.process) && !stand.has(one.other));
+    if (tied.length === 0) return [];
+    const names = tied.map(({ other }) => other);
+    return (await findTargets(app, names, log)).targets;
+  };
+}
+
+/** One asks only once the other has nobody more. */
+export function firstThen(
+  ...asked: readonly NonNullable<CheckpointOptions["more"]>[]
+): NonNullable<CheckpointOptions["more"]> {
+  return async (standing) => {
+    for (const one of asked) {
+      const more = await one(standing);
+      if (more.length > 0) return more;
+    }
+    return [];
+  };
+}
+
 export async function notWhileRestarting(home: string, app: string): Promise<void> {
   const { interrupted } = await import("../restart/restart.ts");
   if ((await interrupted(home, app)) === undefined) return;

@@ -12,7 +12,9 @@ import {
   dependentsToo,
   type FailedCheckpoint,
   findTargets,
+  firstThen,
   notWhileRestarting,
+  tiedToo,
   withContainerDrivers,
 } from "./checkpoint-targets.ts";
 import { notCapturedText } from "./not-captured.ts";
@@ -119,13 +121,14 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
       `recovery-line: only cuts are recorded, not usable to restore: ${printableSentence(fallback)}\n`,
       process.stderr,
     );
+  const tied = tiedToo(app, log);
   const options = {
     home,
     log,
     driver,
     usable: fallback === undefined && flags.cutsOnly !== true,
     limitMs: flags.limit * 1000,
-    ...(flags.dependents === true ? { more: dependentsToo(app, names, log, home) } : {}),
+    more: flags.dependents === true ? firstThen(dependentsToo(app, names, log, home), tied) : tied,
   };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {
@@ -162,9 +165,9 @@ async function takeByHook(
     if (!hooks.has(process))
       throw new RecoveryLineError("RL_USAGE", `${flags.hooks} has no commands for ${process}`);
   const options = { ...place, usable: true, limitMs: flags.limit * 1000 };
-  const outcome = await eachOf(targets, ended, (target) => {
+  const outcome = await eachOf(targets, ended, async (target) => {
     const peers = running.filter(({ process }) => process !== target.process).map(({ cgroup }) => cgroup);
-    return checkpointByHook(target, hooks.get(target.process)!, peers, options);
+    return [await checkpointByHook(target, hooks.get(target.process)!, peers, options)];
   });
   await tell(app, "hook", outcome, flags);
 }
@@ -185,7 +188,7 @@ async function take(
   const outcome: Outcome =
     flags.coordinated || flags.dependents
       ? { taken: await together(allOf(targets, ended)), failed: [] }
-      : await eachOf(targets, ended, async (target) => (await together([target]))[0]!);
+      : await eachOf(targets, ended, (target) => together([target]));
   const names = new Set(targets.map(({ own }) => (own ?? options).driver.name));
   await tell(app, [...names].join(", "), outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
@@ -228,13 +231,14 @@ interface Outcome {
 async function eachOf(
   targets: readonly CheckpointTarget[],
   ended: readonly FailedCheckpoint[],
-  takeOne: (target: CheckpointTarget) => Promise<CheckpointResult>,
+  takeOne: (target: CheckpointTarget) => Promise<readonly CheckpointResult[]>,
 ): Promise<Outcome> {
   const taken: CheckpointResult[] = [];
   const failed = [...ended];
   for (const target of targets) {
+    if (taken.some(({ process }) => process === target.process)) continue; // with one that it is tied to
     try {
-      taken.push(await takeOne(target));
+      taken.push(...(await takeOne(target)));
     } catch (error) {
       if (targets.length + ended.length === 1 || !(error instanceof RecoveryLineError)) throw error;
       const { code, message, advice } = error;

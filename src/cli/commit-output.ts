@@ -16,7 +16,9 @@ import { write } from "../terminal/print.ts";
 import {
   dependentsToo,
   findTargets,
+  firstThen,
   notWhileRestarting,
+  tiedToo,
   withContainerDrivers,
 } from "./checkpoint-targets.ts";
 
@@ -81,7 +83,7 @@ async function takeTogether(
   );
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = dependentsToo(app, processes, log, home);
+  const more = firstThen(dependentsToo(app, processes, log, home), tiedToo(app, log));
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

@@ -23,7 +23,7 @@ export function notCapturedText(processes: readonly NotCaptured[]): string {
   const told = new Set<string>();
   const lines = processes.flatMap((one) =>
     one.uncaptured.flatMap((reason) => {
-      const channels = one.unseen?.filter((channel) => channel.reason === reason) ?? [];
+      const channels = one.unseen?.filter((channel) => channel.reason === reason && !channel.tied) ?? [];
       if (channels.length > 0) return channels.flatMap((channel) => unseenSentence(channel, told));
       const sentence = reason === "shared-socket" ? sharedSentence(one, told) : sentenceOf(one, reason);
       return sentence === undefined ? [] : [sentence];
@@ -32,9 +32,12 @@ export function notCapturedText(processes: readonly NotCaptured[]): string {
   const peers = processes.flatMap(({ process, peers = [] }) =>
     peers.map((one) => peerSentence(process, one)),
   );
+  const tied = processes.flatMap((one) => tiedSentences(one, told));
   const until =
     "Until then checkpoints of these processes carry no cut, and no line keeps what they did after the last one before.";
-  return [...lines, ...(lines.length === 0 ? [] : [until]), ...peers].map((line) => `${line}\n`).join("");
+  return [...lines, ...(lines.length === 0 ? [] : [until]), ...tied, ...peers]
+    .map((line) => `${line}\n`)
+    .join("");
 }
 
 function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): string {
@@ -90,6 +93,19 @@ function unseenSentence(channel: UnseenChannel, told: Set<string>): string[] {
   return [
     `${printable(unseenText(channel))}; what they exchange so is not recorded: ${gapReason(reason).advice}.`,
   ];
+}
+
+/** Nothing is wrong with them; but who goes back with whom should be known. */
+function tiedSentences({ uncaptured, unseen = [] }: NotCaptured, told: Set<string>): string[] {
+  return unseen.flatMap((channel) => {
+    if (channel.tied !== true || uncaptured.includes(channel.reason)) return [];
+    const thing = [...[channel.process, channel.other].sort(), channel.what].join("\0");
+    if (told.has(thing)) return [];
+    told.add(thing);
+    return [
+      `${printable(unseenText(channel))}: they go back together, and a checkpoint of one is taken with the other.`,
+    ];
+  });
 }
 
 /** Of the application in all these homes (`--log`), those that can't be followed now. */

@@ -150,9 +150,9 @@ async function palette(): Promise<void> {
 }
 
 async function reference(): Promise<void> {
-  const { loadPolicy, shippedPolicies } = await import("../policy/shipped.ts");
+  const { loadPolicy, shippedPolicies, trialResults } = await import("../policy/shipped.ts");
   const { referencePage } = await import("../policy/reference.ts");
-  await write(referencePage(shippedPolicies().map(loadPolicy)));
+  await write(referencePage(shippedPolicies().map(loadPolicy), trialResults()));
 }
 
 async function list(app: string | undefined, flags: JsonFlag & { readonly log?: string }): Promise<void> {

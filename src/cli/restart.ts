@@ -94,7 +94,10 @@ export function register(program: Command): void {
       "this file may hold something else than at the checkpoint; repeatable",
       another,
     )
-    .option("--keep-replaced", "keep what is overwritten in the processes' data folders")
+    .option(
+      "--keep-replaced",
+      "keep what is overwritten in the processes' data folders, and of files that they have mapped",
+    )
     .option(
       "--limit <seconds>",
       "longest time to restore one image",

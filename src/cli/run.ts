@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../client/client.ts";
+import type { RankJob } from "../client/start-ranks.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
 import { checkedAppName, resolveHome } from "../logs/home.ts";
@@ -23,6 +24,7 @@ interface RunFlags extends DataFlags {
   readonly fresh?: boolean;
   readonly payload?: boolean;
   readonly group?: string;
+  readonly ranks?: boolean;
   readonly detach?: boolean;
   readonly output?: string;
   readonly allowIoUring?: boolean;
@@ -54,7 +56,7 @@ them back exactly. Nobody else may write there. More than --data-limit bytes to 
 
 io_uring_setup answers ENOSYS in the command and its children (by seccomp, where root starts it), as in most containers: no image holds
 a ring, and programs fall back by themselves. --allow-io-uring leaves it to them. Segments of System V (ipcs) are in an image only if
-they are the process's own: --own-ipc. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
+they are the process's own: --own-ipc, which gives it a /dev/shm of its own, too, all of which is in its images. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
 
 A restart that starts it from its command waits until --ready is true before it lets those go that connect to it: something in it
 listens on a TCP port, a file has been made anew, or a shell's command ends with 0.
@@ -64,7 +66,13 @@ and of all whom it depends on, cover it whoever fails. So a client never sees wh
 told by the collector and by status, with the reason, and stays. Nothing else is held: --output only into a folder of --data, and only with
 --detach. Datagrams, and sockets that it gets from others, go out; both say so.
 
+--ranks: the command is an mpirun of Open MPI on this machine, and each rank becomes a process of its own, NAME-rank-N; mpirun is NAME. Ranks
+read nothing, and write to FILE.rank-N of --output FILE. With --mca btl self,tcp what they send each other is seen by channel; memory that they
+share otherwise is a verdict for both. Lines and cuts are those of ranks, but none comes back alone: restart refuses, and says why. For a job
+that is to come back leave --ranks out: it is one process then.
+
 Examples:
+  recovery-line run heat job --ranks --detach --output heat.out -- mpirun --mca btl self,tcp -np 4 heat
   recovery-line run shop db --data /var/lib/shop -- redis-server --port 7001
   recovery-line run shop web --detach --output web.log -- node web.js`;
 
@@ -97,7 +105,7 @@ export function register(program: Command): void {
     )
     .option(
       "--own-ipc",
-      "System V segments, semaphores and queues of its own, as images need them (PostgreSQL)",
+      "System V segments, semaphores, queues and a /dev/shm of its own, as images need them (PostgreSQL)",
     )
     .option("--ready <rule>", "port:PORT, file:PATH or exec:COMMAND: when it can take connections")
     .option(
@@ -108,6 +116,7 @@ export function register(program: Command): void {
     .option("--hold-output", "what it sends to outside over TCP waits until no failure can undo it any more")
     .option("--hold-limit <duration>", "with --hold-output: what waits longer is told (default: 30s)")
     .option("--group <name>", "who of the application belongs together, for HA policies")
+    .option("--ranks", "the command is Open MPI's mpirun: each rank is a process of its own, NAME-rank-N")
     .option("--detach", "start it, print its process id, and end")
     .option(
       "--output <file>",
@@ -197,6 +206,7 @@ async function run(
   criuOptions(flags.criuOptions ?? []);
   if (flags.ready !== undefined) (await import("../host/readiness.ts")).readyRule(flags.ready);
   await refuseUnheld(flags, resolveHome(flags.log));
+  const ranks = flags.ranks ? await rankStarts(app, processName, flags) : undefined;
   const { requireCollector } = await import("../client/client.ts");
   const { startProcess } = await import("../client/start-process.ts");
   const { leaveEnd } = await import("../host/process-end.ts");
@@ -211,6 +221,7 @@ async function run(
       "recovery-line: the command has this terminal open: its checkpoints can't be restored; with --detach they can\n",
       process.stderr,
     );
+  const recipe = recipeOf(command, flags, output, ranks?.job);
   const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
   const { child, task, cgroup, unseen } = await startedWith(data, { home, app, process: processName }, () =>
     startProcess(collector, {
@@ -223,17 +234,21 @@ async function run(
       ...(flags.group === undefined ? {} : { group: flags.group }),
       mode: flags.fresh ? "fresh" : "first",
       holdLimitMs,
+      ...(flags.detach ? {} : { begun: () => leaveStreams(output === undefined) }),
       stdio: flags.detach
         ? ["ignore", output ?? "ignore", output ?? "ignore"]
         : ["inherit", output ?? "inherit", output ?? "inherit"],
       detached: !terminal,
       unwatched: flags.detach === true,
-      recipe: recipeOf(command, flags, output),
+      recipe,
       data,
     }),
   );
   if (output !== undefined) closeSync(output);
   await tellUnseen(app, processName, unseen, flags.trust);
+  const started = ranks?.take(collector, { recipe, ...(rules === undefined ? {} : { rules }) });
+  started?.catch(() => undefined); // mpirun ends the job then; told below
+  if (flags.detach) await started;
   if (flags.detach) {
     child.unref();
     await write(`${task.pid}\n`);
@@ -243,8 +258,44 @@ async function run(
     process.exitCode = "code" in end ? end.code : 128 + end.signal;
     await collector.ended(app, processName, process.exitCode).catch(() => undefined); // it may have ended meanwhile
     cgroup.remove(); // unless children of the command go on in it
+    await started;
   }
   collector.close();
+}
+
+interface RankStarts {
+  /** Of the job's processes, and what mpirun has in its environment. */
+  readonly job: { readonly mpiJob: string; readonly env: Readonly<Record<string, string>> };
+  take(collector: CollectorClient, of: Pick<RankJob, "recipe" | "rules">): Promise<void>;
+}
+
+/** Throws RL_USAGE for options that ranks can't have, RL_LOCKED where old ones run still. */
+async function rankStarts(app: string, name: string, flags: RunFlags): Promise<RankStarts> {
+  const { rankEnvironment, removeOldRanks, takeRanks } = await import("../client/start-ranks.ts");
+  if (flags.holdOutput || (flags.data ?? []).length > 0)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--ranks goes with neither --data nor --hold-output: no checkpoint brings single ranks back",
+      "Leave --ranks out: then the whole job is one process.",
+    );
+  checkedAppName(`${name}-rank-999999`, "process");
+  const output = flags.output === undefined ? undefined : resolve(flags.output);
+  const env = rankEnvironment(app, name, output, flags);
+  removeOldRanks(app, name);
+  return {
+    job: { mpiJob: name, env },
+    async take(collector, of) {
+      await takeRanks(collector, {
+        ...of,
+        app,
+        process: name,
+        trust: flags.trust ?? [],
+        payload: flags.payload === true,
+        mode: flags.fresh ? "fresh" : "first",
+        ...(flags.group === undefined ? {} : { group: flags.group }),
+      });
+    },
+  };
 }
 
 interface Place {
@@ -315,6 +366,15 @@ async function startedWith<T>(
   }
 }
 
+/** Pipes of a pipeline are the command's from now on: whoever else holds an end keeps the other side from hearing that it has ended. */
+function leaveStreams(outputToo: boolean): void {
+  for (const descriptor of outputToo ? [0, 1] : [0]) {
+    if (!fstatSync(descriptor).isFIFO()) continue;
+    closeSync(descriptor);
+    openSync("/dev/null", descriptor === 0 ? "r" : "w"); // the lowest that is free: the same one
+  }
+}
+
 function holdsTerminal(input: boolean, output: number | undefined): boolean {
   return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
 }
@@ -329,7 +389,7 @@ async function tellUnseen(
   const told = unseen.filter(({ reason }) => !trust.includes(reason));
   if (told.length === 0) return;
   const { notCapturedText } = await import("./not-captured.ts");
-  const uncaptured = [...new Set(told.map(({ reason }) => reason))];
+  const uncaptured = [...new Set(told.flatMap(({ reason, tied }) => (tied ? [] : [reason])))];
   const text = notCapturedText([{ app, process: processName, uncaptured, unseen: told }]);
   await write(`recovery-line: ${text}`, process.stderr);
 }
@@ -347,14 +407,16 @@ function recipeOf(
   command: readonly string[],
   { output: path, allowIoUring, ownIpc, criuOptions, ready }: RunFlags,
   output: number | undefined,
+  job: RankStarts["job"] | undefined,
 ): StartRecipe {
-  const env = Object.fromEntries(
+  const own = Object.fromEntries(
     Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
   );
   const start = {
     command,
     cwd: process.cwd(),
-    env,
+    env: { ...own, ...job?.env },
+    ...(job === undefined ? {} : { mpiJob: job.mpiJob }),
     ...(allowIoUring ? { allowIoUring } : {}),
     ...(ownIpc ? { ownIpc } : {}),
     ...(criuOptions === undefined ? {} : { criuOptions }),

@@ -172,6 +172,11 @@ export class CollectorClient {
     return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
   }
 
+  /** Events of several processes at one moment: all of them are in the log, or none. */
+  appendAll(app: string, events: readonly Event[], held = false): Promise<{ positions: readonly number[] }> {
+    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
+  }
+
   async nextCheckpoint(app: string, process: string): Promise<number> {
     return (await this.#json<{ checkpoint: number }>("POST", "/v1/next-checkpoint", { app, process }))
       .checkpoint;

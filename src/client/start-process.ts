@@ -34,6 +34,8 @@ export interface ProcessStart {
   readonly payload?: boolean;
   readonly mode: RegisterMode;
   readonly stdio: StdioOptions;
+  /** Called once somebody has its standard streams who will become the command, before anybody looks at what it has. */
+  readonly begun?: () => void;
   /** The caller does not wait for the command's end. */
   readonly unwatched?: boolean;
   /** A session of its own: signals of the terminal do not reach it. */
@@ -79,6 +81,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
     );
   cgroup.setFreeze(true);
   const child = enter(words, start);
+  start.begun?.();
   try {
     await stands(child, cgroup);
     const { app, process, trust, rules, mode, recipe, data, group, holdLimitMs, payload = false } = start;

@@ -12,6 +12,7 @@ import { Pause } from "../host/pause.ts";
 import { readSurroundings } from "../host/surroundings.ts";
 import { openEventLog } from "../log/append-log.ts";
 import type { AppStats, CollectedProcess, CollectorStats, CutAnswer } from "../model/collector-answers.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry, SourceCut } from "../model/event-source.ts";
 import {
@@ -39,6 +40,7 @@ import { Registrations } from "./registrations.ts";
 import type { RingSink } from "./ring-taker.ts";
 import { takeRingBatch } from "./take-rings.ts";
 import { takeUnseen, unknownChannels } from "./take-unseen.ts";
+import { loosenTies, passMoment, takeTies, tiesChange, withTies } from "./ties.ts";
 import { Turns } from "./turns.ts";
 
 export class Collector implements RingSink {
@@ -175,14 +177,18 @@ export class Collector implements RingSink {
     });
   }
 
-  /** Processes of the application use something together that no record tells of. Durable on return; nothing is done where it is no news. */
-  unseen(appName: string, found: readonly FoundChannel[]): Promise<void> {
+  /**
+   * Processes of the application use something together that no record tells of. `all`: and nothing else. Durable on return; nothing is done
+   * where it is no news.
+   */
+  unseen(appName: string, found: readonly FoundChannel[], all = false): Promise<void> {
     return this.#turns.run(async () => {
       const app = await this.#apps.open(appName, false);
-      if (unknownChannels(app, found).length === 0) return;
+      if (unknownChannels(app, found).length === 0 && !tiesChange(app, found, all)) return;
       await this.#drain.into([app]);
       const drained = await this.#apps.open(appName, false); // a failed log's processes are new objects
       takeUnseen(drained, found);
+      takeTies(drained, found, all);
       await this.#apps.commit(drained);
     });
   }
@@ -193,16 +199,43 @@ export class Collector implements RingSink {
    * Throws RL_CONTRADICTION (index that does not rise, rollback to nowhere), RL_UNKNOWN_PROCESS, RL_LOG_WRITE (then
    * it may or may not be in the log: `nextCheckpoint` and the log tell).
    */
-  append(appName: string, event: Event): Promise<{ position: number }> {
+  async append(appName: string, event: Event): Promise<{ position: number }> {
+    const { positions } = await this.appendAll(appName, [event]);
+    return { position: positions[0]! };
+  }
+
+  /**
+   * The same of events of several processes: all of them are in the log, or none. Checkpoints among them are of one moment. `inTime` is asked
+   * once all is drained (what processes do from then on comes after the events); RL_TIMEOUT where it says no.
+   */
+  appendAll(
+    appName: string,
+    events: readonly [Event, ...Event[]],
+    inTime = (): boolean => true,
+  ): Promise<{ positions: number[] }> {
     return this.#turns.run(async () => {
-      const { app } = await this.#apps.process(appName, event.process);
+      const { app } = await this.#apps.process(appName, events[0].process);
       await this.#drain.into([app]);
-      const process = await this.#apps.process(appName, event.process); // a failed log's processes are new objects
-      const position = process.control(await this.#withWholeCut(withoutUnsafeCut(event, process), process));
-      process.app.pending.events += 1;
+      const wholes: [ProcessBuffer, Event][] = [];
+      for (const event of events) {
+        const process = await this.#apps.process(appName, event.process); // a failed log's processes are new objects
+        wholes.push([process, await this.#withWholeCut(withoutUnsafeCut(event, process), process)]);
+      }
+      if (!inTime())
+        throw new RecoveryLineError("RL_TIMEOUT", `${appName} goes on already: nothing of it is recorded`);
+      for (const [{ state }, event] of wholes) state.check(event);
+      const positions = wholes.map(([process, event]) => process.control(event));
+      for (const { type, process } of events) if (type === "rollback") loosenTies(wholes[0]![0].app, process);
+      const drained = wholes[0]![0].app;
+      drained.pending.events += events.length;
+      const checkpoints = events.filter(({ type }) => type === "checkpoint");
+      passMoment(
+        drained,
+        checkpoints.map(({ process }) => process),
+      );
       await this.#pump.commit();
-      if (process.app.broken !== undefined) throw process.app.broken;
-      return { position };
+      if (drained.broken !== undefined) throw drained.broken;
+      return { positions };
     });
   }
 
@@ -237,8 +270,10 @@ export class Collector implements RingSink {
       });
       this.#pump.takeVerdicts();
       const { complete, entries } = answer!;
-      const uncaptured = [...(this.#pump.byCgroup(cgroupId)?.state.uncaptured ?? [])];
-      return { ...cutOf(entries, source.bootId), complete, uncaptured };
+      const process = this.#pump.byCgroup(cgroupId);
+      const { cut, details } = cutOf(entries, source.bootId);
+      const whole = process === undefined ? cut : withTies(cut, process);
+      return { cut: whole, details, complete, uncaptured: [...(process?.state.uncaptured ?? [])] };
     });
   }
 

@@ -3,6 +3,7 @@
 import type { CollectedProcess } from "../model/collector-answers.ts";
 import { MAX_ENDED_PROCESSES } from "../model/limits.ts";
 import type { AppLog } from "./app-log.ts";
+import type { ProcessState } from "./process-state.ts";
 
 export function collectedProcesses(app: AppLog): CollectedProcess[] {
   return [...app.processes.values()].map(({ name, state }) => ({
@@ -16,6 +17,7 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     ...(state.shared === undefined ? {} : { shared: state.shared }),
     ...(state.peers.length === 0 ? {} : { peers: state.peers }),
     ...(state.unseen.length === 0 ? {} : { unseen: state.unseen }),
+    ...tiedTo(app, state),
     failed: state.failed,
     ...(state.task === undefined ? {} : { task: state.task }),
     ...(state.end === undefined ? {} : { end: state.end }),
@@ -27,6 +29,16 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     checkpoints: state.storedCheckpoints().length,
     newestCheckpoint: state.storedCheckpoints().at(-1)?.[0] ?? 0,
   }));
+}
+
+function tiedTo(app: AppLog, { ties, live, incarnation }: ProcessState): Pick<CollectedProcess, "tied"> {
+  const tied = ties
+    .filter(({ other, lives }) => {
+      const peer = app.processes.get(other)?.state;
+      return live && peer?.live === true && lives?.[0] === incarnation && lives[1] === peer.incarnation;
+    })
+    .map(({ other }) => other);
+  return tied.length === 0 ? {} : { tied };
 }
 
 /** Processes of closed logs; of more than MAX_ENDED_PROCESSES the applications that were closed first are forgotten. */

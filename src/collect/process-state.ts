@@ -16,6 +16,7 @@ import type {
   StoredCheckpoints,
   StoredOrigin,
   StoredProcess,
+  StoredTie,
   TaskName,
 } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
@@ -40,6 +41,8 @@ export class ProcessState {
   /** Peers to be told of, each once. */
   #peers: readonly PeerNote[];
   unseen: readonly UnseenChannel[];
+  /** With whom it goes back together (ties.ts). */
+  ties: readonly StoredTie[];
   /** This life ended, and not with exit code 0. */
   failed: boolean;
   /** Exit status of its command, where somebody waited for it; not stored. */
@@ -71,6 +74,7 @@ export class ProcessState {
     this.shared = stored.shared;
     this.#peers = stored.peers ?? [];
     this.unseen = stored.unseen ?? [];
+    this.ties = stored.ties ?? [];
     this.failed = stored.failed ?? false;
     this.task = stored.task;
     this.end = stored.end;
@@ -94,6 +98,7 @@ export class ProcessState {
       ...(this.shared === undefined ? {} : { shared: this.shared }),
       ...(this.#peers.length === 0 ? {} : { peers: this.#peers }),
       ...(this.unseen.length === 0 ? {} : { unseen: this.unseen }),
+      ...(this.ties.length === 0 ? {} : { ties: this.ties }),
       ...(this.failed ? { failed: true } : {}),
       ...(this.task === undefined ? {} : { task: this.task }),
       ...(this.end === undefined ? {} : { end: this.end }),
@@ -144,6 +149,7 @@ export class ProcessState {
    * Throws RL_CONTRADICTION for a checkpoint index that does not rise or a rollback to a checkpoint that is not there.
    */
   apply(event: Event): number {
+    this.check(event);
     if (event.type === "rollback") return this.#rollback(event.checkpoint);
     if (event.type === "checkpoint") this.#checkpoint(event.checkpoint);
     this.lines += 1;
@@ -151,10 +157,26 @@ export class ProcessState {
     return this.lines;
   }
 
-  #checkpoint(index: number): void {
+  /** Throws what `apply` would. */
+  check(event: Event): void {
     const newest = this.#checkpoints.at(-1)?.[0] ?? 0;
-    if (index <= newest)
-      throw contradiction(`checkpoint ${index} does not exceed ${newest}, the newest one in effect`);
+    if (event.type === "checkpoint" && event.checkpoint <= newest)
+      throw contradiction(
+        `checkpoint ${event.checkpoint} does not exceed ${newest}, the newest one in effect`,
+      );
+    if (
+      event.type === "rollback" &&
+      event.checkpoint !== 0 &&
+      this.#upTo(event.checkpoint).at(-1)?.[0] !== event.checkpoint
+    )
+      throw contradiction(`there is no checkpoint ${event.checkpoint} to go back to`);
+  }
+
+  #upTo(index: number): (readonly [number, number])[] {
+    return this.#checkpoints.filter(([known]) => known <= index);
+  }
+
+  #checkpoint(index: number): void {
     this.#checkpoints.push([index, this.lines + 1]);
     if (this.#checkpoints.length > MAX_KNOWN_CHECKPOINTS) this.#checkpoints.shift();
     this.lastCheckpoint = Math.max(this.lastCheckpoint, index);
@@ -163,10 +185,8 @@ export class ProcessState {
 
   /** Everything after the checkpoint is undone; the rollback line itself is the next one (semantics 1 and 2). */
   #rollback(index: number): number {
-    const kept = this.#checkpoints.filter(([known]) => known <= index);
+    const kept = this.#upTo(index);
     const base = kept.at(-1);
-    if (index !== 0 && base?.[0] !== index)
-      throw contradiction(`there is no checkpoint ${index} to go back to`);
     this.#checkpoints = kept;
     this.checkpointsChanged = true;
     this.changed = true;

@@ -4,21 +4,22 @@ import type { FoundChannel, UnseenChannel } from "../model/unseen-channel.ts";
 import type { AppLog } from "./app-log.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
-/** Those that no log knows yet: of lives that go on, and not vouched for. */
+/** Those that no log knows yet: of lives that go on, and not vouched for or tied. */
 export function unknownChannels(app: AppLog, found: readonly FoundChannel[]): FoundChannel[] {
   return found.filter((one) => {
     const state = app.processes.get(one.process)?.state;
     if (state === undefined || !state.live || state.incarnation !== one.incarnation) return false;
     if (state.trust.has(one.reason)) return false;
+    if (one.tied === true) return isNews(state.unseen, one);
     return !state.uncaptured.has(one.reason) || isNews(state.unseen, one);
   });
 }
 
-/** Each makes its process one that can't be followed, once a life and reason with a gap. */
+/** Each that is not tied makes its process one that can't be followed, once a life and reason with a gap. */
 export function takeUnseen(app: AppLog, channels: readonly FoundChannel[]): void {
   for (const { incarnation: _, ...channel } of unknownChannels(app, channels)) {
     const process = app.processes.get(channel.process) as ProcessBuffer;
-    const gaps = process.verdict(channel.reason);
+    const gaps = channel.tied === true ? 0 : process.verdict(channel.reason);
     app.pending.events += gaps;
     app.pending.gaps += gaps;
     remember(process, channel);

@@ -15,7 +15,7 @@ import { inOwnCgroup, Membership } from "./membership.ts";
 import { collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { OutputCommitter } from "./output-committer.ts";
-import { Policies } from "./policies.ts";
+import { Policies, type PoliciesOptions } from "./policies.ts";
 import type { Service } from "./routes.ts";
 import { CollectorServer } from "./server.ts";
 import { takeMemoryRings } from "./take-memory-rings.ts";
@@ -49,6 +49,8 @@ export interface DaemonOptions {
   /** Absent: logs grow until somebody runs `gc --apply`. */
   readonly retention?: Retention;
   readonly version: string;
+  /** For tests: another clock of policies, others who run what they ask for. */
+  readonly policyParts?: Partial<PoliciesOptions>;
   /** Called once when collection cannot go on. */
   readonly onFatal: (error: unknown) => void;
   /** Something that goes on by itself but should be seen; one sentence. */
@@ -58,6 +60,7 @@ export interface DaemonOptions {
 export interface Daemon {
   readonly ringBytes: number;
   readonly metricsPort: number | undefined;
+  readonly policies: Policies;
   /** Everything that was captured is in the logs on return, unless that throws (RL_LOG_WRITE): then it waits in the ring. */
   close(): Promise<void>;
 }
@@ -123,6 +126,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     program: options.program,
     withoutRights: options.helper !== undefined,
     onTrouble,
+    ...options.policyParts,
   });
   undo.push(() => policies.close());
   const holds = new HoldWatch({
@@ -158,7 +162,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
-  return { ringBytes: actualBytes, metricsPort: metricsPort?.port, close: () => undoAll(undo) };
+  return { ringBytes: actualBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
 }
 
 async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {

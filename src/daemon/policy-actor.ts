@@ -61,9 +61,9 @@ interface Taken {
 export class PolicyActor {
   readonly #parts: ActorParts;
   readonly #serial = new Serial();
-  /** Processes whose checkpoint is under way or waits, and whether a set is. */
+  /** Processes whose checkpoint is under way or waits, and how many sets are. */
   readonly #busy = new Set<string>();
-  #setWaits = false;
+  #sets = 0;
   readonly #restartsMs: number[] = [];
   #restarting = false;
   #collectedMs = Number.NEGATIVE_INFINITY;
@@ -112,7 +112,7 @@ export class PolicyActor {
       const { action } = want;
       if (action.do === "checkpoint" && action.who !== "dependents") alone.push(want);
       else if (action.do === "checkpoint" || action.do === "synchronize") {
-        const key = `${action.do} ${action.who}`;
+        const key = `${action.do} ${action.who}${action.who === "group" ? this.#who("group", want).join(" ") : ""}`;
         together.set(key, [...(together.get(key) ?? []), want]);
       } else if (LAST.has(action.do)) last.push(want);
       else this.#single(want);
@@ -162,7 +162,7 @@ export class PolicyActor {
     this.#take([...names].sort(), [], [...new Set(names.flatMap((name) => chosen.get(name)!))]);
   }
 
-  /** Sets that several handlers asked for in one event are one: what holds for each holds for all of them. */
+  /** Sets that several handlers asked for in one event are one: what holds for each holds for all of them. Each group is one by itself. */
   #checkpointTogether(wants: readonly Want[]): void {
     const names = new Set<string>();
     let withinMs = Number.POSITIVE_INFINITY;
@@ -173,7 +173,9 @@ export class PolicyActor {
     const [first] = wants as [Want, ...Want[]];
     const sorted = [...names].sort();
     if (sorted.length === 0) return;
-    if (this.#setWaits || this.restartUnderWay) {
+    const isGroup = "who" in first.action && first.action.who === "group";
+    const waits = isGroup ? sorted.some((name) => this.#busy.has(name)) : this.#sets > 0;
+    if (waits || this.restartUnderWay) {
       for (const want of wants) want.came("dropped");
       return;
     }
@@ -199,7 +201,7 @@ export class PolicyActor {
 
   /** What is under way is not asked for again: a policy says the same at every beat until it is done. */
   #isFree(process: string, want: Want): boolean {
-    if (!this.#busy.has(process) && !this.#setWaits && !this.restartUnderWay) return true;
+    if (!this.#busy.has(process) && this.#sets === 0 && !this.restartUnderWay) return true;
     want.came("dropped");
     return false;
   }
@@ -213,7 +215,7 @@ export class PolicyActor {
 
   #take(names: readonly string[], flags: readonly string[], wants: readonly Want[]): void {
     for (const name of names) this.#busy.add(name);
-    if (flags.length > 0) this.#setWaits = true;
+    if (flags.length > 0) this.#sets += 1;
     const { driver, hooks } = this.terms;
     const how = ["--driver", driver, ...(hooks === undefined ? [] : ["--hooks", hooks])];
     void this.#run(wants, async (valid) => {
@@ -229,7 +231,7 @@ export class PolicyActor {
         this.#tookThem(answer, valid);
       } finally {
         for (const name of names) this.#busy.delete(name);
-        if (flags.length > 0) this.#setWaits = false;
+        if (flags.length > 0) this.#sets -= 1;
       }
     });
   }

@@ -55,12 +55,13 @@ export function restoredPast(value: unknown): RestoredPast {
 export function foundChannels(value: unknown): FoundChannel[] {
   if (!Array.isArray(value)) throw wrong("found", "a list of channels");
   return value.map((one: unknown) => {
-    const { process, pid, reason, what, other, otherPid, incarnation } = objectOf(one, "found");
+    const { process, pid, reason, what, other, otherPid, incarnation, tied } = objectOf(one, "found");
     const known = UNSEEN_REASONS.find((word) => word === reason);
     const whole = [pid, otherPid, incarnation].every((number) => Number.isSafeInteger(number));
     if (known === undefined || !whole || !isTextList([process, what, other]))
       throw wrong("found", "a list of channels");
-    return { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+    const channel = { process, pid, reason: known, what, other, otherPid, incarnation } as FoundChannel;
+    return tied === true ? { ...channel, tied } : channel;
   });
 }
 
@@ -82,7 +83,7 @@ export function peerRules(value: unknown): StoredPeerRules {
 
 export function startRecipe(value: unknown): StartRecipe {
   const start = objectOf(value, "start");
-  const { command, cwd, env, output, allowIoUring, ownIpc, criuOptions, ready } = start;
+  const { command, cwd, env, output, allowIoUring, ownIpc, criuOptions, ready, mpiJob } = start;
   if (!isTextList(command) || command.length === 0) throw wrong("start.command", "a list of words");
   if (typeof cwd !== "string") throw wrong("start.cwd", "a path");
   const variables = objectOf(env, "start.env");
@@ -97,6 +98,7 @@ export function startRecipe(value: unknown): StartRecipe {
     ...(allowIoUring === true ? { allowIoUring } : {}),
     ...(ownIpc === true ? { ownIpc } : {}),
     ...(typeof ready === "string" ? { ready } : {}),
+    ...(typeof mpiJob === "string" ? { mpiJob } : {}),
     ...(criuOptions === undefined ? {} : { criuOptions: optionList(criuOptions) }),
   };
 }

@@ -3,9 +3,11 @@
 import { type Ping, type ProcessRequest, wireCut } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import type { Keep } from "../log/keep.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Event } from "../model/event.ts";
 import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
 import type { HoldWatch } from "./hold-watch.ts";
@@ -186,14 +188,26 @@ async function cut({ collector }: Service, { app, process }: ProcessRequest): Pr
 }
 
 /** The event passes the same gateway as an imported one. */
-function append(collector: Collector, body: Body): Promise<{ position: number }> {
-  const event = parseEvent(stringField(body, "event"), { file: "request", line: 1 });
-  if (!["checkpoint", "stable", "rollback", "gap"].includes(event.type))
-    throw new RecoveryLineError(
-      "RL_USAGE",
-      `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
-    );
-  return collector.append(stringField(body, "app"), event);
+function append(collector: Collector, body: Body): Promise<object> {
+  const app = stringField(body, "app");
+  const { events } = body;
+  if (events === undefined) return collector.append(app, reliableEvent(stringField(body, "event"), 1));
+  if (!Array.isArray(events) || !events.every((one) => typeof one === "string"))
+    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is no list of lines');
+  const [first, ...others] = events.map((text, at) => reliableEvent(text, at + 1));
+  if (first === undefined) throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is empty');
+  const cgroups = [first, ...others].map(({ process }) => new ProcessCgroup(app, process));
+  const inTime = (): boolean => body["held"] !== true || cgroups.every(({ freezing }) => freezing);
+  return collector.appendAll(app, [first, ...others], inTime);
+}
+
+function reliableEvent(text: string, line: number): Event {
+  const event = parseEvent(text, { file: "request", line });
+  if (["checkpoint", "stable", "rollback", "gap"].includes(event.type)) return event;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `the reliable path takes no ${event.type} event: ${printEvent(event)}`,
+  );
 }
 
 async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {

@@ -83,7 +83,9 @@ export class UnseenWatch {
     const began = performance.now();
     const looked = await channelsAmong(app, processes);
     this.#next(app, processes, performance.now() - began);
-    if (looked.channels.length > 0) await this.#collector.unseen(app, looked.channels);
+    const tied = processes.some((one) => one.tied !== undefined);
+    if (looked.channels.length > 0 || tied)
+      await this.#collector.unseen(app, looked.channels, !looked.hidden);
     return looked;
   }
 

@@ -56,7 +56,7 @@ function findCgroup2(): Cgroup2Mount {
 }
 
 /** mountinfo writes space, tab, newline and backslash as octal. */
-function unescapeMount(path: string): string {
+export function unescapeMount(path: string): string {
   return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 

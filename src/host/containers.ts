@@ -1,6 +1,8 @@
 /** Containers of podman: which one runs in a cgroup, and what podman tells and does when it is asked. */
 import { execFile, execFileSync } from "node:child_process";
+import { readFileSync, rmdirSync } from "node:fs";
 import { promisify } from "node:util";
+import { unescapeMount } from "./cgroups.ts";
 
 const run = promisify(execFile);
 const LIMIT_MS = 20_000;
@@ -123,8 +125,27 @@ export async function killContainer(id: string): Promise<boolean> {
 }
 
 /** A container that is dead is podman's no longer; volumes stay. Returns what stands in the way. */
-export function removeContainer(id: string): Promise<string | undefined> {
+export async function removeContainer(id: string): Promise<string | undefined> {
+  await unmountYards(id);
   return asked(["rm", "--force", "--ignore", "--time", "0", id]);
+}
+
+/**
+ * Where CRIU had this machine's cgroups mounted, in the container's folder, when it was killed at its restore: whoever removed that folder
+ * would walk into them.
+ */
+export async function unmountYards(id: string): Promise<void> {
+  for (const yard of yardsOf(id, readFileSync("/proc/self/mountinfo", "utf8"))) {
+    await run("umount", ["--recursive", "--lazy", yard], { timeout: LIMIT_MS });
+    rmdirSync(yard);
+  }
+}
+
+/** Mount points of CRIU's own in the folder of that container, by /proc/self/mountinfo. */
+export function yardsOf(id: string, mountinfo: string): string[] {
+  const points = mountinfo.split("\n").map((line) => unescapeMount(line.split(" ")[4] ?? ""));
+  const yards = points.flatMap((point) => /^(.*\/\.criu\.cgyard\.[^/]+)(?:\/|$)/.exec(point)?.[1] ?? []);
+  return [...new Set(yards)].filter((yard) => yard.includes(`/${id}/`));
 }
 
 /** Undefined: done; else what podman says. */

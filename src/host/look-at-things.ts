@@ -10,6 +10,7 @@ import {
   type Holder,
   isMemory,
   isOutputOnly,
+  plainPipes,
   queueUses,
   type SharedMapping,
   sharedMappings,
@@ -36,15 +37,38 @@ export async function channelsAmong(
   processes: readonly Pick<CollectedProcess, "process" | "incarnation">[],
 ): Promise<{ channels: FoundChannel[]; hidden: boolean }> {
   if (processes.length < 2) return { channels: [], hidden: false };
-  const { holders, hidden } = await lookAt(
-    processes.map(({ process }) => ({ process, pids: new ProcessCgroup(app, process).pids() })),
+  const looked = processes.map(({ process }) => ({ process, pids: new ProcessCgroup(app, process).pids() }));
+  const { holders, hidden } = await lookAt(looked);
+  const found = unseenChannels(holders);
+  const own = await heldByNobodyElse(
+    plainPipes(holders, found),
+    looked.flatMap(({ pids }) => pids),
   );
   const incarnations = new Map(processes.map(({ process, incarnation }) => [process, incarnation]));
-  const channels = unseenChannels(holders).map((one) => ({
+  const channels = found.map((one) => ({
     ...one,
+    ...(own.has(one.what) ? { tied: true as const } : {}),
     incarnation: incarnations.get(one.process)!,
   }));
   return { channels, hidden };
+}
+
+/** Which of the pipes no process besides `pids` has open; none of them where there are processes that we may not look at. */
+async function heldByNobodyElse(
+  pipes: ReadonlySet<string>,
+  pids: readonly number[],
+): Promise<ReadonlySet<string>> {
+  const own = new Set(pipes);
+  if (own.size === 0) return own;
+  const known = new Set(pids.map(String));
+  for (const pid of namesIn("/proc") ?? []) {
+    if (!/^\d+$/.test(pid) || known.has(pid)) continue;
+    const descriptors = namesIn(`/proc/${pid}/fd`);
+    if (descriptors === undefined && textOf(`/proc/${pid}/stat`) !== undefined) return new Set();
+    for (const number of descriptors ?? []) own.delete(linkOf(`/proc/${pid}/fd/${number}`) ?? "");
+    await setImmediate();
+  }
+  return own;
 }
 
 /** With many descriptors it takes long: others get their turn after each task. */
@@ -105,11 +129,18 @@ class Look {
     return this.#file(pid, place, link, access, isOutputOnly(Number(descriptor)));
   }
 
-  #file(pid: number, place: string, link: string, { reads, writes }: Access, output: boolean): Use[] {
+  #file(
+    pid: number,
+    place: string,
+    link: string,
+    { reads, writes, packets }: Access,
+    output: boolean,
+  ): Use[] {
     const stat = statOf(place);
     if (stat === undefined || (!stat.isFile() && !stat.isFIFO())) return [];
     const thing = { pid, key: statKey(stat.dev, stat.ino), writes, mapped: false };
-    if (stat.isFIFO()) return [{ ...thing, kind: "pipe", name: link, reads }];
+    if (stat.isFIFO())
+      return [{ ...thing, kind: "pipe", name: link, reads, ...(packets ? { packets: true } : {}) }];
     if (this.#typeOf(stat, place) === MQUEUE)
       return [{ ...thing, kind: "queue", name: `POSIX queue ${link}`, reads }];
     if (this.#isKernels(stat, place)) return [];

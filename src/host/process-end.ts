@@ -96,10 +96,11 @@ export function tasksElsewhere(
   app: string,
   process: string,
 ): (TaskName & TaskElsewhere)[] {
-  const own = `${new ProcessCgroup(app, process).name}/`;
+  const { name } = new ProcessCgroup(app, process);
   return tasks.flatMap((task) => {
     const cgroup = cgroupOf(task.pid);
-    if (cgroup === undefined || `${cgroup}/`.includes(own)) return [];
+    if (cgroup === undefined || `${cgroup}/`.includes(`${name}/`)) return [];
+    if (cgroup.includes(`${name}-rank-`)) return []; // mpirun's child, a process of its own (run --ranks)
     return startTicksOf(task.pid) === task.startTicks ? [{ ...task, cgroup }] : [];
   });
 }

@@ -21,6 +21,8 @@ export interface Use {
   readonly writes: boolean;
   /** True: it is in its memory; what it does there moves no position and calls nobody. */
   readonly mapped: boolean;
+  /** A pipe that keeps each write apart (O_DIRECT). Absent: a stream of bytes, or no pipe. */
+  readonly packets?: true;
 }
 
 /** All that one process has. */
@@ -77,10 +79,14 @@ export interface Access {
   readonly writes: boolean;
   /** Number of an eventfd, the same in all processes. */
   readonly eventfd?: number;
+  /** Each write stays apart (O_DIRECT, of a pipe). */
+  readonly packets?: true;
 }
 
 const ACCESS_MODE = 0o3;
 const O_PATH = 0o10000000;
+/** As x86 numbers it, and as Arm does. */
+const O_DIRECT = process.arch === "arm64" || process.arch === "arm" ? 0o200000 : 0o40000;
 
 /** Of /proc/PID/fdinfo/N. */
 export function accessOf(fdinfo: string): Access {
@@ -91,6 +97,7 @@ export function accessOf(fdinfo: string): Access {
     reads: mode === 0 || mode === 2,
     writes: mode === 1 || mode === 2,
     ...(eventfd === undefined ? {} : { eventfd: Number(eventfd) }),
+    ...((flags & O_DIRECT) === 0 ? {} : { packets: true }),
   };
 }
 
@@ -171,7 +178,16 @@ function both(one: Use, other: Use): Use {
     reads: one.reads || other.reads,
     writes: one.writes || other.writes,
     mapped: one.mapped || other.mapped,
+    ...(one.packets || other.packets ? { packets: true } : {}),
   };
+}
+
+/** Pipes of these channels whose bytes could be put into a new one: without a name, and streams. By their names, "pipe:[7]". */
+export function plainPipes(holders: readonly Holder[], channels: readonly UnseenChannel[]): Set<string> {
+  const plain = channels.filter(({ reason, what }) => reason === "pipe" && what.startsWith("pipe:["));
+  const pipes = new Set(plain.map(({ what }) => what));
+  for (const { uses } of holders) for (const { name, packets } of uses) if (packets) pipes.delete(name);
+  return pipes;
 }
 
 function channelsOf(parts: readonly Part[]): UnseenChannel[] {

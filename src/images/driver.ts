@@ -52,6 +52,8 @@ export interface RestoreRequest {
   readonly freezeCgroup?: string;
   /** What `nft` is told in a network that comes back with the process: nothing is heard or said there until somebody takes it away. */
   readonly silence?: string;
+  /** Pipes that it shares with other processes that are restored, by their inode in the image: a descriptor of the new one each. */
+  readonly pipes?: ReadonlyMap<number, number>;
   /** Descriptor that whatever the driver starts holds until it has ended (not what it brings back): nobody else acts below it. */
   readonly guard?: number;
 }
@@ -70,6 +72,10 @@ export interface CheckpointDriver {
   readonly images: boolean;
   /** False: connections are not in its images; the process must have none open, and there is nothing in them to be edited. */
   readonly holdsConnections: boolean;
+  /** Does it work on this machine, with these rights? Never throws. Absent: there is nothing to try. */
+  check?(): Promise<DriverCheck>;
+  /** False: no pipe that a process shares with another one is in its images. */
+  readonly holdsPipes: boolean;
   /** What can be seen of a running process that no image of it could hold. Throws RL_DRIVER, RL_REFUSED. */
   look(request: Pick<DumpRequest, "pids" | "dataRoots" | "options">): void;
   /**

@@ -43,6 +43,13 @@ export interface ImageTree {
   readonly dataBytes: number;
 }
 
+/** One pipe between processes whose images were taken at one moment. */
+export interface SharedPipe {
+  readonly inode: number;
+  /** Whom it is shared with, and the checkpoint of that one. */
+  readonly others: readonly { readonly process: string; readonly checkpoint: number }[];
+}
+
 /** Everything but the files, which the store adds. */
 export interface ImageFacts {
   readonly format: typeof MANIFEST_FORMAT;
@@ -60,6 +67,8 @@ export interface ImageFacts {
   readonly connections: readonly CutDetail[];
   readonly cutComplete: boolean;
   readonly uncaptured: readonly string[];
+  /** Pipes that the process shares with others. Absent: none, or an image of an older version. */
+  readonly pipes?: readonly SharedPipe[];
   /** Absent: none, or an image of an older version. */
   readonly data?: readonly ImageTree[];
 }

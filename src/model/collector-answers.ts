@@ -94,6 +94,8 @@ export interface CollectedProcess {
   readonly peers?: readonly PeerNote[];
   /** What is behind the reasons that looks at it found. */
   readonly unseen?: readonly UnseenChannel[];
+  /** Processes that it talks with through a pipe, and goes back together with; absent: none. */
+  readonly tied?: readonly string[];
   /** True if its connections were ended by a failure, whoever heard of its exit status. */
   readonly failed: boolean;
   readonly task?: TaskName;

@@ -29,6 +29,8 @@ export interface StartRecipe {
   readonly ownIpc?: boolean;
   /** When it can take connections (`run --ready`); absent: nobody waits for it. */
   readonly ready?: string;
+  /** It is a rank of Open MPI, or mpirun itself, of the job whose mpirun is this process (`run --ranks`). */
+  readonly mpiJob?: string;
   /** Options of CRIU for its images. */
   readonly criuOptions?: readonly string[];
 }
@@ -87,6 +89,8 @@ export interface StoredProcess {
   readonly peers?: readonly PeerNote[];
   /** What is behind the reasons of model/unseen-channel.ts. Absent: nothing, or a log of an older version. */
   readonly unseen?: readonly UnseenChannel[];
+  /** With whom it goes back together; absent: nobody. */
+  readonly ties?: readonly StoredTie[];
   /** This life ended, and not with exit code 0; absent: it lives, it ended with 0, or nobody knows. */
   readonly failed?: boolean;
   /** The command's first task; absent: it was restored, or nobody said. */
@@ -101,6 +105,15 @@ export interface StoredProcess {
   readonly attached?: AttachedPlace;
   readonly lines: number;
   readonly lastCheckpoint: number;
+}
+
+/** Two that talk through a pipe (collect/ties.ts). Each of the two has one. */
+export interface StoredTie {
+  readonly other: string;
+  /** Units that have passed in each direction of the tie, count: as many as moments from which on the two had to go back together. */
+  readonly moments: number;
+  /** They are tied now: their lives, this one's first. Absent: the pipe was not there at the last look. */
+  readonly lives?: readonly [number, number];
 }
 
 /** Where the cgroup of an attached process lies. */

@@ -19,6 +19,8 @@ export interface UnseenChannel {
   readonly what: string;
   readonly other: string;
   readonly otherPid: number;
+  /** A pipe that nobody else holds: the two go back together, to checkpoints taken at one moment. Absent: no line keeps what passed. */
+  readonly tied?: true;
 }
 
 /** Both sides of it, in words: "a (process 12) and b (process 13) share memory: /dev/shm/x". */

@@ -114,6 +114,8 @@ export interface NativeAddon {
   peer(fd: number): { pid: number; uid: number };
   /** From the system's user database; undefined: there is no such user. */
   user(name: string): { uid: number; gid: number } | undefined;
+  /** A pipe of that size (F_SETPIPE_SZ) that holds the contents, both ends non-blocking. Throws ENOSPC where they have no room. */
+  makePipe(size: number, contents: Buffer): [reading: number, writing: number];
   /** What of an open file's first `size` bytes is no hole: begin, end, begin, end, … */
   fileExtents(fd: number, size: number): number[];
   /** Times in ns since 1970. These calls take a path's bytes and follow no symbolic link at its end. */

@@ -135,7 +135,7 @@ delay along happened-before, without any slack to take it up. Where they rank tw
 Not in it: budgets and drains of the host, groups (each process is its own), what failures, pressure and the outside world start. \`line\` is raised at each instant.
 
 \`policy trial SCRIPT POLICY…\` runs an application really, under one policy after the other, kills its processes at moments that a seed draws, brings them back, and prints
-what was predicted beside what was seen. \`docs/trial-nats.sh\` is such a script.
+what was predicted beside what was seen. \`docs/trial-nats.sh\`, \`docs/trial-redis.sh\` and \`docs/trial-ring.sh\` (Open MPI) are such scripts.
 
 Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps is refused; \`--tainted\` compares what is left of it.
 
@@ -153,13 +153,15 @@ Concurrent events have many orders: each \`--seeds\` draws one. A log with gaps 
 `;
 
 /** `shipped`: by name, in order. */
-export function referencePage(shipped: readonly BuiltPolicy[]): string {
+/** `trials`: what `policy trial` printed. */
+export function referencePage(shipped: readonly BuiltPolicy[], trials: string): string {
   return [
     INTRODUCTION,
     `## Shipped policies\n\n${shippedTable(shipped)}`,
     LIVE,
     SDK,
     COMPARISON,
+    `### Trials\n\n\`\`\`\n${trials.trim()}\n\`\`\`\n`,
     `## Elements\n\n${elements()}`,
     `## Events\n\n${events()}`,
     `## Facts\n\n${facts()}`,

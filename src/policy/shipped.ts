@@ -18,6 +18,11 @@ export function shippedPolicies(): string[] {
     .sort();
 }
 
+/** What trials of shipped policies have printed, for the reference. */
+export function trialResults(): string {
+  return readFileSync(join(packageRoot(), "docs/policy-trials.txt"), "utf8");
+}
+
 /** The text of a policy file. Throws RL_USAGE where it can't be read, RL_BAD_INPUT where it is too large or not UTF-8. */
 export function readPolicy(file: string): string {
   let bytes: Uint8Array;

@@ -182,6 +182,7 @@ class RestartPlanner {
 
   async #target({ process, action, checkpoint }: LineEntry): Promise<Target | undefined> {
     if (action === "continue") return undefined;
+    await this.#refuseRanks(process);
     if (action === "initial") return this.#initial(process);
     if (action !== "restore") throw notSupported(`${process} needs its message log replayed`);
     const image = await this.#image(process, checkpoint!);
@@ -190,6 +191,17 @@ class RestartPlanner {
     if (driver === undefined) throw notSupported(`${process} has an image of driver ${name}`);
     refuseMissing(process, checkpoint!, image.trees, this.#source.data.get(process));
     return { process, action, checkpoint: checkpoint!, image, driver, trees: image.trees };
+  }
+
+  /** A rank is its mpirun's child, and mpirun ends the others when one dies: neither comes back without the other. */
+  async #refuseRanks(process: string): Promise<void> {
+    const job = (await this.#source.startRecipe(process))?.mpiJob;
+    if (job === undefined) return;
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      `${process} would have to go back, and Open MPI can't take single processes of a job back: mpirun (${job}) is the parent of its ranks and ends all when one dies, what its image holds is the whole tree, and a rank of an older image would not be its child`,
+      `Nothing was killed or restored. Start the job again with run --fresh --ranks; one that is to come back is recorded whole: run APP ${job} --data DIR -- env TMPDIR=DIR mpirun …, without --ranks.`,
+    );
   }
 
   async #initial(process: string): Promise<Target> {

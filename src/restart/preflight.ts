@@ -4,16 +4,26 @@
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
 import { buildIdOf } from "../host/build-id.ts";
+import { ProcessCgroup } from "../host/cgroups.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
 import { programName } from "../host/process-tree.ts";
 import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
-import { strangerAt } from "../images/data/mapped-contents.ts";
+import { OWN_MEMORY } from "../images/criu/own-memory.ts";
+import { type MappedFile, strangerAt } from "../images/data/mapped-contents.ts";
 import { shown } from "../images/data/tree-entry.ts";
 import { isBelowAny } from "../images/data/tree-users.ts";
+import type { CollectedProcess } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { mappedOf } from "./restart-data.ts";
-import { connectionObstacles, idObstacle, listenerObstacle, spaceObstacles } from "./system-obstacles.ts";
+import {
+  connectionObstacles,
+  idObstacle,
+  listenerObstacle,
+  readOnlyCgroup,
+  spaceObstacles,
+  strangerIn,
+} from "./system-obstacles.ts";
 
 type Restored = Extract<Target, { action: "restore" }>;
 
@@ -96,6 +106,22 @@ export function refusedBy(found: readonly Obstacle[]): RecoveryLineError {
   );
 }
 
+/** Whoever is in the cgroup of a process that has ended would be killed for it. Throws RL_REFUSED. */
+export function refuseStrangers(known: readonly CollectedProcess[]): void {
+  const found = known
+    .filter(({ rings, cgroupId }) => !rings && cgroupId !== 0)
+    .flatMap(({ app, process, cgroupId }) =>
+      strangerIn(new ProcessCgroup(app, process), cgroupId).map((what) => ({ process, checkpoint: 0, what })),
+    );
+  if (found.length > 0) throw refusedBy(found);
+}
+
+/** Throws RL_REFUSED where nothing could be frozen or brought into cgroups. */
+export function refuseReadOnlyCgroups(app: string): void {
+  const what = readOnlyCgroup(app);
+  if (what !== undefined) throw refusedBy([{ process: app, checkpoint: 0, what }]);
+}
+
 function inTheWay(target: Restored, settled: Settled): string[] {
   const { process, checkpoint, image } = target;
   const parts = imageParts(image.files);
@@ -106,8 +132,8 @@ function inTheWay(target: Restored, settled: Settled): string[] {
     ...writtenFiles(target)
       .filter(({ path }) => !isBelowAny(settled.roots, path))
       .flatMap((file) => writtenObstacle(file, settled.accepted)),
-    ...mappedOf(target).flatMap(({ path }) => mappedObstacle(path, settled.gone)),
-    ...pathObstacles(parts, settled),
+    ...mappedOf(target).flatMap((file) => mappedObstacle(file, settled.gone)),
+    ...pathObstacles(parts, { ...settled, roots: [...settled.roots, ...ownRoots(target)] }),
     ...(parts.ourNetwork ? parts.listeners.flatMap((one) => listenerObstacle(one, settled.gone)) : []),
     ...(parts.ourIds ? parts.ids.flatMap((id) => idObstacle(id, settled.gone)) : []),
   ];
@@ -115,6 +141,11 @@ function inTheWay(target: Restored, settled: Settled): string[] {
 
 function writtenFiles({ image }: Restored): readonly OpenFile[] {
   return (image.manifest.driver.notes["files"] ?? []) as readonly OpenFile[]; // the manifest's checksum says that they are as we wrote them
+}
+
+/** It comes back with a /dev/shm of its own. */
+function ownRoots({ image }: Restored): string[] {
+  return image.manifest.driver.notes["ownMemory"] === undefined ? [] : [OWN_MEMORY];
 }
 
 /** What was appended the restart cuts back. */
@@ -134,10 +165,12 @@ function writtenObstacle(file: OpenFile, accepted: ReadonlySet<string>): string[
 }
 
 /** It is put back under its name: whoever has it mapped would go on with another one. */
-function mappedObstacle(path: string, gone: ReadonlySet<number>): string[] {
+function mappedObstacle({ path, entry }: MappedFile, gone: ReadonlySet<number>): string[] {
   const stat = lstatOf(shown(path));
-  if (stat !== undefined && !stat.isFile())
-    return [`${shown(path)}, which it has mapped, is no file any more: put it back`];
+  if (stat !== undefined && !KEPT_KINDS[entry.kind]?.(stat))
+    return [
+      `${shown(path)}, which it has mapped or keeps for its session, is no ${entry.kind} any more: put it back`,
+    ];
   const stranger = strangerAt(path, gone);
   if (stranger === undefined) return [];
   return [
@@ -178,6 +211,12 @@ function isBuildOf(path: string, buildId: string): boolean {
   const now = buildIdOf(path);
   return now === undefined || buildId.startsWith(now);
 }
+
+const KEPT_KINDS: Partial<Record<MappedFile["entry"]["kind"], (stat: Stats) => boolean>> = {
+  file: (stat) => stat.isFile(),
+  folder: (stat) => stat.isDirectory(),
+  fifo: (stat) => stat.isFIFO(),
+};
 
 const KINDS = new Map([
   [constants.S_IFREG, "file"],

@@ -18,8 +18,14 @@ import { networkOf, networksOf, openConnections, stillThere } from "../host/open
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
 import { endConnections, endsConnections, endTimeWait, resetConnections } from "../host/time-wait.ts";
-import { putMapped, type ReplacedFile, stageMapped, takeMappedBack } from "../images/data/mapped-contents.ts";
-import type { CheckpointDriver } from "../images/driver.ts";
+import {
+  keepReplaced as keepMapped,
+  putMapped,
+  type ReplacedFile,
+  stageMapped,
+  takeMappedBack,
+} from "../images/data/mapped-contents.ts";
+import type { CheckpointDriver, DriverCheck } from "../images/driver.ts";
 import { HookDriver } from "../images/hook/driver-hook.ts";
 import { lockCollection } from "../log/log-lock.ts";
 import type { CollectedProcess, CutAnswer, Registration } from "../model/collector-answers.ts";
@@ -30,7 +36,14 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import { listeningPorts, type Obstacle, obstaclesOf, refusedBy } from "./preflight.ts";
+import {
+  listeningPorts,
+  type Obstacle,
+  obstaclesOf,
+  refusedBy,
+  refuseReadOnlyCgroups,
+  refuseStrangers,
+} from "./preflight.ts";
 import {
   checkData,
   type DataTarget,
@@ -49,6 +62,7 @@ import {
   restartFolder,
   writeJournal,
 } from "./restart-journal.ts";
+import { refuseApart, SharedPipes } from "./shared-pipes.ts";
 
 /** What a restart needs of the collector. */
 export interface RestartLog {
@@ -83,7 +97,7 @@ export interface RestartRequest extends PlanOptions {
   /** Told once, when the plan stands and before anything is touched. */
   readonly onPlan: (plan: RestartPlan) => Promise<void>;
   readonly limitMs?: number;
-  /** What is overwritten in directory trees stays aside. */
+  /** What is overwritten in directory trees, and of mapped files, stays aside. */
   readonly keepReplaced?: boolean;
   /** Files that may hold something else than at the checkpoint. */
   readonly acceptFiles?: readonly string[];
@@ -93,7 +107,7 @@ export interface RestartRequest extends PlanOptions {
 
 export interface RestartResult {
   readonly plan: RestartPlan;
-  /** Folders with what was overwritten in directory trees (`keepReplaced`). */
+  /** Folders with what was overwritten (`keepReplaced`). */
   readonly kept: readonly string[];
   /** Processes with a readiness rule that did not become ready. */
   readonly notReady: readonly string[];
@@ -113,7 +127,23 @@ const FILES = "files";
 
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
 export async function dryRestart(request: RestartRequest): Promise<RestartPlan> {
-  return whileFrozen(liveCgroups(request), () => makePlan(request));
+  const checks = await beforeFreezing(request);
+  return whileFrozen(liveCgroups(request), () => makePlan(request, checks));
+}
+
+/** What drivers say of themselves; who has nothing to try is not there. */
+type Checks = ReadonlyMap<CheckpointDriver, DriverCheck>;
+
+/** What is looked for while all run: it takes a moment, or has to be known before anything is frozen. */
+async function beforeFreezing({ app, log, drivers }: RestartRequest): Promise<Checks> {
+  refuseReadOnlyCgroups(app);
+  refuseStrangers((await log.processes()).filter((one) => one.app === app));
+  const checks = new Map<CheckpointDriver, DriverCheck>();
+  for (const driver of drivers) {
+    const check = await driver.check?.();
+    if (check !== undefined) checks.set(driver, check);
+  }
+  return checks;
 }
 
 /**
@@ -125,8 +155,9 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
   try {
     const began = performance.now();
     const clock = new Clock();
+    const checks = await beforeFreezing(request);
     const begun = await whileFrozen(liveCgroups(request), async () => {
-      const made = await clock.time("plan", () => makePlan(request));
+      const made = await clock.time("plan", () => makePlan(request, checks));
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       await prepareImages(request, made);
@@ -140,12 +171,13 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       await clock.time("kill", () => killTied(request, made));
       return begun;
     });
-    const { plan, trees } = begun;
+    const { plan, trees, mapped } = begun;
     await bringBack(request, begun, clock);
     const { kept, notReady } = await letGo(request, {
       processes: namesInOrder(plan),
       ready: readyRules(plan),
       trees,
+      mapped,
       resets: resetsOf(plan),
       keepReplaced: request.keepReplaced === true,
     });
@@ -208,7 +240,7 @@ export async function abandon(
 /** A rollback that is in the log already is there twice then, which undoes nothing more. */
 async function rollBackDead(
   { home, app, log, cutBack }: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
-  { processes, goesTo = [], sent = [], trees = [], keepReplaced = false }: RestartJournal,
+  { processes, goesTo = [], sent = [], trees = [], mapped = [], keepReplaced = false }: RestartJournal,
 ): Promise<void> {
   const unlock = await lockCollection(join(home, app));
   try {
@@ -216,7 +248,7 @@ async function rollBackDead(
     for (const { process, checkpoint } of goesTo)
       await log.append(app, { type: "rollback", process, checkpoint });
     for (const { channel, from } of sent) await cutBack?.(channel, from);
-    await endExchange(trees, keepReplaced);
+    await endReplacing({ home, app }, { trees, mapped, keepReplaced });
     await removeJournal(restartFolder(home, app));
   } finally {
     unlock();
@@ -268,7 +300,7 @@ function liveCgroups({ app, processes }: RestartRequest): ProcessCgroup[] {
   return processes.map((name) => new ProcessCgroup(app, name)).filter((cgroup) => cgroup.populated);
 }
 
-async function makePlan(request: RestartRequest): Promise<RestartPlan> {
+async function makePlan(request: RestartRequest, checks: Checks): Promise<RestartPlan> {
   const { home, app, processes, log, compute, checkpoint, payload } = request;
   await log.unseen(app); // who shares memory with one that goes back must not go on
   await log.drain();
@@ -292,8 +324,21 @@ async function makePlan(request: RestartRequest): Promise<RestartPlan> {
     ...(payload === undefined ? {} : { payload }),
   };
   const { plan, killed } = await planWithoutObstacles(source, request);
+  refuseBroken(plan, checks);
   checkData(dataTargets(plan), data, killed);
+  refuseApart(plan.targets);
   return plan;
+}
+
+/** No older line does without it. */
+function refuseBroken({ targets }: RestartPlan, checks: Checks): void {
+  for (const target of targets) {
+    if (target.action !== "restore") continue;
+    const check = checks.get(target.driver);
+    if (check === undefined || check.works) continue;
+    const why = `can't bring images back here: ${check.reason}: \`recovery-line doctor\` tells what it lacks`;
+    throw refusedBy([{ ...target, what: `${target.driver.name} ${why}` }]);
+  }
 }
 
 /** What has just died may hold an id or an address for a moment. */
@@ -514,10 +559,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
       listeningPorts(plan),
     );
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
-    await clock.time("restore", async () => {
-      for (const target of plan.targets)
-        if (target.action === "restore") await restoreOrNote(request, begun, target);
-    });
+    await clock.time("restore", () => restoreAll(request, begun));
     await note(request, begun, "recording");
     await clock.time("record", async () => {
       for (const target of plan.targets) await recordOne(request, target);
@@ -525,6 +567,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
         if (target.action === "restore" && target.driver.holdsConnections)
           await settleConnections(request, plan, target.process);
       for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
+      await log.unseen(app); // those that talk through a pipe are tied again before they run
     });
     await note(request, begun, "thawing");
   } catch (error) {
@@ -576,10 +619,25 @@ async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
 
 type RestoreTarget = Extract<Target, { action: "restore" }>;
 
-/** A failure is noted: with `backFurther` the next call does without that image. */
-async function restoreOrNote(request: RestartRequest, begun: Begun, target: RestoreTarget): Promise<void> {
+async function restoreAll(request: RestartRequest, begun: Begun): Promise<void> {
+  const pipes = new SharedPipes(begun.plan.targets);
   try {
-    await restoreOne(request, target);
+    for (const target of begun.plan.targets)
+      if (target.action === "restore") await restoreOrNote(request, begun, target, pipes);
+  } finally {
+    pipes.close();
+  }
+}
+
+/** A failure is noted: with `backFurther` the next call does without that image. */
+async function restoreOrNote(
+  request: RestartRequest,
+  begun: Begun,
+  target: RestoreTarget,
+  pipes: SharedPipes,
+): Promise<void> {
+  try {
+    await restoreOne(request, target, pipes);
   } catch (error) {
     const { process, checkpoint } = target;
     const obstructed = [...(request.obstructed ?? []), { process, checkpoint }];
@@ -588,7 +646,7 @@ async function restoreOrNote(request: RestartRequest, begun: Begun, target: Rest
   }
 }
 
-async function restoreOne(request: RestartRequest, target: RestoreTarget): Promise<void> {
+async function restoreOne(request: RestartRequest, target: RestoreTarget, pipes: SharedPipes): Promise<void> {
   const { home, app, limitMs = DRIVER_LIMIT_MS } = request;
   const { image, driver } = target;
   const cgroup = new ProcessCgroup(app, target.process);
@@ -605,6 +663,7 @@ async function restoreOne(request: RestartRequest, target: RestoreTarget): Promi
       freezeCgroup: cgroup.path,
       silence: silence(app),
       guard,
+      pipes: pipes.of(target),
     })
     .finally(() => native().unlock(guard));
   await standsStill(cgroup, performance.now() + KILL_LIMIT_MS);
@@ -688,6 +747,16 @@ interface LetGo {
   readonly notReady: readonly string[];
 }
 
+/** Removes what was overwritten, or returns where it is kept; the journal's end removes what is left of mapped files. */
+async function endReplacing(
+  { home, app }: Pick<RestartRequest, "home" | "app">,
+  { trees, mapped, keepReplaced }: Required<Pick<RestartJournal, "trees" | "mapped" | "keepReplaced">>,
+): Promise<string[]> {
+  const kept = await endExchange(trees, keepReplaced);
+  const files = keepReplaced ? keepMapped(mapped, restartFolder(home, app), join(home, app)) : undefined;
+  return files === undefined ? kept : [...kept, files];
+}
+
 /**
  * What was overwritten goes first, while nothing runs on what has taken its place. Connections next: they may speak while their processes
  * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through.
@@ -698,11 +767,12 @@ async function letGo(
     processes,
     ready = {},
     trees = [],
+    mapped = [],
     resets = [],
     keepReplaced = false,
-  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "resets" | "keepReplaced">,
+  }: Pick<RestartJournal, "processes" | "ready" | "trees" | "mapped" | "resets" | "keepReplaced">,
 ): Promise<LetGo> {
-  const kept = await endExchange(trees, keepReplaced);
+  const kept = await endReplacing({ home, app }, { trees, mapped, keepReplaced });
   const networks = ownNetworks(app, processes);
   await unblockRestart(app, networks);
   await resetConnections(resets, networks);

@@ -1,7 +1,8 @@
 /** Ports, process ids, addresses and room on the disk: what of the system stands in the way of images. One sentence each. */
-import { existsSync, readFileSync, statfsSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { dirname } from "node:path";
+import { applicationCgroup, type ProcessCgroup } from "../host/cgroups.ts";
 import { type EndAddress, holderOfConnection, listenersHere } from "../host/open-connections.ts";
 import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
@@ -23,6 +24,27 @@ export function listenerObstacle(listener: ImageListener, gone: ReadonlySet<numb
       ? "somebody in another network namespace or without a process"
       : `process ${pid} (${programName(pid)})`;
   return [`port ${listener.port} is taken by ${who}: end it`];
+}
+
+/** `cgroupId`: of the cgroup that the process had. A new one of that name is somebody else's. */
+export function strangerIn(cgroup: ProcessCgroup, cgroupId: number): string[] {
+  if (cgroup.id === cgroupId || !cgroup.populated) return [];
+  const [pid] = cgroup.pids();
+  const who = pid === undefined ? "somebody" : `process ${pid} (${programName(pid)})`;
+  return [
+    `${who} is in its cgroup ${cgroup.path}, and was not started by recovery-line run: move it to another one, or end it`,
+  ];
+}
+
+/** As on a machine, or in a container, that shows them only. */
+export function readOnlyCgroup(app: string): string | undefined {
+  const folder = nearestFolder(applicationCgroup(app));
+  try {
+    accessSync(folder, constants.W_OK);
+    return undefined;
+  } catch (error) {
+    return `the cgroup ${folder} can't be written (${(error as NodeJS.ErrnoException).code}), and nothing can be brought back into it: mount it writable`;
+  }
 }
 
 type Place = Pick<ImageListener, "address" | "v6">;

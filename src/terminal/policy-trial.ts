@@ -162,19 +162,37 @@ async function bringBack(command: readonly string[]): Promise<void> {
     }
 }
 
-/** Seconds from where each goes back to until the newest event of all: one node, one clock. */
+/** Seconds from the first that each undoes until the newest event of all: one node, one clock. Who is idle loses nothing meanwhile. */
 function lostOf(events: readonly Event[], back: RecoveryLine["line"]): number {
-  const times = new Map<string, (number | undefined)[]>();
+  const histories = new Map<string, EffectiveTimes>();
   let newest = 0;
-  for (const { process, time } of events) {
-    times.set(process, [...(times.get(process) ?? []), time]);
-    newest = Math.max(newest, time ?? 0);
+  for (const event of events) {
+    const history = histories.get(event.process) ?? new EffectiveTimes();
+    histories.set(event.process, history);
+    history.add(event);
+    newest = Math.max(newest, event.time ?? 0);
   }
   return back.reduce((sum, { process, position }) => {
-    const own = times.get(process) ?? [];
-    const kept = own.slice(0, Math.max(1, position)).findLast((time) => time !== undefined);
-    return sum + (newest - (kept ?? newest)) / NS;
+    const undone = histories.get(process)?.after(position);
+    return sum + (newest - (undone ?? newest)) / NS;
   }, 0);
+}
+
+/** When each line of a process's history was written; what a rollback undid is in it no more (interchange.md, `rollback`). */
+export class EffectiveTimes {
+  readonly #times: (number | undefined)[] = [];
+  readonly #positions = new Map<number, number>();
+
+  add(event: Event): void {
+    if (event.type === "rollback") this.#times.length = this.#positions.get(event.checkpoint) ?? 0;
+    this.#times.push(event.time);
+    if (event.type === "checkpoint") this.#positions.set(event.checkpoint, this.#times.length);
+  }
+
+  /** Of the first line with a time after the first `position`. */
+  after(position: number): number | undefined {
+    return this.#times.slice(position).find((time) => time !== undefined);
+  }
 }
 
 async function withApplication<T>(

@@ -123,6 +123,23 @@ describe("the outside world", () => {
   });
 });
 
+test.each([
+  ["process", { type: "outside", channel: "curl->web" }],
+  ["process", { ...outside, process: "" }],
+  ["channel", { type: "outside", process: "web" }],
+  ["channel", { ...outside, channel: 7 }],
+])("an outside line of nobody, or of nothing, is an error that names the field: %s", async (field, event) => {
+  const { code, stderr } = await run(["compute", "--from", "-"], lines(saved, event));
+  expect([code, stderr]).toEqual([2, expect.stringMatching(new RegExp(`line 2.*${field}`))]);
+});
+
+test("an outside line makes a process that no other line names known; who has none at all is an error", async () => {
+  const { value } = await compute([saved, { ...outside, process: "db", channel: "a" }], "--failed", "web");
+  expect(value.line).toMatchObject([{ process: "db", position: 1, action: "continue" }, { process: "web" }]);
+  const { code, stderr } = await run(["compute", "--from", "-", "--failed", "nobody"], lines(saved, outside));
+  expect([code, stderr]).toEqual([2, expect.stringContaining("nobody")]);
+});
+
 test("a cut that has seen less than it received is an error that names the field", async () => {
   const cut = { received: { a: 5 }, seen: { a: 4 } };
   const { code, stderr } = await run(["compute", "--from", "-"], lines({ ...saved, cut }));

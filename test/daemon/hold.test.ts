@@ -1,6 +1,6 @@
 /** Output commit (`run --hold-output`): a client that nobody records never gets a byte that any failure could undo. */
 import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { seeded } from "../../src/demo/seeded.ts";
@@ -149,6 +149,41 @@ restartable(
         for (const one of held) one.destroy();
       }
     }),
+);
+
+/** Speaks by all ways that nothing holds: a datagram, a file, a TCP socket that it takes from somebody; and over one of its own, which waits. */
+const AROUND = `${USES} my($to,$udp,$pid,$fd,$file)=@ARGV;open(my $f,'>>',$file) or die;my $p=syscall(434,$pid+0,0);my $n=syscall(438,$p,$fd+0,0);die "$!" if $n<0;open(my $s,'>&=',$n) or die;socket(my $u,PF_INET,SOCK_DGRAM,0);my $c=tcp();connect($c,at($to)) or die;for(;;){syswrite($c,"held");syswrite($f,"x");syswrite($s,"x");send($u,"x",0,at($udp));select(undef,undef,undef,0.2)}`;
+
+restartable("datagrams, files and sockets of another cgroup go out all the same, and are said by name", () =>
+  withRig("around", async (rig) => {
+    await rig.collect();
+    const came: string[] = [];
+    const outside = createServer((socket) => {
+      socket.on("data", (text: Buffer) => came.push(text.toString())).on("error", () => undefined);
+    }).listen(0, "127.0.0.1");
+    try {
+      await once(outside, "listening");
+      const { port } = outside.address() as AddressInfo;
+      const passed = await connected(port);
+      const { fd } = (passed as unknown as { _handle: { fd: number } })._handle;
+      const file = rig.path("said.log");
+      const words = [port, await freePort(), process.pid, fd, file];
+      await run(rig, "web", AROUND, words, "--hold-output", "--hold-limit", "20s");
+      const ways = [
+        "datagrams (UDP and all that is not TCP)",
+        `a socket that was made in another cgroup, to 127.0.0.1:${port}`,
+        `the file ${file}`,
+      ].map((way) => `web has sent by ${way}: --hold-output does not`);
+      await until("status names each", async () => {
+        const { out } = await rig.cli("status", rig.app);
+        return ways.every((way) => out.includes(way));
+      });
+      expect(came.join(""), "only what it took from another cgroup has come").toMatch(/^(x|(held)+)+$/);
+      passed.destroy();
+    } finally {
+      outside.close();
+    }
+  }),
 );
 
 test("what goes out otherwise is refused before anything is begun", () =>

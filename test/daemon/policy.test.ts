@@ -47,9 +47,22 @@ const plug = (rig: Rig, policy: string, ...flags: string[]) =>
     ...flags,
   );
 
+/** Spins: a hold without images is over in some milliseconds. Sends the signal while all of them stand still. */
+function whileHeld(rig: Rig, { child }: Running, signal: NodeJS.Signals): void {
+  const cgroups = ["client", "server"].map((name) => rig.cgroup(name));
+  const deadlineMs = Date.now() + 30_000;
+  while (!cgroups.every(({ frozen }) => frozen))
+    if (Date.now() > deadlineMs) throw new Error("nothing was held within 30 s");
+  child.kill(signal);
+}
+
+const allGoOn = (rig: Rig): Promise<void> =>
+  until("all go on", () => ["client", "server"].every((name) => !rig.cgroup(name).freezing));
+
 async function restarted(rig: Rig, collector: Running): Promise<Running> {
-  collector.child.kill("SIGKILL");
+  whileHeld(rig, collector, "SIGKILL");
   await collector.ended;
+  await allGoOn(rig);
   return rig.collect();
 }
 
@@ -86,7 +99,7 @@ live(
         }),
       );
 
-      const swap = await plug(rig, "coordinated", "--set", "interval=1s");
+      const swap = await plug(rig, "coordinated", "--set", "interval=1s", "--set", "hold=1s");
       expect(swap).toMatchObject({ epoch: 2, replaced: "periodic" });
       await until("sets are taken", () => done(rig, "synchronize", 2).length >= 2);
       expect(log(rig).some((one) => one.policy === "periodic" && one.epoch > 2)).toBe(false);
@@ -97,12 +110,19 @@ live(
       await until("another process decides", () => done(rig, "synchronize", 2).length > before);
       expect(await shown(rig)).toMatchObject({ state: "active", faults: 1, epoch: 2 });
 
+      whileHeld(rig, collector, "SIGSTOP"); // a partition: nobody answers those who hold
+      const [sets, sinceMs] = [done(rig, "synchronize", 2).length, Date.now()];
+      await allGoOn(rig);
+      expect(Date.now() - sinceMs, "they go on at the deadline").toBeLessThan(10_000);
+      collector.child.kill("SIGCONT");
+      await until("sets are taken again", () => done(rig, "synchronize", 2).length > sets + 1);
+
       collector = await restarted(rig, collector);
       expect(await shown(rig)).toMatchObject({
         state: "active",
         policy: "coordinated",
         epoch: 2,
-        parameters: { interval: 1 },
+        parameters: { interval: 1, hold: 1 },
       });
       const then = done(rig, "synchronize", 2).length;
       await until("it goes on", () => done(rig, "synchronize", 2).length > then);

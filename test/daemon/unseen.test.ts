@@ -155,38 +155,68 @@ restartable(
     }),
 );
 
-live("a pipe between two recorded processes is told before they run; one to somebody else is not", () =>
-  withRig("pipe", async (rig) => {
-    await rig.collect();
-    const run = (name: string, command: string): string =>
-      `"${process.execPath}" "${CLI}" run ${rig.app} ${name} -- ${command}`;
-    const pipeline = spawn(
-      "sh",
-      [
-        "-c",
-        `${run("w", "sh -c 'while sleep 0.05; do echo x; done'")} | ${run("r", "cat")} | cat >${rig.path("out")}`,
-      ],
-      { env: { ...process.env, RECOVERY_LINE_HOME: rig.home }, stdio: ["ignore", "ignore", "pipe"] },
-    );
-    let said = "";
-    pipeline.stderr.on("data", (text: Buffer) => {
-      said += text.toString();
-    });
-    const ended = once(pipeline, "close");
-    await until("both run", () => ["w", "r"].every((name) => rig.cgroup(name).populated));
-    await until("somebody says it", () => said.includes("sh -c 'ONE | OTHER'"));
-    const line = await rig.cli("compute", rig.app, "--failed", "w");
-    expect([line.code, line.out]).toEqual([3, expect.stringMatching(/talk through a pipe: pipe:\[\d+\]/)]);
-    const { processes } = await rig.json<Status>("status", rig.app);
-    // The second pipe leads to nobody who is recorded.
-    expect(processes.map(({ unseen }) => unseen?.length)).toEqual([1, 1]);
-    const none = await rig.cli("checkpoint", rig.app, "--driver", "none");
-    expect(none.out).toMatch(/^r +\d+ +none \(pipe\)/m);
-    await end(rig);
-    await ended;
-    const restart = await rig.cli("restart", rig.app);
-    expect([restart.code, restart.err]).toEqual([4, expect.stringContaining("nobody can lay the pipe")]);
-  }),
+live(
+  "a pipe between two recorded processes is told before they run; one that others hold, too, is no tie",
+  () =>
+    withRig("pipe", async (rig) => {
+      await rig.collect();
+      const run = (name: string, command: string): string =>
+        `"${process.execPath}" "${CLI}" run ${rig.app} ${name} -- ${command}`;
+      const [writes, reads] = ["sh -c 'while sleep 0.05; do echo x; done'", "cat"];
+      const pipelines = [
+        `${run("w", writes)} | ${run("r", reads)} | cat >${rig.path("out")}`,
+        // Somebody who is not recorded has the reading end, too.
+        `${run("w2", writes)} | { exec 3<&0; sleep 600 <&3 3<&- & echo $! >${rig.path("holder")}; exec 3<&-; exec ${run("r2", reads)} >/dev/null; }`,
+      ].map((line) =>
+        spawn("sh", ["-c", line], {
+          env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
+          stdio: ["ignore", "ignore", "pipe"],
+        }),
+      );
+      let said = "";
+      for (const { stderr } of pipelines)
+        stderr.on("data", (text: Buffer) => {
+          said += text.toString();
+        });
+      const ended = pipelines.map((one) => once(one, "close"));
+      await until("all run", () => ["w", "r", "w2", "r2"].every((name) => rig.cgroup(name).populated));
+      await until(
+        "somebody says both",
+        () => /they go back together/.test(said) && said.includes("ONE | OTHER"),
+      );
+      const { out } = await rig.cli("status", rig.app);
+      expect(out).toMatch(
+        /[rw] \(process \d+\) and [rw] \(process \d+\) talk through a pipe: pipe:\[\d+\]: they go/,
+      );
+      expect(out).toMatch(
+        /[rw]2 \(process \d+\) and [rw]2 \(process \d+\) talk through a pipe: pipe:\[\d+\]; what/,
+      );
+      const { processes } = await rig.json<Status>("status", rig.app);
+      // The outer pipe leads to nobody who is recorded.
+      expect(processes.map(({ unseen, uncaptured }) => [unseen?.length, ...uncaptured])).toEqual([
+        [1],
+        [1, "pipe"],
+        [1],
+        [1, "pipe"],
+      ]);
+      const line = await rig.cli("compute", rig.app, "--failed", "w");
+      expect(line.out).toMatch(/^r +initial +0/m); // without a checkpoint of one moment
+      const none = await rig.cli("checkpoint", rig.app, "--driver", "none");
+      expect([none.code, none.out]).toEqual([1, expect.stringMatching(/^r2 +\d+ +none \(pipe\)/m)]);
+      expect(none.err).toMatch(/no checkpoint of r:.*driver none takes no image of what stands in it/);
+      const held = await rig.cli("checkpoint", rig.app, "r2");
+      expect([held.code, held.err]).toEqual([
+        4,
+        expect.stringMatching(
+          /would not reach each other.*recovery-line run APP NAME -- sh -c 'ONE \| OTHER'/s,
+        ),
+      ]);
+      process.kill(Number(readFileSync(rig.path("holder"), "utf8")));
+      await end(rig);
+      await Promise.all(ended);
+      const restart = await rig.cli("restart", rig.app);
+      expect([restart.code, restart.err]).toEqual([4, expect.stringContaining("nobody can lay the pipe")]);
+    }),
 );
 
 live("a file that one writes and another has open counts unless somebody vouches for it", () =>

@@ -30,6 +30,7 @@ const REASONS: readonly (readonly [found: RegExp, reason: string])[] = [
   [/^policy\/expression\.ts: env\.node$/, "jsep takes it"],
   [/^client\/start-process\.ts: /, "the collector's answer"],
   [/^client\/client\.ts: CollectorClient\.(metrics|rotate)$/, "routes of the collector's socket"],
+  [/^daemon\/daemon\.ts: Daemon\.policies$/, "tests play their clock"],
   [/^capture\/memory-rings\.ts: MemoryRings\.connected$/, "tests see when a runtime is gone"],
   [/^capture\/kernel-source\.ts: KernelSource\.(created|parts)$/, "tests see what was loaded"],
   [/^model\/event-source\.ts: CapturePart\.inUse$/, "tests see what was loaded"],

@@ -29,7 +29,7 @@ export function built(body: string): BuiltPolicy {
 }
 
 /** Runs the component in this process; `fault`: what becomes of the next answers. */
-class PlayedProcess {
+export class PlayedProcess {
   static fault: "crash" | undefined;
   running = true;
   readonly #component: Component;

@@ -402,3 +402,29 @@ test("pressure is raised where disk or memory runs short, and again after half a
     { node: () => room },
   );
 });
+
+test("garbage-driven: too many that must be kept start a set, so much more garbage a collection", () =>
+  withLiveRig(["a", "b"], async (rig) => {
+    await rig.plug(loadPolicy("garbage-driven"), {
+      allow: ["collect"],
+      set: [
+        ["interval", 1e6],
+        ["kept", 3],
+      ],
+    });
+    const looks = async (checkpoints: number, garbage: number): Promise<string[]> => {
+      rig.line = { failures: [], checkpoints, garbage };
+      rig.ran.length = 0;
+      await rig.beats(1, 15);
+      return rig.ran;
+    };
+    const set = `checkpoint ${APP} a b --driver none --coordinated --within 5000`;
+    const collection = `gc ${APP} --apply`;
+    expect(await looks(6, 0)).toEqual([]);
+    expect(await looks(7, 0)).toEqual([set]);
+    expect(await looks(9, 6)).toEqual([collection]);
+    expect(await looks(11, 8)).toEqual([]); // the log still names what was collected
+    expect(await looks(17, 12)).toEqual([collection]);
+    expect(await looks(4, 2)).toEqual([]); // it was pruned
+    expect(await looks(9, 6)).toEqual([collection]);
+  }));

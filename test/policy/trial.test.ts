@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { trialText } from "../../src/cli/policy-trial.ts";
 import { comparePolicies } from "../../src/policy/compare.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
+import { EffectiveTimes } from "../../src/terminal/policy-trial.ts";
 import { run } from "../cli/cli.ts";
 import { Random } from "../reference/random.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
@@ -50,4 +51,25 @@ test("a script that can't be started, and policies that can't run on unmodified 
   const fdas = await run(["policy", "trial", "docs/trial-nats.sh", "fdas"]);
   expect(fdas.stderr).toContain("unmodified programs do not have event receiving");
   expect(fdas.code).not.toBe(0);
+});
+
+test("what is undone begins after a position of the effective history: what rollbacks undid is in it no more", () => {
+  const times = new EffectiveTimes();
+  const line = (time: number): void =>
+    times.add({ type: "send", process: "a", channel: "a>b", begin: time, end: time + 1, time });
+  const checkpoint = (index: number): void =>
+    times.add({ type: "checkpoint", process: "a", checkpoint: index, usable: true });
+  line(1);
+  checkpoint(1);
+  line(3);
+  checkpoint(2);
+  expect([0, 1, 2, 3, 4].map((position) => times.after(position))).toEqual([1, 3, 3, undefined, undefined]);
+  for (const time of [10, 20]) {
+    times.add({ type: "rollback", process: "a", checkpoint: 1 });
+    line(time);
+    expect([0, 2, 3, 4].map((position) => times.after(position))).toEqual([1, time, time, undefined]);
+  }
+  times.add({ type: "rollback", process: "a", checkpoint: 0 });
+  line(40);
+  expect(times.after(0)).toBe(40);
 });

@@ -14,7 +14,7 @@ const SUM_LIMIT = 1_000_003;
 let built: string | undefined;
 
 /** Built once: a job that starts finds the file whole. */
-function program(): string {
+export function mpiRounds(): string {
   built ??= build();
   return built;
 }
@@ -28,10 +28,10 @@ function build(): string {
 }
 
 /** What rank 0 prints when nothing ever fails: the sum of all ranks' numbers, round by round. */
-export function expectedRounds(rounds: number): string[] {
+export function expectedRounds(rounds: number, ranks = RANKS): string[] {
   const lines: string[] = [];
   for (let round = 1, total = 0; round <= rounds; round += 1) {
-    total = (RANKS * total + (round * RANKS * (RANKS + 1)) / 2) % SUM_LIMIT;
+    total = (ranks * total + (round * ranks * (ranks + 1)) / 2) % SUM_LIMIT;
     lines.push(`${round} ${total}`);
   }
   return lines;
@@ -41,19 +41,22 @@ export class MpiJob {
   readonly #rig: Rig;
   readonly name: string;
   readonly #rounds: number;
+  readonly #session: string | undefined;
 
-  constructor(rig: Rig, name: string, rounds: number) {
+  /** `ownSession`: its session directory is a folder of its data; else where Open MPI has it. */
+  constructor(rig: Rig, name: string, rounds: number, ownSession = false) {
     this.#rig = rig;
     this.name = name;
     this.#rounds = rounds;
+    this.#session = ownSession ? rig.path(`${name}-session`) : undefined;
   }
 
-  /** mpirun removes its session directory when a rank dies, so that is part of the job's state. */
   async start(): Promise<void> {
-    const session = this.#rig.path(`${this.name}-session`);
-    mkdirSync(session);
-    const keep = ["--detach", "--output", this.#rig.path(`${this.name}.out`), "--data", session];
-    const mpirun = ["env", `TMPDIR=${session}`, "mpirun", "--allow-run-as-root", "-np", String(RANKS)];
+    if (this.#session !== undefined) mkdirSync(this.#session);
+    const data = this.#session === undefined ? [] : ["--data", this.#session];
+    const keep = ["--detach", "--output", this.#rig.path(`${this.name}.out`), ...data];
+    const place = this.#session === undefined ? [] : ["env", `TMPDIR=${this.#session}`];
+    const mpirun = [...place, "mpirun", "--allow-run-as-root", "-np", String(RANKS)];
     expect(
       await this.#rig.cli(
         "run",
@@ -62,7 +65,7 @@ export class MpiJob {
         ...keep,
         "--",
         ...mpirun,
-        program(),
+        mpiRounds(),
         `${this.#rounds}`,
       ),
     ).toMatchObject({ code: 0 });

@@ -12,7 +12,7 @@ const ROUNDS = 2000;
   () =>
     withRig("mpi", async (rig) => {
       await rig.collect();
-      const jobs = ["left", "right"].map((name) => new MpiJob(rig, name, ROUNDS));
+      const jobs = ["left", "right"].map((name) => new MpiJob(rig, name, ROUNDS, name === "right"));
       for (const job of jobs) await job.start();
       for (const job of jobs) await job.reaches(20);
       await rig.json("checkpoint", rig.app);

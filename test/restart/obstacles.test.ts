@@ -1,5 +1,5 @@
 /** What stands in the way of a restart is found before anything is killed; and there is a way out of one that failed half way. */
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   copyFileSync,
@@ -15,6 +15,7 @@ import {
 import { join } from "node:path";
 import { expect } from "vitest";
 import { buildIdOf } from "../../src/host/build-id.ts";
+import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Ended, freePort, type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
@@ -35,6 +36,8 @@ function unmount(place: string): void {
 interface Obstacle {
   readonly name: string;
   readonly says: RegExp;
+  /** How the command is called; absent: as always. */
+  readonly calls?: (rig: Rig, ...args: string[]) => Promise<Ended>;
   put(): void | Promise<void>;
   take(): void | Promise<void>;
 }
@@ -59,6 +62,18 @@ int main(int count, char **words) {
     fflush(stdout);
     pause();
 }`;
+/** Takes the server's end of its connection, so that it goes on when the server is dead. */
+const HOLDS_CONNECTION = `
+import ctypes, os, socket, sys, time
+pid = int(sys.argv[1])
+process, held = os.pidfd_open(pid), []
+for name in os.listdir(f"/proc/{pid}/fd"):
+    if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"): continue
+    end = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, int(name), 0))
+    try: held.append((end, end.getpeername()[1]))
+    except OSError: end.close()
+print("held", flush=True)
+time.sleep(1000)`;
 /** An address of the loopback device while this test runs. */
 const ADDRESS = "10.213.7.9";
 
@@ -74,7 +89,13 @@ function otherBuild(path: string): Buffer {
   return bytes;
 }
 
-function obstacles(dir: string, port: number, server: number): Obstacle[] {
+function obstacles(
+  rig: Rig,
+  dir: string,
+  port: number,
+  server: number,
+  holder: ReturnType<typeof spawn>,
+): Obstacle[] {
   const moved = (name: string, says: RegExp, instead?: () => void): Obstacle => ({
     name: `${name} moved${instead === undefined ? "" : ", another in its place"}`,
     says,
@@ -100,6 +121,46 @@ function obstacles(dir: string, port: number, server: number): Obstacle[] {
   };
   const taker = join(dir, "taker");
   return [
+    {
+      name: "connection held",
+      says: new RegExp(
+        `the connection from 127\\.0\\.0\\.1:${port} to .* is held by process ${holder.pid} \\(python3\\)`,
+      ),
+      put: () => undefined,
+      take: async () => {
+        holder.kill("SIGKILL");
+        await once(holder, "exit");
+      },
+    },
+    {
+      name: "stranger in the cgroup",
+      says: /server: process \d+ \(sleep\) is in its cgroup \S+\/server, and was not started by recovery-line run/,
+      put: async () => {
+        await until("its own cgroup is gone", () => rig.cgroup("server").remove());
+        stranger = spawn("sleep", ["1000"], { stdio: "ignore" });
+        rig.cgroup("server").create();
+        writeFileSync(join(rig.cgroup("server").path, "cgroup.procs"), `${stranger.pid}`);
+      },
+      take: async () => {
+        expect(rig.cgroup("server").pids()).toEqual([stranger!.pid]);
+        await ends();
+        await until("it is gone", () => rig.cgroup("server").remove());
+      },
+    },
+    {
+      name: "cgroups read-only",
+      says: /the cgroup \S+ can't be written \(EROFS\)/,
+      calls: withReadOnlyCgroups,
+      put: () => undefined,
+      take: () => undefined,
+    },
+    {
+      name: "CRIU lacks something",
+      says: /criu can't bring images back here: criu: criu check failed \(exit code 1\)/,
+      calls: (_, ...args) => withCriu(rig, "check*) exit 1;;")(...args),
+      put: () => undefined,
+      take: () => undefined,
+    },
     moved("sleeper", /\/sleeper, which it uses, is another build of the same size/, () =>
       writeFileSync(join(dir, "sleeper"), otherBuild(join(dir, "sleeper.1")), { mode: 0o755 }),
     ),
@@ -197,6 +258,8 @@ restartable(
     }),
 );
 
+const callsCli = (rig: Rig, ...args: string[]): Promise<Ended> => rig.cli(...args);
+
 async function withObstacles(rig: Rig, dir: string): Promise<void> {
   writeFileSync(join(dir, "read"), "12345");
   writeFileSync(join(dir, "place"), "12345");
@@ -217,15 +280,19 @@ async function withObstacles(rig: Rig, dir: string): Promise<void> {
       /^recovery-line: server may write in place what no image holds: \S+\/place; name the folder/,
     ),
   });
+  const holder = spawn("python3", ["-c", HOLDS_CONNECTION, `${server}`], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(holder.stdout, "data");
   for (const name of ["server", "store"]) {
     rig.cgroup(name).kill();
     await until("it is dead", () => !rig.cgroup(name).populated);
   }
   await until("its id is free", () => !existsSync(`/proc/${server}`));
-  for (const { name, says, put, take } of obstacles(dir, port, server)) {
+  for (const { name, says, put, take, calls } of obstacles(rig, dir, port, server, holder)) {
     await put();
     for (const flags of name.includes("moved") ? [["--dry-run"], []] : [[]]) {
-      const { code, err } = await rig.cli("restart", rig.app, ...flags);
+      const { code, err } = await (calls ?? callsCli)(rig, "restart", rig.app, ...flags);
       expect([name, flags, code, err]).toEqual([name, flags, 4, expect.stringMatching(says)]);
       expect([name, rig.cgroup("client").pids(), rig.cgroup("client").freezing]).toEqual([
         name,
@@ -248,14 +315,26 @@ async function withObstacles(rig: Rig, dir: string): Promise<void> {
   expect(rig.cgroup("server").pids()).toContain(server);
 }
 
+/** In mounts of its own, as a container may show them. */
+async function withReadOnlyCgroups(rig: Rig, ...args: string[]): Promise<Ended> {
+  const script = 'mount -o remount,bind,ro "$0" && exec "$@"';
+  const command = [process.execPath, join(packageRoot(), "dist/cli/main.js"), ...args];
+  const words = ["--mount", "--propagation", "private", "sh", "-c", script, cgroup2Root(), ...command];
+  const env = { ...process.env, RECOVERY_LINE_HOME: rig.home };
+  const { status, stdout, stderr } = spawnSync("unshare", words, { env, encoding: "utf8" });
+  return { code: status, out: stdout, err: stderr };
+}
+
 /** Calls with a CRIU that fails at each restore. */
 function brokenCriu(rig: Rig): (...args: string[]) => Promise<Ended> {
+  return withCriu(rig, "*restore*) exit 1;;");
+}
+
+/** `does`: a case of a shell's, by its words. */
+function withCriu(rig: Rig, does: string): (...args: string[]) => Promise<Ended> {
   const broken = rig.path("criu");
-  writeFileSync(
-    broken,
-    '#!/bin/sh\ncase "$*" in *restore*) exit 1;; *--version*) echo "Version: 4.2.1";; esac\n',
-    { mode: 0o755 },
-  );
+  const text = `#!/bin/sh\ncase "$*" in ${does} *--version*) echo "Version: 4.2.1";; esac\n`;
+  writeFileSync(broken, text, { mode: 0o755 });
   return async (...args) => {
     process.env["RECOVERY_LINE_CRIU"] = broken;
     try {

@@ -1,5 +1,6 @@
 /** A program of another user, in no namespace of its own: its image may not say in which cgroup it was, and it comes back there all the same. */
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { expect, test } from "vitest";
 import { freePort, type Rig, until, withRig } from "../daemon/rig.ts";
@@ -45,3 +46,37 @@ async function events(rig: Rig): Promise<number> {
       }
     }),
 );
+
+/** A server as nginx is: root's, and a worker of another user. */
+const BOTH = `${AS_NOBODY.join(" ")} sleep 1000 & echo up; exec sleep 1000`;
+const RIGHT = 1n << 24n;
+
+(process.geteuid?.() === 0 ? restartable : test.skip)(
+  "a program of several users: without CAP_SYS_RESOURCE its checkpoint is refused by name while it runs, with it it comes back",
+  () =>
+    withRig("users", async (rig) => {
+      await rig.collect();
+      await rig.run("server", "sh", "-c", BOTH);
+      await until("both are there", () => rig.cgroup("server").pids().length === 2);
+      await until("the worker is nobody's", () => userOf(rig.cgroup("server").pids()[1]!) === "65534");
+      const pids = [...rig.cgroup("server").pids()];
+      const status = readFileSync("/proc/self/status", "utf8");
+      const rights = BigInt(`0x${/^CapEff:\s*(\S+)/m.exec(status)![1]}`);
+      const { code, err } = await rig.cli("checkpoint", rig.app, "server", "--driver", "criu");
+      if ((rights & RIGHT) !== 0n) expect([code, err]).toEqual([0, ""]);
+      else
+        expect([code, err]).toEqual([
+          1,
+          expect.stringMatching(
+            new RegExp(
+              `not supported here: process ${pids[0]} \\(sleep\\) and those it started are of several users \\(0, 65534\\)`,
+            ),
+          ),
+        ]);
+      expect([rig.cgroup("server").pids(), rig.cgroup("server").freezing]).toEqual([pids, false]);
+    }),
+);
+
+function userOf(pid: number): string | undefined {
+  return /^Uid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+}

@@ -8,6 +8,7 @@ import {
   linkSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -18,9 +19,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
-import { putMapped, saveMapped, stageMapped, takeMappedBack } from "../../src/images/data/mapped-contents.ts";
+import {
+  keepReplaced,
+  putMapped,
+  saveMapped,
+  stageMapped,
+  takeMappedBack,
+} from "../../src/images/data/mapped-contents.ts";
 import { refuseHostSegments, sharedFiles } from "../../src/images/data/shared-maps.ts";
+import { until, withRig } from "../daemon/rig.ts";
 import { compile } from "../native/c-build.ts";
+import { restartable } from "./restartable.ts";
 
 async function inFolder(work: (folder: string, map: (file: string) => Promise<Mapper>) => Promise<void>) {
   const folder = mkdtempSync(join(tmpdir(), "shared-maps-"));
@@ -116,4 +125,29 @@ test("what was mapped is put back with its holes and folders, and taken back as 
       expect(existsSync(join(folder, "deep"))).toBe(false);
       expect(readFileSync(two, "utf8")).toBe("changed");
     }
+    const kept = keepReplaced(replaced, restart!, folder)!;
+    expect(readdirSync(kept)).toEqual(["1-two"]); // the first was not there
+    expect(readFileSync(join(kept, "1-two"), "utf8")).toBe("changed");
+    expect(keepReplaced(replaced, restart!, folder)).toBeUndefined();
   }));
+
+restartable(
+  "--keep-replaced keeps what a restart overwrites of a mapped file, and the answer says where",
+  () =>
+    withRig("mapped", async (rig) => {
+      await rig.collect();
+      const file = rig.path("a file");
+      writeFileSync(file, Buffer.alloc(4096, "then"));
+      const program = compile("shared_map", ["test/native/c/shared_map_helper.c"]);
+      await rig.run("p", "sh", "-c", `(echo; exec sleep 1000) | exec "$0" "$1"`, program, file);
+      await until("it is mapped", () => rig.output("p").includes("shared"));
+      await rig.json("checkpoint", rig.app);
+      writeFileSync(file, Buffer.alloc(4096, "now."));
+      rig.cgroup("p").kill();
+      await until("it is dead", () => !rig.cgroup("p").populated);
+      const { kept } = await rig.json<{ kept: string[] }>("restart", rig.app, "--keep-replaced");
+      expect(readFileSync(file)).toEqual(Buffer.alloc(4096, "then"));
+      expect(kept).toEqual([expect.stringContaining(join(rig.home, rig.app, "replaced-"))]);
+      expect(readFileSync(join(kept[0]!, "0-a file"))).toEqual(Buffer.alloc(4096, "now."));
+    }),
+);

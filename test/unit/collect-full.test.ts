@@ -2,10 +2,10 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Collector } from "../../src/collect/collect.ts";
 import type { OnFull } from "../../src/collect/collect-options.ts";
-import { RingKind, RingVerdict, SLOT_BYTES } from "../../src/format/ring-layout.ts";
+import { RingFlag, RingKind, RingVerdict, SLOT_BYTES } from "../../src/format/ring-layout.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 const SLOTS = 400;
@@ -190,4 +190,33 @@ test("halt: collection ends with the coded error before anything is lost, and th
   await next.drain();
   expect(told("a")).toEqual({ events: 160, lost: 0, gaps: 0 });
   expect(told("b")).toEqual({ events: 160, lost: 0, gaps: 0 });
+});
+
+test("a ring that stays full while an ending waits to be decided: whoever asks is told, the collector goes on", async () => {
+  const collector = await start();
+  await twoApps(collector);
+  const flush = vi.spyOn(source, "flush").mockReturnValue(true);
+  const clock = performance.now.bind(performance);
+  const fast = vi.spyOn(performance, "now").mockImplementation(() => clock() * 100); // limits of tens of seconds
+  try {
+    ring.put({
+      process: 1,
+      kind: RingKind.RECEIVE,
+      flags: RingFlag.END,
+      local: 1,
+      remote: 9,
+      begin: 0,
+      length: 1,
+    });
+    const begin = flush.mock.calls.length;
+    await expect.poll(() => flush.mock.calls.length).toBeGreaterThan(begin);
+    await new Promise((resolve) => setTimeout(resolve, 500)); // 50 s of that clock
+    expect(fatal).toBeUndefined();
+    await expect(collector.drain()).rejects.toMatchObject({ code: "RL_TIMEOUT" });
+    flush.mockRestore();
+    await collector.drain();
+    expect(fatal).toBeUndefined();
+  } finally {
+    fast.mockRestore();
+  }
 });

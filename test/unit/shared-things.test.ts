@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import {
   accessOf,
   isMemory,
+  plainPipes,
   queueUses,
   sharedMappings,
   statKey,
@@ -108,6 +109,20 @@ test("one writes and another reads: a channel, told for each of them", () => {
     "b>a shared-memory",
   ]);
   expect(found(["a", use("x", "queue", "w")], ["b", use("x", "queue", "r")])[0]).toBe("a>b message-queue");
+});
+
+test("a pipe without a name whose writes run together could be laid anew; no other could", () => {
+  const pipe = (name: string, packets: boolean): Use => {
+    const one = use(name, "pipe", "rw");
+    return packets ? { ...one, packets: true } : one;
+  };
+  const named = ["pipe:[1]", "pipe:[2]", "/srv/fifo"];
+  const holders = ["a", "b"].map((process) => ({
+    process,
+    uses: named.map((name) => pipe(name, name === "pipe:[2]" && process === "b")),
+  }));
+  expect([...plainPipes(holders, unseenChannels(holders))]).toEqual(["pipe:[1]"]);
+  expect(accessOf("flags:\t040001")).toMatchObject({ writes: true, packets: true });
 });
 
 test("what nobody can hear of is no channel", () => {

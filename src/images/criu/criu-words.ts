@@ -33,6 +33,12 @@ const MEANINGS: readonly Meaning[] = [
     advice: "`nsenter --net` instead of `ip netns exec` leaves the mounts as they are.",
   },
   {
+    lines: /Can't lookup mount=/,
+    means:
+      "with a /dev/shm of its own (--own-ipc) it has a file open that it got from outside, of the host's mounts",
+    advice: "Start it with run --detach --output FILE, or with its streams appended to files (>>).",
+  },
+  {
     lines: /netlink: .*-16|reported by netlink/i,
     means: "a network interface of its namespace is there already",
     advice: "Remove the namespace that was left over, or use the host's network.",

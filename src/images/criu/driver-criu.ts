@@ -27,6 +27,7 @@ import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { type MappedFile, refuseForeignMappers, saveMapped } from "../data/mapped-contents.ts";
+import { sessionFiles } from "../data/session-files.ts";
 import { refuseHostSegments, type SharedFile, sharedFiles } from "../data/shared-maps.ts";
 import { shown } from "../data/tree-entry.ts";
 import { isBelowAny } from "../data/tree-users.ts";
@@ -43,6 +44,7 @@ import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
 import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
+import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
@@ -51,6 +53,8 @@ const VERBOSITY = "-v2";
 const CHECK_LIMIT_MS = 20_000;
 /** Longest wait for the old process ids to become free, in ms. */
 const IDS_LIMIT_MS = 10_000;
+/** Behind standard streams and the guard. */
+const FIRST_PIPE = 4;
 /** Of CRIU's log, in an error. */
 const TAIL_LINES = 6;
 
@@ -67,6 +71,8 @@ interface CriuNotes {
   readonly options?: readonly string[];
   /** It was taken as the program's own user, and does not say in which cgroup it was. Absent: it was not. */
   readonly asUser?: true;
+  /** Checksum of what its own /dev/shm held; absent: it has none. */
+  readonly ownMemory?: string;
 }
 
 interface Run {
@@ -78,14 +84,19 @@ interface Run {
   readonly guard?: Writable | number;
   /** Whom CRIU runs as; absent: as we are. */
   readonly user?: User;
+  /** Descriptors that it inherits, from FIRST_PIPE on. */
+  readonly pipes?: readonly number[];
   /** The cgroup it runs in; absent: ours. */
   readonly cgroupPath?: string;
+  /** A task whose mounts it sees; absent: ours. */
+  readonly mountsOf?: number | undefined;
 }
 
 export class CriuDriver implements CheckpointDriver {
   readonly name = "criu";
   readonly images = true;
   readonly holdsConnections = true;
+  readonly holdsPipes = true;
   readonly version: string;
   readonly #criu: CriuCommand;
 
@@ -118,10 +129,17 @@ export class CriuDriver implements CheckpointDriver {
     const shared = ownSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
-    const held = [...dataRoots, ...shared.map(({ path }) => shown(path))];
+    const memory = ownMemory(pids);
+    const roots = savedRoots(dataRoots, memory);
+    const session = sessionFiles(pids)
+      .filter((path) => !isBelowAny(roots, shown(path)) && !shared.some((one) => one.path === path))
+      .map((path) => ({ path }));
+    const kept = [...shared, ...session];
+    const held = [...roots, ...kept.map(({ path }) => shown(path))];
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
-    const mapped = saveMapped(shared, folder);
+    const mapped = saveMapped(kept, folder);
+    const memorySha256 = memory === undefined ? undefined : await saveOwnMemory(memory, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
     const log = join(folder, "dump.log");
@@ -146,19 +164,22 @@ export class CriuDriver implements CheckpointDriver {
     );
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     const user = dumpUser(pids);
-    if (user === undefined)
-      await this.#run({ what: `dump of process ${rootPid}`, args, log, limitMs, guard });
-    else {
-      const run = { what: `dump of process ${rootPid}`, log, limitMs, guard, user };
-      await this.#run({ ...run, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
-    }
-    const notes = { shellJob, files, timers, mapped, options };
+    const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
+    if (user === undefined) await this.#run(run);
+    else await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    const parts = { shellJob, files, timers, mapped, options };
+    const notes = memorySha256 === undefined ? parts : { ...parts, ownMemory: memorySha256 };
     return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
   }
 
-  async restore(request: RestoreRequest): Promise<number> {
-    const { folder, limitMs, sibling, dataRoots = [] } = request;
+  restore(request: RestoreRequest): Promise<number> {
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
+    if (notes.ownMemory === undefined) return this.#restore(request, notes);
+    return withOwnMemory(request.folder, notes.ownMemory, (pid) => this.#restore(request, notes, pid));
+  }
+
+  async #restore(request: RestoreRequest, notes: CriuNotes, mountsOf?: number): Promise<number> {
+    const { folder, limitMs, sibling, dataRoots = [] } = request;
     await idsFree(folder, Math.min(limitMs, IDS_LIMIT_MS));
     if (request.rollBackFiles === true)
       rollBackFiles(notes.files.filter(({ path }) => !isBelowAny(dataRoots, path)));
@@ -170,11 +191,22 @@ export class CriuDriver implements CheckpointDriver {
       if (notes.shellJob) args.push("--shell-job");
       args.push(...criuArguments(criuOptions(notes.options ?? [])));
       if (sibling === true) args.push("--restore-sibling");
-      const { guard, freezeCgroup } = request;
+      const { guard, freezeCgroup, pipes = new Map<number, number>() } = request;
+      // A descriptor's number in CRIU is its place in the list of those that it inherits.
+      [...pipes.keys()].forEach((inode, at) => {
+        args.push("--inherit-fd", `fd[${FIRST_PIPE + at}]:pipe:[${inode}]`);
+      });
       const entered = notes.asUser === true ? freezeCgroup : undefined;
       if (freezeCgroup !== undefined)
         args.push("--action-script", freezer(work, freezeCgroup, entered !== undefined));
-      const run = { what: `restore from ${folder}`, args, log, limitMs };
+      const run = {
+        what: `restore from ${folder}`,
+        args,
+        log,
+        limitMs,
+        mountsOf,
+        pipes: [...pipes.values()],
+      };
       const place = entered === undefined ? {} : { cgroupPath: entered };
       await this.#run({ ...run, ...place, ...(guard === undefined ? {} : { guard }) });
       setAgain(notes.timers ?? []);
@@ -184,12 +216,22 @@ export class CriuDriver implements CheckpointDriver {
     }
   }
 
-  async #run({ what, args, log, limitMs, guard, user, cgroupPath }: Run): Promise<void> {
+  async #run({
+    what,
+    args,
+    log,
+    limitMs,
+    guard,
+    user,
+    cgroupPath,
+    mountsOf,
+    pipes = [],
+  }: Run): Promise<void> {
     const { command, prefix } = this.#criu;
     const as = user === undefined ? [] : asUser(user);
-    const words = [...inCgroup(cgroupPath), ...as, command, ...prefix, ...args];
+    const words = [...inCgroup(cgroupPath), ...amongMounts(mountsOf), ...as, command, ...prefix, ...args];
     const child = spawn(words[0]!, words.slice(1), {
-      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore"],
+      stdio: ["ignore", "ignore", "pipe", guard ?? "ignore", ...pipes],
       detached: true, // signals of a terminal would kill it, and the program with it
     });
     const { code, signal, printed, late } = await ended(child, limitMs);
@@ -215,9 +257,15 @@ export class CriuDriver implements CheckpointDriver {
 /** What has to be saved beside CRIU's image, which would be restored into wrong memory without. Throws RL_DRIVER, RL_REFUSED where it can't be. */
 function ownSharedFiles(pids: readonly number[], dataRoots: readonly string[]): SharedFile[] {
   refuseHostSegments(pids);
-  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(dataRoots, shown(path)));
+  const saved = savedRoots(dataRoots, ownMemory(pids));
+  const files = sharedFiles(pids).filter(({ path }) => !isBelowAny(saved, shown(path)));
   refuseForeignMappers(files, pids);
   return files;
+}
+
+/** Folders whose files are saved by themselves. */
+function savedRoots(dataRoots: readonly string[], memory: number | undefined): readonly string[] {
+  return memory === undefined ? dataRoots : [...dataRoots, OWN_MEMORY];
 }
 
 /** What CRIU wrote as another user is ours from now on. */

@@ -1,13 +1,16 @@
 /**
- * Files that a process has mapped shared and writable, outside of its data trees: PostgreSQL's in /dev/shm, Prometheus' queries.active, a
+ * Files that a process has mapped shared and writable, or keeps for its session (session-files.ts), outside of its data trees: PostgreSQL's in /dev/shm, Prometheus' queries.active, a
  * JVM's hsperfdata. CRIU's image holds the mapping and not what is in the file, so the file is copied into the image while the process
  * stands still, and put back before it is restored. Where anybody else maps it, it is no part of this process alone, and refused.
  *
  *     <image's files>/mapped-<n>       the contents of the n-th file
  *     <home>/<app>/restart/replaced/<n>   what a restart overwrites, until it has ended well
+ *     <home>/<app>/replaced-<ms>/<n>-<name>   the same, where it was to be kept
  */
 import {
   closeSync,
+  constants,
+  existsSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -16,9 +19,10 @@ import {
   rmdirSync,
   rmSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
+import { native } from "../../native/binding.ts";
 import { setFacts } from "./build-tree.ts";
 import { copyContent, openToRead, restoreContent } from "./copy-content.ts";
 import { DATA_LIMIT_BYTES } from "./save-tree.ts";
@@ -49,7 +53,7 @@ export interface ReplacedFile {
 const REPLACED = "replaced";
 
 /** Saves them while the process stands still. Throws RL_DRIVER, RL_REFUSED where one can't be put back, or they are too long together. */
-export function saveMapped(files: readonly SharedFile[], folder: string): MappedFile[] {
+export function saveMapped(files: readonly Pick<SharedFile, "path">[], folder: string): MappedFile[] {
   let leftBytes = DATA_LIMIT_BYTES;
   return files.map((file, number) =>
     saveOne(file.path, number, join(folder, nameOf(number)), (bytes) => {
@@ -73,6 +77,7 @@ function tooLong(path: ByteString): RecoveryLineError {
 
 function saveOne(path: ByteString, number: number, to: string, copied: (bytes: number) => void): MappedFile {
   const entry = entryOf(path, "", statOf(path)!)!;
+  if (entry.kind !== "file") return { path, number, above: foldersAbove(path), entry };
   const file = openToRead(path);
   try {
     const content = copyContent(file, byteString(to), copied);
@@ -153,9 +158,8 @@ export function stageMapped(files: readonly MappedFile[], to: string): ReplacedF
   const folder = join(to, REPLACED);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  return files.map(({ path, above }, number) => {
-    const isThere = statOf(path)?.isFile() === true;
-    const before = isThere
+  return files.filter(isWritten).map(({ path, above }, number) => {
+    const before = statOf(path)?.isFile()
       ? { before: saveOne(path, number, join(folder, nameOf(number)), () => undefined) }
       : {};
     const gone = above.map((entry) => `/${entry.path}`).filter((one) => statOf(one) === undefined);
@@ -163,18 +167,30 @@ export function stageMapped(files: readonly MappedFile[], to: string): ReplacedF
   });
 }
 
+/** What is no file is only made where it is gone. */
+function isWritten({ path, entry }: MappedFile): boolean {
+  return entry.kind === "file" || statOf(path) === undefined;
+}
+
 /** `folder`: the image's files. Again, it does the same. */
 export function putMapped(files: readonly MappedFile[], folder: string): void {
   for (const file of files) {
-    for (const entry of file.above) makeFolder(entry);
-    put(file, folder);
+    for (const entry of file.above) makeFolder(`/${entry.path}`, entry);
+    if (file.entry.kind === "file") put(file, folder);
+    else if (file.entry.kind === "folder") makeFolder(file.path, file.entry);
+    else makeFifo(file);
   }
 }
 
-function makeFolder(entry: TreeEntry): void {
-  const path = `/${entry.path}`;
+function makeFolder(path: ByteString, entry: TreeEntry): void {
   if (statOf(path) !== undefined) return;
   mkdirSync(bytesOf(path), 0o700);
+  setFacts(path, entry);
+}
+
+function makeFifo({ path, entry }: MappedFile): void {
+  if (statOf(path) !== undefined) return;
+  native().makeNode(bytesOf(path), constants.S_IFIFO | 0o600, 0);
   setFacts(path, entry);
 }
 
@@ -192,10 +208,29 @@ function put({ path, number, entry }: MappedFile, folder: string): void {
   renameSync(bytesOf(fresh), bytesOf(path));
 }
 
+/**
+ * Once all is put back: what was overwritten goes on lying in a folder of its own below `to`, with the files' own names. `from`: the
+ * restart's folder. Undefined: nothing was, or an earlier call has done it.
+ */
+export function keepReplaced(files: readonly ReplacedFile[], from: string, to: string): string | undefined {
+  const folder = join(from, REPLACED);
+  const replaced = files.filter(({ before }) => before !== undefined);
+  if (replaced.length === 0 || !existsSync(folder)) return undefined;
+  for (const { path, number } of replaced) {
+    const stored = join(folder, nameOf(number));
+    if (existsSync(stored))
+      renameSync(stored, bytesOf(join(byteString(folder), `${number}-${basename(path)}`)));
+  }
+  const kept = join(to, `${REPLACED}-${Date.now()}`);
+  renameSync(folder, kept);
+  return kept;
+}
+
 /** All as it was before; again, it does nothing more. `from`: the restart's folder. */
 export function takeMappedBack(files: readonly ReplacedFile[], from: string): void {
-  for (const { path, before, madeFolders } of files) {
+  for (const { path, before, madeFolders } of [...files].reverse()) {
     if (before !== undefined) put(before, join(from, REPLACED));
+    else if (statOf(path)?.isDirectory()) removeIfEmpty(path);
     else rmSync(bytesOf(path), { force: true });
     for (const folder of [...madeFolders].reverse()) removeIfEmpty(folder);
   }

@@ -50,6 +50,7 @@ export class HookDriver implements CheckpointDriver {
   readonly version = "1";
   readonly images = true;
   readonly holdsConnections = false;
+  readonly holdsPipes = false;
   readonly #hook: Hook | undefined;
 
   /** Without a hook it can only restore. */

@@ -7,6 +7,7 @@ export const noneDriver: CheckpointDriver = {
   version: "1",
   images: false,
   holdsConnections: false,
+  holdsPipes: false,
   look: () => undefined,
   dump: async () => ({}),
   restore: async () => {

@@ -18,6 +18,7 @@ import {
   inspectContainers,
   killContainer,
   removeContainer,
+  unmountYards,
 } from "../../host/containers.ts";
 import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
@@ -71,6 +72,7 @@ export class PodmanDriver implements CheckpointDriver {
   readonly name = "podman";
   readonly images = true;
   readonly holdsConnections = true;
+  readonly holdsPipes = false;
   readonly version: string;
   readonly #tools: PodmanTools;
   /** By the folder of the image. */
@@ -176,6 +178,7 @@ export class PodmanDriver implements CheckpointDriver {
       const root = tools.rootPid;
       if (intime && podman.code === 0 && root !== undefined) return root;
       await killContainer(id);
+      await unmountYards(id);
       throw intime ? failed({ name, id }, podman, restoreLog(id)) : tooLate({ name, id }, limitMs);
     } finally {
       await rm(place, { recursive: true, force: true });

@@ -1,7 +1,7 @@
 /** The servers that served.ts plays with, from Debian, as somebody would start them. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { freePort, type Rig, until } from "../../daemon/rig.ts";
@@ -405,12 +405,10 @@ export class Prometheus implements Served {
 
 const BIN = "/usr/lib/postgresql/15/bin";
 const AS_POSTGRES = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
-const SHM = "/dev/shm";
 
 export class Postgresql implements Served {
   readonly names = ["primary", "standby"];
   readonly #rig: Rig;
-  readonly #before = readdirSync(SHM);
   #ports: number[] = [];
 
   constructor(rig: Rig) {
@@ -488,8 +486,6 @@ export class Postgresql implements Served {
       const { stdout } = await this.#as(join(BIN, "pg_checksums"), "-D", this.#rig.path(name));
       assert.match(stdout, /Bad checksums: +0/);
     }
-    for (const name of readdirSync(SHM))
-      if (name.startsWith("PostgreSQL") && !this.#before.includes(name)) rmSync(join(SHM, name));
   }
 
   #as(...command: string[]): Promise<{ stdout: string }> {
@@ -499,9 +495,7 @@ export class Postgresql implements Served {
   async #server(at: number): Promise<void> {
     const data = this.#rig.path(this.names[at]!);
     const command = [join(BIN, "postgres"), "-D", data, "-p", String(this.#ports[at])];
-    // Memory that no process of it has mapped or open at the moment would be in no image: so it lies in the data directory.
-    const memory = ["-c", "dynamic_shared_memory_type=mmap"];
-    const settings = ["-c", "unix_socket_directories=", "-c", "fsync=off", ...memory];
+    const settings = ["-c", "unix_socket_directories=", "-c", "fsync=off"];
     await recorded(
       this.#rig,
       this.names[at]!,

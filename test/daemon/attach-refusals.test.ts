@@ -1,0 +1,184 @@
+/** What can't be attached: said in words, by exit code, and nothing of it touched; also where another collector records it. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
+import { isKernelThread } from "../../src/host/process-tree.ts";
+import { packageRoot } from "../../src/native/binding.ts";
+import { PodmanStore, podmanAbsent } from "./podman-store.ts";
+import { missing, type Rig, until, withRig } from "./rig.ts";
+
+const LIMIT = { timeout: 60_000 };
+const NOBODY = "65534";
+const absent = podmanAbsent();
+
+function sleeper(): ChildProcess {
+  const child = spawn("sleep", ["1000"], { stdio: "ignore", detached: true });
+  onTestFinished(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill("SIGKILL");
+    await ended;
+  });
+  return child;
+}
+
+/** A cgroup of nobody of ours, with `inside` as a level below it. */
+function elsewhere(name: string, inside?: string): string {
+  const path = join(cgroup2Root(), name);
+  const levels = [path, ...(inside === undefined ? [] : [join(path, inside)])];
+  for (const level of levels) mkdirSync(level);
+  onTestFinished(() =>
+    until("it is gone", () => {
+      for (const level of levels.toReversed())
+        try {
+          rmdirSync(level);
+        } catch {} // who was killed takes a moment
+      return !existsSync(path);
+    }),
+  );
+  return path;
+}
+
+async function refused(rig: Rig, wanted: readonly string[], told: RegExp, codes = [2]): Promise<void> {
+  const { code, err } = await rig.cli("attach", rig.app, "new", ...wanted);
+  expect(err, wanted.join(" ")).toMatch(told);
+  expect(codes, `${wanted.join(" ")}: ${err}`).toContain(code);
+  expect(attachedTo(rig.app), wanted.join(" ")).toEqual([]);
+  expect(new ProcessCgroup(rig.app, "new").id, wanted.join(" ")).toBeUndefined();
+}
+
+/** A systemctl that has one running unit, in the cgroup of that name. */
+function fakeSystemd(rig: Rig, group: string): void {
+  const bin = rig.path("bin");
+  mkdirSync(bin);
+  const script = `#!/bin/sh\ncase "$*" in *is-system-running*) echo running;; *" idle.service") echo ${group};; esac\n`;
+  writeFileSync(join(bin, "systemctl"), script);
+  chmodSync(join(bin, "systemctl"), 0o755);
+  const before = process.env["PATH"]!;
+  process.env["PATH"] = `${bin}:${before}`;
+  onTestFinished(() => {
+    process.env["PATH"] = before;
+  });
+}
+
+test.skipIf(missing !== undefined)(
+  "kernel threads, cgroups of version 1, units without processes, and what belongs to another user",
+  LIMIT,
+  () =>
+    withRig("refusals", async (rig) => {
+      await rig.collect();
+      const thread = readdirSync("/proc").find((name) => /^\d+$/.test(name) && isKernelThread(Number(name)));
+      if (thread !== undefined)
+        await refused(rig, ["--pid", thread], /can't be attached: it is a thread of the kernel/);
+
+      const version1 = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"].find((path) =>
+        existsSync(join(path, "cgroup.procs")),
+      );
+      const strange = version1 ?? rig.folder;
+      if (version1 === undefined) writeFileSync(join(strange, "cgroup.procs"), ""); // no such here: a folder that looks like one
+      await refused(rig, ["--cgroup", strange], /is no cgroup of version 2.*lie below/s);
+
+      const group = `/unit-${rig.app}`;
+      elsewhere(group.slice(1));
+      fakeSystemd(rig, group);
+      await refused(rig, ["--unit", "idle.service"], /can't be process new of .*: nothing runs in it/);
+      await refused(rig, ["--unit", "unknown.service"], /the unit unknown.service does not run/);
+
+      const { pid } = sleeper();
+      const before = cgroupOf(pid!);
+      const command = [
+        join(packageRoot(), "dist/cli/main.js"),
+        "attach",
+        rig.app,
+        "new",
+        "--pid",
+        String(pid),
+      ];
+      const asNobody = spawnSync(
+        "setpriv",
+        [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups", process.execPath, ...command],
+        {
+          env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
+          encoding: "utf8",
+        },
+      );
+      expect(asNobody.status).toBe(1);
+      expect(asNobody.stderr).toMatch(/is not open to this user.*Only root and the collector's own user/s);
+      expect(cgroupOf(pid!), "it was not moved").toBe(before);
+    }),
+);
+
+test.skipIf(absent !== undefined)(
+  `a container that was made and not started, and one that has ended${absent === undefined ? "" : ` (${absent})`}`,
+  LIMIT,
+  () =>
+    withRig("stopped", async (rig) => {
+      await rig.collect();
+      const store = new PodmanStore();
+      store.makeImage();
+      store.useFor(process.env);
+      const name = `rl-${rig.app}`;
+      store.podman("create", "--name", name, "--volume", "/usr:/usr:ro", "host-programs", "true");
+      await refused(rig, ["--container", name], new RegExp(`the container ${name} does not run`));
+      store.podman("start", "--attach", name);
+      await refused(rig, ["--container", name], new RegExp(`the container ${name} does not run`));
+      store.podman("rm", name);
+      await refused(rig, ["--container", name], new RegExp(`knows a container "${name}"`));
+    }),
+);
+
+test.skipIf(missing !== undefined)(
+  "two collectors and one cgroup: who comes second is told both names, and records nothing",
+  LIMIT,
+  () =>
+    withRig("first", (first) =>
+      withRig("second", async (second) => {
+        await first.collect();
+        await second.collect();
+        const path = elsewhere(`shared-${first.app}`, "below");
+        const { pid } = sleeper();
+        writeFileSync(join(path, "below/cgroup.procs"), String(pid));
+        expect(
+          await first.cli("attach", first.app, "db", "--cgroup", join(path, "below"), "--no-checkpoint"),
+        ).toMatchObject({ code: 0 });
+
+        const both = (what: string): RegExp => new RegExp(`can't be process new of ${second.app}: ${what}`);
+        await refused(
+          second,
+          ["--cgroup", join(path, "below")],
+          both(`it is, or lies in, process db of ${first.app}`),
+        );
+        await refused(second, ["--cgroup", path], both(`db of ${first.app} lies below it`));
+        await refused(
+          second,
+          ["--pid", String(pid)],
+          new RegExp(`is recorded as process db of ${first.app} already`),
+        );
+        const same = await second.cli("attach", first.app, "db", "--cgroup", join(path, "below"));
+        expect(same.code).not.toBe(0);
+        expect(same.err).toMatch(
+          new RegExp(`process db of ${first.app} runs already: ${join(path, "below")}`),
+        );
+        const started = await second.cli("run", first.app, "db", "--detach", "--", "sleep", "1");
+        expect(started.code).not.toBe(0);
+        expect(started.err).toMatch(new RegExp(`process db of ${first.app} runs already`));
+
+        const client = await second.client();
+        expect(await client.processes(), "the second records nobody").toEqual([]);
+        client.close();
+        expect(await first.cli("detach", first.app, "db")).toMatchObject({ code: 0 });
+        expect(
+          await second.cli("attach", second.app, "db", "--cgroup", path, "--no-checkpoint"),
+        ).toMatchObject({ code: 0 });
+        const now = await second.client();
+        expect((await now.processes()).map(({ app, process: name, live }) => [app, name, live])).toEqual([
+          [second.app, "db", true],
+        ]);
+        now.close();
+        expect(await second.cli("detach", second.app, "db")).toMatchObject({ code: 0 });
+      }),
+    ),
+);

@@ -1,0 +1,83 @@
+/** podman with a store of one test's own, whose images are made without a registry. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+import { cgroup2Root } from "../../src/host/cgroups.ts";
+import { missing } from "./rig.ts";
+
+/** Why no container can be recorded here; undefined where one can. */
+export function podmanAbsent(): string | undefined {
+  if (missing !== undefined) return missing.reason;
+  const absent = ["podman", "runc"].find(
+    (program) => spawnSync(program, ["--version"], { stdio: "ignore" }).status !== 0,
+  );
+  return absent === undefined ? undefined : `RL_NOT_SUPPORTED: ${absent} is not installed`;
+}
+
+export class PodmanStore {
+  readonly folder = mkdtempSync(join(tmpdir(), "rl-podman-"));
+  readonly #env: NodeJS.ProcessEnv;
+
+  constructor() {
+    const [storage, engine] = [join(this.folder, "storage.conf"), join(this.folder, "containers.conf")];
+    writeFileSync(
+      storage,
+      `[storage]\ndriver = "vfs"\ngraphroot = "${this.folder}/store"\nrunroot = "${this.folder}/run"\n`,
+    );
+    writeFileSync(
+      engine,
+      `[engine]\ncgroup_manager = "cgroupfs"\nruntime = "runc"\nevents_logger = "file"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n`,
+    );
+    this.#env = { ...process.env, CONTAINERS_STORAGE_CONF: storage, CONTAINERS_CONF: engine };
+    const parent = join(cgroup2Root(), "libpod_parent");
+    const wasThere = existsSync(parent);
+    onTestFinished(() => {
+      this.podman("rm", "--all", "--force", "--time", "0");
+      rmSync(this.folder, { recursive: true, force: true });
+      if (!wasThere) spawnSync("rmdir", [parent]);
+    });
+  }
+
+  /** Commands of ours in that environment ask this store, too, until the test ends. */
+  useFor(env: NodeJS.ProcessEnv): void {
+    const names = ["CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF"];
+    for (const name of names) env[name] = this.#env[name];
+    onTestFinished(() => {
+      for (const name of names) delete env[name];
+    });
+  }
+
+  podman(...args: string[]): string {
+    const { stdout, stderr, status } = spawnSync("podman", args, {
+      timeout: 60_000,
+      env: this.#env,
+      encoding: "utf8",
+    });
+    if (status !== 0) throw new Error(`podman ${args.join(" ")}: ${stderr}`);
+    return stdout.trim();
+  }
+
+  /** Of its first process; 0: it does not run. */
+  pidOf(container: string): number {
+    return Number(this.podman("container", "inspect", "--format", "{{.State.Pid}}", container));
+  }
+
+  /** In the background, in an image of `makeImage`, on the host's network. */
+  runHostProgram(name: string, ...command: string[]): void {
+    const options = ["--detach", "--name", name, "--network=host", "--volume", "/usr:/usr:ro"];
+    this.podman("run", ...options, "host-programs", ...command);
+  }
+
+  /** An image that has nothing but a place for the host's /usr: whatever runs in it is the host's. */
+  makeImage(): void {
+    const root = join(this.folder, "root");
+    for (const folder of ["usr", "proc", "sys", "dev", "tmp", "run", "etc", "var"])
+      mkdirSync(join(root, folder), { recursive: true });
+    for (const folder of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${folder}`, join(root, folder));
+    const tree = join(this.folder, "tree.tar");
+    execFileSync("tar", ["-C", root, "-cf", tree, "."]);
+    this.podman("import", tree, "host-programs");
+  }
+}
