@@ -3,7 +3,7 @@ import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statfsSync, 
 import { setImmediate } from "node:timers/promises";
 import type { CollectedProcess } from "../model/collector-answers.ts";
 import type { FoundChannel } from "../model/unseen-channel.ts";
-import { ProcessCgroup } from "./cgroups.ts";
+import { cgroupOf, ProcessCgroup } from "./cgroups.ts";
 import {
   type Access,
   accessOf,
@@ -37,12 +37,14 @@ export async function channelsAmong(
   processes: readonly Pick<CollectedProcess, "process" | "incarnation">[],
 ): Promise<{ channels: FoundChannel[]; hidden: boolean }> {
   if (processes.length < 2) return { channels: [], hidden: false };
-  const looked = processes.map(({ process }) => ({ process, pids: new ProcessCgroup(app, process).pids() }));
-  const { holders, hidden } = await lookAt(looked);
+  const cgroups = processes.map(({ process }) => new ProcessCgroup(app, process));
+  const { holders, hidden } = await lookAt(
+    processes.map(({ process }, at) => ({ process, pids: cgroups[at]!.pids() })),
+  );
   const found = unseenChannels(holders);
   const own = await heldByNobodyElse(
     plainPipes(holders, found),
-    looked.flatMap(({ pids }) => pids),
+    cgroups.map(({ name }) => `${name}/`),
   );
   const incarnations = new Map(processes.map(({ process, incarnation }) => [process, incarnation]));
   const channels = found.map((one) => ({
@@ -53,16 +55,20 @@ export async function channelsAmong(
   return { channels, hidden };
 }
 
-/** Which of the pipes no process besides `pids` has open; none of them where there are processes that we may not look at. */
+/**
+ * Which of the pipes no process outside of the cgroups of these names has open; none of them where there are processes that we may not look
+ * at. Each process is asked where it is: those inside fork while they are looked at.
+ */
 async function heldByNobodyElse(
   pipes: ReadonlySet<string>,
-  pids: readonly number[],
+  inside: readonly string[],
 ): Promise<ReadonlySet<string>> {
   const own = new Set(pipes);
   if (own.size === 0) return own;
-  const known = new Set(pids.map(String));
   for (const pid of namesIn("/proc") ?? []) {
-    if (!/^\d+$/.test(pid) || known.has(pid)) continue;
+    if (!/^\d+$/.test(pid)) continue;
+    const cgroup = `${cgroupOf(Number(pid)) ?? ""}/`;
+    if (inside.some((name) => cgroup.includes(name))) continue;
     const descriptors = namesIn(`/proc/${pid}/fd`);
     if (descriptors === undefined && textOf(`/proc/${pid}/stat`) !== undefined) return new Set();
     for (const number of descriptors ?? []) own.delete(linkOf(`/proc/${pid}/fd/${number}`) ?? "");

@@ -5,9 +5,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { lookAt } from "../../src/host/look-at-things.ts";
+import { ProcessCgroup } from "../../src/host/cgroups.ts";
+import { channelsAmong, lookAt } from "../../src/host/look-at-things.ts";
 import { unseenChannels } from "../../src/host/shared-things.ts";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
+import { missing } from "../daemon/rig.ts";
 import { compile } from "../native/c-build.ts";
 
 let program: string;
@@ -111,3 +113,34 @@ test("a FIFO, and a file that one writes while another reads it; not one that bo
   ]);
   expect(await between("append", () => [file])).toEqual([]);
 });
+
+const LOOKS = 40;
+
+test.skipIf(missing !== undefined)(
+  "a pipeline whose tasks fork while they are looked at is nobody else's at any look",
+  async () => {
+    const app = `things-${process.pid}`;
+    const cgroups = ["w", "r"].map((name) => new ProcessCgroup(app, name));
+    for (const one of cgroups) one.create();
+    const [w, r] = cgroups.map(({ path }) => `echo $$ >${path}/cgroup.procs; exec`);
+    const forks = `sh -c '${w} sh -c "while :; do (echo x); done"' | sh -c '${r} sh -c "while read x; do (:); done"'`;
+    const shell = spawn("sh", ["-c", `${forks} & exec sleep 600`], { stdio: "ignore" });
+    try {
+      await expect.poll(() => cgroups.every(({ populated }) => populated)).toBe(true);
+      const processes = ["w", "r"].map((name) => ({ process: name, incarnation: 1 }));
+      await expect.poll(async () => (await channelsAmong(app, processes)).channels.length).toBe(2);
+      for (let look = 0; look < LOOKS; look += 1) {
+        const { channels } = await channelsAmong(app, processes);
+        expect(channels.map(({ reason, tied }) => [reason, tied])).toEqual([
+          ["pipe", true],
+          ["pipe", true],
+        ]);
+      }
+    } finally {
+      shell.kill("SIGKILL");
+      for (const one of cgroups) one.kill();
+      await expect.poll(() => cgroups.some(({ populated }) => populated)).toBe(false);
+      for (const one of cgroups) one.remove();
+    }
+  },
+);
