@@ -23,10 +23,6 @@ const REASONS: readonly (readonly [found: RegExp, reason: string])[] = [
     /^images\/criu\/driver-criu\.ts: CriuNotes\.mapped$/,
     "stored; the restart reads it by name from the manifest",
   ],
-  [
-    /^images\/podman\/driver-podman\.ts: PodmanNotes\.unsaved$/,
-    "stored; the checkpoint tells it by name from the notes",
-  ],
   [/^policy\/expression\.ts: env\.node$/, "jsep takes it"],
   [/^client\/start-process\.ts: /, "the collector's answer"],
   [/^client\/client\.ts: CollectorClient\.(metrics|rotate)$/, "routes of the collector's socket"],
