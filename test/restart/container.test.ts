@@ -4,11 +4,17 @@
  *
  * RECOVERY_LINE_CONTAINER_ROUNDS: how often they are killed and restarted (1).
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
+import { packageRoot } from "../../src/native/binding.ts";
 import { Podman, withoutPodman } from "../daemon/podman.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
+const CLI = join(packageRoot(), "dist/cli/main.js");
 const reason = withoutPodman();
 const ROUNDS = Number(process.env["RECOVERY_LINE_CONTAINER_ROUNDS"] ?? 1);
 const MORE = 40;
@@ -60,5 +66,34 @@ async function told(rig: Rig, ...args: string[]): Promise<string> {
         ).toEqual(ids);
         if (round < ROUNDS - 1) await told(rig, "checkpoint", rig.app, "--coordinated");
       }
+    }),
+);
+
+(reason === undefined ? restartable : test.skip)(
+  "a checkpoint that is killed while it holds a container: the container goes on, and the next checkpoint is taken",
+  { timeout: 120_000 },
+  () =>
+    withRig("held", async (rig) => {
+      const podman = new Podman();
+      const [db, client] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`];
+      const [host = "", port = ""] = (await podman.serve(db)).split(":");
+      podman.start(client, podman.client, "-h", host, "-p", port, "-r", "-1", "-i", "0.01", "INCR", "k");
+      await rig.collect();
+      await told(rig, "attach", rig.app, "db", "--container", db, "--no-checkpoint");
+      await told(rig, "attach", rig.app, "client", "--container", client);
+      const held = (): boolean =>
+        readdirSync(rig.home, { recursive: true }).some((path) => /\.podman-[^/]+\/root$/.test(String(path)));
+      const killed = spawn(process.execPath, [CLI, "checkpoint", rig.app, "db"], {
+        env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
+        stdio: "ignore",
+      });
+      const ended = once(killed, "exit");
+      await until("it is held", held);
+      killed.kill("SIGKILL");
+      await ended;
+      const from = counted(podman, client);
+      await until("the client counts on", () => counted(podman, client) > from + MORE);
+      expect(podman.inspect(db, "{{.State.Status}}")).toBe("running");
+      await told(rig, "checkpoint", rig.app, "--coordinated");
     }),
 );
