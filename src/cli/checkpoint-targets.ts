@@ -19,6 +19,17 @@ export interface Found {
   readonly ended: readonly FailedCheckpoint[];
 }
 
+/** Those that can be checkpointed, each with the driver that fits it. Throws as `findTargets` does. */
+export async function drivenTargets(
+  app: string,
+  names: readonly string[],
+  log: CollectorClient,
+  home: string,
+): Promise<readonly CheckpointTarget[]> {
+  const { targets } = await findTargets(app, names, log);
+  return (await withContainerDrivers(targets, "auto", home)).targets;
+}
+
 /**
  * A container's image is for its runtime to take. Where that can't, `auto` is content with its cut; `fallback` says why. Throws
  * RL_NOT_SUPPORTED where podman was asked for and can't, or one is no container of it.
@@ -126,11 +137,7 @@ export function dependentsToo(
     const { buildEvidence } = await import("../compute/build-evidence.ts");
     const { dependentsOf } = await import("../compute/dependents.ts");
     const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
-    const { targets: running } = await withContainerDrivers(
-      (await findTargets(app, [], log)).targets,
-      "auto",
-      home,
-    );
+    const running = await drivenTargets(app, [], log, home);
     const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));
     return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
@@ -138,14 +145,18 @@ export function dependentsToo(
 }
 
 /** Whoever goes back together with those that stand still, and has to stand still with them. */
-export function tiedToo(app: string, log: CollectorClient): NonNullable<CheckpointOptions["more"]> {
+export function tiedToo(
+  app: string,
+  log: CollectorClient,
+  home: string,
+): NonNullable<CheckpointOptions["more"]> {
   return async (standing) => {
     const stand = new Set(standing.map(({ process }) => process));
     const found = await log.unseen(app);
     const tied = found.filter((one) => one.tied === true && stand.has(one.process) && !stand.has(one.other));
     if (tied.length === 0) return [];
     const names = tied.map(({ other }) => other);
-    return (await findTargets(app, names, log)).targets;
+    return drivenTargets(app, names, log, home);
   };
 }
 

@@ -121,7 +121,7 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
       `recovery-line: only cuts are recorded, not usable to restore: ${printableSentence(fallback)}\n`,
       process.stderr,
     );
-  const tied = tiedToo(app, log);
+  const tied = tiedToo(app, log, home);
   const options = {
     home,
     log,

@@ -15,11 +15,10 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { write } from "../terminal/print.ts";
 import {
   dependentsToo,
-  findTargets,
+  drivenTargets,
   firstThen,
   notWhileRestarting,
   tiedToo,
-  withContainerDrivers,
 } from "./checkpoint-targets.ts";
 
 export function register(program: Command): void {
@@ -76,14 +75,10 @@ async function takeTogether(
   const { atSomeMoment } = await import("../images/driver.ts");
   if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
   await notWhileRestarting(home, app);
-  const { targets } = await withContainerDrivers(
-    (await findTargets(app, processes, log)).targets,
-    "auto",
-    home,
-  );
+  const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = firstThen(dependentsToo(app, processes, log, home), tiedToo(app, log));
+  const more = firstThen(dependentsToo(app, processes, log, home), tiedToo(app, log, home));
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

@@ -6,6 +6,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
 import { promisify } from "node:util";
+import { unescapeMount } from "./cgroups.ts";
 
 export interface Surroundings {
   /** An interface, or a local route, of this host has this address. */
@@ -85,7 +86,7 @@ function namedNamespaces(): [string, string][] {
   const mounts = readFileSync("/proc/self/mountinfo", "utf8");
   return [...mounts.matchAll(/^\d+ \d+ \S+ (net:\[\d+\]) (\S+) /gm)].map(([, name, path]) => [
     name!,
-    path!.replaceAll(/\\(\d{3})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 8))),
+    unescapeMount(path!),
   ]);
 }
 

@@ -4,7 +4,7 @@
  * pipes that it makes itself.
  */
 import { closeSync } from "node:fs";
-import { imagePipes } from "../images/criu/criu-pipes.ts";
+import { imagePipes, type PipeContents } from "../images/criu/criu-pipes.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { call, native } from "../native/binding.ts";
 import type { Target } from "./plan.ts";
@@ -22,10 +22,11 @@ export class SharedPipes {
   constructor(targets: readonly Target[]) {
     const restored = targets.filter((target) => target.action === "restore");
     refuseApart(restored);
+    const inodes = new Set(restored.flatMap(pipesOf).map(({ inode }) => inode));
+    if (inodes.size === 0) return;
+    const stood = restored.flatMap(({ image }) => imagePipes(image.files));
     try {
-      for (const target of restored)
-        for (const { inode } of pipesOf(target))
-          if (!this.#ends.has(inode)) this.#ends.set(inode, layAnew(inode, restored));
+      for (const inode of inodes) this.#ends.set(inode, layAnew(inode, stood));
     } catch (error) {
       this.close();
       throw error;
@@ -63,11 +64,11 @@ export function refuseApart(targets: readonly Target[]): void {
   }
 }
 
-function layAnew(inode: number, targets: readonly Restored[]): readonly [number, number] {
-  const stood = targets
-    .flatMap(({ image }) => imagePipes(image.files))
+/** `stood`: of all images; one of several names the bytes. */
+function layAnew(inode: number, stood: readonly PipeContents[]): readonly [number, number] {
+  const [most] = stood
     .filter((pipe) => pipe.inode === inode)
-    .sort((a, b) => b.contents.length - a.contents.length)[0];
-  const { size = PIPE_BYTES, contents = Buffer.alloc(0) } = stood ?? {};
+    .sort((a, b) => b.contents.length - a.contents.length);
+  const { size = PIPE_BYTES, contents = Buffer.alloc(0) } = most ?? {};
   return call(`pipe ${inode}`, () => native().makePipe(size || PIPE_BYTES, contents));
 }

@@ -1,28 +1,21 @@
 /** What can't be attached: said in words, by exit code, and nothing of it touched; also where another collector records it. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawnSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isKernelThread } from "../../src/host/process-tree.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
-import { missing, type Rig, until, withRig } from "./rig.ts";
+import { missing, type Rig, withRig } from "./rig.ts";
+import { removeCgroups, stranger } from "./strangers.ts";
 
 const LIMIT = { timeout: 60_000 };
 const NOBODY = "65534";
 const absent = podmanAbsent();
 
 function sleeper(): ChildProcess {
-  const child = spawn("sleep", ["1000"], { stdio: "ignore", detached: true });
-  onTestFinished(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, "exit");
-    child.kill("SIGKILL");
-    await ended;
-  });
-  return child;
+  return stranger("sleep", ["1000"]);
 }
 
 /** A cgroup of nobody of ours, with `inside` as a level below it. */
@@ -30,15 +23,7 @@ function elsewhere(name: string, inside?: string): string {
   const path = join(cgroup2Root(), name);
   const levels = [path, ...(inside === undefined ? [] : [join(path, inside)])];
   for (const level of levels) mkdirSync(level);
-  onTestFinished(() =>
-    until("it is gone", () => {
-      for (const level of levels.toReversed())
-        try {
-          rmdirSync(level);
-        } catch {} // who was killed takes a moment
-      return !existsSync(path);
-    }),
-  );
+  onTestFinished(() => removeCgroups(...levels));
   return path;
 }
 

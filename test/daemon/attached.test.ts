@@ -1,12 +1,12 @@
 /** `attach` and `detach`: what runs already, with its open connections, as a process tree and in a cgroup of somebody else. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import type { ChildProcess } from "node:child_process";
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { restartable } from "../restart/restartable.ts";
 import { freePort, missing, type Rig, until, withRig } from "./rig.ts";
+import { removeCgroups, stranger } from "./strangers.ts";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -25,12 +25,7 @@ class Elsewhere {
     mkdirSync(this.path);
     onTestFinished(async () => {
       writeFileSync(join(this.path, "cgroup.kill"), "1");
-      await until("it is empty, and gone", () => {
-        try {
-          rmdirSync(this.path);
-        } catch {} // who was killed takes a moment
-        return !existsSync(this.path);
-      });
+      await removeCgroups(this.path);
     });
   }
 
@@ -45,29 +40,8 @@ class Elsewhere {
 
 /** In a session of its own, and of nobody's cgroup. */
 function program(rig: Rig, name: string, command: string, ...args: string[]): ChildProcess {
-  const child = spawn(
-    "sh",
-    [
-      "-c",
-      'out=$1; shift; exec "$@" >"$out" 2>&1 </dev/null',
-      "sh",
-      rig.path(`${name}.out`),
-      command,
-      ...args,
-    ],
-    {
-      stdio: "ignore",
-      detached: true,
-      cwd: rig.folder,
-    },
-  );
-  onTestFinished(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, "exit");
-    child.kill("SIGKILL");
-    await ended;
-  });
-  return child;
+  const words = ["-c", 'out=$1; shift; exec "$@" >"$out" 2>&1 </dev/null', "sh", rig.path(`${name}.out`)];
+  return stranger("sh", [...words, command, ...args], { cwd: rig.folder });
 }
 
 async function store(rig: Rig): Promise<{ redis: ChildProcess; port: number }> {

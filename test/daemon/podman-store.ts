@@ -1,16 +1,16 @@
 /** podman with a store of one test's own, whose images are made without a registry. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { missing } from "./rig.ts";
 
-/** Why no container can be recorded here; undefined where one can. */
-export function podmanAbsent(): string | undefined {
+/** Why no container can be recorded here, or not with these programs; undefined where it can. */
+export function podmanAbsent(...programs: string[]): string | undefined {
   if (missing !== undefined) return missing.reason;
-  const absent = ["podman", "runc"].find(
+  const absent = ["podman", "runc", ...programs].find(
     (program) => spawnSync(program, ["--version"], { stdio: "ignore" }).status !== 0,
   );
   return absent === undefined ? undefined : `RL_NOT_SUPPORTED: ${absent} is not installed`;
@@ -32,11 +32,14 @@ export class PodmanStore {
     );
     this.#env = { ...process.env, CONTAINERS_STORAGE_CONF: storage, CONTAINERS_CONF: engine };
     const parent = join(cgroup2Root(), "libpod_parent");
-    const wasThere = existsSync(parent);
+    const leftByPodman = [
+      [existsSync("/sys/class/net/cni-podman0"), ["ip", "link", "delete", "cni-podman0"]],
+      [existsSync(parent), ["rmdir", parent]],
+    ] as const;
     onTestFinished(() => {
       this.podman("rm", "--all", "--force", "--time", "0");
-      rmSync(this.folder, { recursive: true, force: true });
-      if (!wasThere) spawnSync("rmdir", [parent]);
+      spawnSync("rm", ["-rf", "--one-file-system", this.folder]); // a killed CRIU may have left mounts in it
+      for (const [wasThere, [command, ...args]] of leftByPodman) if (!wasThere) spawnSync(command, args);
     });
   }
 
@@ -76,8 +79,12 @@ export class PodmanStore {
     for (const folder of ["usr", "proc", "sys", "dev", "tmp", "run", "etc", "var"])
       mkdirSync(join(root, folder), { recursive: true });
     for (const folder of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${folder}`, join(root, folder));
+    this.importTree(root, "host-programs");
+  }
+
+  protected importTree(root: string, image: string): void {
     const tree = join(this.folder, "tree.tar");
     execFileSync("tar", ["-C", root, "-cf", tree, "."]);
-    this.podman("import", tree, "host-programs");
+    this.podman("import", tree, image);
   }
 }

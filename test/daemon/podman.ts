@@ -1,68 +1,24 @@
-/** podman with a store of its own: an image of redis and its libraries, without a registry. */
-import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+/** podman with an image of redis and its libraries. */
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { onTestFinished } from "vitest";
-import { cgroup2Root } from "../../src/host/cgroups.ts";
-import { missing, until } from "./rig.ts";
+import { PodmanStore, podmanAbsent } from "./podman-store.ts";
+import { until } from "./rig.ts";
 
 const PORT = "6390";
 
-/** Why containers can't be tried here; undefined where they can. */
+/** Why containers of redis can't be tried here; undefined where they can. */
 export function withoutPodman(): string | undefined {
-  if (missing !== undefined) return missing.reason;
-  for (const [program, ...args] of [
-    ["podman", "--version"],
-    ["runc", "--version"],
-    ["redis-server", "--version"],
-  ] as const)
-    try {
-      execFileSync(program, args, { stdio: "ignore" });
-    } catch {
-      return `RL_NOT_SUPPORTED: ${program} is not installed`;
-    }
-  return undefined;
+  return podmanAbsent("redis-server");
 }
 
-export class Podman {
-  readonly folder = mkdtempSync(join(tmpdir(), "rl-podman-"));
+export class Podman extends PodmanStore {
   readonly server = pathOf("redis-server");
   readonly client = pathOf("redis-cli");
 
   constructor() {
-    const leftByPodman = [
-      [existsSync("/sys/class/net/cni-podman0"), "ip link delete cni-podman0"],
-      [existsSync(join(cgroup2Root(), "libpod_parent")), `rmdir ${join(cgroup2Root(), "libpod_parent")}`],
-    ] as const;
-    const [storage, engine] = [join(this.folder, "storage.conf"), join(this.folder, "containers.conf")];
-    writeFileSync(
-      storage,
-      `[storage]\ndriver = "vfs"\ngraphroot = "${this.folder}/store"\nrunroot = "${this.folder}/run"\n`,
-    );
-    writeFileSync(
-      engine,
-      `[engine]\ncgroup_manager = "cgroupfs"\nruntime = "runc"\nevents_logger = "file"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n`,
-    );
-    process.env["CONTAINERS_STORAGE_CONF"] = storage;
-    process.env["CONTAINERS_CONF"] = engine;
-    onTestFinished(() => {
-      this.podman("rm", "--all", "--force", "--time", "0");
-      delete process.env["CONTAINERS_STORAGE_CONF"];
-      delete process.env["CONTAINERS_CONF"];
-      spawnSync("rm", ["-rf", "--one-file-system", this.folder]); // a killed CRIU may have left mounts in it
-      for (const [wasThere, command] of leftByPodman) if (!wasThere) spawnSync("sh", ["-c", command]);
-    });
-    this.#makeImage();
-  }
-
-  podman(...args: string[]): string {
-    return execFileSync("podman", args, { stdio: ["ignore", "pipe", "pipe"], timeout: 60_000 })
-      .toString()
-      .trim();
-  }
-
-  #makeImage(): void {
+    super();
+    this.useFor(process.env);
     const root = join(this.folder, "root");
     for (const program of [this.server, this.client]) {
       const libraries = execFileSync("ldd", [program])
@@ -74,9 +30,7 @@ export class Podman {
       }
     }
     mkdirSync(join(root, "tmp"), { recursive: true });
-    const tree = join(this.folder, "tree.tar");
-    execFileSync("tar", ["-C", root, "-cf", tree, "."]);
-    this.podman("import", tree, "redis-alone");
+    this.importTree(root, "redis-alone");
   }
 
   /** Starts a container of that name on podman's bridge. */

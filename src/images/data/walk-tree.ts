@@ -1,5 +1,6 @@
 /** A live tree → its entries, contents left out. What vanishes meanwhile is left out, too: it has ended by the moment that counts. */
 import { type BigIntStats, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { unescapeMount } from "../../host/cgroups.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { native } from "../../native/binding.ts";
 import {
@@ -165,7 +166,6 @@ function refuseMounts(root: ByteString): void {
 function mountsBelow(root: ByteString): ByteString[] {
   return readFileSync("/proc/self/mountinfo", "latin1")
     .split("\n")
-    .map((line) => line.split(" ")[4] ?? "")
-    .map((path) => path.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))))
+    .map((line) => unescapeMount(line.split(" ")[4] ?? ""))
     .filter((path) => path.startsWith(root === "/" ? root : `${root}/`));
 }
