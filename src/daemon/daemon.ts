@@ -12,7 +12,7 @@ import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
-import { collectorMetrics } from "./metrics.ts";
+import type { CollectorMetrics, collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { OutputCommitter } from "./output-committer.ts";
 import { Policies, type PoliciesOptions } from "./policies.ts";
@@ -136,17 +136,20 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     onTrouble,
   });
   undo.push(() => holds.close());
-  const metrics = collectorMetrics(
+  const metrics = metricsWhenAsked(
     () => collector.stats(),
     pressure,
     () => keeping,
     policies,
   );
-  metricsPort?.serve(() => metrics.text());
+  if (metricsPort !== undefined) {
+    await metrics(); // who is asked regularly counts from its start
+    metricsPort.serve(metrics);
+  }
   const since = new Date().toISOString();
   const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
   const server = await CollectorServer.listen(
-    { collector, membership, payloads, unseen, policies, holds, ping, metrics: () => metrics.text() },
+    { collector, membership, payloads, unseen, policies, holds, ping, metrics },
     home,
   );
   undo.push(() => server.close());
@@ -163,6 +166,15 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
   return { ringBytes: actualBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+}
+
+/** The registry and its library come with the first question: most collectors are never asked, and start sooner without. */
+function metricsWhenAsked(...parts: Parameters<typeof collectorMetrics>): () => Promise<string> {
+  let made: Promise<CollectorMetrics> | undefined;
+  return async () => {
+    made ??= import("./metrics.ts").then((module) => module.collectorMetrics(...parts));
+    return (await made).text();
+  };
 }
 
 async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {
