@@ -92,7 +92,8 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const metrics = collectorMetrics(stats, pressure, () => keeping, policies);
   metricsPort?.serve(() => metrics.text());
   const service = { ...parts, ping: pingOf(options), metrics: () => metrics.text() };
-  endsWith(undo, await CollectorServer.listen(service, home));
+  const server = await CollectorServer.listen(service, home);
+  undo.push(() => server.close());
   keeping = startKeeping(collector, options, undo);
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
@@ -104,14 +105,11 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
 }
 
-/** What was started is closed when all is undone. */
-function endsWith<T extends { close(): void | Promise<void> }>(undo: Undo[], part: T): T {
-  undo.push(() => part.close());
-  return part;
-}
-
 async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {
-  return metricsPort === undefined ? undefined : endsWith(undo, await openMetricsPort(metricsPort));
+  if (metricsPort === undefined) return undefined;
+  const opened = await openMetricsPort(metricsPort);
+  undo.push(() => opened.close());
+  return opened;
 }
 
 async function startCollector(options: DaemonOptions, undo: Undo[]): Promise<Collector> {
@@ -133,7 +131,7 @@ async function startCollector(options: DaemonOptions, undo: Undo[]): Promise<Col
     ...(options.variant === undefined ? {} : { variant: options.variant }),
     ...(options.node === undefined ? {} : { node: options.node }),
   });
-  endsWith(undo, collector);
+  undo.push(() => collector.close());
   tellOtherCollectors(options);
   undo.push(() => collector.drain());
   return collector;
@@ -152,7 +150,10 @@ async function startBackPressure(
   { onFull, onTrouble }: DaemonOptions,
   undo: Undo[],
 ): Promise<BackPressure | undefined> {
-  return onFull === "stop" ? endsWith(undo, await BackPressure.start(collector, onTrouble)) : undefined;
+  if (onFull !== "stop") return undefined;
+  const pressure = await BackPressure.start(collector, onTrouble);
+  undo.push(() => pressure.close());
+  return pressure;
 }
 
 type Parts = Omit<Service, "ping" | "metrics">;
@@ -161,20 +162,23 @@ type Parts = Omit<Service, "ping" | "metrics">;
 function startParts(collector: Collector, options: DaemonOptions, undo: Undo[]): Parts {
   const { home, program, onTrouble } = options;
   const withoutRights = options.helper !== undefined;
-  const limitMib = options.payloadLimitMib;
-  const payloads = endsWith(undo, new PayloadLoggers({ ...options, limitMib, withoutRights }));
-  const served = { home, collector, payloads, program, withoutRights, onTrouble, ...options.policyParts };
-  const policies = endsWith(undo, new Policies(served));
-  const committer = new OutputCommitter(program, home);
-  const held = { outputs: collector.outputs, collector, committer, onTrouble };
-  return {
+  const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib, withoutRights });
+  undo.push(() => payloads.close());
+  const policies = new Policies({
+    home,
     collector,
-    membership: new Membership(collector),
-    unseen: new UnseenWatch(collector),
     payloads,
-    policies,
-    holds: endsWith(undo, new HoldWatch(held)),
-  };
+    program,
+    withoutRights,
+    onTrouble,
+    ...options.policyParts,
+  });
+  undo.push(() => policies.close());
+  const committer = new OutputCommitter(program, home);
+  const holds = new HoldWatch({ outputs: collector.outputs, collector, committer, onTrouble });
+  undo.push(() => holds.close());
+  const [membership, unseen] = [new Membership(collector), new UnseenWatch(collector)];
+  return { collector, membership, unseen, payloads, policies, holds };
 }
 
 function pingOf({ version, home, pinDir, node }: DaemonOptions): Service["ping"] {
@@ -188,7 +192,10 @@ function startKeeping(
   { retention, onTrouble }: DaemonOptions,
   undo: Undo[],
 ): KeepWatch | undefined {
-  return retention === undefined ? undefined : endsWith(undo, new KeepWatch(collector, retention, onTrouble));
+  if (retention === undefined) return undefined;
+  const watch = new KeepWatch(collector, retention, onTrouble);
+  undo.push(() => watch.close());
+  return watch;
 }
 
 function liveApps(collector: Collector): Set<string> {
