@@ -79,93 +79,33 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
-  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, version } = options;
-  const node = options.node === undefined ? {} : { node: options.node };
+  const { home, onTrouble } = options;
   prepareHome(home);
   undo.push(lockHome(home));
   const metricsPort = await openMetrics(options, undo); // what can be refused comes before anything is pinned
-  if (options.helper === undefined) ensureBpffs(pinDir);
-  const cgroupLevel = processCgroupLevel();
-  const collector = await Collector.start({
-    home,
-    pinDir,
-    ringBytes,
-    cgroupLevel,
-    userfaults: options.userfaults ?? false,
-    ...(options.helper === undefined ? {} : { helper: options.helper }),
-    commitIntervalMs,
-    onFatal,
-    onTrouble,
-    runs: applicationRuns,
-    populated: inOwnCgroup,
-    ...(options.variant === undefined ? {} : { variant: options.variant }),
-    onFull: options.onFull,
-    ...node,
-  });
-  undo.push(() => collector.close());
-  for (const other of otherCollectors(pinDir))
-    onTrouble(
-      `process ${other.pid} records on this machine already, through ${other.pinDir}: an application belongs to the collector of the log directory that its processes were started with, and what both captures hook costs twice`,
-    );
-  undo.push(() => collector.drain());
-  const membership = new Membership(collector);
-  const unseen = new UnseenWatch(collector);
-  const payloads = new PayloadLoggers({
-    ...options,
-    limitMib: options.payloadLimitMib,
-    withoutRights: options.helper !== undefined,
-  });
-  undo.push(() => payloads.close());
-  const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
-  if (pressure !== undefined) undo.push(() => pressure.close());
+  const collector = await startCollector(options, undo);
+  const pressure = await startBackPressure(collector, options, undo);
+  const parts = startParts(collector, options, undo);
+  const { policies, payloads } = parts;
   let keeping: KeepWatch | undefined;
-  const policies = new Policies({
-    home,
-    collector,
-    payloads,
-    program: options.program,
-    withoutRights: options.helper !== undefined,
-    onTrouble,
-    ...options.policyParts,
-  });
-  undo.push(() => policies.close());
-  const holds = new HoldWatch({
-    outputs: collector.outputs,
-    collector,
-    committer: new OutputCommitter(options.program, home),
-    onTrouble,
-  });
-  undo.push(() => holds.close());
-  const metrics = metricsWhenAsked(
-    () => collector.stats(),
-    pressure,
-    () => keeping,
-    policies,
-  );
+  const stats = () => collector.stats();
+  const metrics = metricsWhenAsked(stats, pressure, () => keeping, policies);
   if (metricsPort !== undefined) {
     await metrics(); // who is asked regularly counts from its start
     metricsPort.serve(metrics);
   }
-  const since = new Date().toISOString();
-  const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
-  const server = await CollectorServer.listen(
-    { collector, membership, payloads, unseen, policies, holds, ping, metrics },
-    home,
-  );
+  const service = { ...parts, ping: pingOf(options), metrics };
+  const server = await CollectorServer.listen(service, home);
   undo.push(() => server.close());
-  if (options.retention !== undefined) {
-    const watch = new KeepWatch(collector, options.retention, onTrouble);
-    keeping = watch;
-    undo.push(() => watch.close());
-  }
+  keeping = startKeeping(collector, options, undo);
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
-  undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, options));
+  undo.push(watchProcesses(parts, options));
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
-  const actualBytes = collector.stats().ringBytes;
-  return { ringBytes: actualBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+  const { ringBytes } = stats();
+  return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
 }
 
 /** The registry and its library come with the first question: most collectors are never asked, and start sooner without. */
@@ -182,6 +122,92 @@ async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promis
   const opened = await openMetricsPort(metricsPort);
   undo.push(() => opened.close());
   return opened;
+}
+
+async function startCollector(options: DaemonOptions, undo: Undo[]): Promise<Collector> {
+  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, onFull } = options;
+  if (options.helper === undefined) ensureBpffs(pinDir);
+  const collector = await Collector.start({
+    home,
+    pinDir,
+    ringBytes,
+    commitIntervalMs,
+    onFatal,
+    onTrouble,
+    onFull,
+    cgroupLevel: processCgroupLevel(),
+    userfaults: options.userfaults ?? false,
+    runs: applicationRuns,
+    populated: inOwnCgroup,
+    ...(options.helper === undefined ? {} : { helper: options.helper }),
+    ...(options.variant === undefined ? {} : { variant: options.variant }),
+    ...(options.node === undefined ? {} : { node: options.node }),
+  });
+  undo.push(() => collector.close());
+  tellOtherCollectors(options);
+  undo.push(() => collector.drain());
+  return collector;
+}
+
+function tellOtherCollectors({ pinDir, onTrouble }: DaemonOptions): void {
+  for (const other of otherCollectors(pinDir))
+    onTrouble(
+      `process ${other.pid} records on this machine already, through ${other.pinDir}: an application belongs to the collector of the log directory that its processes were started with, and what both captures hook costs twice`,
+    );
+}
+
+/** Only --on-full stop holds processes still. */
+async function startBackPressure(
+  collector: Collector,
+  { onFull, onTrouble }: DaemonOptions,
+  undo: Undo[],
+): Promise<BackPressure | undefined> {
+  if (onFull !== "stop") return undefined;
+  const pressure = await BackPressure.start(collector, onTrouble);
+  undo.push(() => pressure.close());
+  return pressure;
+}
+
+type Parts = Omit<Service, "ping" | "metrics">;
+
+/** What the routes of the socket act through. */
+function startParts(collector: Collector, options: DaemonOptions, undo: Undo[]): Parts {
+  const { home, program, onTrouble } = options;
+  const withoutRights = options.helper !== undefined;
+  const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib, withoutRights });
+  undo.push(() => payloads.close());
+  const policies = new Policies({
+    home,
+    collector,
+    payloads,
+    program,
+    withoutRights,
+    onTrouble,
+    ...options.policyParts,
+  });
+  undo.push(() => policies.close());
+  const committer = new OutputCommitter(program, home);
+  const holds = new HoldWatch({ outputs: collector.outputs, collector, committer, onTrouble });
+  undo.push(() => holds.close());
+  const [membership, unseen] = [new Membership(collector), new UnseenWatch(collector)];
+  return { collector, membership, unseen, payloads, policies, holds };
+}
+
+function pingOf({ version, home, pinDir, node }: DaemonOptions): Service["ping"] {
+  const since = new Date().toISOString();
+  const named = node === undefined ? {} : { node };
+  return { pid: process.pid, version, home, cgroupLevel: processCgroupLevel(), pinDir, since, ...named };
+}
+
+function startKeeping(
+  collector: Collector,
+  { retention, onTrouble }: DaemonOptions,
+  undo: Undo[],
+): KeepWatch | undefined {
+  if (retention === undefined) return undefined;
+  const watch = new KeepWatch(collector, retention, onTrouble);
+  undo.push(() => watch.close());
+  return watch;
 }
 
 function liveApps(collector: Collector): Set<string> {
@@ -203,7 +229,7 @@ async function resumePayloads(
  * log does not call recorded what has ended before the collector.
  */
 function watchProcesses(
-  { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics" | "holds">,
+  { collector, membership, payloads, unseen, policies }: Parts,
   { onTrouble }: DaemonOptions,
 ): Undo {
   let running: Promise<void> = Promise.resolve();
