@@ -1,11 +1,13 @@
 /** One collector of one home: lock, metrics port, capture, logs, socket, memory rings, watch over processes; started in this order, ended in the reverse. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Collector } from "../collect/collect.ts";
 import type { OnFull } from "../collect/collect-options.ts";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { applicationRuns, processCgroupLevel } from "../host/cgroups.ts";
 import { lockHome, prepareHome } from "../host/home-lock.ts";
+import { Pause } from "../host/pause.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
-import { REAP_INTERVAL_MS } from "../model/limits.ts";
+import { REAP_IDLE_MS, REAP_INTERVAL_MS, REAP_SOON_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
 import { HoldWatch } from "./hold-watch.ts";
@@ -225,36 +227,51 @@ async function resumePayloads(
 }
 
 /**
- * Looks for ended processes at once and then again and again; a log that can't be written now is tried again. And at the end, so that the
- * log does not call recorded what has ended before the collector.
+ * Looks for ended processes at once and then again and again, seldom while nothing changes; a log that can't be written now is tried again.
+ * And at the end, so that the log does not call recorded what has ended before the collector.
  */
-function watchProcesses(
-  { collector, membership, payloads, unseen, policies }: Parts,
-  { onTrouble }: DaemonOptions,
-): Undo {
-  let running: Promise<void> = Promise.resolve();
-  let busy = false;
-  const look = (last: boolean): void => {
-    if (busy) return;
-    busy = true;
-    running = membership
-      .reap(last)
-      .then(() => payloads.retain(liveApps(collector)))
-      .then(() => policies.look())
-      .then(() => (last ? undefined : unseen.due()))
-      .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
-      .finally(() => {
-        busy = false;
-      });
-  };
-  const timer = setInterval(look, REAP_INTERVAL_MS, false);
-  look(false);
+function watchProcesses(service: Parts, { onTrouble }: DaemonOptions): Undo {
+  const { membership } = service;
+  const pause = new Pause();
+  let [told, ended] = [false, false];
+  membership.onChange(() => {
+    told = true;
+    pause.end();
+  });
+  const look = (last: boolean): Promise<boolean> =>
+    lookAtProcesses(service, last).then(
+      () => true,
+      (error: unknown) => {
+        onTrouble(`ended processes: ${(error as Error).message}`);
+        return false;
+      },
+    );
+  const running = (async () => {
+    for (let waitMs = REAP_INTERVAL_MS; !ended; ) {
+      const changes = told;
+      told = false;
+      const isWell = await look(false);
+      waitMs = changes || !isWell ? REAP_INTERVAL_MS : Math.min(2 * waitMs, REAP_IDLE_MS);
+      await pause.wait(membership.isTold ? waitMs : REAP_INTERVAL_MS);
+      if (told) await sleep(REAP_SOON_MS); // more may change at the same moment
+    }
+  })();
   return async () => {
-    clearInterval(timer);
+    ended = true;
+    pause.end();
     await running;
-    look(true);
-    await running;
+    await look(true);
   };
+}
+
+async function lookAtProcesses(
+  { collector, membership, payloads, unseen, policies }: Parts,
+  last: boolean,
+): Promise<void> {
+  await membership.reap(last);
+  await payloads.retain(liveApps(collector));
+  await policies.look();
+  if (!last) await unseen.due();
 }
 
 /** First of all: what they do needs everything else. */

@@ -77,13 +77,24 @@ export class Membership {
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
   readonly #tasks = new TaskWatch();
-  readonly #cgroups = new CgroupWatch();
+  readonly #cgroups = new CgroupWatch(() => this.#onChange());
+  #onChange: () => void = () => undefined;
   /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
   readonly #awaited = new Map<string, number>();
 
   constructor(collector: Collector, isPopulated: IsPopulated = inOwnCgroup) {
     this.#collector = collector;
     this.#isPopulated = isPopulated;
+  }
+
+  /** `changed` is called when there may be something to reap, or to be looked at: one look follows it, and tells what comes then. */
+  onChange(changed: () => void): void {
+    this.#onChange = changed;
+  }
+
+  /** False: it waits for what nobody tells of. */
+  get isTold(): boolean {
+    return this.#awaited.size === 0 && this.#cgroups.tells;
   }
 
   /** Throws RL_LOCKED where the process runs already, RL_USAGE where `mode` does not fit what is known of it. */
@@ -106,6 +117,7 @@ export class Membership {
       if (registration.data !== undefined) this.#refuseOverlaps(registration, registration.data);
       const answer = await this.#collector.registrations.register(registration);
       this.#remember(registration);
+      this.#onChange();
       if (known !== undefined && mode === "fresh")
         await this.#collector.append(app, { type: "rollback", process, checkpoint: 0 });
       return answer;

@@ -131,6 +131,7 @@ export class Policies {
   }
 
   async beat(): Promise<void> {
+    if (this.#apps.size === 0) return;
     const beganMs = performance.now();
     const node = this.#options.node?.() ?? nodeFacts(this.#options.home);
     const all = await this.#all();

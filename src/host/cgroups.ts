@@ -100,6 +100,21 @@ export function applicationRuns(app: string): boolean {
   );
 }
 
+/**
+ * Processor time of all that the application's cgroups have ever run, microseconds: while it stays the same, none of its processes has done
+ * anything. Undefined: the kernel does not tell, or some of its cgroups lie elsewhere.
+ */
+export function processorTime(app: string): number | undefined {
+  if (attachedTo(app).length > 0) return undefined;
+  try {
+    const stat = readFileSync(join(applicationCgroup(app), "cpu.stat"), "utf8");
+    const used = /^usage_usec (\d+)$/m.exec(stat)?.[1];
+    return used === undefined ? undefined : Number(used);
+  } catch {
+    return undefined;
+  }
+}
+
 export interface CgroupElsewhere {
   readonly app: string;
   readonly process: string;

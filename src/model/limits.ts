@@ -64,8 +64,8 @@ export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
 /** The same timer while the kernel wakes the reader for the next record. */
 export const IDLE_POLL_MS = 1000;
-/** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected. */
-export const ACCEPT_POLL_MS = 250;
+/** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected: whoever connects wakes it. */
+export const ACCEPT_POLL_MS = 10_000;
 /**
  * Longest time that records stay unread in a memory ring whose runtime does not call, in ms. They outlive the program there; only with the
  * collector they are lost, and then the runtime stops, too.
@@ -128,8 +128,13 @@ export const REQUEST_LIMIT_MS = 120_000;
 /** `collect --keep-bytes`, `--keep-hours`: how often sizes and ages are looked at, and the longest wait after a try that could not do it, in ms. */
 export const KEEP_LOOK_MS = 5_000;
 export const KEEP_RETRY_MAX_MS = 15 * 60_000;
-/** How often the collector looks for processes whose cgroup has become empty, in ms. */
+/**
+ * How often the collector looks at what it records, in ms: at first, when nothing has changed for a while, and how soon after the kernel has
+ * told of a change or while the word is awaited how a process ended.
+ */
 export const REAP_INTERVAL_MS = 500;
+export const REAP_IDLE_MS = 2_000;
+export const REAP_SOON_MS = 50;
 /** Tasks of one process that are remembered as having left its cgroup, count: the newest. */
 export const MAX_LEFT_TASKS = 64;
 /**
@@ -139,14 +144,18 @@ export const MAX_LEFT_TASKS = 64;
 export const UNSEEN_FIRST_LOOK_MS = 500;
 export const UNSEEN_LOOK_MS = 5_000;
 export const UNSEEN_LOOK_SHARE = 0.001;
+/** The same while nothing of the application has run since the last look. */
+export const UNSEEN_SLEEP_LOOK_MS = 30_000;
 /** A look that is no older serves for an answer, in ms; and what share of the time looks for answers may take, whoever asks how often. */
 export const UNSEEN_FRESH_MS = 250;
 export const UNSEEN_ANSWER_SHARE = 0.05;
 /** Things that one process is known to use together with others, count. */
 export const MAX_UNSEEN_CHANNELS = 16;
-/** How many processes' tasks are looked at each time, count, and in how many times all of them, where they are few. */
+/** How many processes' tasks are looked at each time, count, and in what time all of them, where they are few, in ms. */
 export const TASK_LOOKS = 32;
-export const TASK_TURNS = 4;
+export const TASK_ROUND_MS = 2_000;
+/** The same of processes of whose application nothing has run since. */
+export const TASK_SLEEP_LOOK_MS = 10_000;
 /** How often a cgroup is looked at that the kernel has told nothing of, in ms. */
 export const CGROUP_LOOK_MS = 10_000;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
