@@ -69,6 +69,45 @@ async function told(rig: Rig, ...args: string[]): Promise<string> {
     }),
 );
 
+/** Adds 1 to a number in redis on one connection; ends where the answer is not the next one. */
+const COUNTER = `use IO::Socket::INET; $|=1; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0]) or die;
+for (my $n = 1;; $n++) { syswrite($s, "INCR k\\r\\n"); my $b = ""; while ($b !~ /\\n/) { sysread($s, my $x, 99) or die "closed"; $b .= $x }
+$b =~ /:$n\\r/ or die "got $b for $n"; print "$n\\n"; select(undef,undef,undef,.01) }`;
+
+(reason === undefined ? restartable : test.skip)(
+  "redis in a container and its client on this machine, across the bridge: either killed, both restored, exact",
+  { timeout: 120_000 + ROUNDS * 60_000 },
+  () =>
+    withRig("mixed", async (rig) => {
+      const podman = new Podman();
+      const db = `rl-${rig.app}`;
+      const address = await podman.serve(db);
+      await rig.collect();
+      await rig.run("client", "perl", "-e", COUNTER, address);
+      const count = (): number => {
+        const lines = rig.output("client").split("\n").filter(Boolean);
+        lines.forEach((line, at) => {
+          if (line !== String(at + 1)) throw new Error(`the client printed ${line} as line ${at + 1}`);
+        });
+        return lines.length;
+      };
+      const more = (from: number): Promise<void> => until("the client counts", () => count() > from + MORE);
+      await more(0);
+      expect(await told(rig, "attach", rig.app, "db", "--container", db)).not.toContain("only cuts");
+      for (let round = 0; round < 2 * ROUNDS; round += 1) {
+        const saved = count();
+        await more(saved);
+        // The bridge stands without anything that is plugged into it until the container is back.
+        if (round % 2 === 0) podman.podman("kill", db);
+        else rig.cgroup("client").kill();
+        const went = await told(rig, "restart", rig.app, "--failed", round % 2 === 0 ? "db" : "client");
+        expect(went).toContain("2 processes restarted");
+        await more(saved);
+        await told(rig, "checkpoint", rig.app, "--coordinated");
+      }
+    }),
+);
+
 (reason === undefined ? restartable : test.skip)(
   "a checkpoint that is killed while it holds a container: the container goes on, and the next checkpoint is taken",
   { timeout: 120_000 },
