@@ -133,6 +133,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
     outputs: collector.outputs,
     collector,
     committer: new OutputCommitter(options.program, home),
+    policies,
     onTrouble,
   });
   undo.push(() => holds.close());
