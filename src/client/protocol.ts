@@ -91,10 +91,12 @@ export interface WireUnseen {
   readonly hidden: boolean;
 }
 
-/** What a collector asks of `commit-output`: checkpoints of these, and of all whom they depend on. */
+/** What a collector asks of `commit-output`: checkpoints of these, and of all whom they depend on; then what the line of all keeps. */
 export interface CommitRequest {
   readonly app: string;
   readonly processes: readonly string[];
+  /** A policy decides about their checkpoints: none is taken, the line is looked at. */
+  readonly taken?: true;
 }
 
 export interface CommitAnswer {

@@ -63,6 +63,8 @@ export interface AppPolicyParts {
   wait(ms: number): Promise<void>;
   payload(app: string, on: boolean): Promise<void>;
   tell(app: string, value: number): void;
+  /** Throws where it can't decide for the processes that there are. */
+  fit(component: Component, terms: PlugTerms): void;
   readonly onTrouble: (sentence: string) => void;
   readonly onStep?: (step: SwapStep) => void;
 }
@@ -199,11 +201,12 @@ export class AppPolicy {
 
   /**
    * All that can fail comes before the record is written; what decides stays the same until then. Throws RL_NOT_SUPPORTED, RL_LIMIT, RL_REFUSED
-   * where the policy fails while it only watches, RL_LOG_WRITE.
+   * where the policy fails while it only watches or nothing holds the output that it decides about, RL_LOG_WRITE.
    */
   plug(request: PlugRequest): Promise<PlugAnswer> {
     return this.#plugs.run(async () => {
       const { component, lines, terms } = request;
+      this.#parts.fit(component, terms);
       this.#step("checked");
       const plugged = recordOf(component, lines, terms);
       const next: Loaded = { plugged, policy: await this.#start(component, terms, this.#record.epoch + 1) };
@@ -216,11 +219,12 @@ export class AppPolicy {
     });
   }
 
-  async #plug(next: Loaded, { component, shadowMs, dryRun }: PlugRequest): Promise<PlugAnswer> {
+  async #plug(next: Loaded, { component, terms, shadowMs, dryRun }: PlugRequest): Promise<PlugAnswer> {
     const would = await this.#watch(next, shadowMs);
     this.#step("shadowed");
     const { hash } = next.plugged;
     return this.#changes.run(async () => {
+      this.#parts.fit(component, terms); // somebody may have come meanwhile
       const replaced = this.#name;
       const epoch = this.#record.epoch + 1;
       next.policy.enter(epoch);
@@ -434,6 +438,21 @@ export class AppPolicy {
     return this.isEmpty ? Promise.resolve() : this.#raise(event, facts);
   }
 
+  /** Output of these waits, and no line keeps it. True: the policy decides that, and what it wanted is done or given up. */
+  async output(processes: readonly string[]): Promise<boolean> {
+    const deciding = [this.#active, this.#shadow?.loaded].map((one) => handlesOutput(one?.policy.component));
+    if (!deciding.includes(true)) return false;
+    await this.#raise("output", { "output.covered": 0 }, processes);
+    await this.idle();
+    return this.outputPolicy !== undefined;
+  }
+
+  /** Of the policy that decides what output waits for; undefined: none does. */
+  get outputPolicy(): string | undefined {
+    const component = this.#active?.policy.component;
+    return handlesOutput(component) ? component?.name : undefined;
+  }
+
   /** Resolves once all actions that were asked for are done or given up. */
   idle(): Promise<void> {
     return this.#actor.idle();
@@ -496,7 +515,8 @@ export class AppPolicy {
             ...(detail === undefined ? {} : { detail }),
           });
         };
-        wants.push({ action, process, failed, epoch, came });
+        const unbudgeted = event === "output" ? ({ unbudgeted: true } as const) : {};
+        wants.push({ action, process, failed, epoch, came, ...unbudgeted });
       }
     }
     return wants;
@@ -651,6 +671,10 @@ export class AppPolicy {
   #write(line: Omit<PolicyLogLine, "time" | "epoch">): void {
     this.#log.write({ time: new Date().toISOString(), epoch: this.#record.epoch, ...line });
   }
+}
+
+export function handlesOutput(component: Component | undefined): boolean {
+  return component?.handlers.some(({ event }) => event === "output") === true;
 }
 
 const NO_TERMS: PlugTerms = { set: [], allow: [], fallback: null, driver: "auto" };

@@ -189,7 +189,13 @@ function startParts(collector: Collector, options: DaemonOptions, undo: Undo[]):
   });
   undo.push(() => policies.close());
   const committer = new OutputCommitter(program, home);
-  const holds = new HoldWatch({ outputs: collector.outputs, collector, committer, onTrouble });
+  const holds = new HoldWatch({
+    outputs: collector.outputs,
+    collector,
+    committer,
+    policies,
+    onTrouble,
+  });
   undo.push(() => holds.close());
   const [membership, unseen] = [new Membership(collector), new UnseenWatch(collector)];
   return { collector, membership, unseen, payloads, policies, holds };

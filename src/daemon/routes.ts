@@ -148,15 +148,14 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
-async function register({ membership, payloads, holds }: Service, body: Body): Promise<unknown> {
+async function register({ membership, payloads, holds, policies }: Service, body: Body): Promise<unknown> {
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
-  const answer = await membership.register(
-    wanted,
-    wordField(body, "mode", ["first", "fresh", "resume", "attach"]),
-  );
+  const mode = wordField(body, "mode", ["first", "fresh", "resume", "attach"]);
+  if (mode !== "resume" && !wanted.holdLimitMs) await policies.requireHeld(wanted.app, wanted.process);
+  const answer = await membership.register(wanted, mode);
   holds.begin();
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
   return answer;

@@ -108,6 +108,11 @@ with exit code 0, and one that has left its cgroup, has not failed. \`leaving\` 
 \`pressure\` below 5 % of the file system or of memory. \`told\` reaches the other policies of this node. \`group\` is what \`run --group\` said.
 A collector without rights (\`collect --user\`) refuses what acts on processes.
 
+\`output\` is raised for processes whose output waits (\`run --hold-output\`, [operate.md](operate.md#output-that-waits-for-the-line)): the policy says what is checkpointed then, and output goes as
+far as the line of all keeps it, whatever the policy does. These checkpoints
+spend no budget: their rounds take at most half of the time, as without a policy. A policy with that event is refused, by name, while a process of the
+application was started without \`--hold-output\`, and so is such a process while it is plugged. Without one, and after a fallback, the collector takes these checkpoints itself.
+
 Each application has a bounded \`policy.log\` (JSON lines, twice 1 MiB): event, line of the policy's file, the facts it read, the action, what came of it.
 `;
 
