@@ -8,6 +8,7 @@ import type { NodeNames } from "../model/collector-answers.ts";
 import { REAP_INTERVAL_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
+import { FollowWatch } from "./follow-watch.ts";
 import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
@@ -158,7 +159,9 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
-  undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, options));
+  const follows = new FollowWatch({ home, collector, program: options.program, onTrouble });
+  undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, follows, options));
+  undo.push(() => follows.close());
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
   const actualBytes = collector.stats().ringBytes;
@@ -192,6 +195,7 @@ async function resumePayloads(
  */
 function watchProcesses(
   { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics" | "holds">,
+  follows: FollowWatch,
   { onTrouble }: DaemonOptions,
 ): Undo {
   let running: Promise<void> = Promise.resolve();
@@ -204,6 +208,7 @@ function watchProcesses(
       .then(() => payloads.retain(liveApps(collector)))
       .then(() => policies.look())
       .then(() => (last ? undefined : unseen.due()))
+      .then(() => (last ? undefined : follows.look()))
       .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
       .finally(() => {
         busy = false;
