@@ -10,6 +10,7 @@ import type { NodeNames } from "../model/collector-answers.ts";
 import { REAP_IDLE_MS, REAP_INTERVAL_MS, REAP_SOON_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
+import { FollowWatch } from "./follow-watch.ts";
 import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
@@ -103,7 +104,9 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
-  undo.push(watchProcesses(parts, options));
+  const follows = new FollowWatch({ home, collector, program: options.program, onTrouble });
+  undo.push(watchProcesses(parts, follows, options));
+  undo.push(() => follows.close());
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
   const { ringBytes } = stats();
@@ -236,7 +239,7 @@ async function resumePayloads(
  * Looks for ended processes at once and then again and again, seldom while nothing changes; a log that can't be written now is tried again.
  * And at the end, so that the log does not call recorded what has ended before the collector.
  */
-function watchProcesses(service: Parts, { onTrouble }: DaemonOptions): Undo {
+function watchProcesses(service: Parts, follows: FollowWatch, { onTrouble }: DaemonOptions): Undo {
   const { membership } = service;
   const pause = new Pause();
   let [told, ended] = [false, false];
@@ -245,7 +248,7 @@ function watchProcesses(service: Parts, { onTrouble }: DaemonOptions): Undo {
     pause.end();
   });
   const look = (last: boolean): Promise<boolean> =>
-    lookAtProcesses(service, last).then(
+    lookAtProcesses(service, follows, last).then(
       () => true,
       (error: unknown) => {
         onTrouble(`ended processes: ${(error as Error).message}`);
@@ -272,12 +275,15 @@ function watchProcesses(service: Parts, { onTrouble }: DaemonOptions): Undo {
 
 async function lookAtProcesses(
   { collector, membership, payloads, unseen, policies }: Parts,
+  follows: FollowWatch,
   last: boolean,
 ): Promise<void> {
   await membership.reap(last);
   await payloads.retain(liveApps(collector));
   await policies.look();
-  if (!last) await unseen.due();
+  if (last) return;
+  await unseen.due();
+  follows.look();
 }
 
 /** First of all: what they do needs everything else. */

@@ -10,6 +10,7 @@ import type { ProcessInfo, RegisterMode } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import type { IsPopulated } from "../collect/collect-options.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { containerAt, containerEnd } from "../host/containers.ts";
 import { holdCgroup } from "../host/freeze.ts";
 import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
@@ -18,7 +19,7 @@ import { refuseOverlaps } from "../images/data/tree-users.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
-import type { ProcessData } from "../model/stored-process.ts";
+import type { ProcessData, ProcessEnd } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
@@ -56,6 +57,13 @@ function isOurs({ path }: ProcessCgroup): boolean {
   return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
+/** The runtime's own record, of a process that is a container. */
+async function endOfContainer({ app, process }: ProcessInfo): Promise<ProcessEnd | undefined> {
+  const cgroup = new ProcessCgroup(app, process);
+  const id = cgroup.foreign ? containerAt(cgroup.path) : undefined;
+  return id === undefined ? undefined : containerEnd(id);
+}
+
 function elsewhere({ app, process, left }: ProcessInfo): TaskElsewhere[] {
   return tasksElsewhere(left, app, process);
 }
@@ -66,6 +74,11 @@ function stillElsewhere(app: string, process: string, away: readonly TaskElsewhe
     `${process} of ${app} goes on in another cgroup: ${away.map(({ pid, cgroup }) => `process ${pid} in ${cgroup}`).join(", ")}`,
     "A second copy beside it would do everything twice. End it first.",
   );
+}
+
+/** Under the name of a container that is made anew; what its predecessor did stays done. */
+function isNextLife(known: ProcessInfo | undefined, { follows }: Registration): boolean {
+  return follows !== undefined && known?.follows === follows;
 }
 
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
@@ -104,12 +117,13 @@ export class Membership {
       const known = await this.#find(app, process);
       if (known?.live && known.cgroupId !== registration.cgroupId && this.#isPopulated(known))
         throw new RecoveryLineError("RL_LOCKED", `${app} has a running process ${process} already`);
-      if (known !== undefined && (mode === "first" || mode === "attach") && (await this.#hasHistory(known)))
+      const isNew = mode === "first" || (mode === "attach" && !isNextLife(known, registration));
+      if (known !== undefined && isNew && (await this.#hasHistory(known)))
         throw new RecoveryLineError(
           "RL_USAGE",
           `${app} has a process ${process} with a history already`,
           mode === "attach"
-            ? "Take another name."
+            ? "Take another name. A container that is made anew goes on under its name where it was attached with --follow before."
             : "Take another name, or start it with --fresh: that logs that all it did before is undone.",
         );
       const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
@@ -208,7 +222,7 @@ export class Membership {
     const { app, process, task } = info;
     const left = this.#tasks.look(info);
     if (left.length > 0) await this.#collector.facts.left(app, process, left);
-    const end = task === undefined ? undefined : endOf(task);
+    const end = (task === undefined ? undefined : endOf(task)) ?? (await endOfContainer(info));
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
       const key = `${app}/${process}/${info.incarnation}`;
       const sinceMs = this.#awaited.get(key) ?? performance.now();

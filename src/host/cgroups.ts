@@ -157,6 +157,16 @@ export function attachCgroup(app: string, process: string, path: string): number
   return statSync(dirname(place.path)).ino;
 }
 
+/** What whoever attaches locks, so that nobody else does so at that instant, for this or another collector. Throws RL_NO_RIGHTS. */
+export function attachLockPath(): string {
+  try {
+    mkdirSync(ELSEWHERE, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    throw cgroupError(`the folder ${ELSEWHERE} cannot be made`, cause);
+  }
+  return ELSEWHERE;
+}
+
 /** The cgroup that a process which is now in ours came from; names of processes begin with no dot. */
 export function noteOrigin(app: string, process: string, name: string): void {
   mkdirSync(join(ELSEWHERE, app), { recursive: true, mode: 0o755 });

@@ -44,6 +44,7 @@ import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
 import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
+import { unblockKilled } from "./killed-lock.ts";
 import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -165,8 +166,14 @@ export class CriuDriver implements CheckpointDriver {
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     const user = dumpUser(pids);
     const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
-    if (user === undefined) await this.#run(run);
-    else await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    try {
+      if (user === undefined) await this.#run(run);
+      else
+        await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    } catch (error) {
+      await unblockKilled(pids);
+      throw error;
+    }
     const parts = { shellJob, files, timers, mapped, options };
     const notes = memorySha256 === undefined ? parts : { ...parts, ownMemory: memorySha256 };
     return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
