@@ -231,12 +231,12 @@ function nodeOf({ node, nodes }: CollectFlags): { readonly node?: NodeNames } {
 function retentionOf(flags: CollectFlags, home: string): { readonly retention?: Retention } {
   const keep = keepOf(flags);
   if (keep === undefined && flags.keepInTransit !== undefined)
-    throw new RecoveryLineError("RL_USAGE", "--keep-in-transit goes with --keep-bytes or --keep-hours");
+    throw new RecoveryLineError("RL_USAGE", "--keep-in-transit needs --keep-bytes or --keep-hours");
   if (keep === undefined) return {};
   if ((flags.nodes?.length ?? 0) > 0)
     throw new RecoveryLineError(
       "RL_USAGE",
-      "what lines need of this node's log only the logs of all --nodes tell together",
+      "how much of this node's log recovery lines need can be told only from the logs of all --nodes together",
       "Leave --keep-bytes and --keep-hours out, and run `gc --apply --keep-bytes` with a --log for each node.",
     );
   const rest = ["--log", home, "--apply", "--json"];
@@ -254,7 +254,7 @@ async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; re
   if (flags.onFull === "stop")
     throw new RecoveryLineError(
       "RL_USAGE",
-      "--on-full stop holds processes still by their cgroups, which takes a right that --user gives away",
+      "--on-full stop freezes processes through their cgroups, and --user gives the right to do so away",
       "Take --on-full taint or halt, or leave --user out.",
     );
   const { attach, attached } = await import("../daemon/attach.ts");

@@ -186,7 +186,7 @@ async function abandonRestart(
   if (journal === undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `no restart of ${app} was begun and is not done: there is nothing to abandon`,
+      `no restart of ${app} is unfinished: there is nothing to abandon`,
     );
   goOnThroughSignals();
   const { payloadCut } = await import("../payload/payload-cut.ts");

@@ -151,7 +151,7 @@ export function rulesOf({
 /** 0: nothing is held. Throws RL_USAGE. */
 async function holdLimitOf({ holdOutput, holdLimit }: RunFlags): Promise<number> {
   if (holdLimit !== undefined && holdOutput !== true)
-    throw new RecoveryLineError("RL_USAGE", "--hold-limit goes with --hold-output");
+    throw new RecoveryLineError("RL_USAGE", "--hold-limit needs --hold-output");
   if (holdOutput !== true) return 0;
   if (holdLimit === undefined) return HOLD_LIMIT_MS;
   const { constantOf } = await import("../policy/settings.ts");

@@ -192,7 +192,7 @@ async function moveTree(root: number, cgroup: ProcessCgroup, from: Map<number, s
     if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_TIMEOUT",
-        `process ${root} makes new processes faster than they can be brought into ${cgroup.path}`,
+        `process ${root} starts new processes faster than they can be moved into ${cgroup.path}`,
       );
     const place = cgroupOf(next);
     if (!moveTo(procs, next)) {
@@ -278,7 +278,9 @@ function cgroupPath(given: string): string {
   if (real.startsWith(`${root}${sep}`)) return real;
   throw new RecoveryLineError(
     "RL_USAGE",
-    real === root ? "the root of all cgroups can't be a process" : `${real} is no cgroup of version 2`,
+    real === root
+      ? "the root cgroup holds the whole machine and can't be attached as a process"
+      : `${real} is no cgroup of version 2`,
     `Those lie below ${root}.`,
   );
 }

@@ -159,7 +159,7 @@ function requireCommand(name: string): void {
   if (found !== undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `${found} is no program that may be run`,
+      `${found} can't be executed`,
       "It must be a file with the right to execute it (chmod +x).",
     );
   throw new RecoveryLineError(

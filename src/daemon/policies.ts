@@ -291,7 +291,7 @@ function refuseUnasked(component: Component): void {
   if (hurts.length === 0) return;
   throw new RecoveryLineError(
     "RL_REFUSED",
-    `${component.name} may ${hurts.join(", ")}, and nobody has said whether it is allowed to`,
+    `${component.name} may ${hurts.join(", ")}, and no --allow says whether it is allowed to`,
     `Say --allow ${hurts.join(",")}, or --allow none: then it is plugged, and does not.`,
   );
 }

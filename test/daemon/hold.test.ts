@@ -257,5 +257,5 @@ test("what goes out otherwise is refused before anything is begun", () =>
     expect([attached.code, output.code, limit.code]).toEqual([4, 4, 2]);
     expect(attached.err).toContain("standard output");
     expect(output.err).toContain(`--output ${rig.path("web.log")} lies in no folder of --data`);
-    expect(limit.err).toContain("--hold-limit goes with --hold-output");
+    expect(limit.err).toContain("--hold-limit needs --hold-output");
   }));
