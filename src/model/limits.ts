@@ -56,7 +56,7 @@ export const DRAIN_BATCH_RECORDS = 4096;
 /** A group commit is due at this many pending bytes of slots. */
 export const COMMIT_BYTES = 256 * 1024;
 /** Events the collector holds uncommitted before it stops draining and commits, count. */
-export const MAX_PENDING_EVENTS = 16_384;
+export const MAX_PENDING_EVENTS = 8192;
 /** Longest time from reading a record to its group commit, in ms, unless told otherwise. */
 export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
@@ -83,6 +83,8 @@ export const FAILING_END_MS = 1000;
 export const UNIX_END_MS = 100;
 /** Channel names that the next cut of one process must reach, count; beyond that no cut covers, and readers take the events. */
 export const MAX_COVERAGE_NAMES = 65_536;
+/** Connections to outside that a process has ended since its last covering cut and that are remembered, count. */
+export const MAX_ENDED_OUTSIDE = 2048;
 /** A drain gives up where the ring stays full for so long, in ms. */
 export const FLUSH_LIMIT_MS = 20_000;
 /** The log of an application without live processes is closed after this time without use, in ms; it is opened again on demand. */
