@@ -17,6 +17,7 @@ import type { CollectedProcess } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { mappedOf } from "./restart-data.ts";
+import { startObstacles } from "./start-obstacles.ts";
 import {
   connectionObstacles,
   idObstacle,
@@ -43,7 +44,7 @@ interface Settled {
   readonly accepted: ReadonlySet<string>;
 }
 
-/** What stands in the way of one image. */
+/** What stands in the way of one image, or, with checkpoint 0, of a start from the initial state. */
 export interface Obstacle {
   readonly process: string;
   readonly checkpoint: number;
@@ -67,6 +68,11 @@ export function obstaclesOf(
     accepted: new Set(accepted),
   };
   const first = images.find(({ trees }) => trees.length > 0) ?? images[0];
+  const starts = targets.flatMap((target) =>
+    target.action === "initial"
+      ? startObstacles(target.recipe, settled.roots).map((what) => ({ target, what }))
+      : [],
+  );
   const space = first === undefined ? [] : spaceObstacles(targets).map((what) => ({ target: first, what }));
   const ofImages = images.flatMap((target) => [
     ...[...unitObstacle(application, target.process), ...inTheWay(target, settled)].map((what) => ({
@@ -78,7 +84,7 @@ export function obstaclesOf(
       .flatMap((end) => connectionObstacles(end, settled.gone))
       .map((what) => ({ target, what })),
   ]);
-  return [...ofImages, ...space].map(({ target, what }) => ({
+  return [...starts, ...ofImages, ...space].map(({ target, what }) => ({
     process: target.process,
     checkpoint: target.checkpoint,
     what,
