@@ -27,6 +27,7 @@ import type {
 import type { PlugTerms } from "../model/policy-terms.ts";
 import type { Component } from "../policy/component.ts";
 import { type ExitReason, type FactRow, Guard, PluggedPolicy, type PolicyProcesses } from "../policy/host.ts";
+import { Program } from "../policy/program.ts";
 import type { EventName, FactName, Scope } from "../policy/vocabulary.ts";
 import type { LineWatch } from "./line-watch.ts";
 import { PolicyActor, type Want } from "./policy-actor.ts";
@@ -175,7 +176,7 @@ export class AppPolicy {
     if (plugged === undefined) return undefined;
     const { component: text, lines: _, set, ...terms } = plugged;
     const component = this.#active?.policy.component ?? (JSON.parse(text) as Component);
-    const values = this.#active?.policy.parameters ?? [];
+    const values = this.#active?.policy.parameters ?? new Program(component, new Map(set)).parameters;
     return {
       ...terms,
       app: this.app,
@@ -186,9 +187,7 @@ export class AppPolicy {
       state: over === undefined ? "active" : "fallback",
       ...(over === undefined ? {} : { over }),
       ...(this.#shadow === undefined ? {} : { shadow: this.#shadow.loaded.policy.component.name }),
-      parameters: Object.fromEntries(
-        component.parameters.map(({ name }, at) => [name, values[at] ?? new Map(set).get(name) ?? 0]),
-      ),
+      parameters: Object.fromEntries(component.parameters.map(({ name }, at) => [name, values[at]!])),
       faults: this.#faults,
       stalls: this.#stalls,
       restarts: this.#actor.restarts,
@@ -576,7 +575,7 @@ export class AppPolicy {
     if (!wanted) return;
     const garbage = component?.facts.includes("app.garbage") === true;
     try {
-      const line = await this.#parts.lines.due(this.app, this.#table.mark, garbage);
+      const line = await this.#parts.lines.due(this.app, this.#table.mark, garbage, this.#lineMs);
       if (line === undefined) return;
       this.#table.line = line;
       await this.#raise("line", {});
@@ -588,10 +587,15 @@ export class AppPolicy {
     }
   }
 
+  get #lineMs(): number {
+    const seconds = this.#record.plugged?.lineEvery;
+    return seconds === undefined ? POLICY_LINE_MS : seconds * 1000;
+  }
+
   /** What the policy left undone. Where it leaves too much undone too often it ends. */
   async #keepBelow(mostLoss: number): Promise<void> {
     const nowMs = this.#parts.now();
-    const behind = this.#table.lineAge(nowMs) + POLICY_LINE_MS / 1000; // nobody looks before that again
+    const behind = this.#table.lineAge(nowMs) + this.#lineMs / 1000; // nobody looks before that again
     const beyond = [...this.#table.losses(nowMs)].filter(([, loss]) => loss + behind > mostLoss);
     if (beyond.length === 0) return;
     this.#stalls += 1;
@@ -606,10 +610,12 @@ export class AppPolicy {
 
   /** Something that no policy asked for. */
   #own(process: string, event: string, action: Want["action"]): Want {
+    const { epoch } = this.#record;
     const came = (outcome: PolicyOutcome, detail?: string): void => {
       this.#count(action.do, outcome);
       if (outcome === "dropped" && detail === undefined) return;
       this.#write({
+        epoch,
         event,
         policy: "host",
         process,
@@ -618,7 +624,7 @@ export class AppPolicy {
         ...(detail === undefined ? {} : { detail }),
       });
     };
-    return { action, process, failed: [], epoch: this.#record.epoch, came };
+    return { action, process, failed: [], epoch, came };
   }
 
   // ---- memory and notes
@@ -668,7 +674,7 @@ export class AppPolicy {
     return { time: new Date().toISOString(), epoch: policy.epoch, policy: policy.component.name };
   }
 
-  #write(line: Omit<PolicyLogLine, "time" | "epoch">): void {
+  #write(line: Omit<PolicyLogLine, "time" | "epoch"> & { readonly epoch?: number }): void {
     this.#log.write({ time: new Date().toISOString(), epoch: this.#record.epoch, ...line });
   }
 }

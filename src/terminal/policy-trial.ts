@@ -30,6 +30,8 @@ export interface TrialOptions {
   /** What goes on, one sentence each. */
   readonly onProgress: (sentence: string) => Promise<void> | void;
   readonly onKill?: (kill: TrialKill) => void;
+  /** True: there is no time for another kill. */
+  readonly isOver?: () => boolean;
 }
 
 /** One killed process. */
@@ -127,7 +129,7 @@ async function killIn(
   await client.plugPolicy(plugOf(stage.app, policy));
   const began = performance.now();
   const kills: TrialKill[] = [];
-  for (let kill = 0; kill < options.kills; kill += 1) {
+  for (let kill = 0; kill < options.kills && options.isOver?.() !== true; kill += 1) {
     const pauseMs = (options.seconds * 1000) / options.kills;
     await sleep(pauseMs * (0.3 + options.random(700) / 1000));
     kills.push(await killOne(stage, client, options));

@@ -1,5 +1,5 @@
 /**
- * `npm run campaign:policy -- [--kills N] [--bound SECONDS] [--seed S]`: the flags, for policy-campaign.ts; with `--safety [--seconds N] [--seed S]` for
+ * `npm run campaign:policy -- [--kills N] [--bound SECONDS] [--seed S] [--seconds N]`: the flags, for policy-campaign.ts; with `--safety [--seconds N] [--seed S]` for
  * policy-safety-campaign.ts.
  */
 import { parseArgs } from "node:util";

@@ -98,13 +98,15 @@ test("a record that can't be written plugs nothing, and what is so is written ag
 
 test("crashes: their events' actions are dropped; the fourth in a minute, and the fallback decides, also after a kill; plug ends that", () =>
   withLiveRig(["a"], async (rig) => {
-    await rig.plug(built(`<on event="beat"><checkpoint/></on>`), { fallback: { interval: 20 } });
+    const parameter = `<parameter name="held" type="duration" default="7 s"/>`;
+    await rig.plug(built(`${parameter}<on event="beat"><checkpoint/></on>`), { fallback: { interval: 20 } });
     await rig.beats(1);
     rig.fault = "crash";
     await rig.beats(3);
     expect(await rig.status()).toMatchObject({ state: "active", faults: 3 });
     await rig.beats(1);
-    expect(await rig.status()).toMatchObject({ state: "fallback", epoch: 2, over: { reason: "crash" } });
+    const over = { state: "fallback", epoch: 2, over: { reason: "crash" }, parameters: { held: 7 } };
+    expect(await rig.status()).toMatchObject(over);
     expect(rig.ran).toHaveLength(1);
     expect(rig.trouble[0]).toMatch(
       /decides no more \(crash: it was told to\); periodic checkpoints take over/,
@@ -287,9 +289,11 @@ test("output-commit decides what held output waits for; who is not held is named
     const set = (names: string) => `checkpoint ${APP} ${names} --driver criu --dependents --within 5000`;
     expect(rig.ran).toEqual([set("a b"), set("a")]);
     await rig.plug(loadPolicy("periodic"), { driver: "criu", set: [["interval", 3]] });
+    for (const one of rig.processes.values()) one.changed = true;
     await rig.beats(4);
     expect(rig.ran.slice(2), "and the budget is not spent").toEqual([
-      `checkpoint ${APP} a b c --driver criu`,
+      `checkpoint ${APP} a b --driver criu`,
+      `checkpoint ${APP} c --driver criu`,
     ]);
     expect(await rig.policies.output(APP, ["a"])).toBe(false);
     await rig.policies.requireHeld(APP, "d");
@@ -361,12 +365,13 @@ test("too lazy: beyond --most-loss the host takes the checkpoints, and the third
     });
     await rig.plug(built(`<on event="line"><if test="self.loss ge 1 h"><note text="late"/></if></on>`), {
       mostLoss: 60,
+      lineEvery: 10,
       fallback: null,
     });
     rig.line = answer(0);
-    await rig.beats(20); // both go back to their start: 2 · 20 s, and 5 s until somebody looks again
+    await rig.beats(25); // both go back to their start: 2 · 25 s, and 10 s until somebody looks again
     expect(rig.ran).toEqual([]);
-    await rig.beats(8);
+    await rig.beats(1);
     expect(rig.ran).toEqual([`checkpoint ${APP} a --driver none --dependents`]);
     await rig.beats(2);
     expect(await rig.status()).toMatchObject({ state: "fallback", over: { reason: "stall" }, stalls: 3 });
@@ -410,7 +415,7 @@ for (const [name, act, fault, why] of [
     /another request/,
   ],
 ] as const)
-  test(`a process that ${name} is started again, and the fourth time in a minute the fallback decides`, () =>
+  test.concurrent(`a process that ${name} is started again, and the fourth time in a minute the fallback decides`, () =>
     withLiveRig(
       ["a"],
       async (rig) => {
