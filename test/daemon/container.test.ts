@@ -74,7 +74,7 @@ test.skipIf(reason !== undefined)(
     withRig("pod", async (rig) => {
       const podman = new Podman();
       const pod = `rl-${rig.app}`;
-      const sleeper = ["--infra-image", "redis-alone", "--infra-command", `${podman.server} --port 0`];
+      const sleeper = ["--infra-image", "redis-alone", "--infra-command", `${podman.server} --port 6391`];
       podman.podman("pod", "create", "--name", pod, "--network", "podman", ...sleeper);
       const inPod = (name: string, ...command: string[]): string =>
         podman.podman("run", "--detach", "--pod", pod, "--name", `${pod}-${name}`, "redis-alone", ...command);
@@ -105,7 +105,7 @@ test.skipIf(reason !== undefined)(
 
       podman.podman("pod", "create", "--name", pod, "--infra=false");
       expect(await told(rig, "attach", rig.app, "again", "--pod", pod)).toMatchObject({ code: 2 });
-      inPod("alone", podman.server, "--port", "0");
+      inPod("alone", podman.server, "--port", "6391");
       const without = await told(rig, "attach", rig.app, "again", "--pod", pod);
       expect(without.code).toBe(1);
       expect(without.err).toMatch(
