@@ -1,10 +1,17 @@
 import { defineConfig } from "vitest/config";
 
-/** Tests that load capture programs, make cgroups or take images: one file at a time. */
-const live = [
-  "test/{daemon,restart,native,payload,sdk}/**/*.test.ts",
+/**
+ * Live tests load capture programs, make cgroups or take images, and mostly wait: three lanes of them beside the one that computes. In a
+ * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts.
+ */
+const restart = [
+  "test/{restart,payload}/**/*.test.ts",
+  "test/daemon/{container,packaging,doctor,doctor-leftovers}.test.ts",
+];
+const native = ["test/{native,sdk}/**/*.test.ts", "test/dsm/userfaultfd.test.ts"];
+const daemon = [
+  "test/daemon/**/*.test.ts",
   "test/cli/demo.test.ts",
-  "test/dsm/userfaultfd.test.ts",
   "test/museum/reader-that-is-just-ending.test.ts",
   "test/unit/from-cuts-capture.test.ts",
 ];
@@ -18,13 +25,19 @@ const shared = {
   pool: "forks" as const,
 };
 
-/** Two cores, two lanes: `npm test` runs each in a process of its own (scripts/task.sh). */
+const lane = (name: string, include: string[], exclude: string[] = []) => ({
+  test: { ...shared, name, include, exclude: [...never, ...exclude] },
+});
+
+/** `npm test` runs each lane in a process of its own (scripts/task.sh). */
 export default defineConfig({
   test: {
     ...shared,
     projects: [
-      { test: { ...shared, name: "live", include: live, exclude: never } },
-      { test: { ...shared, name: "still", include: ["test/**/*.test.ts"], exclude: [...never, ...live] } },
+      lane("daemon", daemon, restart),
+      lane("restart", restart),
+      lane("native", native),
+      lane("still", ["test/**/*.test.ts"], [...daemon, ...restart, ...native]),
     ],
   },
 });

@@ -12,21 +12,26 @@ run_vitest() { # NAME ARGUMENT…: the report is .stamps/vitest-NAME.json
     npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$report" "$@"
 }
 
-# What works on the kernel and what does not, side by side: the one mostly waits, the other mostly computes.
+# The lanes of vitest.config.ts side by side: most of them wait most of the time. The first is seen while it runs.
 run_test() {
     bash scripts/setup.sh test
-    local status=0
+    local status=0 lane at lanes=(daemon restart native still) reports=() pids=()
     if [ $# -gt 0 ]; then
         run_vitest asked "$@" || status=$?
         node scripts/test-summary.mjs .stamps/vitest-asked.json || status=1
         return "$status"
     fi
-    run_vitest still --project still >.stamps/vitest-still.log 2>&1 &
-    local still=$!
-    run_vitest live --project live || status=$?
-    wait "$still" || status=$?
-    cat .stamps/vitest-still.log
-    node scripts/test-summary.mjs .stamps/vitest-live.json .stamps/vitest-still.json || status=1
+    for lane in "${lanes[@]:1}"; do
+        run_vitest "$lane" --project "$lane" >".stamps/vitest-$lane.log" 2>&1 &
+        pids+=($!)
+    done
+    run_vitest "${lanes[0]}" --project "${lanes[0]}" || status=$?
+    for at in "${!pids[@]}"; do
+        wait "${pids[at]}" || status=$?
+        cat ".stamps/vitest-${lanes[at + 1]}.log"
+    done
+    reports=("${lanes[@]/#/.stamps/vitest-}")
+    node scripts/test-summary.mjs "${reports[@]/%/.json}" || status=1
     return "$status"
 }
 

@@ -2,8 +2,9 @@
 /**
  * The command line. One module a command; every module exports `register(program)`.
  *
- * To add a command: write `src/cli/<name>.ts`, import it here and put it into `COMMANDS`. Rules that keep it simple:
- *   - import heavy modules (log, engine, graph, ring) inside the action with `await import(...)`: `--help` stays fast;
+ * To add a command: write `src/cli/<name>.ts` and put its names and module into `MODULES`. Rules that keep it simple:
+ *   - import heavy modules (log, engine, graph, ring) inside the action with `await import(...)`: `--help` stays fast, and
+ *     a command loads no other command's modules;
  *   - throw a `RecoveryLineError`; this file prints it (one sentence on stderr; with `--json` one object on stdout) and
  *     chooses the exit code by `exit-codes.ts`. Name the application's argument `app`: then the object names it;
  *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`.
@@ -13,63 +14,50 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
-import * as attach from "./attach.ts";
-import * as checkpoint from "./checkpoint.ts";
-import * as collect from "./collect.ts";
-import * as collectRings from "./collect-rings.ts";
-import * as commitOutput from "./commit-output.ts";
-import * as compute from "./compute.ts";
-import * as cut from "./cut.ts";
-import * as data from "./data.ts";
-import * as demo from "./demo.ts";
-import * as doctor from "./doctor.ts";
-import * as explain from "./explain.ts";
-import * as exportCommand from "./export.ts";
-import * as failures from "./failures.ts";
-import * as gc from "./gc.ts";
-import * as graph from "./graph.ts";
-import * as importCommand from "./import.ts";
-import * as leaving from "./leaving.ts";
-import * as policy from "./policy.ts";
-import * as restart from "./restart.ts";
-import * as run from "./run.ts";
-import * as sdkEvents from "./sdk-events.ts";
-import * as status from "./status.ts";
-import * as verify from "./verify.ts";
 import { packageVersion } from "./version.ts";
-import * as zcycles from "./zcycles.ts";
 
-const COMMANDS: readonly { register(program: Command): void }[] = [
-  compute,
-  importCommand,
-  exportCommand,
-  verify,
-  explain,
-  failures,
-  cut,
-  zcycles,
-  graph,
-  gc,
-  collect,
-  collectRings,
-  run,
-  attach,
-  checkpoint,
-  data,
-  restart,
-  status,
-  policy,
-  leaving,
-  commitOutput,
-  sdkEvents,
-  doctor,
-  demo,
+/** In the order of the help. */
+const MODULES: readonly (readonly [names: readonly string[], load: () => Promise<CommandModule>])[] = [
+  [["compute"], () => import("./compute.ts")],
+  [["import"], () => import("./import.ts")],
+  [["export"], () => import("./export.ts")],
+  [["verify"], () => import("./verify.ts")],
+  [["explain"], () => import("./explain.ts")],
+  [["failures"], () => import("./failures.ts")],
+  [["cut"], () => import("./cut.ts")],
+  [["zcycles"], () => import("./zcycles.ts")],
+  [["graph"], () => import("./graph.ts")],
+  [["gc"], () => import("./gc.ts")],
+  [["collect"], () => import("./collect.ts")],
+  [["collect-rings"], () => import("./collect-rings.ts")],
+  [["run"], () => import("./run.ts")],
+  [["attach", "detach"], () => import("./attach.ts")],
+  [["checkpoint"], () => import("./checkpoint.ts")],
+  [["data"], () => import("./data.ts")],
+  [["restart"], () => import("./restart.ts")],
+  [["status"], () => import("./status.ts")],
+  [["policy"], () => import("./policy.ts")],
+  [["leaving"], () => import("./leaving.ts")],
+  [["commit-output"], () => import("./commit-output.ts")],
+  [["sdk-events"], () => import("./sdk-events.ts")],
+  [["doctor"], () => import("./doctor.ts")],
+  [["demo"], () => import("./demo.ts")],
 ];
+
+interface CommandModule {
+  register(program: Command): void;
+}
 
 /** The command whose action runs, once there is one. */
 let acting: Command | undefined;
 
-function buildProgram(): Command {
+/** The modules that an invocation needs: the named command's, or all of them to list the commands or to know a misspelt one. */
+function modulesFor(name: string | undefined): Promise<CommandModule[]> {
+  const named = MODULES.filter(([names]) => name !== undefined && names.includes(name));
+  return Promise.all((named.length > 0 ? named : MODULES).map(([, load]) => load()));
+}
+
+async function buildProgram(): Promise<Command> {
   const program = new Command("recovery-line")
     .description("Records what processes tell each other and computes the latest consistent restart line.")
     .version(packageVersion(), "--version", "print the version")
@@ -80,7 +68,7 @@ function buildProgram(): Command {
     .hook("preAction", (_, action) => {
       acting = action;
     });
-  for (const command of COMMANDS) command.register(program);
+  for (const command of await modulesFor(process.argv[2])) command.register(program);
   return program;
 }
 
@@ -157,4 +145,6 @@ function leaveWhenOutputEnds(): void {
 }
 
 leaveWhenOutputEnds();
-await buildProgram().parseAsync().catch(fail);
+await buildProgram()
+  .then((program) => program.parseAsync())
+  .catch(fail);
