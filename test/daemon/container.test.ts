@@ -159,3 +159,31 @@ test.skipIf(reason !== undefined)(
       }
     }),
 );
+
+test.skipIf(reason !== undefined)(
+  "a followed container that is stopped and started again is its next life; half way between the two it has ended",
+  { timeout: 120_000 },
+  () =>
+    withRig("again", async (rig) => {
+      const podman = new Podman();
+      const db = `rl-${rig.app}`;
+      await podman.serve(db);
+      await rig.collect();
+      const follow = ["attach", rig.app, "db", "--container", db, "--follow"];
+      const attached = await told(rig, ...follow, "--no-checkpoint");
+      expect(attached, attached.err).toMatchObject({ code: 0 });
+      const twice = await told(rig, ...follow, "--no-checkpoint");
+      expect(twice.err, "it runs, and is recorded").toContain(`process db of ${rig.app} runs already`);
+      const client = await rig.client();
+      const now = async () => (await client.processes()).find(({ process }) => process === "db")!;
+      podman.podman("stop", "--time", "5", db);
+      await until("the collector knows its end", async () => !(await now()).live);
+      expect((await now()).end, "redis ends by itself when it is told to").toEqual({ code: 0 });
+      podman.podman("start", db);
+      await until("its next life has its checkpoint", async () => {
+        const { live, incarnation, checkpoints } = await now();
+        return live && incarnation === 2 && checkpoints === 1;
+      });
+      client.close();
+    }),
+);
