@@ -151,8 +151,8 @@ async function hasEnded(collector: CollectorClient, { app, process }: ProcessAtt
   return true;
 }
 
-/** Its look for ended ones comes twice a second, and the word of an end may take a second. */
-const ENDED_WAIT_MS = 5_000;
+/** Its look for ended ones comes twice a second, and the word of a container's end may take some seconds. */
+const ENDED_WAIT_MS = 15_000;
 const ENDED_PAUSE_MS = 100;
 
 /** The process is recorded no longer, and goes on untouched. */
