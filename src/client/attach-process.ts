@@ -91,7 +91,8 @@ async function attachCgroupAlone(
 ): Promise<number[]> {
   const before = new ProcessCgroup(wanted.app, wanted.process);
   const again = wanted.follows !== undefined && before.foreign && before.path === path; // the same container, started again
-  if (before.populated && !again) throw inUse(wanted, before);
+  if (before.populated && (!again || (await isRecorded(collector, wanted, before.id))))
+    throw inUse(wanted, before);
   await refuseCgroup(collector, wanted, path);
   if (before.foreign) {
     if (!(await hasEnded(collector, wanted)) && again) throw inUse(wanted, before);
@@ -138,6 +139,18 @@ async function alone<T>(work: () => Promise<T>): Promise<T> {
 
 const ATTACH_WAIT_MS = 30_000;
 const ATTACH_PAUSE_MS = 20;
+
+/** It is this cgroup's life that is recorded, and none before. */
+async function isRecorded(
+  collector: CollectorClient,
+  { app, process }: ProcessAttachment,
+  cgroupId: number | undefined,
+): Promise<boolean> {
+  const known = await collector.processes();
+  return known.some(
+    (one) => one.app === app && one.process === process && one.live && one.cgroupId === cgroupId,
+  );
+}
 
 /** The collector has taken up how the life before ended, which it finds by its cgroup. False: not soon. */
 async function hasEnded(collector: CollectorClient, { app, process }: ProcessAttachment): Promise<boolean> {
