@@ -90,10 +90,12 @@ async function attachCgroupAlone(
   path: string,
 ): Promise<number[]> {
   const before = new ProcessCgroup(wanted.app, wanted.process);
-  if (before.populated) throw inUse(wanted, before);
+  const again = wanted.follows !== undefined && before.foreign && before.path === path; // the same container, started again
+  if (before.populated && (!again || (await isRecorded(collector, wanted, before.id))))
+    throw inUse(wanted, before);
   await refuseCgroup(collector, wanted, path);
   if (before.foreign) {
-    await hasEnded(collector, wanted);
+    if (!(await hasEnded(collector, wanted)) && again) throw inUse(wanted, before);
     detachCgroup(wanted.app, wanted.process); // of an earlier life
   }
   const parent = attachCgroup(wanted.app, wanted.process, path);
@@ -138,16 +140,32 @@ async function alone<T>(work: () => Promise<T>): Promise<T> {
 const ATTACH_WAIT_MS = 30_000;
 const ATTACH_PAUSE_MS = 20;
 
-/** The collector has taken up how the life before ended, which it finds by its cgroup. */
-async function hasEnded(collector: CollectorClient, { app, process }: ProcessAttachment): Promise<void> {
+/** It is this cgroup's life that is recorded, and none before. */
+async function isRecorded(
+  collector: CollectorClient,
+  { app, process }: ProcessAttachment,
+  cgroupId: number | undefined,
+): Promise<boolean> {
+  const known = await collector.processes();
+  return known.some(
+    (one) => one.app === app && one.process === process && one.live && one.cgroupId === cgroupId,
+  );
+}
+
+/** The collector has taken up how the life before ended, which it finds by its cgroup. False: not soon. */
+async function hasEnded(collector: CollectorClient, { app, process }: ProcessAttachment): Promise<boolean> {
   const deadlineMs = performance.now() + ENDED_WAIT_MS;
   const isLive = async (): Promise<boolean> =>
     (await collector.processes()).some((one) => one.app === app && one.process === process && one.live);
-  while (performance.now() < deadlineMs && (await isLive())) await sleep(ENDED_PAUSE_MS);
+  while (await isLive()) {
+    if (performance.now() > deadlineMs) return false;
+    await sleep(ENDED_PAUSE_MS);
+  }
+  return true;
 }
 
-/** Its look for ended ones comes twice a second, and the word of an end may take a second. */
-const ENDED_WAIT_MS = 5_000;
+/** Its look for ended ones comes twice a second, and the word of a container's end may take some seconds. */
+const ENDED_WAIT_MS = 15_000;
 const ENDED_PAUSE_MS = 100;
 
 /** The process is recorded no longer, and goes on untouched. */

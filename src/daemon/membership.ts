@@ -18,8 +18,8 @@ import { Serial } from "../host/serial.ts";
 import { refuseOverlaps } from "../images/data/tree-users.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
-import type { ProcessData, ProcessEnd } from "../model/stored-process.ts";
+import { CONTAINER_END_MS, EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
+import type { ProcessData } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
@@ -57,11 +57,10 @@ function isOurs({ path }: ProcessCgroup): boolean {
   return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
-/** The runtime's own record, of a process that is a container. */
-async function endOfContainer({ app, process }: ProcessInfo): Promise<ProcessEnd | undefined> {
+/** Id of the container that the process is; undefined: it is none. */
+function containerOf({ app, process }: ProcessInfo): string | undefined {
   const cgroup = new ProcessCgroup(app, process);
-  const id = cgroup.foreign ? containerAt(cgroup.path) : undefined;
-  return id === undefined ? undefined : containerEnd(id);
+  return cgroup.foreign ? containerAt(cgroup.path) : undefined;
 }
 
 function elsewhere({ app, process, left }: ProcessInfo): TaskElsewhere[] {
@@ -222,12 +221,15 @@ export class Membership {
     const { app, process, task } = info;
     const left = this.#tasks.look(info);
     if (left.length > 0) await this.#collector.facts.left(app, process, left);
-    const end = (task === undefined ? undefined : endOf(task)) ?? (await endOfContainer(info));
+    const container = containerOf(info);
+    const waited = task === undefined ? undefined : endOf(task);
+    const end = container === undefined ? waited : await containerEnd(container);
+    const limitMs = container === undefined ? END_WORD_MS : CONTAINER_END_MS;
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
       const key = `${app}/${process}/${info.incarnation}`;
       const sinceMs = this.#awaited.get(key) ?? performance.now();
       this.#awaited.set(key, sinceMs);
-      if (performance.now() - sinceMs < END_WORD_MS) return false;
+      if (performance.now() - sinceMs < limitMs) return false;
       this.#awaited.delete(key);
     }
     if (end !== undefined) await this.#collector.facts.commandEnded(app, process, end);

@@ -74,7 +74,7 @@ test.skipIf(reason !== undefined)(
     withRig("pod", async (rig) => {
       const podman = new Podman();
       const pod = `rl-${rig.app}`;
-      const sleeper = ["--infra-image", "redis-alone", "--infra-command", `${podman.server} --port 0`];
+      const sleeper = ["--infra-image", "redis-alone", "--infra-command", `${podman.server} --port 6391`];
       podman.podman("pod", "create", "--name", pod, "--network", "podman", ...sleeper);
       const inPod = (name: string, ...command: string[]): string =>
         podman.podman("run", "--detach", "--pod", pod, "--name", `${pod}-${name}`, "redis-alone", ...command);
@@ -105,7 +105,7 @@ test.skipIf(reason !== undefined)(
 
       podman.podman("pod", "create", "--name", pod, "--infra=false");
       expect(await told(rig, "attach", rig.app, "again", "--pod", pod)).toMatchObject({ code: 2 });
-      inPod("alone", podman.server, "--port", "0");
+      inPod("alone", podman.server, "--port", "6391");
       const without = await told(rig, "attach", rig.app, "again", "--pod", pod);
       expect(without.code).toBe(1);
       expect(without.err).toMatch(
@@ -157,5 +157,33 @@ test.skipIf(reason !== undefined)(
         expect(again).toMatchObject({ code: 2 });
         expect(again.err).toContain(`process ${way} of ${rig.app} has ended`);
       }
+    }),
+);
+
+test.skipIf(reason !== undefined)(
+  "a followed container that is stopped and started again is its next life; half way between the two it has ended",
+  { timeout: 120_000 },
+  () =>
+    withRig("again", async (rig) => {
+      const podman = new Podman();
+      const db = `rl-${rig.app}`;
+      await podman.serve(db);
+      await rig.collect();
+      const follow = ["attach", rig.app, "db", "--container", db, "--follow"];
+      const attached = await told(rig, ...follow, "--no-checkpoint");
+      expect(attached, attached.err).toMatchObject({ code: 0 });
+      const twice = await told(rig, ...follow, "--no-checkpoint");
+      expect(twice.err, "it runs, and is recorded").toContain(`process db of ${rig.app} runs already`);
+      const client = await rig.client();
+      const now = async () => (await client.processes()).find(({ process }) => process === "db")!;
+      podman.podman("stop", "--time", "5", db);
+      await until("the collector knows its end", async () => !(await now()).live);
+      expect((await now()).end, "redis ends by itself when it is told to").toEqual({ code: 0 });
+      podman.podman("start", db);
+      await until("its next life has its checkpoint", async () => {
+        const { live, incarnation, checkpoints } = await now();
+        return live && incarnation === 2 && checkpoints === 1;
+      });
+      client.close();
     }),
 );

@@ -45,6 +45,7 @@ export class PodmanStore {
       ),
     ] as const;
     onTestFinished(() => {
+      this.podman("pod", "rm", "--all", "--force", "--time", "0");
       this.podman("rm", "--all", "--force", "--time", "0");
       spawnSync("rm", ["-rf", "--one-file-system", this.folder]); // a killed CRIU may have left mounts in it
       for (const [wasThere, [command, ...args]] of leftByPodman) if (!wasThere) spawnSync(command, args);
