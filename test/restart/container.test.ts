@@ -6,7 +6,6 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
@@ -105,46 +104,6 @@ $b =~ /:$n\\r/ or die "got $b for $n"; print "$n\\n"; select(undef,undef,undef,.
         await more(saved);
         await told(rig, "checkpoint", rig.app, "--coordinated");
       }
-    }),
-);
-
-(reason === undefined ? restartable : test.skip)(
-  "what a container writes into a folder of this machine goes back with it, where attach --data names that",
-  { timeout: 180_000 },
-  () =>
-    withRig("mounted", async (rig) => {
-      const podman = new Podman();
-      const [db, client, folder] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`, rig.path("data")];
-      mkdirSync(folder);
-      const written = [podman.server, "--port", "6390", "--save", "", "--protected-mode", "no"];
-      const kept = ["--appendonly", "yes", "--dir", "/data"];
-      const mount = ["--network", "podman", "--volume", `${folder}:/data`];
-      podman.podman("run", "--detach", "--name", db, ...mount, "redis-alone", ...written, ...kept);
-      await until("redis listens", () => podman.podman("logs", db).includes("Ready to accept"));
-      const host = podman.inspect(db, "{{.NetworkSettings.IPAddress}}");
-      podman.start(client, podman.client, "-h", host, "-p", "6390", "-r", "-1", "-i", "0.01", "INCR", "k");
-      const more = (from: number): Promise<void> =>
-        until("the client counts", () => counted(podman, client) > from + MORE);
-      await more(0);
-      await rig.collect();
-      await told(rig, "attach", rig.app, "db", "--container", db, "--data", folder, "--no-checkpoint");
-      const first = await told(rig, "attach", rig.app, "client", "--container", client);
-      expect(first).not.toContain("only cuts");
-      expect(first, "the folder is saved").not.toContain("may write in place");
-      const saved = counted(podman, client);
-      await more(saved);
-      podman.podman("kill", db);
-      expect(await told(rig, "restart", rig.app, "--failed", "db")).toContain("2 processes restarted");
-      await more(saved);
-      podman.podman("kill", client);
-      const value = Number(podman.podman("exec", db, podman.client, "-p", "6390", "GET", "k"));
-      const logs = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) =>
-        name.endsWith(".aof"),
-      );
-      const text = logs.map((name) => readFileSync(join(folder, name), "latin1")).join("");
-      expect(text.match(/INCR/gi)?.length, "the file has each step once, and none that was undone").toBe(
-        value,
-      );
     }),
 );
 
