@@ -7,10 +7,10 @@
  */
 
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
-import { accessSync, constants, existsSync, statSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { findProgram } from "../host/find-program.ts";
 import { standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
@@ -68,7 +68,7 @@ const REMOVE_LIMIT_MS = 2000;
 
 /** Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already, and what registering throws. */
 export async function startProcess(collector: CollectorClient, start: ProcessStart): Promise<StartedProcess> {
-  requireCommand(start.command[0]);
+  requireCommand(start.command[0], start.recipe);
   const cgroup = new ProcessCgroup(start.app, start.process);
   const words = entering(join(cgroup.path, "cgroup.procs"), start);
   if (!cgroup.populated && !cgroup.freezing) cgroup.remove(); // what hangs on the one of an earlier life goes with its sockets
@@ -150,16 +150,13 @@ async function stands(child: ChildProcess, cgroup: ProcessCgroup): Promise<void>
 }
 
 /** The same search as execvp's, so that a mistyped name is told before anything is registered. */
-function requireCommand(name: string): void {
-  const places = name.includes("/")
-    ? [name]
-    : (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, name));
-  if (places.some(isProgram)) return;
-  const found = places.find((place) => existsSync(place));
-  if (found !== undefined)
+function requireCommand(name: string, { env, cwd }: StartRecipe): void {
+  const { program, other } = findProgram(name, env["PATH"] ?? "", cwd);
+  if (program !== undefined) return;
+  if (other !== undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `${found} can't be executed`,
+      `${other} can't be executed`,
       "It must be a file with the right to execute it (chmod +x).",
     );
   throw new RecoveryLineError(
@@ -167,13 +164,4 @@ function requireCommand(name: string): void {
     `there is no program ${JSON.stringify(name)} to run`,
     "Check its name and the PATH.",
   );
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
 }

@@ -1,18 +1,21 @@
 /** One collector of one home: lock, metrics port, capture, logs, socket, memory rings, watch over processes; started in this order, ended in the reverse. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Collector } from "../collect/collect.ts";
 import type { OnFull } from "../collect/collect-options.ts";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { applicationRuns, processCgroupLevel } from "../host/cgroups.ts";
 import { lockHome, prepareHome } from "../host/home-lock.ts";
+import { Pause } from "../host/pause.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
-import { REAP_INTERVAL_MS } from "../model/limits.ts";
+import { REAP_IDLE_MS, REAP_INTERVAL_MS, REAP_SOON_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
+import { FollowWatch } from "./follow-watch.ts";
 import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
-import { collectorMetrics } from "./metrics.ts";
+import type { CollectorMetrics, collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { OutputCommitter } from "./output-committer.ts";
 import { Policies, type PoliciesOptions } from "./policies.ts";
@@ -89,20 +92,34 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const { policies, payloads } = parts;
   let keeping: KeepWatch | undefined;
   const stats = () => collector.stats();
-  const metrics = collectorMetrics(stats, pressure, () => keeping, policies);
-  metricsPort?.serve(() => metrics.text());
-  const service = { ...parts, ping: pingOf(options), metrics: () => metrics.text() };
+  const metrics = metricsWhenAsked(stats, pressure, () => keeping, policies);
+  if (metricsPort !== undefined) {
+    await metrics(); // who is asked regularly counts from its start
+    metricsPort.serve(metrics);
+  }
+  const service = { ...parts, ping: pingOf(options), metrics };
   const server = await CollectorServer.listen(service, home);
   undo.push(() => server.close());
   keeping = startKeeping(collector, options, undo);
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
-  undo.push(watchProcesses(parts, options));
+  const follows = new FollowWatch({ home, collector, program: options.program, onTrouble });
+  undo.push(watchProcesses(parts, follows, options));
+  undo.push(() => follows.close());
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
   const { ringBytes } = stats();
   return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+}
+
+/** The registry and its library come with the first question: most collectors are never asked, and start sooner without. */
+function metricsWhenAsked(...parts: Parameters<typeof collectorMetrics>): () => Promise<string> {
+  let made: Promise<CollectorMetrics> | undefined;
+  return async () => {
+    made ??= import("./metrics.ts").then((module) => module.collectorMetrics(...parts));
+    return (await made).text();
+  };
 }
 
 async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {
@@ -175,7 +192,13 @@ function startParts(collector: Collector, options: DaemonOptions, undo: Undo[]):
   });
   undo.push(() => policies.close());
   const committer = new OutputCommitter(program, home);
-  const holds = new HoldWatch({ outputs: collector.outputs, collector, committer, onTrouble });
+  const holds = new HoldWatch({
+    outputs: collector.outputs,
+    collector,
+    committer,
+    policies,
+    onTrouble,
+  });
   undo.push(() => holds.close());
   const [membership, unseen] = [new Membership(collector), new UnseenWatch(collector)];
   return { collector, membership, unseen, payloads, policies, holds };
@@ -213,36 +236,54 @@ async function resumePayloads(
 }
 
 /**
- * Looks for ended processes at once and then again and again; a log that can't be written now is tried again. And at the end, so that the
- * log does not call recorded what has ended before the collector.
+ * Looks for ended processes at once and then again and again, seldom while nothing changes; a log that can't be written now is tried again.
+ * And at the end, so that the log does not call recorded what has ended before the collector.
  */
-function watchProcesses(
-  { collector, membership, payloads, unseen, policies }: Parts,
-  { onTrouble }: DaemonOptions,
-): Undo {
-  let running: Promise<void> = Promise.resolve();
-  let busy = false;
-  const look = (last: boolean): void => {
-    if (busy) return;
-    busy = true;
-    running = membership
-      .reap(last)
-      .then(() => payloads.retain(liveApps(collector)))
-      .then(() => policies.look())
-      .then(() => (last ? undefined : unseen.due()))
-      .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
-      .finally(() => {
-        busy = false;
-      });
-  };
-  const timer = setInterval(look, REAP_INTERVAL_MS, false);
-  look(false);
+function watchProcesses(service: Parts, follows: FollowWatch, { onTrouble }: DaemonOptions): Undo {
+  const { membership } = service;
+  const pause = new Pause();
+  let [told, ended] = [false, false];
+  membership.onChange(() => {
+    told = true;
+    pause.end();
+  });
+  const look = (last: boolean): Promise<boolean> =>
+    lookAtProcesses(service, follows, last).then(
+      () => true,
+      (error: unknown) => {
+        onTrouble(`ended processes: ${(error as Error).message}`);
+        return false;
+      },
+    );
+  const running = (async () => {
+    for (let waitMs = REAP_INTERVAL_MS; !ended; ) {
+      const changes = told;
+      told = false;
+      const isWell = await look(false);
+      waitMs = changes || !isWell ? REAP_INTERVAL_MS : Math.min(2 * waitMs, REAP_IDLE_MS);
+      await pause.wait(membership.isTold ? waitMs : REAP_INTERVAL_MS);
+      if (told) await sleep(REAP_SOON_MS); // more may change at the same moment
+    }
+  })();
   return async () => {
-    clearInterval(timer);
+    ended = true;
+    pause.end();
     await running;
-    look(true);
-    await running;
+    await look(true);
   };
+}
+
+async function lookAtProcesses(
+  { collector, membership, payloads, unseen, policies }: Parts,
+  follows: FollowWatch,
+  last: boolean,
+): Promise<void> {
+  await membership.reap(last);
+  await payloads.retain(liveApps(collector));
+  await policies.look();
+  if (last) return;
+  await unseen.due();
+  follows.look();
 }
 
 /** First of all: what they do needs everything else. */

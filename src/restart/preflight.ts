@@ -3,6 +3,7 @@
  * are to come back are dead already. One sentence each: what, where, who, what to do.
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
+import { basename } from "node:path";
 import { buildIdOf } from "../host/build-id.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
@@ -16,6 +17,7 @@ import type { CollectedProcess } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { mappedOf } from "./restart-data.ts";
+import { startObstacles } from "./start-obstacles.ts";
 import {
   connectionObstacles,
   idObstacle,
@@ -42,7 +44,7 @@ interface Settled {
   readonly accepted: ReadonlySet<string>;
 }
 
-/** What stands in the way of one image. */
+/** What stands in the way of one image, or, with checkpoint 0, of a start from the initial state. */
 export interface Obstacle {
   readonly process: string;
   readonly checkpoint: number;
@@ -51,7 +53,7 @@ export interface Obstacle {
 
 /** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. */
 export function obstaclesOf(
-  { targets, transit }: RestartPlan,
+  { application, targets, transit }: RestartPlan,
   killed: readonly number[],
   accepted: readonly string[] = [],
 ): Obstacle[] {
@@ -66,15 +68,23 @@ export function obstaclesOf(
     accepted: new Set(accepted),
   };
   const first = images.find(({ trees }) => trees.length > 0) ?? images[0];
+  const starts = targets.flatMap((target) =>
+    target.action === "initial"
+      ? startObstacles(target.recipe, settled.roots).map((what) => ({ target, what }))
+      : [],
+  );
   const space = first === undefined ? [] : spaceObstacles(targets).map((what) => ({ target: first, what }));
   const ofImages = images.flatMap((target) => [
-    ...inTheWay(target, settled).map((what) => ({ target, what })),
+    ...[...unitObstacle(application, target.process), ...inTheWay(target, settled)].map((what) => ({
+      target,
+      what,
+    })),
     ...transit.ends
       .filter(({ process }) => process === target.process && imageParts(target.image.files).ourNetwork)
       .flatMap((end) => connectionObstacles(end, settled.gone))
       .map((what) => ({ target, what })),
   ]);
-  return [...ofImages, ...space].map(({ target, what }) => ({
+  return [...starts, ...ofImages, ...space].map(({ target, what }) => ({
     process: target.process,
     checkpoint: target.checkpoint,
     what,
@@ -120,6 +130,16 @@ export function refuseStrangers(known: readonly CollectedProcess[]): void {
 export function refuseReadOnlyCgroups(app: string): void {
   const what = readOnlyCgroup(app);
   if (what !== undefined) throw refusedBy([{ process: app, checkpoint: 0, what }]);
+}
+
+/** systemd would handle the death of what a restart kills: it removes the cgroup, or starts the program again beside what comes back. */
+function unitObstacle(application: string, process: string): string[] {
+  const { foreign, path } = new ProcessCgroup(application, process);
+  const unit = basename(path);
+  if (!foreign || !unit.endsWith(".service")) return [];
+  return [
+    `it is the unit ${unit} of systemd, which takes its death for the unit's failure and starts it again, or removes its cgroup: start the program with recovery-line run where it has to come back, or the unit itself anew, with systemctl restart ${unit}`,
+  ];
 }
 
 function inTheWay(target: Restored, settled: Settled): string[] {

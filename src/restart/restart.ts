@@ -365,11 +365,16 @@ async function planWithoutObstacles(
     const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(request.app, name).pids());
     const found = await lasting(() => obstaclesOf(plan, killed, request.acceptFiles));
     if (found.length === 0) return { plan, killed };
-    if (request.backFurther !== true) throw refusedBy(found);
+    if (request.backFurther !== true || found.some(isOfStart)) throw refusedBy(found);
     const seen = new Set<string>();
     for (const { process, checkpoint } of found)
       if (!seen.has(process) && seen.add(process)) obstructed.push({ process, checkpoint });
   }
+}
+
+/** There is nothing further back. */
+function isOfStart({ checkpoint }: Obstacle): boolean {
+  return checkpoint === 0;
 }
 
 async function knownData({ app, processes, log }: RestartRequest): Promise<Map<string, ProcessData>> {

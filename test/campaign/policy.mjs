@@ -1,6 +1,12 @@
-/** `npm run campaign:policy -- [--kills N] [--seed S] [--bound SECONDS]`: the flags, for policy-campaign.ts. */
+/**
+ * `npm run campaign:policy -- [--kills N] [--bound SECONDS] [--seed S] [--seconds N]`: the flags, for policy-campaign.ts; with `--safety [--seconds N] [--seed S]` for
+ * policy-safety-campaign.ts.
+ */
 import { parseArgs } from "node:util";
 import { startCampaign } from "./start.mjs";
 
 const text = { type: "string" };
-startCampaign("policy-campaign.ts", parseArgs({ options: { kills: text, seed: text, bound: text } }).values);
+const { safety, ...told } = parseArgs({
+  options: { kills: text, seed: text, bound: text, seconds: text, safety: { type: "boolean" } },
+}).values;
+startCampaign(`${safety ? "policy-safety" : "policy"}-campaign.ts`, told);

@@ -13,12 +13,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { expect } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildIdOf } from "../../src/host/build-id.ts";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { packageRoot } from "../../src/native/binding.ts";
-import { type Ended, freePort, type Rig, until, withRig } from "../daemon/rig.ts";
-import { restartable } from "./restartable.ts";
+import { type Ended, freePort, Rig, until, withRig } from "../daemon/rig.ts";
+import { restartable, restartableSuite } from "./restartable.ts";
 
 /** Writes each byte it gets to its log; has a file open to read and stands in a folder. */
 const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");fs.openSync(dir+"/mounted/file","r");fs.openSync(dir+"/place","r+");process.chdir(dir+"/here");
@@ -33,9 +33,14 @@ function unmount(place: string): void {
   execFileSync("umount", ["-l", place]);
 }
 
+/** Asks once, is answered, and has finished. */
+const JOB = `const c=require("node:net").connect(+process.argv[1],"127.0.0.1",()=>c.write("j"));c.on("data",()=>{console.log(process.pid);process.exit(0)})`;
+
 interface Obstacle {
   readonly name: string;
-  readonly says: RegExp;
+  readonly says: () => RegExp;
+  /** Called with --dry-run, too. */
+  readonly also?: "dry-run";
   /** How the command is called; absent: as always. */
   readonly calls?: (rig: Rig, ...args: string[]) => Promise<Ended>;
   put(): void | Promise<void>;
@@ -89,26 +94,32 @@ function otherBuild(path: string): Buffer {
   return bytes;
 }
 
-function obstacles(
-  rig: Rig,
-  dir: string,
-  port: number,
-  server: number,
-  holder: ReturnType<typeof spawn>,
-): Obstacle[] {
+/** An application of which one process lives, one has finished and two are dead, and what is in its restart's way. */
+const world = {} as {
+  rig: Rig;
+  dir: string;
+  port: number;
+  server: number;
+  client: number;
+  holder: ReturnType<typeof spawn>;
+};
+const at = (name: string): string => join(world.dir, name);
+
+function obstacles(): Obstacle[] {
   const moved = (name: string, says: RegExp, instead?: () => void): Obstacle => ({
     name: `${name} moved${instead === undefined ? "" : ", another in its place"}`,
-    says,
+    says: () => says,
+    also: "dry-run",
     put: () => {
-      renameSync(join(dir, name), join(dir, `${name}.1`));
+      renameSync(at(name), at(`${name}.1`));
       instead?.();
     },
     take: () => {
-      rmSync(join(dir, name), { recursive: true, force: true });
-      renameSync(join(dir, `${name}.1`), join(dir, name));
+      rmSync(at(name), { recursive: true, force: true });
+      renameSync(at(`${name}.1`), at(name));
     },
   });
-  const write = (name: string) => (): void => writeFileSync(join(dir, name), "another");
+  const write = (name: string) => (): void => writeFileSync(at(name), "another");
   let text = "";
   let stranger: ReturnType<typeof spawn> | undefined;
   const starts = async (program: string, ...words: string[]): Promise<void> => {
@@ -119,154 +130,224 @@ function obstacles(
     stranger!.kill("SIGKILL");
     await once(stranger!, "exit");
   };
-  const taker = join(dir, "taker");
   return [
     {
       name: "connection held",
-      says: new RegExp(
-        `the connection from 127\\.0\\.0\\.1:${port} to .* is held by process ${holder.pid} \\(python3\\)`,
-      ),
+      says: () =>
+        new RegExp(
+          `the connection from 127\\.0\\.0\\.1:${world.port} to .* is held by process ${world.holder.pid} \\(python3\\)`,
+        ),
       put: () => undefined,
       take: async () => {
-        holder.kill("SIGKILL");
-        await once(holder, "exit");
+        world.holder.kill("SIGKILL");
+        await once(world.holder, "exit");
       },
     },
     {
       name: "stranger in the cgroup",
-      says: /server: process \d+ \(sleep\) is in its cgroup \S+\/server, and was not started by recovery-line run/,
+      says: () =>
+        /server: process \d+ \(sleep\) is in its cgroup \S+\/server, and was not started by recovery-line run/,
       put: async () => {
-        await until("its own cgroup is gone", () => rig.cgroup("server").remove());
+        await until("its own cgroup is gone", () => world.rig.cgroup("server").remove());
         stranger = spawn("sleep", ["1000"], { stdio: "ignore" });
-        rig.cgroup("server").create();
-        writeFileSync(join(rig.cgroup("server").path, "cgroup.procs"), `${stranger.pid}`);
+        world.rig.cgroup("server").create();
+        writeFileSync(join(world.rig.cgroup("server").path, "cgroup.procs"), `${stranger.pid}`);
       },
       take: async () => {
-        expect(rig.cgroup("server").pids()).toEqual([stranger!.pid]);
+        expect(world.rig.cgroup("server").pids()).toEqual([stranger!.pid]);
         await ends();
-        await until("it is gone", () => rig.cgroup("server").remove());
+        await until("it is gone", () => world.rig.cgroup("server").remove());
       },
     },
     {
       name: "cgroups read-only",
-      says: /the cgroup \S+ can't be written \(EROFS\)/,
+      says: () => /the cgroup \S+ can't be written \(EROFS\)/,
       calls: withReadOnlyCgroups,
       put: () => undefined,
       take: () => undefined,
     },
     {
       name: "CRIU lacks something",
-      says: /criu can't bring images back here: criu: criu check failed \(exit code 1\)/,
-      calls: (_, ...args) => withCriu(rig, "check*) exit 1;;")(...args),
+      says: () => /criu can't bring images back here: criu: criu check failed \(exit code 1\)/,
+      calls: (_, ...args) => withCriu(world.rig, "check*) exit 1;;")(...args),
       put: () => undefined,
       take: () => undefined,
     },
     moved("sleeper", /\/sleeper, which it uses, is another build of the same size/, () =>
-      writeFileSync(join(dir, "sleeper"), otherBuild(join(dir, "sleeper.1")), { mode: 0o755 }),
+      writeFileSync(at("sleeper"), otherBuild(at("sleeper.1")), { mode: 0o755 }),
     ),
     {
       name: "id of a zombie",
-      says: /process id \d+ is that of a process which has ended, and process \d+ \(taker\), its parent/,
-      put: () => starts(taker, `${server}`, "zombie"),
+      says: () =>
+        /process id \d+ is that of a process which has ended, and process \d+ \(taker\), its parent/,
+      put: () => starts(at("taker"), `${world.server}`, "zombie"),
       take: ends,
     },
     {
       name: "id taken",
-      says: /process id \d+ is in use by process \d+ \(taker\)/,
-      put: () => starts(taker, `${server}`),
+      says: () => /process id \d+ is in use by process \d+ \(taker\)/,
+      put: () => starts(at("taker"), `${world.server}`),
       take: async () => {
-        process.kill(server, "SIGKILL"); // its child, which has that id
+        process.kill(world.server, "SIGKILL"); // its child, which has that id
         await ends();
       },
     },
     {
       name: "address gone",
-      says: /the connection from 10\.213\.7\.9:\d+ to .* needs the address 10\.213\.7\.9, which no interface here has/,
+      says: () =>
+        /the connection from 10\.213\.7\.9:\d+ to .* needs the address 10\.213\.7\.9, which no interface here has/,
       put: () => ip("del"),
       take: () => ip("add"),
     },
     {
       name: "disk full",
-      says: /the disk of \S+\/disk\/data has \d+ bytes free, and 3\d{6} are put back beside/,
-      put: () => writeFileSync(join(dir, "disk/filler"), Buffer.alloc(3 << 20)),
-      take: () => rmSync(join(dir, "disk/filler")),
+      says: () => /the disk of \S+\/disk\/data has \d+ bytes free, and 3\d{6} are put back beside/,
+      put: () => writeFileSync(at("disk/filler"), Buffer.alloc(3 << 20)),
+      take: () => rmSync(at("disk/filler")),
     },
     moved("log", /\/log, which it writes, is gone/),
     moved("log", /\/log, which it writes, is another file now/, write("log")),
     {
       name: "log cut",
-      says: /\/log, which it writes, has 0 bytes and had [1-9]/,
+      says: () => /\/log, which it writes, has 0 bytes and had [1-9]/,
       put: () => {
-        text = readFileSync(join(dir, "log"), "utf8");
-        truncateSync(join(dir, "log"));
+        text = readFileSync(at("log"), "utf8");
+        truncateSync(at("log"));
       },
-      take: () => writeFileSync(join(dir, "log"), text),
+      take: () => writeFileSync(at("log"), text),
     },
     {
       name: "changed inside",
-      says: /\/place, which it writes in place, holds something else than at the checkpoint/,
-      put: () => writeFileSync(join(dir, "place"), "12x45 and more"),
-      take: () => writeFileSync(join(dir, "place"), "12345 and more"), // is cut back
+      says: () => /\/place, which it writes in place, holds something else than at the checkpoint/,
+      put: () => writeFileSync(at("place"), "12x45 and more"),
+      take: () => writeFileSync(at("place"), "12345 and more"), // is cut back
     },
     moved("read", /\/read, which it uses, is gone/),
     {
       name: "mount gone",
-      says: /\/mounted\/file, which it uses, is gone/,
-      put: () => unmount(join(dir, "mounted")),
-      take: () => bind(dir),
+      says: () => /\/mounted\/file, which it uses, is gone/,
+      put: () => unmount(at("mounted")),
+      take: () => bind(world.dir),
     },
+    {
+      name: "mount gone, a file of the same size in the folder below",
+      says: () =>
+        /\/mounted\/file, which it uses, lay on the mount \S+\/mounted \(.* in it\) and is on the mount \S+ \(.*\) now: mount/,
+      put: () => {
+        unmount(at("mounted"));
+        writeFileSync(at("mounted/file"), "12345");
+      },
+      take: () => {
+        rmSync(at("mounted/file"));
+        bind(world.dir);
+      },
+    },
+    {
+      name: "another mount in its place",
+      says: () =>
+        /\/mounted\/file, which it uses, lay on .* and is on the mount \S+\/mounted \(tmpfs of other\) now/,
+      put: () => {
+        execFileSync("mount", ["-t", "tmpfs", "other", at("mounted")]);
+        writeFileSync(at("mounted/file"), "12345");
+      },
+      take: () => unmount(at("mounted")),
+    },
+    {
+      name: "another network namespace",
+      says: () =>
+        /client: it was in the network namespace net:\[\d+\], and this command is in another one, .*nsenter --net --target \d+/,
+      calls: async (_, ...args) => unshared(["--net"], 'exec "$0" "$@"', ...args),
+      put: () => undefined,
+      take: () => undefined,
+    },
+    moved("job", /job: it has to start again, and its program \S+\/job is gone: put it back/),
     moved("read", /\/read, which it uses, has 7 bytes and had 5/, write("read")),
     moved("here", /\/here, which it uses, is no folder any more/, write("here")),
     {
       name: "port taken",
-      says: /port \d+ is taken by process \d+ \(node\)/,
+      says: () => /port \d+ is taken by process \d+ \(node\)/,
       put: () =>
         starts(
           process.execPath,
           "-e",
-          `require("node:net").createServer().listen(${port},()=>console.log("listening"))`,
+          `require("node:net").createServer().listen(${world.port},()=>console.log("listening"))`,
         ),
       take: ends,
     },
   ];
 }
 
-restartable(
-  "files, folders and ports in the way are named by dry run and restart alike, and who lived before lives after",
-  { timeout: 300_000 },
-  () =>
-    withRig("obstacles", async (rig) => {
-      await rig.collect();
-      const dir = rig.path("work");
-      mkdirSync(join(dir, "here"), { recursive: true });
-      mkdirSync(join(dir, "disk"));
-      writeFileSync(join(dir, "taker.c"), TAKES_ID);
-      execFileSync("cc", ["-D_GNU_SOURCE", "-o", join(dir, "taker"), join(dir, "taker.c")]);
-      copyFileSync("/bin/sleep", join(dir, "sleeper"));
-      execFileSync("mount", ["-t", "tmpfs", "-o", "size=8m", "none", join(dir, "disk")]);
-      for (const name of ["real", "mounted"]) mkdirSync(join(dir, name));
-      writeFileSync(join(dir, "real/file"), "12345");
-      bind(dir);
-      try {
-        ip("add");
-        await withObstacles(rig, dir);
-      } finally {
-        ip("del");
-        unmount(join(dir, "disk"));
-        unmount(join(dir, "mounted"));
-      }
-    }),
-);
-
 const callsCli = (rig: Rig, ...args: string[]): Promise<Ended> => rig.cli(...args);
 
-async function withObstacles(rig: Rig, dir: string): Promise<void> {
-  writeFileSync(join(dir, "read"), "12345");
-  writeFileSync(join(dir, "place"), "12345");
+restartableSuite("in the way of a restart", () => {
+  beforeAll(async () => {
+    world.rig = new Rig("obstacles");
+    mkdirSync(world.rig.home, { mode: 0o700 });
+    await world.rig.collect();
+    layOut();
+    await startAll();
+  });
+  afterAll(async () => {
+    world.holder?.kill("SIGKILL");
+    ip("del");
+    for (const name of ["disk", "mounted"]) unmount(at(name));
+    await world.rig.remove();
+  });
+
+  test.each(obstacles())("$name: named, and who lived before lives after", async (one) => {
+    const { rig, client } = world;
+    const { name, put, take, calls = callsCli } = one;
+    await put();
+    try {
+      for (const flags of one.also === "dry-run" ? [["--dry-run"], []] : [[]]) {
+        const { code, err } = await calls(rig, "restart", rig.app, ...flags);
+        expect([name, flags, code, err]).toEqual([name, flags, 4, expect.stringMatching(one.says())]);
+        const { freezing } = rig.cgroup("client");
+        expect([name, rig.cgroup("client").pids(), freezing]).toEqual([name, [client], false]);
+      }
+    } finally {
+      await take();
+    }
+    expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
+  });
+
+  test("--accept-files takes a file as it is; a restart that fails half way has ways out, and without obstacles all come back", async () => {
+    const { rig, server } = world;
+    const place = at("place");
+    writeFileSync(place, "1x345");
+    const accepts = await rig.cli("restart", rig.app, "--dry-run", "--accept-files", place);
+    expect(accepts).toMatchObject({ code: 0, err: "" });
+    writeFileSync(place, "12345 and more");
+    await failsHalfWay(rig);
+    const answered = rig.output("job");
+    await rig.json("restart", rig.app);
+    expect(readFileSync(place, "utf8")).toBe("12345");
+    const got = rig.output("client").length;
+    await until("they talk again", () => rig.output("client").length > got + 20);
+    expect(rig.cgroup("server").pids()).toContain(server);
+    await until("the job has run again", () => !["", answered].includes(rig.output("job")));
+  });
+});
+
+function layOut(): void {
+  world.dir = world.rig.path("work");
+  for (const name of ["here", "disk", "real", "mounted"]) mkdirSync(at(name), { recursive: true });
+  writeFileSync(at("taker.c"), TAKES_ID);
+  execFileSync("cc", ["-D_GNU_SOURCE", "-o", at("taker"), at("taker.c")]);
+  copyFileSync("/bin/sleep", at("sleeper"));
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=8m", "none", at("disk")]);
+  for (const name of ["real/file", "read", "place"]) writeFileSync(at(name), "12345");
+  writeFileSync(at("job"), `#!/bin/sh\nexec '${process.execPath}' -e '${JOB}' "$1"\n`, { mode: 0o755 });
+  bind(world.dir);
+  ip("add");
+  mkdirSync(at("disk/data"));
+  writeFileSync(at("disk/data/file"), Buffer.alloc(3 << 20, "x"));
+}
+
+async function startAll(): Promise<void> {
+  const { rig, dir } = world;
   const port = await freePort();
-  mkdirSync(join(dir, "disk/data"));
-  writeFileSync(join(dir, "disk/data/file"), Buffer.alloc(3 << 20, "x"));
-  const store = ["--data", join(dir, "disk/data"), "--detach", "--", "sleep", "1000"];
+  const store = ["--data", at("disk/data"), "--detach", "--", "sleep", "1000"];
   expect(await rig.cli("run", rig.app, "store", ...store)).toMatchObject({ code: 0 });
   const both = '"$0"/sleeper 1000 & exec "$@"';
   const node = [process.execPath, "-e", SERVER, `${port}`, dir];
@@ -280,6 +361,9 @@ async function withObstacles(rig: Rig, dir: string): Promise<void> {
       /^recovery-line: server may write in place what no image holds: \S+\/place; name the folder/,
     ),
   });
+  await rig.run("job", at("job"), `${port}`);
+  await until("the job has finished", () => !rig.cgroup("job").populated);
+  expect(rig.output("job")).toMatch(/^\d+\n$/);
   const holder = spawn("python3", ["-c", HOLDS_CONNECTION, `${server}`], {
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -289,38 +373,20 @@ async function withObstacles(rig: Rig, dir: string): Promise<void> {
     await until("it is dead", () => !rig.cgroup(name).populated);
   }
   await until("its id is free", () => !existsSync(`/proc/${server}`));
-  for (const { name, says, put, take, calls } of obstacles(rig, dir, port, server, holder)) {
-    await put();
-    for (const flags of name.includes("moved") ? [["--dry-run"], []] : [[]]) {
-      const { code, err } = await (calls ?? callsCli)(rig, "restart", rig.app, ...flags);
-      expect([name, flags, code, err]).toEqual([name, flags, 4, expect.stringMatching(says)]);
-      expect([name, rig.cgroup("client").pids(), rig.cgroup("client").freezing]).toEqual([
-        name,
-        [client],
-        false,
-      ]);
-    }
-    await take();
-  }
-  expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
-  writeFileSync(join(dir, "place"), "1x345");
-  const accept = ["--accept-files", join(dir, "place")];
-  expect((await rig.cli("restart", rig.app, "--dry-run", ...accept)).code).toBe(0);
-  writeFileSync(join(dir, "place"), "12345 and more");
-  await failsHalfWay(rig);
-  await rig.json("restart", rig.app);
-  expect(readFileSync(join(dir, "place"), "utf8")).toBe("12345");
-  const got = rig.output("client").length;
-  await until("they talk again", () => rig.output("client").length > got + 20);
-  expect(rig.cgroup("server").pids()).toContain(server);
+  Object.assign(world, { port, server, client, holder });
 }
 
 /** In mounts of its own, as a container may show them. */
-async function withReadOnlyCgroups(rig: Rig, ...args: string[]): Promise<Ended> {
-  const script = 'mount -o remount,bind,ro "$0" && exec "$@"';
+async function withReadOnlyCgroups(_: Rig, ...args: string[]): Promise<Ended> {
+  const script = `mount -o remount,bind,ro '${cgroup2Root()}' && exec "$0" "$@"`;
+  return unshared(["--mount", "--propagation", "private"], script, ...args);
+}
+
+/** The command in namespaces of its own, by a shell's script that gets it. */
+function unshared(namespaces: string[], script: string, ...args: string[]): Ended {
   const command = [process.execPath, join(packageRoot(), "dist/cli/main.js"), ...args];
-  const words = ["--mount", "--propagation", "private", "sh", "-c", script, cgroup2Root(), ...command];
-  const env = { ...process.env, RECOVERY_LINE_HOME: rig.home };
+  const words = [...namespaces, "sh", "-c", script, ...command];
+  const env = { ...process.env, RECOVERY_LINE_HOME: world.rig.home };
   const { status, stdout, stderr } = spawnSync("unshare", words, { env, encoding: "utf8" });
   return { code: status, out: stdout, err: stderr };
 }
@@ -351,12 +417,12 @@ async function failsHalfWay(rig: Rig): Promise<void> {
   const failed = await withBroken("restart", rig.app);
   expect(failed).toMatchObject({
     code: 1,
-    err: expect.stringMatching(/client, server, store of .* are dead, all others go on\. .*--abandon/),
+    err: expect.stringMatching(/client, job, server, store of .* are dead, all others go on\. .*--abandon/),
   });
   expect(await rig.cli("run", rig.app, "server", "--", "true")).toMatchObject({ code: 1 });
   expect(await rig.cli("restart", rig.app, "--abandon")).toMatchObject({
     code: 0,
-    out: expect.stringContaining("is given up. Dead, and failed: client, server, store"),
+    out: expect.stringContaining("is given up. Dead, and failed: client, job, server, store"),
   });
   expect(await rig.cli("restart", rig.app, "--abandon")).toMatchObject({ code: 2 });
 

@@ -1,5 +1,5 @@
 /** Tests that restart from images: they skip only where nothing is captured or CRIU does not work. */
-import { test } from "vitest";
+import { describe, test } from "vitest";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { missing } from "../daemon/rig.ts";
@@ -8,3 +8,5 @@ const criu = await findCriu();
 const works = criu.found !== undefined && (await new CriuDriver(criu.found).check()).works;
 
 export const restartable = test.skipIf(missing !== undefined || !works);
+/** For tests that share a rig. */
+export const restartableSuite = describe.skipIf(missing !== undefined || !works);
