@@ -433,7 +433,7 @@ describe("refused by name", () => {
     ] as const) {
       const all = [tree("p", a), tree("x", "/a-b"), tree("y", "/z"), tree("q", b)];
       expect(() => refuseOverlaps(all)).toThrow(
-        / of [pqxy] is in .* of [pqxy]: two processes would put back the same file/,
+        / of [pqxy] lies in .* of [pqxy]: two processes would put back the same file/,
       );
     }
   });
