@@ -1,7 +1,7 @@
 // bench: what capturing adds to one send or receive, beside the same call without capture
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
 import { KernelSource } from "../src/capture/kernel-source.ts";
 import { compile } from "../test/native/c-build.ts";
@@ -143,6 +143,58 @@ async function figures(worker: Worker, kind: Kind, label: string, cgroupId: numb
   ];
 }
 
+/* ---- processes that were attached where they are: at another depth, and in cgroups below theirs ---- */
+
+/** CPU time in ns of a pair of TCP calls of a process that `take` has recorded. */
+async function recordedPair(worker: Worker, take: (source: KernelSource) => void): Promise<number> {
+  const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2 });
+  try {
+    take(source);
+    const ns = await worker.run("tcp", PAIRS);
+    const read = readAll(source);
+    if (read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
+    if (source.counters().lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
+    return ns;
+  } finally {
+    source.close();
+    KernelSource.unpin(PIN_DIR);
+  }
+}
+
+/** `nested` runs two levels below the cgroup that is attached. */
+async function attachedFigures(
+  worker: Worker,
+  cgroupId: number,
+  nested: Worker,
+  attachedId: number,
+): Promise<Figure[]> {
+  const parent = statSync(cgroups.path("")).ino;
+  const ways = {
+    run: () => recordedPair(worker, (source) => source.select(cgroupId, true, 1)),
+    attached: () => recordedPair(nested, (source) => source.attach(attachedId, 1, parent)),
+    beside: () =>
+      recordedPair(worker, (source) => {
+        source.select(cgroupId, true, 1);
+        source.attach(attachedId, 1, parent);
+      }),
+  };
+  const rounds: Record<keyof typeof ways, number>[] = [];
+  for (let n = 0; n < ROUNDS; n += 1) {
+    const one = { run: 0, attached: 0, beside: 0 };
+    const names = ["run", "attached", "beside"] as const;
+    for (const name of n % 2 === 1 ? names.toReversed() : names) one[name] = await ways[name]();
+    rounds.push(one);
+  }
+  const ratio = (name: string, of: "attached" | "beside"): Figure => {
+    const value = medianOf(rounds.map((one) => one[of] / one.run));
+    return { name, value, unit: "×", goal: "≤ 1.05", met: value <= 1.05 };
+  };
+  return [
+    ratio("TCP pair, attached two levels above, to one of run", "attached"),
+    ratio("TCP pair of run while another is attached, to none is", "beside"),
+  ];
+}
+
 /* ---- the programs alone, by the kernel's own account: whatever else the machine does is not in it ---- */
 
 const STATS = "/proc/sys/kernel/bpf_stats_enabled";
@@ -244,12 +296,19 @@ ensureBpffs();
 const cgroups = new TestCgroups("rl-bench-capture");
 const cgroupId = cgroups.make("worker");
 const worker = new Worker(cgroups, "worker");
+cgroups.make("elsewhere");
+const attachedId = cgroups.make("elsewhere/job");
+cgroups.make("elsewhere/job/step");
+cgroups.make("elsewhere/job/step/task");
+const nested = new Worker(cgroups, "elsewhere/job/step/task");
 try {
   const tcp = await figures(worker, "tcp", "TCP", cgroupId);
   const unix = await figures(worker, "unix", "AF_UNIX", cgroupId);
   report(`cost of capture, ${ROUNDS} rounds of ${PAIRS} pairs`, [...tcp, ...unix]);
+  report("attached processes", await attachedFigures(worker, cgroupId, nested, attachedId));
   report("the programs alone, by the kernel's account", await accounted(worker, cgroupId));
 } finally {
   await worker.end();
+  await nested.end();
   await cgroups.remove();
 }

@@ -37,7 +37,7 @@ run_test() {
 
 run_check() {
     bash scripts/setup.sh check
-    npx --no-install tsc --noEmit -p tsconfig.json
+    npx --no-install tsc --noEmit -p tsconfig.json --incremental --tsBuildInfoFile .stamps/check.tsbuildinfo
     npx --no-install biome check --error-on-warnings .
     npx --no-install knip
     git ls-files 'native/*.c' 'native/*.h' 'test/*.c' 'test/*.h' | grep -v '\.skel\.h$' | xargs -r clang-format --dry-run -Werror

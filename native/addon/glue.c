@@ -104,6 +104,18 @@ bool glue_string(napi_env env, napi_value value, char *out, size_t size) {
     return false;
 }
 
+bool glue_array(napi_env env, napi_value value, napi_typedarray_type type, void **data, size_t *length) {
+    napi_typedarray_type actual;
+    bool is_array = false;
+
+    napi_is_typedarray(env, value, &is_array);
+    if (is_array && napi_get_typedarray_info(env, value, &actual, length, data, NULL, NULL) == napi_ok &&
+        actual == type)
+        return true;
+    napi_throw_type_error(env, NULL, "expected another typed array");
+    return false;
+}
+
 napi_value glue_number(napi_env env, double value) {
     napi_value number = NULL;
     napi_create_double(env, value, &number);

@@ -47,6 +47,8 @@ void glue_close_source(struct source *source);
 
 bool glue_u64(napi_env env, napi_value value, uint64_t *out);
 bool glue_string(napi_env env, napi_value value, char *out, size_t size);
+/* The memory of a typed array of `type`; throws and returns false for anything else. */
+bool glue_array(napi_env env, napi_value value, napi_typedarray_type type, void **data, size_t *length);
 void glue_set_number(napi_env env, napi_value object, const char *name, double value);
 napi_value glue_number(napi_env env, double value);
 napi_value glue_undefined(napi_env env);

@@ -265,18 +265,6 @@ static napi_value memory_receive(napi_env env, napi_callback_info info) {
 
 /* ---- rings */
 
-static bool array_of(napi_env env, napi_value value, napi_typedarray_type type, void **data, size_t *length) {
-    napi_typedarray_type actual;
-    bool is_array = false;
-
-    napi_is_typedarray(env, value, &is_array);
-    if (is_array && napi_get_typedarray_info(env, value, &actual, length, data, NULL, NULL) == napi_ok &&
-        actual == type)
-        return true;
-    napi_throw_type_error(env, NULL, "expected another typed array");
-    return false;
-}
-
 /* memoryDrain(ring, Uint8Array out, Float64Array(1) position) -> records. errno EBADMSG: the producer lies */
 static napi_value memory_drain(napi_env env, napi_callback_info info) {
     struct memory_batch batch;
@@ -286,8 +274,8 @@ static napi_value memory_drain(napi_env env, napi_callback_info info) {
     struct memory_ring *ring;
 
     if (!glue_arguments(env, info, 3, arguments) || (ring = ring_of(env, arguments[0])) == NULL ||
-        !array_of(env, arguments[1], napi_uint8_array, &out, &capacity) ||
-        !array_of(env, arguments[2], napi_float64_array, &position, &positions))
+        !glue_array(env, arguments[1], napi_uint8_array, &out, &capacity) ||
+        !glue_array(env, arguments[2], napi_float64_array, &position, &positions))
         return NULL;
     if (positions < 1)
         return glue_throw(env, -EINVAL, "the position array is too short");

@@ -5,20 +5,6 @@
 #include <errno.h>
 #include <time.h>
 
-/* The bytes of a typed array of `type`; throws and returns false for anything else. */
-static bool typed_array(napi_env env, napi_value value, napi_typedarray_type type, void **data,
-                        size_t *length) {
-    napi_typedarray_type actual;
-    bool is_array = false;
-
-    napi_is_typedarray(env, value, &is_array);
-    if (is_array && napi_get_typedarray_info(env, value, &actual, length, data, NULL, NULL) == napi_ok &&
-        actual == type)
-        return true;
-    napi_throw_type_error(env, NULL, "expected another typed array");
-    return false;
-}
-
 /* drain(handle, Uint8Array out, Float64Array(3) status) -> records; status = position, foreign, busy */
 static napi_value drain(napi_env env, napi_callback_info info) {
     struct ring_batch batch;
@@ -28,8 +14,8 @@ static napi_value drain(napi_env env, napi_callback_info info) {
     struct source *source;
 
     if (!glue_arguments(env, info, 3, arguments) || (source = glue_source(env, arguments[0])) == NULL ||
-        !typed_array(env, arguments[1], napi_uint8_array, &out, &capacity) ||
-        !typed_array(env, arguments[2], napi_float64_array, &status, &status_length))
+        !glue_array(env, arguments[1], napi_uint8_array, &out, &capacity) ||
+        !glue_array(env, arguments[2], napi_float64_array, &status, &status_length))
         return NULL;
     if (status_length < 3)
         return glue_throw(env, -EINVAL, "the status array is too short");

@@ -231,49 +231,55 @@ static uint32_t number_of(const char *text, const char *option) {
     return (uint32_t)value;
 }
 
+static const struct option OPTIONS[] = {
+    {"user", required_argument, NULL, 'u'},
+    {"pin-dir", required_argument, NULL, 'p'},
+    {"below", required_argument, NULL, 'b'},
+    {"ring-bytes", required_argument, NULL, 'r'},
+    {"level", required_argument, NULL, 'l'},
+    {"userfaults", no_argument, NULL, 'f'},
+    {"reads", required_argument, NULL, 'R'},
+    {"capture", required_argument, NULL, 'c'},
+    {NULL, 0, NULL, 0},
+};
+
+static void read_option(struct settings *settings, int option) {
+    switch (option) {
+    case 'u':
+        settings->user = optarg;
+        break;
+    case 'p':
+        settings->pin_dir = optarg;
+        break;
+    case 'b':
+        settings->below = optarg;
+        break;
+    case 'R':
+        settings->reads = optarg;
+        break;
+    case 'c':
+        settings->variant = optarg;
+        break;
+    case 'r':
+        settings->ring_bytes = number_of(optarg, "--ring-bytes");
+        break;
+    case 'l':
+        settings->level = number_of(optarg, "--level");
+        break;
+    case 'f':
+        settings->userfaults = true;
+        break;
+    default:
+        exit(EXIT_USAGE);
+    }
+}
+
 static struct settings read_settings(int argc, char **argv) {
-    static const struct option options[] = {{"user", required_argument, NULL, 'u'},
-                                            {"pin-dir", required_argument, NULL, 'p'},
-                                            {"below", required_argument, NULL, 'b'},
-                                            {"ring-bytes", required_argument, NULL, 'r'},
-                                            {"level", required_argument, NULL, 'l'},
-                                            {"userfaults", no_argument, NULL, 'f'},
-                                            {"reads", required_argument, NULL, 'R'},
-                                            {"capture", required_argument, NULL, 'c'},
-                                            {NULL, 0, NULL, 0}};
     struct settings settings = {.below = "recovery-line"};
     int option;
 
-    while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
-        switch (option) {
-        case 'u':
-            settings.user = optarg;
-            break;
-        case 'p':
-            settings.pin_dir = optarg;
-            break;
-        case 'b':
-            settings.below = optarg;
-            break;
-        case 'R':
-            settings.reads = optarg;
-            break;
-        case 'c':
-            settings.variant = optarg;
-            break;
-        case 'r':
-            settings.ring_bytes = number_of(optarg, "--ring-bytes");
-            break;
-        case 'l':
-            settings.level = number_of(optarg, "--level");
-            break;
-        case 'f':
-            settings.userfaults = true;
-            break;
-        default:
-            exit(EXIT_USAGE);
-        }
-    }
+    while ((option = getopt_long(argc, argv, "+", OPTIONS, NULL)) != -1)
+        read_option(&settings, option);
     settings.command = argv + optind;
     if (settings.user == NULL || settings.pin_dir == NULL || settings.ring_bytes == 0 ||
         settings.command[0] == NULL || settings.below[0] == '\0' || strchr(settings.below, '/') != NULL)

@@ -35,6 +35,7 @@ typedef __s64 int64_t;
 #define EAGAIN 11
 #define EFAULT 14
 #define EPIPE 32
+#define ECONNRESET 104
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define TCPF(state) (1u << (state))

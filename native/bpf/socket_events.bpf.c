@@ -38,9 +38,13 @@ struct {
 struct sock_common___local {
     uint16_t skc_num;
 };
+struct socket_lock___local {
+    int owned;
+};
 struct sock___local {
     struct sock_common___local __sk_common;
     uint8_t sk_userlocks : 4;
+    struct socket_lock___local sk_lock;
 };
 #pragma clang attribute pop
 
@@ -357,6 +361,12 @@ static __always_inline struct connection *met_late(const struct sock *sk, const 
     return bpf_sk_storage_get(&connections, (void *)sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
+/* A process closes and disconnects with the socket in its hands, and one without a descriptor is nobody's: so
+ * this was a reset whose error somebody has taken before the state changed. */
+static __always_inline int was_reset(const struct sock *sk, const struct tcp_now *now) {
+    return now->descriptor && !now->fin_received && !BPF_CORE_READ((struct sock___local *)sk, sk_lock.owned);
+}
+
 /* The last moment at which write_seq is the end of data: no FIN yet, and disconnect has not scrambled it. */
 static __always_inline void no_more_sends(const struct sock *sk, const struct tcp_sock *tcp, int to) {
     struct connection *c = bpf_sk_storage_get(&connections, (void *)sk, 0, 0);
@@ -365,6 +375,8 @@ static __always_inline void no_more_sends(const struct sock *sk, const struct tc
     uint64_t process;
 
     tcp_look(tcp, &now); /* the state is still the one before */
+    if (to == TCP_CLOSE && !now.failed && was_reset(sk, &now))
+        now.failed = ECONNRESET;
     if (!c && by_itself(&now, to))
         c = met_late(sk, &now);
     if (!c || (!(c->flags & CONNECTION_NAMED) && !name_late(&now, c, 1)))

@@ -64,7 +64,8 @@ struct {
 struct tcp_now {
     uint64_t bytes_received, bytes_acked, bytes_sent, bytes_retrans;
     uint32_t write_seq, copied_seq, rcv_nxt, snd_una, snd_nxt;
-    uint8_t state, fin_received, repair, failed;
+    uint8_t state, fin_received, repair;
+    uint8_t failed;     /* its error, until the process has taken it */
     uint8_t descriptor; /* a file stands for it: accepted, and not yet closed */
     uint8_t ulp;
     uint8_t connected; /* it has a peer, and heard of it */
@@ -86,7 +87,7 @@ struct tcp_now {
         (now)->fin_received =                                                                                \
             (READ(sk_, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE)) & 1;       \
         (now)->connected = READ(sk_, __sk_common.skc_dport) != 0 && (now)->rcv_nxt != 0;                     \
-        (now)->failed = READ(sk_, sk_err) != 0;                                                              \
+        (now)->failed = READ(sk_, sk_err);                                                                   \
         (now)->descriptor = READ(sk_, sk_socket) != 0;                                                       \
         (now)->ulp = READ((tcp), inet_conn.icsk_ulp_ops) != 0;                                               \
     } while (0)
@@ -206,11 +207,15 @@ static __always_inline uint32_t queued(const struct tcp_now *now) {
     return bytes && now->fin_received ? bytes - 1 : bytes;
 }
 
-/* Whoever polls is told at once, so what has arrived counts. A reset leaves no number but an error; so does a
- * disconnect of our own. */
+/* Whoever polls is told at once, so what has arrived counts. A reset leaves no number but an error, which is
+ * there before the state changes; so does a disconnect of our own. */
 static __always_inline int end_arrived(const struct tcp_now *now, const struct connection *c) {
-    return now->fin_received || (now->state == TCP_CLOSE && !(c->flags & CONNECTION_OVER) &&
-                                 (now->failed || (now->descriptor && now->connected)));
+    if (now->fin_received)
+        return 1;
+    if (c->flags & CONNECTION_OVER)
+        return 0;
+    return now->failed == ECONNRESET ||
+           (now->state == TCP_CLOSE && (now->failed || (now->descriptor && now->connected)));
 }
 
 /* ---- telling ---- */

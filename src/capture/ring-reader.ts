@@ -1,5 +1,7 @@
 /** Batch reader over one native ring handle: no allocation a batch, errors typed. */
 
+import { SLOT_BYTES } from "../format/ring-layout.ts";
+import { assert } from "../model/assert.ts";
 import type { DrainResult } from "../model/event-source.ts";
 import { call, type NativeAddon, type NativeHandle, type NativeState } from "../native/binding.ts";
 
@@ -24,6 +26,7 @@ export class RingReader {
         throw error;
       });
     }
+    assert(result.records * SLOT_BYTES <= buffer.length, "no more records than their memory holds");
     result.position = this.#status[0]!;
     result.foreign = this.#status[1]!;
     return result;

@@ -236,10 +236,25 @@ function takeImages(works: readonly Work[], guard: Writable): Promise<void> {
 async function record(works: readonly Work[], options: CheckpointOptions): Promise<void> {
   const fromMs = performance.now();
   const events = works.map((work) => work.beginRecord());
-  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, true), options);
+  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, true), options).catch(
+    (error: unknown) => {
+      throw (hasCode(error, "RL_TIMEOUT") ? endedMeanwhile(works) : undefined) ?? error;
+    },
+  );
   works.forEach((work, at) => {
     work.recorded(positions[at]!, performance.now() - fromMs);
   });
+}
+
+/** Whoever does not stand still any more may have been killed, or removed by its runtime. */
+function endedMeanwhile(works: readonly Work[]): RecoveryLineError | undefined {
+  const ended = works.find(({ target }) => !target.cgroup.populated);
+  if (ended === undefined) return undefined;
+  return new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    `process ${ended.target.process} of ${ended.app} has ended while it was being checkpointed: nothing of it is recorded`,
+    "Call again: what has ended is left out, unless you name it.",
+  );
 }
 
 /** One process on its way through the phases; each phase is timed. */

@@ -8,15 +8,18 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { checkpoint } from "./checkpoint.ts";
+import { another, type DataFlags, dataLimit } from "./data-options.ts";
 import { integerOption } from "./numbers.ts";
 import { rulesOf, trusted } from "./run.ts";
 
-interface AttachFlags {
+interface AttachFlags extends DataFlags {
   readonly log?: string;
   readonly pid?: number;
   readonly cgroup?: string;
   readonly container?: string;
+  readonly pod?: string;
   readonly unit?: string;
+  readonly follow?: boolean;
   readonly trust?: readonly string[];
   readonly outside?: readonly string[];
   readonly inside?: readonly string[];
@@ -29,13 +32,18 @@ const MAX_PID = 2 ** 22;
 const INSPECT_LIMIT_MS = 10_000;
 
 const HELP = `
---pid moves the process and all its descendants into a cgroup of ours. --cgroup, --container and --unit record what runs in the cgroup
-that is there, and in those below it. It stands still for a moment. Connections that are open already are followed from then on.
+--pid moves the process and all its descendants into a cgroup of ours. --cgroup, --container, --pod and --unit record what runs in the
+cgroup that is there, and in those below it. It stands still for a moment. Connections that are open already are followed from then on.
 
 There is no initial state to go back to: until its first checkpoint on a line, whatever needs that is refused (exit code 4). So
 attaching ends with a checkpoint of all running processes of the application at one time, unless --no-checkpoint.
-A container of podman is checkpointed and restored by podman, under its name, id and addresses; see checkpoint --help. One of docker, or a
-unit, is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
+With --follow the collector looks for a container of that name when this one has ended: one that was made anew, or started again, is the
+next life of the same process. What its predecessor did stays done, and the new life begins with a checkpoint.
+
+--data names folders of this machine that go back with it: its working files, or what a container mounts of them (bind mounts, volumes).
+
+A container of podman is checkpointed and restored by podman, under its name, id and addresses; see checkpoint --help. One of docker, a
+pod as one process, or a unit, is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
 
 Examples:
   recovery-line attach shop db --pid $(pidof redis-server)
@@ -57,11 +65,22 @@ export function register(program: Command): void {
     )
     .option("--cgroup <path>", "all that runs in a cgroup of version 2")
     .option("--container <name>", "a running container of podman or docker")
+    .option(
+      "--follow",
+      "with --container: one of that name that is made anew is the next life of the same process",
+    )
+    .option("--pod <name>", "all containers of a running pod of podman, as one process")
     .option("--unit <name>", "a running unit of systemd")
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
     .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application")
     .option("--group <name>", "who of the application belongs together, for HA policies")
+    .option(
+      "--data <dir>",
+      "a folder of this machine that is part of its state, also what a container mounts; repeatable",
+      another,
+    )
+    .option("--data-limit <bytes>", "most bytes to copy while it stands still (default: 1 GiB)", dataLimit)
     .option("--no-checkpoint", "take none: say so later, with `recovery-line checkpoint APP --coordinated`")
     .option("--json", "print one JSON object")
     .addHelpText("after", HELP)
@@ -81,15 +100,23 @@ async function attach(app: string, name: string, flags: AttachFlags): Promise<vo
   checkedAppName(name, "process");
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const what = oneOf(flags);
+  if (flags.follow === true && flags.container === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--follow takes the name of a container: --container NAME --follow",
+    );
   const rules = rulesOf(flags);
   const { requireCollector } = await import("../client/client.ts");
-  const collector = await requireCollector(resolveHome(flags.log));
+  const home = resolveHome(flags.log);
+  const collector = await requireCollector(home);
   const wanted: ProcessAttachment = {
     app,
     process: name,
     trust: flags.trust ?? [],
     ...(rules === undefined ? {} : { rules }),
     ...(flags.group === undefined ? {} : { group: flags.group }),
+    ...(flags.follow === true ? { follows: await followedName(home, app, flags.container!) } : {}),
+    ...(await ownData(name, flags, home)),
   };
   const pids = await attached(collector, wanted, flags);
   collector.close();
@@ -102,31 +129,66 @@ async function attach(app: string, name: string, flags: AttachFlags): Promise<vo
   if (flags.checkpoint) await firstCheckpoint(app, name, what, flags);
 }
 
+/** What it held before nobody has saved: a restart from the beginning there is none. Throws RL_USAGE, RL_REFUSED. */
+async function ownData(
+  process: string,
+  flags: DataFlags,
+  home: string,
+): Promise<Pick<ProcessAttachment, "data">> {
+  if (flags.data === undefined && flags.dataLimit === undefined) return {};
+  const { dataOf } = await import("./data-roots.ts");
+  const { refuseUnfinished } = await import("../images/data/exchange-tree.ts");
+  const data = dataOf(process, flags, home);
+  for (const root of data.roots) refuseUnfinished(root);
+  return { data };
+}
+
 /** Throws RL_USAGE unless one thing is named. */
-function oneOf({ pid, cgroup, container, unit }: AttachFlags): "ours" | "container" | "unit" {
-  const named = [pid, cgroup, container, unit].filter((one) => one !== undefined);
+function oneOf({ pid, cgroup, container, pod, unit }: AttachFlags): "ours" | "container" | "unit" {
+  const named = [pid, cgroup, container, pod, unit].filter((one) => one !== undefined);
   if (named.length !== 1)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `attach takes one of --pid, --cgroup, --container and --unit${named.length === 0 ? "" : `, not ${named.length}`}`,
+      `attach takes one of --pid, --cgroup, --container, --pod and --unit${named.length === 0 ? "" : `, not ${named.length}`}`,
     );
   if (container !== undefined) return "container";
+  if (pod !== undefined) return "unit"; // its containers share namespaces, and no runtime takes an image of them together
   return unit === undefined ? "ours" : "unit";
 }
 
 async function attached(
   collector: CollectorClient,
   wanted: ProcessAttachment,
-  { pid, cgroup, container, unit }: AttachFlags,
+  { pid, cgroup, container, pod, unit }: AttachFlags,
 ): Promise<number[]> {
   const { attachCgroupAt, attachTree } = await import("../client/attach-process.ts");
   if (pid !== undefined) return attachTree(collector, wanted, pid);
   const { cgroupOf } = await import("../host/cgroups.ts");
   if (cgroup !== undefined) return attachCgroupAt(collector, wanted, cgroup);
   if (unit !== undefined) return attachCgroupAt(collector, wanted, unitCgroup(unit));
+  if (pod !== undefined) return attachCgroupAt(collector, wanted, podCgroup(pod));
   const place = cgroupOf(containerPid(container!));
   if (place === undefined) throw notRunning(container!);
   return attachCgroupAt(collector, wanted, place);
+}
+
+/** A container has a name for good, an id once. Throws RL_USAGE, RL_NOT_SUPPORTED, and RL_LOCKED while a restart brings it back. */
+async function followedName(home: string, app: string, container: string): Promise<string> {
+  const { notWhileRestarting } = await import("./checkpoint-targets.ts");
+  await notWhileRestarting(home, app);
+  const { inspectContainers } = await import("../host/containers.ts");
+  const name = inspectContainers([container])[0]?.name;
+  if (name === container) return name;
+  if (name !== undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `--follow takes a container's name, and ${container} is named ${name}`,
+    );
+  throw new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `not supported here: podman knows no container ${JSON.stringify(container)}, and --follow is for podman's`,
+    "Leave --follow out, and attach the container again under another name when it is made anew.",
+  );
 }
 
 /** Of its first process. Throws RL_USAGE, RL_NOT_SUPPORTED. */
@@ -146,6 +208,30 @@ function containerPid(name: string): number {
 
 function notRunning(name: string): RecoveryLineError {
   return new RecoveryLineError("RL_USAGE", `the container ${name} does not run`, "Start it first.");
+}
+
+/** Throws RL_USAGE, RL_NOT_SUPPORTED. */
+function podCgroup(name: string): string {
+  const answer = answerOf("podman", ["pod", "inspect", "--format", "{{.State}} {{.CgroupPath}}", name]);
+  const [, state, cgroup] = /^(\S+) ?(.*)$/.exec(answer ?? "") ?? [];
+  if (state === undefined)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `podman knows no pod ${JSON.stringify(name)}`,
+      "podman pod ps, as the user whose pod it is, lists them.",
+    );
+  if (state !== "Running" && state !== "Degraded")
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `the pod ${name} does not run (${state})`,
+      `podman pod start ${name}`,
+    );
+  if (cgroup !== undefined && cgroup !== "") return cgroup;
+  throw new RecoveryLineError(
+    "RL_NOT_SUPPORTED",
+    `not supported here: the pod ${name} has no cgroup of its own (it was made with --infra=false or --share-parent=false)`,
+    "Attach each of its containers as a process: --container NAME.",
+  );
 }
 
 function unitCgroup(name: string): string {

@@ -178,7 +178,7 @@ export async function notWhileRestarting(home: string, app: string): Promise<voi
   if ((await interrupted(home, app)) === undefined) return;
   throw new RecoveryLineError(
     "RL_LOCKED",
-    `a restart of ${app} was begun and is not done: its processes stand still or are dead`,
+    `a restart of ${app} is unfinished: its processes stand still or are dead`,
     `Wait for it; if none runs, it was cut off: recovery-line restart ${app}`,
   );
 }

@@ -140,9 +140,12 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
 
 function wrongTogether(names: readonly string[], { coordinated, dependents, within }: CheckpointFlags): void {
   if (dependents === true && (coordinated === true || names.length === 0))
-    throw new RecoveryLineError("RL_USAGE", "--dependents takes names of processes, and not --coordinated");
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--dependents needs names of processes and excludes --coordinated",
+    );
   if (within !== undefined && coordinated !== true && dependents !== true)
-    throw new RecoveryLineError("RL_USAGE", "--within goes with --coordinated or --dependents");
+    throw new RecoveryLineError("RL_USAGE", "--within needs --coordinated or --dependents");
 }
 
 /** One after another; every other running process of the application stands still meanwhile. */
@@ -158,7 +161,7 @@ async function takeByHook(
   if (flags.hooks === undefined || flags.coordinated || flags.dependents)
     throw new RecoveryLineError(
       "RL_USAGE",
-      "--driver hook takes --hooks FILE, and neither --coordinated nor --dependents",
+      "--driver hook needs --hooks FILE and excludes --coordinated and --dependents",
     );
   const hooks = readHooks(flags.hooks);
   for (const { process } of targets)

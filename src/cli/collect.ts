@@ -74,13 +74,25 @@ Examples:
   recovery-line collect --log /var/lib/recovery-line --metrics-port 9464`;
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command("collect")
     .summary("record registered processes until stopped (foreground)")
     .description(
       "Loads the capture into the kernel and appends what it records to the logs of the applications.",
     )
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", "log directory");
+  captureOptions(command);
+  serviceOptions(command);
+  logOptions(command);
+  nodeOptions(command);
+  command
+    .option("--unpin", "take the capture out of the kernel, and end")
+    .addHelpText("after", HELP)
+    .action(collect);
+}
+
+function captureOptions(command: Command): void {
+  command
     .option("--pin-dir <dir>", "directory of the pinned capture on a BPF file system", DEFAULT_PIN_DIR)
     .option(
       "--ring-mib <n>",
@@ -92,28 +104,40 @@ export function register(program: Command): void {
       "--capture <variants>",
       "force parts of the capture, progress=exit,sockets=tables,… (`doctor` lists them; default: $RECOVERY_LINE_CAPTURE, else the best that runs here)",
     )
-    .option(
-      "--commit-interval <ms>",
-      "longest time from a record to its commit on disk",
-      (text: string) => integerOption("--commit-interval", text, 1, MAX_COMMIT_INTERVAL_MS),
-      COMMIT_INTERVAL_MS,
-    )
-    .option(
-      "--metrics-port <n>",
-      "serve Prometheus metrics on 127.0.0.1, too (0: any port)",
-      (text: string) => integerOption("--metrics-port", text, 0, 65_535),
-    )
     .addOption(
       new Option(
         "--dsm <kind>",
         "record page faults that processes handle by userfaultfd, too (slows every system call of this machine)",
       ).choices(["userfaultfd"]),
+    );
+}
+
+function serviceOptions(command: Command): void {
+  command
+    .option(
+      "--metrics-port <n>",
+      "serve Prometheus metrics on 127.0.0.1, too (0: any port)",
+      (text: string) => integerOption("--metrics-port", text, 0, 65_535),
     )
     .option(
-      "--payload-limit <mib>",
-      "room for the payloads of one application (run --payload); beyond it the oldest are dropped",
-      (text: string) => integerOption("--payload-limit", text, 1, MAX_PAYLOAD_LIMIT_MIB),
-      PAYLOAD_LIMIT_MIB,
+      "--user <name>",
+      "as root: run as this user, without any right; a helper keeps the two it takes to capture",
+    )
+    .option(
+      "--leaving <seconds>",
+      "when it is told to end, policies hear `leaving` first, and have so many seconds",
+      (text: string) => integerOption("--leaving", text, 0, MAX_SHADOW_S),
+    );
+}
+
+/** How the logs are written, and how much of them is kept. */
+function logOptions(command: Command): void {
+  command
+    .option(
+      "--commit-interval <ms>",
+      "longest time from a record to its commit on disk",
+      (text: string) => integerOption("--commit-interval", text, 1, MAX_COMMIT_INTERVAL_MS),
+      COMMIT_INTERVAL_MS,
     )
     .addOption(
       new Option(
@@ -122,6 +146,12 @@ export function register(program: Command): void {
       )
         .choices(["taint", "stop", "halt"])
         .default("taint"),
+    )
+    .option(
+      "--payload-limit <mib>",
+      "room for the payloads of one application (run --payload); beyond it the oldest are dropped",
+      (text: string) => integerOption("--payload-limit", text, 1, MAX_PAYLOAD_LIMIT_MIB),
+      PAYLOAD_LIMIT_MIB,
     )
     .option(
       "--keep-bytes <n>",
@@ -138,21 +168,13 @@ export function register(program: Command): void {
         "--keep-in-transit <rule>",
         "what lines need is what this rule of compute needs (default: what either needs)",
       ).choices(["any", "logged"]),
-    )
+    );
+}
+
+function nodeOptions(command: Command): void {
+  command
     .option("--node <name>", "name of this node, kept in the logs (default with --nodes: the host's name)")
-    .option("--nodes <names>", "all nodes that the applications run on, A,B; kept in the logs", repeated)
-    .option(
-      "--user <name>",
-      "as root: run as this user, without any right; a helper keeps the two it takes to capture",
-    )
-    .option(
-      "--leaving <seconds>",
-      "when it is told to end, policies hear `leaving` first, and have so many seconds",
-      (text: string) => integerOption("--leaving", text, 0, MAX_SHADOW_S),
-    )
-    .option("--unpin", "take the capture out of the kernel, and end")
-    .addHelpText("after", HELP)
-    .action(collect);
+    .option("--nodes <names>", "all nodes that the applications run on, A,B; kept in the logs", repeated);
 }
 
 function ringSize(text: string): number {
@@ -209,12 +231,12 @@ function nodeOf({ node, nodes }: CollectFlags): { readonly node?: NodeNames } {
 function retentionOf(flags: CollectFlags, home: string): { readonly retention?: Retention } {
   const keep = keepOf(flags);
   if (keep === undefined && flags.keepInTransit !== undefined)
-    throw new RecoveryLineError("RL_USAGE", "--keep-in-transit goes with --keep-bytes or --keep-hours");
+    throw new RecoveryLineError("RL_USAGE", "--keep-in-transit needs --keep-bytes or --keep-hours");
   if (keep === undefined) return {};
   if ((flags.nodes?.length ?? 0) > 0)
     throw new RecoveryLineError(
       "RL_USAGE",
-      "what lines need of this node's log only the logs of all --nodes tell together",
+      "how much of this node's log recovery lines need can be told only from the logs of all --nodes together",
       "Leave --keep-bytes and --keep-hours out, and run `gc --apply --keep-bytes` with a --log for each node.",
     );
   const rest = ["--log", home, "--apply", "--json"];
@@ -232,7 +254,7 @@ async function placeOf(flags: CollectFlags): Promise<{ readonly home: string; re
   if (flags.onFull === "stop")
     throw new RecoveryLineError(
       "RL_USAGE",
-      "--on-full stop holds processes still by their cgroups, which takes a right that --user gives away",
+      "--on-full stop freezes processes through their cgroups, and --user gives the right to do so away",
       "Take --on-full taint or halt, or leave --user out.",
     );
   const { attach, attached } = await import("../daemon/attach.ts");

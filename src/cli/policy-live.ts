@@ -21,6 +21,7 @@ interface PlugFlags extends LiveFlags {
   readonly driver: PlugBody["driver"];
   readonly hooks?: string;
   readonly mostLoss?: string;
+  readonly lineEvery?: string;
   readonly shadow: number;
   readonly dryRun?: boolean;
 }
@@ -101,6 +102,10 @@ function plugCommand(policy: Command): void {
     .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
     .option("--most-loss <duration>", "most work that one failure may cost, 5min")
     .option(
+      "--line-every <duration>",
+      "how often at most the lines of all failures are computed (default: 5s)",
+    )
+    .option(
       "--shadow <seconds>",
       "how long it only watches first (default: one beat's worth)",
       (text: string) => integerOption("--shadow", text, 0, MAX_SHADOW_S),
@@ -165,9 +170,19 @@ async function bodyOf(app: string, policy: string, flags: PlugFlags): Promise<Pl
     driver: flags.driver,
     ...(flags.hooks === undefined ? {} : { hooks: resolve(flags.hooks) }),
     ...(flags.mostLoss === undefined ? {} : { mostLoss: duration("--most-loss", flags.mostLoss) }),
+    ...(flags.lineEvery === undefined ? {} : { lineEvery: lineEveryOf(flags.lineEvery, duration) }),
     shadow: flags.shadow,
     dryRun: flags.dryRun === true,
   };
+}
+
+function lineEveryOf(text: string, duration: (option: string, text: string) => number): number {
+  const seconds = duration("--line-every", text);
+  if (seconds >= 1) return seconds;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `--line-every ${text} is less than a second, which is a policy's beat`,
+  );
 }
 
 function fallbackOf(text: string, duration: (option: string, text: string) => number): number | null {

@@ -10,7 +10,7 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import { printable } from "../model/printable.ts";
 import type { StartRecipe } from "../model/stored-process.ts";
 import type { CheckpointName, RestartPlan } from "../restart/plan.ts";
-import type { RestartRequest } from "../restart/restart.ts";
+import type { RestartRequest, RestartResult } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
@@ -186,7 +186,7 @@ async function abandonRestart(
   if (journal === undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `no restart of ${app} was begun and is not done: there is nothing to abandon`,
+      `no restart of ${app} is unfinished: there is nothing to abandon`,
     );
   goOnThroughSignals();
   const { payloadCut } = await import("../payload/payload-cut.ts");
@@ -254,59 +254,66 @@ async function work(
   obstructed: readonly CheckpointName[] = [],
 ): Promise<void> {
   const { dryRestart, restart } = await import("../restart/restart.ts");
-  const { planJson, planReport, resultReport } = await import("./restart-report.ts");
-  const { openPayloadStore } = await import("../payload/payload-log.ts");
-  const { findCheckpoint } = await import("../checkpoint/find-checkpoint.ts");
-  const drivers = await restorers(home, app);
+  const { planJson, planReport } = await import("./restart-report.ts");
   const ended = await endedIn([home], app); // before anything comes back
-  const payload = openPayloadStore(appDirectory(home, app));
-  const show = async (plan: RestartPlan): Promise<void> => {
+  const onPlan = async (plan: RestartPlan): Promise<void> => {
     if (!flags.dryRun) goOnThroughSignals();
     if (!flags.json) await write(planReport(plan, ended));
   };
-  const request: RestartRequest = {
+  const parts = await partsOf(app, home, collector, processes);
+  const request = { ...parts, ...wishesOf(flags), failed, obstructed, onPlan };
+  if (!flags.dryRun) return tellResult(collector, request, ended, await restart(request), flags);
+  const plan = await dryRestart(request);
+  await onPlan(plan);
+  if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });
+}
+
+/** What a restart of the application acts on and by. */
+async function partsOf(app: string, home: string, collector: CollectorClient, processes: readonly string[]) {
+  const { openPayloadStore } = await import("../payload/payload-log.ts");
+  const { findCheckpoint } = await import("../checkpoint/find-checkpoint.ts");
+  const payload = openPayloadStore(appDirectory(home, app));
+  const log = { cuts: () => collector.log(app), blocks: () => collector.blocks(app) };
+  return {
     home,
     app,
     processes,
-    failed,
-    drivers,
+    drivers: await restorers(home, app),
     log: collector,
-    keepSurvivors: flags.keepSurvivors === true,
-    fallBack: flags.fallBack === true,
-    backFurther: flags.backFurther === true,
-    obstructed,
-    keepReplaced: flags.keepReplaced === true,
-    acceptFiles: (flags.acceptFiles ?? []).map((path) => resolve(path)),
-    checkpoint: (name, index) =>
-      findCheckpoint({ cuts: () => collector.log(app), blocks: () => collector.blocks(app) }, name, index),
+    checkpoint: (name, index) => findCheckpoint(log, name, index),
     compute: await computation(app, collector, processes),
     startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
-    onPlan: show,
-    limitMs: flags.limit * 1000,
     ...(payload === undefined
       ? {}
       : { payload, cutBack: (channel: string, from: number) => payload.cutBack(channel, from) }),
-  };
-  if (flags.dryRun) {
-    const plan = await dryRestart(request);
-    await show(plan);
-    if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });
-    return;
-  }
-  const result = await restart(request);
-  const back = result.plan.targets.map((target) => target.process);
-  const notBack = await watched(collector, app, back, result.notReady);
-  if (flags.json)
-    await writeJson({
-      ...planJson(result.plan, ended),
-      dryRun: false,
-      kept: result.kept,
-      acceptedFiles: request.acceptFiles,
-      notReady: result.notReady,
-      notBack,
-      phasesMs: result.phasesMs,
-    });
-  else await write(`\n${resultReport(result)}`);
+  } satisfies Partial<RestartRequest>;
+}
+
+function wishesOf(flags: RestartFlags) {
+  return {
+    keepSurvivors: flags.keepSurvivors === true,
+    fallBack: flags.fallBack === true,
+    backFurther: flags.backFurther === true,
+    keepReplaced: flags.keepReplaced === true,
+    acceptFiles: (flags.acceptFiles ?? []).map((path) => resolve(path)),
+    limitMs: flags.limit * 1000,
+  } satisfies Partial<RestartRequest>;
+}
+
+async function tellResult(
+  collector: CollectorClient,
+  { app, acceptFiles }: Pick<RestartRequest, "app" | "acceptFiles">,
+  ended: ReadonlyMap<string, Life>,
+  result: RestartResult,
+  flags: RestartFlags,
+): Promise<void> {
+  const { planJson, resultReport } = await import("./restart-report.ts");
+  const { plan, kept, notReady, phasesMs } = result;
+  const back = plan.targets.map((target) => target.process);
+  const notBack = await watched(collector, app, back, notReady);
+  if (!flags.json) return write(`\n${resultReport(result)}`);
+  const told = { kept, acceptedFiles: acceptFiles, notReady, notBack, phasesMs };
+  await writeJson({ ...planJson(plan, ended), dryRun: false, ...told });
 }
 
 /** CRIU, and podman where one of the processes is a container of it. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */

@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { CollectorClient } from "../client/client.ts";
+import type { ProcessStart, StartedProcess } from "../client/start-process.ts";
 import type { RankJob } from "../client/start-ranks.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
 import { VERDICT_REASONS } from "../format/ring-layout.ts";
@@ -150,7 +151,7 @@ export function rulesOf({
 /** 0: nothing is held. Throws RL_USAGE. */
 async function holdLimitOf({ holdOutput, holdLimit }: RunFlags): Promise<number> {
   if (holdLimit !== undefined && holdOutput !== true)
-    throw new RecoveryLineError("RL_USAGE", "--hold-limit goes with --hold-output");
+    throw new RecoveryLineError("RL_USAGE", "--hold-limit needs --hold-output");
   if (holdOutput !== true) return 0;
   if (holdLimit === undefined) return HOLD_LIMIT_MS;
   const { constantOf } = await import("../policy/settings.ts");
@@ -197,6 +198,44 @@ async function run(
   command: [string, ...string[]],
   flags: RunFlags,
 ): Promise<void> {
+  const { ranks, ...wanted } = await checked(app, processName, flags);
+  const { requireCollector } = await import("../client/client.ts");
+  const place = { home: resolveHome(flags.log), app, process: processName };
+  const collector = await requireCollector(place.home);
+  if (wanted.rules !== undefined) {
+    const { refuseContradicted } = await import("./rule-evidence.ts");
+    await refuseContradicted(collector, app, wanted.rules);
+  }
+  await endOldRestart(collector, place, flags);
+  const data = await startData(collector, place, flags);
+  const output = flags.output === undefined ? undefined : openOutput(flags.output);
+  const terminal = process.stdin.isTTY === true && !flags.detach;
+  if (!flags.detach) await tellTerminal(terminal, output);
+  const recipe = recipeOf(command, flags, output, ranks?.job);
+  const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
+  const start = { app, process: processName, command, ...wanted, ...startOf(flags, output), recipe, data };
+  const { startProcess } = await import("../client/start-process.ts");
+  const started = await startedWith(data, place, () =>
+    startProcess(collector, { ...start, detached: !terminal }),
+  );
+  if (output !== undefined) closeSync(output);
+  await tellUnseen(app, processName, started.unseen, flags.trust);
+  const ready = ranks?.take(collector, recipe);
+  ready?.catch(() => undefined); // mpirun ends the job then; told below
+  if (forwarding === undefined) await leave(started, ready);
+  else await waitedFor(started, forwarding, collector, place, ready);
+  collector.close();
+}
+
+interface Wanted {
+  readonly rules?: StoredPeerRules;
+  /** 0: nothing is held. */
+  readonly holdLimitMs: number;
+  readonly ranks?: RankStarts;
+}
+
+/** All that can be wrong with the words alone, before anything is asked or touched. */
+async function checked(app: string, processName: string, flags: RunFlags): Promise<Wanted> {
   checkedAppName(app);
   checkedAppName(processName, "process");
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
@@ -206,75 +245,74 @@ async function run(
   criuOptions(flags.criuOptions ?? []);
   if (flags.ready !== undefined) (await import("../host/readiness.ts")).readyRule(flags.ready);
   await refuseUnheld(flags, resolveHome(flags.log));
-  const ranks = flags.ranks ? await rankStarts(app, processName, flags) : undefined;
-  const { requireCollector } = await import("../client/client.ts");
-  const { startProcess } = await import("../client/start-process.ts");
+  const ranks = flags.ranks ? await rankStarts(app, processName, flags, rules) : undefined;
+  return {
+    holdLimitMs,
+    ...(rules === undefined ? {} : { rules }),
+    ...(ranks === undefined ? {} : { ranks }),
+  };
+}
+
+/** How the process is started and registered, as far as the options say it. */
+function startOf(
+  flags: RunFlags,
+  output: number | undefined,
+): Pick<ProcessStart, "trust" | "payload" | "group" | "mode" | "begun" | "stdio" | "unwatched"> {
+  const unless = flags.detach ? "ignore" : "inherit";
+  const written = output ?? unless;
+  return {
+    ...registrationOf(flags),
+    ...(flags.detach ? {} : { begun: () => leaveStreams(output === undefined) }),
+    stdio: [unless, written, written],
+    unwatched: flags.detach === true,
+  };
+}
+
+/** What is registered of a process, and of each rank of its job. */
+function registrationOf(flags: RunFlags): Pick<RankJob, "trust" | "payload" | "group" | "mode"> {
+  return {
+    trust: flags.trust ?? [],
+    payload: flags.payload === true,
+    mode: flags.fresh ? "fresh" : "first",
+    ...(flags.group === undefined ? {} : { group: flags.group }),
+  };
+}
+
+async function leave({ child, task }: StartedProcess, ready: Promise<void> | undefined): Promise<void> {
+  await ready;
+  child.unref();
+  await write(`${task.pid}\n`);
+}
+
+async function waitedFor(
+  { child, task, cgroup }: StartedProcess,
+  forwarding: Forwarding,
+  collector: CollectorClient,
+  { app, process: name }: Place,
+  ready: Promise<void> | undefined,
+): Promise<void> {
   const { leaveEnd } = await import("../host/process-end.ts");
-  const home = resolveHome(flags.log);
-  const collector = await requireCollector(home);
-  if (rules !== undefined) {
-    const { refuseContradicted } = await import("./rule-evidence.ts");
-    await refuseContradicted(collector, app, rules);
-  }
-  await endOldRestart(collector, { home, app, process: processName }, flags);
-  const data = await startData(collector, { home, app, process: processName }, flags);
-  const output = flags.output === undefined ? undefined : openOutput(flags.output);
-  const terminal = process.stdin.isTTY === true && !flags.detach;
-  if (!flags.detach && holdsTerminal(terminal, output))
-    await write(
-      "recovery-line: the command has this terminal open: its checkpoints can't be restored; with --detach they can\n",
-      process.stderr,
-    );
-  const recipe = recipeOf(command, flags, output, ranks?.job);
-  const forwarding = flags.detach ? undefined : new Forwarding(terminal ? FROM_TERMINAL : 0);
-  const { child, task, cgroup, unseen } = await startedWith(data, { home, app, process: processName }, () =>
-    startProcess(collector, {
-      app,
-      process: processName,
-      command,
-      trust: flags.trust ?? [],
-      ...(rules === undefined ? {} : { rules }),
-      payload: flags.payload === true,
-      ...(flags.group === undefined ? {} : { group: flags.group }),
-      mode: flags.fresh ? "fresh" : "first",
-      holdLimitMs,
-      ...(flags.detach ? {} : { begun: () => leaveStreams(output === undefined) }),
-      stdio: flags.detach
-        ? ["ignore", output ?? "ignore", output ?? "ignore"]
-        : ["inherit", output ?? "inherit", output ?? "inherit"],
-      detached: !terminal,
-      unwatched: flags.detach === true,
-      recipe,
-      data,
-    }),
-  );
-  if (output !== undefined) closeSync(output);
-  await tellUnseen(app, processName, unseen, flags.trust);
-  const started = ranks?.take(collector, { recipe, ...(rules === undefined ? {} : { rules }) });
-  started?.catch(() => undefined); // mpirun ends the job then; told below
-  if (flags.detach) await started;
-  if (flags.detach) {
-    child.unref();
-    await write(`${task.pid}\n`);
-  } else {
-    const end = await forwarding!.untilEnd(child);
-    leaveEnd(task, end);
-    process.exitCode = "code" in end ? end.code : 128 + end.signal;
-    await collector.ended(app, processName, process.exitCode).catch(() => undefined); // it may have ended meanwhile
-    cgroup.remove(); // unless children of the command go on in it
-    await started;
-  }
-  collector.close();
+  const end = await forwarding.untilEnd(child);
+  leaveEnd(task, end);
+  process.exitCode = "code" in end ? end.code : 128 + end.signal;
+  await collector.ended(app, name, process.exitCode).catch(() => undefined); // it may have ended meanwhile
+  cgroup.remove(); // unless children of the command go on in it
+  await ready;
 }
 
 interface RankStarts {
   /** Of the job's processes, and what mpirun has in its environment. */
   readonly job: { readonly mpiJob: string; readonly env: Readonly<Record<string, string>> };
-  take(collector: CollectorClient, of: Pick<RankJob, "recipe" | "rules">): Promise<void>;
+  take(collector: CollectorClient, recipe: StartRecipe): Promise<void>;
 }
 
 /** Throws RL_USAGE for options that ranks can't have, RL_LOCKED where old ones run still. */
-async function rankStarts(app: string, name: string, flags: RunFlags): Promise<RankStarts> {
+async function rankStarts(
+  app: string,
+  name: string,
+  flags: RunFlags,
+  rules: StoredPeerRules | undefined,
+): Promise<RankStarts> {
   const { rankEnvironment, removeOldRanks, takeRanks } = await import("../client/start-ranks.ts");
   if (flags.holdOutput || (flags.data ?? []).length > 0)
     throw new RecoveryLineError(
@@ -288,16 +326,9 @@ async function rankStarts(app: string, name: string, flags: RunFlags): Promise<R
   removeOldRanks(app, name);
   return {
     job: { mpiJob: name, env },
-    async take(collector, of) {
-      await takeRanks(collector, {
-        ...of,
-        app,
-        process: name,
-        trust: flags.trust ?? [],
-        payload: flags.payload === true,
-        mode: flags.fresh ? "fresh" : "first",
-        ...(flags.group === undefined ? {} : { group: flags.group }),
-      });
+    async take(collector, recipe) {
+      const ruled = rules === undefined ? {} : { rules };
+      await takeRanks(collector, { app, process: name, recipe, ...ruled, ...registrationOf(flags) });
     },
   };
 }
@@ -379,8 +410,14 @@ function leaveStreams(outputToo: boolean): void {
   }
 }
 
-function holdsTerminal(input: boolean, output: number | undefined): boolean {
-  return input || (output === undefined && (process.stdout.isTTY === true || process.stderr.isTTY === true));
+async function tellTerminal(input: boolean, output: number | undefined): Promise<void> {
+  const { stdout, stderr } = process;
+  const held = input || (output === undefined && (stdout.isTTY === true || stderr.isTTY === true));
+  if (held)
+    await write(
+      "recovery-line: the command has this terminal open: its checkpoints can't be restored; with --detach they can\n",
+      stderr,
+    );
 }
 
 /** Known before its first instruction, as both ends of a pipe from the shell are: then it can still be started otherwise. */

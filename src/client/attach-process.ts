@@ -4,9 +4,11 @@
  */
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join, sep } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   attachCgroup,
   attachedTo,
+  attachLockPath,
   cameFrom,
   cgroup2Root,
   cgroupOf,
@@ -22,9 +24,10 @@ import {
   startTicksOf,
   withDescendants,
 } from "../host/process-tree.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { AttachedPlace, ProcessData, StoredPeerRules, TaskName } from "../model/stored-process.ts";
+import { call, native } from "../native/binding.ts";
 import type { CollectorClient } from "./client.ts";
 
 export interface ProcessAttachment {
@@ -34,6 +37,8 @@ export interface ProcessAttachment {
   readonly rules?: StoredPeerRules;
   readonly group?: string;
   readonly data?: ProcessData;
+  /** A container of that name which is made anew is its next life. */
+  readonly follows?: string;
 }
 
 /** Records a process and all its descendants, in a cgroup of ours. Returns their ids. Throws RL_USAGE, RL_LOCKED, RL_NO_RIGHTS and what registering throws. */
@@ -42,7 +47,15 @@ export async function attachTree(
   wanted: ProcessAttachment,
   root: number,
 ): Promise<number[]> {
-  await refuseTree(collector, root);
+  return alone(async () => attachTreeAlone(collector, wanted, root));
+}
+
+async function attachTreeAlone(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  root: number,
+): Promise<number[]> {
+  await refuseTree(collector, wanted, root);
   const cgroup = new ProcessCgroup(wanted.app, wanted.process);
   if (cgroup.foreign || cgroup.populated) throw inUse(wanted, cgroup);
   const from = new Map<number, string>();
@@ -68,10 +81,23 @@ export async function attachCgroupAt(
   given: string,
 ): Promise<number[]> {
   const path = cgroupPath(given);
+  return alone(async () => attachCgroupAlone(collector, wanted, path));
+}
+
+async function attachCgroupAlone(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  path: string,
+): Promise<number[]> {
   const before = new ProcessCgroup(wanted.app, wanted.process);
-  if (before.populated) throw inUse(wanted, before);
+  const again = wanted.follows !== undefined && before.foreign && before.path === path; // the same container, started again
+  if (before.populated && (!again || (await isRecorded(collector, wanted, before.id))))
+    throw inUse(wanted, before);
   await refuseCgroup(collector, wanted, path);
-  if (before.foreign) detachCgroup(wanted.app, wanted.process); // of an earlier life
+  if (before.foreign) {
+    if (!(await hasEnded(collector, wanted)) && again) throw inUse(wanted, before);
+    detachCgroup(wanted.app, wanted.process); // of an earlier life
+  }
   const parent = attachCgroup(wanted.app, wanted.process, path);
   const cgroup = new ProcessCgroup(wanted.app, wanted.process);
   try {
@@ -83,9 +109,68 @@ export async function attachCgroupAt(
   }
 }
 
+/** Whoever attaches does so alone on this machine: what was looked at then holds until it is done. Throws RL_LOCKED. */
+async function alone<T>(work: () => Promise<T>): Promise<T> {
+  const path = attachLockPath();
+  const deadlineMs = performance.now() + ATTACH_WAIT_MS;
+  for (;;) {
+    let lock: number;
+    try {
+      lock = call(path, () => native().lock(path));
+    } catch (error) {
+      if (!hasCode(error, "RL_LOCKED")) throw error;
+      if (performance.now() > deadlineMs)
+        throw new RecoveryLineError(
+          "RL_LOCKED",
+          "somebody else on this machine attaches something, and is not done",
+          "Try again; if it hangs, end that `recovery-line attach`.",
+          error,
+        );
+      await sleep(ATTACH_PAUSE_MS);
+      continue;
+    }
+    try {
+      return await work();
+    } finally {
+      native().unlock(lock);
+    }
+  }
+}
+
+const ATTACH_WAIT_MS = 30_000;
+const ATTACH_PAUSE_MS = 20;
+
+/** It is this cgroup's life that is recorded, and none before. */
+async function isRecorded(
+  collector: CollectorClient,
+  { app, process }: ProcessAttachment,
+  cgroupId: number | undefined,
+): Promise<boolean> {
+  const known = await collector.processes();
+  return known.some(
+    (one) => one.app === app && one.process === process && one.live && one.cgroupId === cgroupId,
+  );
+}
+
+/** The collector has taken up how the life before ended, which it finds by its cgroup. False: not soon. */
+async function hasEnded(collector: CollectorClient, { app, process }: ProcessAttachment): Promise<boolean> {
+  const deadlineMs = performance.now() + ENDED_WAIT_MS;
+  const isLive = async (): Promise<boolean> =>
+    (await collector.processes()).some((one) => one.app === app && one.process === process && one.live);
+  while (await isLive()) {
+    if (performance.now() > deadlineMs) return false;
+    await sleep(ENDED_PAUSE_MS);
+  }
+  return true;
+}
+
+/** Its look for ended ones comes twice a second, and the word of a container's end may take some seconds. */
+const ENDED_WAIT_MS = 15_000;
+const ENDED_PAUSE_MS = 100;
+
 /** The process is recorded no longer, and goes on untouched. */
 export async function detach(collector: CollectorClient, app: string, process: string): Promise<void> {
-  await collector.unregister(app, process);
+  await collector.unregister(app, process, false);
   const cgroup = new ProcessCgroup(app, process);
   if (cgroup.foreign) {
     detachCgroup(app, process);
@@ -125,7 +210,7 @@ async function moveTree(root: number, cgroup: ProcessCgroup, from: Map<number, s
     if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_TIMEOUT",
-        `process ${root} makes new processes faster than they can be brought into ${cgroup.path}`,
+        `process ${root} starts new processes faster than they can be moved into ${cgroup.path}`,
       );
     const place = cgroupOf(next);
     if (!moveTo(procs, next)) {
@@ -165,7 +250,11 @@ function moveTo(procs: string, pid: number): boolean {
   }
 }
 
-async function refuseTree(collector: CollectorClient, root: number): Promise<void> {
+async function refuseTree(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  root: number,
+): Promise<void> {
   if (startTicksOf(root) === undefined) throw notThere(root);
   const wrong = (what: string, advice = ""): RecoveryLineError =>
     new RecoveryLineError("RL_USAGE", `process ${root} can't be attached: ${what}`, advice);
@@ -179,7 +268,7 @@ async function refuseTree(collector: CollectorClient, root: number): Promise<voi
     const holder = recordedIn(`${cgroupOf(one)}/`);
     if (holder !== undefined)
       throw wrong(
-        `process ${one} (${programName(one)}) is recorded as ${holder} already`,
+        `process ${one} (${programName(one)}) is recorded as ${holder} already, and would be process ${wanted.process} of ${wanted.app}, too`,
         "recovery-line detach ends that.",
       );
   }
@@ -207,7 +296,9 @@ function cgroupPath(given: string): string {
   if (real.startsWith(`${root}${sep}`)) return real;
   throw new RecoveryLineError(
     "RL_USAGE",
-    real === root ? "the root of all cgroups can't be a process" : `${real} is no cgroup of version 2`,
+    real === root
+      ? "the root cgroup holds the whole machine and can't be attached as a process"
+      : `${real} is no cgroup of version 2`,
     `Those lie below ${root}.`,
   );
 }

@@ -141,8 +141,9 @@ export class CollectorClient {
     return this.#json("POST", "/v1/register", body);
   }
 
-  async unregister(app: string, process: string): Promise<void> {
-    await this.#json("POST", "/v1/unregister", { app, process });
+  /** `follow: false`: for good, also where it follows a container's name. */
+  async unregister(app: string, process: string, follow = true): Promise<void> {
+    await this.#json("POST", "/v1/unregister", { app, process, ...(follow ? {} : { follow }) });
   }
 
   /** `/v1/ended` in protocol.ts. */

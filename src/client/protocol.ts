@@ -11,7 +11,7 @@
  *   POST /v1/leaving          { within }      → {}                 the node goes in so many seconds: policies hear it
  *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
  *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
- *   POST /v1/unregister       ProcessRequest  → {}
+ *   POST /v1/unregister       ProcessRequest & { follow? } → {}    `follow: false`: a container made anew is not its next life any more
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
  *   POST /v1/append          { app, events } → { positions }     several at one moment: all of them are in the log, or none
@@ -75,7 +75,8 @@ export type ProcessInfo = CollectedProcess;
 /**
  * `first`: the process must be new to the application. `fresh`: it starts again from its initial state; a rollback to 0 is logged,
  * which undoes all it did before. `resume`: the caller restores it and logs the rollback itself. `attach`: the process must be new, and
- * runs already: a gap is its first line.
+ * runs already: a gap is its first line. Or it follows a container's name (`follows`), and did so before: then it is the next life of the
+ * same process, without a rollback.
  */
 export type RegisterMode = "first" | "fresh" | "resume" | "attach";
 
@@ -91,10 +92,12 @@ export interface WireUnseen {
   readonly hidden: boolean;
 }
 
-/** What a collector asks of `commit-output`: checkpoints of these, and of all whom they depend on. */
+/** What a collector asks of `commit-output`: checkpoints of these, and of all whom they depend on; then what the line of all keeps. */
 export interface CommitRequest {
   readonly app: string;
   readonly processes: readonly string[];
+  /** A policy decides about their checkpoints: none is taken, the line is looked at. */
+  readonly taken?: true;
 }
 
 export interface CommitAnswer {

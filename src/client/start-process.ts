@@ -156,7 +156,7 @@ function requireCommand(name: string, { env, cwd }: StartRecipe): void {
   if (other !== undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `${other} is no program that may be run`,
+      `${other} can't be executed`,
       "It must be a file with the right to execute it (chmod +x).",
     );
   throw new RecoveryLineError(

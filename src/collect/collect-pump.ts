@@ -11,6 +11,7 @@
 
 import { RingKind, RingVerdict, SLOT_BYTES, VERDICT_REASONS } from "../format/ring-layout.ts";
 import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/ring-record.ts";
+import { assert } from "../model/assert.ts";
 import { channelName } from "../model/channel-names.ts";
 import { hasCode } from "../model/errors.ts";
 import type { EventSource, Verdict } from "../model/event-source.ts";
@@ -195,6 +196,7 @@ export class CollectPump {
     let free = position;
     for (const app of this.apps.values()) free = Math.min(free, app.holdsAt);
     const consumer = this.source.producerPosition() - this.source.fillBytes();
+    assert(free <= position, "the ring lets nothing go that was not read");
     if (free > consumer) this.source.commit(free);
   }
 

@@ -77,7 +77,7 @@ export class Drain {
       if (performance.now() > deadlineMs)
         throw new RecoveryLineError(
           "RL_TIMEOUT",
-          "the kernel's ring stays full, so that it can't tell all that was done",
+          "the kernel's ring stays full: events of the recorded processes wait behind it and can't be read",
           "A log that can't be written holds it: free space or repair the disk.",
         );
     }

@@ -24,6 +24,7 @@ export function collectedProcesses(app: AppLog): CollectedProcess[] {
     left: state.left,
     ...(state.origin.data === undefined ? {} : { data: state.origin.data }),
     ...(state.origin.group === undefined ? {} : { group: state.origin.group }),
+    ...(state.origin.follows === undefined ? {} : { follows: state.origin.follows }),
     ...(state.holdLimitMs === 0 ? {} : { hold: { limitMs: state.holdLimitMs } }),
     lines: state.lines,
     checkpoints: state.storedCheckpoints().length,

@@ -20,10 +20,18 @@ interface KnownLogs {
   /** True if processes of the application are there now. */
   runs(app: string): boolean;
   skipped(log: UnreadableLog): void;
+  /** Nothing of the application runs; its log is closed then. */
+  ended(app: AppLog): void;
 }
 
 /** The logs with live processes, open. Throws what opening one throws whose application runs. */
-export async function* openKnownLogs({ home, make, runs, skipped }: KnownLogs): AsyncGenerator<AppLog> {
+export async function* openKnownLogs({
+  home,
+  make,
+  runs,
+  skipped,
+  ended,
+}: KnownLogs): AsyncGenerator<AppLog> {
   for (const entry of await readdir(home, { withFileTypes: true })) {
     if (!entry.isDirectory() || !PATH_NAME.test(entry.name)) continue;
     const app = make(entry.name);
@@ -37,7 +45,10 @@ export async function* openKnownLogs({ home, make, runs, skipped }: KnownLogs): 
       continue;
     }
     if (app.hasLive) yield app;
-    else await app.close();
+    else {
+      ended(app);
+      await app.close();
+    }
   }
 }
 

@@ -48,6 +48,10 @@ export class OpenApps {
       make: (name) => this.#make(name),
       runs: this.#parts.runs ?? (() => true),
       skipped: (log) => this.#passOver(log),
+      ended: (app) => {
+        const known = collectedProcesses(app);
+        if (known.some(({ follows }) => follows !== undefined)) this.#ended.keep(app.name, known); // they may live again
+      },
     });
     for await (const app of logs) {
       this.#pump.apps.set(app.name, app);

@@ -87,9 +87,11 @@ export class OutsidePeers {
   rules = new PeerRules();
   /** False: the application runs on several nodes, so that most of those in doubt are of it. */
   readonly tellsDoubts: boolean;
+  /** By the channel that the process's end sends on. */
   readonly #addresses = new Map<string, Address>();
-  /** Connections that rows tell of; more rows of one would do no harm. */
-  readonly #told = new Set<string>();
+  /** Connections that rows tell of, by the same; more rows of one would do no harm. */
+  readonly #told = new Map<ProcessBuffer, { readonly incarnation: number; readonly channels: Set<string> }>();
+  #toldCount = 0;
   readonly unfound = new UnfoundPeers();
   /** Of those that are outside. */
   readonly names = new PeerNames();
@@ -105,21 +107,20 @@ export class OutsidePeers {
 
   load(stored: readonly (StoredStranger | OldStranger)[]): void {
     this.#strangers = new Map(stored.map((one) => [keyOf(one), withData(one)]));
-    this.#told.clear();
+    this.#forgetTold();
     this.changed = false;
   }
 
   /** A PEER record. `recorded`: the process with a cgroup id. Returns the number of gap rows it made. */
   take(process: ProcessBuffer, records: RecordColumns, row: number, recorded: Recorded): number {
-    const key = `${process.name} ${records.local[row]!} ${records.remote[row]!}`;
+    const unix = (records.flags[row]! & RingFlag.UNIX) !== 0;
+    const sends = channelName(unix, this.#bootId, records.local[row]!, records.remote[row]!);
     if ((records.flags[row]! & RingFlag.WRITE) !== 0) {
       if (this.#addresses.size >= MAX_PEER_ADDRESSES) this.#addresses.clear();
-      this.#addresses.set(key, addressAndPort(records, row));
+      this.#addresses.set(sends, addressAndPort(records, row));
       return 0;
     }
-    const address = this.#addresses.get(key);
-    this.#addresses.delete(key);
-    return this.#judge(process, records, row, recorded, address);
+    return this.#judge(process, records, row, recorded, sends);
   }
 
   #judge(
@@ -127,9 +128,11 @@ export class OutsidePeers {
     records: RecordColumns,
     row: number,
     recorded: Recorded,
-    address: Address | undefined,
+    sends: string,
   ): number {
     const [pid, began] = [records.length[row]!, records.begin[row]!];
+    const address = this.#addresses.get(sends);
+    if (address !== undefined) this.#addresses.delete(sends);
     const end = endIn(process, records, row);
     const said =
       address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
@@ -155,11 +158,12 @@ export class OutsidePeers {
       const stranger = this.#meet({ pid, began }, process.name, end.flags);
       if (carries(stranger, process.name)) return judge(process.app, stranger);
     }
-    this.#outside(process, end, {
+    const who = {
       ...{ pid, began },
       ...(peer === undefined ? {} : { process: `${peer.app.name}/${peer.name}` }),
       ...(address === undefined ? {} : { place: textOf(address) }),
-    });
+    };
+    this.#outside(process, end, who, sends);
     return 0;
   }
 
@@ -225,25 +229,46 @@ export class OutsidePeers {
   }
 
   /** What is received of an opening or ending never comes into the log, as nobody sends it there: those have no row. */
-  #outside(process: ProcessBuffer, { local, remote, flags }: ConnectionEnd, found: PeerFound): void {
-    const key = `${process.name} ${process.state.incarnation} ${local} ${remote}`;
-    if (this.#told.has(key)) return;
-    if (this.#told.size >= MAX_PEER_ADDRESSES) this.#told.clear();
-    this.#told.add(key);
+  #outside(
+    process: ProcessBuffer,
+    { local, remote, flags }: ConnectionEnd,
+    found: PeerFound,
+    sends = channelName((flags & RingFlag.UNIX) !== 0, this.#bootId, local, remote),
+  ): void {
+    if (!this.#isNews(process, sends)) return;
     const unix = (flags & RingFlag.UNIX) !== 0;
     if (unix && process.state.holdLimitMs > 0)
       process.state.meet({ what: "unheld", peer: "AF_UNIX, to a program that is not recorded" });
-    const sends = channelName(unix, this.#bootId, local, remote);
     const receives = channelName(unix, this.#bootId, remote, local);
     this.names.add([sends, receives], found);
-    const opening = (flags & RingFlag.OPEN) === 0 ? [] : [`${sends}/open`];
-    const { columns } = process;
-    for (const channel of [sends, receives, `${sends}/end`, ...opening])
-      columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
-    const opens = (flags & RingFlag.OPEN) === 0 ? receives : sends;
-    process.app.messages.outside([`${opens}/open`, `${sends}/end`, `${receives}/end`]);
+    const connected = (flags & RingFlag.OPEN) !== 0;
+    const [opening, ending] = [`${connected ? sends : receives}/open`, `${sends}/end`];
+    for (const channel of [sends, receives, ending]) pushOutside(process, channel);
+    if (connected) pushOutside(process, opening);
+    process.app.messages.outside([opening, ending, `${receives}/end`]);
     process.app.touch();
   }
+
+  #isNews(process: ProcessBuffer, sends: string): boolean {
+    const { incarnation } = process.state;
+    const known = this.#told.get(process);
+    if (known?.incarnation === incarnation && known.channels.has(sends)) return false;
+    if (this.#toldCount >= MAX_PEER_ADDRESSES) this.#forgetTold();
+    const told = this.#told.get(process);
+    if (told?.incarnation === incarnation) told.channels.add(sends);
+    else this.#told.set(process, { incarnation, channels: new Set([sends]) });
+    this.#toldCount += 1;
+    return true;
+  }
+
+  #forgetTold(): void {
+    this.#told.clear();
+    this.#toldCount = 0;
+  }
+}
+
+function pushOutside({ columns }: ProcessBuffer, channel: string): void {
+  columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
 }
 
 /** Nobody was found, and the address says enough. */

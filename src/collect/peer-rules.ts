@@ -52,14 +52,14 @@ export class PeerRules {
     if (rules.length > MAX_PEER_RULES)
       throw new RecoveryLineError(
         "RL_LIMIT",
-        `${rules.length} addresses are outside or inside: ${MAX_PEER_RULES} may be`,
+        `${rules.length} address ranges are named --outside or --inside: at most ${MAX_PEER_RULES} are possible`,
       );
     for (const rule of rules) {
       const other = rules.find((one) => one.side !== rule.side && isAlike(one, rule));
       if (other === undefined) continue;
       throw new RecoveryLineError(
         "RL_USAGE",
-        `--${rule.side} ${rule.text} and --${other.side} ${other.text} say the opposite of the same addresses`,
+        `--${rule.side} ${rule.text} and --${other.side} ${other.text} contradict each other on the same addresses`,
         "Leave one of them out.",
       );
     }

@@ -71,6 +71,18 @@ export class ProcessFacts {
     });
   }
 
+  /** A container that is made anew is its next life no more. Durable on return. */
+  followsNoMore(appName: string, name: string): Promise<void> {
+    return this.#turns.run(async () => {
+      const { state, app } = await this.#apps.process(appName, name);
+      const { follows, ...origin } = state.origin;
+      if (follows === undefined) return;
+      state.origin = origin;
+      state.changed = true;
+      await this.#apps.commit(app);
+    });
+  }
+
   /** Exit status of a process's command, as a shell tells it, from who waited for it: whether its endings were the failure itself. */
   ended(appName: string, name: string, status: number): Promise<void> {
     return this.#turns.run(async () => {

@@ -201,11 +201,12 @@ function contradiction(message: string): RecoveryLineError {
 
 /** Without what nobody said. */
 export function originOf(origin: { [K in keyof StoredOrigin]: StoredOrigin[K] | undefined }): StoredOrigin {
-  const { start, data, group } = origin;
+  const { start, data, group, follows } = origin;
   return {
     ...(start === undefined ? {} : { start }),
     ...(data === undefined || data.roots.length === 0 ? {} : { data }),
     ...(group === undefined ? {} : { group }),
+    ...(follows === undefined ? {} : { follows }),
   };
 }
 

@@ -85,10 +85,11 @@ export class Registrations {
       start: start ?? state.origin.start,
       data: data ?? state.origin.data,
       group: group ?? state.origin.group,
+      follows: past === undefined ? registration.follows : state.origin.follows,
     });
     state.changed = true;
     if (registration.attached !== undefined) {
-      process.control({ type: "gap", process: process.name, reason: ATTACHED }); // its first line
+      process.control({ type: "gap", process: process.name, reason: ATTACHED }); // the first line of this life
       app.pending.events += 1;
     }
     await this.#apps.commit(app);

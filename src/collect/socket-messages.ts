@@ -66,8 +66,9 @@ export class SocketMessages {
   readonly #bootId: string;
   /** Sends whose receives have not come, oldest first. */
   readonly #fate = new Map<string, Fate>();
-  /** By name, and whether it sends. */
-  readonly #held = new Map<string, Waiting>();
+  /** What waits, by name, oldest first. */
+  readonly #sends = new Map<string, Waiting>();
+  readonly #receives = new Map<string, Waiting>();
   /** Messages that are still to come, of connections whose other end is outside: none has another half. */
   readonly #alone = new Set<string>();
   /** What waits is not what the log's state says. */
@@ -80,32 +81,36 @@ export class SocketMessages {
 
   /** To be stored. */
   held(): HeldMessage[] {
-    return [...this.#held.values()].map(({ sinceMs: _, ...held }) => held);
+    return [...this.#sends.values(), ...this.#receives.values()].map(({ sinceMs: _, ...held }) => held);
   }
 
   /** As it was stored, in the place of what waits now. */
   load(held: readonly HeldMessage[], nowMs: number): void {
-    this.#held.clear();
-    this.#fate.clear();
-    this.#alone.clear();
-    for (const one of held) this.#held.set(keyOf(one), { ...one, sinceMs: nowMs });
+    for (const all of [this.#sends, this.#receives, this.#fate, this.#alone]) all.clear();
+    for (const one of held) this.#heldLike(one).set(one.name, { ...one, sinceMs: nowMs });
     this.changed = false;
   }
 
   get waits(): boolean {
-    return this.#held.size > 0;
+    return this.#sends.size + this.#receives.size > 0;
   }
 
   /** So many wait that a drain is due now. */
   get full(): boolean {
-    return this.#held.size >= MAX_HELD_MESSAGES;
+    return this.#sends.size + this.#receives.size >= MAX_HELD_MESSAGES;
   }
 
   /** True if something has waited long enough to be decided without a drain that somebody asked for. */
   due(nowMs: number): boolean {
     if (this.full) return true;
-    for (const { sinceMs } of this.#held.values()) return nowMs - sinceMs >= FAILING_END_MS; // oldest first
-    return false;
+    return [this.#sends, this.#receives].some((held) => {
+      for (const { sinceMs } of held.values()) return nowMs - sinceMs >= FAILING_END_MS; // oldest first
+      return false;
+    });
+  }
+
+  #heldLike({ sends }: Pick<HeldMessage, "sends">): Map<string, Waiting> {
+    return sends ? this.#sends : this.#receives;
   }
 
   /** A record with OPEN or END. */
@@ -117,28 +122,20 @@ export class SocketMessages {
       ? [records.local[row]!, records.remote[row]!]
       : [records.remote[row]!, records.local[row]!];
     const channel = channelName(unix, this.#bootId, sender, receiver);
-    const message: HeldMessage = {
-      process: process.name,
-      incarnation: process.state.incarnation,
-      name: `${channel}/${(flags & RingFlag.OPEN) === 0 ? "end" : "open"}`,
-      sends,
-      unix,
-      time: records.time[row]!,
-    };
-    const failing = sends && (flags & RingFlag.FAILING) !== 0;
-    const unseen = !sends && (flags & RingFlag.FAILING) !== 0;
+    const name = channel + ((flags & RingFlag.OPEN) === 0 ? "/end" : "/open");
+    const time = records.time[row]!;
+    const failing = (flags & RingFlag.FAILING) !== 0;
     const ends = sends && (flags & RingFlag.END) !== 0; // an opening may be told late, by a flush
-    if (ends && failing) process.lastFailingEndNs = Math.max(process.lastFailingEndNs, message.time);
-    else if (ends) process.lastEndNs = Math.max(process.lastEndNs, message.time);
-    if (failing) this.#hold(message);
-    else if (unseen) this.#hold({ ...message, unseen });
-    else if (sends) this.#send(process, message);
-    else this.#receive(process, message);
+    if (ends && failing) process.lastFailingEndNs = Math.max(process.lastFailingEndNs, time);
+    else if (ends) process.lastEndNs = Math.max(process.lastEndNs, time);
+    if (failing) this.#hold(process, name, time, { sends, unix, ...(sends ? {} : { unseen: true }) });
+    else if (sends) this.#send(process, name, time);
+    else this.#receive(process, name, time, unix);
   }
 
-  #send(process: ProcessBuffer, { name, time }: HeldMessage): void {
+  #send(process: ProcessBuffer, name: string, time: number): void {
     append(process, EVENT_KIND.send, name, time);
-    const receive = this.#held.get(keyOf({ name, sends: false }));
+    const receive = this.#receives.get(name);
     const receiver = receive && this.#processOf(receive);
     if (receive !== undefined) this.#drop(receive);
     if (receive !== undefined && receiver !== undefined)
@@ -146,19 +143,18 @@ export class SocketMessages {
     else if (!this.#alone.delete(name)) this.#remember(name, "sent");
   }
 
-  #receive(process: ProcessBuffer, message: HeldMessage): void {
-    if (this.#alone.delete(message.name)) return;
-    const fate = this.#fate.get(message.name);
-    if (fate === undefined) this.#hold(message);
-    else this.#fate.delete(message.name);
-    if (fate === "sent") append(process, EVENT_KIND.receive, message.name, message.time);
+  #receive(process: ProcessBuffer, name: string, time: number, unix: boolean): void {
+    if (this.#alone.delete(name)) return;
+    const fate = this.#fate.get(name);
+    if (fate === undefined) this.#hold(process, name, time, { sends: false, unix });
+    else this.#fate.delete(name);
+    if (fate === "sent") append(process, EVENT_KIND.receive, name, time);
   }
 
   /** The other end of a connection is outside: nobody there sends or receives these messages by any log. */
   outside(names: readonly string[]): void {
     for (const name of names) {
-      const receive = this.#held.get(keyOf({ name, sends: false }));
-      if (receive !== undefined) this.#drop(receive);
+      if (this.#receives.delete(name)) this.changed = true;
       else if (!this.#fate.delete(name)) this.#alone.add(name);
     }
     if (this.#alone.size > MAX_OPEN_MESSAGES) this.#alone.clear(); // what then comes waits like any other
@@ -172,14 +168,19 @@ export class SocketMessages {
     this.#fate.delete(oldest!);
   }
 
-  #hold(message: HeldMessage): void {
-    this.#held.set(keyOf(message), { ...message, sinceMs: performance.now() });
+  #hold(
+    { name: process, state }: ProcessBuffer,
+    name: string,
+    time: number,
+    what: Pick<HeldMessage, "sends" | "unix" | "unseen">,
+  ): void {
+    const { incarnation } = state;
+    this.#heldLike(what).set(name, { process, incarnation, name, time, ...what, sinceMs: performance.now() });
     this.changed = true;
   }
 
   #drop(message: HeldMessage): void {
-    this.#held.delete(keyOf(message));
-    this.changed = true;
+    if (this.#heldLike(message).delete(message.name)) this.changed = true;
   }
 
   /** The process in the life that it had then; undefined: that life is over, and was settled. */
@@ -191,8 +192,7 @@ export class SocketMessages {
   /** Ends of dying tasks whose process goes on or is gone by now. Returns how long the others must be waited for, ms; 0 = all decided. */
   settleFailing({ populated, nowMs }: Settling): number {
     let waitMs = 0;
-    for (const message of this.#held.values()) {
-      if (!message.sends) continue;
+    for (const message of this.#sends.values()) {
       const process = this.#processOf(message);
       const leftMs = message.sinceMs + FAILING_END_MS - nowMs;
       if (process === undefined) {
@@ -203,7 +203,7 @@ export class SocketMessages {
       if (ended && !outlived(message, process)) this.#fail(message);
       else if (ended || leftMs <= 0) {
         this.#drop(message);
-        this.#send(process, message);
+        this.#send(process, message.name, message.time);
       } else waitMs = Math.max(waitMs, leftMs);
     }
     return waitMs;
@@ -212,7 +212,7 @@ export class SocketMessages {
   /** The whole process ended by it. */
   #fail(message: HeldMessage): void {
     this.#drop(message);
-    const receive = this.#held.get(keyOf({ name: message.name, sends: false }));
+    const receive = this.#receives.get(message.name);
     if (receive === undefined) this.#remember(message.name, "failed");
     else this.#drop(receive);
     const process = this.#processes.get(message.process);
@@ -225,8 +225,7 @@ export class SocketMessages {
    */
   async settleReceives(settling: Settling): Promise<number> {
     let waitMs = 0;
-    for (const message of [...this.#held.values()]) {
-      if (message.sends) continue;
+    for (const message of [...this.#receives.values()]) {
       const receiver = this.#processOf(message);
       if (receiver === undefined) this.#drop(message);
       else waitMs = Math.max(waitMs, await this.#settleReceive(message, receiver, settling));
@@ -236,7 +235,7 @@ export class SocketMessages {
 
   async #settleReceive(message: Waiting, receiver: ProcessBuffer, settling: Settling): Promise<number> {
     const { name, time } = message;
-    if (this.#held.has(keyOf({ name, sends: true }))) return 0; // `settleFailing` decides both
+    if (this.#sends.has(name)) return 0; // `settleFailing` decides both
     if (message.unseen === true && !settling.populated(receiver)) {
       this.#drop(message);
       return 0;
@@ -278,10 +277,7 @@ export class SocketMessages {
       ] as const) {
         const name = `${channelName(unix, this.#bootId, sender, receiver)}/end`;
         this.#fate.delete(name);
-        for (const sends of [true, false]) {
-          const held = this.#held.get(keyOf({ name, sends }));
-          if (held !== undefined) this.#drop(held);
-        }
+        for (const held of [this.#sends, this.#receives]) if (held.delete(name)) this.changed = true;
       }
     }
   }
@@ -300,10 +296,6 @@ function outlived({ time }: HeldMessage, process: ProcessBuffer): boolean {
     process.lastFailingEndNs > time + KILLED_TOGETHER_NS ||
     process.lastDataNs > time + STILL_AT_WORK_NS
   );
-}
-
-function keyOf({ name, sends }: Pick<HeldMessage, "name" | "sends">): string {
-  return `${sends ? ">" : "<"}${name}`;
 }
 
 function append(process: ProcessBuffer, kind: number, name: string, time: number): void {

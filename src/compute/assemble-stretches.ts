@@ -75,7 +75,7 @@ export function claimProcess(owners: Map<string, string>, process: string, log: 
 function holes(process: string, found: number, told: number): RecoveryLineError {
   return new RecoveryLineError(
     "RL_CORRUPT_LOG",
-    `process "${process}": a block stands at position ${told}, its history at ${found}`,
+    `process "${process}": a block begins at position ${told}, and its history before that ends at ${found}`,
     "`recovery-line verify` lists what is missing.",
   );
 }

@@ -121,7 +121,7 @@ function refuseWithoutInitial(evidence: Evidence, kept: Uint32Array, because: re
   });
   throw new RecoveryLineError(
     "RL_REFUSED",
-    `no line can be had: ${each.join(", ")} would have to go back to a moment before it was recorded (attach), and nobody can bring that back`,
+    `there is no recovery line: ${each.join(", ")} would have to go back to a moment before it was recorded (attach), and no checkpoint holds that state`,
     "It can from its first checkpoint on that nothing undoes: recovery-line checkpoint APP --coordinated. Or name as --failed who really failed.",
   );
 }

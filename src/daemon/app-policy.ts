@@ -27,6 +27,7 @@ import type {
 import type { PlugTerms } from "../model/policy-terms.ts";
 import type { Component } from "../policy/component.ts";
 import { type ExitReason, type FactRow, Guard, PluggedPolicy, type PolicyProcesses } from "../policy/host.ts";
+import { Program } from "../policy/program.ts";
 import type { EventName, FactName, Scope } from "../policy/vocabulary.ts";
 import type { LineWatch } from "./line-watch.ts";
 import { PolicyActor, type Want } from "./policy-actor.ts";
@@ -63,6 +64,8 @@ export interface AppPolicyParts {
   wait(ms: number): Promise<void>;
   payload(app: string, on: boolean): Promise<void>;
   tell(app: string, value: number): void;
+  /** Throws where it can't decide for the processes that there are. */
+  fit(component: Component, terms: PlugTerms): void;
   readonly onTrouble: (sentence: string) => void;
   readonly onStep?: (step: SwapStep) => void;
 }
@@ -173,7 +176,7 @@ export class AppPolicy {
     if (plugged === undefined) return undefined;
     const { component: text, lines: _, set, ...terms } = plugged;
     const component = this.#active?.policy.component ?? (JSON.parse(text) as Component);
-    const values = this.#active?.policy.parameters ?? [];
+    const values = this.#active?.policy.parameters ?? new Program(component, new Map(set)).parameters;
     return {
       ...terms,
       app: this.app,
@@ -184,9 +187,7 @@ export class AppPolicy {
       state: over === undefined ? "active" : "fallback",
       ...(over === undefined ? {} : { over }),
       ...(this.#shadow === undefined ? {} : { shadow: this.#shadow.loaded.policy.component.name }),
-      parameters: Object.fromEntries(
-        component.parameters.map(({ name }, at) => [name, values[at] ?? new Map(set).get(name) ?? 0]),
-      ),
+      parameters: Object.fromEntries(component.parameters.map(({ name }, at) => [name, values[at]!])),
       faults: this.#faults,
       stalls: this.#stalls,
       restarts: this.#actor.restarts,
@@ -199,11 +200,12 @@ export class AppPolicy {
 
   /**
    * All that can fail comes before the record is written; what decides stays the same until then. Throws RL_NOT_SUPPORTED, RL_LIMIT, RL_REFUSED
-   * where the policy fails while it only watches, RL_LOG_WRITE.
+   * where the policy fails while it only watches or nothing holds the output that it decides about, RL_LOG_WRITE.
    */
   plug(request: PlugRequest): Promise<PlugAnswer> {
     return this.#plugs.run(async () => {
       const { component, lines, terms } = request;
+      this.#parts.fit(component, terms);
       this.#step("checked");
       const plugged = recordOf(component, lines, terms);
       const next: Loaded = { plugged, policy: await this.#start(component, terms, this.#record.epoch + 1) };
@@ -216,11 +218,12 @@ export class AppPolicy {
     });
   }
 
-  async #plug(next: Loaded, { component, shadowMs, dryRun }: PlugRequest): Promise<PlugAnswer> {
+  async #plug(next: Loaded, { component, terms, shadowMs, dryRun }: PlugRequest): Promise<PlugAnswer> {
     const would = await this.#watch(next, shadowMs);
     this.#step("shadowed");
     const { hash } = next.plugged;
     return this.#changes.run(async () => {
+      this.#parts.fit(component, terms); // somebody may have come meanwhile
       const replaced = this.#name;
       const epoch = this.#record.epoch + 1;
       next.policy.enter(epoch);
@@ -434,6 +437,21 @@ export class AppPolicy {
     return this.isEmpty ? Promise.resolve() : this.#raise(event, facts);
   }
 
+  /** Output of these waits, and no line keeps it. True: the policy decides that, and what it wanted is done or given up. */
+  async output(processes: readonly string[]): Promise<boolean> {
+    const deciding = [this.#active, this.#shadow?.loaded].map((one) => handlesOutput(one?.policy.component));
+    if (!deciding.includes(true)) return false;
+    await this.#raise("output", { "output.covered": 0 }, processes);
+    await this.idle();
+    return this.outputPolicy !== undefined;
+  }
+
+  /** Of the policy that decides what output waits for; undefined: none does. */
+  get outputPolicy(): string | undefined {
+    const component = this.#active?.policy.component;
+    return handlesOutput(component) ? component?.name : undefined;
+  }
+
   /** Resolves once all actions that were asked for are done or given up. */
   idle(): Promise<void> {
     return this.#actor.idle();
@@ -496,7 +514,8 @@ export class AppPolicy {
             ...(detail === undefined ? {} : { detail }),
           });
         };
-        wants.push({ action, process, failed, epoch, came });
+        const unbudgeted = event === "output" ? ({ unbudgeted: true } as const) : {};
+        wants.push({ action, process, failed, epoch, came, ...unbudgeted });
       }
     }
     return wants;
@@ -556,7 +575,7 @@ export class AppPolicy {
     if (!wanted) return;
     const garbage = component?.facts.includes("app.garbage") === true;
     try {
-      const line = await this.#parts.lines.due(this.app, this.#table.mark, garbage);
+      const line = await this.#parts.lines.due(this.app, this.#table.mark, garbage, this.#lineMs);
       if (line === undefined) return;
       this.#table.line = line;
       await this.#raise("line", {});
@@ -568,10 +587,15 @@ export class AppPolicy {
     }
   }
 
+  get #lineMs(): number {
+    const seconds = this.#record.plugged?.lineEvery;
+    return seconds === undefined ? POLICY_LINE_MS : seconds * 1000;
+  }
+
   /** What the policy left undone. Where it leaves too much undone too often it ends. */
   async #keepBelow(mostLoss: number): Promise<void> {
     const nowMs = this.#parts.now();
-    const behind = this.#table.lineAge(nowMs) + POLICY_LINE_MS / 1000; // nobody looks before that again
+    const behind = this.#table.lineAge(nowMs) + this.#lineMs / 1000; // nobody looks before that again
     const beyond = [...this.#table.losses(nowMs)].filter(([, loss]) => loss + behind > mostLoss);
     if (beyond.length === 0) return;
     this.#stalls += 1;
@@ -586,10 +610,12 @@ export class AppPolicy {
 
   /** Something that no policy asked for. */
   #own(process: string, event: string, action: Want["action"]): Want {
+    const { epoch } = this.#record;
     const came = (outcome: PolicyOutcome, detail?: string): void => {
       this.#count(action.do, outcome);
       if (outcome === "dropped" && detail === undefined) return;
       this.#write({
+        epoch,
         event,
         policy: "host",
         process,
@@ -598,7 +624,7 @@ export class AppPolicy {
         ...(detail === undefined ? {} : { detail }),
       });
     };
-    return { action, process, failed: [], epoch: this.#record.epoch, came };
+    return { action, process, failed: [], epoch, came };
   }
 
   // ---- memory and notes
@@ -648,9 +674,13 @@ export class AppPolicy {
     return { time: new Date().toISOString(), epoch: policy.epoch, policy: policy.component.name };
   }
 
-  #write(line: Omit<PolicyLogLine, "time" | "epoch">): void {
+  #write(line: Omit<PolicyLogLine, "time" | "epoch"> & { readonly epoch?: number }): void {
     this.#log.write({ time: new Date().toISOString(), epoch: this.#record.epoch, ...line });
   }
+}
+
+export function handlesOutput(component: Component | undefined): boolean {
+  return component?.handlers.some(({ event }) => event === "output") === true;
 }
 
 const NO_TERMS: PlugTerms = { set: [], allow: [], fallback: null, driver: "auto" };

@@ -111,8 +111,8 @@ function findUser(name: string): User {
   if (found.uid !== 0) return { name, ...found };
   throw new RecoveryLineError(
     "RL_USAGE",
-    `--user ${name}: that user has every right`,
-    "Name a user who is for this alone.",
+    `--user ${name}: that user is root`,
+    "Name a user that serves this purpose alone.",
   );
 }
 

@@ -24,6 +24,18 @@ export interface WatchedProcess {
 export class CgroupWatch {
   /** By "app/process". */
   readonly #watched = new Map<string, Watched>();
+  readonly #tell: () => void;
+
+  /** `tell`: something is due. */
+  constructor(tell: () => void = () => undefined) {
+    this.#tell = tell;
+  }
+
+  /** False: of some the kernel does not tell. */
+  get tells(): boolean {
+    for (const { watcher } of this.#watched.values()) if (watcher === undefined) return false;
+    return true;
+  }
 
   /** True: whoever asks has to look now, and what changes from now on is told the next time. */
   isDue(process: WatchedProcess): boolean {
@@ -54,6 +66,7 @@ export class CgroupWatch {
     known?.watcher?.close();
     const tell = (): void => {
       made.isDue = true;
+      this.#tell();
     };
     const made: Watched = { cgroupId, watcher: watcherOf(app, name, tell), isDue: true, lookedMs: 0 };
     this.#watched.set(`${app}/${name}`, made);

@@ -1,18 +1,21 @@
 /** One collector of one home: lock, metrics port, capture, logs, socket, memory rings, watch over processes; started in this order, ended in the reverse. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Collector } from "../collect/collect.ts";
 import type { OnFull } from "../collect/collect-options.ts";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { applicationRuns, processCgroupLevel } from "../host/cgroups.ts";
 import { lockHome, prepareHome } from "../host/home-lock.ts";
+import { Pause } from "../host/pause.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
-import { REAP_INTERVAL_MS } from "../model/limits.ts";
+import { REAP_IDLE_MS, REAP_INTERVAL_MS, REAP_SOON_MS } from "../model/limits.ts";
 import { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { BackPressure } from "./back-pressure.ts";
+import { FollowWatch } from "./follow-watch.ts";
 import { HoldWatch } from "./hold-watch.ts";
 import { KeepWatch, type Retention } from "./keep-watch.ts";
 import { otherCollectors } from "./leftovers.ts";
 import { inOwnCgroup, Membership } from "./membership.ts";
-import { collectorMetrics } from "./metrics.ts";
+import type { CollectorMetrics, collectorMetrics } from "./metrics.ts";
 import { type MetricsPort, openMetricsPort } from "./metrics-port.ts";
 import { OutputCommitter } from "./output-committer.ts";
 import { Policies, type PoliciesOptions } from "./policies.ts";
@@ -79,90 +82,44 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
-  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, version } = options;
-  const node = options.node === undefined ? {} : { node: options.node };
+  const { home, onTrouble } = options;
   prepareHome(home);
   undo.push(lockHome(home));
   const metricsPort = await openMetrics(options, undo); // what can be refused comes before anything is pinned
-  if (options.helper === undefined) ensureBpffs(pinDir);
-  const cgroupLevel = processCgroupLevel();
-  const collector = await Collector.start({
-    home,
-    pinDir,
-    ringBytes,
-    cgroupLevel,
-    userfaults: options.userfaults ?? false,
-    ...(options.helper === undefined ? {} : { helper: options.helper }),
-    commitIntervalMs,
-    onFatal,
-    onTrouble,
-    runs: applicationRuns,
-    populated: inOwnCgroup,
-    ...(options.variant === undefined ? {} : { variant: options.variant }),
-    onFull: options.onFull,
-    ...node,
-  });
-  undo.push(() => collector.close());
-  for (const other of otherCollectors(pinDir))
-    onTrouble(
-      `process ${other.pid} records on this machine already, through ${other.pinDir}: an application belongs to the collector of the log directory that its processes were started with, and what both captures hook costs twice`,
-    );
-  undo.push(() => collector.drain());
-  const membership = new Membership(collector);
-  const unseen = new UnseenWatch(collector);
-  const payloads = new PayloadLoggers({
-    ...options,
-    limitMib: options.payloadLimitMib,
-    withoutRights: options.helper !== undefined,
-  });
-  undo.push(() => payloads.close());
-  const pressure = options.onFull === "stop" ? await BackPressure.start(collector, onTrouble) : undefined;
-  if (pressure !== undefined) undo.push(() => pressure.close());
+  const collector = await startCollector(options, undo);
+  const pressure = await startBackPressure(collector, options, undo);
+  const parts = startParts(collector, options, undo);
+  const { policies, payloads } = parts;
   let keeping: KeepWatch | undefined;
-  const policies = new Policies({
-    home,
-    collector,
-    payloads,
-    program: options.program,
-    withoutRights: options.helper !== undefined,
-    onTrouble,
-    ...options.policyParts,
-  });
-  undo.push(() => policies.close());
-  const holds = new HoldWatch({
-    outputs: collector.outputs,
-    collector,
-    committer: new OutputCommitter(options.program, home),
-    onTrouble,
-  });
-  undo.push(() => holds.close());
-  const metrics = collectorMetrics(
-    () => collector.stats(),
-    pressure,
-    () => keeping,
-    policies,
-  );
-  metricsPort?.serve(() => metrics.text());
-  const since = new Date().toISOString();
-  const ping = { pid: process.pid, version, home, cgroupLevel, pinDir, since, ...node };
-  const server = await CollectorServer.listen(
-    { collector, membership, payloads, unseen, policies, holds, ping, metrics: () => metrics.text() },
-    home,
-  );
-  undo.push(() => server.close());
-  if (options.retention !== undefined) {
-    const watch = new KeepWatch(collector, options.retention, onTrouble);
-    keeping = watch;
-    undo.push(() => watch.close());
+  const stats = () => collector.stats();
+  const metrics = metricsWhenAsked(stats, pressure, () => keeping, policies);
+  if (metricsPort !== undefined) {
+    await metrics(); // who is asked regularly counts from its start
+    metricsPort.serve(metrics);
   }
+  const service = { ...parts, ping: pingOf(options), metrics };
+  const server = await CollectorServer.listen(service, home);
+  undo.push(() => server.close());
+  keeping = startKeeping(collector, options, undo);
   const endRings = takeMemoryRings(collector, home, onTrouble);
   undo.push(() => endRings?.());
   await policies.comeBack(); // before anybody is found dead
-  undo.push(watchProcesses({ collector, membership, payloads, unseen, policies }, options));
+  const follows = new FollowWatch({ home, collector, program: options.program, onTrouble });
+  undo.push(watchProcesses(parts, follows, options));
+  undo.push(() => follows.close());
   undo.push(() => endPolicies(policies, options));
   await resumePayloads(collector, payloads, options);
-  const actualBytes = collector.stats().ringBytes;
-  return { ringBytes: actualBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+  const { ringBytes } = stats();
+  return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+}
+
+/** The registry and its library come with the first question: most collectors are never asked, and start sooner without. */
+function metricsWhenAsked(...parts: Parameters<typeof collectorMetrics>): () => Promise<string> {
+  let made: Promise<CollectorMetrics> | undefined;
+  return async () => {
+    made ??= import("./metrics.ts").then((module) => module.collectorMetrics(...parts));
+    return (await made).text();
+  };
 }
 
 async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promise<MetricsPort | undefined> {
@@ -170,6 +127,98 @@ async function openMetrics({ metricsPort }: DaemonOptions, undo: Undo[]): Promis
   const opened = await openMetricsPort(metricsPort);
   undo.push(() => opened.close());
   return opened;
+}
+
+async function startCollector(options: DaemonOptions, undo: Undo[]): Promise<Collector> {
+  const { home, pinDir, ringBytes, commitIntervalMs, onFatal, onTrouble, onFull } = options;
+  if (options.helper === undefined) ensureBpffs(pinDir);
+  const collector = await Collector.start({
+    home,
+    pinDir,
+    ringBytes,
+    commitIntervalMs,
+    onFatal,
+    onTrouble,
+    onFull,
+    cgroupLevel: processCgroupLevel(),
+    userfaults: options.userfaults ?? false,
+    runs: applicationRuns,
+    populated: inOwnCgroup,
+    ...(options.helper === undefined ? {} : { helper: options.helper }),
+    ...(options.variant === undefined ? {} : { variant: options.variant }),
+    ...(options.node === undefined ? {} : { node: options.node }),
+  });
+  undo.push(() => collector.close());
+  tellOtherCollectors(options);
+  undo.push(() => collector.drain());
+  return collector;
+}
+
+function tellOtherCollectors({ pinDir, onTrouble }: DaemonOptions): void {
+  for (const other of otherCollectors(pinDir))
+    onTrouble(
+      `process ${other.pid} records on this machine already, through ${other.pinDir}: an application belongs to the collector of the log directory that its processes were started with, and what both captures hook costs twice`,
+    );
+}
+
+/** Only --on-full stop holds processes still. */
+async function startBackPressure(
+  collector: Collector,
+  { onFull, onTrouble }: DaemonOptions,
+  undo: Undo[],
+): Promise<BackPressure | undefined> {
+  if (onFull !== "stop") return undefined;
+  const pressure = await BackPressure.start(collector, onTrouble);
+  undo.push(() => pressure.close());
+  return pressure;
+}
+
+type Parts = Omit<Service, "ping" | "metrics">;
+
+/** What the routes of the socket act through. */
+function startParts(collector: Collector, options: DaemonOptions, undo: Undo[]): Parts {
+  const { home, program, onTrouble } = options;
+  const withoutRights = options.helper !== undefined;
+  const payloads = new PayloadLoggers({ ...options, limitMib: options.payloadLimitMib, withoutRights });
+  undo.push(() => payloads.close());
+  const policies = new Policies({
+    home,
+    collector,
+    payloads,
+    program,
+    withoutRights,
+    onTrouble,
+    ...options.policyParts,
+  });
+  undo.push(() => policies.close());
+  const committer = new OutputCommitter(program, home);
+  const holds = new HoldWatch({
+    outputs: collector.outputs,
+    collector,
+    committer,
+    policies,
+    onTrouble,
+  });
+  undo.push(() => holds.close());
+  const [membership, unseen] = [new Membership(collector), new UnseenWatch(collector)];
+  return { collector, membership, unseen, payloads, policies, holds };
+}
+
+function pingOf({ version, home, pinDir, node }: DaemonOptions): Service["ping"] {
+  const since = new Date().toISOString();
+  const named = node === undefined ? {} : { node };
+  return { pid: process.pid, version, home, cgroupLevel: processCgroupLevel(), pinDir, since, ...named };
+}
+
+function startKeeping(
+  collector: Collector,
+  { retention, onTrouble }: DaemonOptions,
+  undo: Undo[],
+): KeepWatch | undefined {
+  if (retention === undefined) return undefined;
+  const watch = new KeepWatch(collector, retention, onTrouble);
+  undo.push(() => watch.close());
+  return watch;
 }
 
 function liveApps(collector: Collector): Set<string> {
@@ -187,36 +236,54 @@ async function resumePayloads(
 }
 
 /**
- * Looks for ended processes at once and then again and again; a log that can't be written now is tried again. And at the end, so that the
- * log does not call recorded what has ended before the collector.
+ * Looks for ended processes at once and then again and again, seldom while nothing changes; a log that can't be written now is tried again.
+ * And at the end, so that the log does not call recorded what has ended before the collector.
  */
-function watchProcesses(
-  { collector, membership, payloads, unseen, policies }: Omit<Service, "ping" | "metrics" | "holds">,
-  { onTrouble }: DaemonOptions,
-): Undo {
-  let running: Promise<void> = Promise.resolve();
-  let busy = false;
-  const look = (last: boolean): void => {
-    if (busy) return;
-    busy = true;
-    running = membership
-      .reap(last)
-      .then(() => payloads.retain(liveApps(collector)))
-      .then(() => policies.look())
-      .then(() => (last ? undefined : unseen.due()))
-      .catch((error: unknown) => onTrouble(`ended processes: ${(error as Error).message}`))
-      .finally(() => {
-        busy = false;
-      });
-  };
-  const timer = setInterval(look, REAP_INTERVAL_MS, false);
-  look(false);
+function watchProcesses(service: Parts, follows: FollowWatch, { onTrouble }: DaemonOptions): Undo {
+  const { membership } = service;
+  const pause = new Pause();
+  let [told, ended] = [false, false];
+  membership.onChange(() => {
+    told = true;
+    pause.end();
+  });
+  const look = (last: boolean): Promise<boolean> =>
+    lookAtProcesses(service, follows, last).then(
+      () => true,
+      (error: unknown) => {
+        onTrouble(`ended processes: ${(error as Error).message}`);
+        return false;
+      },
+    );
+  const running = (async () => {
+    for (let waitMs = REAP_INTERVAL_MS; !ended; ) {
+      const changes = told;
+      told = false;
+      const isWell = await look(false);
+      waitMs = changes || !isWell ? REAP_INTERVAL_MS : Math.min(2 * waitMs, REAP_IDLE_MS);
+      await pause.wait(membership.isTold ? waitMs : REAP_INTERVAL_MS);
+      if (told) await sleep(REAP_SOON_MS); // more may change at the same moment
+    }
+  })();
   return async () => {
-    clearInterval(timer);
+    ended = true;
+    pause.end();
     await running;
-    look(true);
-    await running;
+    await look(true);
   };
+}
+
+async function lookAtProcesses(
+  { collector, membership, payloads, unseen, policies }: Parts,
+  follows: FollowWatch,
+  last: boolean,
+): Promise<void> {
+  await membership.reap(last);
+  await payloads.retain(liveApps(collector));
+  await policies.look();
+  if (last) return;
+  await unseen.due();
+  follows.look();
 }
 
 /** First of all: what they do needs everything else. */

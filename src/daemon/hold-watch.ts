@@ -4,6 +4,7 @@
  *   look      what waits in the kernel, every few milliseconds while anybody holds; what is said to be inside goes at once
  *   round     checkpoints of all of an application whose output waits, with whom they depend on; then the line where all fail, and every
  *             mark is raised to what that line keeps. What comes meanwhile waits for the next round: they are its batches
+ *             A policy with a handler for `output` decides about these checkpoints, and the round looks at the line afterwards
  *   limit     what waits longer than the process's limit is told, here and by `status`, with the reason, and stays: it may still become
  *             covered, and what goes uncovered can never be unsaid. TCP itself gives such a connection up in the end
  *
@@ -22,11 +23,14 @@ import {
   MAX_HOLD_RETRY_MS,
 } from "../model/limits.ts";
 import type { OutputCommitter } from "./output-committer.ts";
+import type { Policies } from "./policies.ts";
 
 export interface HoldWatchOptions {
   readonly outputs: Pick<HeldOutputs, "any" | "waiting" | "release" | "noteUnheld" | "note" | "msSince">;
   readonly collector: Pick<Collector, "processes">;
   readonly committer: Pick<OutputCommitter, "ask" | "close">;
+  /** Asks the application's policy, where one decides what output waits for. */
+  readonly policies: Pick<Policies, "output">;
   readonly onTrouble: (sentence: string) => void;
 }
 
@@ -126,7 +130,10 @@ export class HoldWatch {
 
   async #commit(app: string, waiting: readonly WaitingOutput[]): Promise<void> {
     const processes = [...new Set(waiting.filter((one) => one.app === app).map((one) => one.process))];
-    const answer = await this.#options.committer.ask({ app, processes });
+    const beganMs = performance.now();
+    const byPolicy = await this.#options.policies.output(app, processes);
+    const taken = byPolicy ? ({ taken: true } as const) : {};
+    const answer = await this.#options.committer.ask({ app, processes, ...taken });
     let went = false;
     try {
       went = this.#raise(app, answer);
@@ -134,10 +141,13 @@ export class HoldWatch {
       this.#tell(app, `output of ${app} can't be let go: ${(error as Error).message}`);
     }
     this.#tellUnheld(answer.unheld.map(([process, peer]) => ({ app, process, peer })));
+    const why =
+      answer.why ??
+      (byPolicy ? `its policy decides what keeps it: recovery-line policy log ${app}` : undefined);
     for (const process of processes)
-      if (answer.why === undefined) this.#why.delete(`${app}/${process}`);
-      else this.#why.set(`${app}/${process}`, answer.why);
-    this.#turns.set(app, this.#nextTurn(app, went, answer.tookMs));
+      if (why === undefined) this.#why.delete(`${app}/${process}`);
+      else this.#why.set(`${app}/${process}`, why);
+    this.#turns.set(app, this.#nextTurn(app, went, performance.now() - beganMs));
   }
 
   /** No more than half of the time is taken for it; a round in vain is no reason to hurry. */

@@ -1,6 +1,6 @@
 /** Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them. */
 import { WorkerPool } from "../host/worker-pool.ts";
-import { POLICY_LINE_MS, POLICY_LINE_SHARE } from "../model/limits.ts";
+import { POLICY_LINE_SHARE } from "../model/limits.ts";
 import { compiledFile } from "../native/binding.ts";
 import { LineFacts } from "./line-facts.ts";
 import type { LineAnswer, LineTask } from "./line-worker.ts";
@@ -29,17 +29,17 @@ export class LineWatch {
    * Undefined where it is not due yet, nothing has happened since the last time (`mark` is the same), or it is under way. Throws RL_WORKER where
    * the log can't be read.
    */
-  async due(app: string, mark: string, garbage: boolean): Promise<LineFacts | undefined> {
+  async due(app: string, mark: string, garbage: boolean, everyMs: number): Promise<LineFacts | undefined> {
     const turn = this.#turns.get(app);
     if (this.#asked.has(app) || turn?.mark === mark || this.#now() < (turn?.dueMs ?? 0)) return undefined;
     this.#asked.add(app);
     const atMs = this.#now();
     try {
       const answer = await this.#workers().run({ home: this.#home, app, garbage }, []);
-      this.#turns.set(app, { mark, dueMs: this.#dueMs(atMs) });
+      this.#turns.set(app, { mark, dueMs: this.#dueMs(atMs, everyMs) });
       return new LineFacts(answer, atMs);
     } catch (error) {
-      this.#turns.set(app, { mark: "", dueMs: this.#dueMs(atMs) });
+      this.#turns.set(app, { mark: "", dueMs: this.#dueMs(atMs, everyMs) });
       throw error;
     } finally {
       this.#asked.delete(app);
@@ -54,9 +54,9 @@ export class LineWatch {
     await this.#pool?.close();
   }
 
-  #dueMs(atMs: number): number {
+  #dueMs(atMs: number, everyMs: number): number {
     this.lastMs = this.#now() - atMs;
-    return atMs + Math.max(POLICY_LINE_MS, this.lastMs / POLICY_LINE_SHARE);
+    return atMs + Math.max(everyMs, this.lastMs / POLICY_LINE_SHARE);
   }
 
   #workers(): WorkerPool<LineTask, LineAnswer> {

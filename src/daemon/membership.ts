@@ -10,6 +10,7 @@ import type { ProcessInfo, RegisterMode } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import type { IsPopulated } from "../collect/collect-options.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { containerAt, containerEnd } from "../host/containers.ts";
 import { holdCgroup } from "../host/freeze.ts";
 import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
@@ -17,7 +18,7 @@ import { Serial } from "../host/serial.ts";
 import { refuseOverlaps } from "../images/data/tree-users.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
+import { CONTAINER_END_MS, EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
@@ -56,6 +57,12 @@ function isOurs({ path }: ProcessCgroup): boolean {
   return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
+/** Id of the container that the process is; undefined: it is none. */
+function containerOf({ app, process }: ProcessInfo): string | undefined {
+  const cgroup = new ProcessCgroup(app, process);
+  return cgroup.foreign ? containerAt(cgroup.path) : undefined;
+}
+
 function elsewhere({ app, process, left }: ProcessInfo): TaskElsewhere[] {
   return tasksElsewhere(left, app, process);
 }
@@ -68,6 +75,11 @@ function stillElsewhere(app: string, process: string, away: readonly TaskElsewhe
   );
 }
 
+/** Under the name of a container that is made anew; what its predecessor did stays done. */
+function isNextLife(known: ProcessInfo | undefined, { follows }: Registration): boolean {
+  return follows !== undefined && known?.follows === follows;
+}
+
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
 
 export class Membership {
@@ -77,13 +89,24 @@ export class Membership {
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
   readonly #tasks = new TaskWatch();
-  readonly #cgroups = new CgroupWatch();
+  readonly #cgroups = new CgroupWatch(() => this.#onChange());
+  #onChange: () => void = () => undefined;
   /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
   readonly #awaited = new Map<string, number>();
 
   constructor(collector: Collector, isPopulated: IsPopulated = inOwnCgroup) {
     this.#collector = collector;
     this.#isPopulated = isPopulated;
+  }
+
+  /** `changed` is called when there may be something to reap, or to be looked at: one look follows it, and tells what comes then. */
+  onChange(changed: () => void): void {
+    this.#onChange = changed;
+  }
+
+  /** False: it waits for what nobody tells of. */
+  get isTold(): boolean {
+    return this.#awaited.size === 0 && this.#cgroups.tells;
   }
 
   /** Throws RL_LOCKED where the process runs already, RL_USAGE where `mode` does not fit what is known of it. */
@@ -93,12 +116,13 @@ export class Membership {
       const known = await this.#find(app, process);
       if (known?.live && known.cgroupId !== registration.cgroupId && this.#isPopulated(known))
         throw new RecoveryLineError("RL_LOCKED", `${app} has a running process ${process} already`);
-      if (known !== undefined && (mode === "first" || mode === "attach") && (await this.#hasHistory(known)))
+      const isNew = mode === "first" || (mode === "attach" && !isNextLife(known, registration));
+      if (known !== undefined && isNew && (await this.#hasHistory(known)))
         throw new RecoveryLineError(
           "RL_USAGE",
           `${app} has a process ${process} with a history already`,
           mode === "attach"
-            ? "Take another name."
+            ? "Take another name. A container that is made anew goes on under its name where it was attached with --follow before."
             : "Take another name, or start it with --fresh: that logs that all it did before is undone.",
         );
       const away = known === undefined || mode === "resume" ? [] : elsewhere(known);
@@ -106,6 +130,7 @@ export class Membership {
       if (registration.data !== undefined) this.#refuseOverlaps(registration, registration.data);
       const answer = await this.#collector.registrations.register(registration);
       this.#remember(registration);
+      this.#onChange();
       if (known !== undefined && mode === "fresh")
         await this.#collector.append(app, { type: "rollback", process, checkpoint: 0 });
       return answer;
@@ -196,12 +221,15 @@ export class Membership {
     const { app, process, task } = info;
     const left = this.#tasks.look(info);
     if (left.length > 0) await this.#collector.facts.left(app, process, left);
-    const end = task === undefined ? undefined : endOf(task);
+    const container = containerOf(info);
+    const waited = task === undefined ? undefined : endOf(task);
+    const end = container === undefined ? waited : await containerEnd(container);
+    const limitMs = container === undefined ? END_WORD_MS : CONTAINER_END_MS;
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
       const key = `${app}/${process}/${info.incarnation}`;
       const sinceMs = this.#awaited.get(key) ?? performance.now();
       this.#awaited.set(key, sinceMs);
-      if (performance.now() - sinceMs < END_WORD_MS) return false;
+      if (performance.now() - sinceMs < limitMs) return false;
       this.#awaited.delete(key);
     }
     if (end !== undefined) await this.#collector.facts.commandEnded(app, process, end);

@@ -11,7 +11,13 @@ import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import type { Component, Instruction } from "../policy/component.ts";
 import { PolicyProcesses } from "../policy/host.ts";
 import { PolicyFault } from "../policy/host-process.ts";
-import { AppPolicy, type PlugRequest, type PolicyCollector, type SwapStep } from "./app-policy.ts";
+import {
+  AppPolicy,
+  handlesOutput,
+  type PlugRequest,
+  type PolicyCollector,
+  type SwapStep,
+} from "./app-policy.ts";
 import { LineWatch } from "./line-watch.ts";
 import { PolicyCommands } from "./policy-commands.ts";
 import type { NodeFacts } from "./policy-facts.ts";
@@ -131,6 +137,7 @@ export class Policies {
   }
 
   async beat(): Promise<void> {
+    if (this.#apps.size === 0) return;
     const beganMs = performance.now();
     const node = this.#options.node?.() ?? nodeFacts(this.#options.home);
     const all = await this.#all();
@@ -149,6 +156,32 @@ export class Policies {
     );
     this.#plugged = all.flatMap(({ status }) => status ?? []);
     this.beatMs = performance.now() - beganMs;
+  }
+
+  /** Output of these processes waits: AppPolicy.output. */
+  async output(app: string, processes: readonly string[]): Promise<boolean> {
+    const one = await this.#apps.get(app)?.catch(() => undefined);
+    return (await one?.output(processes)) ?? false;
+  }
+
+  /** Throws RL_REFUSED where a policy of the application decides what output waits for, and nothing would hold that of a new process. */
+  async requireHeld(app: string, process: string): Promise<void> {
+    const policy = (await this.#apps.get(app)?.catch(() => undefined))?.outputPolicy;
+    if (policy !== undefined) throw unheld(policy, [process]);
+  }
+
+  /** What sends without waiting can't be kept from showing what a failure undoes; without an image nothing keeps it. */
+  #refuseUnheld(app: string, component: Component, { driver }: PlugTerms): void {
+    if (!handlesOutput(component)) return;
+    const all = this.#options.collector.processes().filter((one) => one.app === app && one.live);
+    const free = all.filter(({ hold }) => hold === undefined).map(({ process }) => process);
+    if (free.length > 0) throw unheld(component.name, free.sort());
+    if (driver === "none")
+      throw new RecoveryLineError(
+        "RL_NOT_SUPPORTED",
+        `not supported here: ${component.name} lets output go once a checkpoint keeps it, and driver none keeps no image`,
+        "Take driver criu.",
+      );
   }
 
   /** Resolves once what policies wanted done is done, or the time is up. */
@@ -206,6 +239,7 @@ export class Policies {
       wait: this.#options.wait ?? sleep,
       payload: (name: string, on: boolean) => (on ? payloads.enable(name) : payloads.disable(name)),
       tell: (from: string, value: number) => void this.#tell(from, value),
+      fit: (component: Component, terms: PlugTerms) => this.#refuseUnheld(app, component, terms),
       onTrouble,
       ...(onStep === undefined ? {} : { onStep }),
     };
@@ -215,6 +249,14 @@ export class Policies {
     for (const one of await this.#all())
       if (one.app !== from) await one.raise("told", { "told.value": value });
   }
+}
+
+function unheld(policy: string, processes: readonly string[]): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `${policy} decides when output may go, and nothing holds that of ${processes.join(", ")}`,
+    "Start them with `run --hold-output`, or plug another policy.",
+  );
 }
 
 /** Everything that the component may do. */
@@ -249,7 +291,7 @@ function refuseUnasked(component: Component): void {
   if (hurts.length === 0) return;
   throw new RecoveryLineError(
     "RL_REFUSED",
-    `${component.name} may ${hurts.join(", ")}, and nobody has said whether it is allowed to`,
+    `${component.name} may ${hurts.join(", ")}, and no --allow says whether it is allowed to`,
     `Say --allow ${hurts.join(",")}, or --allow none: then it is plugged, and does not.`,
   );
 }

@@ -30,6 +30,8 @@ export interface Want {
   readonly failed: readonly string[];
   /** Of the policy that asked. */
   readonly epoch: number;
+  /** Output waits for it: the host paces that by itself (hold-watch.ts), and no budget is spent. */
+  readonly unbudgeted?: true;
   came(outcome: PolicyOutcome, detail?: string): void;
 }
 
@@ -207,6 +209,7 @@ export class PolicyActor {
   }
 
   #withinBudget(names: readonly string[], wants: readonly Want[]): boolean {
+    if (wants.some(({ unbudgeted }) => unbudgeted)) return true;
     if (this.#parts.guard.allowsAll(names, this.#parts.now())) return true;
     for (const want of wants)
       want.came("refused", "more than one checkpoint a second, or a tenth of the time, is too much");
@@ -243,7 +246,7 @@ export class PolicyActor {
     const nowMs = this.#parts.now();
     for (const { process, checkpoint, frozenMs } of checkpoints) {
       this.#parts.table.measured(process, checkpoint, frozenMs, nowMs);
-      this.#parts.guard.held(process, frozenMs, nowMs);
+      this.#parts.guard.held(process, frozenMs, nowMs, !wants.some(({ unbudgeted }) => unbudgeted));
       this.cost.checkpoints += 1;
       this.cost.frozenMs += frozenMs;
     }

@@ -35,7 +35,7 @@ export function leavingOf(body: Body): number {
 }
 
 function termsOf(body: Body, component: Component): PlugTerms {
-  const { hooks, mostLoss, fallback } = body;
+  const { hooks, mostLoss, lineEvery, fallback } = body;
   const driver = wordField(body, "driver", POLICY_DRIVERS);
   if (hooks !== undefined && (typeof hooks !== "string" || !isAbsolute(hooks)))
     throw wrong("hooks", "an absolute path");
@@ -46,6 +46,7 @@ function termsOf(body: Body, component: Component): PlugTerms {
     driver,
     ...(hooks === undefined ? {} : { hooks: hooks as string }),
     ...(mostLoss === undefined ? {} : { mostLoss: seconds(body, "mostLoss", 0) }),
+    ...(lineEvery === undefined ? {} : { lineEvery: seconds(body, "lineEvery", 1) }),
   };
 }
 

@@ -62,6 +62,13 @@ class ProcessFacts {
     return this.ageFromMs;
   }
 
+  /** It goes on from where it went back to: what was undone, and the time in which nobody ran, is no work that a failure could undo now. */
+  resumed(nowMs: number): void {
+    const laterMs = nowMs - this.ageFromMs;
+    this.startMs += laterMs;
+    this.checkpoints = this.checkpoints.map(([index, ms]) => [index, ms + laterMs]);
+  }
+
   /** Returns true for a new checkpoint. What a rollback undid is forgotten. */
   take(counts: ProcessCounts, nowMs: number): boolean {
     this.counts = counts;
@@ -311,9 +318,9 @@ export class FactTable {
     const before = one.info;
     one.info = info;
     const starts = info.incarnation !== before.incarnation || (info.live && !before.live);
-    if (starts && counts.newest === 0) one.startMs = nowMs;
     if (before.live && !info.live && hasFailed(info)) changes.failed.push(info.process);
     if (one.take(counts, nowMs)) changes.checkpointed.push(info.process);
+    if (starts) one.resumed(nowMs);
   }
 }
 

@@ -48,7 +48,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["GET /v1/processes", ({ collector, holds }) => holds.told(collector.processes())],
   ["GET /v1/stats", ({ collector }) => collector.stats()],
   ["POST /v1/register", register],
-  ["POST /v1/unregister", (service, body) => unregister(service, processOf(body))],
+  ["POST /v1/unregister", unregister],
   ["POST /v1/ended", ended],
   ["POST /v1/cut", (service, body) => cut(service, processOf(body))],
   ["POST /v1/append", ({ collector }, body) => append(collector, body)],
@@ -119,7 +119,7 @@ function registration(body: Body): Registration {
   const { cgroupId, trust, rules } = body;
   if (!Number.isSafeInteger(cgroupId))
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "cgroupId" is no integer');
-  const { start, past, task, data, group, holdLimitMs, attached } = body;
+  const { start, past, task, data, group, holdLimitMs, attached, follows } = body;
   return {
     ...processOf(body),
     cgroupId: cgroupId as number,
@@ -134,6 +134,7 @@ function registration(body: Body): Registration {
     ...(attached === undefined
       ? {}
       : { attached: { parent: numberField(objectOf(attached, "attached"), "parent") } }),
+    ...(follows === undefined ? {} : { follows: stringField(body, "follows") }),
   };
 }
 
@@ -152,21 +153,22 @@ async function dataOf({ collector, membership }: Service, body: Body): Promise<o
 }
 
 /** The process stands still until it has the answer: with payloads, they are kept from its first byte on. */
-async function register({ membership, payloads, holds }: Service, body: Body): Promise<unknown> {
+async function register({ membership, payloads, holds, policies }: Service, body: Body): Promise<unknown> {
   const { payload = false } = body;
   if (typeof payload !== "boolean") throw new RecoveryLineError("RL_USAGE", '"payload" is true or false');
   const wanted = registration(body);
   if (payload) payloads.requireRights();
-  const answer = await membership.register(
-    wanted,
-    wordField(body, "mode", ["first", "fresh", "resume", "attach"]),
-  );
+  const mode = wordField(body, "mode", ["first", "fresh", "resume", "attach"]);
+  if (mode !== "resume" && !wanted.holdLimitMs) await policies.requireHeld(wanted.app, wanted.process);
+  const answer = await membership.register(wanted, mode);
   holds.begin();
   await (payload ? payloads.enable(wanted.app) : payloads.ensure(wanted.app));
   return answer;
 }
 
-async function unregister({ collector }: Service, { app, process }: ProcessRequest): Promise<object> {
+async function unregister({ collector }: Service, body: Body): Promise<object> {
+  const { app, process } = processOf(body);
+  if (body["follow"] === false) await collector.facts.followsNoMore(app, process);
   await collector.registrations.unregister(app, process);
   return {};
 }

@@ -2,11 +2,13 @@
  * Looks at what the processes of an application use together though no record tells of it: shared memory, pipes, queues, files.
  *
  * Looked at when somebody asks: `run` before the first instruction, a checkpoint, a restart, answers about what was; and between them soon
- * after a process began, then seldom. What is opened and closed again between two looks is not seen.
+ * after a process began, then seldom, and more seldom while nothing of the application runs. What is opened and closed again between two
+ * looks is not seen.
  */
 
 import type { ProcessInfo, WireUnseen } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
+import { processorTime } from "../host/cgroups.ts";
 import { channelsAmong } from "../host/look-at-things.ts";
 import {
   UNSEEN_ANSWER_SHARE,
@@ -14,6 +16,7 @@ import {
   UNSEEN_FRESH_MS,
   UNSEEN_LOOK_MS,
   UNSEEN_LOOK_SHARE,
+  UNSEEN_SLEEP_LOOK_MS,
 } from "../model/limits.ts";
 import type { FoundChannel } from "../model/unseen-channel.ts";
 
@@ -25,6 +28,9 @@ interface Turn {
   /** When it is looked again, ms of `performance.now()`, and how long after the last time. */
   readonly atMs: number;
   readonly waitMs: number;
+  /** When it was looked, ms of `performance.now()`, and the processor time that the application had used by then. */
+  readonly lookedMs: number;
+  readonly used: number | undefined;
 }
 
 export class UnseenWatch {
@@ -76,13 +82,14 @@ export class UnseenWatch {
 
   #isDue(app: string, processes: readonly ProcessInfo[]): boolean {
     const turn = this.#turns.get(app);
-    return turn === undefined || turn.lives !== livesOf(processes) || performance.now() >= turn.atMs;
+    if (turn === undefined || turn.lives !== livesOf(processes)) return true;
+    return performance.now() >= turn.atMs && !sleeps(app, turn);
   }
 
   async #lookAt(app: string, processes: readonly ProcessInfo[]): Promise<WireUnseen> {
-    const began = performance.now();
+    const [lookedMs, used] = [performance.now(), processorTime(app)];
     const looked = await channelsAmong(app, processes);
-    this.#next(app, processes, performance.now() - began);
+    this.#next(app, processes, { lookedMs, used });
     const tied = processes.some((one) => one.tied !== undefined);
     if (looked.channels.length > 0 || tied)
       await this.#collector.unseen(app, looked.channels, !looked.hidden);
@@ -90,15 +97,23 @@ export class UnseenWatch {
   }
 
   /** Twice as late each time, and never so often that looking costs. */
-  #next(app: string, processes: readonly ProcessInfo[], tookMs: number): void {
+  #next(app: string, processes: readonly ProcessInfo[], look: Pick<Turn, "lookedMs" | "used">): void {
+    const tookMs = performance.now() - look.lookedMs;
     const lives = livesOf(processes);
     const last = this.#turns.get(app);
     const doubled = last?.lives === lives ? Math.min(2 * last.waitMs, UNSEEN_LOOK_MS) : UNSEEN_FIRST_LOOK_MS;
     const waitMs = Math.max(doubled, tookMs / UNSEEN_LOOK_SHARE);
     const nowMs = performance.now();
     const freshToMs = nowMs + Math.max(UNSEEN_FRESH_MS, tookMs / UNSEEN_ANSWER_SHARE);
-    this.#turns.set(app, { lives, freshToMs, waitMs: doubled, atMs: nowMs + waitMs });
+    this.#turns.set(app, { ...look, lives, freshToMs, waitMs: doubled, atMs: nowMs + waitMs });
   }
+}
+
+/** Nothing of it has run since. Strangers may have opened what it uses. */
+function sleeps(app: string, { used, lookedMs }: Turn): boolean {
+  return (
+    used !== undefined && performance.now() - lookedMs < UNSEEN_SLEEP_LOOK_MS && processorTime(app) === used
+  );
 }
 
 function livesOf(processes: readonly ProcessInfo[]): string {

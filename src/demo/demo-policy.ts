@@ -11,8 +11,7 @@ import { write } from "../terminal/print.ts";
 import { askCommand, runCommand, showCommand } from "../terminal/run-command.ts";
 import { natsPrograms } from "./demo-programs.ts";
 
-/** How long each policy decides, ms; the longest wait for what must happen. */
-const WATCH_MS = 5_000;
+/** The longest wait for what must happen, ms. */
 const LIMIT_MS = 60_000;
 const PAUSE_MS = 200;
 /** User and group of policies' processes. */
@@ -93,8 +92,13 @@ class PolicyDemo {
     });
     await this.#policy("show");
     await write("\n5. What is plugged now takes over from the fallback.\n");
-    await this.#plug("bounded-loss", "bound=10s", "--allow", "none");
-    await sleep(WATCH_MS);
+    await this.#plug("bounded-loss", "bound=20s", "--allow", "none");
+    const { epoch } = await this.#shown();
+    const acts = ["checkpoint", "synchronize"];
+    await this.#until("it decides", async () => {
+      const done = await Promise.all(acts.map((action) => this.#done(action, epoch)));
+      return done.some((count) => count > 0);
+    });
     await this.#policy("log", "--last", "4");
     const { policy, state } = await this.#shown();
     if (state !== "active" || faults < 4)
@@ -174,4 +178,4 @@ class PolicyDemo {
   }
 }
 
-const POLICIES = ["periodic:interval=2s", "coordinated:interval=2s", "bounded-loss:bound=10s"];
+const POLICIES = ["periodic:interval=2s", "coordinated:interval=2s", "bounded-loss:bound=20s"];

@@ -41,15 +41,13 @@ export interface BlockPlan {
   readonly threads: readonly number[];
   readonly beginExceptionRows: readonly number[];
   /** application and process are missing here: the place names them. */
-  readonly channelNames: readonly Uint8Array[];
+  readonly channelNames: readonly string[];
   readonly extras: Uint8Array;
 }
 
-const utf8 = new TextEncoder();
-
-/** Names in UTF-8 are short and come again with every block. */
-export function nameBytes(name: string): Uint8Array {
-  return utf8.encode(name);
+/** A name's length in UTF-8. */
+export function nameLength(name: string): number {
+  return Buffer.byteLength(name);
 }
 
 /** `leadingBytes`: the application's and the process's names, in bytes. */
@@ -61,8 +59,6 @@ export function measure(columns: EventColumns, from: number, to: number, leading
   const threads = measureThreads(columns, from, to);
   const controls = measureControls(columns, from, to);
   const { extras, version } = packExtras(columns, from, to);
-  let channelBytes = 0;
-  for (const name of channels.channelNames) channelBytes += name.length;
   const shape: Shape = {
     rows: to - from,
     channels: channels.channelNames.length,
@@ -74,7 +70,7 @@ export function measure(columns: EventColumns, from: number, to: number, leading
     timeWidth: times.width,
     threadWidth: threads.threads.length <= 1 ? 0 : unsignedWidth(threads.threads.length - 1),
     beginWidth: channels.greatestBegin > 0xffff_ffff ? 8 : 4,
-    nameBytes: leadingBytes + channelBytes,
+    nameBytes: leadingBytes + channels.channelBytes,
     extraBytes: extras.length,
   };
   return {
@@ -98,7 +94,8 @@ function measureChannels(columns: EventColumns, from: number, to: number) {
   const here = new Int32Array(columns.channels.length).fill(-1);
   const next = new Float64Array(columns.channels.length * 2);
   const localChannel = new Uint32Array(to - from);
-  const channelNames: Uint8Array[] = [];
+  const channelNames: string[] = [];
+  let channelBytes = 0;
   const beginExceptionRows: number[] = [];
   let [hasOutside, newKinds] = [false, false];
   let [sends, receives, greatestLength, greatestBegin] = [0, 0, 0, 0];
@@ -110,7 +107,9 @@ function measureChannels(columns: EventColumns, from: number, to: number) {
     const there = channel[row]!;
     let local = here[there]!;
     if (local < 0) {
-      local = channelNames.push(nameBytes(columns.channels[there]!)) - 1;
+      const name = columns.channels[there]!;
+      local = channelNames.push(name) - 1;
+      channelBytes += nameLength(name);
       here[there] = local;
     }
     localChannel[row - from] = local;
@@ -131,6 +130,7 @@ function measureChannels(columns: EventColumns, from: number, to: number) {
   return {
     localChannel,
     channelNames,
+    channelBytes,
     beginExceptionRows,
     hasOutside,
     newKinds,

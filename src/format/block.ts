@@ -15,7 +15,7 @@ import {
   unsignedView,
   VERSION_WITH_OUTSIDE,
 } from "./block-layout.ts";
-import { type BlockPlan, measure, nameBytes } from "./block-measure.ts";
+import { type BlockPlan, measure, nameLength } from "./block-measure.ts";
 import { readColumns } from "./block-read.ts";
 import type { EventColumns } from "./event-columns.ts";
 
@@ -29,7 +29,7 @@ export function encodeBlock(
   from = 0,
   to = columns.count,
 ): Uint8Array {
-  const leading = nameBytes(place.application).length + nameBytes(columns.process).length;
+  const leading = nameLength(place.application) + nameLength(columns.process);
   return writeBlock(place, measure(columns, from, to, leading));
 }
 
@@ -119,16 +119,19 @@ function flagsOf(place: BlockPlace, plan: BlockPlan): number {
 
 function writeNames(bytes: Uint8Array, place: BlockPlace, plan: BlockPlan): void {
   const { sections, shape } = plan;
-  const leading = [nameBytes(place.application), nameBytes(plan.columns.process)];
-  for (const { length } of leading)
+  const leading = [place.application, plan.columns.process];
+  for (const name of leading) {
+    const length = nameLength(name);
     assert(length > 0 && length <= MAX_PROCESS_NAME_BYTES, "names are within their limit");
+  }
   const names = [...leading, ...plan.channelNames];
   const lengths = unsignedView(bytes, sections.nameLengths, names.length, 2);
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = sections.names;
   for (const [index, name] of names.entries()) {
-    lengths[index] = name.length;
-    bytes.set(name, at);
-    at += name.length;
+    const length = text.write(name, at);
+    lengths[index] = length;
+    at += length;
   }
   assert(at === sections.names + shape.nameBytes, "the names fill their section");
 }

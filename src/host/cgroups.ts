@@ -100,6 +100,21 @@ export function applicationRuns(app: string): boolean {
   );
 }
 
+/**
+ * Processor time of all that the application's cgroups have ever run, microseconds: while it stays the same, none of its processes has done
+ * anything. Undefined: the kernel does not tell, or some of its cgroups lie elsewhere.
+ */
+export function processorTime(app: string): number | undefined {
+  if (attachedTo(app).length > 0) return undefined;
+  try {
+    const stat = readFileSync(join(applicationCgroup(app), "cpu.stat"), "utf8");
+    const used = /^usage_usec (\d+)$/m.exec(stat)?.[1];
+    return used === undefined ? undefined : Number(used);
+  } catch {
+    return undefined;
+  }
+}
+
 export interface CgroupElsewhere {
   readonly app: string;
   readonly process: string;
@@ -140,6 +155,16 @@ export function attachCgroup(app: string, process: string, path: string): number
   mkdirSync(join(ELSEWHERE, app), { recursive: true, mode: 0o755 });
   symlinkSync(path, join(ELSEWHERE, app, process));
   return statSync(dirname(place.path)).ino;
+}
+
+/** What whoever attaches locks, so that nobody else does so at that instant, for this or another collector. Throws RL_NO_RIGHTS. */
+export function attachLockPath(): string {
+  try {
+    mkdirSync(ELSEWHERE, { recursive: true, mode: 0o755 });
+  } catch (cause) {
+    throw cgroupError(`the folder ${ELSEWHERE} cannot be made`, cause);
+  }
+  return ELSEWHERE;
 }
 
 /** The cgroup that a process which is now in ours came from; names of processes begin with no dot. */

@@ -2,10 +2,15 @@
 import { execFile, execFileSync } from "node:child_process";
 import { readFileSync, rmdirSync } from "node:fs";
 import { promisify } from "node:util";
+import type { ProcessEnd } from "../model/stored-process.ts";
 import { unescapeMount } from "./cgroups.ts";
 
 const run = promisify(execFile);
 const LIMIT_MS = 20_000;
+/** For what is asked again and again, in ms. */
+const LOOK_LIMIT_MS = 3_000;
+/** As far back as the end of a removed container is looked for. */
+const EVENTS_SINCE = "1h";
 const MAX_ANSWER_BYTES = 2 ** 26;
 
 /** Id of the container whose own cgroup this is, at a path or under a name. */
@@ -102,6 +107,46 @@ function containerOf(answered: Answered): Container {
       IPAddress === "" ? [] : [IPAddress],
     ),
   };
+}
+
+/** Its first process; 0: it does not run; undefined: podman knows no container of that name or id. */
+export async function containerPid(name: string): Promise<number | undefined> {
+  const said = await told(["container", "inspect", "--format", "{{.State.Pid}}", name]);
+  return said === undefined ? undefined : Number(said);
+}
+
+/** How a container ended, as podman has recorded it, also where it is removed by now; undefined: it runs still, or nothing is on record. */
+export async function containerEnd(id: string): Promise<ProcessEnd | undefined> {
+  const said =
+    (await told(["container", "inspect", "--format", "{{.State.Pid}} {{.State.ExitCode}}", id])) ??
+    (await recordedEnd(id));
+  const [, code] = /^0 (\d{1,3})$/.exec(said ?? "") ?? [];
+  return code === undefined ? undefined : { code: Number(code) };
+}
+
+/** The newest of its ends, in the same form. */
+async function recordedEnd(id: string): Promise<string | undefined> {
+  const of = ["--filter", `container=${id}`, "--filter", "event=died"];
+  const ends = await told([
+    "events",
+    "--stream=false",
+    "--since",
+    EVENTS_SINCE,
+    ...of,
+    "--format",
+    "{{.ContainerExitCode}}",
+  ]);
+  const newest = ends?.split("\n").at(-1);
+  return newest === undefined || newest === "" ? undefined : `0 ${newest}`;
+}
+
+/** What podman prints; undefined where it is not there, fails, or does not answer soon: whoever asks looks again. */
+async function told(args: readonly string[]): Promise<string | undefined> {
+  try {
+    return (await run("podman", args, { timeout: LOOK_LIMIT_MS, maxBuffer: MAX_ANSWER_BYTES })).stdout.trim();
+  } catch {
+    return undefined;
+  }
 }
 
 /** What podman prints; undefined where it is not there, or fails. */

@@ -60,21 +60,21 @@ export async function unblockRestart(app: string, networks: readonly number[] = 
     await nft(`add table inet ${table}\ndelete table inet ${table}\n`, network);
 }
 
-/** Names of the tables of family inet in this network namespace. Throws RL_NOT_SUPPORTED. */
-export async function tables(): Promise<string[]> {
-  const printed = await nft("list tables inet\n");
+/** Names of the tables of family inet in this network namespace, or in that of a process. Throws RL_NOT_SUPPORTED. */
+export async function tables(network?: number): Promise<string[]> {
+  const printed = await nft("list tables inet\n", network);
   return [...printed.matchAll(/^table inet (\S+)$/gm)].map(([, name]) => name!);
 }
 
 /** Pairs of ports, source before destination, of the connections that a table names in its sets. */
-export async function tablePorts(name: string): Promise<[number, number][]> {
-  const printed = await nft(`list table inet ${name}\n`);
+export async function tablePorts(name: string, network?: number): Promise<[number, number][]> {
+  const printed = await nft(`list table inet ${name}\n`, network);
   const connections = printed.matchAll(/[0-9a-f.:]+ \. (\d+) \. [0-9a-f.:]+ \. (\d+)/g);
   return [...connections].map(([, source, destination]) => [Number(source), Number(destination)]);
 }
 
-export async function deleteTable(name: string): Promise<void> {
-  await nft(`delete table inet ${name}\n`);
+export async function deleteTable(name: string, network?: number): Promise<void> {
+  await nft(`delete table inet ${name}\n`, network);
 }
 
 /** The application for whose restart a table blocks connections; undefined for all other tables. */

@@ -2,7 +2,7 @@
 import { decodeBlock, writeBlock } from "../format/block.ts";
 import type { BlockPlace } from "../format/block-header.ts";
 import { HASH_BYTES } from "../format/block-layout.ts";
-import { type BlockPlan, measure, nameBytes, planBlock } from "../format/block-measure.ts";
+import { type BlockPlan, measure, nameLength, planBlock } from "../format/block-measure.ts";
 import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -62,7 +62,7 @@ export class BlockPlacer {
    * the process's effective history, RL_LIMIT for an event that is too large: the blocks before it stay placed.
    */
   async place(columns: EventColumns, take: (block: PlacedBlock) => void): Promise<void> {
-    const leading = nameBytes(this.#application).length + nameBytes(columns.process).length;
+    const leading = nameLength(this.#application) + nameLength(columns.process);
     for (let from = 0; from < columns.count; ) {
       const plan = planBlock(columns, from, leading);
       const head = this.#state.heads.get(columns.process) ?? NEW_PROCESS;

@@ -11,15 +11,22 @@
  *
  * A channel that is outside may be left out by any cut: it stands where the lines left it. Of those that a cut names it is written into the
  * cut (`Cut.outside`), so that who skips the events knows them, too; one that a covering cut leaves out is forgotten here. A cut that names
- * such a one again does not cover: how much of it went before that cut, it does not say.
+ * such a one again does not cover: how much of it went before that cut, it does not say. A collector's log keeps of the connections to
+ * outside that their process has ended since the last covering cut only the newest (MAX_ENDED_OUTSIDE): a server has millions, and no cut
+ * names them any more. One that is only half closed, and older, counts as inside there, which is safe.
  */
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
 import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, type EventColumns, isRangeKind } from "../format/event-columns.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import type { Cut } from "../model/event.ts";
-import { MAX_COVERAGE_BLOCKS, MAX_COVERAGE_NAMES, MAX_LIVE_PROCESSES } from "../model/limits.ts";
-import { type ChannelAccount, completeCut, ownsEnd, sendsOn } from "./complete-cut.ts";
+import {
+  MAX_COVERAGE_BLOCKS,
+  MAX_COVERAGE_NAMES,
+  MAX_ENDED_OUTSIDE,
+  MAX_LIVE_PROCESSES,
+} from "../model/limits.ts";
+import { type ChannelAccount, completeCut, ownsEnd, reverseChannel, sendsOn } from "./complete-cut.ts";
 import { HistoryWalk } from "./history-walk.ts";
 
 /** Offsets by channel that a cut must reach. */
@@ -36,6 +43,8 @@ interface Required extends ChannelAccount {
   stated: Cut | undefined;
   /** Cuts in effect left channels out. */
   forgets: boolean;
+  /** Connections to outside that the process has ended since, by the channel it sent on, oldest first. */
+  readonly ended: Set<string>;
 }
 
 /** What a block says of its cuts. */
@@ -184,6 +193,7 @@ export class CutCoverage {
       stated,
       settled: new Set(),
       forgets,
+      ended: new Set(),
     };
   }
 
@@ -238,6 +248,7 @@ function follow(
     settle(required.seen, event.cut.seen ?? NOTHING.sent, reached);
     if (reached) {
       required.outside = named;
+      required.ended.clear();
       for (const end of required.settled)
         if (!(end[0] === ">" ? required.sent : required.received).has(end.slice(1)))
           required.settled.delete(end);
@@ -351,6 +362,37 @@ function raiseByRows(required: Required, columns: EventColumns, from: number, to
     if (!side.has(name)) required.fresh[slot % 3]?.set(name, first[slot] as number);
     raise(side, name, reach[slot] as number);
   }
+  if (required.stated !== undefined) forgetEnded(required, required.stated, columns, from, to);
+}
+
+const END = "/end";
+
+/** Of the connections to outside that these rows end, or that they say of that they lead there, all but the newest are forgotten. */
+function forgetEnded(required: Required, stated: Cut, columns: EventColumns, from: number, to: number): void {
+  const { kind, channel, channels } = columns;
+  const { ended, outside, sent } = required;
+  for (let row = from; row < to; row += 1) {
+    if (kind[row] !== EVENT_KIND.outside && kind[row] !== EVENT_KIND.send) continue;
+    const name = channels[channel[row] as number] as string;
+    if (name.endsWith(END) && outside.has(name) && sent.has(name)) ended.add(name.slice(0, -END.length));
+  }
+  for (const sends of ended) {
+    if (ended.size <= MAX_ENDED_OUTSIDE) return;
+    ended.delete(sends);
+    forget(required, stated, sends);
+  }
+}
+
+/** Not of one that the last covering cut names: that this one is outside is what excuses the next cut from naming it. */
+function forget({ sent, received, seen, fresh, outside }: Required, stated: Cut, sends: string): void {
+  const receives = reverseChannel(sends);
+  const units = ["", "/open", END];
+  if (units.some((unit) => stated.sent.has(sends + unit) || stated.received.has(receives + unit))) return;
+  for (const unit of units) {
+    for (const side of [sent, fresh[0], outside]) side.delete(sends + unit);
+    for (const side of [received, fresh[1]]) side.delete(receives + unit);
+  }
+  for (const side of [seen, outside]) side.delete(receives);
 }
 
 function sideOf(columns: EventColumns, row: number, code: number): 0 | 1 | 2 {

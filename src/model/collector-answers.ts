@@ -50,6 +50,8 @@ export interface Registration {
   readonly past?: RestoredPast;
   /** It runs already. Absent: it begins now, or it is restored. */
   readonly attached?: AttachedPlace;
+  /** With `attached`: a container of that name which is made anew is its next life. Absent: none is. */
+  readonly follows?: string;
 }
 
 export interface HoldInfo {
@@ -106,6 +108,8 @@ export interface CollectedProcess {
   readonly data?: ProcessData;
   /** Who was started with the same `run --group`; absent: none. */
   readonly group?: string;
+  /** A container of that name which is made anew is its next life; absent: none is. */
+  readonly follows?: string;
   /** Its output to outside waits for the line; absent: it does not. */
   readonly hold?: HoldInfo;
   /** Lines that are not undone, count. */

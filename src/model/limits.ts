@@ -56,7 +56,7 @@ export const DRAIN_BATCH_RECORDS = 4096;
 /** A group commit is due at this many pending bytes of slots. */
 export const COMMIT_BYTES = 256 * 1024;
 /** Events the collector holds uncommitted before it stops draining and commits, count. */
-export const MAX_PENDING_EVENTS = 16_384;
+export const MAX_PENDING_EVENTS = 8192;
 /** Longest time from reading a record to its group commit, in ms, unless told otherwise. */
 export const COMMIT_INTERVAL_MS = 50;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
@@ -64,8 +64,8 @@ export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;
 /** The same timer while the kernel wakes the reader for the next record. */
 export const IDLE_POLL_MS = 1000;
-/** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected. */
-export const ACCEPT_POLL_MS = 250;
+/** How often the collector looks whether a runtime wants to hand memory rings over, in ms, while none is connected: whoever connects wakes it. */
+export const ACCEPT_POLL_MS = 10_000;
 /**
  * Longest time that records stay unread in a memory ring whose runtime does not call, in ms. They outlive the program there; only with the
  * collector they are lost, and then the runtime stops, too.
@@ -83,6 +83,8 @@ export const FAILING_END_MS = 1000;
 export const UNIX_END_MS = 100;
 /** Channel names that the next cut of one process must reach, count; beyond that no cut covers, and readers take the events. */
 export const MAX_COVERAGE_NAMES = 65_536;
+/** Connections to outside that a process has ended since its last covering cut and that are remembered, count. */
+export const MAX_ENDED_OUTSIDE = 2048;
 /** A drain gives up where the ring stays full for so long, in ms. */
 export const FLUSH_LIMIT_MS = 20_000;
 /** The log of an application without live processes is closed after this time without use, in ms; it is opened again on demand. */
@@ -128,8 +130,13 @@ export const REQUEST_LIMIT_MS = 120_000;
 /** `collect --keep-bytes`, `--keep-hours`: how often sizes and ages are looked at, and the longest wait after a try that could not do it, in ms. */
 export const KEEP_LOOK_MS = 5_000;
 export const KEEP_RETRY_MAX_MS = 15 * 60_000;
-/** How often the collector looks for processes whose cgroup has become empty, in ms. */
+/**
+ * How often the collector looks at what it records, in ms: at first, when nothing has changed for a while, and how soon after the kernel has
+ * told of a change or while the word is awaited how a process ended.
+ */
 export const REAP_INTERVAL_MS = 500;
+export const REAP_IDLE_MS = 2_000;
+export const REAP_SOON_MS = 50;
 /** Tasks of one process that are remembered as having left its cgroup, count: the newest. */
 export const MAX_LEFT_TASKS = 64;
 /**
@@ -139,23 +146,32 @@ export const MAX_LEFT_TASKS = 64;
 export const UNSEEN_FIRST_LOOK_MS = 500;
 export const UNSEEN_LOOK_MS = 5_000;
 export const UNSEEN_LOOK_SHARE = 0.001;
+/** The same while nothing of the application has run since the last look. */
+export const UNSEEN_SLEEP_LOOK_MS = 30_000;
 /** A look that is no older serves for an answer, in ms; and what share of the time looks for answers may take, whoever asks how often. */
 export const UNSEEN_FRESH_MS = 250;
 export const UNSEEN_ANSWER_SHARE = 0.05;
 /** Things that one process is known to use together with others, count. */
 export const MAX_UNSEEN_CHANNELS = 16;
-/** How many processes' tasks are looked at each time, count, and in how many times all of them, where they are few. */
+/** How many processes' tasks are looked at each time, count, and in what time all of them, where they are few, in ms. */
 export const TASK_LOOKS = 32;
-export const TASK_TURNS = 4;
+export const TASK_ROUND_MS = 2_000;
+/** The same of processes of whose application nothing has run since. */
+export const TASK_SLEEP_LOOK_MS = 10_000;
 /** How often a cgroup is looked at that the kernel has told nothing of, in ms. */
 export const CGROUP_LOOK_MS = 10_000;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
 export const END_WORD_MS = 1_000;
+/** The same of a container, whose runtime writes it down when it has cleared up. */
+export const CONTAINER_END_MS = 5_000;
 /** Ends of processes that no collector has taken, count; more of them go where they are older than this, in ms. */
 export const ENDS_KEPT = 512;
 export const ENDS_KEPT_MS = 3_600_000;
 /** How long the cgroup of an ended process stays, in ms: it may be started again, or a command that ends may still look into it. */
 export const EMPTY_CGROUP_MS = 5_000;
+/** How soon a container that is made anew is looked for after one has ended, in ms; and how seldom in the end, where no new cgroup is seen. */
+export const FOLLOW_LOOK_MS = 1_000;
+export const FOLLOW_LOOK_MAX_MS = 15_000;
 /** Longest wait for a cgroup to freeze, in ms. */
 export const FREEZE_LIMIT_MS = 10_000;
 /** Longest time a checkpoint driver may take for one image or one restore, in ms, unless told otherwise. */

@@ -86,6 +86,7 @@ export interface PlugBody {
   readonly hooks?: string;
   /** Seconds. */
   readonly mostLoss?: number;
+  readonly lineEvery?: number;
   /** Seconds. */
   readonly shadow: number;
   readonly dryRun: boolean;

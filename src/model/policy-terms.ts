@@ -18,4 +18,6 @@ export interface PlugTerms {
   readonly hooks?: string;
   /** Work that one failure may cost before the host acts by itself, seconds. */
   readonly mostLoss?: number;
+  /** How often at most the lines of all single failures are computed, seconds; absent: every 5. */
+  readonly lineEvery?: number;
 }

@@ -130,6 +130,8 @@ export interface StoredOrigin {
   readonly data?: ProcessData;
   /** `run --group`. */
   readonly group?: string;
+  /** A container of that name which is made anew is its next life (`attach --follow`). */
+  readonly follows?: string;
 }
 
 /** [checkpoint index, position] of the effective history, oldest first. */

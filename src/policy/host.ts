@@ -31,10 +31,16 @@ const EAGER_WINDOW_MS = 120_000;
 const MAX_FROZEN_SHARE = 0.1;
 const FROZEN_WINDOW_MS = 60_000;
 
+interface Frozen {
+  readonly atMs: number;
+  readonly frozenMs: number;
+  readonly budgeted: boolean;
+}
+
 /** What a process's checkpoints may cost. Times are given: ms of any clock that only goes forward. */
 export class Guard {
   readonly #lastMs = new Map<string, number>();
-  readonly #frozen = new Map<string, (readonly [atMs: number, frozenMs: number])[]>();
+  readonly #frozen = new Map<string, Frozen[]>();
   /** Seconds of the clock in which something was refused, rising. */
   #eager: number[] = [];
 
@@ -58,19 +64,23 @@ export class Guard {
 
   #may(process: string, nowMs: number): boolean {
     const early = nowMs - (this.#lastMs.get(process) ?? Number.NEGATIVE_INFINITY) < LEAST_INTERVAL_MS;
-    return !early && this.frozenShare(process, nowMs) <= MAX_FROZEN_SHARE;
+    return !early && this.#share(process, nowMs, ({ budgeted }) => budgeted) <= MAX_FROZEN_SHARE;
   }
 
-  /** A checkpoint held it still. */
-  held(process: string, frozenMs: number, nowMs: number): void {
-    const known = this.#frozen.get(process) ?? [];
-    this.#frozen.set(process, [...known.filter(([at]) => nowMs - at < FROZEN_WINDOW_MS), [nowMs, frozenMs]]);
+  /** A checkpoint held it still. `budgeted`: it counts against what a policy may. */
+  held(process: string, frozenMs: number, nowMs: number, budgeted = true): void {
+    const known = (this.#frozen.get(process) ?? []).filter(({ atMs }) => nowMs - atMs < FROZEN_WINDOW_MS);
+    this.#frozen.set(process, [...known, { atMs: nowMs, frozenMs, budgeted }]);
   }
 
   frozenShare(process: string, nowMs: number): number {
+    return this.#share(process, nowMs, () => true);
+  }
+
+  #share(process: string, nowMs: number, counts: (one: Frozen) => boolean): number {
     let sumMs = 0;
-    for (const [at, frozenMs] of this.#frozen.get(process) ?? [])
-      if (nowMs - at < FROZEN_WINDOW_MS) sumMs += frozenMs;
+    for (const one of this.#frozen.get(process) ?? [])
+      if (nowMs - one.atMs < FROZEN_WINDOW_MS && counts(one)) sumMs += one.frozenMs;
     return sumMs / FROZEN_WINDOW_MS;
   }
 

@@ -99,7 +99,7 @@ States of equal name, type and scope go over. Every action carries the epoch of 
 
 A policy's process runs as nobody, without files, children and environment, in 32 MiB: that keeps its *faults* from others; it is no prison for malice.
 
-**Facts** are measured once a second (\`beat\`). The lines of all single failures are computed beside the collector, at most every 5 s and in at most a twentieth of the time, if
+**Facts** are measured once a second (\`beat\`). The lines of all single failures are computed beside the collector, at most every 5 s (\`--line-every\`) and in at most a twentieth of the time, if
 anything was received since; \`line.age\` says how old they are. A checkpoint inside \`synchronize\` is recorded for all who are held, or for none: what is not done at the
 deadline is not recorded, and all go on. \`dependents\` are found while they stand still, from what is in the log then, until nobody is to be added.
 
@@ -107,6 +107,16 @@ deadline is not recorded, and all go on. \`dependents\` are found while they sta
 with exit code 0, and one that has left its cgroup, has not failed. \`leaving\` comes from \`recovery-line leaving\`, and from the end of a collector with \`--leaving SECONDS\`;
 \`pressure\` below 5 % of the file system or of memory. \`told\` reaches the other policies of this node. \`group\` is what \`run --group\` said.
 A collector without rights (\`collect --user\`) refuses what acts on processes.
+
+\`output\` is raised for processes whose output waits (\`run --hold-output\`, [operate.md](operate.md#output-that-waits-for-the-line)): the policy says what is checkpointed then, and output goes as
+far as the line of all keeps it, whatever the policy does. These checkpoints
+spend no budget: their rounds take at most half of the time, as without a policy. A policy with that event is refused, by name, while a process of the
+application was started without \`--hold-output\`, and so is such a process while it is plugged. Without one, and after a fallback, the collector takes these checkpoints itself.
+
+**What \`bounded-loss\` promises.** Work lost is the time that processes ran since the points that they go back to, or since they went on from there: what a failure undid already is not
+counted again. The sum over all who go back stays below \`bound\`, if it is large enough to be kept: at four fifths of it a set falls due, and the last fifth, which all of them use up at once, must
+cover a beat and the time until the set is on record. So \`bound\` ≥ 5 × processes that go back × (1 s + that time): 45 s for three processes whose sets take 2 s. Whom the newest line does not know
+of yet (up to 5 s) is not in the sum, and no checkpoint begins while a restart is under way: who goes on meanwhile loses so much more. \`npm run campaign:policy\` judges it by kills.
 
 Each application has a bounded \`policy.log\` (JSON lines, twice 1 MiB): event, line of the policy's file, the facts it read, the action, what came of it.
 `;

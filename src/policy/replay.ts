@@ -398,67 +398,40 @@ class Replay {
     return most;
   }
 
+  /** How each fact is found of a process; what is not here is in no recorded log, and 0. */
+  static readonly #FILLERS: Readonly<Partial<Record<FactName, (of: Replay) => Filler>>> = {
+    "self.age": (of) => (p) => of.#age(p),
+    "self.changed": (of) => (p) => (of.#changed(p) ? 1 : 0),
+    "self.cost": (of) => () => of.#options.cost.checkpoint,
+    "self.frozen": (of) => (p) => of.#frozenShare(p),
+    "self.loss": (of) => (p) => of.#measurer.costs.loss[p] as number,
+    "self.depth": (of) => (p) => of.#measurer.costs.depth[p] as number,
+    "self.breadth": (of) => (p) => of.#measurer.costs.breadth[p] as number,
+    "self.sent": (of) => (p) => of.#sent[p] as number,
+    "self.received": (of) => (p) => of.#received[p] as number,
+    "self.fixed": (of) => (p) => ((of.#sent[p] as number) > 0 ? 1 : 0),
+    "self.index": (of) => (p) => of.#piggyback?.indexOf(p) ?? 0,
+    "self.turn": (of) => (p) => p / of.#processes,
+    "peer.age": (of) => (p) => of.#greatest((q) => of.#age(q), p),
+    "peer.loss": (of) => (p) => of.#greatest((q) => of.#measurer.costs.loss[q] as number, p),
+    "app.processes": (of) => () => of.#processes,
+    "app.age": (of) => () => of.#greatest((q) => (of.#changed(q) ? of.#age(q) : 0)),
+    "app.loss": (of) => () => of.#greatest((q) => of.#measurer.costs.loss[q] as number),
+    "app.frozen": (of) => () => of.#greatest((q) => of.#frozenShare(q)),
+    "app.retained": (of) => () => of.#basic + of.#forced,
+    "app.garbage": (of) => () => of.#measurer.garbage,
+    "line.age": (of) => () => of.#nodeClock() - of.#lineAt,
+    "beat.received": (of) => (p) => (p < 0 ? 0 : (of.#beatReceived[p] as number)),
+    "beat.sent": (of) => (p) => (p < 0 ? 0 : (of.#beatSent[p] as number)),
+    "message.index": (of) => () => of.#ofMessage((kit, send) => kit.messageIndex(send)),
+    "message.news": (of) => (p) => of.#ofMessage((kit, send) => (kit.bringsNews(p, send) ? 1 : 0)),
+    "message.closes": (of) => (p) => of.#ofMessage((kit, send) => (kit.mayClose(p, send) ? 1 : 0)),
+    "node.free": () => () => Number.POSITIVE_INFINITY,
+    "node.memory": () => () => Number.POSITIVE_INFINITY,
+  };
+
   #filler(fact: FactName): Filler {
-    const { costs } = this.#measurer;
-    switch (fact) {
-      case "self.age":
-        return (p) => this.#age(p);
-      case "self.changed":
-        return (p) => (this.#changed(p) ? 1 : 0);
-      case "self.cost":
-        return () => this.#options.cost.checkpoint;
-      case "self.frozen":
-        return (p) => this.#frozenShare(p);
-      case "self.loss":
-        return (p) => costs.loss[p] as number;
-      case "self.depth":
-        return (p) => costs.depth[p] as number;
-      case "self.breadth":
-        return (p) => costs.breadth[p] as number;
-      case "self.sent":
-        return (p) => this.#sent[p] as number;
-      case "self.received":
-        return (p) => this.#received[p] as number;
-      case "self.fixed":
-        return (p) => ((this.#sent[p] as number) > 0 ? 1 : 0);
-      case "self.index":
-        return (p) => this.#piggyback?.indexOf(p) ?? 0;
-      case "self.turn":
-        return (p) => p / this.#processes;
-      case "peer.age":
-        return (p) => this.#greatest((q) => this.#age(q), p);
-      case "peer.loss":
-        return (p) => this.#greatest((q) => costs.loss[q] as number, p);
-      case "app.processes":
-        return () => this.#processes;
-      case "app.age":
-        return () => this.#greatest((q) => (this.#changed(q) ? this.#age(q) : 0));
-      case "app.loss":
-        return () => this.#greatest((q) => costs.loss[q] as number);
-      case "app.frozen":
-        return () => this.#greatest((q) => this.#frozenShare(q));
-      case "app.retained":
-        return () => this.#basic + this.#forced;
-      case "app.garbage":
-        return () => this.#measurer.garbage;
-      case "line.age":
-        return () => this.#nodeClock() - this.#lineAt;
-      case "beat.received":
-        return (p) => (p < 0 ? 0 : (this.#beatReceived[p] as number));
-      case "beat.sent":
-        return (p) => (p < 0 ? 0 : (this.#beatSent[p] as number));
-      case "message.index":
-        return () => this.#ofMessage((kit, send) => kit.messageIndex(send));
-      case "message.news":
-        return (p) => this.#ofMessage((kit, send) => (kit.bringsNews(p, send) ? 1 : 0));
-      case "message.closes":
-        return (p) => this.#ofMessage((kit, send) => (kit.mayClose(p, send) ? 1 : 0));
-      case "node.free":
-      case "node.memory":
-        return () => Number.POSITIVE_INFINITY;
-      default: // nothing of it is in a recorded log
-        return () => 0;
-    }
+    return Replay.#FILLERS[fact]?.(this) ?? (() => 0);
   }
 
   #ofMessage(ask: (kit: Piggyback, send: number) => number): number {

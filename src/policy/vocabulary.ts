@@ -20,6 +20,8 @@ const NOT_RECORDED: Where = { live: "yes", sdk: "never", comparison: "never" };
 const OF_OTHERS: Where = { live: "yes", sdk: "no", comparison: "yes" };
 /** Comes per message, before or while the program uses it: nothing can be put into a foreign TCP stream. */
 const PER_MESSAGE: Where = { live: "no", sdk: "yes", comparison: "yes" };
+/** Nothing goes out of a recorded log. */
+const OF_THE_WORLD: Where = { live: "yes", sdk: "yes", comparison: "never" };
 const COMPARED_ONLY: Where = { live: "no", sdk: "no", comparison: "yes" };
 
 /** A unit of an expression: exponents of seconds and of bytes. Shares and counts have neither. */
@@ -117,8 +119,8 @@ export const EVENTS = {
   sent: { each: ["process"], where: PER_MESSAGE, help: "a message was sent" },
   output: {
     each: ["process"],
-    where: { live: "no", sdk: "yes", comparison: "never" },
-    help: "something goes out to the outside world, and is held until the handler has ended",
+    where: OF_THE_WORLD,
+    help: "something goes out to the outside world, and waits: in the SDK until the handler has ended, else (`run --hold-output`) until a line keeps it",
   },
   checkpointed: {
     each: ["process"],
@@ -260,7 +262,7 @@ export const FACTS = {
   "output.covered": {
     event: "output",
     type: "boolean",
-    where: { live: "no", sdk: "yes", comparison: "never" },
+    where: OF_THE_WORLD,
     help: "the line of every set of failures keeps the state that it comes from",
   },
   "failed.count": {

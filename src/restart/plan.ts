@@ -13,6 +13,7 @@ import type { StoredTree } from "../images/data/stored-tree.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { openImage, type StoredImage } from "../images/image-store.ts";
 import { isUnit, reverseChannel } from "../log/complete-cut.ts";
+import { assert } from "../model/assert.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
@@ -164,6 +165,11 @@ class RestartPlanner {
     for (;;) {
       const { line, evidence } = await this.#source.compute(this.#failed, this.#unusable);
       const targets = await this.#targets(line);
+      const back = new Set(targets.map(({ process }) => process));
+      assert(
+        this.#failed.every((name) => back.has(name)),
+        "who has failed does not go on",
+      );
       const tied = tiedSurvivors(this.#source.running, evidence, targets);
       if (tied.length === 0 || this.#options.keepSurvivors)
         return { line, evidence, targets, breaking: tied };

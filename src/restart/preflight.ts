@@ -3,6 +3,7 @@
  * are to come back are dead already. One sentence each: what, where, who, what to do.
  */
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
+import { basename } from "node:path";
 import { buildIdOf } from "../host/build-id.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
@@ -52,7 +53,7 @@ export interface Obstacle {
 
 /** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. */
 export function obstaclesOf(
-  { targets, transit }: RestartPlan,
+  { application, targets, transit }: RestartPlan,
   killed: readonly number[],
   accepted: readonly string[] = [],
 ): Obstacle[] {
@@ -74,7 +75,10 @@ export function obstaclesOf(
   );
   const space = first === undefined ? [] : spaceObstacles(targets).map((what) => ({ target: first, what }));
   const ofImages = images.flatMap((target) => [
-    ...inTheWay(target, settled).map((what) => ({ target, what })),
+    ...[...unitObstacle(application, target.process), ...inTheWay(target, settled)].map((what) => ({
+      target,
+      what,
+    })),
     ...transit.ends
       .filter(({ process }) => process === target.process && imageParts(target.image.files).ourNetwork)
       .flatMap((end) => connectionObstacles(end, settled.gone))
@@ -126,6 +130,16 @@ export function refuseStrangers(known: readonly CollectedProcess[]): void {
 export function refuseReadOnlyCgroups(app: string): void {
   const what = readOnlyCgroup(app);
   if (what !== undefined) throw refusedBy([{ process: app, checkpoint: 0, what }]);
+}
+
+/** systemd would handle the death of what a restart kills: it removes the cgroup, or starts the program again beside what comes back. */
+function unitObstacle(application: string, process: string): string[] {
+  const { foreign, path } = new ProcessCgroup(application, process);
+  const unit = basename(path);
+  if (!foreign || !unit.endsWith(".service")) return [];
+  return [
+    `it is the unit ${unit} of systemd, which takes its death for the unit's failure and starts it again, or removes its cgroup: start the program with recovery-line run where it has to come back, or the unit itself anew, with systemctl restart ${unit}`,
+  ];
 }
 
 function inTheWay(target: Restored, settled: Settled): string[] {

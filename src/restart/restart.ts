@@ -28,6 +28,7 @@ import {
 import type { CheckpointDriver, DriverCheck } from "../images/driver.ts";
 import { HookDriver } from "../images/hook/driver-hook.ts";
 import { lockCollection } from "../log/log-lock.ts";
+import { assert } from "../model/assert.ts";
 import type { CollectedProcess, CutAnswer, Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
@@ -279,7 +280,9 @@ function namesInOrder(plan: RestartPlan): string[] {
     const ready = rules[process];
     return ready === undefined ? { process } : { process, ready };
   });
-  return startOrder(waiting, plan.connects).map(({ process }) => process);
+  const order = new Set(startOrder(waiting, plan.connects).map(({ process }) => process));
+  assert(order.size === waiting.length, "each process that comes back is let go once");
+  return [...order];
 }
 
 /** What comes back from an image is ready as it was. */

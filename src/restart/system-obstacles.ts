@@ -1,11 +1,12 @@
 /** Ports, process ids, addresses and room on the disk: what of the system stands in the way of images. One sentence each. */
 import { accessSync, constants, existsSync, readFileSync, statfsSync, statSync } from "node:fs";
-import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
+import { BlockList } from "node:net";
 import { dirname } from "node:path";
 import { applicationCgroup, type ProcessCgroup } from "../host/cgroups.ts";
 import { type EndAddress, holderOfConnection, listenersHere } from "../host/open-connections.ts";
 import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
+import { addLocal } from "../host/surroundings.ts";
 import type { ImageListener } from "../images/criu/criu-files.ts";
 import { bytesIn } from "../images/data/save-tree.ts";
 import type { RestartPlan, Target } from "./plan.ts";
@@ -80,28 +81,12 @@ export function connectionObstacles(
   return [`${name} is held by process ${pid} (${programName(pid)}): end it`];
 }
 
-/** The whole of 127.0.0.0/8 is the loopback device's; what is in IPv6's form of IPv4 is that address. */
+/** By the kernel's local routes, which a bridge has, too, while nothing is plugged into it; what is in IPv6's form of IPv4 is that address. */
 function isOwnAddress(end: EndAddress): boolean {
   const { address, v6 } = asV4(end);
-  if (v6) return v6Here().has(address);
-  return address.startsWith("127.") || addressesHere().some((one) => one.address === address);
-}
-
-function addressesHere(): NetworkInterfaceInfo[] {
-  return Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-}
-
-/** In the long form, as images have them. */
-function v6Here(): Set<string> {
-  const lines = textOf("/proc/net/if_inet6").split("\n");
-  return new Set(
-    lines.flatMap((line) => {
-      const groups = /^[0-9a-f]{32}/.exec(line)?.[0].match(/.{4}/g);
-      return groups === undefined || groups === null
-        ? []
-        : [groups.map((group) => Number.parseInt(group, 16).toString(16)).join(":")];
-    }),
-  );
+  const here = new BlockList();
+  addLocal(textOf("/proc/self/net/fib_trie"), textOf("/proc/self/net/ipv6_route"), here);
+  return here.check(address, v6 ? "ipv6" : "ipv4");
 }
 
 /** Data is built beside what it takes the place of, where the file system can't share blocks. */

@@ -10,6 +10,7 @@ import { RingFlag } from "../format/ring-layout.ts";
 import { type ImageSocket, isEstablished } from "../images/criu/criu-sockets.ts";
 import { withQueues } from "../images/criu/criu-tcp-image.ts";
 import { isUnit } from "../log/complete-cut.ts";
+import { assert } from "../model/assert.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CutEntry } from "../model/event-source.ts";
@@ -91,6 +92,7 @@ export async function planTransit(
   const planner = new Planner(processes, bytes, payload, ended);
   await planner.connections();
   planner.rest(bytes, continues);
+  planner.assertPlaced(bytes, continues);
   planner.ranges.sort((a, b) =>
     a.channel === b.channel ? a.begin - b.begin : a.channel < b.channel ? -1 : 1,
   );
@@ -316,6 +318,18 @@ class Planner {
     for (const range of inTransit) {
       if (this.#done.has(range.channel) || this.#betweenSurvivors(range, continues)) continue;
       this.ranges.push({ ...range, ...this.#restOf(range, continues) });
+    }
+  }
+
+  /** A byte that is in transit and has no place would be gone, and nobody told. */
+  assertPlaced(inTransit: readonly InTransitRange[], continues: ReadonlySet<string>): void {
+    for (const range of inTransit) {
+      if (this.#betweenSurvivors(range, continues)) continue;
+      let at = range.begin;
+      const placed = this.ranges.filter(({ channel }) => channel === range.channel);
+      for (const { begin, end } of placed.sort((a, b) => a.begin - b.begin))
+        if (begin <= at) at = Math.max(at, end);
+      assert(at >= range.end, "each byte in transit has a place");
     }
   }
 

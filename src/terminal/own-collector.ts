@@ -1,4 +1,4 @@
-/** A collector of its own, in a folder that is its alone, for one application that its maker starts; gone with everything of it. */
+/** A collector of its own, in a folder that is its alone, for applications that its maker starts; gone with everything of them. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync } from "node:fs";
@@ -9,17 +9,41 @@ import { KernelSource } from "../capture/kernel-source.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { commandFailed, MAIN } from "./run-command.ts";
 
-export class OwnCollector {
+/** Where an application of its own has its files and its processes. */
+export interface OwnApp {
+  readonly app: string;
+  readonly home: string;
+  readonly folder: string;
+  cgroup(process: string): ProcessCgroup;
+}
+
+export class OwnCollector implements OwnApp {
   readonly folder = mkdtempSync(join(tmpdir(), "recovery-line-own-"));
   readonly home = join(this.folder, "home");
   readonly app: string;
   readonly #pinDir: string;
+  readonly #others: OwnApp[] = [];
   #child: ChildProcess | undefined;
 
   /** `app`: a name of its own: cgroups are shared by the whole machine. */
   constructor(app: string) {
     this.app = app;
     this.#pinDir = `/sys/fs/bpf/recovery-line-${app}`;
+  }
+
+  /** Another application, gone with the first. */
+  beside(name: string): OwnApp {
+    const app = `${this.app}-${name}`;
+    const folder = join(this.folder, name);
+    mkdirSync(folder);
+    const made = {
+      app,
+      home: this.home,
+      folder,
+      cgroup: (process: string) => new ProcessCgroup(app, process),
+    };
+    this.#others.push(made);
+    return made;
   }
 
   get args(): string[] {
@@ -42,32 +66,32 @@ export class OwnCollector {
     return this.#child?.pid ?? 0;
   }
 
-  cgroup(process: string): ProcessCgroup {
-    return new ProcessCgroup(this.app, process);
-  }
+  readonly cgroup = (process: string): ProcessCgroup => new ProcessCgroup(this.app, process);
 
   /** Ends whatever runs in the application's cgroups and the collector, and takes the capture out of the kernel. The log stays. */
   async stop(): Promise<void> {
-    for (const name of this.#processes()) {
-      const cgroup = this.cgroup(name);
-      if (cgroup.freezing) cgroup.setFreeze(false);
-      for (let tries = 0; tries < 200 && !cgroup.remove(); tries += 1) {
-        if (cgroup.populated) cgroup.kill();
-        await sleep(20);
-      }
-    }
+    for (const app of [this, ...this.#others])
+      for (const name of processesOf(app)) await gone(app.cgroup(name));
     const child = this.#child;
     this.#child = undefined;
     if (child !== undefined && child.exitCode === null && child.kill("SIGTERM")) await once(child, "exit");
     KernelSource.unpin(this.#pinDir);
   }
+}
 
-  #processes(): string[] {
-    try {
-      const all = readdirSync(join(this.cgroup("x").path, ".."), { withFileTypes: true });
-      return all.flatMap((one) => (one.isDirectory() ? [one.name] : []));
-    } catch {
-      return [];
-    }
+function processesOf({ cgroup }: OwnApp): string[] {
+  try {
+    const all = readdirSync(join(cgroup("x").path, ".."), { withFileTypes: true });
+    return all.flatMap((one) => (one.isDirectory() ? [one.name] : []));
+  } catch {
+    return [];
+  }
+}
+
+async function gone(cgroup: ProcessCgroup): Promise<void> {
+  if (cgroup.freezing) cgroup.setFreeze(false);
+  for (let tries = 0; tries < 200 && !cgroup.remove(); tries += 1) {
+    if (cgroup.populated) cgroup.kill();
+    await sleep(20);
   }
 }

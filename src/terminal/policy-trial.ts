@@ -7,6 +7,7 @@ import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type CollectorClient, requireCollector } from "../client/client.ts";
+import type { ProcessInfo } from "../client/protocol.ts";
 import { decodeBlock } from "../format/block.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
@@ -15,7 +16,7 @@ import { type Compared, type ComparedPolicy, comparePolicies } from "../policy/c
 import { encodeComponent, hashOf } from "../policy/component.ts";
 import { toWire } from "../policy/host-protocol.ts";
 import { Recorder } from "../policy/recording.ts";
-import { OwnCollector } from "./own-collector.ts";
+import { type OwnApp, OwnCollector } from "./own-collector.ts";
 import { askCommand, MAIN } from "./run-command.ts";
 
 export interface TrialOptions {
@@ -29,6 +30,8 @@ export interface TrialOptions {
   /** What goes on, one sentence each. */
   readonly onProgress: (sentence: string) => Promise<void> | void;
   readonly onKill?: (kill: TrialKill) => void;
+  /** True: there is no time for another kill. */
+  readonly isOver?: () => boolean;
 }
 
 /** One killed process. */
@@ -64,7 +67,9 @@ export interface Trial {
 
 const READY_MS = 30_000;
 const NS = 1e9;
-const RESTART_TRIES = 3;
+/** A checkpoint that is under way keeps a restart from its processes. */
+const RESTART_TRIES = 10;
+const RETRY_MS = 1_000;
 
 /** Throws RL_DRIVER where the script fails, a restart does, or nothing runs. */
 export async function runTrial(
@@ -78,7 +83,7 @@ export async function runTrial(
     return recordingOf(await eventsOf(client, stage.app));
   });
   const observed: Observed[] = [];
-  for (const policy of policies) observed.push(await killUnder(policy, options));
+  for (const policy of policies) observed.push(...(await killUnder(policy, options)));
   const kills = observed.flatMap((one) => one.kills);
   const cost = {
     checkpoint: Math.max(1e-4, mean(observed.map((one) => one.frozenSeconds / Math.max(1, one.checkpoints)))),
@@ -100,47 +105,63 @@ export async function runTrial(
   return { rows, recorded: options.seconds, cost };
 }
 
-/** One policy, from its plugging on, and kills at random moments. Throws RL_DRIVER also where the policy ends. */
-export async function killUnder(policy: Compared, options: TrialOptions): Promise<Observed> {
+/**
+ * One policy for so many copies of the application beside each other, from its plugging on, and kills at random moments in each of them. Throws
+ * RL_DRIVER also where the policy ends.
+ */
+export async function killUnder(policy: Compared, options: TrialOptions, copies = 1): Promise<Observed[]> {
   return withApplication(options, async (stage, client) => {
-    await client.plugPolicy(plugOf(stage.app, policy));
-    const began = performance.now();
-    const kills: TrialKill[] = [];
-    for (let kill = 0; kill < options.kills; kill += 1) {
-      const pauseMs = (options.seconds * 1000) / options.kills;
-      await sleep(pauseMs * (0.3 + options.random(700) / 1000));
-      kills.push(await killOne(stage, client, options));
-      const { process, lost, breadth } = kills.at(-1)!;
-      options.onKill?.(kills.at(-1)!);
-      await options.onProgress(
-        `${policy.label}: ${process} killed, ${breadth} back, ${lost.toFixed(1)} s of work lost`,
-      );
+    const stages: OwnApp[] = [stage];
+    for (let copy = 1; copy < copies; copy += 1) {
+      stages.push(stage.beside(String(copy)));
+      await startApplication(options.script, stages.at(-1)!);
     }
-    const [status] = await client.policies();
-    const { length: processes } = await client.processes();
-    const { checkpoints = 0, frozenMs = 0 } = status ?? {};
-    if (status?.state !== "active")
-      throw new RecoveryLineError(
-        "RL_DRIVER",
-        `${policy.label} decides no more: ${status?.over?.why ?? "it is gone"}`,
-      );
-    const seconds = (performance.now() - began) / 1000;
-    return { checkpoints, frozenSeconds: frozenMs / 1000, processes, seconds, kills };
+    return Promise.all(stages.map((one) => killIn(one, client, policy, options)));
   });
 }
 
-async function killOne(
-  stage: OwnCollector,
+async function killIn(
+  stage: OwnApp,
   client: CollectorClient,
-  { random }: TrialOptions,
-): Promise<TrialKill> {
-  const live = (await client.processes()).filter((one) => one.live);
+  policy: Compared,
+  options: TrialOptions,
+): Promise<Observed> {
+  await client.plugPolicy(plugOf(stage.app, policy));
+  const began = performance.now();
+  const kills: TrialKill[] = [];
+  for (let kill = 0; kill < options.kills && options.isOver?.() !== true; kill += 1) {
+    const pauseMs = (options.seconds * 1000) / options.kills;
+    await sleep(pauseMs * (0.3 + options.random(700) / 1000));
+    kills.push(await killOne(stage, client, options));
+    const { process, lost, breadth } = kills.at(-1)!;
+    options.onKill?.(kills.at(-1)!);
+    await options.onProgress(
+      `${policy.label}: ${process} killed, ${breadth} back, ${lost.toFixed(1)} s of work lost`,
+    );
+  }
+  const status = (await client.policies()).find(({ app }) => app === stage.app);
+  const processes = (await client.processes()).filter(({ app }) => app === stage.app).length;
+  const { checkpoints = 0, frozenMs = 0 } = status ?? {};
+  if (status?.state !== "active")
+    throw new RecoveryLineError(
+      "RL_DRIVER",
+      `${policy.label} decides no more: ${status?.over?.why ?? "it is gone"}`,
+    );
+  const seconds = (performance.now() - began) / 1000;
+  return { checkpoints, frozenSeconds: frozenMs / 1000, processes, seconds, kills };
+}
+
+async function killOne(stage: OwnApp, client: CollectorClient, { random }: TrialOptions): Promise<TrialKill> {
+  const isOurs = ({ app }: ProcessInfo): boolean => app === stage.app;
+  const live = (await client.processes()).filter((one) => one.live && isOurs(one));
   const victim = live[random(live.length)];
   if (victim === undefined)
     throw new RecoveryLineError("RL_DRIVER", "nothing of the application runs any more");
   const { process } = victim;
   stage.cgroup(process).kill();
-  await until(async () => (await client.processes()).some((one) => one.process === process && !one.live));
+  await until(async () =>
+    (await client.processes()).some((one) => isOurs(one) && one.process === process && !one.live),
+  );
   await client.drain();
   const args = ["--failed", process, "--log", stage.home];
   const { line } = await askCommand<RecoveryLine>(["compute", stage.app, ...args]);
@@ -159,6 +180,7 @@ async function bringBack(command: readonly string[]): Promise<void> {
       return;
     } catch (error) {
       if (left === 1) throw error;
+      await sleep(RETRY_MS);
     }
 }
 
@@ -216,7 +238,7 @@ async function withApplication<T>(
   }
 }
 
-async function startApplication(script: string, { app, home, folder }: OwnCollector): Promise<void> {
+async function startApplication(script: string, { app, home, folder }: OwnApp): Promise<void> {
   const own = {
     RECOVERY_LINE: `${process.execPath} ${MAIN}`,
     RECOVERY_LINE_HOME: home,

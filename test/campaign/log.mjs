@@ -2,8 +2,8 @@
  * `npm run campaign:log -- --kill N --named N --power N --faults N --fail N --damage N --flips SIZE [--part I/N] [--seed S] [--scenarios log,gc,import,collect,overflow] [--steps REGEX] [--seconds N]`,
  * or `-- --nightly` for the volumes of a night: the flags, for log-campaign.ts.
  */
-import { spawnSync } from "node:child_process";
 import { parseArgs } from "node:util";
+import { startCampaign } from "./start.mjs";
 
 const NIGHTLY = {
   kill: "10000",
@@ -36,21 +36,4 @@ const { values } = parseArgs({
   },
 });
 const { nightly, ...given } = values;
-const told = Object.entries({ ...(nightly ? NIGHTLY : {}), ...given }).map(([name, value]) => [
-  `CAMPAIGN_${name.toUpperCase()}`,
-  value,
-]);
-const args = [
-  "vitest",
-  "run",
-  "--config",
-  "test/campaign/vitest.config.ts",
-  "--root",
-  ".",
-  "test/campaign/log-campaign.ts",
-];
-const { status } = spawnSync("npx", args, {
-  stdio: "inherit",
-  env: { ...process.env, ...Object.fromEntries(told) },
-});
-process.exitCode = status ?? 1;
+startCampaign("log-campaign.ts", { ...(nightly ? NIGHTLY : {}), ...given });

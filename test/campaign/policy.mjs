@@ -1,13 +1,12 @@
-/** `npm run campaign:policy -- [--kills N] [--seed S] [--bound SECONDS]`: the flags, for policy-campaign.ts. */
-import { spawnSync } from "node:child_process";
+/**
+ * `npm run campaign:policy -- [--kills N] [--bound SECONDS] [--seed S] [--seconds N]`: the flags, for policy-campaign.ts; with `--safety [--seconds N] [--seed S]` for
+ * policy-safety-campaign.ts.
+ */
 import { parseArgs } from "node:util";
+import { startCampaign } from "./start.mjs";
 
 const text = { type: "string" };
-const { values } = parseArgs({ options: { kills: text, seed: text, bound: text } });
-const told = Object.entries(values).map(([name, value]) => [`CAMPAIGN_${name.toUpperCase()}`, value]);
-const config = ["--config", "test/campaign/vitest.config.ts", "--root", "."];
-const { status } = spawnSync("npx", ["vitest", "run", ...config, "test/campaign/policy-campaign.ts"], {
-  stdio: "inherit",
-  env: { ...process.env, ...Object.fromEntries(told) },
-});
-process.exitCode = status ?? 1;
+const { safety, ...told } = parseArgs({
+  options: { kills: text, seed: text, bound: text, seconds: text, safety: { type: "boolean" } },
+}).values;
+startCampaign(`${safety ? "policy-safety" : "policy"}-campaign.ts`, told);

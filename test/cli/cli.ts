@@ -1,23 +1,12 @@
 /** Runs the real compiled command line as a child process. */
-import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { build, main } from "../built.ts";
 
-const root = join(import.meta.dirname, "..", "..");
-export const main = join(root, "dist", "cli", "main.js");
-
-/** Compiles `src` unless `dist` is newer than all of it. */
-export function build(): void {
-  const sources = readdirSync(join(root, "src"), { recursive: true, withFileTypes: true });
-  const newest = Math.max(
-    ...sources.filter((f) => f.isFile()).map((f) => statSync(join(f.parentPath, f.name)).mtimeMs),
-  );
-  if (existsSync(main) && statSync(main).mtimeMs > newest) return;
-  const { stdout } = spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: root });
-  if (!existsSync(main)) throw new Error(`nothing was built:\n${stdout}`);
-}
+export { build, main };
 
 export interface Ran {
   readonly code: number | null;

@@ -167,3 +167,51 @@ test.skipIf(missing !== undefined)(
       }),
     ),
 );
+
+test.skipIf(missing !== undefined)(
+  "two that attach the same cgroup, or the same process, at one instant: one wins, the other is told both names",
+  { timeout: 120_000 },
+  () =>
+    withRig("left", (left) =>
+      withRig("right", async (right) => {
+        await left.collect();
+        await right.collect();
+        const path = elsewhere(`both-${left.app}`);
+        const { pid } = sleeper();
+        const { pid: free } = sleeper();
+        writeFileSync(join(path, "cgroup.procs"), String(pid));
+        const ROUNDS = 2;
+        let races = 0;
+        for (let round = 0; round < ROUNDS; round += 1)
+          for (const what of [
+            ["--cgroup", path],
+            ["--pid", String(free)],
+          ])
+            for (const second of [left, right]) {
+              races += 1;
+              const racers = [
+                { rig: left, name: `one-${races}` },
+                { rig: second, name: `two-${races}` },
+              ];
+              const ended = await Promise.all(
+                racers.map(({ rig, name }) => rig.cli("attach", rig.app, name, ...what, "--no-checkpoint")),
+              );
+              const winner = ended.findIndex(({ code }) => code === 0);
+              const told = ended.map(({ code, err }) => `${code}: ${err}`).join("\n");
+              expect(winner, told).toBeGreaterThanOrEqual(0);
+              const [won, lost] = [racers[winner]!, racers[1 - winner]!];
+              expect(ended[1 - winner], told).toMatchObject({ code: 2 });
+              const holder = `process ${won.name} of ${won.rig.app}`;
+              expect(ended[1 - winner]!.err).toContain(holder);
+              expect(ended[1 - winner]!.err).toContain(`process ${lost.name} of ${lost.rig.app}`);
+              for (const rig of new Set([left, right])) {
+                const client = await rig.client();
+                const live = (await client.processes()).filter((one) => one.live);
+                expect(live.map(({ process }) => process)).toEqual(rig === won.rig ? [won.name] : []);
+                client.close();
+              }
+              expect(await won.rig.cli("detach", won.rig.app, won.name)).toMatchObject({ code: 0 });
+            }
+      }),
+    ),
+);

@@ -167,7 +167,7 @@ test.skipIf(missing !== undefined)(
         [["--pid", String(process.pid)], /this command runs below it/],
         [["--pid", String(pid)], new RegExp(`recorded as process known of ${rig.app} already`)],
         [["--cgroup", "/nowhere-at-all"], /there is no cgroup \/nowhere-at-all/],
-        [["--cgroup", "/"], /root of all cgroups/],
+        [["--cgroup", "/"], /root cgroup holds the whole machine/],
         [["--cgroup", known.path], new RegExp(`it is, or lies in, process known of ${rig.app}`)],
         [["--cgroup", "/recovery-line"], /recovery-line's own cgroup/],
         [["--cgroup", elsewhere.path], /nothing runs in it/],

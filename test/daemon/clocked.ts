@@ -82,7 +82,7 @@ export class Clocked {
         beatMs: 2 ** 30,
         commands: { run: (args) => made.#tracked(made.#run(args)), close: async () => undefined },
         lines: {
-          due: (app, mark, garbage) => made.#tracked(lines.due(app, mark, garbage)),
+          due: (...asked) => made.#tracked(lines.due(...asked)),
           forget: (app) => lines.forget(app),
           close: () => lines.close(),
         },

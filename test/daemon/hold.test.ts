@@ -1,13 +1,17 @@
 /** Output commit (`run --hold-output`): a client that nobody records never gets a byte that any failure could undo. */
 import { once } from "node:events";
+import { writeFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import { readPolicyLog } from "../../src/daemon/policy-log.ts";
 import { seeded } from "../../src/demo/seeded.ts";
 import { restartable } from "../restart/restartable.ts";
 import { freePort, type Rig, until, withRig } from "./rig.ts";
 
 const LONG_MS = 20_000;
+const KILLS = Number(process.env["RL_POLICY_KILLS"] ?? 3);
 
 /** Small programs: what is measured is the hold, not the size of an image. */
 const USES =
@@ -107,6 +111,61 @@ restartable(
     }),
 );
 
+/** Hears of output, and lets it wait. */
+const IDLE = `<policy xmlns="urn:recovery-line:policy:1" name="idle" version="1"><on event="output"><note text="it waits"/></on></policy>`;
+
+restartable(
+  "output goes by the policy output-commit alone, and a client never sees what a kill -9 at any moment undoes",
+  () =>
+    withRig("commits", async (rig) => {
+      const seed = Number(process.env["RL_POLICY_SEED"] ?? 1);
+      const random = seeded(seed);
+      await rig.collect();
+      const [port, inner] = [await freePort(), await freePort()];
+      await run(rig, "counter", COUNTER, [inner]);
+      const early = await rig.cli("policy", "plug", rig.app, "output-commit");
+      expect([early.code, early.err]).toEqual([4, expect.stringContaining("nothing holds that of counter")]);
+      rig.cgroup("counter").kill();
+      await until("it has ended", () => !rig.cgroup("counter").populated);
+      const hold = ["--hold-output", "--hold-limit", "20s"];
+      await run(rig, "counter", COUNTER, [inner], "--fresh", ...hold);
+      await run(rig, "front", FRONT, [port, inner], ...hold);
+      writeFileSync(rig.path("idle.xml"), IDLE);
+      await rig.json("policy", "plug", rig.app, rig.path("idle.xml"));
+      const late = await rig.cli("run", rig.app, "other", "--detach", "--", "true");
+      expect([late.code, late.err]).toEqual([4, expect.stringContaining("idle decides when output may go")]);
+      const client = new Client(port);
+      expect(await client.ask(2_000), "the collector takes no checkpoint of its own").toBeUndefined();
+      await rig.json("policy", "plug", rig.app, "output-commit", "--fallback", "none");
+
+      for (let kill = 0; kill < KILLS; kill += 1) {
+        expect(await client.ask(LONG_MS)).toBeDefined();
+        const answer = client.ask(5_000); // the kill comes somewhere in it
+        await sleep(random(1_500));
+        const killed = [["front"], ["counter"], ["front", "counter"]][random(3)]!;
+        for (const name of killed) rig.cgroup(name).kill();
+        await answer;
+        client.leave();
+        await until("they are dead", () => killed.every((name) => !rig.cgroup(name).populated));
+        await until("it is brought back", async () => {
+          const { code, err } = await rig.cli("restart", rig.app);
+          if (code !== 0) expect(err).toContain("by another process"); // the policy's checkpoint is under way still
+          return code === 0;
+        });
+        const last = Math.max(...client.answers);
+        expect(await client.ask(LONG_MS), `seed ${seed}: ${client.answers}`).toBeGreaterThan(last);
+      }
+      expect(new Set(client.answers).size).toBe(client.answers.length);
+      const log = readPolicyLog(join(rig.home, rig.app));
+      const taken = log.filter(
+        ({ event, outcome, action }) => `${event} ${action} ${outcome}` === "output synchronize done",
+      );
+      expect(taken.length).toBeGreaterThanOrEqual(KILLS);
+      const { plugged } = await rig.json<{ plugged: { state: string }[] }>("policy", "list", rig.app);
+      expect(plugged).toMatchObject([{ policy: "output-commit", state: "active" }]);
+    }),
+);
+
 restartable(
   "output that nothing covers stays and is told, also while no collector lives; the next one lets it go",
   () =>
@@ -198,5 +257,5 @@ test("what goes out otherwise is refused before anything is begun", () =>
     expect([attached.code, output.code, limit.code]).toEqual([4, 4, 2]);
     expect(attached.err).toContain("standard output");
     expect(output.err).toContain(`--output ${rig.path("web.log")} lies in no folder of --data`);
-    expect(limit.err).toContain("--hold-limit goes with --hold-output");
+    expect(limit.err).toContain("--hold-limit needs --hold-output");
   }));

@@ -2,7 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { onTestFinished } from "vitest";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { missing } from "./rig.ts";
@@ -14,6 +14,11 @@ export function podmanAbsent(...programs: string[]): string | undefined {
     (program) => spawnSync(program, ["--version"], { stdio: "ignore" }).status !== 0,
   );
   return absent === undefined ? undefined : `RL_NOT_SUPPORTED: ${absent} is not installed`;
+}
+
+/** podman's bridge makes such, and leaves them behind. */
+function hasTable(name: string): boolean {
+  return spawnSync("nft", ["list", "table", "ip", name], { stdio: "ignore" }).status === 0;
 }
 
 export class PodmanStore {
@@ -35,8 +40,12 @@ export class PodmanStore {
     const leftByPodman = [
       [existsSync("/sys/class/net/cni-podman0"), ["ip", "link", "delete", "cni-podman0"]],
       [existsSync(parent), ["rmdir", parent]],
+      ...["nat", "filter"].map(
+        (table) => [hasTable(table), ["nft", "delete", "table", "ip", table]] as const,
+      ),
     ] as const;
     onTestFinished(() => {
+      this.podman("pod", "rm", "--all", "--force", "--time", "0");
       this.podman("rm", "--all", "--force", "--time", "0");
       spawnSync("rm", ["-rf", "--one-file-system", this.folder]); // a killed CRIU may have left mounts in it
       for (const [wasThere, [command, ...args]] of leftByPodman) if (!wasThere) spawnSync(command, args);
@@ -73,13 +82,17 @@ export class PodmanStore {
     this.podman("run", ...options, "host-programs", ...command);
   }
 
-  /** An image that has nothing but a place for the host's /usr: whatever runs in it is the host's. */
-  makeImage(): void {
+  /** An image that has nothing but a place for the host's /usr, and these files: whatever runs in it is the host's. */
+  makeImage(name = "host-programs", files: Readonly<Record<string, string>> = {}): void {
     const root = join(this.folder, "root");
     for (const folder of ["usr", "proc", "sys", "dev", "tmp", "run", "etc", "var"])
       mkdirSync(join(root, folder), { recursive: true });
     for (const folder of ["bin", "sbin", "lib", "lib64"]) symlinkSync(`usr/${folder}`, join(root, folder));
-    this.importTree(root, "host-programs");
+    for (const [path, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(root, path)), { recursive: true });
+      writeFileSync(join(root, path), text);
+    }
+    this.importTree(root, name);
   }
 
   protected importTree(root: string, image: string): void {

@@ -1,9 +1,9 @@
 /** podman with an image of redis and its libraries. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
-import { until } from "./rig.ts";
+import { type Rig, until } from "./rig.ts";
 
 const PORT = "6390";
 
@@ -48,6 +48,13 @@ export class Podman extends PodmanStore {
   inspect(name: string, format: string): string {
     return this.podman("container", "inspect", "--format", format, name);
   }
+}
+
+/** CRIU has a container in its hands, and waits for us. */
+export function isHeld(rig: Rig): boolean {
+  return readdirSync(rig.home, { recursive: true }).some((path) =>
+    /\.podman-[^/]+\/root$/.test(String(path)),
+  );
 }
 
 function pathOf(program: string): string {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { dueTimer } from "../../src/host/due-timers.ts";
 import { whileFrozen } from "../../src/host/freeze.ts";
+import { tables } from "../../src/host/port-block.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { atSomeMoment, type DriverNotes } from "../../src/images/driver.ts";
@@ -141,6 +142,39 @@ imaged("redis-server comes back with its data", () =>
     await redis("set", "key", "after");
     expect(await killAndRestore(rig, image)).toBe(pid);
     expect(await redis("get", "key")).toBe("before");
+  }),
+);
+
+imaged("a CRIU that is killed half way leaves no table of nftables behind", () =>
+  withRig("half", async (rig) => {
+    const script = `const net=require("net");net.createServer(c=>c.on("data",d=>c.write(d))).listen(+process.argv[1],"127.0.0.1",()=>{
+      const c=net.connect(+process.argv[1],"127.0.0.1");c.write("x");c.on("data",d=>{require("fs").writeFileSync("count","1");setTimeout(()=>c.write(d),2)})})`;
+    const rootPid = start(rig, process.execPath, "-e", script, String(await freePort()));
+    await until("it is connected", () => count(rig) > 0);
+    const [seen, killer] = [rig.path("seen"), rig.path("killer")];
+    const kill = `nft list tables inet >'${seen}'; kill -9 $PPID`; // the image is there, and CRIU has not let go yet
+    writeFileSync(killer, `#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ] || { ${kill}; }\n`, {
+      mode: 0o700,
+    });
+    const { prefix, ...rest } = criu.found!;
+    const killed = new CriuDriver({ ...rest, prefix: [...prefix, "--action-script", killer] });
+    const folder = rig.path("image");
+    mkdirSync(folder);
+    const before = await tables();
+    const cgroup = rig.cgroup("p");
+    const request = { folder, rootPid, cgroupPath: cgroup.path, limitMs: 60_000 };
+    const dumped = whileFrozen([cgroup], (guard) => killed.dump({ ...request, pids: cgroup.pids(), guard }));
+    await expect(dumped).rejects.toMatchObject({
+      code: "RL_DRIVER",
+      message: expect.stringContaining("SIGKILL"),
+    });
+    const made = readFileSync(seen, "utf8")
+      .split("\n")
+      .map((line) => line.replace("table inet ", ""))
+      .filter((name) => name.startsWith("CRIU-") && !before.includes(name));
+    expect(made, "its own lock, while it was at work").not.toEqual([]);
+    const after = await tables();
+    expect(after.filter((name) => made.includes(name))).toEqual([]);
   }),
 );
 

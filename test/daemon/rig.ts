@@ -14,8 +14,8 @@ import { detachCgroup, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { endOf, forgetEnd } from "../../src/host/process-end.ts";
 import { startTicksOf } from "../../src/host/process-tree.ts";
 import type { Event } from "../../src/model/event.ts";
+import { main as CLI } from "../built.ts";
 
-const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
 const LIMIT_MS = 120_000;
 /** A line under load loses inputs of thousands of connections. */
 const MAX_OUTPUT_BYTES = 2 ** 28;

@@ -93,7 +93,7 @@ live("wrong use of run: nothing is registered, nothing is left in the cgroup", (
       ],
       [
         ["run", rig.app, "p", "--outside", "10.0.0.0/8", "--inside", "10.1.0.0/8", "--", "true"],
-        /--outside 10\.0\.0\.0\/8 and --inside 10\.1\.0\.0\/8 say the opposite|--inside 10\.1\.0\.0\/8 and --outside 10\.0\.0\.0\/8 say the opposite/,
+        /--outside 10\.0\.0\.0\/8 and --inside 10\.1\.0\.0\/8 contradict each other|--inside 10\.1\.0\.0\/8 and --outside 10\.0\.0\.0\/8 contradict each other/,
       ],
     ];
     for (const [args, text] of wrong)

@@ -432,7 +432,9 @@ describe("refused by name", () => {
       ["/a/b", "/"],
     ] as const) {
       const all = [tree("p", a), tree("x", "/a-b"), tree("y", "/z"), tree("q", b)];
-      expect(() => refuseOverlaps(all)).toThrow(/ of [pqxy] is in .* of [pqxy]: two would put back one file/);
+      expect(() => refuseOverlaps(all)).toThrow(
+        / of [pqxy] is in .* of [pqxy]: two processes would put back the same file/,
+      );
     }
   });
 

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { unreadMembers } from "./members.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -58,24 +58,9 @@ test("nothing is declared that nothing reads", () => {
     ).toBe(true);
 });
 
-/** Members of a small house that nothing reads. */
-function unreadOf(files: Readonly<Record<string, string>>): string[] {
-  const folder = mkdtempSync(join(tmpdir(), "recovery-line-members-"));
-  try {
-    for (const [name, text] of Object.entries(files)) {
-      mkdirSync(dirname(join(folder, name)), { recursive: true });
-      writeFileSync(join(folder, name), text);
-    }
-    const paths = Object.keys(files).map((name) => join(folder, name));
-    return unreadMembers({ files: paths, source: folder, entries: ["index.ts"] });
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
-test("what nothing reads is found: a method, a field that is only written, a word of an enumeration, a table's row, an export", () => {
-  const found = unreadOf({
-    "a.ts": `
+/** A small house in two rooms: what nothing reads, and what is read in ways that are easily missed. */
+const PLANTED = {
+  "unread/a.ts": `
       export class Counter {
         count = 0;
         written = 0;
@@ -87,23 +72,10 @@ test("what nothing reads is found: a method, a field that is only written, a wor
       export interface Shape { width: number; height: number }
       export const area = ({ width }: Shape): number => width;
       export function unused(): void {}`,
-    "index.ts": `
+  "unread/index.ts": `
       import { area, Colour, Counter, TABLE } from "./a.ts";
       export const result = [new Counter().tick(), Colour.red, TABLE.one, area({ width: 1, height: 2 })];`,
-  });
-  expect(found).toEqual([
-    "a.ts: Colour.green",
-    "a.ts: Counter.never",
-    "a.ts: Counter.written",
-    "a.ts: Shape.height",
-    "a.ts: TABLE.two",
-    "a.ts: unused",
-  ]);
-});
-
-test("what is read another way is not found: through an interface, as JSON, by key, by an entry's users, by a library", () => {
-  const found = unreadOf({
-    "a.ts": `
+  "read/a.ts": `
       export interface Animal { speak(): string }
       export class Dog implements Animal { speak(): string { return "woof"; } }
       export interface Printed { deep: { field: number } }
@@ -115,12 +87,45 @@ test("what is read another way is not found: through an interface, as JSON, by k
       export interface Held { a: number }
       export interface Narrow { a: number }
       export const narrow = ({ a }: Narrow): number => a;`,
-    "index.ts": `
+  "read/index.ts": `
       import { type Animal, Dog, type Given, type Held, Listed, narrow, print, read } from "./a.ts";
       const animal: Animal = new Dog();
       const held: Held = { a: 1 };
       export const said = [animal.speak(), print({ deep: { field: 1 } }), read("x"), [...new Listed()], narrow(held)];
       export const give = (): Given => ({ forUsers: "" });`,
-  });
-  expect(found).toEqual([]);
+};
+
+/** Members of it that nothing reads. */
+function unreadOfPlanted(): string[] {
+  const folder = mkdtempSync(join(tmpdir(), "recovery-line-members-"));
+  try {
+    for (const [name, text] of Object.entries(PLANTED)) {
+      mkdirSync(dirname(join(folder, name)), { recursive: true });
+      writeFileSync(join(folder, name), text);
+    }
+    const files = Object.keys(PLANTED).map((name) => join(folder, name));
+    return unreadMembers({ files, source: folder, entries: ["unread/index.ts", "read/index.ts"] });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+let planted: readonly string[];
+beforeAll(() => {
+  planted = unreadOfPlanted();
+});
+
+test("what nothing reads is found: a method, a field that is only written, a word of an enumeration, a table's row, an export", () => {
+  expect(planted.filter((one) => one.startsWith("unread/"))).toEqual([
+    "unread/a.ts: Colour.green",
+    "unread/a.ts: Counter.never",
+    "unread/a.ts: Counter.written",
+    "unread/a.ts: Shape.height",
+    "unread/a.ts: TABLE.two",
+    "unread/a.ts: unused",
+  ]);
+});
+
+test("what is read another way is not found: through an interface, as JSON, by key, by an entry's users, by a library", () => {
+  expect(planted.filter((one) => one.startsWith("read/"))).toEqual([]);
 });

@@ -36,6 +36,15 @@ const OPTIONS: ts.CompilerOptions = {
   noEmit: true,
 };
 
+/** Parsed once for all programs: what TypeScript and Node.js declare is the same in each. */
+const parsed = new Map<string, ts.SourceFile | undefined>();
+const host = ts.createCompilerHost(OPTIONS);
+const { getSourceFile } = host;
+host.getSourceFile = (name, ...rest) => {
+  if (!parsed.has(name)) parsed.set(name, getSourceFile(name, ...rest));
+  return parsed.get(name);
+};
+
 /** "file: Owner.member" and "file: export", sorted. */
 export function unreadMembers(house: House): string[] {
   return new MemberSearch(house).unread();
@@ -54,7 +63,7 @@ class MemberSearch {
 
   constructor(house: House) {
     this.#house = house;
-    const program = ts.createProgram([...house.files], OPTIONS);
+    const program = ts.createProgram([...house.files], OPTIONS, host);
     this.#checker = program.getTypeChecker();
     this.#files = program.getSourceFiles().filter(({ fileName }) => house.files.includes(fileName));
     this.#own = new Set(this.#files.filter(({ fileName }) => this.#name(fileName) !== undefined));
@@ -145,6 +154,7 @@ class MemberSearch {
   #handsOn(node: ts.Node): void {
     if (ts.isClassDeclaration(node)) this.#inherits(node);
     for (const expression of handedOn(node)) {
+      if (isPlain(expression)) continue;
       const type = this.#checker.getTypeAtLocation(expression);
       if (!parts(type).some(({ flags }) => (flags & ts.TypeFlags.Object) !== 0)) continue;
       const target = this.#checker.getContextualType(expression);
@@ -280,6 +290,32 @@ function handedOn(node: ts.Node): readonly ts.Expression[] {
   if (ts.isConditionalExpression(node)) return [node.whenTrue, node.whenFalse];
   return [];
 }
+
+/** No object by its form alone: its type need not be asked for, which is what takes the time. */
+function isPlain(node: ts.Expression): boolean {
+  if (ts.isBinaryExpression(node)) return !HANDS_ON.has(node.operatorToken.kind);
+  return (
+    ts.isLiteralExpression(node) ||
+    ts.isTemplateExpression(node) ||
+    ts.isTypeOfExpression(node) ||
+    ts.isPrefixUnaryExpression(node) ||
+    ts.isPostfixUnaryExpression(node) ||
+    PLAIN_WORDS.has(node.kind)
+  );
+}
+
+const PLAIN_WORDS = new Set([SyntaxKind.TrueKeyword, SyntaxKind.FalseKeyword, SyntaxKind.NullKeyword]);
+/** Operators whose value is one of their operands. */
+const HANDS_ON: ReadonlySet<ts.SyntaxKind> = new Set([
+  SyntaxKind.BarBarToken,
+  SyntaxKind.AmpersandAmpersandToken,
+  SyntaxKind.QuestionQuestionToken,
+  SyntaxKind.CommaToken,
+  SyntaxKind.EqualsToken,
+  SyntaxKind.BarBarEqualsToken,
+  SyntaxKind.AmpersandAmpersandEqualsToken,
+  SyntaxKind.QuestionQuestionEqualsToken,
+]);
 
 /** Its constituents, if it is a union or intersection; what is constrained counts as its constraint. */
 function parts(type: ts.Type): readonly ts.Type[] {

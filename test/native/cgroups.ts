@@ -75,7 +75,7 @@ export class TestCgroups {
 
   /** Removes the cgroups; their processes must be gone (waits up to 2 s for the last to be reaped). */
   async remove(): Promise<void> {
-    for (const path of [...this.#processes, this.#folder]) {
+    for (const path of [...this.#processes.toReversed(), this.#folder]) {
       for (let attempt = 0; ; attempt += 1) {
         try {
           rmdirSync(path);

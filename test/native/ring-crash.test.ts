@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,15 +11,15 @@ import { decodeBlock } from "../../src/format/block.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import type { Event } from "../../src/model/event.ts";
 import { packageRoot } from "../../src/native/binding.ts";
+import { builtCopy } from "../built.ts";
 import { compile } from "./c-build.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 import { tile } from "./tiling.ts";
 
-const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 40);
+const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 20);
 const RING_BYTES = 16 << 20;
-/** Compiled for this test alone: nobody rebuilds it in the middle. */
-const DIST = join(packageRoot(), "build/test/dist");
+const OWN = join(packageRoot(), "build/test/ring-crash");
 const PORT = "39417";
 const missing = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 
@@ -35,7 +35,7 @@ type Since = "start" | "ready" | "ack";
 async function live(options: string, afterMs: number | undefined, from: Since = "start"): Promise<Life> {
   const child = spawn(
     process.execPath,
-    [join(packageRoot(), "test/native/collector-child.mjs"), DIST, options],
+    [join(packageRoot(), "test/native/collector-child.mjs"), join(OWN, "dist"), options],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   const acks: number[] = [];
@@ -79,9 +79,7 @@ test.skipIf(missing !== undefined)(
   `a collector killed ${KILLS} times under TCP load loses nothing acknowledged and doubles nothing`,
   async () => {
     ensureBpffs();
-    // The child runs compiled output; whether types agree is `npm run check`'s business.
-    const tsc = ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", DIST];
-    spawnSync("npx", tsc, { cwd: packageRoot() });
+    builtCopy(OWN);
     const program = compile("tcp_load", ["test/native/c/tcp_load.c"]);
     const cgroups = new TestCgroups("rl-ring-crash");
     const home = mkdtempSync(join(tmpdir(), "ring-crash-"));

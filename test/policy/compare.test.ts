@@ -1,17 +1,14 @@
 /** The comparison as a whole: threads, refusals, what it can't decide. */
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { EventColumns } from "../../src/format/event-columns.ts";
 import type { Event } from "../../src/model/event.ts";
-import { packageRoot } from "../../src/native/binding.ts";
 import { buildPolicy } from "../../src/policy/build.ts";
 import { type Compared, type CompareOptions, comparePolicies } from "../../src/policy/compare.ts";
 import { METRICS } from "../../src/policy/measures.ts";
 import { drawOrder, Recorder, type Recording } from "../../src/policy/recording.ts";
 import { parseSettings } from "../../src/policy/settings.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
+import { build } from "../built.ts";
 import { Random } from "../reference/random.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
 import { wrongOf } from "./wrong.ts";
@@ -141,13 +138,7 @@ describe("comparisons", () => {
 });
 
 describe("threads", () => {
-  beforeAll(() => {
-    // Threads run what is compiled; `npm test` compiled it just now.
-    if (!existsSync(join(packageRoot(), "dist/policy/compare-worker.js")))
-      execFileSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--noCheck"], {
-        cwd: packageRoot(),
-      });
-  }, 120_000);
+  beforeAll(build, 120_000);
 
   test("find what one thread finds", async () => {
     const recording = recordingOf(randomExecution(new Random(9), 6, 60_000));

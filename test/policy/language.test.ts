@@ -77,7 +77,7 @@ describe("shipped policies", () => {
       pessimistic: ["log order before"],
       optimistic: ["log order later"],
       causal: ["log order carried"],
-      "output-commit": ["event output", "output.covered"],
+      "output-commit": [],
     });
   });
 });

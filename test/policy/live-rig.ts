@@ -67,6 +67,8 @@ interface Played {
   changed: boolean;
   received: number;
   group?: string;
+  /** Started with `run --hold-output`. */
+  held?: true;
   /** Exit code of the last life. */
   code?: number;
 }
@@ -222,7 +224,7 @@ export class LiveRig {
   }
 
   #infos(): ProcessInfo[] {
-    return [...this.processes].map(([process, { live, incarnation, newest, group, code }]) => ({
+    return [...this.processes].map(([process, { live, incarnation, newest, group, code, held }]) => ({
       app: APP,
       process,
       cgroupId: 1,
@@ -233,6 +235,7 @@ export class LiveRig {
       failed: false,
       left: [],
       ...(group === undefined ? {} : { group }),
+      ...(held === undefined ? {} : { hold: { limitMs: 1000 } }),
       ...(live || code === undefined ? {} : { end: { code } }),
       lines: 0,
       checkpoints: newest,

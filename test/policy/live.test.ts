@@ -98,13 +98,15 @@ test("a record that can't be written plugs nothing, and what is so is written ag
 
 test("crashes: their events' actions are dropped; the fourth in a minute, and the fallback decides, also after a kill; plug ends that", () =>
   withLiveRig(["a"], async (rig) => {
-    await rig.plug(built(`<on event="beat"><checkpoint/></on>`), { fallback: { interval: 20 } });
+    const parameter = `<parameter name="held" type="duration" default="7 s"/>`;
+    await rig.plug(built(`${parameter}<on event="beat"><checkpoint/></on>`), { fallback: { interval: 20 } });
     await rig.beats(1);
     rig.fault = "crash";
     await rig.beats(3);
     expect(await rig.status()).toMatchObject({ state: "active", faults: 3 });
     await rig.beats(1);
-    expect(await rig.status()).toMatchObject({ state: "fallback", epoch: 2, over: { reason: "crash" } });
+    const over = { state: "fallback", epoch: 2, over: { reason: "crash" }, parameters: { held: 7 } };
+    expect(await rig.status()).toMatchObject(over);
     expect(rig.ran).toHaveLength(1);
     expect(rig.trouble[0]).toMatch(
       /decides no more \(crash: it was told to\); periodic checkpoints take over/,
@@ -184,6 +186,30 @@ test("bytes in transit that are nowhere: it goes further back", () =>
     expect(rig.ran).toEqual([`restart ${APP} --failed a`, `restart ${APP} --failed a --fall-back`]);
   }));
 
+test("work that a failure could undo is counted from where a process goes on: neither what was undone already nor its time dead", () =>
+  withLiveRig(["a"], async (rig) => {
+    const a = rig.processes.get("a")!;
+    await rig.plug(built(`<on event="beat"><if test="self.loss ge 10 s"><note text="much"/></if></on>`));
+    const notesAfter = async (beats: number): Promise<number> => {
+      await rig.beats(beats);
+      return rig.outcomes.filter((one) => one === "note done").length;
+    };
+    const backAfter = async (beats: number): Promise<void> => {
+      a.live = false;
+      await rig.beats(beats);
+      Object.assign(a, { live: true, incarnation: a.incarnation + 1 });
+      await rig.beats(1);
+    };
+    expect(await notesAfter(8)).toBe(0);
+    await backAfter(7); // to its start
+    expect(await notesAfter(9)).toBe(0);
+    a.newest = 1;
+    expect(await notesAfter(9)).toBe(0);
+    await backAfter(7); // to its checkpoint
+    expect(await notesAfter(9)).toBe(0);
+    expect(await notesAfter(2)).toBeGreaterThan(0);
+  }));
+
 test("a process that died while no collector ran has failed", () =>
   withLiveRig(["a", "b"], async (rig) => {
     await rig.plug(built(`<on event="failed" each="node"><restart/></on>`), { allow: ["restart"] });
@@ -242,6 +268,36 @@ test("what can't run here is refused by name", () =>
     },
     { withoutRights: true },
   ));
+
+test("output-commit decides what held output waits for; who is not held is named, before and after", () =>
+  withLiveRig(["a", "b", "c"], async (rig) => {
+    const plugged = loadPolicy("output-commit");
+    const unheld = { code: "RL_REFUSED", message: expect.stringMatching(/output-commit .* that of b, c$/) };
+    Object.assign(rig.processes.get("a")!, { held: true });
+    await expect(rig.plug(plugged, { driver: "criu" })).rejects.toMatchObject(unheld);
+    expect(await rig.policies.output(APP, ["a"]), "the collector takes the checkpoints").toBe(false);
+    for (const one of rig.processes.values()) Object.assign(one, { held: true });
+    await expect(rig.plug(plugged)).rejects.toMatchObject({ code: "RL_NOT_SUPPORTED" }); // driver none
+    await rig.plug(plugged, { driver: "criu" });
+    await expect(rig.policies.requireHeld(APP, "d")).rejects.toMatchObject({
+      code: "RL_REFUSED",
+      message: expect.stringMatching(/that of d$/),
+    });
+    rig.frozenMs = 10_000; // a tenth of the time is spent by one: output goes all the same
+    expect(await rig.policies.output(APP, ["a", "b"])).toBe(true);
+    expect(await rig.policies.output(APP, ["a"])).toBe(true);
+    const set = (names: string) => `checkpoint ${APP} ${names} --driver criu --dependents --within 5000`;
+    expect(rig.ran).toEqual([set("a b"), set("a")]);
+    await rig.plug(loadPolicy("periodic"), { driver: "criu", set: [["interval", 3]] });
+    for (const one of rig.processes.values()) one.changed = true;
+    await rig.beats(4);
+    expect(rig.ran.slice(2), "and the budget is not spent").toEqual([
+      `checkpoint ${APP} a b --driver criu`,
+      `checkpoint ${APP} c --driver criu`,
+    ]);
+    expect(await rig.policies.output(APP, ["a"])).toBe(false);
+    await rig.policies.requireHeld(APP, "d");
+  }));
 
 test("a hook takes one process at a time: no sets", () =>
   withLiveRig(["a"], async (rig) => {
@@ -309,12 +365,13 @@ test("too lazy: beyond --most-loss the host takes the checkpoints, and the third
     });
     await rig.plug(built(`<on event="line"><if test="self.loss ge 1 h"><note text="late"/></if></on>`), {
       mostLoss: 60,
+      lineEvery: 10,
       fallback: null,
     });
     rig.line = answer(0);
-    await rig.beats(20); // both go back to their start: 2 · 20 s, and 5 s until somebody looks again
+    await rig.beats(25); // both go back to their start: 2 · 25 s, and 10 s until somebody looks again
     expect(rig.ran).toEqual([]);
-    await rig.beats(8);
+    await rig.beats(1);
     expect(rig.ran).toEqual([`checkpoint ${APP} a --driver none --dependents`]);
     await rig.beats(2);
     expect(await rig.status()).toMatchObject({ state: "fallback", over: { reason: "stall" }, stalls: 3 });
@@ -358,7 +415,7 @@ for (const [name, act, fault, why] of [
     /another request/,
   ],
 ] as const)
-  test(`a process that ${name} is started again, and the fourth time in a minute the fallback decides`, () =>
+  test.concurrent(`a process that ${name} is started again, and the fourth time in a minute the fallback decides`, () =>
     withLiveRig(
       ["a"],
       async (rig) => {

@@ -8,8 +8,8 @@ import { loadPolicy } from "../../src/policy/shipped.ts";
 import { Random } from "../reference/random.ts";
 import { RULES } from "./executions.ts";
 
-/** RL_POLICY_RUNS=10000 takes a minute or two; protocols.test.ts plays so many with the same piggyback.ts each time. */
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 1000);
+/** test/exhaustive/policies.test.ts takes 10 000. */
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 500);
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const STEPS = 80;
 const PROTOCOLS = ["index-based", "hmnr", "fdas"];

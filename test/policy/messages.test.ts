@@ -24,7 +24,7 @@ import { RULES } from "./executions.ts";
 import { LiveRig, PlayedProcess } from "./live-rig.ts";
 import { randomPolicy } from "./random-policy.ts";
 
-/** RL_POLICY_RUNS=10000 takes some minutes. */
+/** test/exhaustive/policies.test.ts takes 10 000. */
 const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 100);
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const HEARD: readonly EventName[] = ["plugged", "beat", "checkpointed", "line", "failed", "told", "pressure"];

@@ -16,7 +16,8 @@ import { loadPolicy } from "../../src/policy/shipped.ts";
 import { Random } from "../reference/random.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
 
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 10_000);
+/** test/exhaustive/policies.test.ts takes 10 000. */
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 1500);
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const DEPENDENTS = join(import.meta.dirname, "policies", "dependents.xml");
 

@@ -49,12 +49,12 @@ async function swapped(step: SwapStep | "", afterMs?: number): Promise<Outcome> 
 }
 
 for (const step of ["checked", "started", "shadowed", "committing"] as const)
-  test(`killed when ${step}: the old policy`, async () => {
+  test.concurrent(`killed when ${step}: the old policy`, async () => {
     expect(await swapped(step)).toEqual({ acknowledged: 1, epoch: 1, policy: "periodic" });
   });
 
 for (const step of ["committed", "switched", "ended"] as const)
-  test(`killed when ${step}: the new policy`, async () => {
+  test.concurrent(`killed when ${step}: the new policy`, async () => {
     expect(await swapped(step)).toEqual({ acknowledged: 1, epoch: 2, policy: "coordinated" });
   });
 

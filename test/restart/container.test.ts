@@ -6,11 +6,11 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
-import { Podman, withoutPodman } from "../daemon/podman.ts";
+import { isHeld, Podman, withoutPodman } from "../daemon/podman.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
@@ -69,6 +69,85 @@ async function told(rig: Rig, ...args: string[]): Promise<string> {
     }),
 );
 
+/** Adds 1 to a number in redis on one connection; ends where the answer is not the next one. */
+const COUNTER = `use IO::Socket::INET; $|=1; my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0]) or die;
+for (my $n = 1;; $n++) { syswrite($s, "INCR k\\r\\n"); my $b = ""; while ($b !~ /\\n/) { sysread($s, my $x, 99) or die "closed"; $b .= $x }
+$b =~ /:$n\\r/ or die "got $b for $n"; print "$n\\n"; select(undef,undef,undef,.01) }`;
+
+(reason === undefined ? restartable : test.skip)(
+  "redis in a container and its client on this machine, across the bridge: either killed, both restored, exact",
+  { timeout: 120_000 + ROUNDS * 60_000 },
+  () =>
+    withRig("mixed", async (rig) => {
+      const podman = new Podman();
+      const db = `rl-${rig.app}`;
+      const address = await podman.serve(db);
+      await rig.collect();
+      await rig.run("client", "perl", "-e", COUNTER, address);
+      const count = (): number => {
+        const lines = rig.output("client").split("\n").filter(Boolean);
+        lines.forEach((line, at) => {
+          if (line !== String(at + 1)) throw new Error(`the client printed ${line} as line ${at + 1}`);
+        });
+        return lines.length;
+      };
+      const more = (from: number): Promise<void> => until("the client counts", () => count() > from + MORE);
+      await more(0);
+      expect(await told(rig, "attach", rig.app, "db", "--container", db)).not.toContain("only cuts");
+      for (let round = 0; round < 2 * ROUNDS; round += 1) {
+        const saved = count();
+        await more(saved);
+        // The bridge stands without anything that is plugged into it until the container is back.
+        if (round % 2 === 0) podman.podman("kill", db);
+        else rig.cgroup("client").kill();
+        const went = await told(rig, "restart", rig.app, "--failed", round % 2 === 0 ? "db" : "client");
+        expect(went).toContain("2 processes restarted");
+        await more(saved);
+        await told(rig, "checkpoint", rig.app, "--coordinated");
+      }
+    }),
+);
+
+(reason === undefined ? restartable : test.skip)(
+  "what a container writes into a folder of this machine goes back with it, where attach --data names that",
+  { timeout: 180_000 },
+  () =>
+    withRig("mounted", async (rig) => {
+      const podman = new Podman();
+      const [db, client, folder] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`, rig.path("data")];
+      mkdirSync(folder);
+      const written = [podman.server, "--port", "6390", "--save", "", "--protected-mode", "no"];
+      const kept = ["--appendonly", "yes", "--dir", "/data"];
+      const mount = ["--network", "podman", "--volume", `${folder}:/data`];
+      podman.podman("run", "--detach", "--name", db, ...mount, "redis-alone", ...written, ...kept);
+      await until("redis listens", () => podman.podman("logs", db).includes("Ready to accept"));
+      const host = podman.inspect(db, "{{.NetworkSettings.IPAddress}}");
+      podman.start(client, podman.client, "-h", host, "-p", "6390", "-r", "-1", "-i", "0.01", "INCR", "k");
+      const more = (from: number): Promise<void> =>
+        until("the client counts", () => counted(podman, client) > from + MORE);
+      await more(0);
+      await rig.collect();
+      await told(rig, "attach", rig.app, "db", "--container", db, "--data", folder, "--no-checkpoint");
+      const first = await told(rig, "attach", rig.app, "client", "--container", client);
+      expect(first).not.toContain("only cuts");
+      expect(first, "the folder is saved").not.toContain("may write in place");
+      const saved = counted(podman, client);
+      await more(saved);
+      podman.podman("kill", db);
+      expect(await told(rig, "restart", rig.app, "--failed", "db")).toContain("2 processes restarted");
+      await more(saved);
+      podman.podman("kill", client);
+      const value = Number(podman.podman("exec", db, podman.client, "-p", "6390", "GET", "k"));
+      const logs = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) =>
+        name.endsWith(".aof"),
+      );
+      const text = logs.map((name) => readFileSync(join(folder, name), "latin1")).join("");
+      expect(text.match(/INCR/gi)?.length, "the file has each step once, and none that was undone").toBe(
+        value,
+      );
+    }),
+);
+
 (reason === undefined ? restartable : test.skip)(
   "a checkpoint that is killed while it holds a container: the container goes on, and the next checkpoint is taken",
   { timeout: 120_000 },
@@ -81,14 +160,12 @@ async function told(rig: Rig, ...args: string[]): Promise<string> {
       await rig.collect();
       await told(rig, "attach", rig.app, "db", "--container", db, "--no-checkpoint");
       await told(rig, "attach", rig.app, "client", "--container", client);
-      const held = (): boolean =>
-        readdirSync(rig.home, { recursive: true }).some((path) => /\.podman-[^/]+\/root$/.test(String(path)));
       const killed = spawn(process.execPath, [CLI, "checkpoint", rig.app, "db"], {
         env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
         stdio: "ignore",
       });
       const ended = once(killed, "exit");
-      await until("it is held", held);
+      await until("it is held", () => isHeld(rig));
       killed.kill("SIGKILL");
       await ended;
       const from = counted(podman, client);

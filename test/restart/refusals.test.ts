@@ -12,7 +12,7 @@ test("options of CRIU: a short list, anything else is named", () => {
   expect(criuArguments(criuOptions([]))).toEqual([]);
   expect(criuArguments(criuOptions(["ghost-limit=64M"]))).toEqual(["--ghost-limit", `${64 << 20}`]);
   for (const word of ["ghost-limit", "ghost-limit=0", "ghost-limit=2G", "ghost-limit=1T", "link-remap"])
-    expect(() => criuOptions([word])).toThrow(`--criu-options: "${word}" is none that may be given`);
+    expect(() => criuOptions([word])).toThrow(`--criu-options: "${word}" is not an option that can be given`);
 });
 
 test("CRIU's lines get a sentence of ours where they are known", () => {

@@ -7,12 +7,11 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { imagePipes } from "../../src/images/criu/criu-pipes.ts";
-import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
+import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
 const ROUNDS = Number(process.env["RECOVERY_LINE_PIPE_ROUNDS"] ?? 1);
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
-const together = withSharedCollector("tied-pipes");
 
 const PIPE_BYTES = 16_384;
 /** Faster than the consumer: the pipe is full, and it waits in the midst of a write. Sets the pipe's size (F_SETPIPE_SZ); ends when it is told to. */
@@ -66,7 +65,8 @@ function expectExact(rig: Rig): void {
 }
 
 restartable(`a pipeline comes back with what stood in its pipe, whoever is killed: ${ROUNDS} times`, () =>
-  together("tied", async (rig) => {
+  withRig("tied", async (rig) => {
+    await rig.collect();
     const ended = pipeline(rig, PRODUCER);
     await until("numbers come", () => said(rig).length > 20);
     for (let round = 1; round <= ROUNDS; round += 1) {
@@ -111,7 +111,8 @@ restartable(`a pipeline comes back with what stood in its pipe, whoever is kille
 restartable(
   "what a finished writer left in the pipe comes back with its reader, and the writer stays finished",
   () =>
-    together("finished", async (rig) => {
+    withRig("finished", async (rig) => {
+      await rig.collect();
       const ended = pipeline(rig, JOB);
       await until("the writer has finished", () => said(rig).length > 0 && !rig.cgroup("w").populated);
       const taken = await rig.json<{ checkpoints: object[] }>("checkpoint", rig.app);

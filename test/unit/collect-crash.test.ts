@@ -46,14 +46,10 @@ async function run(home: string, steps: readonly Step[]) {
   let collector!: Collector;
   const start = async () => {
     const source = new FakeSource(ring);
-    let alive = true;
-    kill = () => {
-      alive = false;
-      source.kill();
-    };
+    kill = () => source.kill();
     for (;;) {
       try {
-        const openLog = disk.opener(() => alive);
+        const openLog = disk.opener(() => !source.dead);
         collector = await Collector.over({ source, home, openLog, commitIntervalMs: 1 });
         return;
       } catch (error) {

@@ -78,7 +78,7 @@ export class FakeSource implements EventSource {
   readonly wakesForFirst = false;
   readonly #ring: FakeRing;
   #read: number;
-  #dead = false;
+  dead = false;
 
   constructor(ring: FakeRing) {
     this.#ring = ring;
@@ -89,11 +89,11 @@ export class FakeSource implements EventSource {
   }
 
   kill(): void {
-    this.#dead = true;
+    this.dead = true;
   }
 
   #alive(): FakeRing {
-    if (this.#dead) throw new Error("killed");
+    if (this.dead) throw new Error("killed");
     return this.#ring;
   }
 

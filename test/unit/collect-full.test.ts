@@ -31,17 +31,12 @@ afterEach(async () => {
 });
 
 async function start(onFull: OnFull = "taint"): Promise<Collector> {
-  source = new FakeSource(ring);
-  let alive = true;
-  const kill = source.kill.bind(source);
-  source.kill = () => {
-    alive = false;
-    kill();
-  };
+  const fresh = new FakeSource(ring);
+  source = fresh;
   living = await Collector.over({
     source,
     home,
-    openLog: disk.opener(() => alive),
+    openLog: disk.opener(() => !fresh.dead),
     commitIntervalMs: 2,
     onFull,
     onTrouble: (sentence) => troubles.push(sentence),

@@ -26,15 +26,14 @@ afterEach(async () => {
 
 /** A collector process; the folder of an application exists because a real log would have made it. */
 async function start(): Promise<Collector> {
-  source = new FakeSource(ring);
-  let alive = true;
-  const mine = source;
-  const kill = mine.kill.bind(mine);
-  mine.kill = () => {
-    alive = false;
-    kill();
-  };
-  living = await Collector.over({ source, home, openLog: disk.opener(() => alive), commitIntervalMs: 5 });
+  const fresh = new FakeSource(ring);
+  source = fresh;
+  living = await Collector.over({
+    source,
+    home,
+    openLog: disk.opener(() => !fresh.dead),
+    commitIntervalMs: 5,
+  });
   return living;
 }
 

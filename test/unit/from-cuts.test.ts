@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { computeLine } from "../../src/compute/compute.ts";
 import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
 import type { Event } from "../../src/model/event.ts";
+import { MAX_COVERAGE_NAMES } from "../../src/model/limits.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { anyEvents, cases, namesOf, numRuns, pick, simulated } from "../property/cases.ts";
 import { evidenceOf, execution } from "../property/laws-executions.ts";
@@ -178,3 +179,47 @@ for (const first of ["p", "q"])
     const { line } = await computeFromCuts([other], { dsm: "sequential", inTransit: "any" });
     expect(line).toBeUndefined(); // who may not forget has a cut that does not cover
   });
+
+/** A server's connections to outside: each got 10 bytes, gave 20, and was ended; then it talks with q, and both checkpoint. */
+function busyServer(connections: number, named: ReadonlySet<number>): Event[] {
+  const hex = (n: number): string => n.toString(16).padStart(8, "0");
+  const events: Event[] = [];
+  const process = "p";
+  const [sent, received] = [new Map([["pq", 1]]), new Map<string, number>()];
+  for (let n = 0; n < connections; n += 1) {
+    const [sends, receives] = [`tcp:${hex(n)}-ffffffff`, `tcp:ffffffff-${hex(n)}`];
+    const end = `${sends}/end`;
+    events.push({ type: "receive", process, channel: receives, begin: 0, end: 10 });
+    events.push({ type: "send", process, channel: sends, begin: 0, end: 20 });
+    for (const channel of [sends, receives, end]) events.push({ type: "outside", process, channel });
+    events.push({ type: "send", process, channel: end, begin: 0, end: 1 });
+    if (!named.has(n)) continue;
+    sent.set(sends, 20).set(end, 1);
+    received.set(receives, 10);
+  }
+  events.push({ type: "send", process, channel: "pq", begin: 0, end: 1 });
+  events.push({ type: "receive", process: "q", channel: "pq", begin: 0, end: 1 });
+  events.push({ type: "checkpoint", process, checkpoint: 1, usable: true, cut: { sent, received } });
+  const cut = { sent: new Map<string, number>(), received: new Map([["pq", 1]]) };
+  events.push({ type: "checkpoint", process: "q", checkpoint: 1, usable: true, cut });
+  return events;
+}
+
+test("a server keeps cuts that cover however many connections to outside it has ended, also while it lingers on the newest", async () => {
+  const count = MAX_COVERAGE_NAMES / 2; // of three names each
+  const options = { failed: ["p"], dsm: "sequential", inTransit: "any" } as const;
+  for (const [named, way] of [
+    [[count - 1], "cuts"], // it has ended its half, and the socket is still there
+    [[7], "events"], // so has it there, but that is long ago, and forgotten
+  ] as const) {
+    const log = await memoryLog(busyServer(count, new Set(named)), [10_000], true);
+    const found = await computeFromCuts([log], options);
+    expect(found.line === undefined ? "events" : "cuts").toBe(way);
+    if (found.line === undefined) continue;
+    expect(found.line.outcome).toBe("clean");
+    expect(found.line.line.map(({ process, checkpoint, action }) => [process, checkpoint, action])).toEqual([
+      ["p", 1, "restore"],
+      ["q", null, "continue"],
+    ]);
+  }
+});

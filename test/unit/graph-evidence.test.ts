@@ -3,6 +3,7 @@ import { EventColumns } from "../../src/format/event-columns.ts";
 import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import type { Event } from "../../src/model/event.ts";
+import { checkpoint, receive, send } from "./graph-events.ts";
 
 function build(events: readonly Event[]) {
   const builder = new EvidenceBuilder();
@@ -18,27 +19,6 @@ function thrownBy(work: () => unknown): unknown {
   }
   return undefined;
 }
-
-const send = (process: string, channel: string, begin: number, end: number): Event => ({
-  type: "send",
-  process,
-  channel,
-  begin,
-  end,
-});
-const receive = (process: string, channel: string, begin: number, end: number): Event => ({
-  type: "receive",
-  process,
-  channel,
-  begin,
-  end,
-});
-const checkpoint = (process: string, index: number): Event => ({
-  type: "checkpoint",
-  process,
-  checkpoint: index,
-  usable: true,
-});
 
 const sample: Event[] = [
   send("q", "c2", 0, 5),

@@ -8,6 +8,7 @@ import type { Event } from "../../src/model/event.ts";
 import type { DsmModel, InTransitPolicy } from "../../src/model/recovery-line.ts";
 import { chaos, evidenceOf, execution, PROCESSES } from "../property/laws-executions.ts";
 import { numRuns, rules } from "./graph-cases.ts";
+import { checkpoint, receive, send } from "./graph-events.ts";
 
 type Rule = { readonly dsm: DsmModel; readonly inTransit: InTransitPolicy };
 
@@ -185,27 +186,6 @@ function ladder(rungs: number): Event[] {
   }
   return events;
 }
-
-const send = (process: string, channel: string, begin: number, end: number): Event => ({
-  type: "send",
-  process,
-  channel,
-  begin,
-  end,
-});
-const receive = (process: string, channel: string, begin: number, end: number): Event => ({
-  type: "receive",
-  process,
-  channel,
-  begin,
-  end,
-});
-const checkpoint = (process: string, index: number): Event => ({
-  type: "checkpoint",
-  process,
-  checkpoint: index,
-  usable: true,
-});
 
 test("a byte under way that no log can replay keeps the checkpoint before its send", () => {
   // Today b's failure takes a back before its second send; once b has received that one and checkpointed, only before the third.

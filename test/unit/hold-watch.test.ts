@@ -12,6 +12,7 @@ let asked: CommitRequest[];
 let told: string[];
 let answer: (request: CommitRequest) => Partial<CommitAnswer>;
 let live: boolean;
+let byPolicy: boolean;
 let watch: HoldWatch;
 
 const output = (process: string, local: number, more: Partial<WaitingOutput> = {}): WaitingOutput => ({
@@ -35,6 +36,7 @@ beforeEach(() => {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "performance"] });
   [waiting, released, asked, told, live] = [[], [], [], [], true];
   answer = () => ({});
+  byPolicy = false;
   const isWaiting = (one: WaitingOutput): boolean => {
     const raised = released.filter(({ local }) => local === one.local);
     return !raised.some(({ free, released: mark }) => free || mark >= one.wanted);
@@ -56,6 +58,7 @@ beforeEach(() => {
       },
       close: async () => undefined,
     },
+    policies: { output: async () => byPolicy },
     onTrouble: (sentence) => told.push(sentence),
   });
 });
@@ -107,6 +110,20 @@ test("rounds in vain come seldom, and what waits beyond its limit is told once, 
   answer = () => ({ committed: [["tcp:00000001-00000009", 10]] });
   await pass(20_000);
   expect(released).toHaveLength(1);
+});
+
+test("where a policy decides, nobody else takes a checkpoint: the line is looked at once it was asked", async () => {
+  waiting = [output("web", 1)];
+  byPolicy = true;
+  await pass(LIMIT_MS + 200);
+  expect(asked.length).toBeGreaterThan(0);
+  expect(asked).toEqual(asked.map(() => ({ app: "shop", processes: ["web"], taken: true })));
+  expect(told).toEqual([
+    expect.stringMatching(/its policy decides what keeps it: recovery-line policy log shop$/),
+  ]);
+  answer = () => ({ committed: [["tcp:00000001-00000009", 10]] });
+  await pass(20_000);
+  expect(released).toMatchObject([{ local: 1, released: 10 }]);
 });
 
 test("who ends with output that waits is told of", async () => {

@@ -1,10 +1,10 @@
 /** kill -9 at random times while a process appends, commits, rotates: from compiled output, as it runs in the field. */
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
+import { builtCopy } from "../built.ts";
 import { scratch, sends, storedEvents } from "./log-rig.ts";
 
 const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 12);
@@ -29,12 +29,8 @@ for (;;) {
 }`;
 
 test(`a writer killed ${KILLS} times at random loses nothing acknowledged and doubles nothing`, async () => {
-  const dist = join(packageRoot(), "build/test/dist-log"); // of its own: nobody rebuilds it in the middle
-  spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", dist], {
-    cwd: packageRoot(),
-  });
-  expect(existsSync(join(dist, "log/event-log.js"))).toBe(true);
   const folder = scratch();
+  const dist = builtCopy(join(packageRoot(), "build/test/log-kill"));
   const dir = join(folder.path, "app");
   let acknowledged = 0;
   for (let kill = 0; kill < KILLS; kill += 1) {

@@ -1,5 +1,5 @@
 /** Without the native addon LevelDB's lock keeps two owners apart. The compiled tree stands where no addon is. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { EventLog } from "../../src/log/event-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import { verifyLog } from "../../src/log/verify-log.ts";
 import { packageRoot } from "../../src/native/binding.ts";
+import { builtCopy } from "../built.ts";
 import { scratch } from "./log-rig.ts";
 
 /** Opens the log, says how that went, and holds it until it is told to end. */
@@ -45,10 +46,7 @@ async function end(child: ChildProcess): Promise<void> {
 
 test("two owners and a reader are kept apart without the addon, too", async () => {
   const folder = scratch();
-  const outDir = join(folder.path, "dist");
-  spawnSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--outDir", outDir], {
-    cwd: packageRoot(),
-  });
+  builtCopy(folder.path);
   symlinkSync(join(packageRoot(), "node_modules"), join(folder.path, "node_modules"));
   writeFileSync(join(folder.path, "package.json"), '{"type":"module"}');
   const dir = join(folder.path, "app");

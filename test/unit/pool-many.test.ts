@@ -1,21 +1,19 @@
 /** Bounds: a million processes, and lines beyond what 32 bits count. */
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import { MAX_OFFSET, MAX_PROCESS_LINES } from "../../src/model/limits.ts";
 import { packageRoot } from "../../src/native/binding.ts";
+import { build, dist } from "../built.ts";
 
 const PROCESSES = 1_000_000;
 /** Four lines a process, both answers with a million ranges and witnesses. */
 const MOST_MIB = 5000;
 
 test("a million processes: line, in-transit ranges and witnesses, verified, in bounded memory", () => {
-  const dist = join(packageRoot(), "dist");
-  if (!existsSync(join(dist, "compute/compute.js")))
-    execFileSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json"], { cwd: packageRoot() });
+  build();
   const script = join(packageRoot(), "test/unit/pool-many-child.mjs");
   const found = JSON.parse(
     execFileSync(process.execPath, ["--max-old-space-size=4096", script, dist, String(PROCESSES)], {

@@ -1,6 +1,5 @@
 /** Law 12 on real threads: the same evidence for any number of workers, any partition, any order of arrival; and no answer without all. */
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { serialize } from "node:v8";
@@ -13,7 +12,7 @@ import { type ReduceAnswer, type ReduceTask, reduceBlocks } from "../../src/comp
 import { EVENT_KIND, EventColumns } from "../../src/format/event-columns.ts";
 import { WorkerPool } from "../../src/host/worker-pool.ts";
 import { hasCode } from "../../src/model/errors.ts";
-import { packageRoot } from "../../src/native/binding.ts";
+import { build } from "../built.ts";
 import { anyEvents, numRuns } from "../property/cases.ts";
 import { evidenceOf } from "../property/laws-executions.ts";
 import { Random } from "../reference/random.ts";
@@ -22,11 +21,7 @@ import { MemoryLog, memoryLog } from "./memory-log.ts";
 let folder = "";
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "recovery-line-pool-"));
-  // Threads run what is compiled; `npm test` compiled it just now.
-  if (!existsSync(join(packageRoot(), "dist/compute/build-graph-worker.js")))
-    execFileSync("npx", ["--no-install", "tsc", "-p", "tsconfig.build.json", "--noCheck"], {
-      cwd: packageRoot(),
-    });
+  build(); // threads run what is compiled
 }, 120_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

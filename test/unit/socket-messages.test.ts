@@ -18,17 +18,12 @@ let collector: Collector;
 let empty: Set<number>;
 
 async function start(): Promise<void> {
-  source = new FakeSource(ring);
-  let alive = true;
-  const kill = source.kill.bind(source);
-  source.kill = () => {
-    alive = false;
-    kill();
-  };
+  const fresh = new FakeSource(ring);
+  source = fresh;
   collector = await Collector.over({
     source,
     home,
-    openLog: disk.opener(() => alive),
+    openLog: disk.opener(() => !fresh.dead),
     commitIntervalMs: 5,
     populated: ({ cgroupId }) => !empty.has(cgroupId),
   });

@@ -29,12 +29,13 @@ afterEach(async () => {
 
 async function start(): Promise<void> {
   const source = new FakeSource(ring);
-  let alive = true;
-  kill = () => {
-    alive = false;
-    source.kill();
-  };
-  living = await Collector.over({ source, home, openLog: disk.opener(() => alive), commitIntervalMs: 5 });
+  kill = () => source.kill();
+  living = await Collector.over({
+    source,
+    home,
+    openLog: disk.opener(() => !source.dead),
+    commitIntervalMs: 5,
+  });
 }
 
 const stored = (process: string): string[] =>

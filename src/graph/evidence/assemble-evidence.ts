@@ -1,3 +1,4 @@
+import { assert } from "../../model/assert.ts";
 import {
   type CutRows,
   channelOfTag,
@@ -8,6 +9,7 @@ import {
   type RangeRows,
   type RowRanges,
   type Segments,
+  USABLE,
   whatOfTag,
 } from "../../model/evidence-layout.ts";
 import type { Float64List, Uint32List } from "./growable.ts";
@@ -152,7 +154,19 @@ function placeSegments(
     gapCount: old.map((s) => raw.segmentGapCount.at(s)),
     lost: Float64Array.from(old, (s) => raw.segmentLost.at(s)),
   };
+  assertSegments(segments);
   return { segments, newSegment };
+}
+
+/** What restore points and bases are found by. */
+function assertSegments({ start, line, flags }: Segments): void {
+  for (let process = 0; process + 1 < start.length; process += 1) {
+    const first = start[process] as number;
+    const initial = line[first] === 0 && ((flags[first] as number) & USABLE) !== 0;
+    assert(initial, "the first segment of a process is its initial state");
+    for (let s = first + 1; s < (start[process + 1] as number); s += 1)
+      assert((line[s - 1] as number) < (line[s] as number), "checkpoints stand in rising order of lines");
+  }
 }
 
 function placeRows(raw: RawEvidence, channels: Ranking): { rows: RangeRows; peeks: RowRanges } {

@@ -23,6 +23,7 @@ export function buildDependencyGraph(list: DependencyList, processes: number): D
   for (const process of source) start[process + 1] = (start[process + 1] as number) + 1;
   for (let process = 0; process < processes; process += 1)
     start[process + 1] = (start[process + 1] as number) + (start[process] as number);
+  assert(start[processes] === list.length, "every dependency starts at a process");
   const order = sortedOrder(list, start);
   return compact(list, start, order);
 }
@@ -107,7 +108,14 @@ function compact(list: DependencyList, rawStart: Uint32Array, order: Uint32Array
       const edge = order[at] as number;
       const line = list.sourceLine.at(edge);
       const target = list.targetProcess.at(edge);
-      if (size > group && sourceLine[size - 1] !== line) group = size;
+      assert(target < processes, "a dependency ends at a process");
+      if (size > group && sourceLine[size - 1] !== line) {
+        assert(
+          (sourceLine[size - 1] as number) < line,
+          "the dependencies of a process stand in rising order of lines",
+        );
+        group = size;
+      }
       let to = (held[target] as number) - 1;
       const fresh = to < group || to >= size || targetProcess[to] !== target;
       if (fresh) {

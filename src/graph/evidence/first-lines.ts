@@ -5,6 +5,7 @@
  * checkpoint (latest), a receive from the earliest line that may hold it: the first gap after the previous checkpoint with a cut or,
  * where nothing is declared missing, the first line after that checkpoint. The least line wins.
  */
+import { assert } from "../../model/assert.ts";
 import {
   type CutRows,
   type Evidence,
@@ -17,6 +18,9 @@ import { Float64List, Uint32List } from "./growable.ts";
 
 /** The line is a bound taken from a cut, not an event's. */
 export const FROM_CUT = 1;
+
+/** What every walk over such ranges rests on; asserted where two of them are laid over each other. */
+export const SORTED = "ranges stand in rising order, disjoint and not empty";
 
 /** Disjoint ranges in rising offset order, each with one line and flags. */
 export class LineRanges {
@@ -179,6 +183,7 @@ export class FirstLines {
       const eventStop = inEvent ? events.end.at(e) : eventBegin;
       const stairStop = inStair ? stairs.end.at(s) : stairBegin;
       const end = Math.min(eventStop, stairStop);
+      assert(begin < end, SORTED);
       if (!inStair) into.push(begin, end, events.line.at(e), events.flags.at(e));
       else this.#pushStair(begin, end, inEvent ? events.line.at(e) : 0, stairs.line.at(s), receives, into);
       at = end;
@@ -218,6 +223,7 @@ function leastLines(a: LineRanges, b: LineRanges, into: LineRanges): void {
     const begin = Math.min(beginA, beginB);
     const [inA, inB] = [beginA === begin, beginB === begin];
     const end = Math.min(inA ? a.end.at(i) : beginA, inB ? b.end.at(j) : beginB);
+    assert(begin < end, SORTED);
     const takeA = inA && (!inB || a.line.at(i) <= b.line.at(j));
     into.push(begin, end, takeA ? a.line.at(i) : b.line.at(j), takeA ? a.flags.at(i) : b.flags.at(j));
     at = end;
@@ -300,6 +306,10 @@ function sweepRows({ line, begin, end }: Swept, into: LineRanges): void {
     while (next < byBegin.length && (begin[byBegin[next] as number] as number) <= at)
       open.push(byBegin[next++] as number);
     const row = open.top;
+    assert(
+      row === 0 || (line[row - 1] as number) <= (line[row] as number),
+      "rows of one end stand in rising order of lines",
+    );
     const nextBegin =
       next < byBegin.length ? (begin[byBegin[next] as number] as number) : Number.POSITIVE_INFINITY;
     const stop = Math.min(end[row] as number, nextBegin);

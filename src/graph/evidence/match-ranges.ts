@@ -3,9 +3,10 @@
  * receive records come before their send record).
  */
 
+import { assert } from "../../model/assert.ts";
 import { type Evidence, RECEIVER, SENDER } from "../../model/evidence-layout.ts";
 import type { DsmModel } from "../../model/recovery-line.ts";
-import { FirstLines, FROM_CUT, type Ignored, LineRanges } from "./first-lines.ts";
+import { FirstLines, FROM_CUT, type Ignored, LineRanges, SORTED } from "./first-lines.ts";
 import { Float64List, Uint32List } from "./growable.ts";
 
 /** Flags of a match. */
@@ -128,6 +129,7 @@ function mergeEnds(sent: LineRanges, received: LineRanges, into: MatchList): voi
     const sendStop = inSend ? sent.end.at(s) : sendBegin;
     const receiveStop = inReceive ? received.end.at(r) : receiveBegin;
     const end = Math.min(sendStop, receiveStop);
+    assert(begin < end, SORTED);
     const flags =
       (inSend ? (sent.flags.at(s) & FROM_CUT ? SENT_FROM_CUT : 0) : 0) |
       (inReceive && received.flags.at(r) & FROM_CUT ? RECEIVED_FROM_CUT | KNOWN_FROM_CUT : 0);
@@ -162,6 +164,7 @@ function mergeKnown(sent: LineRanges, received: LineRanges, known: LineRanges, i
       lines[l] = inside ? list.line.at(row) : 0;
       if (inside && list.flags.at(row) & FROM_CUT) flags |= bits[l] as number;
     });
+    assert(begin < end, SORTED);
     into.push(begin, end, lines[0] as number, lines[1] as number, lines[2] as number, flags);
     lists.forEach((list, l) => {
       if (begins[l] === begin && list.end.at(next[l] as number) === end) next[l] = (next[l] as number) + 1;

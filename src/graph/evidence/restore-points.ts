@@ -4,6 +4,7 @@
  *
  * Replay points come as whole ranges, so a process's points are ranges [first, last] of positions: sorted, disjoint, not adjacent.
  */
+import { assert } from "../../model/assert.ts";
 import { type Evidence, HAS_CUT, USABLE } from "../../model/evidence-layout.ts";
 import { firstAbove } from "../../model/search.ts";
 import { Uint32List } from "./growable.ts";
@@ -43,6 +44,8 @@ class RangeList {
 
   push(first: number, last: number): void {
     const at = this.first.length - 1;
+    assert(first <= last, "a range of restore points is not empty");
+    assert(at < this.#sealed || this.first.at(at) <= first, "restore points come in rising order");
     if (at >= this.#sealed && first <= this.last.at(at) + 1)
       this.last.data[at] = Math.max(this.last.at(at), last);
     else {
@@ -109,6 +112,7 @@ export function baseSegment(evidence: Evidence, process: number, position: numbe
   const { start, line, flags } = evidence.segments;
   let segment = firstAbove(line, (start[process] as number) + 1, start[process + 1] as number, position) - 1;
   while (((flags[segment] as number) & USABLE) === 0) segment -= 1;
+  assert(segment >= (start[process] as number), "a process has its initial state to start from");
   return segment;
 }
 

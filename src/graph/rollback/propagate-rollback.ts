@@ -2,6 +2,7 @@
  * What the failures reach: the greatest feasible cut, by reachability (theory.md, "One theorem carries the engine"; the
  * rollback-dependency graph of Wang 1997).
  */
+import { assert } from "../../model/assert.ts";
 import type { DependencyGraph } from "../evidence/dependency-graph.ts";
 
 /** The process is not rolled back: no line of it is undone. */
@@ -29,6 +30,7 @@ export function propagateRollback(graph: DependencyGraph, marks: StartMarks): Ui
   let size = 0;
   for (let mark = 0; mark < marks.process.length; mark += 1) {
     const process = marks.process[mark] as number;
+    assert(process < processes && (marks.line[mark] as number) >= 1, "a mark is at a line of a process");
     undone[process] = Math.min(undone[process] as number, marks.line[mark] as number);
     if (waiting[process] === 1) continue;
     waiting[process] = 1;

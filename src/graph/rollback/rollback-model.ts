@@ -1,5 +1,6 @@
 /** Everything that depends on the evidence and the rules but not on who failed: built once, asked for many failure sets. */
 
+import { assert } from "../../model/assert.ts";
 import type { Evidence } from "../../model/evidence-layout.ts";
 import type { DsmModel, InTransitPolicy } from "../../model/recovery-line.ts";
 import { type BaseMarks, dependencies } from "../evidence/dependencies.ts";
@@ -59,7 +60,10 @@ export function undoneBy(model: RollbackModel, failed: readonly number[]): Uint3
 
 /** Position per process that a result of `undoneBy` keeps. */
 export function keptPositions(evidence: Evidence, undone: Uint32Array): Uint32Array {
-  return undone.map((line, process) =>
-    line === NOTHING_UNDONE ? (evidence.length[process] as number) : line - 1,
-  );
+  return undone.map((line, process) => {
+    const length = evidence.length[process] as number;
+    if (line === NOTHING_UNDONE) return length;
+    assert(line >= 1 && line <= length + 1, "what is undone begins within the history");
+    return line - 1;
+  });
 }

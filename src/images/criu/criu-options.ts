@@ -31,7 +31,7 @@ function withWord(options: CriuOptions, word: string): CriuOptions {
   if (ghostLimitBytes > 0 && ghostLimitBytes <= MAX_GHOST_BYTES) return { ...options, ghostLimitBytes };
   throw new RecoveryLineError(
     "RL_USAGE",
-    `--criu-options: ${JSON.stringify(word)} is none that may be given`,
+    `--criu-options: ${JSON.stringify(word)} is not an option that can be given`,
     `Known: ghost-limit=SIZE (such as 64M, at most ${MAX_GHOST_BYTES >> 30}G).`,
   );
 }

@@ -45,6 +45,7 @@ import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
 import { type ImagePlaces, placeObstacles, placesOf } from "./image-places.ts";
+import { unblockKilled } from "./killed-lock.ts";
 import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -168,8 +169,14 @@ export class CriuDriver implements CheckpointDriver {
     args.push("--timeout", String(Math.ceil(limitMs / 1000)));
     const user = dumpUser(pids);
     const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
-    if (user === undefined) await this.#run(run);
-    else await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    try {
+      if (user === undefined) await this.#run(run);
+      else
+        await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
+    } catch (error) {
+      await unblockKilled(pids);
+      throw error;
+    }
     const places = placesOf(rootPid, folder, (path) => isBelowAny(held, path));
     const parts = { shellJob, files, timers, mapped, options, places };
     const notes = memorySha256 === undefined ? parts : { ...parts, ownMemory: memorySha256 };

@@ -112,7 +112,7 @@ export function refuseForeignMappers(files: readonly SharedFile[], own: readonly
     throw new RecoveryLineError(
       "RL_REFUSED",
       `process ${file.pid} (${programName(file.pid)}) has mapped ${shown(file.path)} shared and writable, and so has process ${other} (${programName(other)}), which is no part of it`,
-      "An image would hold one of two users of that memory. Record both under one name, or end the other.",
+      "An image of one would hold half of what uses that memory. Record both under one name, or end the other.",
     );
   }
 }

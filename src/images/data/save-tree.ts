@@ -168,15 +168,11 @@ export class TreeSave {
     isMapped: boolean,
     copied: (bytes: number) => void,
   ): Copy | undefined {
-    const file = openSame(path, stat);
-    if (file === undefined) return undefined;
-    try {
+    return withSame(path, stat, (file) => {
       const number = this.#next++;
       const content = copyContent(file, byteString(this.#stored(number)), copied);
       return this.#keep({ ...content, number, source: sourceOf(stat, begin, isMapped), isShared: false });
-    } finally {
-      closeSync(file);
-    }
+    });
   }
 
   #keep(copy: Copy): Copy {
@@ -236,14 +232,10 @@ export class TreeSave {
     isMapped: boolean,
     copied: (bytes: number) => void,
   ): Copy | undefined {
-    const file = openSame(path, stat);
-    if (file === undefined) return undefined;
-    try {
+    return withSame(path, stat, (file) => {
       const content = patchContent(file, byteString(this.#stored(copy.number)), copy, copied);
       return this.#keep({ ...copy, ...content, source: sourceOf(stat, begin, isMapped) });
-    } finally {
-      closeSync(file);
-    }
+    });
   }
 
   #count(bytes: number, limitBytes: number, changed: readonly Changed[]): void {
@@ -301,6 +293,17 @@ export function bytesIn({ extents }: StoredContent): number {
 }
 
 /** The file of the walk, not another one that has its name by now. */
+/** Undefined, if another file has taken the name or it is gone. */
+function withSame<T>(path: ByteString, stat: BigIntStats, work: (file: number) => T): T | undefined {
+  const file = openSame(path, stat);
+  if (file === undefined) return undefined;
+  try {
+    return work(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
 function openSame(path: ByteString, stat: BigIntStats): number | undefined {
   try {
     const file = openToRead(path);

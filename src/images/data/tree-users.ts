@@ -18,7 +18,7 @@ export function refuseOverlaps(trees: readonly NamedTree[]): void {
     if (next === undefined || !withSlash(next.root).startsWith(withSlash(tree.root))) continue;
     throw new RecoveryLineError(
       "RL_REFUSED",
-      `${next.root} of ${next.process} is in ${tree.root} of ${tree.process}: two would put back one file`,
+      `${next.root} of ${next.process} lies in ${tree.root} of ${tree.process}: two processes would put back the same file`,
       "Give each process a folder of its own.",
     );
   }

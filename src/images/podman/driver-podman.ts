@@ -24,6 +24,7 @@ import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { meaningOf } from "../criu/criu-words.ts";
 import { dumpUser } from "../criu/dump-user.ts";
+import { unblockKilled } from "../criu/killed-lock.ts";
 import { isBelowAny } from "../data/tree-users.ts";
 import {
   type CheckpointDriver,
@@ -66,6 +67,7 @@ interface Held {
   readonly podman: PodmanRun;
   readonly archive: string;
   readonly notes: PodmanNotes;
+  readonly pids: readonly number[];
 }
 
 export class PodmanDriver implements CheckpointDriver {
@@ -75,7 +77,7 @@ export class PodmanDriver implements CheckpointDriver {
   readonly holdsPipes = false;
   readonly version: string;
   readonly #tools: PodmanTools;
-  /** By the folder of the image. */
+  /** By the folder of the image, until it is let go. */
   readonly #held = new Map<string, Held>();
 
   constructor(tools: PodmanTools) {
@@ -108,25 +110,25 @@ export class PodmanDriver implements CheckpointDriver {
     const deadlineMs = performance.now() + limitMs;
     if (!(await tools.isThere(() => podman.ended, deadlineMs))) {
       const late = !podman.ended;
-      await giveUp(tools, podman);
+      await giveUp(tools, podman, pids);
       throw late ? tooLate(container, limitMs) : failed(container, podman, dumpLog(container));
     }
-    this.#held.set(folder, { tools, podman, archive, notes: notesOf(container, dataRoots) });
+    this.#held.set(folder, { tools, podman, archive, notes: notesOf(container, dataRoots), pids });
   }
 
   async letGo(folder: string): Promise<void> {
     const held = this.#held.get(folder);
     this.#held.delete(folder);
-    if (held !== undefined) await giveUp(held.tools, held.podman);
+    if (held !== undefined) await giveUp(held.tools, held.podman, held.pids);
   }
 
   async dump({ folder, limitMs }: DumpRequest): Promise<DriverNotes> {
     const held = this.#held.get(folder);
     if (held === undefined) throw new TypeError("dump comes after hold");
-    const { tools, podman, archive, notes } = held;
+    const { tools, podman, archive, notes, pids } = held;
     tools.tell("go");
     const intime = await podman.within(limitMs);
-    if (!intime) await giveUp(tools, podman);
+    if (!intime) await giveUp(tools, podman, pids);
     const named = { name: notes.name, id: notes.container };
     if (!intime) throw tooLate(named, limitMs);
     if (podman.code !== 0) throw failed(named, podman, dumpLog(named));
@@ -174,7 +176,7 @@ export class PodmanDriver implements CheckpointDriver {
       const words = ["--conmon", tools.conmon, "container", "restore", ...COMMON, "--import", archive];
       const podman = new PodmanRun(words, tools.environment);
       const intime = await podman.within(limitMs);
-      if (!intime) await giveUp(tools, podman);
+      if (!intime) await giveUp(tools, podman, []);
       const root = tools.rootPid;
       if (intime && podman.code === 0 && root !== undefined) return root;
       await killContainer(id);
@@ -258,11 +260,11 @@ function imageExists(id: string): boolean {
   return answerOf(["image", "exists", id]) !== undefined;
 }
 
-/** Nobody waits in a hook any more, and podman has ended. */
-async function giveUp(tools: CriuForRuntime, podman: PodmanRun): Promise<void> {
+/** Nobody waits in a hook any more, and podman has ended. `pids`: what it was to image, and goes on. */
+async function giveUp(tools: CriuForRuntime, podman: PodmanRun, pids: readonly number[]): Promise<void> {
   if (existsSync(tools.folder)) tools.tell("abort");
   await podman.within(GIVE_UP_MS);
-  await podman.kill();
+  if (await podman.kill()) await unblockKilled(pids);
   tools.remove();
 }
 
@@ -305,12 +307,14 @@ class PodmanRun {
     return this.ended;
   }
 
-  async kill(): Promise<void> {
-    if (this.ended || this.#child.pid === undefined) return;
+  /** False: it has ended by itself. */
+  async kill(): Promise<boolean> {
+    if (this.ended || this.#child.pid === undefined) return false;
     try {
       process.kill(-this.#child.pid, "SIGKILL");
     } catch {} // it has just ended
     await this.#end;
+    return true;
   }
 }
 

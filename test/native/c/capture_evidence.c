@@ -509,6 +509,114 @@ static void case_end_by_reset_unused(void) {
     EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
 }
 
+/*
+ * A reset sets the socket's error, frees what waits to be sent, and then changes the state: with much to free another CPU sees the error
+ * for a while before anything else says that the connection has ended.
+ */
+#define WAITING_SENDS 20000
+
+static void stay_on(int cpu) {
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    (void)sched_setaffinity(0, sizeof(one), &one); /* with one CPU alone nobody is in between */
+}
+
+/* Each byte in a buffer of its own. */
+static void send_apart(int fd, struct told *told) {
+    const int room = 64 << 20;
+
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) == 0);
+    for (int i = 0; i < WAITING_SENDS; i++)
+        CHECK(send(fd, block, 1, MSG_EOR | MSG_NOSIGNAL | MSG_DONTWAIT) == 1);
+    told->sent = WAITING_SENDS;
+}
+
+static actor_function *at_reset;
+
+static void accept_and_watch(int fd, struct told *told) {
+    uint16_t port;
+    (void)fd;
+    const int listener = listen_tcp(&port);
+    enter_cgroup(test.actors[1].cgroup); /* listen_tcp may have left it */
+    told->value[0] = port;
+    step(told);
+    const int one = accept_one(listener);
+    send_apart(one, told);
+    stay_on(1);
+    told->value[1] = 1; /* it looks from now on */
+    at_reset(one, told);
+}
+
+static void connect_stay_and_reset(int fd, struct told *told) {
+    (void)fd;
+    const int one = connect_tcp(pair_port);
+    enter_cgroup(test.actors[0].cgroup);
+    step(told);
+    stay_on(0);
+    end_by_reset(one, told);
+}
+
+static void close_at_error(int fd, struct told *told) {
+    struct pollfd gone = {.fd = fd};
+    (void)told;
+    do
+        CHECK(poll(&gone, 1, 0) >= 0);
+    while ((gone.revents & POLLERR) == 0);
+    close(fd);
+}
+
+static void take_error(int fd, struct told *told) {
+    int error = 0;
+    socklen_t length = sizeof(error);
+    (void)told;
+    while (error == 0)
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0);
+    EQUAL(error, ECONNRESET);
+}
+
+/* The server has learnt of the reset before the state has changed. */
+static struct two reset_in_between(actor_function *then) {
+    set_up();
+    struct two two = {.client = new_actor(1), .server = new_actor(1)};
+    at_reset = then;
+    start(two.server, accept_and_watch, -1);
+    reached(two.server, 1);
+    pair_port = (uint16_t)two.server->told->value[0];
+    release(two.server, 1);
+    start(two.client, connect_stay_and_reset, -1);
+    reached(two.client, 1);
+    while (*(volatile uint64_t *)&two.server->told->value[1] == 0) {
+        drain();
+        usleep(1000);
+    }
+    release(two.client, 1);
+    reached(two.client, 2);
+    reached(two.server, 2);
+    return two;
+}
+
+static void only_the_client_has_ended(const struct two *two) {
+    EQUAL(verdicts_of(two->client), 0);
+    EQUAL(verdicts_of(two->server), 0);
+    EQUAL(count_units(two->client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
+    EQUAL(count_units(two->server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+}
+
+static void case_end_by_reset_seen_at_once(void) {
+    const struct two two = reset_in_between(close_at_error);
+    take_cut(two.server);
+    only_the_client_has_ended(&two);
+}
+
+static void case_end_by_reset_error_taken(void) {
+    const struct two two = reset_in_between(take_error);
+    EQUAL(only(frozen_cut(two.server)).told & CAPTURE_END_RECEIVED, CAPTURE_END_RECEIVED);
+    only_the_client_has_ended(&two);
+    EQUAL(count_units(two.server, RECOVERY_SEND, RECOVERY_FLAG_END), 0);
+}
+
 static void exit_with(int code, struct told *told) {
     step(told);
     _exit(code);
@@ -896,6 +1004,8 @@ int main(int argc, char **argv) {
         {"end-by-shutdown", case_end_by_shutdown},
         {"end-by-reset", case_end_by_reset},
         {"end-by-reset-unused", case_end_by_reset_unused},
+        {"end-by-reset-seen-at-once", case_end_by_reset_seen_at_once},
+        {"end-by-reset-error-taken", case_end_by_reset_error_taken},
         {"end-by-exit", case_end_by_exit},
         {"end-by-exit-code", case_end_by_exit_code},
         {"end-by-signal", case_end_by_signal},

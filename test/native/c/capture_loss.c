@@ -181,6 +181,104 @@ static void case_closed_without_room(void) {
     EQUAL(sum, client->told->sent);
 }
 
+/* ---- strangers ---- */
+
+#define STRANGE_CALLS 2000
+#define STRANGE_SOCKETS 1000
+
+static struct sockaddr_un strange_name;
+
+static int strange_socket(int is_unix) {
+    const int fd = is_unix ? socket(AF_UNIX, SOCK_STREAM, 0) : connect_tcp(pair_port);
+
+    if (is_unix)
+        CHECK(connect(fd, (struct sockaddr *)&strange_name, sizeof(strange_name)) == 0);
+    return fd;
+}
+
+/* By a reset, by a close, with data and without, over both families; and it holds many at one time. */
+static void come_and_go(int fd, struct told *told) {
+    const struct linger reset = {.l_onoff = 1};
+    static int held[STRANGE_SOCKETS];
+
+    (void)fd;
+    for (unsigned i = 0; i < STRANGE_CALLS; i++) {
+        const int one = strange_socket(i % 4 == 3);
+        if (i % 2 == 0)
+            send_all(one, block, 10, told);
+        if (i % 3 == 0)
+            CHECK(setsockopt(one, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) == 0);
+        close(one);
+    }
+    for (unsigned i = 0; i < STRANGE_SOCKETS; i++)
+        CHECK((held[i] = socket(i % 2 ? AF_UNIX : AF_INET, SOCK_STREAM, 0)) >= 0);
+    step(told);
+}
+
+static void take_all_calls(int fd, struct told *told) {
+    struct pollfd listeners[] = {{.fd = fd, .events = POLLIN}, {.fd = told->value[0], .events = POLLIN}};
+
+    for (;;) {
+        CHECK(poll(listeners, 2, -1) > 0);
+        for (int i = 0; i < 2; i++) {
+            const int one = listeners[i].revents & POLLIN ? accept(listeners[i].fd, NULL, NULL) : -1;
+            if (one >= 0 && recv(one, block, sizeof(block), 0) >= -1)
+                close(one);
+        }
+    }
+}
+
+static void send_and_end(int fd, struct told *told) {
+    send_all(fd, block, 1000, told);
+    step(told);
+    send_all(fd, block, 1000, told);
+}
+
+static void receive_and_end(int fd, struct told *told) {
+    receive_all(fd, block, 1000, told);
+    step(told);
+    receive_all(fd, block, 1000, told);
+}
+
+/* Programs that nobody records do as they like, while two that are recorded hold a connection: no verdict, no record, no room taken, and their cuts are whole. */
+static void case_strangers(void) {
+    set_up_with(4096);
+    struct actor *client = new_actor(1), *server = new_actor(1);
+    const int listener = listen_tcp(&pair_port);
+    const uint16_t port = pair_port;
+    struct actor *calls = new_actor(0), *called = new_actor(0);
+
+    client_part = send_and_end;
+    server_part = receive_and_end;
+    start(server, play_server, listener);
+    start(client, play_client, -1);
+    reached(client, 1);
+    reached(server, 1);
+    const size_t before = test.records.count;
+
+    strange_name = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(strange_name.sun_path + 1, sizeof(strange_name.sun_path) - 1, "rl-strange-%d", getpid());
+    const int unix_listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(bind(unix_listener, (struct sockaddr *)&strange_name, sizeof(strange_name)) == 0);
+    CHECK(listen(unix_listener, 64) == 0);
+    called->told->value[0] = (uint64_t)unix_listener;
+    start(called, take_all_calls, listen_tcp(&pair_port));
+    CHECK(pair_port != port);
+    start(calls, come_and_go, -1);
+    reached(calls, 1);
+    drain();
+    EQUAL(test.records.count, before);
+
+    release(client, 1);
+    reached(client, 2);
+    release(server, 1);
+    reached(server, 2);
+    EQUAL(only(frozen_cut(client)).sent, 2000);
+    EQUAL(only(frozen_cut(server)).received, 2000);
+    EQUAL(verdicts_of(client) | verdicts_of(server), 0);
+    EQUAL(recorded_cut(calls).count + recorded_cut(called).count, 0);
+}
+
 /* ---- program runs that the kernel skips ---- */
 
 static void call_and_close(int fd, struct told *told) {
@@ -351,6 +449,7 @@ int main(int argc, char **argv) {
         {"flush-of-the-silent", case_flush_of_the_silent},
         {"verdict-without-room", case_verdict_without_room},
         {"closed-without-room", case_closed_without_room},
+        {"strangers", case_strangers},
         {"churn", case_churn},
         {"descriptors", case_descriptors},
         {"half-made-instance", case_half_made_instance},
