@@ -73,7 +73,7 @@ export function register(program: Command): void {
     .option("--unit <name>", "a running unit of systemd")
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
-    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application, recorded or not")
+    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application")
     .option("--group <name>", "who of the application belongs together, for HA policies")
     .option(
       "--data <dir>",

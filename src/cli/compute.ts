@@ -18,6 +18,7 @@ import { inTransitOption } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
+import { named } from "./peer-names.ts";
 
 interface ComputeFlags {
   readonly log?: readonly string[];
@@ -87,7 +88,8 @@ export function register(program: Command): void {
 async function compute(app: string | undefined, flags: ComputeFlags): Promise<void> {
   const { domino: dominoOf } = await import("../index.ts");
   const application = app ?? inputBaseName(flags.from ?? "");
-  const { line: answer, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
+  const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
+  const answer = await named(line, app, flags);
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags) : undefined;
   const domino = dominoOf(evidence, answer);
   const { payloads, ended, notCaptured } = await besideTheLog(app, flags, evidence, answer);

@@ -10,6 +10,7 @@ import { write, writeJson } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
+import { named as withNames } from "./peer-names.ts";
 
 interface ExplainFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -54,7 +55,7 @@ async function explain(
     unrecorded,
   });
   await write(unrecordedText(unknown), process.stderr);
-  const explained = explainProcess(evidence, answer, name);
+  const explained = await withNames(explainProcess(evidence, answer, name), app, flags);
   const reasons = await reasonsOf(app, flags, explained);
   if (flags.json)
     await writeJson({ application, outcome: answer.outcome, ...explained, notCaptured: reasons });

@@ -9,6 +9,7 @@ import { table, write } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
+import { type PeerNamesByChannel, peerNamesIn, withPeers } from "./peer-names.ts";
 
 interface FailuresFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -49,10 +50,12 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
   const report = lossReport(evidence, rulesOf(flags));
   const tainted = report.outcome === "tainted" && flags.from === undefined && app !== undefined;
   const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
-  if (flags.json) await writeReport(application, report, failed, notCaptured);
+  const isLog = flags.from === undefined && app !== undefined;
+  const names = isLog ? await peerNamesIn(flags.log, app) : new Map<string, string>();
+  if (flags.json) await writeReport(application, report, failed, notCaptured, names);
   else
     await write(
-      failuresReport(application, report, failed) +
+      failuresReport(application, report, failed, names) +
         (notCaptured.length > 0 ? `\n${notCapturedText(notCaptured)}` : ""),
     );
   process.exitCode = exitCodeOfOutcome(report.outcome);
@@ -64,6 +67,7 @@ async function writeReport(
   report: LossReport,
   failed: readonly string[] | undefined,
   notCaptured: readonly NotCaptured[],
+  names: PeerNamesByChannel,
 ): Promise<void> {
   const head = {
     application,
@@ -75,10 +79,10 @@ async function writeReport(
   await write(`${JSON.stringify(head, null, 2).slice(0, -2)},\n  "failures": [`);
   let separator = "\n";
   for (const process of report.numbersOf(failed)) {
-    await write(`${separator}    ${JSON.stringify(report.single(process))}`);
+    await write(`${separator}    ${JSON.stringify(withPeers(report.single(process), names))}`);
     separator = ",\n";
   }
-  await write(`\n  ],\n  "together": ${JSON.stringify(report.together(failed))}\n}\n`);
+  await write(`\n  ],\n  "together": ${JSON.stringify(withPeers(report.together(failed), names))}\n}\n`);
 }
 
 /** The human answer. */
@@ -86,9 +90,10 @@ export function failuresReport(
   application: string,
   report: LossReport,
   failed: readonly string[] | undefined,
+  names: PeerNamesByChannel = new Map(),
 ): string {
   const worst = worstOf(report, failed);
-  const together = report.together(failed);
+  const together = withPeers(report.together(failed), names);
   const who = failed === undefined ? "all together" : `${failed.map(printable).join(", ")} together`;
   const talks = [together, ...worst.rows].some((loss) => loss.lostInputs.length + loss.unsayable.length > 0);
   const rows = [

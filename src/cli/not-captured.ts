@@ -40,7 +40,7 @@ export function notCapturedText(processes: readonly NotCaptured[]): string {
     .join("");
 }
 
-function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): string {
+function peerSentence(process: string, { what, peer, rule = "", found }: PeerNote): string {
   const [name, other] = [printable(process), printable(peer)];
   const address = printable(addressOf(peer));
   switch (what) {
@@ -57,7 +57,22 @@ function peerSentence(process: string, { what, peer, rule = "" }: PeerNote): str
     case "stuck":
       return `${name} sends by ${other}: that waits for good, as nobody can tell what covers it.`;
     case "contradicted":
-      return `${name} talks with ${other}, which ${printable(rule)} says is of the application, but who was found there is not: the option counts.`;
+      return `${name} talks with ${other}, ${contradiction(printable(rule), found)}.`;
+  }
+}
+
+/** What the option says, who was found, and which of the two counts. `found` is absent in logs of older versions. */
+function contradiction(rule: string, found: PeerNote["found"]): string {
+  const who = printable(found?.who ?? "");
+  switch (found?.is) {
+    case "recorded":
+      return `which ${rule} says is outside, but ${who} is there, a recorded process of this application: ${who} counts, not the option`;
+    case "foreign":
+      return `which ${rule} says is of the application, but ${who} is there, a process of another application: the option counts`;
+    case "stranger":
+      return `which ${rule} says is of the application, but ${who} is there, and nobody records it: the option counts, so that no line keeps what came from it; record it, too`;
+    case undefined:
+      return `which ${rule} says is of the application, but who was found there is not: the option counts`;
   }
 }
 

@@ -347,8 +347,14 @@ async function computation(
 ): Promise<RestartRequest["compute"]> {
   const { computeApp } = await import("../compute/compute-app.ts");
   const { lineWithout } = await import("../restart/line-without.ts");
+  const { withPeers } = await import("./peer-names.ts");
   const blocks = () => collector.blocks(app);
   return async (failed, unusable) => {
+    const { line, evidence } = await unnamed(failed, unusable);
+    return { line: withPeers(line, await collector.peerNames(app)), evidence };
+  };
+
+  async function unnamed(failed: readonly string[], unusable: readonly CheckpointName[]) {
     const inLog = new Set<string>();
     const found = (names: readonly string[]): string[] => {
       for (const name of names) inLog.add(name);
@@ -364,7 +370,7 @@ async function computation(
       if (answer !== undefined && processes.every((name) => inLog.has(name))) return answer;
     }
     return lineWithout(blocks(), processes, failed, unusable);
-  };
+  }
 }
 
 /** A log without any process says nothing; with another reason to refuse, the next computation refuses as well. */

@@ -50,7 +50,7 @@ Programs on this host that are not recorded are outside: what they send and get 
 (names, time, the system log) neither. --outside and
 --inside say so of addresses, as the command sees them, for connections made from now on; they are kept with the
 application, the narrowest counts, and of the same addresses what was said last. Each takes several, or stands
-several times.
+several times. An address and port where one of the other side listens is refused; what is found later status says.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
@@ -88,7 +88,7 @@ export function register(program: Command): void {
     .option("--log <dir>", "log directory of the collector")
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
-    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application, recorded or not")
+    .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application")
     .option("--fresh", "the process has a history: undo it and start from the initial state")
     .option(
       "--payload",
@@ -202,6 +202,10 @@ async function run(
   const { requireCollector } = await import("../client/client.ts");
   const place = { home: resolveHome(flags.log), app, process: processName };
   const collector = await requireCollector(place.home);
+  if (wanted.rules !== undefined) {
+    const { refuseContradicted } = await import("./rule-evidence.ts");
+    await refuseContradicted(collector, app, wanted.rules);
+  }
   await endOldRestart(collector, place, flags);
   const data = await startData(collector, place, flags);
   const output = flags.output === undefined ? undefined : openOutput(flags.output);

@@ -193,6 +193,12 @@ export class CollectorClient {
     return (await this.#json<{ data?: ProcessData }>("POST", "/v1/data", { app, process, data })).data;
   }
 
+  /** Who is at the other end of the application's newest connections with the outside, by channel. */
+  async peerNames(app: string): Promise<ReadonlyMap<string, string>> {
+    const { names } = await this.#json<{ names: [string, string][] }>("POST", "/v1/peer-names", { app });
+    return new Map(names);
+  }
+
   async expectRestore(entries: readonly CutEntry[]): Promise<void> {
     await this.#json("POST", "/v1/expect-restore", { entries });
   }

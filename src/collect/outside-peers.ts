@@ -10,7 +10,8 @@
  *   nobody was found                           at an address of another machine, where the application has no node: outside, or a relay;
  *                                              else in doubt: nothing, and `status` says so (unfound-peers.ts)
  *
- * What the user says of an address (`run --outside`, `--inside`) comes before all that, but for two processes of the application.
+ * What the user says of an address (`run --outside`, `--inside`) comes before all that, but for two processes of the application. Where it
+ * is the opposite of what was found, `status` says both.
  *
  * A row holds for the whole channel wherever it stands, so it is appended as the kernel tells. What is told twice is one.
  */
@@ -21,9 +22,11 @@ import type { RecordColumns } from "../format/ring-record.ts";
 import type { Surroundings } from "../host/surroundings.ts";
 import { channelName } from "../model/channel-names.ts";
 import { MAX_PEER_ADDRESSES, MAX_STRANGERS } from "../model/limits.ts";
+import type { PeerNote } from "../model/stored-process.ts";
 import type { AppLog } from "./app-log.ts";
 import { addressOf, type PackedAddress, packedAddress } from "./peer-address.ts";
-import { PeerRules } from "./peer-rules.ts";
+import { type PeerFound, PeerNames, programAt } from "./peer-names.ts";
+import { PeerRules, type Said } from "./peer-rules.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 import { type ConnectionEnd, type UnfoundPeer, UnfoundPeers } from "./unfound-peers.ts";
 
@@ -90,6 +93,8 @@ export class OutsidePeers {
   readonly #told = new Map<ProcessBuffer, { readonly incarnation: number; readonly channels: Set<string> }>();
   #toldCount = 0;
   readonly unfound = new UnfoundPeers();
+  /** Of those that are outside. */
+  readonly names = new PeerNames();
 
   constructor(bootId: string, tellsDoubts: boolean) {
     this.#bootId = bootId;
@@ -133,12 +138,11 @@ export class OutsidePeers {
       address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
     const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
     this.unfound.delete(end);
+    const found = pid !== 0 ? strangerFound(pid, began) : peer && processFound(process, peer);
+    if (address && said && found && contradicts(said, found))
+      process.state.meet({ what: "contradicted", peer: textOf(address), rule: said.rule, found });
     if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
-    if (said?.side === "inside") {
-      if (pid !== 0 || peer !== undefined)
-        process.state.meet({ what: "contradicted", peer: textOf(address!), rule: said.rule });
-      return 0;
-    }
+    if (said?.side === "inside") return 0;
     if (pid === 0 && peer === undefined && said === undefined) {
       if (address !== undefined && this.tellsDoubts)
         this.unfound.add({
@@ -154,7 +158,12 @@ export class OutsidePeers {
       const stranger = this.#meet({ pid, began }, process.name, end.flags);
       if (carries(stranger, process.name)) return judge(process.app, stranger);
     }
-    this.#outside(process, end, sends);
+    const who = {
+      ...{ pid, began },
+      ...(peer === undefined ? {} : { process: `${peer.app.name}/${peer.name}` }),
+      ...(address === undefined ? {} : { place: textOf(address) }),
+    };
+    this.#outside(process, end, who, sends);
     return 0;
   }
 
@@ -174,13 +183,14 @@ export class OutsidePeers {
           ...(verdict.why === undefined ? {} : { rule: verdict.why }),
         });
       if (verdict.is === "far") gaps += this.#far(process, peer);
-      if (verdict.is === "outside") this.#outside(process, peer);
+      if (verdict.is === "outside") this.#outside(process, peer, foundAt(peer));
     }
     return gaps;
   }
 
   /** At an address of another machine: whoever it is there may be whoever else is, but for two services. */
-  #far(process: ProcessBuffer, { host, port, flags, ...end }: UnfoundPeer): number {
+  #far(process: ProcessBuffer, peer: UnfoundPeer): number {
+    const { host, port, flags } = peer;
     const served = (flags & RingFlag.OPEN) === 0 ? 0 : port;
     this.#meet({ pid: 0, began: 0, host, port: served }, process.name, flags);
     const maybeOne = [...this.#strangers.values()].filter(
@@ -191,7 +201,7 @@ export class OutsidePeers {
       gave: maybeOne.flatMap(({ gave }) => gave),
     };
     if (carries(stranger, process.name)) return judge(process.app, stranger, host);
-    this.#outside(process, { ...end, flags });
+    this.#outside(process, peer, foundAt(peer));
     return 0;
   }
 
@@ -222,6 +232,7 @@ export class OutsidePeers {
   #outside(
     process: ProcessBuffer,
     { local, remote, flags }: ConnectionEnd,
+    found: PeerFound,
     sends = channelName((flags & RingFlag.UNIX) !== 0, this.#bootId, local, remote),
   ): void {
     if (!this.#isNews(process, sends)) return;
@@ -229,6 +240,7 @@ export class OutsidePeers {
     if (unix && process.state.holdLimitMs > 0)
       process.state.meet({ what: "unheld", peer: "AF_UNIX, to a program that is not recorded" });
     const receives = channelName(unix, this.#bootId, remote, local);
+    this.names.add([sends, receives], found);
     const connected = (flags & RingFlag.OPEN) !== 0;
     const [opening, ending] = [`${connected ? sends : receives}/open`, `${sends}/end`];
     for (const channel of [sends, receives, ending]) pushOutside(process, channel);
@@ -257,6 +269,26 @@ export class OutsidePeers {
 
 function pushOutside({ columns }: ProcessBuffer, channel: string): void {
   columns.pushRange(EVENT_KIND.outside, columns.addChannel(channel), 0, 0, Number.NaN, 0);
+}
+
+/** Nobody was found, and the address says enough. */
+function foundAt({ text }: UnfoundPeer): PeerFound {
+  return { pid: 0, began: 0, place: text };
+}
+
+type Found = NonNullable<PeerNote["found"]>;
+
+function processFound(process: ProcessBuffer, { app, name }: ProcessBuffer): Found {
+  return app === process.app ? { is: "recorded", who: name } : { is: "foreign", who: `${app.name}/${name}` };
+}
+
+function strangerFound(pid: number, began: number): Found {
+  return { is: "stranger", who: programAt(pid, began) };
+}
+
+/** Of a range that is outside as a whole, processes of the application are none. */
+function contradicts({ side, narrow }: Said, { is }: Found): boolean {
+  return side === "inside" ? is !== "recorded" : is === "recorded" && narrow;
 }
 
 function endIn({ name, state }: ProcessBuffer, records: RecordColumns, row: number): ConnectionEnd {

@@ -19,11 +19,24 @@ interface Rule {
 const FORM = /^(?:\[(?<six>[^\]/]+)\]|(?<plain>[^[\]/]+?))(?:\/(?<bits>\d{1,3}))?(?::(?<port>\d{1,5}))?$/;
 const MAX_PORT = 65_535;
 const MAPPED_BITS = 96;
+/** Of a whole address, bits. */
+const ADDRESS_BITS = 128;
 
 /** The side that a rule takes, and its text. */
 export interface Said {
   readonly side: Side;
   readonly rule: string;
+  /** It names one address, not a range, in which there may be both. */
+  readonly narrow: boolean;
+}
+
+/** One address and port that a rule names. */
+export interface NamedPlace extends Said {
+  readonly port: number;
+  /** Its address is the loopback device's, whatever interfaces have. */
+  readonly loopback: boolean;
+  /** It is this address. */
+  isAt(address: string, v6: boolean): boolean;
 }
 
 export class PeerRules {
@@ -83,8 +96,28 @@ export class PeerRules {
     const found = this.#rules.find(
       (rule) => (rule.port === undefined || rule.port === port) && rule.addresses.check(address, family),
     );
-    return found && { side: found.side, rule: `--${found.side} ${found.text}` };
+    return found && saidBy(found);
   }
+
+  /** Rules that name one address and port each. */
+  places(): NamedPlace[] {
+    return this.#rules.flatMap((rule) =>
+      rule.port === undefined || rule.bits < ADDRESS_BITS ? [] : [placeOf(rule, rule.port)],
+    );
+  }
+}
+
+function placeOf(rule: Rule, port: number): NamedPlace {
+  return {
+    ...saidBy(rule),
+    port,
+    loopback: rule.family === "ipv4" && rule.address.startsWith("127."),
+    isAt: (address, v6) => rule.addresses.check(address, v6 ? "ipv6" : "ipv4"),
+  };
+}
+
+function saidBy({ side, text, bits }: Rule): Said {
+  return { side, rule: `--${side} ${text}`, narrow: bits === ADDRESS_BITS };
 }
 
 function parseRule(side: Side, text: string): Rule {

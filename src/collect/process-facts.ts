@@ -1,4 +1,4 @@
-/** What is kept of a process beside its events. All throw RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
+/** What is kept of a process beside its events. All but `peerNames` throw RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
 
 import { MAX_LEFT_TASKS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, TaskName } from "../model/stored-process.ts";
@@ -54,6 +54,11 @@ export class ProcessFacts {
   /** Directory trees that are part of the process's state; undefined: none. Throws RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
   data(appName: string, name: string): Promise<ProcessData | undefined> {
     return this.#turns.run(async () => (await this.#apps.process(appName, name)).state.origin.data);
+  }
+
+  /** Who was found at the other end of an application's newest connections with the outside, by channel. Throws RL_UNKNOWN_APP. */
+  peerNames(appName: string): Promise<[channel: string, name: string][]> {
+    return this.#turns.run(async () => [...(await this.#apps.open(appName, false)).peers.names.all()]);
   }
 
   /** They are so from now on. Durable on return. */

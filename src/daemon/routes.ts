@@ -69,6 +69,10 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ],
   ["POST /v1/data", dataOf],
   [
+    "POST /v1/peer-names",
+    async ({ collector }, body) => ({ names: await collector.facts.peerNames(stringField(body, "app")) }),
+  ],
+  [
     "POST /v1/expect-restore",
     ({ collector }, body) => {
       collector.expectRestore(cutEntries(body, "entries"));

@@ -63,6 +63,8 @@ export interface OutsideRange {
   readonly process: string;
   readonly begin: number;
   readonly end: number;
+  /** Who is at the other end, where this host knows it: for people. */
+  readonly peer?: string;
 }
 
 export interface RecoveryLine {

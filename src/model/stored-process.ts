@@ -63,7 +63,7 @@ export interface PeerNote {
   /**
    * `foreign`: a process of another application, which is outside. `doubted`: nobody was found there, so it counts as of the application.
    * `relay`: whoever is there, on another machine, exchanges data with another process, too.
-   * `contradicted`: a rule says that it is of the application, and who was found is not. `datagrams`: a process that it has exchanged such with.
+   * `contradicted`: a rule says of it the opposite of what was found. `datagrams`: a process that it has exchanged such with.
    * `unheld`: its output is held, and this goes out all the same. `stuck`: the same, and this never will.
    */
   readonly what: "foreign" | "doubted" | "relay" | "contradicted" | "datagrams" | "unheld" | "stuck";
@@ -71,6 +71,8 @@ export interface PeerNote {
   readonly peer: string;
   /** The rule that is contradicted; which datagrams; why it is in doubt. */
   readonly rule?: string;
+  /** Who was found there instead of what the rule says: "app/process", a process of this application, or a program that nobody records. */
+  readonly found?: { readonly is: "recorded" | "foreign" | "stranger"; readonly who: string };
 }
 
 /** The stored form: plain values for msgpackr. */

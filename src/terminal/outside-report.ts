@@ -1,6 +1,7 @@
-/** What a line undoes of the outside world, for people: bytes by process and channel. Nothing where there is nothing. */
+/** What a line undoes of the outside world, for people: bytes by process and connection. Nothing where there is nothing. */
 
-import { printable } from "../model/printable.ts";
+import { isUnit } from "../log/complete-cut.ts";
+import { counted, printable } from "../model/printable.ts";
 import type { OutsideRange } from "../model/recovery-line.ts";
 import { table } from "./print.ts";
 
@@ -25,22 +26,66 @@ export function outsideText({ lostInputs, unsayable }: OutsideLists): string {
 }
 
 export function bytesOf(ranges: readonly OutsideRange[]): number {
-  return ranges.reduce((sum, { begin, end }) => sum + end - begin, 0);
+  return ranges.reduce((sum, range) => sum + bytesIn(range), 0);
 }
 
-/** Ranges of one channel follow each other. */
+/** That a connection opened or ended is no byte. */
+function bytesIn({ channel, begin, end }: OutsideRange): number {
+  return isUnit(channel) ? 0 : end - begin;
+}
+
+/** Of one direction of a connection. */
+interface Sum {
+  readonly process: string;
+  readonly channel: string;
+  peer: string;
+  bytes: number;
+}
+
+/** Opening and ending are of their connection. */
+function sumsOf(ranges: readonly OutsideRange[]): Sum[] {
+  const sums = new Map<string, Sum>();
+  for (const range of ranges) {
+    const { process, peer = "" } = range;
+    const channel = isUnit(range.channel)
+      ? range.channel.slice(0, range.channel.lastIndexOf("/"))
+      : range.channel;
+    const known = sums.get(channel) ?? { process, channel, peer, bytes: 0 };
+    if (known.peer === "") known.peer = peer;
+    known.bytes += bytesIn(range);
+    sums.set(channel, known);
+  }
+  return [...sums.values()];
+}
+
+/** Of each process with more than one connection. */
+function totals(sums: readonly Sum[]): string {
+  const all = new Map<string, { bytes: number; connections: number }>();
+  for (const { process, bytes } of sums) {
+    const known = all.get(process) ?? { bytes: 0, connections: 0 };
+    all.set(process, { bytes: known.bytes + bytes, connections: known.connections + 1 });
+  }
+  return [...all]
+    .filter(([, { connections }]) => connections > 1)
+    .map(
+      ([process, { bytes, connections }]) =>
+        `${printable(process)}: ${counted(bytes, "byte")} on ${counted(connections, "connection")}\n`,
+    )
+    .join("");
+}
+
 function section(head: string, ranges: readonly OutsideRange[]): string {
   if (ranges.length === 0) return "";
-  const sums: { process: string; channel: string; bytes: number }[] = [];
-  for (const { process, channel, begin, end } of ranges) {
-    const last = sums.at(-1);
-    if (last?.channel === channel) last.bytes += end - begin;
-    else sums.push({ process, channel, bytes: end - begin });
-  }
+  const sums = sumsOf(ranges);
+  const isNamed = sums.some(({ peer }) => peer !== "");
+  const columns = ["PROCESS", "BYTES", "CHANNEL", ...(isNamed ? ["PEER"] : [])];
   const rows = sums
     .slice(0, MAX_ROWS)
-    .map(({ process, channel, bytes }) => [printable(process), String(bytes), printable(channel)]);
+    .map(({ process, channel, peer, bytes }) => [
+      ...[printable(process), String(bytes), printable(channel)],
+      ...(isNamed ? [peer === "" ? "?" : printable(peer)] : []),
+    ]);
   const hidden = sums.length - rows.length;
   const more = hidden > 0 ? `... and ${hidden} more channels; --json prints all\n` : "";
-  return `${head}\n${table(["PROCESS", "BYTES", "CHANNEL"], rows)}${more}`;
+  return `${head}\n${table(columns, rows)}${more}${totals(sums)}`;
 }

@@ -52,8 +52,31 @@ describe("the outside world", () => {
     const { stdout } = await run(["compute", "app", "--from", "-", "--failed", "web"], lines(...events));
     expect(stdout).toContain("PROCESS  BYTES  CHANNEL\nweb      15     curl->web\n");
     expect(stdout).toContain("PROCESS  BYTES  CHANNEL\nweb      7      web->curl\n");
+    expect(stdout).not.toContain("connections");
     const quiet = await run(["compute", "app", "--from", "-", "--failed", "batch"], lines(...events));
     expect(quiet.stdout).not.toMatch(/Lost inputs|Unsayable/);
+  });
+
+  test("several connections of a process are summed; that one opened or ended is no byte", async () => {
+    const channels = ["tcp:00000001-00000002", "tcp:00000003-00000004"] as const;
+    const range = (type: string, channel: string, end: number) => ({
+      ...{ type, process: "web", channel, begin: 0, end },
+    });
+    const names = channels.flatMap((name) => [name, `${name}/open`]);
+    const events = [
+      ...names.map((channel) => ({ ...outside, channel })),
+      saved,
+      ...channels.flatMap((name, at) => [
+        range("receive", `${name}/open`, 1),
+        range("receive", name, 10 * (at + 1)),
+      ]),
+    ];
+    const { stdout } = await run(["compute", "app", "--from", "-", "--failed", "web"], lines(...events));
+    expect(stdout).toContain(
+      `PROCESS  BYTES  CHANNEL\nweb      10     ${channels[0]}\nweb      20     ${channels[1]}\nweb: 30 bytes on 2 connections\n`,
+    );
+    const failures = await run(["failures", "app", "--from", "-"], lines(...events));
+    expect(failures.stdout).toMatch(/^web +1 of 1 .* 30 +0$/m);
   });
 
   test("explain and failures list them", async () => {

@@ -19,12 +19,13 @@ import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../../src/model/limits.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
-import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+import { ECHO, freePort, missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 const criu = await findCriu();
 const check = criu.found === undefined ? undefined : await new CriuDriver(criu.found).check();
 const imaged = test.skipIf(missing !== undefined || check?.works !== true);
+const together = withSharedCollector("ends");
 
 interface Process {
   readonly process: string;
@@ -116,78 +117,68 @@ live("how a command ended is kept, waited for or detached, also over collectors"
 const JOB = `const c=require("net").connect(+process.argv[1],"127.0.0.1",()=>c.write("job"));c.on("data",()=>{c.end();process.exit(0)})`;
 
 async function serverAndJob(rig: Rig): Promise<void> {
-  const port = String(await freePort());
-  const options = ["--ready", `port:${port}`, "--detach", "--output", rig.path("server.out")];
-  const server = await rig.cli(
-    "run",
-    rig.app,
-    "server",
-    ...options,
-    "--",
-    process.execPath,
-    "-e",
-    ECHO,
-    port,
-  );
-  expect(server.code, server.err).toBe(0);
+  const port = await freePort();
+  await rig.run("server", process.execPath, "-e", ECHO, `${port}`);
   await until("the server listens", () => rig.output("server").includes("listening"));
-  await rig.run("job", process.execPath, "-e", JOB, port);
-  await until("the job is done", async () => (await processOf(rig, "job")).state === "finished");
-  await reaped(rig, "job");
+  ports.set(rig, port);
+  await finishes(rig, "job");
 }
 
-live("only a finished job: nothing has failed, and restart says so", () =>
-  withRig("job-only", async (rig) => {
-    await rig.collect();
-    await serverAndJob(rig);
-    const { code, err } = await rig.cli("restart", rig.app);
-    expect([code, err]).toEqual([
-      2,
-      expect.stringContaining("is running or has finished: nothing has failed"),
-    ]);
-  }),
-);
+const ports = new WeakMap<Rig, number>();
 
-imaged("a finished job whose work the line keeps is left alone, and it is said how it ended", () =>
-  withRig("job-kept", async (rig) => {
-    await rig.collect();
-    await serverAndJob(rig);
-    await rig.json("checkpoint", rig.app);
-    rig.cgroup("server").kill();
-    await until("it is dead", () => !rig.cgroup("server").populated);
-    const answer = await rig.json<Answer>("compute", rig.app, "--failed", "server");
-    expect(entry(answer, "job")).toMatchObject({
-      action: "continue",
-      ended: { state: "finished", exitCode: 0 },
-    });
-    expect(entry(answer, "server")).toMatchObject({ action: "restore", checkpoint: 1 });
-    expect((await rig.cli("compute", rig.app, "--failed", "server")).out).toContain(
-      "job runs no more (finished): it need not come back.",
-    );
-    const { code, out, err } = await rig.cli("restart", rig.app);
-    expect([code, err, out]).toEqual([0, "", expect.stringContaining("job runs no more (finished)")]);
-    expect(await processOf(rig, "job")).toMatchObject({ state: "finished", incarnation: 1 });
-    expect((await processOf(rig, "server")).state).toBe("running");
-  }),
-);
+async function finishes(rig: Rig, name: string): Promise<void> {
+  await rig.run(name, process.execPath, "-e", JOB, `${ports.get(rig)}`);
+  await until(`${name} is done`, async () => (await processOf(rig, name)).state === "finished");
+  await reaped(rig, name);
+}
 
-live("a finished job whose work the line undoes goes back, too, and that is said", () =>
-  withRig("job-undone", async (rig) => {
-    await rig.collect();
-    await serverAndJob(rig);
-    rig.cgroup("server").kill();
-    await until("it is dead", () => !rig.cgroup("server").populated);
-    const answer = await rig.json<Answer>("compute", rig.app, "--failed", "server");
-    expect(entry(answer, "job")).toMatchObject({ action: "initial", ended: { state: "finished" } });
-    const said = "job had finished; the line undoes what it sent or received, so it goes back, too.";
-    expect((await rig.cli("restart", rig.app, "--dry-run")).out).toContain(said);
-    const { code, out } = await rig.cli("restart", rig.app);
-    expect([code, out]).toEqual([0, expect.stringContaining(said)]);
-    await until("the job has run again", async () => {
-      const { state, incarnation } = await processOf(rig, "job");
-      return incarnation === 2 && state === "finished";
-    });
-  }),
+imaged(
+  "a finished job has not failed: where the line keeps its work it is left alone, else it goes back, and both is said",
+  () =>
+    together("jobs", async (rig) => {
+      await serverAndJob(rig);
+      expect(await rig.cli("restart", rig.app)).toMatchObject({
+        code: 2,
+        err: expect.stringContaining("is running or has finished: nothing has failed"),
+      });
+      await rig.json("checkpoint", rig.app, "server");
+      const dies = async (): Promise<void> => {
+        rig.cgroup("server").kill();
+        await until("it is dead", () => !rig.cgroup("server").populated);
+      };
+      await dies();
+      const kept = await rig.json<Answer>("compute", rig.app, "--failed", "server");
+      expect(entry(kept, "job")).toMatchObject({
+        action: "continue",
+        ended: { state: "finished", exitCode: 0 },
+      });
+      expect(entry(kept, "server")).toMatchObject({ action: "restore", checkpoint: 1 });
+      expect((await rig.cli("compute", rig.app, "--failed", "server")).out).toContain(
+        "job runs no more (finished): it need not come back.",
+      );
+      const first = await rig.cli("restart", rig.app);
+      expect([first.code, first.err, first.out]).toEqual([
+        0,
+        "",
+        expect.stringContaining("job runs no more (finished)"),
+      ]);
+      expect(await processOf(rig, "job")).toMatchObject({ state: "finished", incarnation: 1 });
+      expect((await processOf(rig, "server")).state).toBe("running");
+
+      await finishes(rig, "late"); // after the checkpoint
+      await dies();
+      const undone = await rig.json<Answer>("compute", rig.app, "--failed", "server");
+      expect(entry(undone, "late")).toMatchObject({ action: "initial", ended: { state: "finished" } });
+      const said = "late had finished; the line undoes what it sent or received, so it goes back, too.";
+      expect((await rig.cli("restart", rig.app, "--dry-run")).out).toContain(said);
+      const second = await rig.cli("restart", rig.app);
+      expect([second.code, second.out]).toEqual([0, expect.stringContaining(said)]);
+      await until("the job has run again", async () => {
+        const { state, incarnation } = await processOf(rig, "late");
+        return incarnation === 2 && state === "finished";
+      });
+      expect(await processOf(rig, "job")).toMatchObject({ state: "finished", incarnation: 1 });
+    }),
 );
 
 /** A cgroup outside of ours; gone at the end with all that is in it. */
@@ -259,9 +250,8 @@ live(
 live(
   "one task that leaves a process that stays makes a gap of its own reason, and no checkpoint has a cut",
   () =>
-    withRig("half-left", (rig) =>
+    together("half-left", (rig) =>
       withElsewhere(rig, async (path) => {
-        await rig.collect();
         await rig.run("p", "sh", "-c", `sleep 300 & c=$!; sleep 2; echo $c > ${path}/cgroup.procs; wait`);
         await until("a task has left", async () => (await processOf(rig, "p")).left.length === 1);
         expect((await processOf(rig, "p")).state).toBe("running");

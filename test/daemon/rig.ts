@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { onTestFinished } from "vitest";
+import { afterAll, onTestFinished } from "vitest";
 import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { kernelSupport } from "../../src/capture/kernel-support.ts";
 import { type CollectorClient, connectCollector } from "../../src/client/client.ts";
@@ -61,17 +61,21 @@ export interface Running {
 
 export class Rig {
   readonly folder = mkdtempSync(join(tmpdir(), "rl-daemon-"));
-  readonly home = join(this.folder, "home");
+  readonly home: string;
   readonly app: string;
   readonly pinDir: string;
+  /** Its collector is another rig's. */
+  readonly #guest: boolean;
   readonly #children: ChildProcess[] = [];
   #removed: Promise<void> | undefined;
   /** Number and start of the processes that it has started or seen in its cgroups. */
   readonly #tasks = new Map<number, number>();
 
-  constructor(name: string) {
+  constructor(name: string, host?: Rig) {
     this.app = `${name}-${process.pid}`;
-    this.pinDir = `/sys/fs/bpf/rl-${this.app}`;
+    this.#guest = host !== undefined;
+    this.home = host?.home ?? join(this.folder, "home");
+    this.pinDir = host?.pinDir ?? `/sys/fs/bpf/rl-${this.app}`;
   }
 
   path(name: string): string {
@@ -219,7 +223,7 @@ export class Rig {
       await once(child, "close");
     }
     await this.#forgetEnds(alive);
-    KernelSource.unpin(this.pinDir);
+    if (!this.#guest) KernelSource.unpin(this.pinDir);
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -247,6 +251,33 @@ export function withRig(name: string, work: (rig: Rig) => Promise<void>): Promis
   const rig = new Rig(name);
   onTestFinished(() => rig.remove());
   return within(rig, work);
+}
+
+type WithRig = (name: string, work: (rig: Rig) => Promise<void>) => Promise<void>;
+
+/**
+ * For tests of a file that all want the same of a collector, and none of which ends it: one runs for all of them, each has an application
+ * of its own.
+ */
+export function withSharedCollector(file: string): WithRig {
+  let host: Rig | undefined;
+  afterAll(() => host?.remove());
+  const begin = async (): Promise<Rig> => {
+    const begun = new Rig(file);
+    mkdirSync(begun.home, { mode: 0o700 });
+    host = begun;
+    await begun.collect();
+    return begun;
+  };
+  return async (name, work) => {
+    const rig = new Rig(name, host ?? (await begin()));
+    onTestFinished(() => rig.remove());
+    try {
+      await work(rig);
+    } finally {
+      await rig.remove();
+    }
+  };
 }
 
 /** The same where there is no test: in a bench. */

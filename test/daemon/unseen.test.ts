@@ -7,9 +7,10 @@ import { beforeAll, expect, test } from "vitest";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
 import { compile } from "../native/c-build.ts";
 import { restartable } from "../restart/restartable.ts";
-import { missing, type Rig, until, withRig } from "./rig.ts";
+import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
+const together = withSharedCollector("unseen");
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
 let program: string;
 beforeAll(() => {
@@ -38,8 +39,7 @@ interface Status {
 }
 
 restartable("case 03: two that share memory without a name are never called clean, nor imaged apart", () =>
-  withRig("shm", async (rig) => {
-    await rig.collect();
+  together("shm", async (rig) => {
     const name = `/${rig.app}`;
     const a = await rig.run("a", program, "count", "first", name);
     const b = await rig.run("b", program, "count", "second", name);
@@ -99,8 +99,7 @@ const KINDS: readonly (readonly [kind: string, reason: string, shared?: string])
 restartable(
   "each kind of thing that two processes share: both are named, no image, no line keeps what they did",
   () =>
-    withRig("kinds", async (rig) => {
-      await rig.collect();
+    together("kinds", async (rig) => {
       const place = (kind: string): string => rig.path(`${kind}.thing`);
       writeFileSync(place("map"), Buffer.alloc(4096));
       writeFileSync(place("file"), "contents");
@@ -158,8 +157,7 @@ restartable(
 live(
   "a pipe between two recorded processes is told before they run; one that others hold, too, is no tie",
   () =>
-    withRig("pipe", async (rig) => {
-      await rig.collect();
+    together("pipe", async (rig) => {
       const run = (name: string, command: string): string =>
         `"${process.execPath}" "${CLI}" run ${rig.app} ${name} -- ${command}`;
       const [writes, reads] = ["sh -c 'while sleep 0.05; do echo x; done'", "cat"];
@@ -220,8 +218,7 @@ live(
 );
 
 live("a file that one writes and another has open counts unless somebody vouches for it", () =>
-  withRig("file", async (rig) => {
-    await rig.collect();
+  together("file", async (rig) => {
     const loop = "while sleep 0.1; do echo y; done";
     const file = rig.path("file");
     await rig.run("w", "sh", "-c", `exec 3>${file}; echo x >&3; ${loop}`);

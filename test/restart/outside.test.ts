@@ -1,15 +1,17 @@
 /** Who is not recorded is outside, by evidence: whoever talks with such a one loses no checkpoint for it, and who carries messages between two is seen. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { readFileSync } from "node:fs";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
-import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { ASK, ECHO, freePort, missing, type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
 
 const live = test.skipIf(missing !== undefined);
+const together = withSharedCollector("outside-peers");
 
 interface Restarted extends Answer {
   readonly lostInputs: RecoveryLine["lostInputs"];
@@ -52,8 +54,7 @@ async function died(rig: Rig, name: string): Promise<void> {
 restartable(
   "a server that outside clients talk with keeps its checkpoints, and its lost inputs are told",
   () =>
-    withRig("outside", async (rig) => {
-      await rig.collect();
+    together("outside", async (rig) => {
       const port = await echo(rig, "web");
       await rig.run("batch", "sleep", "600");
       await request(port, "gone before anybody looks");
@@ -72,8 +73,13 @@ restartable(
       await request(port, "after the checkpoint");
       stays.destroy();
       await died(rig, "web");
+      const { out } = await rig.cli("compute", rig.app, "--failed", "web");
+      const me = `process ${process.pid} (${readFileSync("/proc/self/comm", "utf8").trim()})`;
+      const named = out.split("\n").filter((text) => text.includes(`${me} at 127.0.0.1`));
+      expect(named.map((text) => text.split(/ +/)[0])).toEqual(["web", "web", "web", "web"]); // two inputs, two outputs
       const second = await rig.json<Restarted>("restart", rig.app);
       expect(second.restarted).toEqual([{ process: "web", action: "restore", checkpoint: 1 }]);
+      expect(second.lostInputs.map(({ peer }) => peer)).toEqual(Array(2).fill(`${me} at 127.0.0.1`));
       const bytes = second.lostInputs.map(({ process, begin, end }) => [process, end - begin]);
       expect(bytes).toHaveLength(2);
       expect(bytes).toEqual(
@@ -102,8 +108,7 @@ function ending(socket: Socket): Promise<string> {
 restartable(
   "a process that goes back has its outside connections reset, and its listener goes on; those of a survivor go on",
   () =>
-    withRig("reset", async (rig) => {
-      await rig.collect();
+    together("reset", async (rig) => {
       const [port, other] = [await freePort(), await echo(rig, "goes-on")];
       await rig.run("fails", process.execPath, "-e", TELLS, String(port));
       await until("it listens", () => rig.output("fails").includes("listening"));
@@ -154,8 +159,7 @@ const PASSERS_BY = `const n=require("net");setInterval(()=>{const c=n.connect(+p
 restartable(
   "who comes, speaks and goes while a server is brought back is outside, too, and spoils no checkpoint",
   () =>
-    withRig("passers-by", async (rig) => {
-      await rig.collect();
+    together("passers-by", async (rig) => {
       const port = await echo(rig, "web");
       await rig.json("checkpoint", rig.app, "--driver", "criu");
       await died(rig, "web");
@@ -177,8 +181,7 @@ restartable(
 live(
   "a program that is not recorded and talks with two processes carries messages: both have a verdict",
   () =>
-    withRig("relay", async (rig) => {
-      await rig.collect();
+    together("relay", async (rig) => {
       const [port, way] = [await echo(rig, "answers"), await freePort()];
       const relay: ChildProcess = spawn(process.execPath, ["-e", FORWARD, String(way), String(port)], {
         stdio: "ignore",
@@ -219,8 +222,7 @@ async function verdicts(rig: Rig): Promise<string[][]> {
 live(
   "who reads of one process and only asks another whether it is there carries nothing, until it sends",
   () =>
-    withRig("probe", async (rig) => {
-      await rig.collect();
+    together("probe", async (rig) => {
       const port = await echo(rig, "web");
       const program = "setInterval(()=>console.log('tick'),10)";
       const { child } = rig.background("run", rig.app, "talks", "--", process.execPath, "-e", program);
@@ -247,12 +249,31 @@ live(
 const SERVE = `require("net").createServer(c=>c.pipe(c)).listen(process.argv[1],()=>console.log("listening"))`;
 const TALK = `const c=require("net").connect(process.argv[1]);setInterval(()=>c.write("x"),10);c.on("data",()=>{})`;
 
+/** Options for the place where `server` of this rig's application listens, and for one of this test. */
+async function contradicts(rig: Rig, other: string, port: string): Promise<void> {
+  const mine = createServer().listen(0, "127.0.0.1");
+  await once(mine, "listening");
+  const here = (mine.address() as AddressInfo).port;
+  const refused: [app: string, option: string, who: string][] = [
+    [rig.app, `--outside=127.0.0.1:${port}`, `server of ${rig.app}, which is recorded, listens there`],
+    [other, `--inside=127.0.0.1:${port}`, `server of ${rig.app}, another application, listens there`],
+    [rig.app, `--inside=127.0.0.1:${here}`, `process ${process.pid} (`],
+  ];
+  for (const [app, option, who] of refused)
+    expect(await rig.cli("run", app, "late", option, "--", "true")).toMatchObject({
+      code: 2,
+      err: expect.stringContaining(`${option.replace("=", " ")}: ${who}`),
+    });
+  const allowed = await rig.cli("run", rig.app, "late", `--outside=127.0.0.1:${here}`, "--", "true");
+  expect(allowed).toMatchObject({ code: 0, err: "" });
+  mine.close();
+}
+
 test.skipIf(missing !== undefined).each([
   ["TCP", async () => String(await freePort())],
   ["AF_UNIX", async (rig: Rig) => rig.path("socket")],
-] as const)("a process of another application is outside, and status says which: %s", (_, place) =>
-  withRig("other", async (rig) => {
-    await rig.collect();
+] as const)("a process of another application is outside, and status says which: %s", (kind, place) =>
+  together(`other-${kind}`, async (rig) => {
     const address = await place(rig);
     await rig.run("server", process.execPath, "-e", SERVE, address);
     await until("it listens", () => rig.output("server").includes("listening"));
@@ -278,6 +299,7 @@ test.skipIf(missing !== undefined).each([
       });
       const { processes } = await rig.json<{ processes: object[] }>("status", rig.app);
       expect(processes).toMatchObject([{ peers: [{ what: "foreign", peer: `${other}/client` }] }]);
+      if (!address.includes("/")) await contradicts(rig, other, address);
       const channels = (await rig.events()).filter(({ type }) => type === "outside");
       expect(channels).toHaveLength(3);
       expect((await rig.events(other)).filter(({ type }) => type === "outside")).toHaveLength(4);

@@ -1,5 +1,5 @@
 /** Who is outside, by what the kernel tells of other ends and what the user says of addresses. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -83,6 +83,32 @@ test("a program that is not recorded is outside, also for the opening that was s
     ...rows("p", "00000008"),
     "p outside tcp:00000008-00000009/open",
   ]);
+});
+
+test("who was found there is known for answers, both ways of a connection: programs, other applications, addresses", async () => {
+  await register({});
+  await register({ app: "b", process: "r", cgroupId: 3 });
+  const own = Number(
+    readFileSync("/proc/self/stat", "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ")[19],
+  );
+  address(1, 5, OPEN, 80);
+  peer(1, 5, process.pid, { began: own * 1e7 });
+  peer(1, 6, 100);
+  peer(1, 7, 0, { began: 3 });
+  await collector.drain();
+  here = far;
+  nobody(1, 8);
+  await collector.drain();
+  const names = new Map(await collector.facts.peerNames("a"));
+  const program = readFileSync("/proc/self/comm", "utf8").trim();
+  const expected = [`process ${process.pid} (${program}) at 10.1.2.3:80`, "process 100", "b/r", "10.1.2.3"];
+  for (const [at, name] of expected.entries())
+    for (const channel of [`tcp:0000000${at + 5}-00000009`, `tcp:00000009-0000000${at + 5}`])
+      expect([channel, names.get(channel)]).toEqual([channel, name]);
+  expect(await collector.facts.peerNames("b")).toEqual([]);
+  await expect(collector.facts.peerNames("c")).rejects.toMatchObject({ code: "RL_UNKNOWN_APP" });
 });
 
 test("endings of connections with the outside wait for nobody, whether they come before it is known or after", async () => {
@@ -181,7 +207,33 @@ test("where nobody was found the address is in doubt, and an option decides it; 
     what: "contradicted",
     peer: "10.1.2.3",
     rule: "--inside 10.0.0.0/8",
+    found: { is: "stranger", who: "process 100" },
   });
+});
+
+test("an option that contradicts who was found: both are told; a process of the application stays one, else the option counts", async () => {
+  await register({ rules: { outside: ["10.1.2.3:5432", "10.0.0.0/8"], inside: ["10.1.2.3:5433"] } });
+  await register({ process: "q", cgroupId: 2 });
+  await register({ app: "b", process: "r", cgroupId: 3 });
+  const found = (local: number, port: number, cgroup: number) => {
+    address(1, local, OPEN, port);
+    peer(1, local, 0, { began: cgroup, flags: OPEN });
+  };
+  found(6, 80, 2); // a range that is outside holds processes of the application, too
+  found(7, 5432, 2);
+  found(8, 5433, 3);
+  await collector.drain();
+  expect(told()).toEqual([]);
+  expect((await peers())["p"]).toEqual([
+    {
+      ...{ what: "contradicted", peer: "10.1.2.3:5432", rule: "--outside 10.1.2.3:5432" },
+      found: { is: "recorded", who: "q" },
+    },
+    {
+      ...{ what: "contradicted", peer: "10.1.2.3:5433", rule: "--inside 10.1.2.3:5433" },
+      found: { is: "foreign", who: "b/r" },
+    },
+  ]);
 });
 
 const far: Surroundings = { owns: () => false };
