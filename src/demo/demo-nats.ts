@@ -17,6 +17,7 @@ import { KernelSource } from "../capture/kernel-source.ts";
 import { chooseDriver } from "../checkpoint/driver-choice.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { cleanedUp } from "../terminal/clean-up.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { write } from "../terminal/print.ts";
 import {
@@ -50,14 +51,10 @@ const LEAST_CHECKPOINTS = 2;
 /** Runs it and cleans up whatever happens; the log stays. Throws what its commands fail with. */
 export async function natsDemo(options: DemoOptions): Promise<void> {
   const demo = new NatsDemo(options);
-  const interrupted = (): void => void demo.stop().finally(() => process.exit(130));
-  process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
-  try {
-    await demo.run();
-  } finally {
-    process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
-    await demo.stop();
-  }
+  await cleanedUp(
+    () => demo.run(),
+    () => demo.stop(),
+  );
   await write("\n7. Is the log whole?\n");
   await runCommand(["verify", demo.app, "--log", demo.home], [EXIT.clean]);
   await write(

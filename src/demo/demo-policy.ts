@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { PolicyLogLine, PolicyStatus } from "../model/plugged-policy.ts";
+import { cleanedUp } from "../terminal/clean-up.ts";
 import { OwnCollector } from "../terminal/own-collector.ts";
 import { write } from "../terminal/print.ts";
 import { askCommand, runCommand, showCommand } from "../terminal/run-command.ts";
@@ -20,14 +21,10 @@ const NOBODY = 65_534;
 /** Runs it and cleans up whatever happens; the log stays. Throws what its commands fail with, RL_DRIVER where it does not end as it should. */
 export async function policyDemo(): Promise<void> {
   const demo = new PolicyDemo();
-  const interrupted = (): void => void demo.stage.stop().finally(() => process.exit(130));
-  process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
-  try {
-    await demo.run();
-  } finally {
-    process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
-    await demo.stage.stop();
-  }
+  await cleanedUp(
+    () => demo.run(),
+    () => demo.stage.stop(),
+  );
 }
 
 class PolicyDemo {

@@ -16,6 +16,7 @@ import { type Compared, type ComparedPolicy, comparePolicies } from "../policy/c
 import { encodeComponent, hashOf } from "../policy/component.ts";
 import { toWire } from "../policy/host-protocol.ts";
 import { Recorder } from "../policy/recording.ts";
+import { cleanedUp } from "./clean-up.ts";
 import { type OwnApp, OwnCollector } from "./own-collector.ts";
 import { askCommand, MAIN } from "./run-command.ts";
 
@@ -222,7 +223,7 @@ async function withApplication<T>(
   work: (stage: OwnCollector, client: CollectorClient) => Promise<T>,
 ): Promise<T> {
   const stage = new OwnCollector(`trial-${process.pid}`);
-  try {
+  const onStage = async (): Promise<T> => {
     await stage.start();
     await startApplication(script, stage);
     const client = await requireCollector(stage.home);
@@ -232,10 +233,11 @@ async function withApplication<T>(
     } finally {
       client.close();
     }
-  } finally {
+  };
+  return cleanedUp(onStage, async () => {
     await stage.stop();
     rmSync(stage.folder, { recursive: true, force: true });
-  }
+  });
 }
 
 async function startApplication(script: string, { app, home, folder }: OwnApp): Promise<void> {

@@ -159,7 +159,7 @@ test.skipIf(missing !== undefined)(
       mkdirSync(inside);
       onTestFinished(() => rmdirSync(inside));
       const refused: readonly (readonly [wanted: readonly string[], told: RegExp])[] = [
-        [[], /one of --pid, --cgroup, --container and --unit/],
+        [[], /one of --pid, --cgroup, --container, --pod and --unit/],
         [["--pid", String(redis.pid), "--cgroup", "/x"], /one of --pid/],
         [["--pid", "1"], /first of all/],
         [["--pid", "2"], /thread of the kernel|there is no process 2/],

@@ -68,10 +68,6 @@ static void check_pair(struct pair *pair) {
     tiles(pair->server, RECOVERY_RECEIVE, b->local, b->remote, 0, pair->server_cut.received);
     EQUAL(count_records(pair->client, RECOVERY_VERDICT), 0);
     EQUAL(count_records(pair->server, RECOVERY_VERDICT), 0);
-    for (int kind = RECOVERY_SEND; kind <= RECOVERY_RECEIVE; kind++) /* nobody has opened a socketpair */
-        EQUAL(count_units(pair->client, kind, RECOVERY_FLAG_OPEN) +
-                  count_units(pair->server, kind, RECOVERY_FLAG_OPEN),
-              0);
 }
 
 /* As long as the test holds `start`'s duplicate of an end, that end is not closed by its actor's exit. */
@@ -99,9 +95,15 @@ static void pong(int fd, struct told *told) {
 }
 
 static void case_stream(void) {
+    struct pair pair;
+
     needs_each_call();
     set_up();
-    agree(SOCK_STREAM, ping, pong);
+    pair = agree(SOCK_STREAM, ping, pong);
+    for (int kind = RECOVERY_SEND; kind <= RECOVERY_RECEIVE; kind++) /* nobody has opened a socketpair */
+        EQUAL(count_units(pair.client, kind, RECOVERY_FLAG_OPEN) +
+                  count_units(pair.server, kind, RECOVERY_FLAG_OPEN),
+              0);
 }
 
 static void send_many_ways(int fd, struct told *told) {
