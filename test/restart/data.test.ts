@@ -190,7 +190,7 @@ restartable("what stands in the way of data is named, and nothing is touched", {
     expect((await rig.cli("data", rig.app, "writer", "--data", tree, "--data-limit", "100000")).code).toBe(0);
 
     const second = ["run", rig.app, "second", "--data", join(tree, "below"), "--", "true"];
-    expect(await refused(...second)).toContain(`${join(tree, "below")} of second is in ${tree} of writer`);
+    expect(await refused(...second)).toContain(`${join(tree, "below")} of second lies in ${tree} of writer`);
     for (const wrong of [rig.home, rig.path("nowhere"), join(tree, "log")])
       expect(await rig.cli("run", rig.app, "third", "--data", wrong, "--", "true")).toMatchObject({
         code: 2,
