@@ -132,6 +132,7 @@ export class HoldWatch {
     const processes = [...new Set(waiting.filter((one) => one.app === app).map((one) => one.process))];
     const beganMs = performance.now();
     const byPolicy = await this.#options.policies.output(app, processes);
+    const decidedMs = performance.now() - beganMs;
     const taken = byPolicy ? ({ taken: true } as const) : {};
     const answer = await this.#options.committer.ask({ app, processes, ...taken });
     let went = false;
@@ -147,7 +148,7 @@ export class HoldWatch {
     for (const process of processes)
       if (why === undefined) this.#why.delete(`${app}/${process}`);
       else this.#why.set(`${app}/${process}`, why);
-    this.#turns.set(app, this.#nextTurn(app, went, performance.now() - beganMs));
+    this.#turns.set(app, this.#nextTurn(app, went, decidedMs + answer.tookMs));
   }
 
   /** No more than half of the time is taken for it; a round in vain is no reason to hurry. */

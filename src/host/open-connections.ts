@@ -1,4 +1,5 @@
 /** The TCP connections that processes have open, by /proc: addresses only. */
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { ConnectionAddresses } from "./port-block.ts";
 
@@ -68,6 +69,16 @@ export function listenersHere(): (EndAddress & { readonly pid: number | undefine
     if (/^\d+$/.test(name))
       for (const inode of socketInodes(Number(name))) if (wanted.has(inode)) holders.set(inode, Number(name));
   return listeners.map(([inode, { local }]) => ({ ...local, pid: holders.get(inode) }));
+}
+
+/**
+ * Ports of this network namespace on which a listener at every IPv6 address takes IPv4, too (no IPV6_V6ONLY), as `ss` shows them. Undefined
+ * where it can't be started.
+ */
+export function portsOfBothFamilies(): ReadonlySet<number> | undefined {
+  const { status, stdout } = spawnSync("ss", ["-H", "-l", "-t", "-n", "-6"], { encoding: "utf8" });
+  if (status !== 0) return undefined;
+  return new Set([...stdout.matchAll(/ \*:(\d+) /g)].map(([, port]) => Number(port)));
 }
 
 /** Who has a connection of exactly these addresses open in this network namespace. */

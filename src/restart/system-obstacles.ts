@@ -3,7 +3,12 @@ import { accessSync, constants, existsSync, readFileSync, statfsSync, statSync }
 import { BlockList } from "node:net";
 import { dirname } from "node:path";
 import { applicationCgroup, type ProcessCgroup } from "../host/cgroups.ts";
-import { type EndAddress, holderOfConnection, listenersHere } from "../host/open-connections.ts";
+import {
+  type EndAddress,
+  holderOfConnection,
+  listenersHere,
+  portsOfBothFamilies,
+} from "../host/open-connections.ts";
 import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
 import { addLocal } from "../host/surroundings.ts";
@@ -14,10 +19,12 @@ import type { RestartPlan, Target } from "./plan.ts";
 /** `gone` everywhere: tasks that are dead before anything comes back. */
 export function listenerObstacle(listener: ImageListener, gone: ReadonlySet<number>): string[] {
   if (listener.shared) return [];
-  const stranger = listenersHere().find(
-    ({ address, v6, port, pid }) =>
-      port === listener.port && clash(listener, { address, v6 }) && (pid === undefined || !gone.has(pid)),
+  const there = listenersHere().filter(
+    ({ port, pid }) => port === listener.port && (pid === undefined || !gone.has(pid)),
   );
+  if (there.length === 0) return [];
+  const v6Only = portsOfBothFamilies()?.has(listener.port) === false;
+  const stranger = there.find(({ address, v6 }) => clash(listener, { address, v6, v6Only }));
   if (stranger === undefined) return [];
   const { pid } = stranger;
   const who =
@@ -48,7 +55,7 @@ export function readOnlyCgroup(app: string): string | undefined {
   }
 }
 
-type Place = Pick<ImageListener, "address" | "v6">;
+type Place = Pick<ImageListener, "address" | "v6" | "v6Only">;
 
 const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
 
@@ -126,8 +133,11 @@ function nearestFolder(path: string): string {
 /** One of both takes every address, or both take the same one. */
 function clash(one: Place, other: Place): boolean {
   if (one.address === other.address) return true;
-  const both = one.v6 === other.v6;
-  return (ANY.has(one.address) && (both || one.v6)) || (ANY.has(other.address) && (both || other.v6));
+  return takesAllOf(one, other.v6) || takesAllOf(other, one.v6);
+}
+
+function takesAllOf({ address, v6, v6Only }: Place, family6: boolean): boolean {
+  return ANY.has(address) && (v6 === family6 || (v6 && !v6Only));
 }
 
 /** The driver waits for those that have ended and are about to be waited for: by init, or once their parent is killed. */

@@ -14,11 +14,15 @@ function removeLog(stdout: string): void {
   if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
 }
 
+/** Other tests' collectors record at the same time. */
+const BESIDE = /records on this machine already, through /;
+
 test.skipIf(trouble !== undefined)(
   `the live demo ends with a line for the victim and for the whole machine ${trouble ?? ""}`,
   async () => {
     const { code, stdout, stderr } = await run(["demo", "--seconds", "3", "--seed", "4"]);
-    expect([code, stderr]).toEqual([0, ""]);
+    const warned = stderr.split("\n").filter((line) => !BESIDE.test(line));
+    expect([code, warned.join("\n")]).toEqual([0, ""]);
     // How many checkpoints fit into the time decides how many numbers are drawn before the victim's.
     const victim = /^5\. SIGKILL for ([\w-]+)\.$/m.exec(stdout)?.[1];
     expect(stdout).toMatch(new RegExp(`${victim} +restore +\\d`));

@@ -255,7 +255,7 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "groups of different source lines are joined",
     file: "graph/evidence/dependency-graph.ts",
-    find: "if (size > group && sourceLine[size - 1] !== line) group = size;",
+    find: "        group = size;\n",
     replace: "",
   },
   {
@@ -291,8 +291,8 @@ export const ENGINE_FAULTS: readonly Fault[] = [
   {
     what: "the first undone line is kept",
     file: "graph/rollback/rollback-model.ts",
-    find: ": line - 1,",
-    replace: ": line,",
+    find: "return line - 1;",
+    replace: "return line;",
   },
   // The answer.
   {

@@ -16,7 +16,16 @@ import { addressText, FILES_MAGIC } from "./criu-sockets.ts";
 const FILE = { type: 1, regular: 3, inetSocket: 4 };
 const REGULAR = { id: 1, name: 6, size: 8, mode: 10, buildId: 11 };
 const REMAP = { original: 1 };
-const SOCKET = { family: 3, type: 4, protocol: 5, state: 6, sourcePort: 7, source: 11, options: 14 };
+const SOCKET = {
+  family: 3,
+  type: 4,
+  protocol: 5,
+  state: 6,
+  sourcePort: 7,
+  source: 11,
+  options: 14,
+  v6Only: 15,
+};
 const OPTIONS = { reusePort: 17 };
 const TYPE_TTY = 11;
 const AF_INET6 = 10;
@@ -38,6 +47,8 @@ export interface ImageListener {
   readonly address: string;
   readonly port: number;
   readonly v6: boolean;
+  /** It takes no IPv4 connection (IPV6_V6ONLY). */
+  readonly v6Only: boolean;
   /** Others may listen there as well. */
   readonly shared: boolean;
 }
@@ -129,6 +140,7 @@ function listenerOf(fields: readonly WireField[]): ImageListener[] {
       address: addressText(u32List(fields, SOCKET.source, "files.img"), v6),
       port: u32Field(fields, SOCKET.sourcePort),
       v6,
+      v6Only: numberField(fields, SOCKET.v6Only) === 1,
       shared: u32Field(options, OPTIONS.reusePort) !== 0,
     },
   ];
