@@ -138,9 +138,10 @@ export class OutsidePeers {
       address && this.rules.any ? this.rules.says(addressOf(address.host), address.port) : undefined;
     const peer = pid === 0 && began !== 0 ? recorded(began) : undefined;
     this.unfound.delete(end);
-    const found = pid !== 0 ? strangerFound(pid, began) : peer && processFound(process, peer);
-    if (address && said && found && contradicts(said, found))
+    if (address && said && contradicts(said, kindOf(process, pid, peer))) {
+      const found = pid !== 0 ? strangerFound(pid, began) : processFound(process, peer!);
       process.state.meet({ what: "contradicted", peer: textOf(address), rule: said.rule, found });
+    }
     if (pid === 0 && began !== 0 && (peer === undefined || peer.app === process.app)) return 0;
     if (said?.side === "inside") return 0;
     if (pid === 0 && peer === undefined && said === undefined) {
@@ -161,7 +162,7 @@ export class OutsidePeers {
     const who = {
       ...{ pid, began },
       ...(peer === undefined ? {} : { process: `${peer.app.name}/${peer.name}` }),
-      ...(address === undefined ? {} : { place: textOf(address) }),
+      ...(address === undefined ? {} : { place: () => textOf(address) }),
     };
     this.#outside(process, end, who, sends);
     return 0;
@@ -273,7 +274,7 @@ function pushOutside({ columns }: ProcessBuffer, channel: string): void {
 
 /** Nobody was found, and the address says enough. */
 function foundAt({ text }: UnfoundPeer): PeerFound {
-  return { pid: 0, began: 0, place: text };
+  return { pid: 0, began: 0, place: () => text };
 }
 
 type Found = NonNullable<PeerNote["found"]>;
@@ -286,8 +287,15 @@ function strangerFound(pid: number, began: number): Found {
   return { is: "stranger", who: programAt(pid, began) };
 }
 
+/** Undefined: nobody was found. */
+function kindOf(process: ProcessBuffer, pid: number, peer?: ProcessBuffer): Found["is"] | undefined {
+  if (pid !== 0) return "stranger";
+  return peer && (peer.app === process.app ? "recorded" : "foreign");
+}
+
 /** Of a range that is outside as a whole, processes of the application are none. */
-function contradicts({ side, narrow }: Said, { is }: Found): boolean {
+function contradicts({ side, narrow }: Said, is: Found["is"] | undefined): boolean {
+  if (is === undefined) return false;
   return side === "inside" ? is !== "recorded" : is === "recorded" && narrow;
 }
 

@@ -10,7 +10,7 @@ export interface PeerFound {
   /** A process of another application. */
   readonly process?: string;
   /** Its address, and port where it serves. */
-  readonly place?: string;
+  readonly place?: () => string;
 }
 
 export class PeerNames {
@@ -32,7 +32,7 @@ export class PeerNames {
   *all(): Generator<[channel: string, name: string]> {
     for (const [channel, { pid, began, process, place }] of this.#found) {
       const who = pid === 0 ? process : programAt(pid, began);
-      const name = [who, place].filter((part) => part !== undefined).join(" at ");
+      const name = [who, place?.()].filter((part) => part !== undefined).join(" at ");
       if (name !== "") yield [channel, name];
     }
   }
