@@ -230,6 +230,8 @@ const WHY_NOT_EXACT = {
   "too-large": "The graph is too large to judge each checkpoint: only what lies below every line is listed.",
   "page-cuts":
     "Page moves known only from cuts may still be taken back: only what lies below every line is listed.",
+  "own-channels":
+    "What a process has under way to itself may still turn out to have left the application: only what lies below every line is listed.",
 };
 
 /** The human answer. */

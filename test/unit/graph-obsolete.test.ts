@@ -99,6 +99,15 @@ test("no line of any future restarts from an obsolete checkpoint, whatever the e
   );
 });
 
+test("found by chance: bytes under way to the process itself turn out to be outside, and its checkpoint is a base again", () => {
+  const cut = { sent: new Map([["bb", 4]]), received: new Map([["bb", 0]]) };
+  const events: Event[] = [
+    { type: "checkpoint", process: "b", checkpoint: 1, usable: true, cut },
+    { type: "outside", process: "b", channel: "bb" },
+  ];
+  neverNeeded(events, 1, { dsm: "sequential", inTransit: "logged" });
+});
+
 test("what every set of rules needs is the union of what each needs", () => {
   const all: Rule[] = [
     { dsm: "sequential", inTransit: "any" },

@@ -14,7 +14,7 @@
  * All this rests on restore points in the past staying what they are. A message log breaks that: the next `stable` line makes old positions
  * restorable, and lines may then land between today's. With `logging` only what lies below the line of all roots is obsolete.
  */
-import { HAS_CUT, SENDER, USABLE } from "../../model/evidence-layout.ts";
+import { HAS_CUT, RECEIVER, SENDER, USABLE } from "../../model/evidence-layout.ts";
 import { RECEIVED_FROM_CUT, SENT_FROM_CUT } from "../evidence/match-ranges.ts";
 import { baseSegment, IntervalFinder, pointAtOrBefore } from "../evidence/restore-points.ts";
 import { NOTHING_UNDONE, propagateRollback } from "../rollback/propagate-rollback.ts";
@@ -29,7 +29,7 @@ export interface ObsoleteOptions {
 }
 
 /** `exact`: nothing else remains. Otherwise only what lies below every line is obsolete, and this is why. */
-export type Exactness = "exact" | "logging" | "too-large" | "page-cuts";
+export type Exactness = "exact" | "logging" | "too-large" | "page-cuts" | "own-channels";
 
 export interface ObsoleteCheckpoints {
   /** Per segment of the evidence: 1 = its checkpoint can go. Initial states never. */
@@ -48,19 +48,19 @@ export function obsoleteCheckpoints(
   const oldestBase = evidence.length.slice();
   const needed = new Uint8Array(evidence.segments.line.length);
   let steps = maxSteps;
-  let exact = !logging;
+  let reason: Exactness = logging ? "logging" : "exact";
   for (const model of models) {
     const roots = rootsOf(model);
     lowerToBases(model, propagateRollback(model.graph, roots), oldestBase);
-    if (mayLoseDependencies(model)) exact = false;
-    if (exact) steps = markNeeded(model, roots, needed, steps);
-    if (steps < 0) exact = false;
+    if (reason === "exact" && mayLoseDependencies(model)) reason = "page-cuts";
+    if (reason === "exact" && mayBeOutside(model)) reason = "own-channels";
+    if (reason === "exact") steps = markNeeded(model, roots, needed, steps);
+    if (steps < 0) reason = "too-large";
   }
-  const keep = exact ? needed : null;
+  const keep = reason === "exact" ? needed : null;
   const obsolete = Uint8Array.from(needed, () => 0);
   for (let process = 0; process < evidence.processes.length; process += 1)
     sweep(models, process, oldestBase[process] as number, keep, obsolete);
-  const reason = logging ? "logging" : steps < 0 ? "too-large" : exact ? "exact" : "page-cuts";
   return { obsolete, oldestBase, exactness: reason };
 }
 
@@ -131,6 +131,24 @@ function mayLoseDependencies({ evidence, rules, matches }: RollbackModel): boole
     evidence.rows.invalidate.includes(1) &&
     matches.flags.some((flags) => (flags & (SENT_FROM_CUT | RECEIVED_FROM_CUT)) !== 0)
   );
+}
+
+/**
+ * Bytes under way from a process to itself make its own failure undo their send; an `outside` row still to come may say that they left the
+ * application, and then it does not. Between two processes the sender's own failure needs no such dependency.
+ */
+function mayBeOutside({ evidence, rules, matches }: RollbackModel): boolean {
+  if (rules.inTransit !== "logged") return false;
+  return evidence.channels.some((_, channel) => {
+    if (evidence.processAt[channel * 2 + SENDER] !== evidence.processAt[channel * 2 + RECEIVER]) return false;
+    for (
+      let match = matches.start[channel] as number;
+      match < (matches.start[channel + 1] as number);
+      match += 1
+    )
+      if (matches.sent[match] !== 0 && matches.received[match] === 0) return true;
+    return false;
+  });
 }
 
 /** Lowers `into` to the position of the checkpoint that each process's place in this line restarts from. */
