@@ -30,8 +30,8 @@ import { type ExitReason, type FactRow, Guard, PluggedPolicy, type PolicyProcess
 import { Program } from "../policy/program.ts";
 import type { EventName, FactName, Scope } from "../policy/vocabulary.ts";
 import type { LineWatch } from "./line-watch.ts";
+import type { OwnCommands } from "./own-commands.ts";
 import { PolicyActor, type Want } from "./policy-actor.ts";
-import type { PolicyCommands } from "./policy-commands.ts";
 import { type EventFacts, FactTable, hasFailed, type NodeFacts } from "./policy-facts.ts";
 import { PolicyLog } from "./policy-log.ts";
 import {
@@ -58,7 +58,7 @@ export interface AppPolicyParts {
   readonly folder: string;
   readonly collector: PolicyCollector;
   readonly processes: PolicyProcesses;
-  readonly commands: Pick<PolicyCommands, "run">;
+  readonly commands: Pick<OwnCommands, "run">;
   readonly lines: Pick<LineWatch, "due" | "forget">;
   readonly now: () => number;
   wait(ms: number): Promise<void>;

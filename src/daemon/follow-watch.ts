@@ -2,16 +2,15 @@
  * Containers that are made anew under a name that a process follows (`attach --follow`): when its life has ended, one of that name which
  * runs is its next life. It is attached by our own command, as by hand, with its first checkpoint.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { ProcessInfo } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerPid } from "../host/containers.ts";
-import { FOLLOW_LOOK_MAX_MS, FOLLOW_LOOK_MS, POLICY_ACTION_LIMIT_MS } from "../model/limits.ts";
+import { FOLLOW_LOOK_MAX_MS, FOLLOW_LOOK_MS } from "../model/limits.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
+import { OwnCommands } from "./own-commands.ts";
 
 interface FollowOptions {
   readonly home: string;
@@ -36,24 +35,30 @@ export class FollowWatch {
   readonly #options: FollowOptions;
   /** By "app/process". */
   readonly #awaited = new Map<string, Awaited>();
-  #child: ChildProcess | undefined;
-  #running: Promise<void> = Promise.resolve();
+  readonly #commands: OwnCommands;
+  #looking: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: FollowOptions) {
     this.#options = options;
+    this.#commands = new OwnCommands(options.program, options.home);
   }
 
   /** One at a time, and nobody waits for it. */
   look(): void {
-    if (this.#closed || this.#child !== undefined) return;
+    if (this.#closed || this.#looking !== undefined) return;
     const ended = this.#options.collector
       .processes()
       .filter(({ live, follows }) => !live && follows !== undefined);
     const names = new Set(ended.map(({ app, process }) => `${app}/${process}`));
     for (const name of this.#awaited.keys()) if (!names.has(name)) this.#awaited.delete(name);
     const due = ended.find((one) => this.#isDue(one));
-    if (due !== undefined) this.#running = this.#running.then(() => this.#lookAt(due));
+    if (due === undefined) return;
+    this.#looking = this.#lookAt(due)
+      .catch((error: unknown) => this.#options.onTrouble(`followed containers: ${(error as Error).message}`))
+      .finally(() => {
+        this.#looking = undefined;
+      });
   }
 
   /** The runtime makes a cgroup for a new container: seldom is it asked where there is no other than before. */
@@ -74,45 +79,22 @@ export class FollowWatch {
   async #lookAt({ app, process, follows }: ProcessInfo): Promise<void> {
     if (this.#closed || !((await containerPid(follows!)) ?? 0)) return;
     if ((await readJournal(restartFolder(this.#options.home, app))) !== undefined) return; // what it brings back it records
-    const said = await this.#attach(app, process, follows!);
+    const { why } = await this.#commands.run(["attach", app, process, "--container", follows!, "--follow"]);
     const awaited = this.#awaited.get(`${app}/${process}`);
-    if (said === undefined || this.#closed || awaited === undefined || awaited.trouble === said) return;
-    awaited.trouble = said;
+    if (why === "" || this.#closed || awaited === undefined || awaited.trouble === why) return;
+    awaited.trouble = why;
     this.#options.onTrouble(
-      `the container ${follows} that was made anew is not recorded as ${process} of ${app} yet: ${said}`,
+      `the container ${follows} that was made anew is not recorded as ${process} of ${app} yet: ${why}`,
     );
   }
 
-  /** Undefined: it is recorded; else what our command says. */
-  async #attach(app: string, process: string, follows: string): Promise<string | undefined> {
-    const [file, ...first] = this.#options.program;
-    const words = ["attach", app, process, "--container", follows, "--follow", "--log", this.#options.home];
-    const child = spawn(file, [...first, ...words], {
-      stdio: ["ignore", "ignore", "pipe"],
-      detached: true, // a terminal's signals are for the collector, which ends it in its own way
-    });
-    this.#child = child;
-    const timer = setTimeout(() => child.kill("SIGKILL"), POLICY_ACTION_LIMIT_MS);
-    let said = "";
-    child.stderr.on("data", (bytes: Buffer) => {
-      said = (said + bytes.toString()).slice(-MAX_SAID);
-    });
-    const [code] = (await once(child, "close").catch(() => [null])) as [number | null];
-    clearTimeout(timer);
-    this.#child = undefined;
-    return code === 0 ? undefined : said.trim().replaceAll("\n", " ") || "the command was killed";
-  }
-
-  /** An attach that is under way ends; nothing stays frozen, whatever ends it. */
+  /** An attach that is under way may end, for a while; nothing stays frozen, whatever ends it. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#child?.kill("SIGTERM");
-    await this.#running;
+    await this.#commands.close();
+    await this.#looking;
   }
 }
-
-/** Of what a failed command says, characters. */
-const MAX_SAID = 1000;
 
 function cgroupsBeside(app: string, process: string): string {
   try {

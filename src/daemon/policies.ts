@@ -19,7 +19,7 @@ import {
   type SwapStep,
 } from "./app-policy.ts";
 import { LineWatch } from "./line-watch.ts";
-import { PolicyCommands } from "./policy-commands.ts";
+import { OwnCommands } from "./own-commands.ts";
 import type { NodeFacts } from "./policy-facts.ts";
 import { hasPolicyLog } from "./policy-log.ts";
 
@@ -35,7 +35,7 @@ export interface PoliciesOptions {
   /** For tests. */
   readonly now?: () => number;
   readonly onStep?: (step: SwapStep) => void;
-  readonly commands?: Pick<PolicyCommands, "run" | "close">;
+  readonly commands?: Pick<OwnCommands, "run" | "close">;
   readonly beatMs?: number;
   readonly lines?: Pick<LineWatch, "due" | "forget" | "close">;
   readonly processes?: PolicyProcesses;
@@ -66,7 +66,7 @@ export class Policies {
   readonly #now: () => number;
   readonly #apps = new Map<string, Promise<AppPolicy>>();
   readonly #processes: PolicyProcesses;
-  readonly #commands: Pick<PolicyCommands, "run" | "close">;
+  readonly #commands: Pick<OwnCommands, "run" | "close">;
   readonly #lines: Pick<LineWatch, "due" | "forget" | "close">;
   readonly #timer: NodeJS.Timeout;
   #pressedMs = Number.NEGATIVE_INFINITY;
@@ -79,7 +79,7 @@ export class Policies {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
     this.#processes = options.processes ?? new PolicyProcesses();
-    this.#commands = options.commands ?? new PolicyCommands(options.program, options.home);
+    this.#commands = options.commands ?? new OwnCommands(options.program, options.home);
     this.#lines = options.lines ?? new LineWatch(options.home, this.#now);
     this.#timer = setInterval(() => void this.beat(), options.beatMs ?? POLICY_BEAT_MS);
   }

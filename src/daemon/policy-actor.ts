@@ -18,7 +18,7 @@ import type { Guard } from "../policy/host.ts";
 import type { PolicyAction } from "../policy/program.ts";
 import type { Who } from "../policy/vocabulary.ts";
 import { restartFolder } from "../restart/restart-journal.ts";
-import type { CommandAnswer, PolicyCommands } from "./policy-commands.ts";
+import type { CommandAnswer, OwnCommands } from "./own-commands.ts";
 import type { FactTable } from "./policy-facts.ts";
 
 /** Something asked for, and who hears what became of it. */
@@ -38,7 +38,7 @@ export interface Want {
 export interface ActorParts {
   readonly app: string;
   readonly home: string;
-  readonly commands: Pick<PolicyCommands, "run">;
+  readonly commands: Pick<OwnCommands, "run">;
   readonly table: FactTable;
   readonly guard: Guard;
   readonly now: () => number;

@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import { computeLine } from "../../src/compute/compute.ts";
 import { answerOf } from "../../src/daemon/line-worker.ts";
-import type { CommandAnswer } from "../../src/daemon/policy-commands.ts";
+import type { CommandAnswer } from "../../src/daemon/own-commands.ts";
 import { EvidenceBuilder } from "../../src/graph/evidence/evidence-builder.ts";
 import { hasCode } from "../../src/model/errors.ts";
 import type { Event } from "../../src/model/event.ts";

@@ -1,5 +1,5 @@
 /**
- * How what a policy asks for is done: by the commands that a person would give, each a process of its own. Images are written and logs are read
+ * How what a policy asks for, or a followed container needs, is done: by the commands that a person would give, each a process of its own. Images are written and logs are read
  * there and not on the collector's thread; whatever kills one leaves a running application (freeze.ts) or a restart that is taken up again.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -20,7 +20,7 @@ export interface RunOptions {
   readonly idle?: boolean;
 }
 
-export class PolicyCommands {
+export class OwnCommands {
   readonly #program: readonly [string, ...string[]];
   readonly #home: string;
   readonly #running = new Map<ChildProcess, Promise<unknown>>();
