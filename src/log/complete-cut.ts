@@ -34,6 +34,11 @@ export function isUnit(channel: string): boolean {
   return UNIT.test(channel);
 }
 
+/** The channel that a unit's opening or ending is of; any other channel itself. */
+export function channelOfUnit(channel: string): string {
+  return isUnit(channel) ? channel.slice(0, channel.lastIndexOf("/")) : channel;
+}
+
 /** The other direction of a captured channel (model/channel-names.ts). */
 export function reverseChannel(channel: string): string {
   const at = channel.lastIndexOf(":") + 1;

@@ -12,7 +12,7 @@ import { imageSockets } from "../images/criu/criu-sockets.ts";
 import type { StoredTree } from "../images/data/stored-tree.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { openImage, type StoredImage } from "../images/image-store.ts";
-import { isUnit, reverseChannel } from "../log/complete-cut.ts";
+import { channelOfUnit, isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { assert } from "../model/assert.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
@@ -355,7 +355,7 @@ function addUnitEnds(
   receiver: string | undefined,
 ): void {
   if (!isUnit(unit)) return;
-  const channel = unit.slice(0, unit.lastIndexOf("/"));
+  const channel = channelOfUnit(unit);
   const reverse = reverseChannel(channel);
   const put = (map: Map<string, string>, name: string, process: string | undefined): void => {
     if (process !== undefined && !map.has(name)) map.set(name, process);

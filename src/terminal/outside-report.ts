@@ -1,6 +1,6 @@
 /** What a line undoes of the outside world, for people: bytes by process and connection. Nothing where there is nothing. */
 
-import { isUnit } from "../log/complete-cut.ts";
+import { channelOfUnit, isUnit } from "../log/complete-cut.ts";
 import { counted, printable } from "../model/printable.ts";
 import type { OutsideRange } from "../model/recovery-line.ts";
 import { table } from "./print.ts";
@@ -47,9 +47,7 @@ function sumsOf(ranges: readonly OutsideRange[]): Sum[] {
   const sums = new Map<string, Sum>();
   for (const range of ranges) {
     const { process, peer = "" } = range;
-    const channel = isUnit(range.channel)
-      ? range.channel.slice(0, range.channel.lastIndexOf("/"))
-      : range.channel;
+    const channel = channelOfUnit(range.channel);
     const known = sums.get(channel) ?? { process, channel, peer, bytes: 0 };
     if (known.peer === "") known.peer = peer;
     known.bytes += bytesIn(range);

@@ -112,16 +112,25 @@ function addUntold(model: RollbackModel, add: (process: number, line: number) =>
 
 /** Sends that nobody has received and no log can replay: the receive to come may be undone on its own. */
 function addUnderWay(model: RollbackModel, add: (process: number, line: number) => void): void {
-  const { evidence, matches, points } = model;
-  const intervals = new IntervalFinder(points);
-  for (let channel = 0; channel < evidence.channels.length; channel += 1) {
-    const sender = evidence.processAt[channel * 2 + SENDER] as number;
-    const stop = matches.start[channel + 1] as number;
-    for (let match = matches.start[channel] as number; match < stop; match += 1) {
+  const { processAt } = model.evidence;
+  const intervals = new IntervalFinder(model.points);
+  forEachUnderWay(model, (channel, sent) => {
+    const sender = processAt[channel * 2 + SENDER] as number;
+    add(sender, intervals.firstLine(sender, sent));
+  });
+}
+
+/** `sent`: the line of the send. */
+function forEachUnderWay({ matches }: RollbackModel, take: (channel: number, sent: number) => void): void {
+  for (let channel = 0; channel + 1 < matches.start.length; channel += 1)
+    for (
+      let match = matches.start[channel] as number;
+      match < (matches.start[channel + 1] as number);
+      match += 1
+    ) {
       const sent = matches.sent[match] as number;
-      if (sent !== 0 && matches.received[match] === 0) add(sender, intervals.firstLine(sender, sent));
+      if (sent !== 0 && matches.received[match] === 0) take(channel, sent);
     }
-  }
 }
 
 /** A page-invalidate still to come may take bytes that only cuts tell of out of the account: dependencies of the past would go. */
@@ -137,18 +146,14 @@ function mayLoseDependencies({ evidence, rules, matches }: RollbackModel): boole
  * Bytes under way from a process to itself make its own failure undo their send; an `outside` row still to come may say that they left the
  * application, and then it does not. Between two processes the sender's own failure needs no such dependency.
  */
-function mayBeOutside({ evidence, rules, matches }: RollbackModel): boolean {
-  if (rules.inTransit !== "logged") return false;
-  return evidence.channels.some((_, channel) => {
-    if (evidence.processAt[channel * 2 + SENDER] !== evidence.processAt[channel * 2 + RECEIVER]) return false;
-    for (
-      let match = matches.start[channel] as number;
-      match < (matches.start[channel + 1] as number);
-      match += 1
-    )
-      if (matches.sent[match] !== 0 && matches.received[match] === 0) return true;
-    return false;
+function mayBeOutside(model: RollbackModel): boolean {
+  if (model.rules.inTransit !== "logged") return false;
+  const { processAt } = model.evidence;
+  let found = false;
+  forEachUnderWay(model, (channel) => {
+    found ||= processAt[channel * 2 + SENDER] === processAt[channel * 2 + RECEIVER];
   });
+  return found;
 }
 
 /** Lowers `into` to the position of the checkpoint that each process's place in this line restarts from. */

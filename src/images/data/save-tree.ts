@@ -292,8 +292,7 @@ export function bytesIn({ extents }: StoredContent): number {
   return extents.reduce((sum, offset, at) => (at % 2 === 0 ? sum - offset : sum + offset), 0);
 }
 
-/** The file of the walk, not another one that has its name by now. */
-/** Undefined, if another file has taken the name or it is gone. */
+/** Undefined where `openSame` is. */
 function withSame<T>(path: ByteString, stat: BigIntStats, work: (file: number) => T): T | undefined {
   const file = openSame(path, stat);
   if (file === undefined) return undefined;
@@ -304,6 +303,7 @@ function withSame<T>(path: ByteString, stat: BigIntStats, work: (file: number) =
   }
 }
 
+/** The file of the walk; undefined where it is gone, or another one has its name by now. */
 function openSame(path: ByteString, stat: BigIntStats): number | undefined {
   try {
     const file = openToRead(path);
