@@ -69,7 +69,7 @@ const MODES: readonly { readonly mode: Mode; readonly variant: string; readonly 
 
 type Loaded = Omit<(typeof MODES)[number], "mode"> & { readonly mode?: Mode };
 
-async function attached(
+function attached(
   worker: Worker,
   kind: Kind,
   cgroupId: number,
@@ -78,14 +78,29 @@ async function attached(
   before = (): void => {},
   after = (): void => {},
 ): Promise<number> {
-  const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2, variant });
-  try {
-    source.select(cgroupId, selected, 1);
+  const take = (source: KernelSource): void => source.select(cgroupId, selected, 1);
+  const work = async (): Promise<number> => {
     before();
     const ns = await worker.run(kind, pairs);
     after();
+    return ns;
+  };
+  return captured(variant, take, work, mode === "selected" ? 2 * PAIRS : 0);
+}
+
+/** What `work` took, in ns, while the capture is loaded and records what `take` selects: so many records at least. */
+async function captured(
+  variant: string,
+  take: (source: KernelSource) => void,
+  work: () => Promise<number>,
+  records: number,
+): Promise<number> {
+  const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2, variant });
+  try {
+    take(source);
+    const ns = await work();
     const read = readAll(source);
-    if (mode === "selected" && read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
+    if (read < records) throw new Error(`${read} records of ${records}`);
     if (source.counters().lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
     return ns;
   } finally {
@@ -146,19 +161,8 @@ async function figures(worker: Worker, kind: Kind, label: string, cgroupId: numb
 /* ---- processes that were attached where they are: at another depth, and in cgroups below theirs ---- */
 
 /** CPU time in ns of a pair of TCP calls of a process that `take` has recorded. */
-async function recordedPair(worker: Worker, take: (source: KernelSource) => void): Promise<number> {
-  const source = KernelSource.open({ pinDir: PIN_DIR, ringBytes: RING_BYTES, cgroupLevel: 2 });
-  try {
-    take(source);
-    const ns = await worker.run("tcp", PAIRS);
-    const read = readAll(source);
-    if (read < 2 * PAIRS) throw new Error(`${read} records of ${2 * PAIRS}`);
-    if (source.counters().lost.some((one) => one > 0)) throw new Error("the ring was too small for a round");
-    return ns;
-  } finally {
-    source.close();
-    KernelSource.unpin(PIN_DIR);
-  }
+function recordedPair(worker: Worker, take: (source: KernelSource) => void): Promise<number> {
+  return captured("", take, () => worker.run("tcp", PAIRS), 2 * PAIRS);
 }
 
 /** `nested` runs two levels below the cgroup that is attached. */

@@ -470,14 +470,19 @@ static void case_end_by_reset(void) {
     EQUAL(count_units(two.server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
 }
 
-static void accept_reset_close(int fd, struct told *told) {
+/* The second actor tells its port, and goes on once somebody is to connect. */
+static int accept_told(struct told *told) {
     uint16_t port;
-    (void)fd;
     const int listener = listen_tcp(&port);
     enter_cgroup(test.actors[1].cgroup); /* listen_tcp may have left it */
     told->value[0] = port;
     step(told);
-    const int one = accept_one(listener);
+    return accept_one(listener);
+}
+
+static void accept_reset_close(int fd, struct told *told) {
+    (void)fd;
+    const int one = accept_told(told);
     wait_for_reset(one);
     close(one);
 }
@@ -490,23 +495,30 @@ static void connect_and_reset(int fd, struct told *told) {
     end_by_reset(one, told);
 }
 
+/* `server` begins with accept_told, `client` connects and steps. */
+static struct two connected(actor_function *server, actor_function *client) {
+    const struct two two = {.client = new_actor(1), .server = new_actor(1)};
+
+    start(two.server, server, -1);
+    reached(two.server, 1);
+    pair_port = (uint16_t)two.server->told->value[0];
+    release(two.server, 1);
+    start(two.client, client, -1);
+    reached(two.client, 1);
+    return two;
+}
+
 /* No call ever moved it, and no state changed when it was closed. */
 static void case_end_by_reset_unused(void) {
     set_up();
-    struct actor *client = new_actor(1), *server = new_actor(1);
-    start(server, accept_reset_close, -1);
-    reached(server, 1);
-    pair_port = (uint16_t)server->told->value[0];
-    release(server, 1);
-    start(client, connect_and_reset, -1);
-    reached(client, 1);
-    release(client, 1);
-    reached(client, 2);
-    reached(server, 2);
-    take_cut(server);
-    EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
-    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
-    EQUAL(count_units(server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
+    const struct two two = connected(accept_reset_close, connect_and_reset);
+    release(two.client, 1);
+    reached(two.client, 2);
+    reached(two.server, 2);
+    take_cut(two.server);
+    EQUAL(count_units(two.client, RECOVERY_SEND, RECOVERY_FLAG_END), 1);
+    EQUAL(count_units(two.server, RECOVERY_RECEIVE, RECOVERY_FLAG_OPEN), 1);
+    EQUAL(count_units(two.server, RECOVERY_RECEIVE, RECOVERY_FLAG_END), 1);
 }
 
 /*
@@ -536,13 +548,8 @@ static void send_apart(int fd, struct told *told) {
 static actor_function *at_reset;
 
 static void accept_and_watch(int fd, struct told *told) {
-    uint16_t port;
     (void)fd;
-    const int listener = listen_tcp(&port);
-    enter_cgroup(test.actors[1].cgroup); /* listen_tcp may have left it */
-    told->value[0] = port;
-    step(told);
-    const int one = accept_one(listener);
+    const int one = accept_told(told);
     send_apart(one, told);
     stay_on(1);
     told->value[1] = 1; /* it looks from now on */
@@ -579,14 +586,8 @@ static void take_error(int fd, struct told *told) {
 /* The server has learnt of the reset before the state has changed. */
 static struct two reset_in_between(actor_function *then) {
     set_up();
-    struct two two = {.client = new_actor(1), .server = new_actor(1)};
     at_reset = then;
-    start(two.server, accept_and_watch, -1);
-    reached(two.server, 1);
-    pair_port = (uint16_t)two.server->told->value[0];
-    release(two.server, 1);
-    start(two.client, connect_stay_and_reset, -1);
-    reached(two.client, 1);
+    const struct two two = connected(accept_and_watch, connect_stay_and_reset);
     while (*(volatile uint64_t *)&two.server->told->value[1] == 0) {
         drain();
         usleep(1000);
