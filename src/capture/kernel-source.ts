@@ -1,6 +1,8 @@
 /** The capture programs and their ring as an `EventSource`. */
+
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
+import { bootId } from "../host/boot-id.ts";
 import { lockReader, readerFolder } from "../host/reader-lock.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type {
@@ -67,11 +69,6 @@ function mapId(fd: number): string {
   if (id === undefined)
     throw new RecoveryLineError("RL_NOT_SUPPORTED", "the kernel does not tell the ring's map id");
   return id;
-}
-
-/** Random identifier of this boot, 36 characters. */
-export function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
 }
 
 export class KernelSource implements EventSource {

@@ -1,11 +1,13 @@
 /** What `run --outside` and `--inside` say of an address and port, against who listens there. */
-import { networkInterfaces } from "node:os";
+
+import type { BlockList } from "node:net";
 import type { CollectorClient } from "../client/client.ts";
 import { type NamedPlace, PeerRules } from "../collect/peer-rules.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
-import { type EndAddress, listenersHere } from "../host/open-connections.ts";
+import { type EndAddress, isAnyAddress, listenersHere } from "../host/open-connections.ts";
 import { asV4 } from "../host/port-block.ts";
 import { programName } from "../host/process-tree.ts";
+import { localAddresses } from "../host/surroundings.ts";
 import type { CollectedProcess } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { StoredPeerRules } from "../model/stored-process.ts";
@@ -19,8 +21,9 @@ export async function refuseContradicted(
   const places = new PeerRules(rules).places();
   if (places.length === 0) return;
   const known = (await collector.processes()).filter(({ live, rings }) => live && !rings);
+  const here = localAddresses();
   for (const listener of listenersHere()) {
-    const place = places.find((one) => one.port === listener.port && leadsTo(one, asV4(listener)));
+    const place = places.find((one) => one.port === listener.port && leadsTo(one, asV4(listener), here));
     if (place === undefined || listener.pid === undefined) continue;
     const why = contradiction(place, app, listener.pid, known);
     if (why !== undefined)
@@ -28,16 +31,8 @@ export async function refuseContradicted(
   }
 }
 
-const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
-
-function leadsTo(place: NamedPlace, { address, v6 }: EndAddress): boolean {
-  return ANY.has(address) ? isOwn(place) : place.isAt(address, v6);
-}
-
-/** All of 127.0.0.0/8 is the loopback device's. */
-function isOwn(place: NamedPlace): boolean {
-  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  return place.loopback || own.some(({ address, family }) => place.isAt(address, family === "IPv6"));
+function leadsTo(place: NamedPlace, { address, v6 }: EndAddress, here: BlockList): boolean {
+  return isAnyAddress(address) ? here.check(place.address, place.family) : place.isAt(address, v6);
 }
 
 function contradiction(

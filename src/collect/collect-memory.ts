@@ -3,8 +3,8 @@
  * while one of its runtimes is connected.
  */
 import { join } from "node:path";
-import { bootId } from "../capture/kernel-source.ts";
 import type { MemoryBatch, MemoryRings } from "../capture/memory-rings.ts";
+import { bootId } from "../host/boot-id.ts";
 import { Serial } from "../host/serial.ts";
 import { openEventLog } from "../log/append-log.ts";
 import { COMMIT_INTERVAL_MS } from "../model/limits.ts";

@@ -33,8 +33,8 @@ export interface Said {
 /** One address and port that a rule names. */
 export interface NamedPlace extends Said {
   readonly port: number;
-  /** Its address is the loopback device's, whatever interfaces have. */
-  readonly loopback: boolean;
+  readonly address: string;
+  readonly family: "ipv4" | "ipv6";
   /** It is this address. */
   isAt(address: string, v6: boolean): boolean;
 }
@@ -111,7 +111,8 @@ function placeOf(rule: Rule, port: number): NamedPlace {
   return {
     ...saidBy(rule),
     port,
-    loopback: rule.family === "ipv4" && rule.address.startsWith("127."),
+    address: rule.address,
+    family: rule.family,
     isAt: (address, v6) => rule.addresses.check(address, v6 ? "ipv6" : "ipv4"),
   };
 }

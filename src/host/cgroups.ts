@@ -6,6 +6,7 @@
  *
  * Only the interface files of cgroup v2 are used: `cgroup.procs`, `cgroup.events`, `cgroup.freeze`, `cgroup.kill`.
  */
+
 import {
   mkdirSync,
   readdirSync,
@@ -19,6 +20,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { RecoveryLineError } from "../model/errors.ts";
+import { mountsOf } from "./mounts.ts";
 
 const FOLDER = "recovery-line";
 /** `recovery-line`, the application, the process. */
@@ -42,22 +44,14 @@ function cgroup2Mount(): Cgroup2Mount {
 
 /** From /proc/self/mountinfo. */
 function findCgroup2(): Cgroup2Mount {
-  for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
-    const [before, after] = line.split(" - ");
-    if (after === undefined || !after.startsWith("cgroup2 ")) continue;
-    const [, , , root = "/", path = ""] = before!.split(" ");
-    return { path: unescapeMount(path), depth: root.split("/").filter((part) => part !== "").length };
-  }
+  const found = mountsOf("self").find(({ type }) => type === "cgroup2");
+  if (found !== undefined)
+    return { path: found.point, depth: found.root.split("/").filter((part) => part !== "").length };
   throw new RecoveryLineError(
     "RL_NOT_SUPPORTED",
     "no cgroup2 file system is mounted here",
     "mount -t cgroup2 none /sys/fs/cgroup/unified (or boot with systemd, which does).",
   );
-}
-
-/** mountinfo writes space, tab, newline and backslash as octal. */
-export function unescapeMount(path: string): string {
-  return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
 /** Depth of process cgroups below the root of the hierarchy; what the capture is told. Throws RL_NOT_SUPPORTED. */

@@ -1,9 +1,9 @@
 /** Containers of podman: which one runs in a cgroup, and what podman tells and does when it is asked. */
 import { execFile, execFileSync } from "node:child_process";
-import { readFileSync, rmdirSync } from "node:fs";
+import { rmdirSync } from "node:fs";
 import { promisify } from "node:util";
 import type { ProcessEnd } from "../model/stored-process.ts";
-import { unescapeMount } from "./cgroups.ts";
+import { type Mount, mountsOf } from "./mounts.ts";
 
 const run = promisify(execFile);
 const LIMIT_MS = 20_000;
@@ -180,16 +180,15 @@ export async function removeContainer(id: string): Promise<string | undefined> {
  * would walk into them.
  */
 export async function unmountYards(id: string): Promise<void> {
-  for (const yard of yardsOf(id, readFileSync("/proc/self/mountinfo", "utf8"))) {
+  for (const yard of yardsOf(id, mountsOf("self"))) {
     await run("umount", ["--recursive", "--lazy", yard], { timeout: LIMIT_MS });
     rmdirSync(yard);
   }
 }
 
-/** Mount points of CRIU's own in the folder of that container, by /proc/self/mountinfo. */
-export function yardsOf(id: string, mountinfo: string): string[] {
-  const points = mountinfo.split("\n").map((line) => unescapeMount(line.split(" ")[4] ?? ""));
-  const yards = points.flatMap((point) => /^(.*\/\.criu\.cgyard\.[^/]+)(?:\/|$)/.exec(point)?.[1] ?? []);
+/** Mount points of CRIU's own in the folder of that container. */
+export function yardsOf(id: string, mounts: readonly Mount[]): string[] {
+  const yards = mounts.flatMap(({ point }) => /^(.*\/\.criu\.cgyard\.[^/]+)(?:\/|$)/.exec(point)?.[1] ?? []);
   return [...new Set(yards)].filter((yard) => yard.includes(`/${id}/`));
 }
 

@@ -1,6 +1,5 @@
 /** On which mounts files lie, and in which namespaces tasks are: what a path, a port or an id means depends on them. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { unescapeMount } from "./cgroups.ts";
 
 /** As /proc/PID/mountinfo tells it. */
 export interface Mount {
@@ -11,8 +10,9 @@ export interface Mount {
   readonly root: string;
 }
 
-export function mountsOf(pid: number | "self"): Mount[] {
-  return mountsIn(readFileSync(`/proc/${pid}/mountinfo`, "latin1"));
+/** `encoding`: latin1 where paths are strings of bytes. */
+export function mountsOf(pid: number | "self", encoding: "utf8" | "latin1" = "utf8"): Mount[] {
+  return mountsIn(readFileSync(`/proc/${pid}/mountinfo`, encoding));
 }
 
 /** In the order in which they were mounted. */
@@ -27,6 +27,11 @@ export function mountsIn(mountinfo: string): Mount[] {
   });
 }
 
+/** The kernel writes space, tab, newline and backslash as octal. */
+function unescapeMount(path: string): string {
+  return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
 /** What was mounted last hides what was there before. */
 export function mountUnder(mounts: readonly Mount[], path: string): Mount | undefined {
   return mounts.findLast(
@@ -39,7 +44,7 @@ export const NAMESPACES = ["net", "ipc", "pid", "user"] as const;
 export type NamespaceKind = (typeof NAMESPACES)[number];
 
 /** Its name; undefined where it may not be asked, or nobody is there. */
-export function namespaceOf(pid: number | "self", kind: NamespaceKind): string | undefined {
+export function namespaceOf(pid: number | "self", kind: NamespaceKind | "mnt"): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/ns/${kind}`);
   } catch {

@@ -1,6 +1,7 @@
 /** The TCP connections that processes have open, by /proc: addresses only. */
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { namespaceOf } from "./mounts.ts";
 import type { ConnectionAddresses } from "./port-block.ts";
 
 /** Processes that end meanwhile have none. All are in this network namespace, or in one of their own each. */
@@ -28,7 +29,7 @@ export function networksOf(pids: readonly number[]): number[] {
 
 /** Name of a process's network namespace; "" where it has ended. */
 export function networkOf(pid: number | "self"): string {
-  return linkOf(`/proc/${pid}/ns/net`);
+  return namespaceOf(pid, "net") ?? "";
 }
 
 /** One of the connections that the kernel still has, in this network namespace, otherwise than waiting out its time. */
@@ -41,10 +42,18 @@ export function stillThere(connections: readonly ConnectionAddresses[]): Connect
 
 /** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
 export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
-  const used = new Set(pairs.flatMap(([one, other]) => [`${one}-${other}`, `${other}-${one}`]));
-  return [false, true].some((v6) =>
-    [...tcpTable("self", v6)].some(([, { local, remote }]) => used.has(`${local.port}-${remote.port}`)),
-  );
+  const here = [false, true].flatMap((v6) => [...tcpTable("self", v6)].map(([, connection]) => connection));
+  const isUsed = betweenPorts(here);
+  return pairs.some(isUsed);
+}
+
+/** Whether one of these connections is between two such ports, from either end. */
+export function betweenPorts(
+  connections: readonly ConnectionAddresses[],
+): (pair: readonly [number, number]) => boolean {
+  const pairs = connections.map(({ local, remote }) => [local.port, remote.port] as const);
+  const there = new Set(pairs.flatMap(([one, other]) => [`${one}-${other}`, `${other}-${one}`]));
+  return ([one, other]) => there.has(`${one}-${other}`);
 }
 
 /** Sockets of the processes that listen: their ports, and how many connections wait to be accepted. */
@@ -57,6 +66,13 @@ export function listenersOf(pids: readonly number[]): { readonly port: number; r
         if (inodes.has(inode)) found.set(inode, { port: local.port, waiting: queued });
   }
   return [...found.values()];
+}
+
+const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
+
+/** Whoever listens there does so at every address of its family. */
+export function isAnyAddress(address: string): boolean {
+  return ANY.has(address);
 }
 
 /** Who listens in this network namespace; `pid`: one of those that hold the socket. */

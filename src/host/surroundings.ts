@@ -6,7 +6,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
 import { promisify } from "node:util";
-import { unescapeMount } from "./cgroups.ts";
+import { mountsOf } from "./mounts.ts";
 
 export interface Surroundings {
   /** An interface, or a local route, of this host has this address. */
@@ -83,11 +83,8 @@ function hasErrno(error: unknown, code: string): boolean {
 
 /** Its name and a file that is mounted from it. */
 function namedNamespaces(): [string, string][] {
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8");
-  return [...mounts.matchAll(/^\d+ \d+ \S+ (net:\[\d+\]) (\S+) /gm)].map(([, name, path]) => [
-    name!,
-    unescapeMount(path!),
-  ]);
+  const mounts = mountsOf("self").filter(({ root }) => /^net:\[\d+\]$/.test(root));
+  return mounts.map(({ root, point }) => [root, point]);
 }
 
 interface Looked {
@@ -141,6 +138,22 @@ async function within(entry: string, ...command: string[]): Promise<string> {
 // ---- texts of the kernel
 
 const RTF_LOCAL = 0x80000000;
+
+/** What leads to this network namespace itself: by the kernel's local routes, which a bridge has, too, while nothing is plugged into it. */
+export function localAddresses(): BlockList {
+  const addresses = new BlockList();
+  const [fib, routes6] = ["fib_trie", "ipv6_route"].map((name) => `${OWN_TABLES}/${name}`) as [
+    string,
+    string,
+  ];
+  addLocal(readIfThere(fib), readIfThere(routes6), addresses);
+  return addresses;
+}
+
+/** A kernel without IPv6 has no such table. */
+function readIfThere(path: string): string {
+  return existsSync(path) ? readFileSync(path, "latin1") : "";
+}
 
 /** Local routes of /proc/net/fib_trie and /proc/net/ipv6_route: addresses of interfaces, and whole ranges that lead here. */
 export function addLocal(fibTrie: string, routes6: string, addresses: BlockList): void {

@@ -2,12 +2,15 @@
  * What stands in the way of images, looked for before anything is touched: what CRIU would find out half way, when the processes that
  * are to come back are dead already. One sentence each: what, where, who, what to do.
  */
+
 import { constants, lstatSync, type Stats, statSync } from "node:fs";
+import type { BlockList } from "node:net";
 import { basename } from "node:path";
 import { buildIdOf } from "../host/build-id.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { isChangedInside, type OpenFile } from "../host/open-files.ts";
 import { programName } from "../host/process-tree.ts";
+import { localAddresses } from "../host/surroundings.ts";
 import { type ImageParts, type ImagePath, imageParts } from "../images/criu/criu-files.ts";
 import { OWN_MEMORY } from "../images/criu/own-memory.ts";
 import { type MappedFile, strangerAt } from "../images/data/mapped-contents.ts";
@@ -36,6 +39,8 @@ const MAX_NAMED = 8;
 interface Settled {
   /** Tasks that are dead then. */
   readonly gone: ReadonlySet<number>;
+  /** `localAddresses`. */
+  readonly here: BlockList;
   /** Folders that are put back. */
   readonly roots: readonly string[];
   /** Files that are cut back to what they were, or put back. */
@@ -60,6 +65,7 @@ export function obstaclesOf(
   const images = withConnections(targets);
   const settled: Settled = {
     gone: new Set(killed),
+    here: localAddresses(),
     roots: targets.flatMap(({ trees }) => trees.map(({ root }) => root)),
     cutBack: new Set([
       ...images.flatMap(writtenFiles).map(({ path }) => path),
@@ -81,7 +87,7 @@ export function obstaclesOf(
     })),
     ...transit.ends
       .filter(({ process }) => process === target.process && imageParts(target.image.files).ourNetwork)
-      .flatMap((end) => connectionObstacles(end, settled.gone))
+      .flatMap((end) => connectionObstacles(end, settled))
       .map((what) => ({ target, what })),
   ]);
   return [...starts, ...ofImages, ...space].map(({ target, what }) => ({

@@ -1,17 +1,16 @@
 /** Ports, process ids, addresses and room on the disk: what of the system stands in the way of images. One sentence each. */
 import { accessSync, constants, existsSync, readFileSync, statfsSync, statSync } from "node:fs";
-import { BlockList } from "node:net";
+import type { BlockList } from "node:net";
 import { dirname } from "node:path";
 import { applicationCgroup, type ProcessCgroup } from "../host/cgroups.ts";
 import {
-  type EndAddress,
   holderOfConnection,
+  isAnyAddress,
   listenersHere,
   portsOfBothFamilies,
 } from "../host/open-connections.ts";
 import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
-import { addLocal } from "../host/surroundings.ts";
 import type { ImageListener } from "../images/criu/criu-files.ts";
 import { bytesIn } from "../images/data/save-tree.ts";
 import type { RestartPlan, Target } from "./plan.ts";
@@ -57,8 +56,6 @@ export function readOnlyCgroup(app: string): string | undefined {
 
 type Place = Pick<ImageListener, "address" | "v6" | "v6Only">;
 
-const ANY = new Set(["0.0.0.0", "0:0:0:0:0:0:0:0"]);
-
 /** It stands still while this is asked, and can wait for its children only later. */
 function isRecorded(pid: number): boolean {
   return textOf(`/proc/${pid}/cgroup`).includes("/recovery-line/");
@@ -72,28 +69,21 @@ function textOf(path: string): string {
   }
 }
 
-/** Its own old sockets are gone by then; what no process holds the restart waits for. */
+/** Its own old sockets are gone by then; what no process holds the restart waits for. `here`: `localAddresses`. */
 export function connectionObstacles(
   { process, socket }: RestartPlan["transit"]["ends"][number],
-  gone: ReadonlySet<number>,
+  { gone, here }: { readonly gone: ReadonlySet<number>; readonly here: BlockList },
 ): string[] {
   const { local, remote } = socket;
   const name = `the connection from ${local.address}:${local.port} to ${remote.address}:${remote.port}`;
-  if (!isOwnAddress(local))
+  const own = asV4(local);
+  if (!here.check(own.address, own.v6 ? "ipv6" : "ipv4"))
     return [
       `${name} of ${process} needs the address ${local.address}, which no interface here has: give it to one`,
     ];
   const pid = holderOfConnection(socket)?.pid;
   if (pid === undefined || gone.has(pid)) return [];
   return [`${name} is held by process ${pid} (${programName(pid)}): end it`];
-}
-
-/** By the kernel's local routes, which a bridge has, too, while nothing is plugged into it; what is in IPv6's form of IPv4 is that address. */
-function isOwnAddress(end: EndAddress): boolean {
-  const { address, v6 } = asV4(end);
-  const here = new BlockList();
-  addLocal(textOf("/proc/self/net/fib_trie"), textOf("/proc/self/net/ipv6_route"), here);
-  return here.check(address, v6 ? "ipv6" : "ipv4");
 }
 
 /** Data is built beside what it takes the place of, where the file system can't share blocks. */
@@ -137,7 +127,7 @@ function clash(one: Place, other: Place): boolean {
 }
 
 function takesAllOf({ address, v6, v6Only }: Place, family6: boolean): boolean {
-  return ANY.has(address) && (v6 === family6 || (v6 && !v6Only));
+  return isAnyAddress(address) && (v6 === family6 || (v6 && !v6Only));
 }
 
 /** The driver waits for those that have ended and are about to be waited for: by init, or once their parent is killed. */

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { yardsOf } from "../../src/host/containers.ts";
+import { mountsIn } from "../../src/host/mounts.ts";
 
 const ID = "ab".repeat(32);
 const STORE = "/var/lib/con\\040tainers/storage/vfs-containers";
@@ -14,5 +15,5 @@ test("what a killed CRIU left mounted in a container's folder is found, once, an
     `93 22 0:62 / ${STORE}/${ID}/merged rw - tmpfs none rw`,
     "",
   ].join("\n");
-  expect(yardsOf(ID, mountinfo)).toEqual([yard(ID).replace("\\040", " ")]);
+  expect(yardsOf(ID, mountsIn(mountinfo))).toEqual([yard(ID).replace("\\040", " ")]);
 });

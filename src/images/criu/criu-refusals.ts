@@ -1,5 +1,7 @@
 /** What CRIU refuses, as far as /proc tells it while the program still runs: nothing is stopped for an image that can't be. */
+
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { CriuOptions } from "./criu-options.ts";
@@ -62,10 +64,6 @@ function refuseNetwork(pid: number): void {
     `is in a network namespace of its own (${own}) with ${others.join(", ")}: no image brings that back with its addresses`,
     "Run it in the host's network, or take checkpoints with --driver none: they record cuts, and the program brings its own state back.",
   );
-}
-
-function namespaceOf(pid: number | "self", kind: "net" | "pid"): string | undefined {
-  return readOrNothing(() => readlinkSync(`/proc/${pid}/ns/${kind}`));
 }
 
 function refuseDescriptor(pid: number, descriptor: string, options: CriuOptions): void {

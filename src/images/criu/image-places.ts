@@ -2,7 +2,7 @@
  * What the paths, ports and ids of an image mean here: on which mounts its files lay, and which namespaces it shares with whoever took it.
  * CRIU does not say either, and brings a process back among those that it is called in.
  */
-import { readFileSync } from "node:fs";
+import { bootId } from "../../host/boot-id.ts";
 import {
   type Mount,
   mountsOf,
@@ -45,10 +45,6 @@ export function placesOf(pid: number, folder: string, isPut: (path: string) => b
 
 /** Of the kernel itself: the same wherever they are mounted. */
 const KERNEL_TYPES = new Set(["proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "mqueue", "bpf"]);
-
-function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-}
 
 /** What stands in the way, a sentence each. */
 export function placeObstacles(places: ImagePlaces): string[] {

@@ -2,7 +2,7 @@
  * CRIU keeps the connections of what it dumps from hearing anything, by an nftables table of its own, and lets go at its end. One that was
  * killed half way leaves it: whoever has these addresses next, or goes on, would hear nothing on them.
  */
-import { networkOf, networksOf, openConnections } from "../../host/open-connections.ts";
+import { betweenPorts, networkOf, networksOf, openConnections } from "../../host/open-connections.ts";
 import { deleteTable, tablePorts, tables } from "../../host/port-block.ts";
 import { hasCode } from "../../model/errors.ts";
 
@@ -18,12 +18,10 @@ export async function unblockKilled(pids: readonly number[]): Promise<void> {
 }
 
 async function unblockIn(pids: readonly number[], network: number | undefined): Promise<void> {
-  const pairs = openConnections(pids).map(({ local, remote }) => [local.port, remote.port] as const);
-  const own = new Set(pairs.flatMap(([one, other]) => [`${one}-${other}`, `${other}-${one}`]));
+  const isOwn = betweenPorts(openConnections(pids));
   for (const table of await tables(network)) {
     if (!table.startsWith("CRIU-")) continue;
     const ports = await tablePorts(table, network);
-    if (ports.length > 0 && ports.every(([source, target]) => own.has(`${source}-${target}`)))
-      await deleteTable(table, network);
+    if (ports.length > 0 && ports.every(isOwn)) await deleteTable(table, network);
   }
 }

@@ -5,10 +5,12 @@
  *
  *     <image's files>/shm/       the tree as it was (../data)
  */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, readlinkSync, statfsSync } from "node:fs";
+import { readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
+import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { buildTree, setFacts } from "../data/build-tree.ts";
@@ -25,7 +27,9 @@ const MOUNT = `mount -t tmpfs -o nosuid,nodev,mode=1777 ${MARK} ${OWN_MEMORY} &&
 export function ownMemory(pids: readonly number[]): number | undefined {
   const own = pids.find(hasOwn);
   if (own === undefined) return undefined;
-  const stranger = pids.find((pid) => ![mountsOf(own), undefined].includes(mountsOf(pid)));
+  const stranger = pids.find(
+    (pid) => ![namespaceOf(own, "mnt"), undefined].includes(namespaceOf(pid, "mnt")),
+  );
   if (stranger === undefined) return own;
   throw new RecoveryLineError(
     "RL_DRIVER",
@@ -39,10 +43,6 @@ function hasOwn(pid: number): boolean {
   return lines
     .split("\n")
     .some((line) => line.includes(` ${OWN_MEMORY} `) && line.includes(` tmpfs ${MARK} `));
-}
-
-function mountsOf(pid: number): string | undefined {
-  return readOrNothing(() => readlinkSync(`/proc/${pid}/ns/mnt`));
 }
 
 function readOrNothing<T>(read: () => T): T | undefined {

@@ -1,5 +1,7 @@
 /** What processes have mapped shared and writable, and no image of CRIU holds as it is: files, and System V segments of the host's namespace. */
-import { readFileSync, readlinkSync } from "node:fs";
+
+import { readFileSync } from "node:fs";
+import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { ByteString } from "./tree-entry.ts";
@@ -41,19 +43,11 @@ function mapsOf(pid: number): string {
 export function refuseHostSegments(pids: readonly number[]): void {
   for (const pid of pids) {
     const segment = /^\S+ \S+ \S+ \S+ \d+ +(\/SYSV\w+)/m.exec(mapsOf(pid))?.[1];
-    if (segment === undefined || namespaceOf(pid) !== namespaceOf("self")) continue;
+    if (segment === undefined || namespaceOf(pid, "ipc") !== namespaceOf("self", "ipc")) continue;
     throw new RecoveryLineError(
       "RL_DRIVER",
       `criu: process ${pid} (${programName(pid)}) uses the System V segment ${segment}, and no image holds one that others on this host could use`,
       "Start it with run --own-ipc: then its segments are its own.",
     );
-  }
-}
-
-function namespaceOf(pid: number | "self"): string {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/ipc`);
-  } catch {
-    return "";
   }
 }

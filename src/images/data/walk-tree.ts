@@ -1,6 +1,6 @@
 /** A live tree → its entries, contents left out. What vanishes meanwhile is left out, too: it has ended by the moment that counts. */
-import { type BigIntStats, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { unescapeMount } from "../../host/cgroups.ts";
+import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { mountsOf } from "../../host/mounts.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { native } from "../../native/binding.ts";
 import {
@@ -164,8 +164,7 @@ function refuseMounts(root: ByteString): void {
 }
 
 function mountsBelow(root: ByteString): ByteString[] {
-  return readFileSync("/proc/self/mountinfo", "latin1")
-    .split("\n")
-    .map((line) => unescapeMount(line.split(" ")[4] ?? ""))
+  return mountsOf("self", "latin1")
+    .map(({ point }) => point)
     .filter((path) => path.startsWith(root === "/" ? root : `${root}/`));
 }
