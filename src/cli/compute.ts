@@ -89,7 +89,7 @@ async function compute(app: string | undefined, flags: ComputeFlags): Promise<vo
   const { domino: dominoOf } = await import("../index.ts");
   const application = app ?? inputBaseName(flags.from ?? "");
   const { line, evidence, failed, missing, missingNodes, unrecorded } = await solve(app, flags);
-  const answer = await named(line, app, flags);
+  const answer = await named(line, line.line, app, flags);
   const diagram = flags.diagram ? await draw(evidence, answer, failed, flags) : undefined;
   const domino = dominoOf(evidence, answer);
   const { payloads, ended, notCaptured } = await besideTheLog(app, flags, evidence, answer);

@@ -55,7 +55,7 @@ async function explain(
     unrecorded,
   });
   await write(unrecordedText(unknown), process.stderr);
-  const explained = await withNames(explainProcess(evidence, answer, name), app, flags);
+  const explained = await withNames(explainProcess(evidence, answer, name), answer.line, app, flags);
   const reasons = await reasonsOf(app, flags, explained);
   if (flags.json)
     await writeJson({ application, outcome: answer.outcome, ...explained, notCaptured: reasons });

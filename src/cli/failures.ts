@@ -9,7 +9,7 @@ import { table, write } from "../terminal/print.ts";
 import { type EvidenceFlags, evidenceCommand, loadEvidence, rulesOf } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { type NotCaptured, notCapturedIn, notCapturedText } from "./not-captured.ts";
-import { type PeerNamesByChannel, peerNamesIn, withPeers } from "./peer-names.ts";
+import { type KnownPeers, peersIn, withPeers } from "./peer-names.ts";
 
 interface FailuresFlags extends EvidenceFlags {
   readonly failed?: readonly string[];
@@ -51,14 +51,18 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
   const tainted = report.outcome === "tainted" && flags.from === undefined && app !== undefined;
   const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
   const isLog = flags.from === undefined && app !== undefined;
-  const names = isLog ? await peerNamesIn(flags.log, app) : new Map<string, string>();
-  if (flags.json) await writeReport(application, report, failed, notCaptured, names);
+  const peers: KnownPeers = isLog ? await peersIn(flags.log, app) : new Map();
+  if (flags.json) await writeReport(application, report, failed, notCaptured, peers);
   else
     await write(
-      failuresReport(application, report, failed, names) +
+      failuresReport(application, report, failed, peers) +
         (notCaptured.length > 0 ? `\n${notCapturedText(notCaptured)}` : ""),
     );
   process.exitCode = exitCodeOfOutcome(report.outcome);
+}
+
+function withNames(loss: Loss, peers: KnownPeers): Loss {
+  return withPeers(loss, loss.rolledBack, peers);
 }
 
 /** Piece by piece: a million failures need no million rows in memory. */
@@ -67,7 +71,7 @@ async function writeReport(
   report: LossReport,
   failed: readonly string[] | undefined,
   notCaptured: readonly NotCaptured[],
-  names: PeerNamesByChannel,
+  peers: KnownPeers,
 ): Promise<void> {
   const head = {
     application,
@@ -79,10 +83,10 @@ async function writeReport(
   await write(`${JSON.stringify(head, null, 2).slice(0, -2)},\n  "failures": [`);
   let separator = "\n";
   for (const process of report.numbersOf(failed)) {
-    await write(`${separator}    ${JSON.stringify(withPeers(report.single(process), names))}`);
+    await write(`${separator}    ${JSON.stringify(withNames(report.single(process), peers))}`);
     separator = ",\n";
   }
-  await write(`\n  ],\n  "together": ${JSON.stringify(withPeers(report.together(failed), names))}\n}\n`);
+  await write(`\n  ],\n  "together": ${JSON.stringify(withNames(report.together(failed), peers))}\n}\n`);
 }
 
 /** The human answer. */
@@ -90,10 +94,10 @@ export function failuresReport(
   application: string,
   report: LossReport,
   failed: readonly string[] | undefined,
-  names: PeerNamesByChannel = new Map(),
+  peers: KnownPeers = new Map(),
 ): string {
   const worst = worstOf(report, failed);
-  const together = withPeers(report.together(failed), names);
+  const together = withNames(report.together(failed), peers);
   const who = failed === undefined ? "all together" : `${failed.map(printable).join(", ")} together`;
   const talks = [together, ...worst.rows].some((loss) => loss.lostInputs.length + loss.unsayable.length > 0);
   const rows = [

@@ -351,7 +351,8 @@ async function computation(
   const blocks = () => collector.blocks(app);
   return async (failed, unusable) => {
     const { line, evidence } = await unnamed(failed, unusable);
-    return { line: withPeers(line, await collector.peerNames(app)), evidence };
+    const peers = new Map((await collector.peerNames(app)).map((peer) => [peer.channel, peer]));
+    return { line: withPeers(line, line.line, peers), evidence };
   };
 
   async function unnamed(failed: readonly string[], unusable: readonly CheckpointName[]) {

@@ -9,7 +9,7 @@ import type { ProcessHead } from "../format/log-commit.ts";
 import { isPlacedByRoot } from "../host/placed-by-root.ts";
 import { socketAddress, socketFile } from "../host/socket-path.ts";
 import type { Keep } from "../log/keep.ts";
-import type { CollectorStats, CutAnswer, Pruned } from "../model/collector-answers.ts";
+import type { CollectorStats, CutAnswer, KnownPeer, Pruned } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry } from "../model/event-source.ts";
@@ -194,9 +194,8 @@ export class CollectorClient {
   }
 
   /** Who is at the other end of the application's newest connections with the outside, by channel. */
-  async peerNames(app: string): Promise<ReadonlyMap<string, string>> {
-    const { names } = await this.#json<{ names: [string, string][] }>("POST", "/v1/peer-names", { app });
-    return new Map(names);
+  async peerNames(app: string): Promise<readonly KnownPeer[]> {
+    return (await this.#json<{ names: KnownPeer[] }>("POST", "/v1/peer-names", { app })).names;
   }
 
   async expectRestore(entries: readonly CutEntry[]): Promise<void> {

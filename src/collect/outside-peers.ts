@@ -236,6 +236,7 @@ export class OutsidePeers {
     found: PeerFound,
     sends = channelName((flags & RingFlag.UNIX) !== 0, this.#bootId, local, remote),
   ): void {
+    if ((flags & RingFlag.SOURCE) !== 0) this.names.gave(found, process.name);
     if (!this.#isNews(process, sends)) return;
     const unix = (flags & RingFlag.UNIX) !== 0;
     if (unix && process.state.holdLimitMs > 0)

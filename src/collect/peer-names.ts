@@ -1,5 +1,6 @@
 /** Who was found at the other end of connections with the outside, for answers: the newest of them, while this collector lives. */
 import { programName, startTicksOf } from "../host/process-tree.ts";
+import type { KnownPeer } from "../model/collector-answers.ts";
 import { MAX_PEER_ADDRESSES } from "../model/limits.ts";
 
 export interface PeerFound {
@@ -15,6 +16,8 @@ export interface PeerFound {
 
 export class PeerNames {
   readonly #found = new Map<string, PeerFound>();
+  /** Processes that a peer has given data to, by `keyOf` it. */
+  readonly #gave = new Map<string, Set<string>>();
 
   /** `channels`: both directions of the connection. */
   add(channels: readonly string[], found: PeerFound): void {
@@ -28,14 +31,29 @@ export class PeerNames {
     }
   }
 
+  /** The peer has given data to the process. */
+  gave(found: PeerFound, process: string): void {
+    if (this.#gave.size >= MAX_PEER_ADDRESSES) this.#gave.clear();
+    const key = keyOf(found);
+    const known = this.#gave.get(key);
+    if (known === undefined) this.#gave.set(key, new Set([process]));
+    else known.add(process);
+  }
+
   /** By channel. Programs are looked up now: most come once, and are gone before anybody asks. */
-  *all(): Generator<[channel: string, name: string]> {
-    for (const [channel, { pid, began, process, place }] of this.#found) {
+  *all(): Generator<KnownPeer> {
+    for (const [channel, found] of this.#found) {
+      const { pid, began, process, place } = found;
       const who = pid === 0 ? process : programAt(pid, began);
       const name = [who, place?.()].filter((part) => part !== undefined).join(" at ");
-      if (name !== "") yield [channel, name];
+      if (name !== "") yield { channel, name, gave: [...(this.#gave.get(keyOf(found)) ?? [])] };
     }
   }
+}
+
+/** A program of another machine is known by its address alone. */
+function keyOf({ pid, began, process, place }: PeerFound): string {
+  return pid === 0 ? (process ?? place?.() ?? "") : `${pid}@${began}`;
 }
 
 const NS_PER_TICK = 1e7;

@@ -1,5 +1,6 @@
 /** What is kept of a process beside its events. All but `peerNames` throw RL_UNKNOWN_APP, RL_UNKNOWN_PROCESS. */
 
+import type { KnownPeer } from "../model/collector-answers.ts";
 import { MAX_LEFT_TASKS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, TaskName } from "../model/stored-process.ts";
 import type { Drain } from "./drain.ts";
@@ -57,7 +58,7 @@ export class ProcessFacts {
   }
 
   /** Who was found at the other end of an application's newest connections with the outside, by channel. Throws RL_UNKNOWN_APP. */
-  peerNames(appName: string): Promise<[channel: string, name: string][]> {
+  peerNames(appName: string): Promise<KnownPeer[]> {
     return this.#turns.run(async () => [...(await this.#apps.open(appName, false)).peers.names.all()]);
   }
 

@@ -20,6 +20,15 @@ export interface NodeNames {
   readonly all: readonly string[];
 }
 
+/** Who is at the other end of a channel with the outside. */
+export interface KnownPeer {
+  readonly channel: string;
+  /** For people. */
+  readonly name: string;
+  /** Processes of the application that it has given data to, on whatever connection. */
+  readonly gave: readonly string[];
+}
+
 export interface RestoredPast {
   /** Connections of the image's cut: the restore makes them again. */
   readonly connections: readonly CutEntry[];

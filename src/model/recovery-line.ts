@@ -65,6 +65,11 @@ export interface OutsideRange {
   readonly end: number;
   /** Who is at the other end, where this host knows it: for people. */
   readonly peer?: string;
+  /**
+   * Of an output that can't be unsaid: processes that keep what that peer has told them, on whatever connection; it may come of this
+   * output. Absent: none.
+   */
+  readonly passedOnTo?: readonly string[];
 }
 
 export interface RecoveryLine {

@@ -101,7 +101,7 @@ test("who was found there is known for answers, both ways of a connection: progr
   here = far;
   nobody(1, 8);
   await collector.drain();
-  const names = new Map(await collector.facts.peerNames("a"));
+  const names = new Map((await collector.facts.peerNames("a")).map(({ channel, name }) => [channel, name]));
   const program = readFileSync("/proc/self/comm", "utf8").trim();
   const expected = [`process ${process.pid} (${program}) at 10.1.2.3:80`, "process 100", "b/r", "10.1.2.3"];
   for (const [at, name] of expected.entries())
@@ -109,6 +109,25 @@ test("who was found there is known for answers, both ways of a connection: progr
       expect([channel, names.get(channel)]).toEqual([channel, name]);
   expect(await collector.facts.peerNames("b")).toEqual([]);
   await expect(collector.facts.peerNames("c")).rejects.toMatchObject({ code: "RL_UNKNOWN_APP" });
+});
+
+test("to whom a peer that is outside has given data is known, by option or by another application, on whatever connection", async () => {
+  await register({ rules: { outside: ["10.0.0.0/8"], inside: [] } });
+  await register({ process: "q", cgroupId: 2 });
+  await register({ app: "b", process: "r", cgroupId: 3 });
+  for (const [process, flags] of [
+    [1, SINK],
+    [2, SOURCE],
+  ] as const) {
+    address(process, 5, OPEN, 80);
+    peer(process, 5, 100, { flags });
+    peer(process, 6, 0, { began: 3, flags });
+    peer(process, 6, 0, { began: 3, flags: flags | SINK }); // told again as data passes
+  }
+  await collector.drain();
+  const gave = (await collector.facts.peerNames("a")).map(({ channel, gave }) => [channel, gave]);
+  expect(gave).toHaveLength(4);
+  for (const [, names] of gave) expect(names).toEqual(["q"]);
 });
 
 test("endings of connections with the outside wait for nobody, whether they come before it is known or after", async () => {
