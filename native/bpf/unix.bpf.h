@@ -114,11 +114,14 @@ static __always_inline int unix_out_of_band(struct sock *sk) {
     return unix && bpf_core_field_exists(unix->oob_skb) && unix->oob_skb != 0;
 }
 
-/* Two that make it at the same moment: the helper gives nothing to the second of them. */
+/* Two that make it at the same moment: the helper gives nothing to the second of them. Nor does it where the
+ * kernel can't allocate right now. */
 static __always_inline struct unix_end *unix_storage(struct sock *sk) {
     struct unix_end *end = bpf_sk_storage_get(&unix_ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
-    return end ? end : bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+    if (!end)
+        end = bpf_sk_storage_get(&unix_ends, sk, 0, 0);
+    return end ? end : bpf_sk_storage_get(&unix_ends, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 /* The very address of its listener, and not one of its own. */

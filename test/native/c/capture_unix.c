@@ -66,8 +66,8 @@ static void check_pair(struct pair *pair) {
     tiles(pair->client, RECOVERY_RECEIVE, a->local, a->remote, 0, pair->client_cut.received);
     tiles(pair->server, RECOVERY_SEND, b->local, b->remote, 0, pair->server_cut.sent);
     tiles(pair->server, RECOVERY_RECEIVE, b->local, b->remote, 0, pair->server_cut.received);
-    EQUAL(count_records(pair->client, RECOVERY_VERDICT), 0);
-    EQUAL(count_records(pair->server, RECOVERY_VERDICT), 0);
+    EQUAL(verdicts_of(pair->client), 0);
+    EQUAL(verdicts_of(pair->server), 0);
 }
 
 /* As long as the test holds `start`'s duplicate of an end, that end is not closed by its actor's exit. */
