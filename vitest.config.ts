@@ -6,7 +6,7 @@ import { defineConfig } from "vitest/config";
  */
 const restart = [
   "test/{restart,payload}/**/*.test.ts",
-  "test/daemon/{container,packaging,doctor,doctor-leftovers}.test.ts",
+  "test/daemon/{attach-refusals,container,packaging,unit,doctor,doctor-leftovers}.test.ts",
 ];
 const native = ["test/{native,sdk}/**/*.test.ts", "test/dsm/userfaultfd.test.ts"];
 const daemon = [
