@@ -52,6 +52,7 @@ import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
 /** What CRIU prints into its log: errors, warnings. */
 const VERBOSITY = "-v2";
+const DUMP_LOG = "dump.log";
 const CHECK_LIMIT_MS = 20_000;
 /** Longest wait for the old process ids to become free, in ms. */
 const IDS_LIMIT_MS = 10_000;
@@ -129,44 +130,20 @@ export class CriuDriver implements CheckpointDriver {
   }
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
-    const { folder, rootPid, pids, cgroupPath, limitMs, guard, dataRoots = [], options = [] } = request;
+    const { folder, rootPid, pids, limitMs, guard, dataRoots = [], options = [] } = request;
     const shared = ownSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
     const memory = ownMemory(pids);
-    const roots = savedRoots(dataRoots, memory);
-    const session = sessionFiles(pids)
-      .filter((path) => !isBelowAny(roots, shown(path)) && !shared.some((one) => one.path === path))
-      .map((path) => ({ path }));
-    const kept = [...shared, ...session];
-    const held = [...roots, ...kept.map(({ path }) => shown(path))];
+    const { kept, held } = keptFiles(pids, savedRoots(dataRoots, memory), shared);
     const outside = writtenFiles(pids).filter(({ path }) => !isBelowAny(held, path));
     const files = withContents(outside); // they stand still like the process
     const mapped = saveMapped(kept, folder);
     const memorySha256 = memory === undefined ? undefined : await saveOwnMemory(memory, folder);
     const timers = dueTimers(pids);
     const shellJob = sessionOf(rootPid) !== rootPid;
-    const log = join(folder, "dump.log");
-    const args = [
-      "dump",
-      "-t",
-      String(rootPid),
-      "-D",
-      folder,
-      "-o",
-      "dump.log",
-      VERBOSITY,
-      "--leave-running",
-    ];
-    args.push(
-      "--freeze-cgroup",
-      cgroupPath,
-      "--file-locks",
-      ...NETWORK,
-      ...(shellJob ? ["--shell-job"] : []),
-      ...criuArguments(criuOptions(options)),
-    );
-    args.push("--timeout", String(Math.ceil(limitMs / 1000)));
+    const log = join(folder, DUMP_LOG);
+    const args = dumpArguments(request, shellJob);
     const user = dumpUser(pids);
     const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
     try {
@@ -282,6 +259,28 @@ function ownSharedFiles(pids: readonly number[], dataRoots: readonly string[]): 
 /** Folders whose files are saved by themselves. */
 function savedRoots(dataRoots: readonly string[], memory: number | undefined): readonly string[] {
   return memory === undefined ? dataRoots : [...dataRoots, OWN_MEMORY];
+}
+
+/** Files that are copied into the image beside CRIU's own, and all whose contents come back with it: paths, as the process names them. */
+function keptFiles(pids: readonly number[], roots: readonly string[], shared: readonly SharedFile[]) {
+  const session = sessionFiles(pids)
+    .filter((path) => !isBelowAny(roots, shown(path)) && !shared.some((one) => one.path === path))
+    .map((path) => ({ path }));
+  const kept = [...shared, ...session];
+  return { kept, held: [...roots, ...kept.map(({ path }) => shown(path))] };
+}
+
+function dumpArguments(
+  { folder, rootPid, cgroupPath, limitMs, options = [] }: DumpRequest,
+  shellJob: boolean,
+): string[] {
+  return [
+    ...["dump", "-t", String(rootPid), "-D", folder, "-o", DUMP_LOG, VERBOSITY, "--leave-running"],
+    ...["--freeze-cgroup", cgroupPath, "--file-locks", ...NETWORK],
+    ...(shellJob ? ["--shell-job"] : []),
+    ...criuArguments(criuOptions(options)),
+    ...["--timeout", String(Math.ceil(limitMs / 1000))],
+  ];
 }
 
 /** What CRIU wrote as another user is ours from now on. */
