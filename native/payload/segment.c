@@ -130,18 +130,21 @@ struct usage {
     uint32_t oldest, newest;
 };
 
+/* While the file system writes a file out it may tell less for a moment; the newest, which is being synced, has no holes yet. */
 static struct usage disk_usage(const struct segments *s) {
     struct usage usage = {0};
     const int copy = openat(s->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = copy < 0 ? NULL : fdopendir(copy);
     struct dirent *entry;
     struct stat stat;
+    uint64_t bytes;
 
     while (directory && (entry = readdir(directory))) {
         const uint32_t number = segment_number(entry->d_name);
         if (!number || fstatat(s->directory, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW))
             continue;
-        usage.bytes += stat.st_blocks * 512;
+        bytes = stat.st_blocks * 512;
+        usage.bytes += number == s->last && bytes < (uint64_t)stat.st_size ? (uint64_t)stat.st_size : bytes;
         if (!usage.oldest || number < usage.oldest)
             usage.oldest = number;
         if (number > usage.newest)

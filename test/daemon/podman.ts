@@ -35,7 +35,11 @@ export class Podman extends PodmanStore {
 
   /** Starts a container of that name on podman's bridge. */
   start(name: string, ...command: string[]): void {
-    this.podman("run", "--detach", "--name", name, "--network", "podman", "redis-alone", ...command);
+    this.run(name, ["--network", "podman"], ...command);
+  }
+
+  run(name: string, options: readonly string[], ...command: string[]): void {
+    this.podman("run", "--detach", "--name", name, ...options, "redis-alone", ...command);
   }
 
   /** Returns "address:port" of a redis in a container of that name. */
