@@ -7,7 +7,7 @@
 #ifndef RECOVERY_SHARED_H
 #define RECOVERY_SHARED_H
 
-#define CAPTURE_MAP_VERSION 12
+#define CAPTURE_MAP_VERSION 13
 #define CAPTURE_MAGIC 0x31656e696c766365ull /* "ecvline1" */
 
 /* How the parts are done (native/loader/parts.c). The last of each is chosen only where the others don't run.
@@ -50,6 +50,9 @@ struct process_state {
     uint64_t parent;   /* cgroup above its own: that of its application */
     uint32_t ends;     /* entries of `ends` that are its own */
     uint32_t attached; /* 1: it ran before it was recorded, and others were told that it is outside */
+    uint32_t
+        walker; /* PROGRESS_EXIT: the program that flushes, and holds files meanwhile as their processes do */
+    uint32_t reserved;
 };
 
 /* Map `levels`, one element: depths of recorded cgroups that lie elsewhere than `cgroup_level` below the root.

@@ -365,21 +365,6 @@ int push_closed(struct push_closed_args *args) {
 
 /* ---- who is at the other end ---- */
 
-/* This walk holds each file as its process does, and is the last to let go of one that is closed meanwhile: where calls
- * are only sampled nothing may have told yet whose it is. */
-static __always_inline void note_holder(struct connection *c, const struct task_struct *task) {
-    uint64_t process = process_cgroup(cgroup_of(task));
-    struct process_state *state = bpf_map_lookup_elem(&processes, &process);
-
-    if (!state || !(c->flags & CONNECTION_NAMED) ||
-        (!state->attached && end_was_strange(c->local, c->remote)))
-        return;
-    if (__sync_val_compare_and_swap(&c->owner, 0, process))
-        return;
-    c->flags |= CONNECTION_HELD;
-    c->incarnation = state->incarnation;
-}
-
 /* All descriptors of the host: a stranger may be in any network namespace. Its numbers may move while they
  * are read, and which side it is does not matter: a wrong name is nobody's. */
 SEC("iter/task_file")
@@ -406,8 +391,6 @@ int find_peers(struct bpf_iter__task_file *ctx) {
     if (!tcp)
         return 0;
     c = bpf_sk_storage_get(&connections, sk, 0, 0);
-    if (sampled && c && !c->owner)
-        note_holder(c, task);
     tcp_look(tcp, &now);
     if (c || now.repair || !has_numbers(&now))
         return 0;
@@ -563,12 +546,14 @@ static long condemn_one(struct bpf_map *map, const void *key, struct process_sta
     return 0;
 }
 
-/* The processes that have moved a socket since they were asked last (PROGRESS_EXIT): clears it. */
+/* The processes that have moved a socket since they were asked last (PROGRESS_EXIT): clears it. Whoever asks walks next. */
 SEC("syscall")
 int take_moved(struct take_moved_args *args) {
     uint64_t process = args->process;
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
 
+    if (state)
+        state->walker = bpf_get_current_pid_tgid() >> 32;
     args->moved = state ? __sync_lock_test_and_set(&state->moved, 0) : 0;
     return 0;
 }

@@ -509,6 +509,18 @@ int BPF_PROG(tcp_destroyed, struct sock *sk) {
 
 /* ---- TCP: life, by hooks of the recorded cgroups: the kernel never leaves a run of these out ---- */
 
+/* A walk holds each file as its process does, and is the last to let go of one that is closed meanwhile: where
+ * calls are only sampled nothing may have told yet whose it is. */
+static __always_inline struct process_state *released_for(const struct connection *c, uint64_t *process) {
+    struct process_state *state;
+
+    *process = process_cgroup(made_in((struct sock *)c->sock));
+    state = bpf_map_lookup_elem(&processes, process);
+    if (!state || state->walker != bpf_get_current_pid_tgid() >> 32)
+        return 0;
+    return state->attached || !end_was_strange(c->local, c->remote) ? state : 0;
+}
+
 /* The last descriptor of an internet socket is closed. Nothing of the connection has been shut down for it.
  */
 SEC("cgroup/sock_release")
@@ -528,6 +540,8 @@ int socket_released(struct bpf_sock *sk) {
         return 1;
     if (!c->owner || c->flags & CONNECTION_HELD) {
         state = selected(&process);
+        if (!state && sampled && !c->owner)
+            state = released_for(c, &process);
         if (state) {
             c->owner = process;
             c->incarnation = state->incarnation;
