@@ -33,6 +33,7 @@ const lane = (name: string, include: string[], exclude: string[] = []) => ({
 export default defineConfig({
   test: {
     ...shared,
+    tags: [{ name: "long", description: "left to npm run test:long (test/size.ts)" }],
     projects: [
       lane("daemon", daemon, restart),
       lane("restart", restart),

@@ -2,13 +2,14 @@
 # The commands of package.json: each does all its own set-up first, then its work.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-task=${1:?usage: scripts/task.sh demo|test|check|bench [ARGUMENT…]}
+task=${1:?usage: scripts/task.sh demo|test|test:long|check|bench [ARGUMENT…]}
 shift
 
 run_vitest() { # NAME ARGUMENT…: the report is .stamps/vitest-NAME.json
     local report=.stamps/vitest-$1.json
     shift
     rm -f "$report"
+    [ -n "${RL_TEST_LONG:-}" ] || set -- --tags-filter='!long' "$@"
     npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$report" "$@"
 }
 
@@ -52,13 +53,14 @@ demo)
     exec node dist/cli/main.js demo "$@"
     ;;
 test) run_test "$@" ;;
+test:long) RL_TEST_LONG=1 run_test "$@" ;;
 check) run_check ;;
 bench)
     bash scripts/setup.sh test
     exec bash scripts/bench.sh "$@"
     ;;
 *)
-    echo "unknown task '$task': demo, test, check or bench" >&2
+    echo "unknown task '$task': demo, test, test:long, check or bench" >&2
     exit 2
     ;;
 esac

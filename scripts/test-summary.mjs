@@ -1,12 +1,12 @@
 // Prints what failed, the slowest files and the plain closing line of a test run from vitest's JSON reports: "N passed, N failed,
-// N skipped". What failed stands here once more: of a long output often only the end is kept.
+// N skipped", and how many were left to `npm run test:long`. What failed stands here once more: of a long output often only the end is kept.
 // Exit 1 where nothing passed or anything failed: an empty run is no success.
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 
 const SLOWEST = 10;
 const MESSAGE_LINES = 40;
-const sum = { passed: 0, failed: 0, skipped: 0 };
+const sum = { passed: 0, failed: 0, skipped: 0, long: 0 };
 const files = [];
 
 for (const path of process.argv.slice(2)) {
@@ -14,7 +14,11 @@ for (const path of process.argv.slice(2)) {
     const report = JSON.parse(readFileSync(path, "utf8"));
     sum.passed += report.numPassedTests;
     sum.failed += report.numFailedTests;
-    sum.skipped += report.numPendingTests + report.numTodoTests;
+    const long = report.testResults
+      .flatMap(({ assertionResults }) => assertionResults)
+      .filter(({ status, tags }) => status === "skipped" && tags?.includes("long")).length;
+    sum.long += long;
+    sum.skipped += report.numPendingTests + report.numTodoTests - long;
     files.push(...report.testResults);
   } catch (error) {
     console.error(
@@ -37,5 +41,6 @@ for (const file of files) {
   sum.failed += 1;
   console.log(`could not run ${file.name}: ${head(file.message)}`);
 }
+if (sum.long > 0) console.log(`${sum.long} left to npm run test:long`);
 console.log(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`);
 process.exit(sum.failed > 0 || sum.passed === 0 ? 1 : 0);

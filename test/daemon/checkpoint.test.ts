@@ -15,6 +15,7 @@ import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { LONG } from "../size.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
@@ -206,7 +207,7 @@ imaged(
     }),
 );
 
-imaged("redis-server under load: checkpoints while clients are connected, no answer lost", () =>
+imaged("redis-server under load: checkpoints while clients are connected, no answer lost", LONG, () =>
   withRig("redis", async (rig) => {
     await rig.collect();
     const port = await freePort();

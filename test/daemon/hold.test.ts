@@ -8,10 +8,11 @@ import { expect, test } from "vitest";
 import { readPolicyLog } from "../../src/daemon/policy-log.ts";
 import { seeded } from "../../src/demo/seeded.ts";
 import { restartable } from "../restart/restartable.ts";
+import { sized } from "../size.ts";
 import { freePort, type Rig, until, withRig } from "./rig.ts";
 
 const LONG_MS = 20_000;
-const KILLS = Number(process.env["RL_POLICY_KILLS"] ?? 3);
+const KILLS = Number(process.env["RL_POLICY_KILLS"] ?? sized(3, 1));
 
 /** Small programs: what is measured is the hold, not the size of an image. */
 const USES =
@@ -93,7 +94,7 @@ restartable(
       await run(rig, "front", FRONT, [port, inner], "--hold-output", "--hold-limit", "20s");
       const client = new Client(port);
       expect(await client.ask(LONG_MS, "#")).toBe(300); // what it asks the counter does not wait
-      for (const killed of [["front"], ["front", "counter"]]) {
+      for (const killed of sized([["front"], ["front", "counter"]], [["front", "counter"]])) {
         expect(await client.ask(LONG_MS)).toBeDefined();
         const answer = client.ask(5_000); // the kill comes somewhere in it
         await sleep(random(400));

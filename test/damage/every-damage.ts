@@ -35,6 +35,8 @@ export interface Part {
   /** Of the damages, by number; default all. */
   readonly from?: number;
   readonly to?: number;
+  /** One of so many, from a place that the seed draws; default 1. */
+  readonly step?: number;
   /** One of so many goes the public way, one of so many to an owner; 0: none. */
   readonly sample: number;
   readonly owned: number;
@@ -93,17 +95,19 @@ export class EveryDamage {
     throw new RangeError(`damage ${number} of ${this.count}`);
   }
 
-  async run({ from = 0, to = this.count, sample, owned, seed, progress }: Part): Promise<Figures> {
+  async run({ from = 0, to = this.count, step = 1, sample, owned, seed, progress }: Part): Promise<Figures> {
     const random = new Random(seed);
     const tally = (): Tally => ({ detected: 0, harmless: 0 });
     const figures: Figures = { bit: tally(), cut: tally(), sampled: 0, owned: 0, failures: [] };
-    for (let number = from; number < to; number += 1) {
+    let done = 0;
+    for (let number = from + random.below(step); number < to; number += step) {
+      done += 1;
       const damage = this.at(number);
       const toPublic = sample > 0 && random.oneIn(sample);
       const toOwner = owned > 0 && random.oneIn(owned);
       await this.#withDamage(damage, (bytes) => this.#trial(damage, bytes, figures, toPublic, toOwner));
-      if ((number + 1 - from) % PROGRESS !== 0) continue;
-      progress?.(number + 1 - from, figures);
+      if (done % PROGRESS !== 0) continue;
+      progress?.(done, figures);
       await setImmediate(); // timers and output of whoever waits
     }
     return figures;

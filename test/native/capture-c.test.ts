@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
+import { LONG } from "../size.ts";
 
 const SKIPPED = 77;
 /** The program itself calls 90 s a hang, and says where (HANG_NS). */
@@ -84,7 +85,7 @@ describe.each(variants)("variant '%s'", (variant) => {
   });
 });
 
-describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", (program, names) => {
+describe.each(Object.entries(sanitized))("%s under ASan, UBSan and LSan", LONG, (program, names) => {
   beforeAll(() => {
     const env = { ...process.env, CFLAGS: `-O1 -g ${SANITIZERS}` };
     const target = `build/sanitized/${program}`;

@@ -12,12 +12,13 @@ import { readLog } from "../../src/log/segment-reader.ts";
 import type { Event } from "../../src/model/event.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { builtCopy } from "../built.ts";
+import { sized } from "../size.ts";
 import { compile } from "./c-build.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 import { tile } from "./tiling.ts";
 
-const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? 20);
+const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? sized(20, 8));
 const RING_BYTES = 16 << 20;
 const OWN = join(packageRoot(), "build/test/ring-crash");
 const PORT = "39417";

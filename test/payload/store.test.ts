@@ -18,6 +18,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { openPayloadStore, type PayloadLog } from "../../src/payload/payload-log.ts";
 import { punchHoles } from "../../src/payload/payload-logger.ts";
+import { sized } from "../size.ts";
 import { pattern } from "./pattern.ts";
 import { type Chunk, channelName as nameOf, writeSegments } from "./segments.ts";
 
@@ -200,7 +201,7 @@ describe("damage is a hole", () => {
         const readable = await judged();
         if (!damaged.equals(whole)) expect(readable).toBeGreaterThan(all - 20_000); // the rest is found again
       }),
-      { numRuns: 60 },
+      { numRuns: sized(60, 20) },
     );
   });
 
@@ -208,7 +209,7 @@ describe("damage is a hole", () => {
     write(stream(0, 0, 100, 100));
     const [file] = files() as [string];
     const whole = readFileSync(file);
-    for (let bit = 0; bit < (64 + 48) * 8; bit += 1) {
+    for (let bit = 0; bit < (64 + 48) * 8; bit += sized(1, 3)) {
       const damaged = Buffer.from(whole);
       damaged[bit >> 3]! ^= 1 << (bit & 7);
       writeFileSync(file, damaged);

@@ -14,9 +14,12 @@ import type { Evidence } from "../../src/model/evidence-layout.ts";
 import { RECEIVER, SENDER } from "../../src/model/evidence-layout.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { type MemoryLog, memoryLog } from "../unit/memory-log.ts";
 import { numRuns } from "./cases.ts";
 import { evidenceOf } from "./laws-executions.ts";
+
+const RUNS = Math.ceil(numRuns * sized(1, 0.4));
 
 async function* streamOf(base: LogBase | undefined, log: MemoryLog): AsyncGenerator<Uint8Array> {
   for (const block of base?.blocks ?? []) yield Uint8Array.from(block);
@@ -351,7 +354,7 @@ test("after pruning, every failure set's line, in-transit ranges and outcome are
     ),
     {
       seed,
-      numRuns: numRuns,
+      numRuns: RUNS,
       // Who would receive was told only by lines that had been undone, and by the first base.
       examples: [[312478251, 157, 0.25510204081632654, [0], 1]],
     },
@@ -396,7 +399,7 @@ test("cuts that leave closed connections out: the line from cuts is the line fro
         if (second !== undefined) await sameAnswers(full, second, log);
       },
     ),
-    { seed, numRuns },
+    { seed, numRuns: RUNS },
   );
   console.log(`seed ${seed}: ${forgotten} forgotten, ${prunings} prunings, ${JSON.stringify([...ways])}`);
   expect(prunings).toBeGreaterThan(10);

@@ -15,6 +15,7 @@ import { expect } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Ended, type Rig, until, withRig } from "../daemon/rig.ts";
 import { describeTree, differs } from "../data-tree/judge.ts";
+import { sized } from "../size.ts";
 import { Keeper } from "./keeper.ts";
 import { restartable } from "./restartable.ts";
 
@@ -61,7 +62,7 @@ function kind(path: string): string {
 }
 
 restartable(
-  "a tree comes back exactly as it was at the checkpoint, also after kills -9 of the restart at each of its steps",
+  "a tree comes back exactly as it was at the checkpoint, also after kills -9 of the restart at its steps",
   { timeout: 180_000 },
   () =>
     withRig("data", async (rig) => {
@@ -90,7 +91,7 @@ restartable(
       expect(more).toEqual([]);
       const work = kind(`/${workName}`);
       // Each life but the first begins with what the one before left.
-      for (const [point, nth] of [
+      const points: readonly (readonly [string, number])[] = [
         [`after rename ${journal}`, 1],
         [`after rename ${work}/old/current`, 1],
         [`after rename ${work}/old/table`, 1],
@@ -99,7 +100,8 @@ restartable(
         ["before chmod /tree", 1],
         [`after rename ${journal}`, 3],
         [`before unlink ${work}/old/current`, 1],
-      ] as const) {
+      ];
+      for (const [point, nth] of sized(points, [points[2]!, points[4]!, points[6]!])) {
         const before = keeper.written;
         expect([point, await restartKilledAt(rig, library, point, nth)]).toEqual([
           point,

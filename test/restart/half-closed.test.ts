@@ -1,6 +1,7 @@
 /** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
 import { expect } from "vitest";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { startNodePrograms } from "./node-programs.ts";
 import { restartable } from "./restartable.ts";
@@ -34,6 +35,7 @@ async function exactInTheEnd(rig: Rig): Promise<void> {
 for (const dead of [["counter", "listener"], ["counter"], ["listener"]] as const)
   restartable(
     `a coordinated checkpoint of a half-closed connection, then ${dead.join(" and ")} killed: the other half goes on, exact`,
+    dead.length === 2 ? {} : LONG,
     () =>
       withRig("half", async (rig) => {
         await started(rig);

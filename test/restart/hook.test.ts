@@ -9,6 +9,7 @@ import { readHooks } from "../../src/checkpoint/hook-checkpoint.ts";
 import { imagesFolder } from "../../src/images/image-store.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { freePort, missing, type Rig, until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
 
@@ -139,7 +140,7 @@ async function answeredAt(rig: Rig, checkpoint: number): Promise<number> {
   return foreign.filter(([, bytes]) => bytes > 3).length;
 }
 
-live("redis under load: image and cut are of one instant, in every one of several checkpoints", () =>
+live("redis under load: image and cut are of one instant, in every one of several checkpoints", LONG, () =>
   withRig("hook-load", async (rig) => {
     await rig.collect();
     const app = new RedisApp(rig, await freePort());

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { seeded } from "../../src/demo/seeded.ts";
 import { until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import { restartInterrupted } from "./interrupted.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
 import { restartable } from "./restartable.ts";
@@ -13,7 +14,7 @@ const rounds = Number(process.env["RESTART_ROUNDS"] ?? 3);
 
 restartable(
   `signals at any moment, several calls in a row: the last one ends well and nothing is lost (seed ${seed})`,
-  { timeout: 60_000 + rounds * 60_000 },
+  { timeout: 60_000 + rounds * 60_000, ...LONG }, // nats.test.ts kills it in every phase
   () =>
     withRig("interrupted", async (rig) => {
       console.log(`seed ${seed}: RESTART_SEED=${seed} repeats it`);

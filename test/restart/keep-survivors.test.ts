@@ -1,6 +1,7 @@
 /** `restart --keep-survivors`: who has not received anything that is undone goes on, and only its connection breaks. */
 import { expect } from "vitest";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import type { Answer } from "./answer.ts";
 import { startNodePrograms } from "./node-programs.ts";
 import { restartable } from "./restartable.ts";
@@ -44,6 +45,7 @@ for (const [how, source] of [
   for (const alive of [false, true])
     restartable(
       `a sender ${how} goes on; its receiver comes back (${alive ? "it was alive" : "dead"}): no number lost, none twice`,
+      alive === (source === DEAF) ? {} : LONG,
       () =>
         withRig("keep", async (rig) => {
           await started(rig, source, "--payload");

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { sized } from "../size.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
 import { restartable } from "./restartable.ts";
@@ -25,7 +26,7 @@ restartable(
       await rig.collect();
       const app = new NatsApp(rig, 1500);
       await app.start();
-      for (const round of [1, 2]) {
+      for (const round of sized([1, 2], [1])) {
         await until("messages flow", () => app.numbers().length > round * 200);
         await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
         const atCheckpoint = app.numbers().length;
@@ -48,7 +49,7 @@ restartable("independent checkpoints and a payload log: the same", () =>
     await until("messages flow", () => app.numbers().length > 100);
     // Else the first line may be the start of one server, which holds nothing of what its clients had sent.
     await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
-    for (const round of [2, 3]) {
+    for (const round of sized([2, 3], [2])) {
       await until("messages flow", () => app.numbers().length > round * 200);
       await independently(rig);
       const atCheckpoint = app.numbers().length;

@@ -5,10 +5,11 @@ import { tmpdir } from "node:os";
 import { join as path } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { join } from "../../src/sdk/index.ts";
+import { sized } from "../size.ts";
 import { type Outcome, runRing } from "./ring-rig.ts";
 import { buildSdkProgram } from "./sdk-build.ts";
 
-const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? 10);
+const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? sized(10, 4));
 const FIRST = Number(process.env["RL_SDK_FIRST"] ?? 501);
 const outcomes: Outcome[] = [];
 afterAll(() => {

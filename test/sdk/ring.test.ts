@@ -3,9 +3,10 @@
  *   RL_SDK_SEEDS=200 RL_SDK_FIRST=1000 npx vitest run test/sdk/ring.test.ts
  */
 import { afterAll, expect, test } from "vitest";
+import { sized } from "../size.ts";
 import { type Outcome, runRing } from "./ring-rig.ts";
 
-const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? 20);
+const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? sized(20, 6));
 const FIRST = Number(process.env["RL_SDK_FIRST"] ?? 1);
 /** Runs at one time: they wait for the disk and for each other most of the time. */
 const TOGETHER = 2;
