@@ -16,7 +16,9 @@ import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { LONG } from "../size.ts";
-import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+import { ASK, ECHO, freePort, missing, type Rig, until, withSharedCollector } from "./rig.ts";
+
+const together = withSharedCollector("checkpoint");
 
 const live = test.skipIf(missing !== undefined);
 const criu = await findCriu();
@@ -82,8 +84,7 @@ async function expectCutsAtTheirPlace(rig: Rig, names: readonly string[]): Promi
 }
 
 live("driver none: checkpoints of talking programs, and a line from them", () =>
-  withRig("line", async (rig) => {
-    await rig.collect();
+  together("line", async (rig) => {
     await pair(rig);
     for (let round = 0; round < 3; round += 1) {
       expect(
@@ -115,8 +116,7 @@ live("driver none: checkpoints of talking programs, and a line from them", () =>
 imaged(
   "driver criu: image and cut of one instant under a manifest; the programs go on; damage is refused",
   () =>
-    withRig("image", async (rig) => {
-      await rig.collect();
+    together("image", async (rig) => {
       await pair(rig);
       const taken = [
         ...(await checkpoint(rig, "--driver", "criu")),
@@ -176,8 +176,7 @@ function flip(path: string): void {
 imaged(
   "a checkpoint that is killed half way: the process goes on, a record has its whole image, the next one works",
   () =>
-    withRig("killed", async (rig) => {
-      await rig.collect();
+    together("killed", async (rig) => {
       await pair(rig);
       const cli = join(import.meta.dirname, "../../dist/cli/main.js");
       const args = ["checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"];
@@ -208,8 +207,7 @@ imaged(
 );
 
 imaged("redis-server under load: checkpoints while clients are connected, no answer lost", LONG, () =>
-  withRig("redis", async (rig) => {
-    await rig.collect();
+  together("redis", async (rig) => {
     const port = await freePort();
     await rig.run(
       "redis",
@@ -266,8 +264,7 @@ imaged("redis-server under load: checkpoints while clients are connected, no ans
 );
 
 live("wrong use of checkpoint", () =>
-  withRig("refuse", async (rig) => {
-    await rig.collect();
+  together("refuse", async (rig) => {
     expect(await rig.cli("checkpoint", rig.app)).toMatchObject({
       code: 2,
       err: expect.stringContaining("no application"),
@@ -292,8 +289,7 @@ live("wrong use of checkpoint", () =>
 );
 
 imaged("what CRIU can't dump is told with CRIU's reason; the process goes on and nothing is recorded", () =>
-  withRig("undumpable", async (rig) => {
-    await rig.collect();
+  together("undumpable", async (rig) => {
     await rig.run("two", "sh", "-c", "(sleep 101 & ); exec sleep 100");
     await until("the orphan is there", () => rig.cgroup("two").pids().length === 2);
     const { code, err } = await rig.cli("checkpoint", rig.app, "two", "--driver", "criu");

@@ -6,7 +6,9 @@ import { childOutside, startTicksOf } from "../../src/host/process-tree.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { compile } from "../native/c-build.ts";
-import { missing, type Rig, until, withRig } from "./rig.ts";
+import { missing, type Rig, until, withSharedCollector } from "./rig.ts";
+
+const together = withSharedCollector("zombie");
 
 const criu = await findCriu();
 const check = criu.found === undefined ? undefined : await new CriuDriver(criu.found).check();
@@ -43,8 +45,7 @@ async function zombieIn(rig: Rig, name: string): Promise<void> {
 }
 
 imaged("a process with a zombie is checkpointed, and comes back", () =>
-  withRig("zombie", async (rig) => {
-    await rig.collect();
+  together("zombie", async (rig) => {
     await zombieIn(rig, "p");
     const { checkpoints } = await rig.json<Answer>("checkpoint", rig.app);
     expect(checkpoints.map(({ process }) => process)).toEqual(["p"]);
@@ -58,8 +59,7 @@ imaged("a process with a zombie is checkpointed, and comes back", () =>
 imaged(
   "a process that is in the midst of vfork is imaged a moment later: stopped there, CRIU would wait for ever",
   () =>
-    withRig("vfork", async (rig) => {
-      await rig.collect();
+    together("vfork", async (rig) => {
       await rig.run("p", compile("vfork_helper", ["test/native/c/vfork_helper.c"]));
       await until("it starts programs", () => rig.output("p").includes("1"));
       for (let turn = 0; turn < 3; turn += 1)
@@ -70,8 +70,7 @@ imaged(
 );
 
 imaged("one process that is refused hides none of the others: each is tried and told, exit code 1", () =>
-  withRig("refused", async (rig) => {
-    await rig.collect();
+  together("refused", async (rig) => {
     await rig.run("a", "sleep", "600");
     await rig.run("b", "sh", "-c", "sleep 600 & sleep 601 & exec true");
     await rig.run("c", "sleep", "600");

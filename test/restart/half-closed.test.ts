@@ -1,12 +1,14 @@
 /** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
 import { expect } from "vitest";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { LONG } from "../size.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { startNodePrograms } from "./node-programs.ts";
 import { restartable } from "./restartable.ts";
 
-const COUNT = 1500;
+const together = withSharedCollector("half");
+
+const COUNT = 900;
 
 /** Hears its client out, to the end of what it says, and counts for it meanwhile and afterwards. */
 const COUNTER = `const n=require("net");n.createServer({allowHalfOpen:true},c=>{let at=0;c.on("error",e=>console.log(e.code));c.on("data",d=>process.stdout.write(d));c.on("end",()=>console.log("heard out"));
@@ -37,7 +39,7 @@ for (const dead of [["counter", "listener"], ["counter"], ["listener"]] as const
     `a coordinated checkpoint of a half-closed connection, then ${dead.join(" and ")} killed: the other half goes on, exact`,
     dead.length === 2 ? {} : LONG,
     () =>
-      withRig("half", async (rig) => {
+      together(`half-${dead.join("-")}`, async (rig) => {
         await started(rig);
         await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
         const atCheckpoint = numbers(rig).length;
@@ -54,7 +56,7 @@ for (const dead of [["counter", "listener"], ["counter"], ["listener"]] as const
 restartable(
   "independent checkpoints of it, with payloads: what the open half had in transit comes from the payload log, exact",
   () =>
-    withRig("half-alone", async (rig) => {
+    together("half-alone", async (rig) => {
       await started(rig, "--payload");
       for (const name of ["listener", "counter"]) {
         await rig.json("checkpoint", rig.app, name, "--driver", "criu");

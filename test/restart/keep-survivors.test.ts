@@ -1,10 +1,12 @@
 /** `restart --keep-survivors`: who has not received anything that is undone goes on, and only its connection breaks. */
 import { expect } from "vitest";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { LONG } from "../size.ts";
 import type { Answer } from "./answer.ts";
 import { startNodePrograms } from "./node-programs.ts";
 import { restartable } from "./restartable.ts";
+
+const together = withSharedCollector("keep");
 
 /** Prints what it receives and never says a word. */
 const SINK = `const n=require("net");n.createServer({allowHalfOpen:true},c=>{c.on("error",()=>{});c.on("data",d=>process.stdout.write(d));c.on("end",()=>c.end())}).listen(+process.argv[1],"127.0.0.1")`;
@@ -47,7 +49,7 @@ for (const [how, source] of [
       `a sender ${how} goes on; its receiver comes back (${alive ? "it was alive" : "dead"}): no number lost, none twice`,
       alive === (source === DEAF) ? {} : LONG,
       () =>
-        withRig("keep", async (rig) => {
+        together(`keep-${alive}-${source === DEAF}`, async (rig) => {
           await started(rig, source, "--payload");
           const survivor = rig.cgroup("source").pids();
           if (!alive) {
@@ -69,7 +71,7 @@ for (const [how, source] of [
 restartable(
   "without a payload log what the survivor has sent is nowhere: refused, and nobody was touched",
   () =>
-    withRig("keep-refused", async (rig) => {
+    together("keep-refused", async (rig) => {
       await started(rig, SOURCE);
       const pids = ["sink", "source"].map((name) => rig.cgroup(name).pids());
       const { code, err } = await rig.cli("restart", rig.app, "--failed", "sink", "--keep-survivors");

@@ -1,11 +1,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { sized } from "../size.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { NATS_PROCESSES, NatsApp } from "./nats-app.ts";
 import { restartable } from "./restartable.ts";
+
+const together = withSharedCollector("nats");
 
 function flip(file: string, at: number): void {
   const bytes = readFileSync(file);
@@ -22,9 +24,8 @@ async function independently(rig: Rig): Promise<void> {
 restartable(
   "everybody is killed and comes back from a coordinated checkpoint: every message once, in order; and again",
   () =>
-    withRig("nats-together", async (rig) => {
-      await rig.collect();
-      const app = new NatsApp(rig, 1500);
+    together("nats-together", async (rig) => {
+      const app = new NatsApp(rig, sized(1500, 900));
       await app.start();
       for (const round of sized([1, 2], [1])) {
         await until("messages flow", () => app.numbers().length > round * 200);
@@ -42,9 +43,8 @@ restartable(
 );
 
 restartable("independent checkpoints and a payload log: the same", () =>
-  withRig("nats-alone", async (rig) => {
-    await rig.collect();
-    const app = new NatsApp(rig, 5000, "--payload");
+  together("nats-alone", async (rig) => {
+    const app = new NatsApp(rig, sized(5000, 3500), "--payload");
     await app.start();
     await until("messages flow", () => app.numbers().length > 100);
     // Else the first line may be the start of one server, which holds nothing of what its clients had sent.
@@ -69,9 +69,8 @@ restartable("independent checkpoints and a payload log: the same", () =>
 restartable(
   "without a payload log what the images do not hold is refused by name; --fall-back goes back to where they do",
   () =>
-    withRig("nats-refused", async (rig) => {
-      await rig.collect();
-      const app = new NatsApp(rig, 3000);
+    together("nats-refused", async (rig) => {
+      const app = new NatsApp(rig, sized(3000, 2000));
       await app.start();
       await until("messages flow", () => app.numbers().length > 100);
       await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
@@ -101,9 +100,8 @@ restartable(
 restartable(
   "a survivor that is connected to the dead comes back with them; a damaged image is refused before it is killed",
   () =>
-    withRig("nats-one", async (rig) => {
-      await rig.collect();
-      const app = new NatsApp(rig, 2500);
+    together("nats-one", async (rig) => {
+      const app = new NatsApp(rig, sized(2500, 1500));
       await app.start();
       await until("messages flow", () => app.numbers().length > 100);
       const wrong = await rig.cli("restart", rig.app);
@@ -146,8 +144,7 @@ async function killedAt(rig: Rig, phase: string): Promise<boolean> {
 restartable(
   "the command is killed again and again, in every phase; each time the next call finishes, and nothing is lost",
   () =>
-    withRig("nats-crash", async (rig) => {
-      await rig.collect();
+    together("nats-crash", async (rig) => {
       const app = new NatsApp(rig, 3500);
       await app.start();
       await until("messages flow", () => app.numbers().length > 100);

@@ -1,13 +1,12 @@
 import { expect } from "vitest";
 import { freePort, type Rig } from "../daemon/rig.ts";
 
-/** Starts the collector, then programs for Node.js by name, one after the other; the argument of each is one free port for all. */
+/** Starts programs for Node.js by name, one after the other; the argument of each is one free port for all. */
 export async function startNodePrograms(
   rig: Rig,
   programs: Readonly<Record<string, string>>,
   flags: readonly string[],
 ): Promise<void> {
-  await rig.collect();
   const port = await freePort();
   for (const [name, program] of Object.entries(programs)) {
     const output = ["--output", rig.path(`${name}.out`)];
