@@ -33,17 +33,18 @@ const INSPECT_LIMIT_MS = 10_000;
 
 const HELP = `
 --pid moves the process and all its descendants into a cgroup of ours. --cgroup, --container, --pod and --unit record what runs in the
-cgroup that is there, and in those below it. It stands still for a moment. Connections that are open already are followed from then on.
+cgroup that is there, and in those below it. The process stands still for a moment. Connections that are open already are followed
+from then on.
 
-There is no initial state to go back to: until its first checkpoint on a line, whatever needs that is refused (exit code 4). So
-attaching ends with a checkpoint of all running processes of the application at one time, unless --no-checkpoint.
+An attached process has no initial state: until its first checkpoint, a line that needs one is refused (exit code 4). So
+attaching ends with a coordinated checkpoint of all running processes of the application, unless --no-checkpoint.
 With --follow the collector looks for a container of that name when this one has ended: one that was made anew, or started again, is the
 next life of the same process. What its predecessor did stays done, and the new life begins with a checkpoint.
 
 --data names folders of this machine that go back with it: its working files, or what a container mounts of them (bind mounts, volumes).
 
 A container of podman is checkpointed and restored by podman, under its name, id and addresses; see checkpoint --help. One of docker, a
-pod as one process, or a unit, is its runtime's to bring back: cuts and lines are complete, and its checkpoints can't be restored from here.
+pod as one process, or a unit, is its runtime's to bring back: cuts and lines are complete, but its checkpoints can't be restored from here.
 
 Examples:
   recovery-line attach shop db --pid $(pidof redis-server)
@@ -74,14 +75,14 @@ export function register(program: Command): void {
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
     .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application")
-    .option("--group <name>", "who of the application belongs together, for HA policies")
+    .option("--group <name>", "group of processes that belong together, for HA policies")
     .option(
       "--data <dir>",
       "a folder of this machine that is part of its state, also what a container mounts; repeatable",
       another,
     )
     .option("--data-limit <bytes>", "most bytes to copy while it stands still (default: 1 GiB)", dataLimit)
-    .option("--no-checkpoint", "take none: say so later, with `recovery-line checkpoint APP --coordinated`")
+    .option("--no-checkpoint", "take none now; later: recovery-line checkpoint APP --coordinated")
     .option("--json", "print one JSON object")
     .addHelpText("after", HELP)
     .action(attach);

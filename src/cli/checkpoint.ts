@@ -39,8 +39,8 @@ const MAX_FILES = 8;
 
 const HELP = `
 Each process stands still while its cut vector is read, its image is written and the record is durable; then it goes
-on. Without names: every running process of the application, one after another; with --coordinated all at one time.
-One that can't be checkpointed keeps none of the others from it: each is told, and the exit code is 1 (--json: "failed").
+on. Without names: every running process of the application, one after another; with --coordinated all at one time, or none.
+One that can't be checkpointed does not stop those after it: it is reported, and the exit code is 1 (--json: "failed").
 
 The folders that run --data or \`data\` named are saved with the image; more than --data-limit bytes to copy of them while the
 process stands still, or somebody else who writes there: refused (exit code 4).
@@ -52,7 +52,7 @@ Drivers: criu   an image of the process tree, its memory, files and TCP connecti
                 folder in $RECOVERY_LINE_IMAGE. Taken at a moment without open connections, the others standing still
          none   only the cut: for programs that bring their own state back. No image can be restored from it.
          auto   podman for its containers, criu for all others, where a working one is found (scripts/get-criu.sh
-                fetches one), else the cut alone, recorded as not usable: it restores certainty after a loss, but no
+                fetches one), else the cut alone, recorded as not usable: it restores certainty after a gap, but no
                 process goes back to it
 
 Examples:
@@ -76,11 +76,11 @@ export function register(program: Command): void {
     .option("--coordinated", "freeze all of them, then checkpoint all of them, then let all go on")
     .option(
       "--dependents",
-      "as --coordinated, of the named processes and all who must be in the set, so that theirs are on a line",
+      "as --coordinated, of the named processes and all that must be in the set for theirs to be on a line",
     )
     .option(
       "--within <ms>",
-      "with these two: all go on after so many milliseconds, and what is not done then is not recorded",
+      "with one of these two: all go on after so many milliseconds; what is not done then is not recorded",
       (text: string) => integerOption("--within", text, 1, MAX_LIMIT_S * 1000),
     )
     .option(

@@ -45,7 +45,7 @@ interface CollectFlags {
 
 const HELP = `
 The capture programs stay pinned and go on recording into the kernel's ring while no collector runs; the next one
-takes up where the last one ended. What finds no room in the ring is told later: the kernel keeps the positions of every connection.
+takes up where the last one ended. What finds no room in the ring is recorded later, from the positions that the kernel keeps.
 --unpin takes the programs out of the kernel.
 
 A log that can't be written (no space, an I/O error) is tried again and again, and its records wait in the ring. --on-full says what
@@ -53,10 +53,10 @@ happens when they fill three quarters of it:
   taint  a log that is broken alone is given up, so that the others go on; what it misses is counted, and is a gap in it later
   stop   all recorded processes are held still (by the cgroup freezer) until half of the ring is free: nothing is lost, they wait
   halt   the collector ends with RL_LOG_WRITE, also after 30 s without success; the ring still holds everything
---keep-bytes and --keep-hours say how much of a log is wanted: whole segments (64 MiB) beyond the one, or sealed longer ago than the other,
-are removed by \`gc --apply\`, which this collector runs, as far as no line of any future needs them. No clock decides what is safe. Where
-lines need more than is wanted (a process that does not checkpoint, a message log, bytes sent to somebody who is not recorded: see
---keep-in-transit any), the log stays, one line here says why, and recovery_line_keep_unmet_logs counts it.
+--keep-bytes and --keep-hours say how much of a log to keep: this collector removes whole segments (64 MiB) beyond that size, or sealed
+longer ago, by \`gc --apply\`, as far as no future line needs them. No clock decides what is safe. Where
+lines need more (a process that does not checkpoint, a message log, bytes sent to somebody who is not recorded: see
+--keep-in-transit any), the log stays, a message here says why, and recovery_line_keep_unmet_logs counts it.
 
 Whatever is acknowledged stays, and what was produced is either in the log or declared lost in it.
 Runtimes with memory rings (native/dsm) hand them over at <log directory>/rings.sock: same logs, same metrics. They stop when this command
@@ -67,7 +67,8 @@ does, and what was in their rings by then is lost; their entities then count as 
 --user, started by root: the collector runs as that user and can do nothing that user can't. A small helper beside it holds the two rights
 it takes to capture, CAP_BPF and CAP_PERFMON, and does nothing but hand over the ring, select what \`run\` registered, and read cuts and
 counters. If either dies the kernel goes on recording and the other ends. The log directory becomes the user's if it is new or empty. Not
-with --user: --on-full stop, run --payload, checkpoint, restart, which take root's rights, or would make root act on what the user wrote.
+with --user: --on-full stop, run --payload, run --hold-output, and by root there checkpoint, restart, data, import and gc --apply: they take
+root's rights, or would make root act on what the user wrote.
 
 Examples:
   recovery-line collect --user recovery-line
@@ -166,7 +167,7 @@ function logOptions(command: Command): void {
     .addOption(
       new Option(
         "--keep-in-transit <rule>",
-        "what lines need is what this rule of compute needs (default: what either needs)",
+        "keep what lines by this rule of compute need (default: by either)",
       ).choices(["any", "logged"]),
     );
 }

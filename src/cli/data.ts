@@ -15,9 +15,9 @@ interface Flags extends DataFlags {
 
 const HELP = `
 Every checkpoint from now on saves what lies below the folders, and a restart from it puts that back exactly: contents, holes, modes,
-owners, times, links, extended attributes; what was made since is gone, what was deleted is there. Without --data and --none it tells which they are.
-Checkpoints that were taken before hold nothing of them, so a restart refuses to go back to these; so take one now.
-What was there before the process began is saved by run --data alone.
+owners, times, links, extended attributes; what was made since is gone, what was deleted is there. Without --data and --none it lists them.
+Checkpoints that were taken before hold nothing of them, and a restart refuses to go back to these: take one now.
+What was there before the process began only run --data saves.
 
 Examples:
   recovery-line data shop db --data /var/lib/shop

@@ -28,7 +28,7 @@ const NOTES = [
   "Loaded capture: about 0.1 µs for every TCP call of any process on this machine, about 0.3 µs for a recorded one.",
   "Each part takes the first variant whose programs this kernel loads, attaches and runs; collect --capture forces others.",
   "The programs stay loaded until `recovery-line collect --unpin`, also while no collector runs.",
-  "UDP, MPTCP, kernel TLS and pipes are not matched: UDP and the like are logged as gaps (see run --trust).",
+  "MPTCP, kernel TLS, and datagrams between recorded processes are not matched: they are gaps (see run --trust).",
 ];
 
 export function register(program: Command): void {

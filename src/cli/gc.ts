@@ -48,10 +48,10 @@ Examples:
 export function register(program: Command): void {
   evidenceCommand(program, "gc", "list obsolete checkpoints, and remove their images with --apply")
     .description("Finds checkpoints, payloads and segments of the log that no future recovery line can need.")
-    .option("--apply", "remove the images of obsolete checkpoints, and prunable payloads")
+    .option("--apply", "remove images of obsolete checkpoints, prunable payloads and log segments")
     .option(
       "--keep-bytes <n>",
-      "with --apply: of the log remove no more than what is beyond so many bytes",
+      "with --apply: remove of the log only what is beyond so many bytes",
       keepBytes,
     )
     .option("--keep-hours <n>", "… or was sealed more than so many hours ago", keepHours)

@@ -34,16 +34,16 @@ const DEFAULT_LAST = 20;
 const MAX_LAST = 100_000;
 
 const PLUG_HELP = `
-POLICY is a file, or the name of a shipped policy. From the first moment on it decides when processes take checkpoints and what happens on
-failures; what was plugged before decides until that moment, and states of equal name, type and scope go over to the new one.
-Before that it only watches (--shadow): what it would do is printed, and where it fails there it is refused and nothing has changed.
+POLICY is a file, or the name of a shipped policy. Once plugged it decides when processes take checkpoints and what happens on
+failures; what was plugged before decides until then, and states of equal name, type and scope go over to the new one.
+First it only watches (--shadow): what it would do is printed; where it fails there it is refused, and nothing has changed.
 
 restart, roll-back and collect can hurt: a policy that may do one of them is refused until --allow says which (none: it never does).
-A policy that crashes, hangs or answers nonsense is started again with its state, three times a minute; then, and where it asks for too much,
-the fallback takes over: periodic (:interval, 1min by default), built in, or none. --most-loss bounds what the policy may leave undone: beyond it the host takes
-the checkpoints itself, and the third time the policy ends.
+A policy that crashes, hangs or answers nonsense is started again with its state, at most three times a minute; then, and where it asks for
+too much, the fallback takes over: the built-in periodic (:interval, 1min by default), or none. --most-loss bounds what one failure may cost:
+beyond it the host takes the checkpoints itself, and the third time the policy ends.
 
-It comes back with the collector, wherever that was killed. A policy's process runs as nobody without files, network and children; that keeps its
+It comes back with the collector, at whatever step that was killed. A policy's process runs as nobody without files, network and children; that keeps its
 faults from others, and is no prison for malice.
 
 Examples:
@@ -100,14 +100,11 @@ function plugCommand(policy: Command): void {
         .default("auto"),
     )
     .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
-    .option("--most-loss <duration>", "most work that one failure may cost, 5min")
-    .option(
-      "--line-every <duration>",
-      "how often at most the lines of all failures are computed (default: 5s)",
-    )
+    .option("--most-loss <duration>", "most work that one failure may cost, as 5min")
+    .option("--line-every <duration>", "least time between computations of all failures' lines (default: 5s)")
     .option(
       "--shadow <seconds>",
-      "how long it only watches first (default: one beat's worth)",
+      "how long it only watches first, after one beat",
       (text: string) => integerOption("--shadow", text, 0, MAX_SHADOW_S),
       0,
     )

@@ -27,7 +27,7 @@ SCRIPT starts the application and ends: an executable file that calls
 
   $RECOVERY_LINE run "$RECOVERY_LINE_APP" <process> --detach -- <command...>
 
-for each of its processes; RECOVERY_LINE_FOLDER is a folder for its files, and the log directory is known. It is called once without a policy, for
+for each of its processes; RECOVERY_LINE_FOLDER is a folder for its files, RECOVERY_LINE_HOME the log directory. It is called once without a policy, for
 the recording that the prediction is made from, and once for each policy. In each of those runs processes are killed at moments that --seed draws;
 each is brought back by \`restart --failed P --fall-back\`, from images of CRIU. Costs in the prediction are those that the runs measured.
 

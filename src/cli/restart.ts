@@ -54,7 +54,7 @@ The folders that run --data or \`data\` named are put back as they were at the c
 processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.
 
 Those that start from their commands start in the order in which they connect to each other, as far as run --ready says when each is
-ready. Whoever ends within a second, and not with exit code 0, is told as not back, with its exit status and last lines of output; the
+ready. Whoever ends within a second, and not with exit code 0, is reported as not back, with its exit status and last lines of output; the
 exit code is 1 then.
 
 Bytes in transit are taken from the images' socket queues (coordinated checkpoints hold all of them), then from the payload log.
@@ -79,7 +79,7 @@ export function register(program: Command): void {
       repeated,
     )
     .option("--dry-run", "print the plan and change nothing")
-    .option("--keep-survivors", "survivors go on though connections to processes that go back break")
+    .option("--keep-survivors", "survivors go on although their connections to processes that go back break")
     .option(
       "--fall-back",
       "where bytes in transit are nowhere, go back further, to a line that needs none of them",
@@ -96,7 +96,7 @@ export function register(program: Command): void {
     )
     .option(
       "--keep-replaced",
-      "keep what is overwritten in the processes' data folders, and of files that they have mapped",
+      "keep what is overwritten in the processes' data folders and in files that they have mapped",
     )
     .option(
       "--limit <seconds>",

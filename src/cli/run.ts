@@ -44,32 +44,32 @@ const HELP = `
 Everything that the command and its children send and receive over TCP and unix sockets is recorded, from its first
 instruction on. The exit status is the command's own; 128 + n if signal n ended it. A collector must be running.
 --trust names communication that can't be recorded and that you vouch for (udp, mptcp, ktls, unix-dgram,
-old-connection, other-socket, shared-file): without it the process counts as having gaps there.
+old-connection, other-socket, unix-oob, shared-file): without it the process counts as having gaps there.
 
-Programs on this host that are not recorded are outside: what they send and get makes no dependency, datagrams
-(names, time, the system log) neither. --outside and
---inside say so of addresses, as the command sees them, for connections made from now on; they are kept with the
-application, the narrowest counts, and of the same addresses what was said last. Each takes several, or stands
-several times. An address and port where one of the other side listens is refused; what is found later status says.
+Programs on this host that are not recorded are outside: what they send and get makes no dependency, nor do datagrams
+(names, time, the system log). --outside and --inside say of addresses, as the command sees them, who is there, for connections
+made from now on. They are kept with the application; the narrowest counts, and of equal ones the last. Each takes several, and is
+repeatable. An address and port where one of the other side listens is refused; what is found later, status says.
 
 --data names directory trees that are part of the process's state: they are saved now and with every checkpoint, and a restart puts
 them back exactly. Nobody else may write there. More than --data-limit bytes to copy while it stands still: no checkpoint.
 
 io_uring_setup answers ENOSYS in the command and its children (by seccomp, where root starts it), as in most containers: no image holds
-a ring, and programs fall back by themselves. --allow-io-uring leaves it to them. Segments of System V (ipcs) are in an image only if
-they are the process's own: --own-ipc, which gives it a /dev/shm of its own, too, all of which is in its images. Removed files that are still open are, up to 1 MiB: --criu-options ghost-limit=64M.
+a ring, and programs fall back by themselves. --allow-io-uring lets them use it. System V segments (ipcs) are in an image only if
+they are the process's own: --own-ipc, which also gives it a /dev/shm of its own, all of it in its images. Removed files that are
+still open are in images up to 1 MiB: --criu-options ghost-limit=64M raises that.
 
 A restart that starts it from its command waits until --ready is true before it lets those go that connect to it: something in it
-listens on a TCP port, a file has been made anew, or a shell's command ends with 0.
+listens on a TCP port, a file has been made anew, or a shell command ends with 0.
 
---hold-output (output commit): what it sends to outside over TCP waits in the kernel until checkpoints, which the collector takes then of it
-and of all whom it depends on, cover it whoever fails. So a client never sees what a restart undoes. What waits longer than --hold-limit is
-told by the collector and by status, with the reason, and stays. Nothing else is held: --output only into a folder of --data, and only with
---detach. Datagrams, and sockets that it gets from others, go out; both say so.
+--hold-output (output commit): what it sends to outside over TCP waits in the kernel until checkpoints cover it, whoever fails. The collector
+takes them then, of it and of all that it depends on. So a client never sees what a restart undoes. What waits longer than --hold-limit
+stays, and the collector and status report it with the reason. Nothing else is held: --detach is needed, and --output only into a folder
+of --data. Datagrams, and sockets that it gets from others, go out, and are reported.
 
 --ranks: the command is an mpirun of Open MPI on this machine, and each rank becomes a process of its own, NAME-rank-N; mpirun is NAME. Ranks
-read nothing, and write to FILE.rank-N of --output FILE. With --mca btl self,tcp what they send each other is seen by channel; memory that they
-share otherwise is a verdict for both. Lines and cuts are those of ranks, but none comes back alone: restart refuses, and says why. For a job
+read nothing, and write to FILE.rank-N of --output FILE. With --mca btl self,tcp what they send each other is seen by channel; otherwise they
+share memory, a verdict for both. Lines and cuts are those of ranks, but none comes back alone: restart refuses, and says why. For a job
 that is to come back leave --ranks out: it is one process then.
 
 Examples:
@@ -115,8 +115,8 @@ export function register(program: Command): void {
       (text: string) => text.split(/[\s,]+/).filter((word) => word !== ""),
     )
     .option("--hold-output", "what it sends to outside over TCP waits until no failure can undo it any more")
-    .option("--hold-limit <duration>", "with --hold-output: what waits longer is told (default: 30s)")
-    .option("--group <name>", "who of the application belongs together, for HA policies")
+    .option("--hold-limit <duration>", "with --hold-output: what waits longer is reported (default: 30s)")
+    .option("--group <name>", "group of processes that belong together, for HA policies")
     .option("--ranks", "the command is Open MPI's mpirun: each rank is a process of its own, NAME-rank-N")
     .option("--detach", "start it, print its process id, and end")
     .option(

@@ -10,8 +10,8 @@ import { write, writeJson } from "../terminal/print.ts";
 const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
 Bytes that one process sent or received twice on a channel are reported, too; they are tolerated (exit code 0).
-Images of checkpoints that are stored are read as well, and the data of their processes (run --data): every byte against its checksum.
-While a collector lives it reads through it; then only what the collector has acknowledged is checked.
+Stored images of checkpoints are read, too, and the data of their processes (run --data): every byte against its checksum.
+While a collector lives the log is read through it; then only what it has acknowledged is checked.
 
 Exit codes: 0 whole, 5 damaged, 2 wrong use or no such application, 1 anything else.
 

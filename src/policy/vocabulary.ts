@@ -446,7 +446,7 @@ export const ELEMENTS = {
   if: {
     attributes: { test: { kind: "test", required: true, help: "the condition" } },
     content: [any("statement", 1), any("else", 0, 1)],
-    help: "does what it holds where the test is true",
+    help: "does what stands in it where the test is true",
   },
   else: { attributes: {}, content: [any("statement", 1)], help: "what to do where the test is false" },
   set: {
@@ -497,7 +497,7 @@ export const ELEMENTS = {
     },
     content: [any("held", 1)],
     where: EVERYWHERE,
-    help: "holds processes still, drains what is under way, does what it holds, lets them go on",
+    help: "holds processes still, drains what is under way, does what stands in it, lets them go on",
   },
   restart: {
     attributes: { who: { kind: "who", default: "failed", help: "whose failure it answers" } },
