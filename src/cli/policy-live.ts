@@ -43,7 +43,7 @@ A policy that crashes, hangs or answers nonsense is started again with its state
 too much, the fallback takes over: the built-in periodic (:interval, 1min by default), or none. --most-loss bounds what one failure may cost:
 beyond it the host takes the checkpoints itself, and the third time the policy ends.
 
-It comes back with the collector, at whatever step that was killed. A policy's process runs as nobody without files, network and children; that keeps its
+It comes back with the collector, at whatever step that was killed. A policy's process runs as nobody without files, children and environment; that keeps its
 faults from others, and is no prison for malice.
 
 Examples:
