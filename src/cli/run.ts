@@ -8,7 +8,7 @@ import type { CollectorClient } from "../client/client.ts";
 import type { ProcessStart, StartedProcess } from "../client/start-process.ts";
 import type { RankJob } from "../client/start-ranks.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
-import { VERDICT_REASONS } from "../format/ring-layout.ts";
+import { VOUCHABLE_REASONS } from "../format/ring-layout.ts";
 import { checkedAppName, resolveHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { HOLD_LIMIT_MS, MAX_HOLD_LIMIT_MS } from "../model/limits.ts";
@@ -129,7 +129,7 @@ export function register(program: Command): void {
 
 export function trusted(text: string): string[] {
   const reasons = text.split(",").filter((reason) => reason !== "");
-  const known = [...VERDICT_REASONS.slice(1).filter((reason) => reason !== "datagram"), ...VOUCHABLE_UNSEEN];
+  const known = [...VOUCHABLE_REASONS, ...VOUCHABLE_UNSEEN];
   const strange = reasons.find((reason) => !known.includes(reason));
   if (strange === undefined) return reasons;
   throw new RecoveryLineError(

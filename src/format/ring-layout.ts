@@ -80,7 +80,7 @@ export const RingVerdict = {
   DATAGRAM: 13,
 } as const;
 
-/** Why a process can't be followed, by number: the words of `gap.reason`, of `--trust` and of reports (model/gap-reasons.ts). */
+/** Why a process can't be followed, by number: the words of `gap.reason` and of reports (model/gap-reasons.ts). */
 export const VERDICT_REASONS: readonly string[] = [
   "unknown",
   "udp",
@@ -96,6 +96,17 @@ export const VERDICT_REASONS: readonly string[] = [
   "overflow",
   "taken-over",
   "datagram",
+];
+
+/** Kinds of communication that the user may know to carry nothing between processes (`run --trust`); all others are evidence that is missing. */
+export const VOUCHABLE_REASONS: readonly string[] = [
+  "udp",
+  "mptcp",
+  "ktls",
+  "unix-dgram",
+  "old-connection",
+  "other-socket",
+  "unix-oob",
 ];
 
 /** enum capture_told (native/loader/told.h): what records have told of a connection's opening and ending. */

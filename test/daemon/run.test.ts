@@ -83,6 +83,7 @@ live("wrong use of run: nothing is registered, nothing is left in the cgroup", (
         ["run", rig.app, "p", "--trust", "udp,everything", "--", "true"],
         /--trust "everything": no such kind/,
       ],
+      [["run", rig.app, "p", "--trust", "overflow", "--", "true"], /--trust "overflow": no such kind/],
       [
         ["run", rig.app, "p", "--outside", "10.0.0.0/33", "--", "true"],
         /--outside "10\.0\.0\.0\/33" is no address range/,
