@@ -8,6 +8,7 @@ import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
 import { compile } from "../native/c-build.ts";
 import { restartable } from "../restart/restartable.ts";
 import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
+import { LONG } from "../size.ts";
 
 const live = test.skipIf(missing !== undefined);
 const together = withSharedCollector("unseen");
@@ -156,6 +157,7 @@ restartable(
 
 live(
   "a pipe between two recorded processes is told before they run; one that others hold, too, is no tie",
+  LONG,
   () =>
     together("pipe", async (rig) => {
       const run = (name: string, command: string): string =>

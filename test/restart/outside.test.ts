@@ -9,6 +9,7 @@ import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
+import { LONG } from "../size.ts";
 
 const live = test.skipIf(missing !== undefined);
 const together = withSharedCollector("outside-peers");
@@ -158,6 +159,7 @@ const PASSERS_BY = `const n=require("net");setInterval(()=>{const c=n.connect(+p
 
 restartable(
   "who comes, speaks and goes while a server is brought back is outside, too, and spoils no checkpoint",
+  LONG,
   () =>
     together("passers-by", async (rig) => {
       const port = await echo(rig, "web");
@@ -221,6 +223,7 @@ async function verdicts(rig: Rig): Promise<string[][]> {
 
 live(
   "who reads of one process and only asks another whether it is there carries nothing, until it sends",
+  LONG,
   () =>
     together("probe", async (rig) => {
       const port = await echo(rig, "web");
