@@ -3,7 +3,7 @@
  * A web server under short connections, each one request and one answer of 64 bytes:
  *
  *   short_connections server            prints its port; serves until it is killed
- *   short_connections client PORT COUNT THREADS
+ *   short_connections client PORT COUNT THREADS [PER_SECOND]      at most so many, from all threads together
  */
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -11,13 +11,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MESSAGE 64
 #define MAX_THREADS 16
 
 static struct sockaddr_in address = {.sin_family = AF_INET};
-static long left;
+static long count, left;
+static double each_ns; /* between the begin of two; 0: as fast as it can */
+static struct timespec begun;
+
+/* Until connection number `at` is due. */
+static void wait_for_turn(long at) {
+    const double due = each_ns * (double)at + (double)begun.tv_nsec;
+    const struct timespec until = {.tv_sec = begun.tv_sec + (time_t)(due / 1e9),
+                                   .tv_nsec = (long)(due - 1e9 * (double)(time_t)(due / 1e9))};
+    if (each_ns > 0)
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
 
 static void *serve(void *listener) {
     char message[MESSAGE];
@@ -36,7 +48,8 @@ static void *serve(void *listener) {
 static void *ask(void *unused) {
     const struct linger reset = {.l_onoff = 1};
     char message[MESSAGE] = "GET /";
-    while (__sync_fetch_and_sub(&left, 1) > 0) {
+    for (long rest; (rest = __sync_fetch_and_sub(&left, 1)) > 0;) {
+        wait_for_turn(count - rest);
         const int connection = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(connection, (struct sockaddr *)&address, sizeof(address)) != 0 ||
             send(connection, message, MESSAGE, MSG_NOSIGNAL) != MESSAGE ||
@@ -66,15 +79,17 @@ static int server(void) {
     return 0;
 }
 
-int main(int count, char **words) {
+int main(int arguments, char **words) {
     pthread_t threads[MAX_THREADS];
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (count == 2 && strcmp(words[1], "server") == 0)
+    if (arguments == 2 && strcmp(words[1], "server") == 0)
         return server();
-    if (count != 5 || strcmp(words[1], "client") != 0)
+    if (arguments < 5 || arguments > 6 || strcmp(words[1], "client") != 0)
         return 2;
     address.sin_port = htons((uint16_t)atoi(words[2]));
-    left = atol(words[3]);
+    count = left = atol(words[3]);
+    each_ns = arguments == 6 ? 1e9 / atof(words[5]) : 0;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
     const int started = atoi(words[4]) < MAX_THREADS ? atoi(words[4]) : MAX_THREADS;
     for (int i = 0; i < started; i++)
         pthread_create(&threads[i], NULL, ask, NULL);
