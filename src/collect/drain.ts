@@ -1,6 +1,7 @@
 /** Until all that recorded processes did is in the logs: the kernel tells, the ring is read, what waits for its other half is decided. */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { RingVerdict, VERDICT_REASONS } from "../format/ring-layout.ts";
 import type { Surroundings } from "../host/surroundings.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { BUSY_SLOT_MS, FLUSH_LIMIT_MS, LOG_RETRY_CALLER } from "../model/limits.ts";
@@ -135,10 +136,10 @@ export class Drain {
     const untilMs = now + FLUSH_LIMIT_MS / 2;
     let isLate = false;
     await this.#flush(due, () => {
-      isLate = performance.now() > untilMs;
+      isLate = performance.now() > untilMs || due.some(({ messages }) => messages.tooMany);
       return isLate;
     });
-    if (isLate) return;
+    if (isLate) return giveUp(due);
     await this.#settle(due);
     await this.#settlePeers(due.filter(({ peers }) => peers.unfound.full));
   }
@@ -159,4 +160,14 @@ export class Drain {
       }
     }
   }
+}
+
+/** Whoever fills the ring faster than it can be read has a verdict, if it has none yet. */
+function giveUp(apps: readonly AppLog[]): void {
+  for (const app of apps)
+    for (const process of app.messages.giveUp()) {
+      const gaps = process.verdict(VERDICT_REASONS[RingVerdict.OVERFLOW]!);
+      app.pending.events += gaps;
+      app.pending.gaps += gaps;
+    }
 }

@@ -22,7 +22,13 @@ import type { RecordColumns } from "../format/ring-record.ts";
 import { reverseChannel } from "../log/complete-cut.ts";
 import { channelName } from "../model/channel-names.ts";
 import type { CutEntry } from "../model/event-source.ts";
-import { FAILING_END_MS, MAX_HELD_MESSAGES, MAX_OPEN_MESSAGES, UNIX_END_MS } from "../model/limits.ts";
+import {
+  FAILING_END_MS,
+  MAX_HELD_MESSAGES,
+  MAX_OPEN_MESSAGES,
+  MAX_WAITING_MESSAGES,
+  UNIX_END_MS,
+} from "../model/limits.ts";
 import type { ProcessBuffer } from "./process-buffer.ts";
 
 /** One message that waits; plain values for msgpackr. */
@@ -98,6 +104,11 @@ export class SocketMessages {
   /** So many wait that a drain is due now. */
   get full(): boolean {
     return this.#sends.size + this.#receives.size >= MAX_HELD_MESSAGES;
+  }
+
+  /** More wait than may. */
+  get tooMany(): boolean {
+    return this.#receives.size > MAX_WAITING_MESSAGES;
   }
 
   /** True if something has waited long enough to be decided without a drain that somebody asked for. */
@@ -265,6 +276,23 @@ export class SocketMessages {
     append(sender, EVENT_KIND.send, name, time);
     append(receiver, EVENT_KIND.receive, name, time);
     return 0;
+  }
+
+  /**
+   * Nothing is decided while the kernel's ring is full all the time: what then waits beyond the bound is of whoever fills it, and is given up.
+   * Returns these processes: they have received what no log will say.
+   */
+  giveUp(): ProcessBuffer[] {
+    const payers: ProcessBuffer[] = [];
+    while (this.tooMany) {
+      const counts = new Map<string, number>();
+      for (const { process } of this.#receives.values()) counts.set(process, (counts.get(process) ?? 0) + 1);
+      const [most] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+      for (const message of this.#receives.values()) if (message.process === most) this.#drop(message);
+      const payer = this.#processes.get(most);
+      if (payer !== undefined) payers.push(payer);
+    }
+    return payers;
   }
 
   /** A restore is about to make these connections again: what was known of their endings is undone. */

@@ -77,6 +77,8 @@ export const VERDICT_POLL_MS = 1000;
 export const MAX_OPEN_MESSAGES = 16_384;
 /** Openings and endings of one application that wait to be decided, count; then it is drained at once. */
 export const MAX_HELD_MESSAGES = 512;
+/** The same while the kernel can't tell all that it knows, as its ring never has room: beyond it whoever waits for most pays. */
+export const MAX_WAITING_MESSAGES = 32_768;
 /** How long after a task died closing a connection its process may still live, in ms, before that was an ending like any other. */
 export const FAILING_END_MS = 1000;
 /** The same for an AF_UNIX connection, whose closing end says nothing: how long its process may take to end. */

@@ -7,8 +7,8 @@ import { beforeAll, expect, test } from "vitest";
 import type { UnseenChannel } from "../../src/model/unseen-channel.ts";
 import { compile } from "../native/c-build.ts";
 import { restartable } from "../restart/restartable.ts";
-import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 import { LONG } from "../size.ts";
+import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 const together = withSharedCollector("unseen");

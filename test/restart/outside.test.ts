@@ -7,9 +7,9 @@ import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withSharedCollector } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
-import { LONG } from "../size.ts";
 
 const live = test.skipIf(missing !== undefined);
 const together = withSharedCollector("outside-peers");

@@ -4,7 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Collector } from "../../src/collect/collect.ts";
+import type { ProcessBuffer } from "../../src/collect/process-buffer.ts";
+import { type HeldMessage, SocketMessages } from "../../src/collect/socket-messages.ts";
 import { RingFlag, RingKind } from "../../src/format/ring-layout.ts";
+import { MAX_WAITING_MESSAGES } from "../../src/model/limits.ts";
 import { FakeDisk, FakeRing, FakeSource } from "./collect-fakes.ts";
 
 const { SEND, RECEIVE } = RingKind;
@@ -51,6 +54,27 @@ const told = () =>
   disk
     .events(join(home, "a"))
     .map((event) => `${event.process} ${event.type} ${"channel" in event ? event.channel : ""}`);
+
+test("while the kernel's ring is full all the time, what waits is bounded, and whoever waits for most pays alone", () => {
+  const processes = new Map(
+    ["filler", "other"].map((name) => [
+      name,
+      { name, state: { incarnation: 1 } } as unknown as ProcessBuffer,
+    ]),
+  );
+  const messages = new SocketMessages(processes, "boot");
+  const wait = (process: string, count: number): HeldMessage[] =>
+    Array.from({ length: count }, (_, at) => ({
+      ...{ process, incarnation: 1, sends: false, unix: false, time: 1 },
+      name: `tcp:${process}-${at}/end`,
+    }));
+  const few = wait("other", 100);
+  messages.load([...wait("filler", MAX_WAITING_MESSAGES - 100), ...few], 0);
+  expect([messages.giveUp(), messages.held().length]).toEqual([[], MAX_WAITING_MESSAGES]);
+  messages.load([...wait("filler", MAX_WAITING_MESSAGES), ...few], 0);
+  expect(messages.giveUp().map(({ name }) => name)).toEqual(["filler"]);
+  expect(messages.held()).toEqual(few);
+});
 
 test("connect and accept are one message, whichever record comes first", async () => {
   server(RECEIVE, OPEN);
