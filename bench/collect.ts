@@ -120,7 +120,7 @@ function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS;
 }
 
-const SHORT_A_SECOND = 20_000;
+const SHORT_A_SECOND = 15_000;
 
 interface Short {
   readonly peakMib: number;
