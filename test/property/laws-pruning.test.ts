@@ -359,8 +359,8 @@ test("after pruning, every failure set's line, in-transit ranges and outcome are
       examples: [[312478251, 157, 0.25510204081632654, [0], 1]],
     },
   );
-  expect(prunings).toBeGreaterThan(10);
-  expect(afterPruning.get("cuts")).toBeGreaterThan(100);
+  expect(prunings).toBeGreaterThan(RUNS / 40);
+  expect(afterPruning.get("cuts")).toBeGreaterThan(RUNS / 8);
   expect(afterPruning.get("gaps are older than what the log keeps")).toBeUndefined();
   console.log(`seed ${seed}: ${prunings} prunings, ${again} a second time, ${removed} blocks removed`);
   console.log(JSON.stringify([...afterPruning]));
@@ -402,6 +402,6 @@ test("cuts that leave closed connections out: the line from cuts is the line fro
     { seed, numRuns: RUNS },
   );
   console.log(`seed ${seed}: ${forgotten} forgotten, ${prunings} prunings, ${JSON.stringify([...ways])}`);
-  expect(prunings).toBeGreaterThan(10);
-  expect(ways.get("cuts") ?? 0).toBeGreaterThan(50);
+  expect(prunings).toBeGreaterThan(RUNS / 40);
+  expect(ways.get("cuts") ?? 0).toBeGreaterThan(RUNS / 16);
 });

@@ -2,7 +2,7 @@
  * A small log, damaged in every way a disk damages files, and read with LevelDB, as is done where the addon is missing: each damage is
  * detected, or harmless; never silent. test/damage does it all, without LevelDB, as is done where the addon is there.
  *
- * All bits of the anchor and of CURRENT are flipped and all their truncations tried. In the other files (WAL, tables, MANIFEST,
+ * All bits of the anchor and of CURRENT are flipped and all their truncations tried (one of five by `npm test`). In the other files (WAL, tables, MANIFEST,
  * LOG) opening LevelDB costs milliseconds a trial, so bits and lengths are sampled by a fixed seed, half of the bits from what is
  * LevelDB's own; RECOVERY_LINE_DAMAGE_TRIALS sets how many.
  */
