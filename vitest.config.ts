@@ -8,7 +8,11 @@ const restart = [
   "test/{restart,payload}/**/*.test.ts",
   "test/daemon/{attach-refusals,container,packaging,unit,doctor,doctor-leftovers}.test.ts",
 ];
-const native = ["test/{native,sdk}/**/*.test.ts", "test/dsm/userfaultfd.test.ts"];
+const native = [
+  "test/{native,sdk}/**/*.test.ts",
+  "test/dsm/userfaultfd.test.ts",
+  "test/payload/{capture,gc,loss,segments,store}.test.ts",
+];
 const daemon = [
   "test/daemon/**/*.test.ts",
   "test/cli/demo.test.ts",
@@ -36,7 +40,7 @@ export default defineConfig({
     tags: [{ name: "long", description: "left to npm run test:long (test/size.ts)" }],
     projects: [
       lane("daemon", daemon, restart),
-      lane("restart", restart),
+      lane("restart", restart, native),
       lane("native", native),
       lane("still", ["test/**/*.test.ts"], [...daemon, ...restart, ...native]),
     ],

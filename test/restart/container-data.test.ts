@@ -84,7 +84,7 @@ containers(
         await until("it is held", () => isHeld(rig));
         ends();
         const { code, err } = await ended;
-        if (code !== 0) expect([code, err]).toEqual([1, expect.stringContaining(process)]);
+        if (code !== 0) expect(err).toContain(process); // it was over before its image was
         expect(isHeld(rig)).toBe(false);
         const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
           ...["status", rig.app],

@@ -101,7 +101,7 @@ restartable(
         [`after rename ${journal}`, 3],
         [`before unlink ${work}/old/current`, 1],
       ];
-      for (const [point, nth] of sized(points, [points[2]!, points[4]!, points[6]!])) {
+      for (const [point, nth] of sized(points, [points[2]!, points[4]!, points[7]!])) {
         const before = keeper.written;
         expect([point, await restartKilledAt(rig, library, point, nth)]).toEqual([
           point,
