@@ -19,6 +19,7 @@ import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../../src/model/limits.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
+import { LONG } from "../size.ts";
 import { ECHO, freePort, missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
@@ -67,7 +68,7 @@ function entry({ line }: Answer, name: string): Answer["line"][number] {
   return line.find(({ process }) => process === name)!;
 }
 
-live("how a command ended is kept, waited for or detached, also over collectors", () =>
+live("how a command ended is kept, waited for or detached, also over collectors", LONG, () =>
   withRig("ends", async (rig) => {
     const first = await rig.collect();
     await rig.cli("run", rig.app, "a", "--", "true");
@@ -249,6 +250,7 @@ live(
 
 live(
   "one task that leaves a process that stays makes a gap of its own reason, and no checkpoint has a cut",
+  LONG,
   () =>
     together("half-left", (rig) =>
       withElsewhere(rig, async (path) => {

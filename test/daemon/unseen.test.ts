@@ -219,7 +219,7 @@ live(
     }),
 );
 
-live("a file that one writes and another has open counts unless somebody vouches for it", () =>
+live("a file that one writes and another has open counts unless somebody vouches for it", LONG, () =>
   together("file", async (rig) => {
     const loop = "while sleep 0.1; do echo y; done";
     const file = rig.path("file");

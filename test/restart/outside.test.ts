@@ -275,7 +275,7 @@ async function contradicts(rig: Rig, other: string, port: string): Promise<void>
 test.skipIf(missing !== undefined).each([
   ["TCP", async () => String(await freePort())],
   ["AF_UNIX", async (rig: Rig) => rig.path("socket")],
-] as const)("a process of another application is outside, and status says which: %s", (kind, place) =>
+] as const)("a process of another application is outside, and status says which: %s", LONG, (kind, place) =>
   together(`other-${kind}`, async (rig) => {
     const address = await place(rig);
     await rig.run("server", process.execPath, "-e", SERVE, address);

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { imagePipes } from "../../src/images/criu/criu-pipes.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import { restartable } from "./restartable.ts";
 
 const ROUNDS = Number(process.env["RECOVERY_LINE_PIPE_ROUNDS"] ?? 1);
@@ -110,6 +111,7 @@ restartable(`a pipeline comes back with what stood in its pipe, whoever is kille
 
 restartable(
   "what a finished writer left in the pipe comes back with its reader, and the writer stays finished",
+  LONG,
   () =>
     withRig("finished", async (rig) => {
       await rig.collect();

@@ -319,6 +319,9 @@ static void echo_and_close(int fd, struct told *told) {
 static void case_churn(void) {
     struct capture_counters counters;
     uint64_t sent = 0, received = 0;
+    /* Where calls are only sampled a walk of another test's capture may be the last to hold a socket as its process closes it, and whose it
+     * is nobody has told yet. Of walks of its own a capture knows. */
+    const uint64_t unseen = sampled() ? 3 : 0;
 
     set_up_with(16 << 20);
     struct actor *client = new_actor(1), *server = new_actor(1);
@@ -336,12 +339,13 @@ static void case_churn(void) {
         received += b.entries[i].received;
     EQUAL(verdicts_of(client) | verdicts_of(server), 0);
     EQUAL(sent, client->told->sent);
-    EQUAL(received, server->told->received);
     EQUAL(a.count, client->told->value[0] + 1);
     EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_OPEN), a.count);
     EQUAL(count_units(client, RECOVERY_SEND, RECOVERY_FLAG_END), a.count);
-    EQUAL(count_units(server, RECOVERY_SEND, RECOVERY_FLAG_END),
-          a.count - 1); /* it keeps the last one open */
+    CHECK(server->told->received >= received && server->told->received - received <= 10 * unseen);
+    const size_t ends =
+        count_units(server, RECOVERY_SEND, RECOVERY_FLAG_END); /* it keeps the last one open */
+    CHECK(ends <= a.count - 1 && a.count - 1 - ends <= unseen);
 }
 
 /* ---- life of an instance ---- */
