@@ -63,7 +63,7 @@ containers("the folder that a container's redis writes its log to goes back with
 );
 
 containers(
-  "a container that is killed or removed while a checkpoint holds it: nothing is left frozen, it comes back if there is an image, and others go on",
+  "a container that is killed or removed while a checkpoint holds it: nothing is left frozen, it comes back, and others go on",
   LIMIT,
   () =>
     withRig("removed", async (rig) => {
@@ -90,10 +90,7 @@ containers(
           ...["status", rig.app],
         );
         expect(processes.find((one) => one.process === process)?.state, process).toContain("failed");
-        const { code: back, err: why } = await rig.cli("restart", rig.app, "--failed", process);
-        if (code === 0)
-          expect([back, why]).toEqual([0, expect.any(String)]); // all of it was in the image
-        else expect(back).toBe(4);
+        await told(rig, "restart", rig.app, "--failed", process); // from this image, or the one before
       }
       expect(await told(rig, "checkpoint", rig.app, "stays")).toContain("stays");
     }),
