@@ -16,7 +16,7 @@ export async function peersIn(log: readonly string[] | undefined, app: string): 
     const collector = await connectCollector(resolveHome(home));
     if (collector === undefined) continue;
     try {
-      for (const peer of await collector.peerNames(app)) peers.set(peer.channel, peer);
+      for (const [channel, peer] of await collector.peerNames(app)) peers.set(channel, peer);
     } catch (error) {
       if (!hasCode(error, "RL_UNKNOWN_APP")) throw error;
     } finally {

@@ -351,8 +351,7 @@ async function computation(
   const blocks = () => collector.blocks(app);
   return async (failed, unusable) => {
     const { line, evidence } = await unnamed(failed, unusable);
-    const peers = new Map((await collector.peerNames(app)).map((peer) => [peer.channel, peer]));
-    return { line: withPeers(line, line.line, peers), evidence };
+    return { line: withPeers(line, line.line, await collector.peerNames(app)), evidence };
   };
 
   async function unnamed(failed: readonly string[], unusable: readonly CheckpointName[]) {

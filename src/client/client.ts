@@ -194,8 +194,9 @@ export class CollectorClient {
   }
 
   /** Who is at the other end of the application's newest connections with the outside, by channel. */
-  async peerNames(app: string): Promise<readonly KnownPeer[]> {
-    return (await this.#json<{ names: KnownPeer[] }>("POST", "/v1/peer-names", { app })).names;
+  async peerNames(app: string): Promise<ReadonlyMap<string, KnownPeer>> {
+    const { names } = await this.#json<{ names: KnownPeer[] }>("POST", "/v1/peer-names", { app });
+    return new Map(names.map((peer) => [peer.channel, peer]));
   }
 
   async expectRestore(entries: readonly CutEntry[]): Promise<void> {

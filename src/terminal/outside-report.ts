@@ -28,16 +28,17 @@ export function outsideText({ lostInputs, unsayable }: OutsideLists): string {
 
 /** A peer may have passed on what is undone, to a process that keeps it: an orphan that no channel shows. */
 function passedOnText(unsayable: readonly OutsideRange[]): string {
-  const pairs = new Map<string, readonly string[]>();
-  for (const { process, peer, passedOnTo: to } of unsayable)
-    if (to !== undefined) pairs.set(`${printable(process)}\0${printable(peer ?? "?")}`, to);
-  return [...pairs]
+  const sentences = new Set(
+    unsayable.map(({ process, peer = "?", passedOnTo = [] }) => {
+      const [from, ...to] = [process, ...passedOnTo].map(printable) as [string, ...string[]];
+      if (to.length === 0) return "";
+      const names = to.join(", ");
+      return `${names} may know what ${from} undoes: ${printable(peer)} took its outputs and has given data to ${names}. Where it passes them on, say --failed ${[from, ...to].join(",")}, or record it.\n`;
+    }),
+  );
+  return [...sentences]
+    .filter((sentence) => sentence !== "")
     .slice(0, MAX_ROWS)
-    .map(([pair, to]) => {
-      const [process, peer] = pair.split("\0") as [string, string];
-      const names = to.map(printable).join(", ");
-      return `${names} may know what ${process} undoes: ${peer} took its outputs and has given data to ${names}. Where it passes them on, say --failed ${[process, ...to.map(printable)].join(",")}, or record it.\n`;
-    })
     .join("");
 }
 

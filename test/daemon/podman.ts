@@ -2,6 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { expect } from "vitest";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
 import { type Rig, until } from "./rig.ts";
 
@@ -52,6 +53,13 @@ export class Podman extends PodmanStore {
   inspect(name: string, format: string): string {
     return this.podman("container", "inspect", "--format", format, name);
   }
+}
+
+/** What a command of ours prints; fails where it does. */
+export async function told(rig: Rig, ...args: string[]): Promise<string> {
+  const { code, out, err } = await rig.cli(...args);
+  expect(code, `${args.join(" ")}: ${out}${err}`).toBe(0);
+  return out + err;
 }
 
 /** CRIU has a container in its hands, and waits for us. */

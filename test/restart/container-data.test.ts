@@ -4,20 +4,14 @@ import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { kill } from "node:process";
 import { expect, test } from "vitest";
-import { isHeld, Podman, withoutPodman } from "../daemon/podman.ts";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { isHeld, Podman, told, withoutPodman } from "../daemon/podman.ts";
+import { until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
 const reason = withoutPodman();
 const containers = reason === undefined ? restartable : test.skip;
 const LIMIT = { timeout: 180_000 };
 const PORT = "6391";
-
-async function told(rig: Rig, ...args: string[]): Promise<string> {
-  const { code, out, err } = await rig.cli(...args);
-  expect(code, `${args.join(" ")}: ${out}${err}`).toBe(0);
-  return out + err;
-}
 
 /** The append-only files of a redis below a folder: how often it was told to count. */
 function logged(folder: string): number {

@@ -9,8 +9,8 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
-import { isHeld, Podman, withoutPodman } from "../daemon/podman.ts";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { isHeld, Podman, told, withoutPodman } from "../daemon/podman.ts";
+import { until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
 const CLI = join(packageRoot(), "dist/cli/main.js");
@@ -25,12 +25,6 @@ function counted(podman: Podman, client: string): number {
     if (line !== String(at + 1)) throw new Error(`the client got ${line} as answer ${at + 1}`);
   });
   return lines.length;
-}
-
-async function told(rig: Rig, ...args: string[]): Promise<string> {
-  const { code, out, err } = await rig.cli(...args);
-  expect(code, `${args.join(" ")}: ${out}${err}`).toBe(0);
-  return out + err;
 }
 
 (reason === undefined ? restartable : test.skip)(

@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import type { ProcessInfo } from "../../src/client/protocol.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
-import { Podman, withoutPodman } from "../daemon/podman.ts";
+import { Podman, told, withoutPodman } from "../daemon/podman.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
 
@@ -53,12 +53,6 @@ async function processOf(rig: Rig, name: string): Promise<ProcessInfo> {
   const found = (await client.processes()).find(({ process }) => process === name);
   client.close();
   return found!;
-}
-
-async function told(rig: Rig, ...args: string[]): Promise<string> {
-  const { code, out, err } = await rig.cli(...args);
-  expect(code, `${args.join(" ")}: ${out}${err}`).toBe(0);
-  return out + err;
 }
 
 (reason === undefined ? restartable : test.skip)(
