@@ -39,7 +39,7 @@ export class PodmanStore {
     const parent = join(cgroup2Root(), "libpod_parent");
     const leftByPodman = [
       [existsSync("/sys/class/net/cni-podman0"), ["ip", "link", "delete", "cni-podman0"]],
-      [existsSync(parent), ["rmdir", parent]],
+      [existsSync(parent), ["find", parent, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]], // of pods, too
       ...["nat", "filter"].map(
         (table) => [hasTable(table), ["nft", "delete", "table", "ip", table]] as const,
       ),
