@@ -242,10 +242,10 @@ class Planner {
     if (other !== undefined) {
       requireConsistent(receives, other.process, end.process, other.entry.sent, received);
       this.#done.add(receives).add(sends);
+      this.#place(end, other, end.entry.sent, "not needed", CLOSED);
       const held = received + got.length >= other.entry.sent;
       if (held) this.#place(other, end, other.entry.sent, "receiver's image");
       else if (!(await this.#fill(end, other))) return;
-      this.#place(end, other, end.entry.sent, "not needed", CLOSED);
       if (held) this.#keep(end);
     } else {
       this.#keep(end);
@@ -329,7 +329,7 @@ class Planner {
       const placed = this.ranges.filter(({ channel }) => channel === range.channel);
       for (const { begin, end } of placed.sort((a, b) => a.begin - b.begin))
         if (begin <= at) at = Math.max(at, end);
-      assert(at >= range.end, "each byte in transit has a place");
+      assert(at >= range.end, `byte ${at} in transit on ${range.channel} has a place`);
     }
   }
 

@@ -247,12 +247,7 @@ test("a receiver beyond its sender is a contradiction, not a plan", async () => 
 test("an end whose other end is closed: its queue must hold what was sent; what it sent nobody will read", async () => {
   const a: Side = { isn: 5, sent: 10, received: 4, outq: 3, inq: 6 };
   const b: Side = { isn: 9, sent: 10, received: 7, outq: 0, inq: 0 };
-  const closed = (process: TransitProcess): TransitProcess => ({
-    process: process.process,
-    connections: process.connections.map((entry) => ({ ...entry, live: 0 })),
-    sockets: [],
-  });
-  const plan = await planTransit([side("a", 0, a, b), closed(side("b", 1, b, a))], [], new Set());
+  const plan = await planTransit([side("a", 0, a, b), standing(side("b", 1, b, a), "closed")], [], new Set());
   expect(plan.ranges).toEqual([
     {
       channel: "tcp:5-9",
@@ -267,10 +262,88 @@ test("an end whose other end is closed: its queue must hold what was sent; what 
   ]);
   expect(plan.ends.map(({ process, image: edited }) => [process, edited])).toEqual([["a", undefined]]);
   expect(plan.broken.length).toBe(1);
-  const less = { ...a, inq: 5 };
-  const lost = await planTransit([side("a", 0, less, b), closed(side("b", 1, b, less))], [], new Set());
-  expect(lost.ranges.find(({ channel }) => channel === "tcp:9-5")?.place).toBe("nowhere");
 });
+
+test("the other end was reset before it had sent on what the image lacks: that is nowhere, and what this end sent is not needed", async () => {
+  const a: Side = { isn: 5, sent: 10, received: 4, outq: 3, inq: 5 };
+  const b: Side = { isn: 9, sent: 10, received: 7, outq: 0, inq: 0 };
+  const inTransit = [
+    { channel: "tcp:5-9", from: "a", to: null, begin: 7, end: 10 },
+    { channel: "tcp:9-5", from: "b", to: "a", begin: 4, end: 10 },
+  ];
+  for (const how of ["closed", "reset"] as const) {
+    const { ranges } = await planTransit(
+      [side("a", 0, a, b), standing(side("b", 1, b, a), how)],
+      inTransit,
+      new Set(),
+    );
+    expect(ranges.map(({ channel, begin, end, place }) => [channel, begin, end, place])).toEqual([
+      ["tcp:5-9", 7, 10, "not needed"],
+      ["tcp:9-5", 4, 10, "nowhere"],
+    ]);
+  }
+});
+
+/** How an end of a connection stands at the point that its process goes back to. */
+type Standing = "live" | "closed" | "reset" | "unnamed" | "at the start";
+
+/** `reset`: the descriptor is there still, and the image's socket is closed: its peer has died. */
+function standing(process: TransitProcess, how: Standing): TransitProcess {
+  if (how === "live") return process;
+  const named = how === "closed" || how === "reset";
+  const live = how === "reset" ? 1 : 0;
+  return {
+    process: process.process,
+    connections: named ? process.connections.map((entry) => ({ ...entry, live })) : [],
+    sockets: [],
+  };
+}
+
+const ending = fc.constantFrom<Standing>("live", "closed", "reset", "unnamed", "at the start");
+
+test("however the two ends of a connection stand, each byte in transit has one place", () =>
+  fc.assert(
+    fc.asyncProperty(
+      fc.record({ ahead: fc.nat(20), back: fc.nat(20), outq: fc.nat(25), inq: fc.nat(25) }),
+      fc.record({ ahead: fc.nat(20), back: fc.nat(20), outq: fc.nat(25), inq: fc.nat(25) }),
+      fc.tuple(ending, ending),
+      fc.subarray(["a", "b"]),
+      fc.boolean(),
+      async (one, other, [ofA, ofB], goOn, known) => {
+        const a: Side = {
+          isn: 5,
+          sent: 40 + one.ahead,
+          received: 60 - other.back,
+          outq: one.outq,
+          inq: one.inq,
+        };
+        const b: Side = {
+          isn: 9,
+          sent: 60 + other.ahead,
+          received: 40 - one.back,
+          outq: other.outq,
+          inq: other.inq,
+        };
+        const inTransit = [
+          { channel: "tcp:5-9", from: "a", to: known ? "b" : null, begin: b.received, end: a.sent },
+          { channel: "tcp:9-5", from: "b", to: known ? "a" : null, begin: a.received, end: b.sent },
+        ].filter(({ begin, end }) => begin < end);
+        const continues = new Set(goOn.filter((name) => (name === "a" ? ofA : ofB) !== "live"));
+        const processes = [standing(side("a", 0, a, b), ofA), standing(side("b", 1, b, a), ofB)];
+        const { ranges } = await planTransit(processes, inTransit, continues);
+        for (const { channel, from, begin, end } of inTransit.filter(({ from }) => !continues.has(from)))
+          for (let at = begin; at < end; at += 1) {
+            const places = ranges.filter(
+              (range) => range.channel === channel && range.begin <= at && at < range.end,
+            );
+            expect(
+              places.map((range) => range.from),
+              `byte ${at} of ${channel}`,
+            ).toEqual([from]);
+          }
+      },
+    ),
+  ));
 
 test("a connection of the image that the cut does not name is refused", async () => {
   const a: Side = { isn: 5, sent: 10, received: 4, outq: 3, inq: 6 };
