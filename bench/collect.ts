@@ -127,17 +127,19 @@ interface Short {
   readonly events: number;
   readonly gaps: number;
   readonly cut: boolean;
+  /** Reasons of a verdict on the server. */
+  readonly verdicts: readonly string[];
 }
 
-function shortName(what: string, { events, gaps, cut }: Short): string {
-  const after = cut ? "then a checkpoint with its cut" : "NO CUT AFTERWARDS";
+function shortName(what: string, { events, gaps, cut, verdicts }: Short): string {
+  const after = cut ? "then a checkpoint with its cut" : `NO CUT AFTERWARDS (${verdicts.join(", ")})`;
   return `peak memory of the whole service, ${what}, ${(events / 1e6).toFixed(1)} M events, ${gaps} gaps, ${after}`;
 }
 
 /** The whole service under a recorded server of short connections to a client that nobody records. */
 async function shortConnections(count: number, perSecond?: number): Promise<Short> {
   const program = compile("short_connections", ["bench/short_connections.c"], ["-O2", "-pthread"]);
-  let figures = { peakMib: Number.NaN, events: 0, gaps: 0, cut: false };
+  let figures: Short | undefined;
   await withBenchRig("bench-short", async (rig) => {
     const { child } = await rig.collect();
     await rig.run("server", program, "server");
@@ -149,12 +151,13 @@ async function shortConnections(count: number, perSecond?: number): Promise<Shor
     const { code, out } = await rig.cli("checkpoint", rig.app, "server", "--driver", "none");
     const client = await rig.client();
     const { events, gaps } = await client.stats();
+    const verdicts = (await client.processes()).flatMap(({ uncaptured }) => uncaptured);
     client.close();
     const all = Object.values(events).reduce((sum, one) => sum + one, 0);
     const cut = code === 0 && /server +1 +0 connections/.test(out);
-    figures = { peakMib: mibOf(child.pid!, "VmHWM"), events: all, gaps, cut };
+    figures = { peakMib: mibOf(child.pid!, "VmHWM"), events: all, gaps, cut, verdicts };
   });
-  return figures;
+  return figures!;
 }
 
 /** Share of a core that the service takes while so many recorded processes sleep. */

@@ -1,4 +1,5 @@
 /** Who is at the other end of what a line undoes of the outside world, where a collector of this host knows it. */
+import { channelOfUnit } from "../log/complete-cut.ts";
 import { resolveHome } from "../logs/home.ts";
 import type { KnownPeer } from "../model/collector-answers.ts";
 import { hasCode } from "../model/errors.ts";
@@ -33,12 +34,13 @@ export function withPeers<T extends OutsideLists>(
   peers: KnownPeers,
 ): T {
   const anew = new Set(line.filter(({ action }) => action === "initial").map(({ process }) => process));
+  const peerOf = ({ channel }: OutsideRange): KnownPeer | undefined => peers.get(channelOfUnit(channel));
   const named = (range: OutsideRange): OutsideRange => {
-    const peer = peers.get(range.channel)?.name;
+    const peer = peerOf(range)?.name;
     return peer === undefined ? range : { ...range, peer };
   };
   const passedOn = (range: OutsideRange): OutsideRange => {
-    const keep = peers.get(range.channel)?.gave.filter((name) => name !== range.process && !anew.has(name));
+    const keep = peerOf(range)?.gave.filter((name) => name !== range.process && !anew.has(name));
     return keep === undefined || keep.length === 0 ? range : { ...range, passedOnTo: keep };
   };
   return {

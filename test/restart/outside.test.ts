@@ -215,6 +215,45 @@ live(
     }),
 );
 
+live("who took what is undone and has given data to a process that keeps it: the answer names the pair", () =>
+  together("passed-on", async (rig) => {
+    const [to, from] = [await freePort(), await freePort()];
+    const echoing = async (name: string): Promise<number> => {
+      const port = await freePort();
+      const outside = [`--outside=127.0.0.1:${to}`, `--outside=127.0.0.1:${from}`]; // it would count as a relay
+      const command = [process.execPath, "-e", ECHO, String(port)];
+      const asked = ["--detach", "--output", rig.path(`${name}.out`), ...outside, "--", ...command];
+      expect(await rig.cli("run", rig.app, name, ...asked)).toMatchObject({ code: 0 });
+      await until(`${name} listens`, () => rig.output(name).includes("listening"));
+      return port;
+    };
+    const talk = async (localPort: number, port: number): Promise<void> => {
+      const socket = connect({ port, host: "127.0.0.1", localPort }).on("error", () => undefined);
+      await once(socket, "connect");
+      await said(socket, "what it was told");
+      socket.destroy();
+    };
+    const [web, store] = [await echoing("web"), await echoing("store")];
+    await rig.json("checkpoint", rig.app, "--driver", "none");
+    await talk(to, web);
+    await talk(from, store);
+    const answer = await rig.json<RecoveryLine>("compute", rig.app, "--failed", "web");
+    expect(answer).toMatchObject({
+      outcome: "clean",
+      line: [
+        { process: "store", action: "continue" },
+        { process: "web", action: "restore", checkpoint: 1 },
+      ],
+    });
+    expect(answer.unsayable).toHaveLength(2); // its answer, and that it closed
+    for (const output of answer.unsayable)
+      expect(output).toMatchObject({ process: "web", passedOnTo: ["store"] });
+    const { out } = await rig.cli("compute", rig.app, "--failed", "web");
+    expect(out).toContain("store may know what web undoes");
+    expect(out).toContain("say --failed web,store");
+  }),
+);
+
 async function verdicts(rig: Rig): Promise<string[][]> {
   await rig.events(); // drained
   const { processes } = await rig.json<{ processes: { uncaptured: string[] }[] }>("status", rig.app);
