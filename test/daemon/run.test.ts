@@ -47,7 +47,8 @@ live(
   "a detached command that has ended leaves no cgroup behind, with a collector or before one came back",
   () =>
     withRig("cgroups", async (rig) => {
-      const gone = (name: string) => until(`no cgroup "${name}"`, () => new ProcessCgroup(rig.app, name).id === undefined);
+      const gone = (name: string) =>
+        until(`no cgroup "${name}"`, () => new ProcessCgroup(rig.app, name).id === undefined);
       const first = await rig.collect();
       await rig.cli("run", rig.app, "short", "--detach", "--", "true");
       const into = await rig.cli("import", rig.app, "--from", import.meta.filename);
