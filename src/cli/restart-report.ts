@@ -10,6 +10,7 @@ import { endedText, type Life, withEnds } from "../terminal/process-life.ts";
 const MAX_ROWS = 1000;
 const PASSED_OVER = {
   bytes: "bytes it had sent are nowhere any more",
+  closing: "a connection was being closed, and the other end's image is of another moment",
   obstacle: "something stands in the way of its image",
 };
 

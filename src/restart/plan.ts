@@ -64,7 +64,7 @@ export interface PlanOptions {
   readonly failed: readonly string[];
   /** Survivors keep going though connections of theirs break. */
   readonly keepSurvivors: boolean;
-  /** Where bytes in transit are nowhere, go back to an earlier line that needs none of them. */
+  /** Where bytes in transit are nowhere, or a connection was being closed, go back to an earlier line without that. */
   readonly fallBack: boolean;
   /** Checkpoints that something stands in the way of: the line is computed without them. */
   readonly obstructed?: readonly CheckpointName[];
@@ -89,7 +89,7 @@ export type Target =
     };
 
 export interface PassedOver extends CheckpointName {
-  readonly why: "bytes" | "obstacle";
+  readonly why: "bytes" | "closing" | "obstacle";
 }
 
 export interface RestartPlan {
@@ -99,7 +99,7 @@ export interface RestartPlan {
   readonly alsoFailed: readonly { readonly process: string; readonly to: string }[];
   /** Survivors whose open connection to `to` breaks (`keepSurvivors`). */
   readonly breaking: readonly { readonly process: string; readonly to: string }[];
-  /** Checkpoints passed over: bytes they had sent are nowhere (`fallBack`), or something stands in the way of their images. */
+  /** Checkpoints passed over: bytes they had sent are nowhere, or images don't fit (`fallBack`); or something stands in the way of their images. */
   readonly passedOver: readonly PassedOver[];
   readonly line: RecoveryLine;
   readonly targets: readonly Target[];
@@ -114,8 +114,10 @@ export async function planRestart(source: PlanSource, options: PlanOptions): Pro
   for (;;) {
     const plan = await planner.plan();
     const lost = plan.transit.ranges.filter(({ place }) => place === "nowhere");
-    if (lost.length === 0) return plan;
-    if (!options.fallBack || !planner.passOver(plan)) throw refusedFor(lost);
+    const [unfit] = plan.transit.unfit;
+    if (lost.length === 0 && unfit === undefined) return plan;
+    if (!options.fallBack || !planner.passOver(plan))
+      throw lost.length > 0 ? refusedFor(lost) : unfitRefused(unfit!);
   }
 }
 
@@ -259,15 +261,21 @@ class RestartPlanner {
       .map(([process, connections]) => ({ process, connections, sockets: [] }));
   }
 
-  /** Forbids what had sent the lost bytes. False where there is nothing to forbid. */
+  /** Forbids what had sent the lost bytes, and one end of what was being closed. False where there is nothing to forbid. */
   passOver({ transit, targets }: RestartPlan): boolean {
+    const [closing] = transit.unfit;
+    const senders = [
+      ...transit.ranges.flatMap(({ from, place }) =>
+        place === "nowhere" ? [{ from, why: "bytes" as const }] : [],
+      ),
+      ...(closing === undefined ? [] : [{ from: closing.from, why: "closing" as const }]),
+    ];
     let changed = false;
-    for (const { from, place } of transit.ranges) {
-      if (place !== "nowhere") continue;
+    for (const { from, why } of senders) {
       const target = targets.find(({ process }) => process === from);
       if (target === undefined && !this.#failed.includes(from)) this.#failed.push(from);
       else if (target?.action !== "restore" || this.#isUnusable(target)) continue;
-      else this.#unusable.push({ process: from, checkpoint: target.checkpoint, why: "bytes" });
+      else this.#unusable.push({ process: from, checkpoint: target.checkpoint, why });
       changed = true;
     }
     return changed;
@@ -411,6 +419,14 @@ function refusedFor(lost: TransitPlan["ranges"]): RecoveryLineError {
     "RL_REFUSED",
     `bytes in transit at the line can't be replayed: ${shown.join("; ")}${more}`,
     "Nothing was killed or restored. --fall-back goes back to an earlier line that needs none of them; coordinated checkpoints hold them all.",
+  );
+}
+
+function unfitRefused({ channel, from, to }: TransitPlan["unfit"][number]): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `${from} and ${to} were closing a connection (${channel}) while their checkpoints were taken, at different moments`,
+    "Nothing was killed or restored. --fall-back goes back to an earlier line without it; coordinated checkpoints are of one moment.",
   );
 }
 

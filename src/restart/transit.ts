@@ -67,6 +67,13 @@ export interface PlacedRange extends Omit<InTransitRange, "to"> {
   readonly why?: string;
 }
 
+/** A connection that was being closed, whose ends' images are of moments that don't fit each other. */
+export interface UnfitClosing {
+  readonly channel: string;
+  readonly from: string;
+  readonly to: string;
+}
+
 export interface TransitPlan {
   readonly ends: readonly EndPlan[];
   /** Sorted by channel, then begin. */
@@ -75,11 +82,13 @@ export interface TransitPlan {
   readonly broken: readonly RestoredEnd[];
   /** Those among them whose other end nobody of the application has: outside, or in doubt. They are reset before anybody runs. */
   readonly resets: readonly RestoredEnd[];
+  /** These processes can't come back together from these images. */
+  readonly unfit: readonly UnfitClosing[];
 }
 
 /**
- * `inTransit`: as the line says. `continues`: who keeps going, or ended by itself, and does not come back. Throws RL_REJECTED where the images contradict the line, RL_REFUSED for connections that can't come
- * back together; ranges that are nowhere are returned, not thrown.
+ * `inTransit`: as the line says. `continues`: who keeps going, or ended by itself, and does not come back. Throws RL_REJECTED where the images contradict the line, RL_REFUSED for a
+ * connection that its cut does not name; ranges that are nowhere and connections that are unfit are returned, not thrown.
  */
 export async function planTransit(
   processes: readonly TransitProcess[],
@@ -96,8 +105,8 @@ export async function planTransit(
   planner.ranges.sort((a, b) =>
     a.channel === b.channel ? a.begin - b.begin : a.channel < b.channel ? -1 : 1,
   );
-  const { ends, ranges, broken, resets } = planner;
-  return { ends, ranges, broken, resets };
+  const { ends, ranges, broken, resets, unfit } = planner;
+  return { ends, ranges, broken, resets, unfit };
 }
 
 interface Bytes {
@@ -110,6 +119,7 @@ class Planner {
   readonly ranges: PlacedRange[] = [];
   readonly broken: RestoredEnd[] = [];
   readonly resets: RestoredEnd[] = [];
+  readonly unfit: UnfitClosing[] = [];
   readonly #payload: PayloadSource | undefined;
   readonly #live: readonly RestoredEnd[];
   readonly #byReceives = new Map<string, RestoredEnd>();
@@ -163,7 +173,8 @@ class Planner {
       [one, other],
       [other, one],
     ] as const) {
-      requireSameMoment(sender, receiver);
+      if (!isOfSameMoment(sender, receiver))
+        this.unfit.push({ channel: sender.entry.sends, from: sender.process, to: receiver.process });
       this.#place(sender, receiver, sender.entry.sent, "sender's image");
       this.#keep(sender);
     }
@@ -421,8 +432,8 @@ function requireConsistent(channel: string, from: string, to: string, sent: numb
   );
 }
 
-/** A connection that is being closed can't be put between two other positions: its images must fit as they are. */
-function requireSameMoment(sender: RestoredEnd, receiver: RestoredEnd): void {
+/** A connection that is being closed can't be put between two other positions: its images must fit as they are. Throws RL_REJECTED. */
+function isOfSameMoment(sender: RestoredEnd, receiver: RestoredEnd): boolean {
   const first = sender.entry.sent - sender.socket.stream.unacknowledged.length;
   const behind = receiver.entry.received + receiver.socket.stream.received.length;
   requireConsistent(
@@ -434,12 +445,7 @@ function requireSameMoment(sender: RestoredEnd, receiver: RestoredEnd): void {
   );
   const fins = !receiver.socket.finReceived || sender.socket.finSent;
   const told = !sender.socket.finAcknowledged || receiver.socket.finReceived;
-  if (first <= behind && behind <= sender.entry.sent && fins && told) return;
-  throw new RecoveryLineError(
-    "RL_REFUSED",
-    `${sender.process} and ${receiver.process} were closing a connection (${sender.entry.sends}) while their checkpoints were taken, at different moments`,
-    "Nothing was killed or restored. Use a coordinated checkpoint, or an older one.",
-  );
+  return first <= behind && behind <= sender.entry.sent && fins && told;
 }
 
 function unknownSocket(process: string, { file, remote }: ImageSocket, found: number): RecoveryLineError {

@@ -1,4 +1,5 @@
 /** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
+import { setTimeout } from "node:timers/promises";
 import { expect } from "vitest";
 import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { LONG } from "../size.ts";
@@ -73,5 +74,47 @@ restartable(
       });
       expect(fromNowhere(answer)).toEqual([]);
       await exactInTheEnd(rig);
+    }),
+);
+
+/** Says numbers, is silent after one signal, and closes its half at another. */
+const TALKER = `const c=require("net").connect({port:+process.argv[1],host:"127.0.0.1",allowHalfOpen:true});let at=0;const t=setInterval(()=>c.write(++at+"\\n"),4);process.on("SIGUSR1",()=>clearInterval(t));process.on("SIGUSR2",()=>{clearInterval(t);c.end()});c.on("close",()=>setInterval(()=>{},1000))`;
+const HEARER = `require("net").createServer({allowHalfOpen:true},c=>{c.on("data",d=>process.stdout.write(d));c.on("end",()=>console.log("heard out"))}).listen(+process.argv[1],"127.0.0.1")`;
+
+restartable(
+  "one image is of before the end of a half, the other of after it: refused, and --fall-back goes back to where both are of one moment, exact",
+  () =>
+    together("half-between", async (rig) => {
+      const heard = (): string[] => rig.output("hearer").split("\n").filter(Boolean);
+      const signal = (name: NodeJS.Signals): void => {
+        for (const pid of rig.cgroup("talker").pids()) process.kill(pid, name);
+      };
+      const close = async (): Promise<void> => {
+        signal("SIGUSR2");
+        await until("its half is closed", () => rig.output("hearer").includes("heard out"));
+      };
+      await startNodePrograms(rig, { hearer: HEARER, talker: TALKER }, []);
+      await until("it talks", () => heard().length > 50);
+      await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
+      signal("SIGUSR1");
+      await setTimeout(200);
+      await rig.json("checkpoint", rig.app, "hearer", "--driver", "criu");
+      await close();
+      await rig.json("checkpoint", rig.app, "talker", "--driver", "criu");
+      for (const name of ["hearer", "talker"]) rig.cgroup(name).kill();
+      await until("both are dead", () => !rig.cgroup("hearer").populated && !rig.cgroup("talker").populated);
+      const args = ["restart", rig.app, "--failed", "hearer,talker"];
+      expect(await rig.cli(...args)).toMatchObject({
+        code: 4,
+        err: expect.stringMatching(/talker and hearer were closing a connection .* at different moments/),
+      });
+      const answer = await rig.json<Answer>(...args, "--fall-back");
+      expect(answer.restarted.map(({ checkpoint }) => checkpoint)).toEqual([1, 1]);
+      expect(answer.passedOver).toContainEqual({ process: "talker", checkpoint: 2, why: "closing" });
+      const atCheckpoint = heard().length;
+      await until("it talks on", () => heard().length > atCheckpoint + 50);
+      await close();
+      const numbered = heard().slice(0, -1);
+      expect(numbered).toEqual(numbered.map((_, at) => String(at + 1)));
     }),
 );

@@ -284,6 +284,19 @@ test("the other end was reset before it had sent on what the image lacks: that i
   }
 });
 
+test("one end's image is of after its FIN was heard, the other's of before: they don't fit, and each byte has a place all the same", async () => {
+  const a: Side = { isn: 5, sent: 10, received: 4, outq: 0, inq: 0 };
+  const b: Side = { isn: 9, sent: 4, received: 7, outq: 0, inq: 3 };
+  const done = side("a", 0, a, b);
+  const sockets = done.sockets.map((socket) => ({
+    ...socket,
+    ...{ state: 5, finSent: true, finAcknowledged: true },
+  }));
+  const inTransit = [{ channel: "tcp:5-9", from: "a", to: "b", begin: 7, end: 10 }];
+  const { unfit } = await planTransit([{ ...done, sockets }, side("b", 1, b, a)], inTransit, new Set());
+  expect(unfit).toEqual([{ channel: "tcp:5-9", from: "a", to: "b" }]);
+});
+
 /** How an end of a connection stands at the point that its process goes back to. */
 type Standing = "live" | "closed" | "reset" | "unnamed" | "at the start";
 
