@@ -22,7 +22,7 @@ test) packages+=("nats-server:nats-server:a program under test" "redis-server:re
     "xfsprogs:mkfs.xfs:data trees" "btrfs-progs:mkfs.btrfs:data trees"
     "clang:clang:compiles the BPF programs, fuzzer" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
     "clang-format:clang-format:format of C" "podman:podman:containers under test" "runc:runc:containers under test"
-    "containernetworking-plugins:/usr/lib/cni/bridge:containers under test" "busybox-static:busybox:containers under test") ;;
+    "docker.io:dockerd:containers under test" "containernetworking-plugins:/usr/lib/cni/bridge:containers under test" "busybox-static:busybox:containers under test") ;;
 check) packages+=("clang:clang:compiles the BPF programs" "llvm:llvm-strip:BPF skeletons" "bpftool:bpftool:BPF skeletons"
     "clang-format:clang-format:format of C") ;;
 esac
@@ -51,7 +51,8 @@ missing() { # "package: what it is for", a line each
 
 # All that is missing in one go; each is named with what it is for.
 install_debian() {
-    local wanted names=() sudo=()
+    local wanted names=()
+    sudo=()
     mapfile -t wanted < <(missing)
     ((${#wanted[@]})) || return 0
     names=("${wanted[@]%%:*}")
@@ -70,8 +71,18 @@ install_debian() {
     fi
     echo "setup: installing them" >&2
     quietly "apt-get update" "${sudo[@]}" apt-get update -q
+    hold_services
     quietly "apt-get install ${names[*]}" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -q -y --no-install-recommends "${names[@]}"
+}
+
+# Servers that come with the packages are not started: whoever needs one here starts its own.
+hold_services() {
+    local policy=/usr/sbin/policy-rc.d
+    [[ -e $policy ]] && return
+    trap '"${sudo[@]}" rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+    "${sudo[@]}" chmod 755 "$policy"
 }
 
 # The fuzzer's runtime has clang's version in its name; where Debian has none, the test that wants it says so and skips.

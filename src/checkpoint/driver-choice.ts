@@ -1,13 +1,15 @@
 /** Which driver: the one that was asked for, or the best that works here. */
 
+import type { Engine } from "../host/containers.ts";
+import { findDocker } from "../images/container/driver-docker-find.ts";
+import { findPodman } from "../images/container/driver-podman-find.ts";
 import { CriuDriver } from "../images/criu/driver-criu.ts";
 import { findCriu } from "../images/criu/driver-criu-find.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { noneDriver } from "../images/none/driver-none.ts";
-import { findPodman } from "../images/podman/driver-podman-find.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 
-export type DriverName = "auto" | "criu" | "podman" | "none";
+export type DriverName = "auto" | "criu" | Engine | "none";
 
 export interface DriverChoice {
   readonly driver: CheckpointDriver;
@@ -15,10 +17,14 @@ export interface DriverChoice {
   readonly fallback?: string;
 }
 
-/** For containers of podman. Throws RL_NOT_SUPPORTED where an image was asked for and there can be none. */
-export async function chooseContainerDriver(name: DriverName, stateFolder: string): Promise<DriverChoice> {
+/** For containers of an engine. Throws RL_NOT_SUPPORTED where an image was asked for and there can be none. */
+export async function chooseContainerDriver(
+  engine: Engine,
+  name: DriverName,
+  stateFolder: string,
+): Promise<DriverChoice> {
   if (name === "none") return { driver: noneDriver };
-  const { found, reason } = await findPodman(stateFolder);
+  const { found, reason } = engine === "podman" ? await findPodman(stateFolder) : findDocker();
   if (found !== undefined) return { driver: found };
   if (name === "auto") return { driver: noneDriver, fallback: reason };
   throw new RecoveryLineError("RL_NOT_SUPPORTED", reason, "`recovery-line doctor` tells what is here.");

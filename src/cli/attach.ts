@@ -43,7 +43,7 @@ next life of the same process. What its predecessor did stays done, and the new 
 
 --data names folders of this machine that go back with it: its working files, or what a container mounts of them (bind mounts, volumes).
 
-A container of podman is checkpointed and restored by podman, under its name, id and addresses; see checkpoint --help. One of docker, a
+A container of podman or docker is checkpointed and restored by that engine, under its name, id and addresses; see checkpoint --help. A
 pod as one process, or a unit, is its runtime's to bring back: cuts and lines are complete, but its checkpoints can't be restored from here.
 
 Examples:
@@ -178,7 +178,7 @@ async function followedName(home: string, app: string, container: string): Promi
   const { notWhileRestarting } = await import("./checkpoint-targets.ts");
   await notWhileRestarting(home, app);
   const { inspectContainers } = await import("../host/containers.ts");
-  const name = inspectContainers([container])[0]?.name;
+  const name = inspectContainers("podman", [container])[0]?.name;
   if (name === container) return name;
   if (name !== undefined)
     throw new RecoveryLineError(

@@ -1,8 +1,9 @@
 /** Which processes a checkpoint is taken of: the running ones of an application, those named, those who must be in their set. */
 import type { CheckpointOptions, CheckpointTarget } from "../checkpoint/checkpoint.ts";
-import type { DriverName } from "../checkpoint/driver-choice.ts";
+import type { DriverChoice, DriverName } from "../checkpoint/driver-choice.ts";
 import type { CollectorClient } from "../client/client.ts";
 import type { ProcessInfo } from "../client/protocol.ts";
+import type { Engine } from "../host/containers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 
@@ -31,31 +32,38 @@ export async function drivenTargets(
 }
 
 /**
- * A container's image is for its runtime to take. Where that can't, `auto` is content with its cut; `fallback` says why. Throws
- * RL_NOT_SUPPORTED where podman was asked for and can't, or one is no container of it.
+ * A container's image is for its engine to take. Where that can't, `auto` is content with its cut; `fallback` says why. Throws
+ * RL_NOT_SUPPORTED where an engine was asked for and can't, RL_USAGE where one is no container of it.
  */
 export async function withContainerDrivers(
   targets: readonly CheckpointTarget[],
   name: DriverName,
   home: string,
 ): Promise<{ readonly targets: readonly CheckpointTarget[]; readonly fallback?: string }> {
-  const { containerAt } = await import("../host/containers.ts");
-  const isContainer = ({ cgroup }: CheckpointTarget): boolean =>
-    cgroup.foreign && containerAt(cgroup.path) !== undefined;
-  const other = targets.find((target) => !isContainer(target));
-  if (name === "podman" && other !== undefined)
+  const { containerAt, isEngine } = await import("../host/containers.ts");
+  const engineOf = ({ cgroup }: CheckpointTarget): Engine | undefined =>
+    cgroup.foreign ? containerAt(cgroup.path)?.engine : undefined;
+  const other = isEngine(name) ? targets.find((target) => engineOf(target) !== name) : undefined;
+  if (other !== undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
-      `${other.process} is no container of podman`,
+      `${other.process} is no container of ${name}`,
       "Name containers alone, or leave --driver out: each then gets what fits it.",
     );
-  if ((name !== "auto" && name !== "podman") || !targets.some(isContainer)) return { targets };
+  if (name !== "auto" && !isEngine(name)) return { targets };
   const { chooseContainerDriver } = await import("../checkpoint/driver-choice.ts");
-  const { driver, fallback } = await chooseContainerDriver(name, home);
-  const own = { driver, usable: fallback === undefined };
+  const choices = new Map<Engine, DriverChoice>();
+  for (const engine of new Set(targets.flatMap((target) => engineOf(target) ?? [])))
+    choices.set(engine, await chooseContainerDriver(engine, name, home));
+  const reasons = [...choices.values()].flatMap(({ fallback }) => fallback ?? []);
   return {
-    targets: targets.map((target) => (isContainer(target) ? { ...target, own } : target)),
-    ...(fallback === undefined ? {} : { fallback }),
+    targets: targets.map((target) => {
+      const engine = engineOf(target);
+      if (engine === undefined) return target;
+      const { driver, fallback } = choices.get(engine)!;
+      return { ...target, own: { driver, usable: fallback === undefined } };
+    }),
+    ...(reasons.length === 0 ? {} : { fallback: reasons.join(" ") }),
   };
 }
 

@@ -48,10 +48,12 @@ process stands still, or somebody else who writes there: refused (exit code 4).
 Drivers: criu   an image of the process tree, its memory, files and TCP connections
          podman podman's own checkpoint of an attached container, its root's changes, addresses and log included. Volumes are not
                 in it: name their folders with recovery-line data
+         docker docker's own (its daemon with --experimental, and a criu in its search path), what the container has changed of
+                its files and its log included; volumes as for podman
          hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
                 folder in $RECOVERY_LINE_IMAGE. Taken at a moment without open connections, the others standing still
          none   only the cut: for programs that bring their own state back. No image can be restored from it.
-         auto   podman for its containers, criu for all others, where a working one is found (scripts/get-criu.sh
+         auto   the engine for its containers, criu for all others, where a working one is found (scripts/get-criu.sh
                 fetches one), else the cut alone, recorded as not usable: it restores certainty after a gap, but no
                 process goes back to it
 
@@ -69,7 +71,7 @@ export function register(program: Command): void {
     .option("--log <dir>", "log directory of the collector")
     .addOption(
       new Option("--driver <name>", "what takes the image")
-        .choices(["auto", "criu", "podman", "hook", "none"])
+        .choices(["auto", "criu", "podman", "docker", "hook", "none"])
         .default("auto"),
     )
     .option("--hooks <file>", "driver hook: JSON file with the commands of each process")
@@ -98,6 +100,7 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
   checkedAppName(app);
   const { requireCollector } = await import("../client/client.ts");
   const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
+  const { isEngine } = await import("../host/containers.ts");
   const home = ownHome(flags.log);
   wrongTogether(names, flags);
   const log = await requireCollector(home);
@@ -110,7 +113,7 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
     return;
   }
   const { targets, fallback: ofContainers } = await withContainerDrivers(found, flags.driver, home);
-  const { driver, fallback } = await chooseDriver(flags.driver === "podman" ? "auto" : flags.driver, home);
+  const { driver, fallback } = await chooseDriver(isEngine(flags.driver) ? "auto" : flags.driver, home);
   if (ofContainers !== undefined)
     await write(
       `recovery-line: only cuts of containers are recorded, not usable to restore: ${printableSentence(ofContainers)}\n`,

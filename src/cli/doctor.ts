@@ -181,6 +181,7 @@ async function restart(home: string): Promise<Finding[]> {
   return [
     await criu(home),
     await podman(home),
+    await docker(),
     finding("payload-logger", "run --payload", await testPayloadLogger()),
     finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
     finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
@@ -218,9 +219,15 @@ async function criu(home: string): Promise<Finding> {
 }
 
 async function podman(home: string): Promise<Finding> {
-  const { findPodman } = await import("../images/podman/driver-podman-find.ts");
+  const { findPodman } = await import("../images/container/driver-podman-find.ts");
   const { found, reason } = await findPodman(home);
   return { name: "podman", needed: "images of containers", supported: found !== undefined, reason };
+}
+
+async function docker(): Promise<Finding> {
+  const { findDocker } = await import("../images/container/driver-docker-find.ts");
+  const { found, reason } = findDocker();
+  return { name: "docker", needed: "images of containers", supported: found !== undefined, reason };
 }
 
 function freezer(): Finding {

@@ -82,7 +82,7 @@ export function register(program: Command): void {
     .option("--keep-survivors", "survivors go on although their connections to processes that go back break")
     .option(
       "--fall-back",
-      "where bytes in transit are nowhere, go back further, to a line that needs none of them",
+      "where bytes in transit are nowhere, or images are of a connection that was being closed, go back further, to a line without that",
     )
     .option(
       "--back-further",
@@ -316,14 +316,16 @@ async function tellResult(
   await writeJson({ ...planJson(plan, ended), dryRun: false, ...told });
 }
 
-/** CRIU, and podman where one of the processes is a container of it. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */
+/** CRIU, and the engine of each process that is a container. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */
 async function restorers(home: string, app: string): Promise<CheckpointDriver[]> {
   const { chooseContainerDriver, chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const { attachedTo } = await import("../host/cgroups.ts");
   const { containerAt } = await import("../host/containers.ts");
   const { driver } = await chooseDriver("criu", home);
-  if (!attachedTo(app).some(({ path }) => containerAt(path) !== undefined)) return [driver];
-  return [driver, (await chooseContainerDriver("podman", home)).driver];
+  const engines = new Set(attachedTo(app).flatMap(({ path }) => containerAt(path)?.engine ?? []));
+  const drivers = [driver];
+  for (const engine of engines) drivers.push((await chooseContainerDriver(engine, engine, home)).driver);
+  return drivers;
 }
 
 let going = false;

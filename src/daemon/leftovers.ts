@@ -1,6 +1,6 @@
 /**
- * What dead programs of ours, or a CRIU that was killed, have left in the kernel: captures under a dead process's name, empty cgroups,
- * tables of nftables. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
+ * What dead programs of ours, or a CRIU that was killed, have left: captures under a dead process's name, empty cgroups, tables of
+ * nftables, a file for docker's runtime. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -9,10 +9,11 @@ import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
 import { portsInUse } from "../host/open-connections.ts";
 import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
+import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
 
 export interface Leftover {
-  readonly kind: "capture" | "cgroup" | "nft table";
+  readonly kind: "capture" | "cgroup" | "nft table" | "file";
   readonly name: string;
   /** One sentence. */
   readonly why: string;
@@ -26,7 +27,15 @@ const EMPTY_MS = 60_000;
 
 /** `home`: whose restarts are known here. */
 export async function leftovers(home: string): Promise<Leftover[]> {
-  return [...captures(), ...emptyCgroups(), ...(await nftTables(home))];
+  return [...captures(), ...emptyCgroups(), ...(await nftTables(home)), ...runcConf()];
+}
+
+/** What CRIU is told while docker's runtime starts it for us: a second or two. */
+function runcConf(): Leftover[] {
+  if (!isRuncConfLeft()) return [];
+  const why =
+    "It stood there for one image, whoever took that is dead, and other checkpoints by runc get its options.";
+  return [{ kind: "file", name: RUNC_CONF, why, remove: async () => takeRuncConfAway() }];
 }
 
 /** Folders of pinned programs that nobody reads. One that is named by a process is that process's own; others go on recording by design. */

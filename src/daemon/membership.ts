@@ -10,7 +10,7 @@ import type { ProcessInfo, RegisterMode } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import type { IsPopulated } from "../collect/collect-options.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
-import { containerAt, containerEnd } from "../host/containers.ts";
+import { type ContainerId, containerAt, containerEnd } from "../host/containers.ts";
 import { holdCgroup } from "../host/freeze.ts";
 import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
@@ -57,8 +57,8 @@ function isOurs({ path }: ProcessCgroup): boolean {
   return user === 0 || statSync(path, { throwIfNoEntry: false })?.uid === user;
 }
 
-/** Id of the container that the process is; undefined: it is none. */
-function containerOf({ app, process }: ProcessInfo): string | undefined {
+/** The container that the process is; undefined: it is none. */
+function containerOf({ app, process }: ProcessInfo): ContainerId | undefined {
   const cgroup = new ProcessCgroup(app, process);
   return cgroup.foreign ? containerAt(cgroup.path) : undefined;
 }

@@ -1,5 +1,5 @@
 /**
- * What takes a process's state and brings it back. `driver-criu.ts`, `driver-podman.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
+ * What takes a process's state and brings it back. `driver-criu.ts`, `driver-podman.ts`, `driver-docker.ts`, `driver-hook.ts` and `driver-none.ts` are the drivers;
  * `driver-choice.ts` finds one. A driver knows nothing of logs, cuts or lines; it writes files into one folder and reads them back.
  */
 
@@ -65,7 +65,7 @@ export interface DriverCheck {
 }
 
 export interface CheckpointDriver {
-  /** "criu", "podman", "hook", "none". */
+  /** "criu", "podman", "docker", "hook", "none". */
   readonly name: string;
   readonly version: string;
   /** False: it stores nothing that could be restored. */

@@ -21,16 +21,7 @@ export class Podman extends PodmanStore {
     super();
     this.useFor(process.env);
     const root = join(this.folder, "root");
-    for (const program of [this.server, this.client]) {
-      const libraries = execFileSync("ldd", [program])
-        .toString()
-        .match(/\/[^ ]+/g)!;
-      for (const file of [program, ...libraries]) {
-        mkdirSync(join(root, dirname(file)), { recursive: true });
-        cpSync(file, join(root, file), { dereference: true });
-      }
-    }
-    mkdirSync(join(root, "tmp"), { recursive: true });
+    makeRedisTree(root, [this.server, this.client]);
     this.importTree(root, "redis-alone");
   }
 
@@ -55,6 +46,20 @@ export class Podman extends PodmanStore {
   }
 }
 
+/** These programs, their libraries and /tmp. */
+export function makeRedisTree(root: string, programs: readonly string[]): void {
+  for (const program of programs) {
+    const libraries = execFileSync("ldd", [program])
+      .toString()
+      .match(/\/[^ ]+/g)!;
+    for (const file of [program, ...libraries]) {
+      mkdirSync(join(root, dirname(file)), { recursive: true });
+      cpSync(file, join(root, file), { dereference: true });
+    }
+  }
+  mkdirSync(join(root, "tmp"), { recursive: true });
+}
+
 /** What a command of ours prints; fails where it does. */
 export async function told(rig: Rig, ...args: string[]): Promise<string> {
   const { code, out, err } = await rig.cli(...args);
@@ -69,7 +74,8 @@ export function isHeld(rig: Rig): boolean {
   );
 }
 
-function pathOf(program: string): string {
+/** "": it is not installed. */
+export function pathOf(program: string): string {
   return execFileSync("sh", ["-c", `command -v ${program} || true`])
     .toString()
     .trim();

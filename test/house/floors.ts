@@ -21,7 +21,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["images/data", "payload", "client"],
   ["images"],
   ["images/criu", "images/hook", "images/none"],
-  ["images/podman"],
+  ["images/container"],
   ["collect", "import", "logs", "sdk"],
   ["checkpoint", "compute", "diagram"],
   ["restart", "gc"],

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
-import { findPodman } from "../../src/images/podman/driver-podman-find.ts";
+import { findPodman } from "../../src/images/container/driver-podman-find.ts";
 
 const isRoot = process.geteuid!() === 0;
 

@@ -1,7 +1,5 @@
 /**
- * The CRIU that podman's runtime finds while it does our work: a folder that comes first in its search path, with a `criu` that adds our
- * options to whatever it is asked for, and a `conmon` that hands the path on (podman starts that one with a path of its own). Nothing of
- * the machine's or the container's configuration is changed, and nobody else's images are touched.
+ * CRIU's hooks while an engine's runtime does our work.
  *
  * CRIU calls `hook` at its steps. At the dump, `network-lock`: all tasks stand still in CRIU's hands, and nothing of their sockets has been
  * touched; there it waits for us. `network-unlock`: the image is written; the cgroup is frozen before CRIU lets go of the tasks. At the
@@ -15,37 +13,21 @@ import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { cgroup2Root, ownCgroup } from "../../host/cgroups.ts";
-import type { CriuCommand } from "../criu/driver-criu-find.ts";
 
 const LOOK_MS = 10;
 
-export interface RuntimeTools {
-  readonly criu: CriuCommand;
-  /** podman's own. */
-  readonly conmon: string;
-}
-
-export class CriuForRuntime {
+export class CriuHooks {
   readonly folder: string;
-  /** What podman takes for its conmon. */
-  readonly conmon: string;
+  /** What CRIU is to call. */
+  readonly script: string;
 
-  /** `folder` is made; `hook` is the body of the script for one direction. */
-  constructor(folder: string, { criu, conmon }: RuntimeTools, hook: string) {
+  /** `folder` is made; `hook` is the body of the script for one direction. `before`: what the script does first, in shell. */
+  constructor(folder: string, hook: string, before = "") {
     this.folder = folder;
-    this.conmon = join(folder, "conmon");
+    this.script = join(folder, "hook");
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const own = ["--action-script", join(folder, "hook"), "--network-lock", "nftables"];
-    const command = [criu.command, ...criu.prefix, ...own].map(quoted).join(" ");
-    script(join(folder, "criu"), `exec ${command} "$@"\n`);
-    script(this.conmon, `PATH=${quoted(folder)}:"$PATH"; export PATH\nexec ${quoted(conmon)} "$@"\n`);
-    script(join(folder, "hook"), `dir=${quoted(folder)}; owner=${process.pid}\n${HELPERS}${hook}`);
-  }
-
-  /** For podman itself: its runtime looks for `criu` there. */
-  get environment(): NodeJS.ProcessEnv {
-    return { ...process.env, PATH: `${this.folder}:${process.env["PATH"] ?? ""}` };
+    writeScript(this.script, `dir=${quoted(folder)}; owner=${process.pid}\n${before}${HELPERS}${hook}`);
   }
 
   tell(word: "go" | "abort"): void {
@@ -75,7 +57,7 @@ export class CriuForRuntime {
   }
 }
 
-function script(path: string, body: string): void {
+export function writeScript(path: string, body: string): void {
   writeFileSync(path, `#!/bin/sh\n${body}`);
   chmodSync(path, 0o700);
 }

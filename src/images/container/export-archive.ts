@@ -31,14 +31,14 @@ export async function packExport(folder: string, archive: string): Promise<void>
   await tar(["-rf", archive, ...own, ...place, "-C", folder, "."]);
 }
 
-async function tar(args: readonly string[]): Promise<void> {
+export async function tar(args: readonly string[]): Promise<void> {
   try {
     await run("tar", args);
   } catch (cause) {
     const { stderr = "", message } = cause as Error & { readonly stderr?: string };
     throw new RecoveryLineError(
       "RL_DRIVER",
-      `podman: the image could not be packed or unpacked: ${stderr.trim() || message}`,
+      `the image of a container could not be packed or unpacked: ${stderr.trim() || message}`,
       "It takes tar, and room on the disk for the image once more.",
       cause,
     );

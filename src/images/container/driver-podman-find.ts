@@ -26,8 +26,8 @@ interface PodmanInfo {
 
 /** `stateFolder`: where a private CRIU may lie. */
 export async function findPodman(stateFolder?: string): Promise<PodmanSearch> {
-  if (answerOf(["--version"]) === undefined) return no("podman is not installed");
-  const info = infoOf(answerOf(["info", "--format", "json"]));
+  if (answerOf("podman", ["--version"]) === undefined) return no("podman is not installed");
+  const info = infoOf(answerOf("podman", ["info", "--format", "json"]));
   if (info === undefined) return no("podman info does not answer: `podman info` tells why");
   const { security, ociRuntime, conmon, serviceIsRemote } = info.host;
   if (security.rootless || process.geteuid!() !== 0)

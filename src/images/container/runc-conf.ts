@@ -1,0 +1,97 @@
+/**
+ * What CRIU is told below a runc that somebody else starts: `/etc/criu/runc.conf`, which runc hands to every CRIU. It is the machine's: ours
+ * stands there for a moment, behind what it held before, and one of us at a time. What a crash leaves there goes with the next use; until
+ * then it does nothing for others' containers, whom the hook leaves alone.
+ */
+import { existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { hasCode, RecoveryLineError } from "../../model/errors.ts";
+import { call, native } from "../../native/binding.ts";
+
+export const RUNC_CONF = "/etc/criu/runc.conf";
+const LOCK = "/run/recovery-line-runc-conf.lock";
+const MARK = "# Of recovery-line, while it takes or restores one image.\n";
+const LOOK_MS = 20;
+
+/** `lines`: options of CRIU. Returns what takes them away again. Throws RL_TIMEOUT. */
+export async function placeRuncConf(lines: readonly string[], limitMs: number): Promise<() => void> {
+  const lock = await locked(performance.now() + limitMs);
+  try {
+    takeAway();
+    mkdirSync(dirname(RUNC_CONF), { recursive: true });
+    const before = existsSync(RUNC_CONF) ? readFileSync(RUNC_CONF, "utf8") : "";
+    if (before !== "") writeFileSync(kept(RUNC_CONF), before);
+    writeFileSync(`${RUNC_CONF}.new`, [MARK, before, ...lines.map((line) => `${line}\n`)].join(""));
+    renameSync(`${RUNC_CONF}.new`, RUNC_CONF);
+  } catch (error) {
+    native().unlock(lock);
+    throw error;
+  }
+  let placed = true;
+  return () => {
+    if (!placed) return;
+    placed = false;
+    takeAway();
+    native().unlock(lock);
+  };
+}
+
+/** Nobody uses it, and it is ours. */
+export function isRuncConfLeft(): boolean {
+  if (!existsSync(RUNC_CONF) || !readFileSync(RUNC_CONF, "utf8").startsWith(MARK)) return false;
+  try {
+    native().unlock(lockIt());
+    return true;
+  } catch {
+    return false; // somebody is at it, or it is root's to say
+  }
+}
+
+/** Throws RL_LOCKED where somebody uses it. */
+export function takeRuncConfAway(): void {
+  const lock = lockIt();
+  try {
+    takeAway();
+  } finally {
+    native().unlock(lock);
+  }
+}
+
+function lockIt(): number {
+  writeFileSync(LOCK, "", { flag: "a", mode: 0o600 });
+  return call(LOCK, () => native().lock(LOCK));
+}
+
+function kept(path: string): string {
+  return `${path}.before-recovery-line`;
+}
+
+/** Behind the lock: ours goes, what was there before is there again. */
+function takeAway(): void {
+  if (!existsSync(RUNC_CONF) || !readFileSync(RUNC_CONF, "utf8").startsWith(MARK)) return;
+  if (existsSync(kept(RUNC_CONF))) {
+    renameSync(kept(RUNC_CONF), RUNC_CONF);
+    return;
+  }
+  rmSync(RUNC_CONF);
+  try {
+    rmdirSync(dirname(RUNC_CONF));
+  } catch {} // it holds something else
+}
+
+async function locked(deadlineMs: number): Promise<number> {
+  for (;;)
+    try {
+      return lockIt();
+    } catch (error) {
+      if (!hasCode(error, "RL_LOCKED")) throw error;
+      if (performance.now() > deadlineMs)
+        throw new RecoveryLineError(
+          "RL_TIMEOUT",
+          `${RUNC_CONF} is in another restart's or checkpoint's use`,
+          "Wait for that one.",
+        );
+      await sleep(LOOK_MS);
+    }
+}
