@@ -27,18 +27,20 @@ const THAW_LIMIT_MS = 1_000;
 
 /**
  * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED. `heldOtherwise`: somebody else keeps
- * these still, and may freeze them meanwhile; they are locked and thawed like the others.
+ * these still, and may freeze them meanwhile; they are locked and thawed like the others. `waitMs`: longest wait for others' freezers, in ms.
  * Throws RL_TIMEOUT where one does not freeze within FREEZE_LIMIT_MS, and whatever the work throws; nothing stays frozen.
  */
 export async function whileFrozen<T>(
   cgroups: readonly ProcessCgroup[],
   work: FrozenWork<T>,
   heldOtherwise: readonly ProcessCgroup[] = [],
+  waitMs = 0,
 ): Promise<T> {
   const locks: number[] = [];
   const all = [...cgroups, ...heldOtherwise];
+  const deadlineMs = performance.now() + waitMs;
   try {
-    for (const cgroup of all) locks.push(await lockCgroup(cgroup));
+    for (const cgroup of all) locks.push(await lockCgroup(cgroup, deadlineMs));
     const watchdog = await startWatchdog(all);
     try {
       const sinceMs = performance.now();
@@ -55,8 +57,8 @@ export async function whileFrozen<T>(
 }
 
 /** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
-async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
-  const lock = holdCgroup(cgroup);
+async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<number> {
+  const lock = await heldUntil(cgroup, waitUntilMs);
   if (cgroup.id === undefined) {
     native().unlock(lock);
     throw hasEnded(cgroup);
@@ -70,6 +72,16 @@ async function lockCgroup(cgroup: ProcessCgroup): Promise<number> {
     `${cgroup.path} is frozen already`,
     `A dump whose caller died may be at work still: then it thaws by itself. Else: echo 0 > ${cgroup.path}/cgroup.freeze`,
   );
+}
+
+async function heldUntil(cgroup: ProcessCgroup, deadlineMs: number): Promise<number> {
+  for (;;)
+    try {
+      return holdCgroup(cgroup);
+    } catch (error) {
+      if (!hasCode(error, "RL_LOCKED") || performance.now() >= deadlineMs) throw error;
+      await sleep(20);
+    }
 }
 
 /**

@@ -122,6 +122,8 @@ const KILL_LIMIT_MS = 10_000;
 const DRIVER_END_MS = 10_000;
 /** Longest wait for the collector to remove an empty cgroup that is wanted again, in ms. */
 const REMOVAL_LIMIT_MS = 500;
+/** Longest wait for checkpoints that others are taking, in ms. */
+const CHECKPOINT_WAIT_MS = 15_000;
 /** Longest wait for obstacles to pass by themselves, everything standing still, in ms. */
 const PASSING_LIMIT_MS = 300;
 const FILES = "files";
@@ -129,7 +131,7 @@ const FILES = "files";
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
 export async function dryRestart(request: RestartRequest): Promise<RestartPlan> {
   const checks = await beforeFreezing(request);
-  return whileFrozen(liveCgroups(request), () => makePlan(request, checks));
+  return whileFrozen(liveCgroups(request), () => makePlan(request, checks), [], CHECKPOINT_WAIT_MS);
 }
 
 /** What drivers say of themselves; who has nothing to try is not there. */
@@ -157,7 +159,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     const began = performance.now();
     const clock = new Clock();
     const checks = await beforeFreezing(request);
-    const begun = await whileFrozen(liveCgroups(request), async () => {
+    const begin = async (): Promise<Begun> => {
       const made = await clock.time("plan", () => makePlan(request, checks));
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
@@ -171,7 +173,8 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       }
       await clock.time("kill", () => killTied(request, made));
       return begun;
-    });
+    };
+    const begun = await whileFrozen(liveCgroups(request), begin, [], CHECKPOINT_WAIT_MS);
     const { plan, trees, mapped } = begun;
     await bringBack(request, begun, clock);
     const { kept, notReady } = await letGo(request, {

@@ -9,12 +9,15 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
 import type { CheckpointResult } from "../../src/checkpoint/checkpoint.ts";
+import { holdCgroup } from "../../src/host/freeze.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
+import { native } from "../../src/native/binding.ts";
 import { LONG } from "../size.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withSharedCollector } from "./rig.ts";
 
@@ -307,4 +310,37 @@ imaged("what CRIU can't dump is told with CRIU's reason; the process goes on and
     expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toEqual([]);
     expect(readdirSync(imagesFolder(rig.home, rig.app, "two"))).toEqual([]);
   }),
+);
+
+test.skipIf(missing !== undefined || criu.found === undefined)(
+  "a restart waits for a checkpoint that is under way, and a checkpoint for none",
+  () =>
+    together("waits", async (rig) => {
+      for (const name of ["dies", "goes-on"]) await rig.run(name, "sleep", "1000");
+      rig.cgroup("dies").kill();
+      await until("it is dead", () => !rig.cgroup("dies").populated);
+      const lock = holdCgroup(rig.cgroup("goes-on"));
+      let held = true;
+      const letGo = (): void => {
+        if (held) native().unlock(lock);
+        held = false;
+      };
+      try {
+        expect(await rig.cli("checkpoint", rig.app, "goes-on", "--driver", "none")).toMatchObject({
+          code: 1,
+          err: expect.stringContaining("is being checkpointed or restored by another process"),
+        });
+        const restarting = rig.cli("restart", rig.app, "--dry-run");
+        let ended = false;
+        void restarting.then(() => {
+          ended = true;
+        });
+        await sleep(1500);
+        expect(ended).toBe(false);
+        letGo();
+        expect(await restarting).toMatchObject({ code: 0, out: expect.stringContaining("dies") });
+      } finally {
+        letGo();
+      }
+    }),
 );
