@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What Node does not offer: who a user is, becoming another program, and setting a timer of another process.
- */
+/* What Node does not offer: who a user is, becoming another program, a thread's priority that nobody inherits,
+ * and setting a timer of another process. */
 #define _GNU_SOURCE /* syscall */
 #include "glue.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -141,8 +142,34 @@ static napi_value set_timer(napi_env env, napi_callback_info info) {
     return status == 0 ? glue_undefined(env) : glue_throw(env, status, strerror(-status));
 }
 
+struct scheduling { /* struct sched_attr; <linux/sched/types.h> and glibc's <sched.h> exclude each other */
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+/* setOwnNice(nice): of the calling thread; threads and processes that it starts have 0. */
+static napi_value set_own_nice(napi_env env, napi_callback_info info) {
+    struct scheduling attributes = {.size = sizeof(attributes), .policy = SCHED_OTHER};
+    napi_value arguments[1];
+
+    if (!glue_arguments(env, info, 1, arguments))
+        return NULL;
+    if (napi_get_value_int32(env, arguments[0], &attributes.nice) != napi_ok) {
+        napi_throw_type_error(env, NULL, "expected a number");
+        return NULL;
+    }
+    attributes.flags = 1; /* SCHED_FLAG_RESET_ON_FORK */
+    if (syscall(SYS_sched_setattr, 0, &attributes, 0) != 0)
+        return glue_throw(env, -errno, strerror(errno));
+    return glue_undefined(env);
+}
+
 void process_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "setTimer", set_timer);
     glue_define(env, exports, "user", find_user);
     glue_define(env, exports, "execute", execute);
+    glue_define(env, exports, "setOwnNice", set_own_nice);
 }

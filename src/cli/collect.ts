@@ -7,7 +7,7 @@ import { nodeList } from "../logs/app-nodes.ts";
 import { resolveHome } from "../logs/home.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { COMMIT_INTERVAL_MS, MAX_SHADOW_S, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
+import { COLLECT_NICE, COMMIT_INTERVAL_MS, MAX_SHADOW_S, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
 import { printableSentence } from "../model/printable.ts";
 import type { InTransitPolicy } from "../model/recovery-line.ts";
 import { write } from "../terminal/print.ts";
@@ -41,6 +41,7 @@ interface CollectFlags {
   readonly node?: string;
   readonly nodes?: readonly string[];
   readonly leaving?: number;
+  readonly nice: number;
 }
 
 const HELP = `
@@ -125,6 +126,12 @@ function serviceOptions(command: Command): void {
       "as root: run as this user, without any right; a helper keeps the two it takes to capture",
     )
     .option(
+      "--nice <n>",
+      "priority of the thread that takes the records, -20 … 0: with less than those who make them it falls behind where they take all processors. Nobody else has it",
+      niceness,
+      COLLECT_NICE,
+    )
+    .option(
       "--leaving <seconds>",
       "when it is told to end, policies hear `leaving` first, and have so many seconds",
       (text: string) => integerOption("--leaving", text, 0, MAX_SHADOW_S),
@@ -184,8 +191,26 @@ function ringSize(text: string): number {
   throw new RecoveryLineError("RL_USAGE", `--ring-mib ${text}: the size of a ring is a power of two`);
 }
 
+function niceness(text: string): number {
+  const nice = Number(text);
+  if (/^-?\d+$/.test(text) && nice >= -20 && nice <= 0) return nice;
+  throw new RecoveryLineError("RL_USAGE", `--nice ${text}: it is a number from -20 to 0`);
+}
+
+/** Without the right to it (CAP_SYS_NICE) it has the priority that it was started with. */
+async function takePriority(nice: number): Promise<void> {
+  if (nice === 0) return;
+  const { native } = await import("../native/binding.ts");
+  try {
+    native().setOwnNice(nice);
+  } catch (error) {
+    if (error instanceof TypeError) throw error;
+  }
+}
+
 async function collect(flags: CollectFlags): Promise<void> {
   if (flags.unpin) return unpin(flags.pinDir);
+  await takePriority(flags.nice);
   const { home, helper } = await placeOf(flags);
   const { becomeSmall } = await import("../host/small-heap.ts");
   becomeSmall();

@@ -59,6 +59,8 @@ export const COMMIT_BYTES = 256 * 1024;
 export const MAX_PENDING_EVENTS = 8192;
 /** Longest time from reading a record to its group commit, in ms, unless told otherwise. */
 export const COMMIT_INTERVAL_MS = 50;
+/** Priority (nice) of the thread that takes the records. */
+export const COLLECT_NICE = -10;
 /** The collector's ring timer, in ms: shortest while records flow, longest when idle (facts.md). */
 export const MIN_POLL_MS = 2;
 export const MAX_POLL_MS = 20;

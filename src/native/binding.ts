@@ -127,6 +127,8 @@ export interface NativeAddon {
   setFileAttribute(path: Buffer, name: string, value: Buffer | undefined): void;
   /** This process becomes another program; returns only by throwing. `environment`: NAME=value. */
   execute(path: string, words: readonly string[], environment: readonly string[]): never;
+  /** Of the calling thread, over an execution, too; threads and processes that it starts have 0. */
+  setOwnNice(nice: number): void;
 }
 
 /** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */

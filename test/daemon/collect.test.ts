@@ -233,6 +233,7 @@ live("wrong use is told as such and starts nothing", () =>
     for (const args of [
       ["--ring-mib", "3"],
       ["--ring-mib", "0"],
+      ["--nice", "5"],
       ["--metrics-port", "70000"],
       ["--commit-interval", "x"],
     ]) {
