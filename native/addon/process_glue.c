@@ -150,17 +150,24 @@ struct scheduling { /* struct sched_attr; <linux/sched/types.h> and glibc's <sch
     uint64_t runtime, deadline, period;
 };
 
-/* setOwnNice(nice): of the calling thread; threads and processes that it starts have 0. */
+/* setOwnNice(nice): of the calling thread; threads and processes that it starts have 0. One that has more
+ * priority already, or another policy than SCHED_OTHER, keeps it. */
 static napi_value set_own_nice(napi_env env, napi_callback_info info) {
-    struct scheduling attributes = {.size = sizeof(attributes), .policy = SCHED_OTHER};
+    struct scheduling attributes = {.size = sizeof(attributes)};
     napi_value arguments[1];
+    int32_t nice;
 
     if (!glue_arguments(env, info, 1, arguments))
         return NULL;
-    if (napi_get_value_int32(env, arguments[0], &attributes.nice) != napi_ok) {
+    if (napi_get_value_int32(env, arguments[0], &nice) != napi_ok) {
         napi_throw_type_error(env, NULL, "expected a number");
         return NULL;
     }
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0)
+        return glue_throw(env, -errno, strerror(errno));
+    if (attributes.policy != SCHED_OTHER || attributes.nice <= nice)
+        return glue_undefined(env);
+    attributes.nice = nice;
     attributes.flags = 1; /* SCHED_FLAG_RESET_ON_FORK */
     if (syscall(SYS_sched_setattr, 0, &attributes, 0) != 0)
         return glue_throw(env, -errno, strerror(errno));

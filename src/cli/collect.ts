@@ -41,7 +41,7 @@ interface CollectFlags {
   readonly node?: string;
   readonly nodes?: readonly string[];
   readonly leaving?: number;
-  readonly nice: number;
+  readonly nice?: number;
 }
 
 const HELP = `
@@ -127,9 +127,8 @@ function serviceOptions(command: Command): void {
     )
     .option(
       "--nice <n>",
-      "priority of the thread that takes the records, -20 … 0: with less than those who make them it falls behind where they take all processors. Nobody else has it",
+      "priority of the thread that takes the records, -20 … 0 (default: -10 where it may): without one it falls behind where those who make them take all processors. Nobody else has it",
       niceness,
-      COLLECT_NICE,
     )
     .option(
       "--leaving <seconds>",
@@ -197,14 +196,20 @@ function niceness(text: string): number {
   throw new RecoveryLineError("RL_USAGE", `--nice ${text}: it is a number from -20 to 0`);
 }
 
-/** Without the right to it (CAP_SYS_NICE) it has the priority that it was started with. */
-async function takePriority(nice: number): Promise<void> {
+/** Without the right to it (CAP_SYS_NICE) it has the priority that it was started with, and says so where one was asked for. */
+async function takePriority(asked: number | undefined): Promise<void> {
+  const nice = asked ?? COLLECT_NICE;
   if (nice === 0) return;
   const { native } = await import("../native/binding.ts");
   try {
     native().setOwnNice(nice);
   } catch (error) {
     if (error instanceof TypeError) throw error;
+    if (asked !== undefined)
+      await write(
+        `recovery-line: --nice ${asked} is not to be had (${(error as Error).message}): it takes CAP_SYS_NICE\n`,
+        process.stderr,
+      );
   }
 }
 

@@ -316,7 +316,7 @@ async function tellResult(
   await writeJson({ ...planJson(plan, ended), dryRun: false, ...told });
 }
 
-/** CRIU, and the engine of each process that is a container. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */
+/** CRIU, and the engine of each process that is a container, where it can: one that goes on needs none. Throws RL_NOT_SUPPORTED where the one that is needed is not there. */
 async function restorers(home: string, app: string): Promise<CheckpointDriver[]> {
   const { chooseContainerDriver, chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const { attachedTo } = await import("../host/cgroups.ts");
@@ -324,7 +324,10 @@ async function restorers(home: string, app: string): Promise<CheckpointDriver[]>
   const { driver } = await chooseDriver("criu", home);
   const engines = new Set(attachedTo(app).flatMap(({ path }) => containerAt(path)?.engine ?? []));
   const drivers = [driver];
-  for (const engine of engines) drivers.push((await chooseContainerDriver(engine, engine, home)).driver);
+  for (const engine of engines) {
+    const choice = await chooseContainerDriver(engine, "auto", home);
+    if (choice.fallback === undefined) drivers.push(choice.driver);
+  }
   return drivers;
 }
 

@@ -62,6 +62,8 @@ export interface Container {
   readonly needs: readonly string[];
   readonly mounts: readonly ContainerMount[];
   readonly addresses: readonly string[];
+  /** docker removes it when it has ended. */
+  readonly removesItself?: boolean;
   /** Folder of this machine that holds what it has changed of its image's files, where docker's storage has one (overlay2). */
   readonly changes?: string;
   /** File that docker keeps its output in, where it does. */
@@ -108,6 +110,7 @@ interface Answered {
     readonly IpcMode?: string;
     readonly PidMode?: string;
     readonly Runtime?: string;
+    readonly AutoRemove?: boolean;
     readonly LogConfig?: { readonly Type?: string };
   };
   readonly NetworkSettings?: {
@@ -151,6 +154,7 @@ function dockersOwn({ OCIRuntime, GraphDriver, HostConfig, ...answered }: Answer
   const { LogPath = "", ResolvConfPath = "" } = answered;
   const changes = GraphDriver?.Data?.UpperDir;
   return {
+    removesItself: HostConfig.AutoRemove === true,
     ...(changes === undefined ? {} : { changes }),
     ...(LogPath !== "" && HostConfig.LogConfig?.Type === "json-file" ? { log: LogPath } : {}),
     ...(ResolvConfPath === "" ? {} : { checkpoints: join(dirname(ResolvConfPath), "checkpoints") }),

@@ -127,7 +127,7 @@ export interface NativeAddon {
   setFileAttribute(path: Buffer, name: string, value: Buffer | undefined): void;
   /** This process becomes another program; returns only by throwing. `environment`: NAME=value. */
   execute(path: string, words: readonly string[], environment: readonly string[]): never;
-  /** Of the calling thread, over an execution, too; threads and processes that it starts have 0. */
+  /** Of the calling thread, over an execution, too; threads and processes that it starts have 0. One that has more priority keeps it. */
   setOwnNice(nice: number): void;
 }
 

@@ -261,14 +261,14 @@ class RestartPlanner {
       .map(([process, connections]) => ({ process, connections, sockets: [] }));
   }
 
-  /** Forbids what had sent the lost bytes, and one end of what was being closed. False where there is nothing to forbid. */
+  /** Forbids what had sent the lost bytes, and the later end of what was being closed. False where there is nothing to forbid. */
   passOver({ transit, targets }: RestartPlan): boolean {
     const [closing] = transit.unfit;
     const senders = [
       ...transit.ranges.flatMap(({ from, place }) =>
         place === "nowhere" ? [{ from, why: "bytes" as const }] : [],
       ),
-      ...(closing === undefined ? [] : [{ from: closing.from, why: "closing" as const }]),
+      ...(closing === undefined ? [] : [{ from: closing.later, why: "closing" as const }]),
     ];
     let changed = false;
     for (const { from, why } of senders) {

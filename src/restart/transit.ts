@@ -72,6 +72,8 @@ export interface UnfitClosing {
   readonly channel: string;
   readonly from: string;
   readonly to: string;
+  /** Whose image is of the later moment. */
+  readonly later: string;
 }
 
 export interface TransitPlan {
@@ -173,8 +175,9 @@ class Planner {
       [one, other],
       [other, one],
     ] as const) {
-      if (!isOfSameMoment(sender, receiver))
-        this.unfit.push({ channel: sender.entry.sends, from: sender.process, to: receiver.process });
+      const later = laterImage(sender, receiver)?.process;
+      if (later !== undefined)
+        this.unfit.push({ channel: sender.entry.sends, from: sender.process, to: receiver.process, later });
       this.#place(sender, receiver, sender.entry.sent, "sender's image");
       this.#keep(sender);
     }
@@ -432,8 +435,8 @@ function requireConsistent(channel: string, from: string, to: string, sent: numb
   );
 }
 
-/** A connection that is being closed can't be put between two other positions: its images must fit as they are. Throws RL_REJECTED. */
-function isOfSameMoment(sender: RestoredEnd, receiver: RestoredEnd): boolean {
+/** A connection that is being closed can't be put between two other positions: its images must fit as they are. Undefined: they do. Throws RL_REJECTED. */
+function laterImage(sender: RestoredEnd, receiver: RestoredEnd): RestoredEnd | undefined {
   const first = sender.entry.sent - sender.socket.stream.unacknowledged.length;
   const behind = receiver.entry.received + receiver.socket.stream.received.length;
   requireConsistent(
@@ -443,9 +446,10 @@ function isOfSameMoment(sender: RestoredEnd, receiver: RestoredEnd): boolean {
     sender.entry.sent,
     receiver.entry.received,
   );
-  const fins = !receiver.socket.finReceived || sender.socket.finSent;
-  const told = !sender.socket.finAcknowledged || receiver.socket.finReceived;
-  return first <= behind && behind <= sender.entry.sent && fins && told;
+  const heardMore = behind > sender.entry.sent || (receiver.socket.finReceived && !sender.socket.finSent);
+  if (heardMore) return receiver;
+  const toldMore = first > behind || (sender.socket.finAcknowledged && !receiver.socket.finReceived);
+  return toldMore ? sender : undefined;
 }
 
 function unknownSocket(process: string, { file, remote }: ImageSocket, found: number): RecoveryLineError {

@@ -294,7 +294,11 @@ test("one end's image is of after its FIN was heard, the other's of before: they
   }));
   const inTransit = [{ channel: "tcp:5-9", from: "a", to: "b", begin: 7, end: 10 }];
   const { unfit } = await planTransit([{ ...done, sockets }, side("b", 1, b, a)], inTransit, new Set());
-  expect(unfit).toEqual([{ channel: "tcp:5-9", from: "a", to: "b" }]);
+  expect(unfit).toEqual([{ channel: "tcp:5-9", from: "a", to: "b", later: "a" }]);
+  const heard = side("b", 1, b, a);
+  const ahead = heard.sockets.map((socket) => ({ ...socket, state: 8, finReceived: true }));
+  const plan = await planTransit([side("a", 0, a, b), { ...heard, sockets: ahead }], inTransit, new Set());
+  expect(plan.unfit).toEqual([{ channel: "tcp:5-9", from: "a", to: "b", later: "b" }]);
 });
 
 /** How an end of a connection stands at the point that its process goes back to. */

@@ -8,6 +8,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { cgroupOf } from "../../host/cgroups.ts";
 import {
   answerOf,
@@ -56,8 +57,8 @@ export interface ContainerNotes {
 export interface Begun {
   readonly hooks: CriuHooks;
   readonly run: EngineRun;
-  /** CRIU has read what it is told, or will never do so: nothing of that is left for others. */
-  settled?(): Promise<void>;
+  /** CRIU has read what it is told, or will never do so: nothing of that is left for others. `isBack`: a restore has ended well. */
+  settled?(isBack: boolean): Promise<void>;
 }
 
 /** A container in CRIU's hands. */
@@ -84,7 +85,12 @@ export abstract class ContainerDriver implements CheckpointDriver {
   /** Why this engine can take no image of it; undefined: it can. */
   protected abstract refusal(container: Container): string | undefined;
   /** `place`: a folder of its own, which is made. */
-  protected abstract beginDump(container: Container, place: string, hook: string): Promise<Begun>;
+  protected abstract beginDump(
+    container: Container,
+    place: string,
+    hook: string,
+    limitMs: number,
+  ): Promise<Begun>;
   /** What the engine has made goes into `folder`; the container stands still. Returns what it must know again beside the common notes. */
   protected abstract keep(container: Container, place: string, folder: string): Promise<DriverNotes>;
   protected abstract beginRestore(
@@ -92,11 +98,12 @@ export abstract class ContainerDriver implements CheckpointDriver {
     notes: DriverNotes,
     place: string,
     hook: string,
+    limitMs: number,
   ): Promise<Begun>;
   /** What stands in the way though no other container does. */
   protected abstract ownObstacles(notes: ContainerNotes, mine: Container | undefined): string[];
   /** File with CRIU's words of the newest dump, or restore; "": nobody knows. */
-  protected abstract logFile(id: string, of: "dump" | "restore"): string;
+  protected abstract logFile(id: string, of: "dump" | "restore", printed: string): string;
   abstract clear(notes: DriverNotes): Promise<void>;
 
   look({ pids }: Pick<DumpRequest, "pids">): void {
@@ -127,10 +134,15 @@ export abstract class ContainerDriver implements CheckpointDriver {
     const container = this.#containerOf(pids[0] ?? 0);
     const place = this.#placeOf(folder);
     const deadlineMs = performance.now() + limitMs;
-    const begun = await this.beginDump(container, place, dumpHook(cgroupPath));
+    const begun = await this.beginDump(container, place, dumpHook(cgroupPath), limitMs);
     const { hooks, run } = begun;
     const isThere = await hooks.isThere(() => run.ended, deadlineMs);
-    await begun.settled?.();
+    try {
+      await begun.settled?.(false);
+    } catch (error) {
+      await giveUp(begun, pids);
+      throw error;
+    }
     if (!isThere) {
       const late = !run.ended;
       await giveUp(begun, pids);
@@ -187,15 +199,19 @@ export abstract class ContainerDriver implements CheckpointDriver {
       throw new TypeError("a container is restored standing still");
     const place = this.#placeOf(folder);
     try {
-      const begun = await this.beginRestore(folder, notes, place, restoreHook(freezeCgroup, silence));
+      const hook = restoreHook(freezeCgroup, silence);
+      const begun = await this.beginRestore(folder, notes, place, hook, limitMs);
       const { hooks, run } = begun;
       const intime = await run.within(limitMs);
-      if (!intime) await giveUp(begun, []);
-      await begun.settled?.();
       const root = hooks.rootPid;
-      if (intime && run.code === 0 && root !== undefined) return root;
-      await killContainer({ engine: this.name, id });
-      await unmountYards(id);
+      const isBack = intime && run.code === 0 && root !== undefined;
+      if (!intime) await giveUp(begun, []);
+      if (!isBack) {
+        await killContainer({ engine: this.name, id });
+        await unmountYards(id);
+      }
+      await begun.settled?.(isBack);
+      if (isBack) return root;
       const named = { name, id };
       throw intime ? this.#failed(named, run, "restore") : this.#tooLate(named, limitMs);
     } finally {
@@ -262,7 +278,7 @@ export abstract class ContainerDriver implements CheckpointDriver {
     { code, printed }: EngineRun,
     of: "dump" | "restore",
   ): RecoveryLineError {
-    const errors = readLog(this.logFile(id, of));
+    const errors = readLog(this.logFile(id, of, printed));
     const said = [printed, errors].filter((one) => one !== "").join("; CRIU: ");
     const now = inspectContainers(this.name, [id])[0];
     const state =
@@ -271,11 +287,11 @@ export abstract class ContainerDriver implements CheckpointDriver {
         : now.pid === 0
           ? ` It is ${now.status} (exit code ${now.exitCode}).`
           : "";
-    if (/In-flight connection/i.test(said))
+    if (/In-flight connection/i.test(errors))
       return new NotNow(
         `${this.name}: the container ${name} has a connection that waits to be accepted, and no image holds that`,
       );
-    const known = meaningOf(said);
+    const known = meaningOf(errors);
     return new RecoveryLineError(
       "RL_DRIVER",
       `${this.name}: it failed for the container ${name} (exit code ${code ?? "none"})${known === undefined ? "" : `: ${known.means}`}.${state}`,
@@ -303,9 +319,20 @@ function notesOf(container: Container, dataRoots: readonly string[]): ContainerN
 /** Nobody waits in a hook any more, and the engine has ended. `pids`: what it was to image, and goes on. */
 async function giveUp({ hooks, run }: Begun, pids: readonly number[]): Promise<void> {
   if (existsSync(hooks.folder)) hooks.tell("abort");
-  await run.within(GIVE_UP_MS);
+  const ended = await run.within(GIVE_UP_MS);
+  const criu = ended ? undefined : hooks.criuPid;
+  if (criu !== undefined) await killed(criu);
   if (await run.kill()) await unblockKilled(pids);
   hooks.remove();
+}
+
+/** An engine's daemon may have started it: killing the command that asked does not end it. */
+async function killed(pid: number): Promise<void> {
+  try {
+    process.kill(pid, "SIGKILL");
+    for (const untilMs = performance.now() + GIVE_UP_MS; performance.now() < untilMs; await sleep(20))
+      process.kill(pid, 0);
+  } catch {} // it is gone
 }
 
 export function lastLines(text: string): string {

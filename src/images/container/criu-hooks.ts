@@ -21,13 +21,13 @@ export class CriuHooks {
   /** What CRIU is to call. */
   readonly script: string;
 
-  /** `folder` is made; `hook` is the body of the script for one direction. `before`: what the script does first, in shell. */
-  constructor(folder: string, hook: string, before = "") {
+  /** `folder` is made; `hook` is the body of the script for one direction. */
+  constructor(folder: string, hook: string) {
     this.folder = folder;
     this.script = join(folder, "hook");
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    writeScript(this.script, `dir=${quoted(folder)}; owner=${process.pid}\n${before}${HELPERS}${hook}`);
+    writeScript(this.script, `dir=${quoted(folder)}; owner=${process.pid}\n${HELPERS}${hook}`);
   }
 
   tell(word: "go" | "abort"): void {
@@ -38,6 +38,16 @@ export class CriuHooks {
   get rootPid(): number | undefined {
     try {
       return Number(readFileSync(join(this.folder, "root"), "utf8"));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** CRIU itself, once it has called; undefined: not yet, or it has ended. */
+  get criuPid(): number | undefined {
+    try {
+      const pid = Number(readFileSync(join(this.folder, "criu"), "utf8"));
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes("criu") ? pid : undefined;
     } catch {
       return undefined;
     }
@@ -67,7 +77,7 @@ export function quoted(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-const HELPERS = `root=$CRTOOLS_INIT_PID
+const HELPERS = `root=$CRTOOLS_INIT_PID; echo "$PPID" >"$dir/criu"
 wanted() { [ -d "/proc/$owner" ] && [ ! -e "$dir/abort" ]; }
 told() { echo "$root" >"$dir/.root" && mv "$dir/.root" "$dir/root"; }
 case "$CRTOOLS_SCRIPT_ACTION" in

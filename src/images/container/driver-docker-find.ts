@@ -1,6 +1,7 @@
 /** Whether docker can take and restore images of its containers here, and if not, why. */
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
+import { cgroup2Root } from "../../host/cgroups.ts";
 import { answerOf } from "../../host/containers.ts";
 import { mayImageOthers } from "../criu/dump-user.ts";
 import { DockerDriver } from "./driver-docker.ts";
@@ -32,6 +33,10 @@ export function findDocker(): DockerSearch {
     return no("docker's daemon has no checkpoints: they are experimental, start dockerd with --experimental");
   if (info.DefaultRuntime !== "runc")
     return no(`docker's runtime is ${info.DefaultRuntime}: only runc's checkpoints are known`);
+  if (cgroup2Root() === "/sys/fs/cgroup")
+    return no(
+      "with cgroup v2 alone docker would let go of the container before its record is durable: it thaws what it has not frozen",
+    );
   const paths = searchPaths();
   const criu = paths.flatMap((path) => path.split(delimiter)).find(hasCriu);
   if (criu === undefined)

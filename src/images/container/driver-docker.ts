@@ -2,7 +2,11 @@
  * docker's own checkpoint of a container as a driver (`docker checkpoint create`, `docker start --checkpoint`). It holds memory and
  * connections. What the container has changed of its image's files lies in a folder of docker's storage (overlay2), and its output in a
  * file: both are saved while it stands still, and put back before it is started, while it is dead.
+ *
+ * CRIU is started by docker's runtime: what it is told stands in runc.conf meanwhile (runc-conf.ts), and names a script of this container
+ * that stays (`/run/recovery-line-criu`), since whoever else read the file calls it, too: it hands on to the hooks while we are there.
  */
+import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { cp, mkdir, readdir, rename, rm, stat, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,7 +14,7 @@ import { type Container, inspectContainers } from "../../host/containers.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { DriverNotes } from "../driver.ts";
 import { type Begun, ContainerDriver, type ContainerNotes } from "./container-driver.ts";
-import { CriuHooks } from "./criu-hooks.ts";
+import { CriuHooks, quoted, writeScript } from "./criu-hooks.ts";
 import { EngineRun } from "./engine-run.ts";
 import { tar } from "./export-archive.ts";
 import { placeRuncConf } from "./runc-conf.ts";
@@ -20,31 +24,43 @@ const NAME = "recovery-line";
 /** In the folder of an image, beside CRIU's files. */
 const OWN = "container";
 const CHANGES = join(OWN, "changes.tar");
-/** Longest wait for another use of runc.conf, in ms. */
-const CONF_LIMIT_MS = 60_000;
+const SCRIPTS = "/run/recovery-line-criu";
 /** Longest wait for docker to know that a container is dead, in ms. */
 const DEATH_LIMIT_MS = 10_000;
 const LOOK_MS = 50;
 /** The container stands still: what it has printed is in its log once that has not grown for so long, in ms. */
 const STEADY_MS = 150;
+const DEAD = new Set(["created", "dead", "exited"]);
 
 interface DockerNotes extends ContainerNotes {
-  /** Bytes of its log; absent: docker keeps none in a file. */
-  readonly logged?: number;
+  /** Absent: docker keeps none in a file. */
+  readonly log?: LogPlace;
+}
+
+interface LogPlace {
+  readonly inode: number;
+  readonly bytes: number;
 }
 
 export class DockerDriver extends ContainerDriver {
   readonly name = "docker";
 
-  protected override refusal({ changes, checkpoints }: Container): string | undefined {
+  protected override refusal({ changes, checkpoints, removesItself }: Container): string | undefined {
+    if (removesItself)
+      return "was started with --rm: docker removes it as soon as it is dead, and starts only what it has";
     return changes === undefined || checkpoints === undefined
       ? "is in a storage of docker's without a folder of its changes (overlay2 has one): they could not be put back"
       : undefined;
   }
 
-  protected override async beginDump(container: Container, place: string, hook: string): Promise<Begun> {
+  protected override async beginDump(
+    { id }: Container,
+    place: string,
+    hook: string,
+    limitMs: number,
+  ): Promise<Begun> {
     const words = ["checkpoint", "create", "--leave-running", "--checkpoint-dir", join(place, "made")];
-    return begin(container.id, place, hook, [...words, container.id, NAME]);
+    return begin(id, place, hook, [...words, id, NAME], limitMs);
   }
 
   protected override async keep(
@@ -56,26 +72,29 @@ export class DockerDriver extends ContainerDriver {
     for (const name of await readdir(images)) await rename(join(images, name), join(folder, name));
     await mkdir(join(folder, OWN), { mode: 0o700 });
     await tar(["-cf", join(folder, CHANGES), ...ALL_OF_A_FILE, "-C", changes!, "."]);
-    return log === undefined ? {} : { logged: await steadySize(log) };
+    return log === undefined ? {} : { log: await steadyEnd(log) };
   }
 
   protected override ownObstacles({ name }: ContainerNotes, mine: Container | undefined): string[] {
-    return mine === undefined
-      ? [
-          `the container ${name} was removed, and docker starts only what it has: --back-further does not help`,
-        ]
+    if (mine === undefined)
+      return [`the container ${name} was removed, and docker starts only what it has: there is no way back`];
+    if (mine.removesItself) return [`the container ${name} would be removed by docker as soon as it is dead`];
+    return mine.pid === 0 && !DEAD.has(mine.status)
+      ? [`docker is about to start the container ${name} again (${mine.status}): docker stop ${name}`]
       : [];
   }
 
   async clear(notes: DriverNotes): Promise<void> {
     const { container, name } = notes as unknown as ContainerNotes;
     const deadlineMs = performance.now() + DEATH_LIMIT_MS;
-    while ((inspectContainers(this.name, [container])[0]?.pid ?? 0) !== 0) {
+    for (;;) {
+      const [mine] = inspectContainers(this.name, [container]);
+      if (mine === undefined || DEAD.has(mine.status)) return;
       if (performance.now() > deadlineMs)
         throw new RecoveryLineError(
           "RL_DRIVER",
-          `docker: the container ${name} is dead, and docker says that it runs`,
-          `docker kill ${name}`,
+          `docker: the container ${name} is dead, and docker says that it is ${mine.status}`,
+          `docker stop ${name}`,
         );
       await sleep(LOOK_MS);
     }
@@ -86,46 +105,107 @@ export class DockerDriver extends ContainerDriver {
     notes: DriverNotes,
     place: string,
     hook: string,
+    limitMs: number,
   ): Promise<Begun> {
-    const { container: id, name, logged } = notes as unknown as DockerNotes;
+    const { container: id, name, log } = notes as unknown as DockerNotes;
     const [mine] = inspectContainers(this.name, [id]);
     if (mine?.changes === undefined || mine.checkpoints === undefined)
       throw new RecoveryLineError("RL_DRIVER", `docker: the container ${name} was removed meanwhile`);
-    for (const entry of await readdir(mine.changes))
-      await rm(join(mine.changes, entry), { recursive: true, force: true });
-    await tar(["-xf", join(folder, CHANGES), ...ALL_OF_A_FILE, "-C", mine.changes]);
-    if (mine.log !== undefined && logged !== undefined) await truncate(mine.log, logged);
     const images = join(mine.checkpoints, NAME);
-    await rm(images, { recursive: true, force: true });
-    await mkdir(images, { recursive: true, mode: 0o700 });
-    for (const entry of await readdir(folder))
-      if (entry !== OWN) await cp(join(folder, entry), join(images, entry));
-    const begun = await begin(id, place, hook, ["start", "--checkpoint", NAME, id]);
-    const settled = async (): Promise<void> => {
-      await begun.settled?.();
-      await rm(images, { recursive: true, force: true });
-    };
-    return { ...begun, settled };
+    const files = new ChangedFiles(mine.changes);
+    const clean = (): Promise<void> => rm(images, { recursive: true, force: true });
+    try {
+      await clean();
+      await mkdir(images, { recursive: true, mode: 0o700 });
+      for (const entry of await readdir(folder))
+        if (entry !== OWN) await cp(join(folder, entry), join(images, entry));
+      await files.exchange(join(folder, CHANGES));
+      const begun = await begin(id, place, hook, ["start", "--checkpoint", NAME, id], limitMs);
+      if (mine.log !== undefined && log !== undefined) await cutBack(mine.log, log);
+      const settled = async (isBack: boolean): Promise<void> => {
+        await begun.settled?.(isBack);
+        await clean();
+        await files.settle(isBack);
+      };
+      return { ...begun, settled };
+    } catch (error) {
+      await clean();
+      await files.settle(false);
+      throw error;
+    }
   }
 
-  /** The runtime's folder goes with it: docker's own words name the reason. */
-  protected override logFile(): string {
-    return "";
+  protected override logFile(_: string, of: "dump" | "restore", printed: string): string {
+    return of === "dump" ? (/ path= ?(\/\S+\/criu-dump\.log)/.exec(printed)?.[1] ?? "") : "";
+  }
+}
+
+/**
+ * The folder of what a dead container has changed. The one from the image is built aside; the other one stands beside it until the container
+ * is back, and takes its place again where it isn't.
+ */
+class ChangedFiles {
+  readonly #path: string;
+  readonly #before: string;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#before = `${path}.before-recovery-line`;
+  }
+
+  /** What a restart that was killed left aside is what was there before this one, too. */
+  async exchange(archive: string): Promise<void> {
+    const next = `${this.#path}.of-recovery-line`;
+    await this.settle(false);
+    await rm(next, { recursive: true, force: true });
+    await mkdir(next);
+    await tar(["-xf", archive, ...ALL_OF_A_FILE, "-C", next]);
+    renameSync(this.#path, this.#before);
+    renameSync(next, this.#path);
+  }
+
+  async settle(isBack: boolean): Promise<void> {
+    if (!existsSync(this.#before)) return;
+    if (!isBack) {
+      await rm(this.#path, { recursive: true, force: true });
+      renameSync(this.#before, this.#path);
+    } else await rm(this.#before, { recursive: true, force: true });
   }
 }
 
 const ALL_OF_A_FILE = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--sparse"];
 
-async function begin(id: string, place: string, hook: string, args: readonly string[]): Promise<Begun> {
-  // Whoever else has runc call CRIU meanwhile is none of ours.
-  const hooks = new CriuHooks(
-    place,
-    hook,
-    `case "$(cat "/proc/$CRTOOLS_INIT_PID/cgroup" 2>/dev/null)" in *${id}*);; *) exit 0;; esac\n`,
-  );
-  const conf = ["tcp-established", "file-locks", "network-lock nftables", `action-script ${hooks.script}`];
-  const takeAway = await placeRuncConf(conf, CONF_LIMIT_MS);
+async function begin(
+  id: string,
+  place: string,
+  hook: string,
+  args: readonly string[],
+  limitMs: number,
+): Promise<Begun> {
+  const hooks = new CriuHooks(place, hook);
+  const conf = [
+    "tcp-established",
+    "file-locks",
+    "network-lock nftables",
+    `action-script ${lasting(id, hooks)}`,
+  ];
+  const takeAway = await placeRuncConf(conf, limitMs);
   return { hooks, run: new EngineRun("docker", args), settled: async () => takeAway() };
+}
+
+/** Others' CRIUs that have read its name call it as well. Ours of which nobody is there any more brings nothing back. */
+function lasting(id: string, { script }: CriuHooks): string {
+  const path = join(SCRIPTS, id);
+  mkdirSync(SCRIPTS, { recursive: true, mode: 0o700 });
+  writeScript(
+    path,
+    `case "$(cat "/proc/$CRTOOLS_INIT_PID/cgroup" 2>/dev/null)" in *${id}*);; *) exit 0;; esac
+if [ -d /proc/${process.pid} ] && [ -x ${quoted(script)} ]; then exec ${quoted(script)}; fi
+case "$CRTOOLS_SCRIPT_ACTION" in post-restore|pre-resume) exit 1;; esac
+exit 0
+`,
+  );
+  return path;
 }
 
 /** Below `root`. Throws RL_DRIVER. */
@@ -136,13 +216,17 @@ async function folderWith(name: string, root: string): Promise<string> {
   return join(root, dirname(found));
 }
 
-/** Bytes. */
-async function steadySize(path: string): Promise<number> {
-  const sizeOf = async (): Promise<number> => (await stat(path)).size;
-  for (let size = await sizeOf(); ; ) {
+async function steadyEnd(path: string): Promise<LogPlace> {
+  for (let before = await stat(path); ; ) {
     await sleep(STEADY_MS);
-    const now = await sizeOf();
-    if (now === size) return size;
-    size = now;
+    const now = await stat(path);
+    if (now.ino === before.ino && now.size === before.size) return { inode: now.ino, bytes: now.size };
+    before = now;
   }
+}
+
+/** One that was rotated since then stays. */
+async function cutBack(path: string, { inode, bytes }: LogPlace): Promise<void> {
+  const now = await stat(path);
+  if (now.ino === inode && now.size > bytes) await truncate(path, bytes);
 }

@@ -1,9 +1,18 @@
 /**
  * What CRIU is told below a runc that somebody else starts: `/etc/criu/runc.conf`, which runc hands to every CRIU. It is the machine's: ours
- * stands there for a moment, behind what it held before, and one of us at a time. What a crash leaves there goes with the next use; until
- * then it does nothing for others' containers, whom the hook leaves alone.
+ * stands there for a moment, behind what it held before, and one of us at a time. What a crash leaves there goes with the next use, or by
+ * `doctor --sweep`; until then others' containers have the options, too, and a script that leaves them alone.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasCode, RecoveryLineError } from "../../model/errors.ts";
@@ -12,6 +21,9 @@ import { call, native } from "../../native/binding.ts";
 export const RUNC_CONF = "/etc/criu/runc.conf";
 const LOCK = "/run/recovery-line-runc-conf.lock";
 const MARK = "# Of recovery-line, while it takes or restores one image.\n";
+/** What the machine had there. */
+const KEPT = `${RUNC_CONF}.before-recovery-line`;
+const NEW = `${RUNC_CONF}.of-recovery-line`;
 const LOOK_MS = 20;
 
 /** `lines`: options of CRIU. Returns what takes them away again. Throws RL_TIMEOUT. */
@@ -21,9 +33,11 @@ export async function placeRuncConf(lines: readonly string[], limitMs: number): 
     takeAway();
     mkdirSync(dirname(RUNC_CONF), { recursive: true });
     const before = existsSync(RUNC_CONF) ? readFileSync(RUNC_CONF, "utf8") : "";
-    if (before !== "") writeFileSync(kept(RUNC_CONF), before);
-    writeFileSync(`${RUNC_CONF}.new`, [MARK, before, ...lines.map((line) => `${line}\n`)].join(""));
-    renameSync(`${RUNC_CONF}.new`, RUNC_CONF);
+    rmSync(KEPT, { force: true });
+    if (before !== "") linkSync(RUNC_CONF, KEPT); // the file itself, or the link that it is
+    const all = [MARK, before, before === "" || before.endsWith("\n") ? "" : "\n"];
+    writeFileSync(NEW, [...all, ...lines.map((line) => `${line}\n`)].join(""), { mode: 0o600 });
+    renameSync(NEW, RUNC_CONF);
   } catch (error) {
     native().unlock(lock);
     throw error;
@@ -32,19 +46,22 @@ export async function placeRuncConf(lines: readonly string[], limitMs: number): 
   return () => {
     if (!placed) return;
     placed = false;
-    takeAway();
-    native().unlock(lock);
+    try {
+      takeAway();
+    } finally {
+      native().unlock(lock);
+    }
   };
 }
 
 /** Nobody uses it, and it is ours. */
 export function isRuncConfLeft(): boolean {
-  if (!existsSync(RUNC_CONF) || !readFileSync(RUNC_CONF, "utf8").startsWith(MARK)) return false;
   try {
+    if (!readFileSync(RUNC_CONF, "utf8").startsWith(MARK)) return false;
     native().unlock(lockIt());
     return true;
   } catch {
-    return false; // somebody is at it, or it is root's to say
+    return false; // there is none, somebody is at it, or it is root's to say
   }
 }
 
@@ -63,15 +80,11 @@ function lockIt(): number {
   return call(LOCK, () => native().lock(LOCK));
 }
 
-function kept(path: string): string {
-  return `${path}.before-recovery-line`;
-}
-
 /** Behind the lock: ours goes, what was there before is there again. */
 function takeAway(): void {
   if (!existsSync(RUNC_CONF) || !readFileSync(RUNC_CONF, "utf8").startsWith(MARK)) return;
-  if (existsSync(kept(RUNC_CONF))) {
-    renameSync(kept(RUNC_CONF), RUNC_CONF);
+  if (existsSync(KEPT)) {
+    renameSync(KEPT, RUNC_CONF);
     return;
   }
   rmSync(RUNC_CONF);

@@ -29,7 +29,7 @@ function refuseContainer(pids: readonly number[]): void {
   throw refused(
     first,
     "runs in a container: an image of it is for its runtime to take, which knows its mounts and networks",
-    "Leave --driver out for a container of podman that is attached; for others take checkpoints with --driver none: they record cuts. What it keeps in volumes its runtime brings back.",
+    "Leave --driver out for a container of podman or docker that is attached; for others take checkpoints with --driver none: they record cuts. What it keeps in volumes its runtime brings back.",
   );
 }
 
