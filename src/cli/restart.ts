@@ -6,6 +6,7 @@ import type { CollectorClient } from "../client/client.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { appDirectory, checkedAppName, ownHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import { printable } from "../model/printable.ts";
 import type { StartRecipe } from "../model/stored-process.ts";
@@ -344,16 +345,18 @@ function goOnThroughSignals(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, say);
 }
 
-/** As `compute` does, unless that knows too little or too much. */
+/** As `compute` does, unless that knows too little or too much. All events are read once, as long as none is added. */
 async function computation(
   app: string,
   collector: CollectorClient,
   processes: readonly string[],
 ): Promise<RestartRequest["compute"]> {
   const { computeApp } = await import("../compute/compute-app.ts");
+  const { computeLine } = await import("../compute/compute.ts");
   const { lineWithout } = await import("../restart/line-without.ts");
   const { withPeers } = await import("./peer-names.ts");
   const blocks = () => collector.blocks(app);
+  let read: { readonly evidence: Evidence; readonly lastChain: number } | undefined;
   return async (failed, unusable) => {
     const { line, evidence } = await unnamed(failed, unusable);
     return { line: withPeers(line, line.line, await collector.peerNames(app)), evidence };
@@ -366,13 +369,16 @@ async function computation(
       return failed.filter((name) => inLog.has(name));
     };
     if (unusable.length === 0) {
-      const log = { name: app, cuts: await collector.log(app), blocks, close: async () => undefined };
-      const answer = await computeApp([log], {
-        failed: found,
-        dsm: "sequential",
-        inTransit: "any",
-      }).catch(orNoProcess);
-      if (answer !== undefined && processes.every((name) => inLog.has(name))) return answer;
+      const cuts = await collector.log(app);
+      const rules = { dsm: "sequential", inTransit: "any" } as const;
+      if (read?.lastChain === cuts.lastChain)
+        return { line: computeLine(read.evidence, { ...rules, failed }), evidence: read.evidence };
+      const log = { name: app, cuts, blocks, close: async () => undefined };
+      const answer = await computeApp([log], { ...rules, failed: found }).catch(orNoProcess);
+      if (answer !== undefined && processes.every((name) => inLog.has(name))) {
+        if (answer.from !== "cuts") read = { evidence: answer.evidence, lastChain: cuts.lastChain };
+        return answer;
+      }
     }
     return lineWithout(blocks(), processes, failed, unusable);
   }
