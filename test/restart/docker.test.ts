@@ -32,6 +32,10 @@ function counted(docker: Docker, client: string): number {
   return lines.length;
 }
 
+function setHost(host: string): void {
+  process.env["DOCKER_HOST"] = host;
+}
+
 /** Commands in redis's append-only file. */
 function appended(docker: Docker, db: string): number {
   const changes = docker.inspect(db, "{{.GraphDriver.Data.UpperDir}}");
@@ -59,6 +63,7 @@ function appended(docker: Docker, db: string): number {
         until("the client counts", () => counted(docker, client) > from + MORE);
       await more(0);
       await rig.collect();
+      await rig.run("aside", "sleep", "1000");
       await told(rig, "attach", rig.app, "db", "--container", db, "--no-checkpoint");
       const first = await told(rig, "attach", rig.app, "client", "--container", client);
       expect(first).not.toContain("only cuts");
@@ -73,6 +78,13 @@ function appended(docker: Docker, db: string): number {
         for (const name of [db, client]) expect(docker.inspect(name, "{{.State.Status}}")).toBe("running");
         await told(rig, "checkpoint", rig.app, "--coordinated");
       }
+      rig.cgroup("aside").kill();
+      const own = process.env["DOCKER_HOST"]!;
+      process.env["DOCKER_HOST"] = "ssh://no-checkpoints.example";
+      const alone = told(rig, "restart", rig.app, "--failed", "aside");
+      expect(await alone.finally(() => setHost(own)), "those that go on need no docker").toContain(
+        "1 process restarted",
+      );
       docker.docker("kill", client);
       const count = counted(docker, client);
       expect(appended(docker, db) - count, "each answered INCR is in the file once").toBeOneOf([0, 1]);

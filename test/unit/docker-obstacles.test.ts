@@ -1,0 +1,95 @@
+/** What stands in the way of a container of docker, by a docker that answers what it is told to. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { DockerDriver } from "../../src/images/container/driver-docker.ts";
+
+const ID = "a".repeat(64);
+const NOTES = {
+  container: ID,
+  name: "db",
+  image: "sha256:0123456789abcdef",
+  imageName: "redis",
+  addresses: ["10.0.0.2"],
+  unsaved: [],
+};
+const DEAD = {
+  Id: ID,
+  Name: "/db",
+  State: { Pid: 0, Status: "exited", ExitCode: 137 },
+  Image: NOTES.image,
+  Config: { Image: "redis" },
+  GraphDriver: { Data: { UpperDir: "/none/diff" } },
+  ResolvConfPath: "/none/resolv.conf",
+  HostConfig: { NetworkMode: "bridge", Runtime: "runc" },
+  NetworkSettings: { Networks: { bridge: { IPAddress: "" } } },
+};
+
+/** With a docker on the path that has these containers, and images or none. */
+function obstacles(containers: readonly object[], hasImage = true): string[] {
+  const bin = mkdtempSync(join(tmpdir(), "rl-fake-docker-"));
+  const before = process.env["PATH"]!;
+  onTestFinished(() => {
+    process.env["PATH"] = before;
+    rmSync(bin, { recursive: true, force: true });
+  });
+  const ids = containers.map((_, at) => at).join("\n");
+  const script = `case "$1 $2" in
+"ps --all") echo '${ids}';;
+"container inspect") echo '${JSON.stringify(containers)}';;
+"image inspect") exit ${hasImage ? 0 : 1};;
+esac`;
+  writeFileSync(join(bin, "docker"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  process.env["PATH"] = `${bin}:${before}`;
+  try {
+    return new DockerDriver("9.9").obstacles(NOTES, new Set([77]));
+  } finally {
+    process.env["PATH"] = before;
+  }
+}
+
+test("a dead container, and one that this restart kills, have nothing in their way", () => {
+  expect(obstacles([DEAD])).toEqual([]);
+  expect(obstacles([{ ...DEAD, State: { Pid: 77, Status: "running", ExitCode: 0 } }])).toEqual([]);
+});
+
+test("each obstacle is named: gone, removed by itself, started again, running, a namesake, its address, its image, who uses its network", () => {
+  const other = { ...DEAD, Id: "b".repeat(64), Name: "/other" };
+  const running = { Pid: 5, Status: "running", ExitCode: 0 };
+  const cases: [readonly object[], string][] = [
+    [[], "the container db was removed, and docker starts only what it has: there is no way back"],
+    [
+      [{ ...DEAD, HostConfig: { ...DEAD.HostConfig, AutoRemove: true } }],
+      "the container db would be removed by docker as soon as it is dead",
+    ],
+    [
+      [{ ...DEAD, State: { ...DEAD.State, Status: "restarting" } }],
+      "docker is about to start the container db again (restarting): docker stop db",
+    ],
+    [[{ ...DEAD, State: running }], "the container db runs, and nobody records it: docker stop db"],
+    [
+      [DEAD, { ...other, Name: "/db" }],
+      "another container has the name db now (bbbbbbbbbbbb): rename or remove that one",
+    ],
+    [
+      [
+        DEAD,
+        {
+          ...other,
+          State: running,
+          NetworkSettings: { Networks: { bridge: { IPAddress: "10.0.0.2" } } },
+        },
+      ],
+      "the container other has its address 10.0.0.2 now: stop that one",
+    ],
+    [
+      [DEAD, { ...other, HostConfig: { NetworkMode: `container:${ID}` } }],
+      "the container other uses namespaces of db, which can't be made anew below it: remove it",
+    ],
+  ];
+  for (const [containers, sentence] of cases) expect(obstacles(containers)).toEqual([sentence]);
+  expect(obstacles([DEAD], false)).toEqual([
+    "the image redis (0123456789ab) of the container is gone: pull or load it",
+  ]);
+});
