@@ -78,6 +78,15 @@ function appended(docker: Docker, db: string): number {
         for (const name of [db, client]) expect(docker.inspect(name, "{{.State.Status}}")).toBe("running");
         await told(rig, "checkpoint", rig.app, "--coordinated");
       }
+      const saved = counted(docker, client);
+      await more(saved);
+      docker.docker("kill", db);
+      const cutOff = rig.background("restart", rig.app, "--failed", "db");
+      await until("CRIU is about to be started", () => existsSync(RUNC_CONF));
+      cutOff.child.kill("SIGKILL");
+      await cutOff.ended;
+      expect(await told(rig, "restart", rig.app), "after one that was killed").toContain("is taken up");
+      await more(saved);
       rig.cgroup("aside").kill();
       const own = process.env["DOCKER_HOST"]!;
       process.env["DOCKER_HOST"] = "ssh://no-checkpoints.example";
