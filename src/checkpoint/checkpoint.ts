@@ -310,7 +310,7 @@ class Work {
     const image = await this.#begin();
     const { cgroup, data } = this.#target;
     this.#pids = cgroup.pids();
-    this.#heldRoot = treeRoot(this.#pids);
+    this.#heldRoot = treeRoot(this.#pids, this.#target.process);
     await driver.hold({
       folder: image.files,
       rootPid: this.#heldRoot,
@@ -425,7 +425,7 @@ class Work {
   async #dump(image: NewImage, guard: Writable): Promise<DriverNotes> {
     inTime(this.#options);
     const { cgroup } = this.#target;
-    const rootPid = this.#heldRoot ?? treeRoot(this.#pids);
+    const rootPid = this.#heldRoot ?? treeRoot(this.#pids, this.#target.process);
     const notes = await this.driver.dump({
       folder: image.files,
       rootPid,

@@ -62,8 +62,8 @@ export function sessionOf(pid: number): number | undefined {
   return session === undefined ? undefined : Number(session);
 }
 
-/** The one process of the set that is no child of another. Throws RL_DRIVER where there is none, or more than one. */
-export function treeRoot(pids: readonly number[]): number {
+/** The one of the set that is no child of another; `name`: the process that they are. Throws RL_DRIVER where there is none, or more than one. */
+export function treeRoot(pids: readonly number[], name: string): number {
   const members = new Set(pids);
   const roots = pids.filter((pid) => {
     const parent = statFields(pid)?.[1];
@@ -73,8 +73,8 @@ export function treeRoot(pids: readonly number[]): number {
   throw new RecoveryLineError(
     "RL_DRIVER",
     roots.length === 0
-      ? "nothing runs in the process's cgroup: there is nothing to checkpoint"
-      : `the process is ${roots.length} separate trees (roots ${roots.slice(0, 8).join(", ")}): one image holds one tree`,
+      ? `nothing of ${name} runs any more: there is nothing to checkpoint`
+      : `${name} is ${roots.length} separate trees (roots ${roots.slice(0, 8).join(", ")}): one image holds one tree`,
     roots.length === 0
       ? ""
       : "A program that puts itself into the background loses its parent; run it in the foreground.",

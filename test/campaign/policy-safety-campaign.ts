@@ -11,6 +11,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { seeded } from "../../src/demo/seeded.ts";
 import { hasCode } from "../../src/model/errors.ts";
+import type { Event } from "../../src/model/event.ts";
+import { END_WORD_MS } from "../../src/model/limits.ts";
 import type { PolicyStatus } from "../../src/model/plugged-policy.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { buildPolicy } from "../../src/policy/build.ts";
@@ -32,6 +34,8 @@ const HEARD: readonly EventName[] = [
   "leaving",
 ];
 const POLICIES_A_ROUND = 3;
+/** Longer than the word of an end is awaited. */
+const QUIET_MS = 2 * END_WORD_MS;
 const TICKS_A_SECOND = 100;
 const CLIENTS = ["c0", "c1"];
 const NAMES = [...CLIENTS, "server"];
@@ -157,11 +161,21 @@ async function nobodyStandsStill(rig: Rig): Promise<void> {
   for (const name of NAMES) expect(rig.cgroup(name).populated, name).toBe(true);
 }
 
+/** Endings of the dead are decided a moment later: until the log grows no more. */
+async function lastEvents(rig: Rig): Promise<readonly Event[]> {
+  for (let events = await rig.events(); ; ) {
+    await sleep(QUIET_MS);
+    const now = await rig.events();
+    if (now.length === events.length) return now;
+    events = now;
+  }
+}
+
 /** All stand still by now, so that the log is that of the lines. Returns its events, count. */
 async function judged(rig: Rig, seed: number): Promise<number> {
   for (const name of NAMES) rig.cgroup(name).kill();
   await until("all are dead", () => NAMES.every((name) => !rig.cgroup(name).populated));
-  const events = await rig.events();
+  const events = await lastEvents(rig);
   const sets = [...NAMES.map((name) => [name]), NAMES];
   for (const failed of sets) {
     const answer = await rig.json<RecoveryLine>("compute", rig.app, "--failed", failed.join(","));

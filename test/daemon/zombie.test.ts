@@ -84,6 +84,6 @@ imaged("one process that is refused hides none of the others: each is tried and 
     const text = await rig.cli("checkpoint", rig.app);
     expect(text.code).toBe(1);
     expect(text.out).toMatch(/^a .*\nc /m);
-    expect(text.err).toContain("no checkpoint of b: the process is 2 separate trees");
+    expect(text.err).toContain("no checkpoint of b: b is 2 separate trees");
   }),
 );
