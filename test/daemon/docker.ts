@@ -12,6 +12,7 @@ import { missing, until } from "./rig.ts";
 
 const SUBNET = "172.31.77";
 const NETWORK = "rl-test";
+const SCRIPTS = "/run/recovery-line-criu";
 
 /** Why containers of docker can't be tried here; undefined where they can. */
 export function withoutDocker(): string | undefined {
@@ -53,20 +54,26 @@ export class Docker {
     daemon.stderr.on("data", (text: Buffer) => {
       said = (said + text.toString()).slice(-4096);
     });
-    const before = process.env["DOCKER_HOST"];
+    const before = { host: process.env["DOCKER_HOST"], scripts: scripts() };
     process.env["DOCKER_HOST"] = this.#host;
     onTestFinished(async () => {
       const all = this.docker("ps", "--all", "--quiet").split("\n").filter(Boolean);
       if (all.length > 0) this.docker("rm", "--force", ...all);
+      for (const id of scripts().filter((one) => !before.scripts.includes(one)))
+        rmSync(join(SCRIPTS, id), { force: true });
       spawnSync("docker", ["network", "rm", NETWORK]);
-      if (before === undefined) delete process.env["DOCKER_HOST"];
-      else process.env["DOCKER_HOST"] = before;
+      if (before.host === undefined) delete process.env["DOCKER_HOST"];
+      else process.env["DOCKER_HOST"] = before.host;
       const ended = once(daemon, "exit");
       daemon.kill("SIGTERM");
       await ended;
       spawnSync("rm", ["-rf", "--one-file-system", this.folder]);
-      for (const path of leftCgroups().filter((one) => !cgroups.includes(one)))
-        spawnSync("find", [path, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]);
+      const ours = (): string[] => leftCgroups().filter((one) => !cgroups.includes(one));
+      await until("docker's cgroups are gone", () => {
+        for (const path of ours())
+          spawnSync("find", [path, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
+        return ours().length === 0;
+      });
     });
     await until(`docker's daemon answers: ${said}`, () => {
       if (daemon.exitCode !== null) throw new Error(`dockerd ended: ${said}`);
@@ -98,6 +105,11 @@ export class Docker {
   inspect(name: string, format: string): string {
     return this.docker("container", "inspect", "--format", format, name);
   }
+}
+
+/** Of containers: the driver leaves them. */
+function scripts(): string[] {
+  return existsSync(SCRIPTS) ? readdirSync(SCRIPTS) : [];
 }
 
 /** In each hierarchy: docker leaves its own there. */
