@@ -120,8 +120,10 @@ export class DockerDriver extends ContainerDriver {
       for (const entry of await readdir(folder))
         if (entry !== OWN) await cp(join(folder, entry), join(images, entry));
       await files.exchange(join(folder, CHANGES));
-      const begun = await begin(id, place, hook, ["start", "--checkpoint", NAME, id], limitMs);
-      if (mine.log !== undefined && log !== undefined) await cutBack(mine.log, log);
+      const cut = async (): Promise<void> => {
+        if (mine.log !== undefined && log !== undefined) await cutBack(mine.log, log);
+      };
+      const begun = await begin(id, place, hook, ["start", "--checkpoint", NAME, id], limitMs, cut);
       const settled = async (isBack: boolean): Promise<void> => {
         await begun.settled?.(isBack);
         await clean();
@@ -175,12 +177,14 @@ class ChangedFiles {
 
 const ALL_OF_A_FILE = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--sparse"];
 
+/** `last`: what is done before docker is told, once nothing has to be waited for. */
 async function begin(
   id: string,
   place: string,
   hook: string,
   args: readonly string[],
   limitMs: number,
+  last?: () => Promise<void>,
 ): Promise<Begun> {
   const hooks = new CriuHooks(place, hook);
   const conf = [
@@ -190,6 +194,12 @@ async function begin(
     `action-script ${lasting(id, hooks)}`,
   ];
   const takeAway = await placeRuncConf(conf, limitMs);
+  try {
+    await last?.();
+  } catch (error) {
+    takeAway();
+    throw error;
+  }
   return { hooks, run: new EngineRun("docker", args), settled: async () => takeAway() };
 }
 
