@@ -1,8 +1,6 @@
 /** Which driver: the one that was asked for, or the best that works here. */
 
 import type { Engine } from "../host/containers.ts";
-import { findDocker } from "../images/container/driver-docker-find.ts";
-import { findPodman } from "../images/container/driver-podman-find.ts";
 import { CriuDriver } from "../images/criu/driver-criu.ts";
 import { findCriu } from "../images/criu/driver-criu-find.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
@@ -17,6 +15,18 @@ export interface DriverChoice {
   readonly fallback?: string;
 }
 
+/** Few processes are containers: others wait for none of these modules. */
+export async function findEngine(engine: Engine, stateFolder: string): Promise<DriverSearch> {
+  if (engine === "docker") return (await import("../images/container/driver-docker-find.ts")).findDocker();
+  return (await import("../images/container/driver-podman-find.ts")).findPodman(stateFolder);
+}
+
+interface DriverSearch {
+  readonly found: CheckpointDriver | undefined;
+  /** One sentence. */
+  readonly reason: string;
+}
+
 /** For containers of an engine. Throws RL_NOT_SUPPORTED where an image was asked for and there can be none. */
 export async function chooseContainerDriver(
   engine: Engine,
@@ -24,7 +34,7 @@ export async function chooseContainerDriver(
   stateFolder: string,
 ): Promise<DriverChoice> {
   if (name === "none") return { driver: noneDriver };
-  const { found, reason } = engine === "podman" ? await findPodman(stateFolder) : findDocker();
+  const { found, reason } = await findEngine(engine, stateFolder);
   if (found !== undefined) return { driver: found };
   if (name === "auto") return { driver: noneDriver, fallback: reason };
   throw new RecoveryLineError("RL_NOT_SUPPORTED", reason, "`recovery-line doctor` tells what is here.");

@@ -1,8 +1,8 @@
 /** `recovery-line attach` and `detach`: what runs already is recorded as a process of an application, or no longer. */
-import { execFileSync } from "node:child_process";
 import type { Command } from "commander";
 import type { ProcessAttachment } from "../client/attach-process.ts";
 import type { CollectorClient } from "../client/client.ts";
+import { answerOf } from "../host/answer-of.ts";
 import { checkedAppName, resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
@@ -195,7 +195,7 @@ async function followedName(home: string, app: string, container: string): Promi
 /** Of its first process. Throws RL_USAGE, RL_NOT_SUPPORTED. */
 function containerPid(name: string): number {
   const asked = ["podman", "docker"].map((runtime) =>
-    answerOf(runtime, ["container", "inspect", "--format", "{{.State.Pid}}", name]),
+    inspected(runtime, ["container", "inspect", "--format", "{{.State.Pid}}", name]),
   );
   const pid = asked.map(Number).find((number) => number > 0);
   if (pid !== undefined) return pid;
@@ -213,7 +213,7 @@ function notRunning(name: string): RecoveryLineError {
 
 /** Throws RL_USAGE, RL_NOT_SUPPORTED. */
 function podCgroup(name: string): string {
-  const answer = answerOf("podman", ["pod", "inspect", "--format", "{{.State}} {{.CgroupPath}}", name]);
+  const answer = inspected("podman", ["pod", "inspect", "--format", "{{.State}} {{.CgroupPath}}", name]);
   const [, state, cgroup] = /^(\S+) ?(.*)$/.exec(answer ?? "") ?? [];
   if (state === undefined)
     throw new RecoveryLineError(
@@ -237,31 +237,21 @@ function podCgroup(name: string): string {
 
 function unitCgroup(name: string): string {
   if (
-    answerOf("systemctl", ["is-system-running"]) === undefined &&
-    answerOf("systemctl", ["show"]) === undefined
+    inspected("systemctl", ["is-system-running"]) === undefined &&
+    inspected("systemctl", ["show"]) === undefined
   )
     throw new RecoveryLineError(
       "RL_NOT_SUPPORTED",
       "not supported here: systemd does not run this machine",
       "Attach it with --cgroup or --pid.",
     );
-  const place = answerOf("systemctl", ["show", "--property", "ControlGroup", "--value", name]);
+  const place = inspected("systemctl", ["show", "--property", "ControlGroup", "--value", name]);
   if (place !== undefined && place !== "") return place;
   throw new RecoveryLineError("RL_USAGE", `the unit ${name} does not run`, "systemctl status tells more.");
 }
 
-/** What a program prints; undefined where it is not there, or fails. */
-function answerOf(program: string, args: readonly string[]): string | undefined {
-  try {
-    return execFileSync(program, args, {
-      stdio: ["ignore", "pipe", "ignore"],
-      timeout: INSPECT_LIMIT_MS,
-    })
-      .toString()
-      .trim();
-  } catch {
-    return undefined;
-  }
+function inspected(program: string, args: readonly string[]): string | undefined {
+  return answerOf(program, args, INSPECT_LIMIT_MS);
 }
 
 /** With an image where there can be one; else the cut alone, which makes its end certain. */

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { SystemCallCost } from "../capture/system-call-cost.ts";
+import type { Engine } from "../host/containers.ts";
 import { resolveHome } from "../logs/home.ts";
 import type { CapturePart } from "../model/event-source.ts";
 import { printableSentence } from "../model/printable.ts";
@@ -180,8 +181,8 @@ async function restart(home: string): Promise<Finding[]> {
   const { testPayloadLogger } = await import("../payload/payload-logger.ts");
   return [
     await criu(home),
-    await podman(home),
-    await docker(),
+    await engine("podman", home),
+    await engine("docker", home),
     finding("payload-logger", "run --payload", await testPayloadLogger()),
     finding("nftables", "restart, checkpoint --coordinated", await testBlocking()),
     finding("ss", "restart of listeners without SO_REUSEADDR", await testTimeWait()),
@@ -218,16 +219,10 @@ async function criu(home: string): Promise<Finding> {
   return { ...common, supported: works, reason };
 }
 
-async function podman(home: string): Promise<Finding> {
-  const { findPodman } = await import("../images/container/driver-podman-find.ts");
-  const { found, reason } = await findPodman(home);
-  return { name: "podman", needed: "images of containers", supported: found !== undefined, reason };
-}
-
-async function docker(): Promise<Finding> {
-  const { findDocker } = await import("../images/container/driver-docker-find.ts");
-  const { found, reason } = findDocker();
-  return { name: "docker", needed: "images of containers", supported: found !== undefined, reason };
+async function engine(name: Engine, home: string): Promise<Finding> {
+  const { findEngine } = await import("../checkpoint/driver-choice.ts");
+  const { found, reason } = await findEngine(name, home);
+  return { name, needed: "images of containers", supported: found !== undefined, reason };
 }
 
 function freezer(): Finding {

@@ -66,6 +66,12 @@ export class Pending {
   readonly bytesByKind = new Float64Array(RING_KIND_COUNT);
   /** Time of the oldest record, ns of the records' clock; 0 = none. */
   since = 0;
+
+  /** `gaps`: rows that were made of losses, count. */
+  addGaps(gaps: number): void {
+    this.events += gaps;
+    this.gaps += gaps;
+  }
 }
 
 /** What an application costs, since its log was opened. */

@@ -235,8 +235,7 @@ export class CollectPump {
       if (number === RingVerdict.DATAGRAM && process.app.onOneHost) continue; // who exchanged any is told
       const gaps = process.verdict(reasonOf(number));
       if (gaps === 0) continue;
-      process.app.pending.events += gaps;
-      process.app.pending.gaps += gaps;
+      process.app.pending.addGaps(gaps);
       if (number === RingVerdict.SHARED_SOCKET) process.state.shared = this.#shared(process, verdict);
       this.#commitSoon();
     }

@@ -121,8 +121,7 @@ export class Drain {
     const here = await this.#surroundings();
     for (const app of waiting) {
       const gaps = await app.peers.settleUnfound(app, here);
-      app.pending.events += gaps;
-      app.pending.gaps += gaps;
+      app.pending.addGaps(gaps);
     }
   }
 
@@ -167,7 +166,6 @@ function giveUp(apps: readonly AppLog[]): void {
   for (const app of apps)
     for (const process of app.messages.giveUp()) {
       const gaps = process.verdict(VERDICT_REASONS[RingVerdict.OVERFLOW]!);
-      app.pending.events += gaps;
-      app.pending.gaps += gaps;
+      app.pending.addGaps(gaps);
     }
 }

@@ -41,8 +41,7 @@ export class ProcessFacts {
       state.left = [...state.left.filter((one) => !known(one)), ...tasks].slice(-MAX_LEFT_TASKS);
       state.changed = true;
       const gaps = process.verdict("left");
-      process.app.pending.events += gaps;
-      process.app.pending.gaps += gaps;
+      process.app.pending.addGaps(gaps);
       await this.#apps.commit(process.app);
     });
   }

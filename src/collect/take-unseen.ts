@@ -20,8 +20,7 @@ export function takeUnseen(app: AppLog, channels: readonly FoundChannel[]): void
   for (const { incarnation: _, ...channel } of unknownChannels(app, channels)) {
     const process = app.processes.get(channel.process) as ProcessBuffer;
     const gaps = channel.tied === true ? 0 : process.verdict(channel.reason);
-    app.pending.events += gaps;
-    app.pending.gaps += gaps;
+    app.pending.addGaps(gaps);
     remember(process, channel);
   }
 }

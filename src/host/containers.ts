@@ -1,9 +1,10 @@
 /** Containers of podman and docker: which one runs in a cgroup, and what its engine tells and does when it is asked. */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { rmdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import type { ProcessEnd } from "../model/stored-process.ts";
+import { answerOf } from "./answer-of.ts";
 import { type Mount, mountsOf } from "./mounts.ts";
 
 const run = promisify(execFile);
@@ -192,21 +193,6 @@ async function recordedEnd(engine: Engine, id: string): Promise<string | undefin
 async function told(engine: Engine, args: readonly string[]): Promise<string | undefined> {
   try {
     return (await run(engine, args, { timeout: LOOK_LIMIT_MS, maxBuffer: MAX_ANSWER_BYTES })).stdout.trim();
-  } catch {
-    return undefined;
-  }
-}
-
-/** What it prints; undefined where it is not there, or fails. */
-export function answerOf(engine: Engine, args: readonly string[]): string | undefined {
-  try {
-    return execFileSync(engine, args, {
-      stdio: ["ignore", "pipe", "ignore"],
-      timeout: LIMIT_MS,
-      maxBuffer: MAX_ANSWER_BYTES,
-    })
-      .toString()
-      .trim();
   } catch {
     return undefined;
   }

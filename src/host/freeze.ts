@@ -15,6 +15,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
+import { lockedBy } from "./wait-for-lock.ts";
 
 /**
  * What runs while the cgroups stand still gets the pipe, to hand it to processes it starts, and the `performance.now()` at which
@@ -58,7 +59,7 @@ export async function whileFrozen<T>(
 
 /** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
 async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<number> {
-  const lock = await heldUntil(cgroup, waitUntilMs);
+  const lock = await lockedBy(waitUntilMs, () => holdCgroup(cgroup));
   if (cgroup.id === undefined) {
     native().unlock(lock);
     throw hasEnded(cgroup);
@@ -72,16 +73,6 @@ async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<n
     `${cgroup.path} is frozen already`,
     `A dump whose caller died may be at work still: then it thaws by itself. Else: echo 0 > ${cgroup.path}/cgroup.freeze`,
   );
-}
-
-async function heldUntil(cgroup: ProcessCgroup, deadlineMs: number): Promise<number> {
-  for (;;)
-    try {
-      return holdCgroup(cgroup);
-    } catch (error) {
-      if (!hasCode(error, "RL_LOCKED") || performance.now() >= deadlineMs) throw error;
-      await sleep(20);
-    }
 }
 
 /**

@@ -1,10 +1,11 @@
 /** A docker daemon of one test's own, with an image of redis and its libraries; its runtime finds the CRIU that is tested here. */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
+import { quoted, writeScript } from "../../src/images/container/criu-hooks.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { makeRedisTree, pathOf } from "./podman.ts";
@@ -39,8 +40,8 @@ export class Docker {
     if (found === undefined) throw new Error("no CRIU");
     const bin = join(this.folder, "bin");
     mkdirSync(bin);
-    const command = [found.command, ...found.prefix].map((word) => `'${word}'`).join(" ");
-    writeFileSync(join(bin, "criu"), `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o755 });
+    const command = [found.command, ...found.prefix].map(quoted).join(" ");
+    writeScript(join(bin, "criu"), `exec ${command} "$@"\n`);
     const cgroups = leftCgroups();
     const places = ["--data-root", join(this.folder, "data"), "--exec-root", join(this.folder, "exec")];
     const own = ["--pidfile", join(this.folder, "pid"), "--host", this.#host];

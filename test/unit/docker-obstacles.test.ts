@@ -1,9 +1,7 @@
 /** What stands in the way of a container of docker, by a docker that answers what it is told to. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { DockerDriver } from "../../src/images/container/driver-docker.ts";
+import { fakePrograms, withVariables } from "./fake-programs.ts";
 
 const ID = "a".repeat(64);
 const NOTES = {
@@ -27,34 +25,25 @@ const DEAD = {
 };
 
 /** With a docker on the path that has these containers, and images or none. */
-function obstacles(containers: readonly object[], hasImage = true): string[] {
-  const bin = mkdtempSync(join(tmpdir(), "rl-fake-docker-"));
-  const before = process.env["PATH"]!;
-  onTestFinished(() => {
-    process.env["PATH"] = before;
-    rmSync(bin, { recursive: true, force: true });
-  });
+function obstacles(containers: readonly object[], hasImage = true): Promise<string[]> {
   const ids = containers.map((_, at) => at).join("\n");
-  const script = `case "$1 $2" in
+  const docker = `case "$1 $2" in
 "ps --all") echo '${ids}';;
 "container inspect") echo '${JSON.stringify(containers)}';;
 "image inspect") exit ${hasImage ? 0 : 1};;
 esac`;
-  writeFileSync(join(bin, "docker"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-  process.env["PATH"] = `${bin}:${before}`;
-  try {
-    return new DockerDriver("9.9").obstacles(NOTES, new Set([77]));
-  } finally {
-    process.env["PATH"] = before;
-  }
+  const folder = fakePrograms(() => ({ docker }));
+  return withVariables({ PATH: `${folder}:${process.env["PATH"]}` }, () =>
+    new DockerDriver("9.9").obstacles(NOTES, new Set([77])),
+  );
 }
 
-test("a dead container, and one that this restart kills, have nothing in their way", () => {
-  expect(obstacles([DEAD])).toEqual([]);
-  expect(obstacles([{ ...DEAD, State: { Pid: 77, Status: "running", ExitCode: 0 } }])).toEqual([]);
+test("a dead container, and one that this restart kills, have nothing in their way", async () => {
+  expect(await obstacles([DEAD])).toEqual([]);
+  expect(await obstacles([{ ...DEAD, State: { Pid: 77, Status: "running", ExitCode: 0 } }])).toEqual([]);
 });
 
-test("each obstacle is named: gone, removed by itself, started again, running, a namesake, its address, its image, who uses its network", () => {
+test("each obstacle is named: gone, removed by itself, started again, running, a namesake, its address, its image, who uses its network", async () => {
   const other = { ...DEAD, Id: "b".repeat(64), Name: "/other" };
   const running = { Pid: 5, Status: "running", ExitCode: 0 };
   const cases: [readonly object[], string][] = [
@@ -88,8 +77,8 @@ test("each obstacle is named: gone, removed by itself, started again, running, a
       "the container other uses namespaces of db, which can't be made anew below it: remove it",
     ],
   ];
-  for (const [containers, sentence] of cases) expect(obstacles(containers)).toEqual([sentence]);
-  expect(obstacles([DEAD], false)).toEqual([
+  for (const [containers, sentence] of cases) expect(await obstacles(containers)).toEqual([sentence]);
+  expect(await obstacles([DEAD], false)).toEqual([
     "the image redis (0123456789ab) of the container is gone: pull or load it",
   ]);
 });

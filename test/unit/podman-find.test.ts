@@ -1,16 +1,11 @@
 /** Why images of containers can't be taken here, as `doctor` says it: by a podman and a runtime that answer what they are told to. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { findPodman } from "../../src/images/container/driver-podman-find.ts";
+import { fakePrograms, withVariables } from "./fake-programs.ts";
 
 const isRoot = process.geteuid!() === 0;
-
-function script(path: string, body: string): void {
-  writeFileSync(path, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
-}
 
 interface Said {
   readonly rootless?: boolean;
@@ -22,14 +17,8 @@ interface Said {
 
 /** The reason, with such a podman alone on the path. */
 async function reasonWith(said: Said | "nothing" | "no podman"): Promise<string> {
-  const bin = mkdtempSync(join(tmpdir(), "rl-fake-podman-"));
-  const before = process.env["PATH"]!;
-  process.env["PATH"] = bin;
-  onTestFinished(() => {
-    process.env["PATH"] = before;
-    rmSync(bin, { recursive: true, force: true });
-  });
-  if (said !== "no podman") {
+  const folder = fakePrograms((bin): Record<string, string> => {
+    if (said === "no podman") return {};
     const info =
       said === "nothing"
         ? ""
@@ -43,12 +32,13 @@ async function reasonWith(said: Said | "nothing" | "no podman"): Promise<string>
             version: { Version: "9.9" },
           });
     const asked = said === "nothing" ? "exit 125" : `echo '${info}'`;
-    script(join(bin, "podman"), `case "$1" in --version) echo podman;; *) ${asked};; esac`);
     const code = said === "nothing" ? 0 : (said.code ?? 0);
-    script(join(bin, "runtime"), `[ "$1 $2" = "checkpoint --help" ] && exit ${code}; exit 9`);
-  }
-  const { found, reason } = await findPodman();
-  process.env["PATH"] = before;
+    return {
+      podman: `case "$1" in --version) echo podman;; *) ${asked};; esac`,
+      runtime: `[ "$1 $2" = "checkpoint --help" ] && exit ${code}; exit 9`,
+    };
+  });
+  const { found, reason } = await withVariables({ PATH: folder }, () => findPodman());
   expect(found).toBeUndefined();
   return reason;
 }

@@ -9,9 +9,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { answerOf } from "../../host/answer-of.ts";
 import { cgroupOf } from "../../host/cgroups.ts";
 import {
-  answerOf,
   type Container,
   containerAt,
   type Engine,
@@ -22,7 +22,7 @@ import {
 import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { meaningOf } from "../criu/criu-words.ts";
-import { dumpUser } from "../criu/dump-user.ts";
+import { dumpUser, mayImageOthers } from "../criu/dump-user.ts";
 import { unblockKilled } from "../criu/killed-lock.ts";
 import { isBelowAny } from "../data/tree-users.ts";
 import {
@@ -163,8 +163,10 @@ export abstract class ContainerDriver implements CheckpointDriver {
     const { hooks, run, place, container, notes, pids } = held;
     hooks.tell("go");
     const intime = await run.within(limitMs);
-    if (!intime) await giveUp(held, pids);
-    if (!intime) throw this.#tooLate(container, limitMs);
+    if (!intime) {
+      await giveUp(held, pids);
+      throw this.#tooLate(container, limitMs);
+    }
     if (run.code !== 0) throw this.#failed(container, run, "dump");
     const own = await this.keep(container, place, folder);
     await this.letGo(folder);
@@ -242,7 +244,7 @@ export abstract class ContainerDriver implements CheckpointDriver {
     return container;
   }
 
-  #cannot({ name }: Named, why: string): RecoveryLineError {
+  #cannot({ name }: NamedContainer, why: string): RecoveryLineError {
     return new RecoveryLineError(
       "RL_NOT_SUPPORTED",
       `${this.name}: not supported here: the container ${name} ${why}`,
@@ -300,7 +302,6 @@ export abstract class ContainerDriver implements CheckpointDriver {
   }
 }
 
-type Named = Pick<Container, "name">;
 type NamedContainer = Pick<Container, "name" | "id">;
 
 /** As people see it. */
@@ -333,6 +334,11 @@ async function killed(pid: number): Promise<void> {
     for (const untilMs = performance.now() + GIVE_UP_MS; performance.now() < untilMs; await sleep(20))
       process.kill(pid, 0);
   } catch {} // it is gone
+}
+
+/** What an engine's driver can't do here though it works; "": nothing. */
+export function rootAlone(): string {
+  return mayImageOthers() ? "" : "; CAP_SYS_RESOURCE is lacking: only containers whose processes run as root";
 }
 
 export function lastLines(text: string): string {

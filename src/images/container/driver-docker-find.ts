@@ -1,9 +1,9 @@
 /** Whether docker can take and restore images of its containers here, and if not, why. */
-import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { readdirSync, readFileSync } from "node:fs";
+import { answerOf } from "../../host/answer-of.ts";
 import { cgroup2Root } from "../../host/cgroups.ts";
-import { answerOf } from "../../host/containers.ts";
-import { mayImageOthers } from "../criu/dump-user.ts";
+import { findProgram } from "../../host/find-program.ts";
+import { rootAlone } from "./container-driver.ts";
 import { DockerDriver } from "./driver-docker.ts";
 
 export type DockerSearch =
@@ -38,16 +38,13 @@ export function findDocker(): DockerSearch {
       "with cgroup v2 alone docker would let go of the container before its record is durable: it thaws what it has not frozen",
     );
   const paths = searchPaths();
-  const criu = paths.flatMap((path) => path.split(delimiter)).find(hasCriu);
+  const criu = paths.flatMap((path) => findProgram("criu", path, "/").program ?? [])[0];
   if (criu === undefined)
     return no(
       `docker's runtime finds no criu in its search path (${paths.join(" or ") || "no containerd of this machine was found"}): put one there`,
     );
-  const works = `docker ${info.ServerVersion} with runc, which finds ${join(criu, "criu")}`;
-  const lack = mayImageOthers()
-    ? ""
-    : "; CAP_SYS_RESOURCE is lacking: only containers whose processes run as root";
-  return { found: new DockerDriver(info.ServerVersion!), reason: `${works}${lack}.` };
+  const works = `docker ${info.ServerVersion} with runc, which finds ${criu}`;
+  return { found: new DockerDriver(info.ServerVersion!), reason: `${works}${rootAlone()}.` };
 }
 
 function no(reason: string): DockerSearch {
@@ -74,13 +71,4 @@ function searchPaths(): string[] {
     }
   });
   return [...new Set(paths)];
-}
-
-function hasCriu(folder: string): boolean {
-  try {
-    accessSync(join(folder, "criu"), constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

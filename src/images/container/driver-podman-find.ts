@@ -1,9 +1,9 @@
 /** Whether images of containers can be taken and restored here, and if not, why. */
 import { execFileSync } from "node:child_process";
+import { answerOf } from "../../host/answer-of.ts";
 import { cgroup2Root } from "../../host/cgroups.ts";
-import { answerOf } from "../../host/containers.ts";
 import { findCriu } from "../criu/driver-criu-find.ts";
-import { mayImageOthers } from "../criu/dump-user.ts";
+import { rootAlone } from "./container-driver.ts";
 import { PodmanDriver } from "./driver-podman.ts";
 
 export type PodmanSearch =
@@ -42,10 +42,7 @@ export async function findPodman(stateFolder?: string): Promise<PodmanSearch> {
   if (search.found === undefined) return no(search.reason.replace(/\.$/, ""));
   const tools = { criu: search.found, conmon: conmon.path, version: info.version.Version };
   const works = `podman ${tools.version} with ${ociRuntime.name}, which is handed CRIU ${search.found.version}`;
-  const lack = mayImageOthers()
-    ? ""
-    : "; CAP_SYS_RESOURCE is lacking: only containers whose processes run as root";
-  return { found: new PodmanDriver(tools), reason: `${works}${lack}.` };
+  return { found: new PodmanDriver(tools), reason: `${works}${rootAlone()}.` };
 }
 
 function no(reason: string): PodmanSearch {

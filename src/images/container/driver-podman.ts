@@ -1,6 +1,7 @@
 /** podman's own checkpoint of a container as a driver: its root's changes, addresses, labels, name and id come back with it. */
 import { join } from "node:path";
-import { answerOf, type Container, removeContainer } from "../../host/containers.ts";
+import { answerOf } from "../../host/answer-of.ts";
+import { type Container, removeContainer } from "../../host/containers.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { DriverNotes } from "../driver.ts";
 import { type Begun, ContainerDriver, type ContainerNotes, lastLines } from "./container-driver.ts";

@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { lockedBy } from "../../host/wait-for-lock.ts";
 import { hasCode, RecoveryLineError } from "../../model/errors.ts";
 import { call, native } from "../../native/binding.ts";
 
@@ -24,7 +24,6 @@ const MARK = "# Of recovery-line, while it takes or restores one image.\n";
 /** What the machine had there. */
 const KEPT = `${RUNC_CONF}.before-recovery-line`;
 const NEW = `${RUNC_CONF}.of-recovery-line`;
-const LOOK_MS = 20;
 
 /** `lines`: options of CRIU. Returns what takes them away again. Throws RL_TIMEOUT. */
 export async function placeRuncConf(lines: readonly string[], limitMs: number): Promise<() => void> {
@@ -94,17 +93,15 @@ function takeAway(): void {
 }
 
 async function locked(deadlineMs: number): Promise<number> {
-  for (;;)
-    try {
-      return lockIt();
-    } catch (error) {
-      if (!hasCode(error, "RL_LOCKED")) throw error;
-      if (performance.now() > deadlineMs)
-        throw new RecoveryLineError(
-          "RL_TIMEOUT",
-          `${RUNC_CONF} is in another restart's or checkpoint's use`,
-          "Wait for that one.",
-        );
-      await sleep(LOOK_MS);
-    }
+  try {
+    return await lockedBy(deadlineMs, lockIt);
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_TIMEOUT",
+      `${RUNC_CONF} is in another restart's or checkpoint's use`,
+      "Wait for that one.",
+      error,
+    );
+  }
 }
