@@ -79,8 +79,8 @@ async function scanHere(
   return true;
 }
 
-/** Hands an answer on. False if joining is forbidden. */
-function settle(
+/** Hands an answer on. False if joining is forbidden. Throws what the answer says went wrong. */
+export function settle(
   assembler: StretchAssembler,
   { index, log, first }: Partition,
   answer: ReduceAnswer,

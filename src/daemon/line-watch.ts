@@ -35,7 +35,8 @@ export class LineWatch {
     this.#asked.add(app);
     const atMs = this.#now();
     try {
-      const answer = await this.#workers().run({ home: this.#home, app, garbage }, []);
+      const apps = [...new Set([...this.#turns.keys(), ...this.#asked])];
+      const answer = await this.#workers().run({ home: this.#home, app, garbage, apps }, []);
       this.#turns.set(app, { mark, dueMs: this.#dueMs(atMs, everyMs) });
       return new LineFacts(answer, atMs);
     } catch (error) {

@@ -1,10 +1,10 @@
 /**
  * A thread that computes the lines of all single failures of an application from its log, as the collector's socket gives it: the collector's
- * own thread only hands out blocks meanwhile.
+ * own thread only hands out new blocks meanwhile.
  */
 
 import { CollectorClient } from "../client/client.ts";
-import { buildEvidence } from "../compute/build-evidence.ts";
+import { GrowingEvidence } from "../compute/growing-evidence.ts";
 import { LossReport } from "../compute/losses.ts";
 import { planCollection, rulesToKeep } from "../gc/gc.ts";
 import { rollbackModel } from "../graph/rollback/rollback-model.ts";
@@ -16,6 +16,8 @@ export interface LineTask {
   readonly app: string;
   /** Also how many checkpoints no line needs any more. */
   readonly garbage: boolean;
+  /** Applications that are asked about: what was read of others is forgotten. */
+  readonly apps: readonly string[];
 }
 
 export interface LineAnswer {
@@ -25,12 +27,18 @@ export interface LineAnswer {
   readonly garbage: number;
 }
 
+const known = new Map<string, GrowingEvidence>();
+
 /** Throws what reading the log throws. */
-export default async function lines({ home, app, garbage }: LineTask): Promise<LineAnswer> {
+export default async function lines({ home, app, garbage, apps }: LineTask): Promise<LineAnswer> {
+  for (const other of known.keys()) if (!apps.includes(other)) known.delete(other);
+  const growing = known.get(app) ?? new GrowingEvidence();
+  known.set(app, growing);
   const client = new CollectorClient(home);
   try {
-    const evidence = await buildEvidence([{ name: app, blocks: () => client.blocks(app) }], { workers: 0 });
-    return answerOf(evidence, garbage);
+    const { firstChain } = await client.log(app);
+    const blocks = (since: number) => client.blocks(app, since);
+    return answerOf(await growing.of({ name: app, firstChain, blocks }), garbage);
   } finally {
     client.close();
   }

@@ -129,11 +129,12 @@ async function killIn(
 ): Promise<Observed> {
   await client.plugPolicy(plugOf(stage.app, policy));
   const began = performance.now();
+  const work = new WorkDone(client, stage.app);
   const kills: TrialKill[] = [];
   for (let kill = 0; kill < options.kills && options.isOver?.() !== true; kill += 1) {
     const pauseMs = (options.seconds * 1000) / options.kills;
     await sleep(pauseMs * (0.3 + options.random(700) / 1000));
-    kills.push(await killOne(stage, client, options));
+    kills.push(await killOne(stage, client, work, options));
     const { process, lost, breadth } = kills.at(-1)!;
     options.onKill?.(kills.at(-1)!);
     await options.onProgress(
@@ -152,7 +153,12 @@ async function killIn(
   return { checkpoints, frozenSeconds: frozenMs / 1000, processes, seconds, kills };
 }
 
-async function killOne(stage: OwnApp, client: CollectorClient, { random }: TrialOptions): Promise<TrialKill> {
+async function killOne(
+  stage: OwnApp,
+  client: CollectorClient,
+  work: WorkDone,
+  { random }: TrialOptions,
+): Promise<TrialKill> {
   const isOurs = ({ app }: ProcessInfo): boolean => app === stage.app;
   const live = (await client.processes()).filter((one) => one.live && isOurs(one));
   const victim = live[random(live.length)];
@@ -167,7 +173,8 @@ async function killOne(stage: OwnApp, client: CollectorClient, { random }: Trial
   const args = ["--failed", process, "--log", stage.home];
   const { line } = await askCommand<RecoveryLine>(["compute", stage.app, ...args]);
   const back = line.filter(({ action }) => action !== "continue");
-  const lost = lostOf(await eventsOf(client, stage.app), back);
+  await work.readOn();
+  const lost = work.lost(back);
   const fromMs = performance.now();
   await bringBack(["restart", stage.app, ...args, "--fall-back"]);
   return { process, breadth: back.length, lost, recovery: (performance.now() - fromMs) / 1000 };
@@ -185,20 +192,40 @@ async function bringBack(command: readonly string[]): Promise<void> {
     }
 }
 
-/** Seconds from the first that each undoes until the newest event of all: one node, one clock. Who is idle loses nothing meanwhile. */
-function lostOf(events: readonly Event[], back: RecoveryLine["line"]): number {
-  const histories = new Map<string, EffectiveTimes>();
-  let newest = 0;
-  for (const event of events) {
-    const history = histories.get(event.process) ?? new EffectiveTimes();
-    histories.set(event.process, history);
-    history.add(event);
-    newest = Math.max(newest, event.time ?? 0);
+/** When the processes of an application did what is in effect; its log is read on, not anew. */
+class WorkDone {
+  readonly #client: CollectorClient;
+  readonly #app: string;
+  readonly #histories = new Map<string, EffectiveTimes>();
+  #newest = 0;
+  /** Number of the newest block read. */
+  #chain = 0;
+
+  constructor(client: CollectorClient, app: string) {
+    this.#client = client;
+    this.#app = app;
   }
-  return back.reduce((sum, { process, position }) => {
-    const undone = histories.get(process)?.after(position);
-    return sum + (newest - (undone ?? newest)) / NS;
-  }, 0);
+
+  async readOn(): Promise<void> {
+    for await (const bytes of this.#client.blocks(this.#app, this.#chain)) {
+      const { header, columns } = decodeBlock(bytes);
+      this.#chain = header.chain;
+      const history = this.#histories.get(header.process) ?? new EffectiveTimes();
+      this.#histories.set(header.process, history);
+      for (const event of columns.events()) {
+        history.add(event);
+        this.#newest = Math.max(this.#newest, event.time ?? 0);
+      }
+    }
+  }
+
+  /** Seconds from the first that each undoes until the newest event of all: one node, one clock. Who is idle loses nothing meanwhile. */
+  lost(back: RecoveryLine["line"]): number {
+    return back.reduce((sum, { process, position }) => {
+      const undone = this.#histories.get(process)?.after(position);
+      return sum + (this.#newest - (undone ?? this.#newest)) / NS;
+    }, 0);
+  }
 }
 
 /** When each line of a process's history was written; what a rollback undid is in it no more (interchange.md, `rollback`). */

@@ -1,0 +1,85 @@
+/** The evidence of a log that grows, asked for again and again: each block is read once, not at every question. */
+import { parseBlock } from "../format/block-header.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
+import { MAX_KEPT_ROWS } from "../model/limits.ts";
+import { StretchAssembler } from "./assemble-stretches.ts";
+import { settle } from "./build-evidence.ts";
+import { partition } from "./partition.ts";
+import { reduceBlocks } from "./worker-protocol.ts";
+
+export interface GrowingLog {
+  /** For messages. */
+  readonly name: string;
+  /** Number of the first block behind the log's base: another one means that the log was pruned. */
+  readonly firstChain: number;
+  /** Blocks after number `since`, in chain order. */
+  blocks(since: number): AsyncIterable<Uint8Array>;
+}
+
+interface Read {
+  readonly assembler: StretchAssembler;
+  readonly join: boolean;
+  readonly firstChain: number;
+  /** Tasks so far, count. */
+  tasks: number;
+  /** Number and hash of the newest block read. */
+  chain: number;
+  hash: Uint8Array;
+}
+
+export class GrowingEvidence {
+  #read: Read | undefined;
+
+  /**
+   * All of the log as it is now. What was read before is taken for the log's beginning only where the newest of those blocks still stands in it and it
+   * was not pruned since. Throws what `buildEvidence` throws; the next question then reads all.
+   */
+  async of(log: GrowingLog): Promise<Evidence> {
+    const before = this.#read;
+    this.#read = undefined; // until all went well
+    const isSame = before !== undefined && before.chain > 0 && before.firstChain === log.firstChain;
+    const read = (isSame ? await this.#goOn(before, log) : undefined) ?? (await readAll(log));
+    const evidence = read.assembler.build();
+    if (evidence.rows.begin.length <= MAX_KEPT_ROWS) this.#read = read;
+    return evidence;
+  }
+
+  /** Undefined where it must be read from the beginning. */
+  async #goOn(read: Read, log: GrowingLog): Promise<Read | undefined> {
+    const blocks = log.blocks(read.chain - 1)[Symbol.asyncIterator]();
+    try {
+      const known = await blocks.next();
+      if (known.done === true) return undefined;
+      const { chain, hash } = parseBlock(known.value).header;
+      if (chain !== read.chain || Buffer.compare(hash, read.hash) !== 0) return undefined;
+      return (await take(read, log.name, { [Symbol.asyncIterator]: () => blocks })) ? read : undefined;
+    } finally {
+      await blocks.return?.();
+    }
+  }
+}
+
+async function readAll(log: GrowingLog): Promise<Read> {
+  return (await readFrom(log, true)) ?? ((await readFrom(log, false)) as Read);
+}
+
+/** Undefined where joining is forbidden. */
+async function readFrom(log: GrowingLog, join: boolean): Promise<Read | undefined> {
+  const assembler = new StretchAssembler(join, []);
+  const { firstChain } = log;
+  const read: Read = { assembler, join, firstChain, tasks: 0, chain: 0, hash: new Uint8Array() };
+  return (await take(read, log.name, log.blocks(0))) ? read : undefined;
+}
+
+/** False where a `stable` line forbids joining. */
+async function take(read: Read, name: string, blocks: AsyncIterable<Uint8Array>): Promise<boolean> {
+  for await (const part of partition([{ name, blocks: () => blocks }])) {
+    const newest = parseBlock(part.blocks.at(-1)!).header;
+    const answer = reduceBlocks({ blocks: part.blocks, join: read.join });
+    if (!settle(read.assembler, { ...part, index: read.tasks }, answer)) return false;
+    read.tasks += 1;
+    read.chain = newest.chain;
+    read.hash = Uint8Array.from(newest.hash);
+  }
+  return true;
+}
