@@ -1,10 +1,11 @@
-/** Runs the real compiled command line as a child process. */
-import { spawn } from "node:child_process";
+/** Runs the real compiled command line: as a child process, or, what only asks, in one process for all of a test's questions. */
+import { type ChildProcess, fork, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
-import { build, main } from "../built.ts";
+import { build, dist, main } from "../built.ts";
 
 export { build, main };
 
@@ -14,8 +15,60 @@ export interface Ran {
   readonly stderr: string;
 }
 
+/** They read, print and end: a start of their own each would cost ten times what they do. */
+const QUESTIONS =
+  /^(compute|cut|explain|export|failures|gc|graph|import|policy (build|check|compare|schema)|verify|zcycles)\b/;
+
 /** Runs `recovery-line ARGS`. `input` goes to its standard input. */
 export function run(
+  args: readonly string[],
+  input = "",
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
+  return QUESTIONS.test(args.join(" ")) ? ask({ args, input, env }) : spawned(args, input, env);
+}
+
+interface Question {
+  readonly args: readonly string[];
+  readonly input: string;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+let asked: ChildProcess | undefined;
+let before: Promise<unknown> = Promise.resolve();
+
+function ask(question: Question): Promise<Ran> {
+  const answer = before.then(async () => {
+    asked ??= started();
+    const gone = new AbortController();
+    const { signal } = gone;
+    try {
+      const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran);
+      const ended = once(asked, "exit", { signal }).then(([code]) => {
+        asked = undefined;
+        throw new Error(`the process that answers ended with ${code} at ${question.args.join(" ")}`);
+      });
+      asked.send(question);
+      return await Promise.race([told, ended]);
+    } finally {
+      gone.abort();
+    }
+  });
+  before = answer.catch(() => undefined);
+  return answer;
+}
+
+/** It ends with this process. */
+function started(): ChildProcess {
+  const path = join(import.meta.dirname, "asked.mjs");
+  const child = fork(path, [join(dist, "cli/command-line.js")], { execArgv: [] });
+  child.unref();
+  child.channel?.unref();
+  return child;
+}
+
+/** `run` in a process of its own, as users start it. */
+export function spawned(
   args: readonly string[],
   input = "",
   env: Readonly<Record<string, string>> = {},
