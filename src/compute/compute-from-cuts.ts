@@ -15,8 +15,8 @@
  *    oldest checkpoint read), twice as many of its checkpoints are read and the question is asked again.
  * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them, also to those that the first block of the log's
  *    base stands for. A gap before a cut is healed by it (3).
- * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Undone lines are not read: if
- *    there are any and a receiver is not known, the events must tell.
+ * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Where the receiver of what is in
+ *    transit is not known, undone lines are read, those of the newest rollback first, until one tells; if none does, the events must.
  * 6. A cut may leave channels out that have ended and that an older one names (`BlockHeader.forgets`, log/complete-cut.ts). Where both ends'
  *    cuts do, the channel couples what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is
  *    unknown here: older cuts are read until one names it. Openings and endings: who left out a receive had its send in a covering cut, so
@@ -82,8 +82,11 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
       continue;
     }
     const line = silent.length === 0 ? whole : withoutUnits(whole);
-    if (reading.rolledBack && line.inTransit.some(({ to }) => to === null))
-      throw new NeedsEvents("a receiver may be known from undone lines alone");
+    const nameless = line.inTransit.filter(({ to }) => to === null).map(({ channel }) => channel);
+    if (reading.rolledBack && nameless.length > 0) {
+      await reading.nameReceivers(new Set(nameless));
+      continue;
+    }
     return { line, evidence, blocksRead: reading.blocksRead };
   }
 }
@@ -206,6 +209,18 @@ class Reading {
       const position = positions.get(history.process) as number;
       return position < history.exchangesFrom ? [{ history, position }] : [];
     });
+  }
+
+  /** Throws `NeedsEvents` where the undone lines that are kept do not tell all of them. */
+  async nameReceivers(channels: Set<string>): Promise<void> {
+    const rollbacks = this.histories
+      .flatMap((history) => history.rollbacks.map((chain) => ({ history, chain })))
+      .sort((a, b) => b.chain - a.chain);
+    for (const { history, chain } of rollbacks) {
+      for (const channel of await history.undoneReceives(chain, channels)) channels.delete(channel);
+      if (channels.size === 0) return;
+    }
+    throw new NeedsEvents("a receiver may be known from lines alone that were undone long ago");
   }
 
   evidence(): Evidence {

@@ -57,6 +57,10 @@ export class CutHistory {
   readonly #gaps: Placed<Event>[] = [];
   /** A rollback stands somewhere in the log, undone lines with it. */
   rolledBack = false;
+  /** Numbers of the blocks that end in a rollback and are kept, newest first. */
+  readonly rollbacks: number[] = [];
+  /** Channels whose receiver is known from undone lines alone: this process. */
+  readonly #undoneEnds = new Set<string>();
   /** It has `outside` lines somewhere, and those that were read need not be all. */
   hasOutside = false;
   /** Everything that is in effect was read. */
@@ -183,6 +187,7 @@ export class CutHistory {
       const { header } = parsed;
       if (header.endsInRollback) {
         this.rolledBack = true;
+        this.rollbacks.push(chain);
         this.hasOutside ||= header.outside;
         ceiling = Math.min(ceiling, header.positionAfter - 1);
       }
@@ -213,6 +218,23 @@ export class CutHistory {
     }
   }
 
+  /** Which of the channels it received from, or looked at, in lines that the rollback at the end of block `chain` undid; they are its own from now on. */
+  async undoneReceives(chain: number, channels: ReadonlySet<string>): Promise<string[]> {
+    const found = new Set<string>();
+    let kept = Number.NaN;
+    for (let next = chain; next > 0; ) {
+      const parsed = await this.#read(next);
+      if (parsed === undefined) break;
+      const { header } = parsed;
+      if (next === chain) kept = header.positionAfter - 1;
+      for (const channel of receivedIn(readColumns(parsed))) if (channels.has(channel)) found.add(channel);
+      if (header.position <= kept) break;
+      next = header.previousBlock;
+    }
+    for (const channel of found) this.#undoneEnds.add(channel);
+    return [...found];
+  }
+
   /** Hands what is known on: skipped lines stay empty. */
   feed(builder: EvidenceBuilder): void {
     const process = builder.addProcess(this.process);
@@ -228,6 +250,27 @@ export class CutHistory {
       builder.addColumns(columns, from, to);
     }
     builder.skipTo(process, this.#lines);
+    for (const channel of this.#undoneEnds) builder.nameReceiver(process, channel);
+  }
+}
+
+/** Channels with bytes that were received or looked at, also as cuts tell it. */
+function* receivedIn({
+  count,
+  kind,
+  channel,
+  begin,
+  end,
+  channels,
+  extras,
+}: EventColumns): Generator<string> {
+  for (let row = 0; row < count; row += 1)
+    if ((kind[row] === EVENT_KIND.receive || kind[row] === EVENT_KIND.peek) && begin[row]! < end[row]!)
+      yield channels[channel[row]!]!;
+  for (const event of extras.values()) {
+    if (event.type !== "checkpoint" || event.cut === undefined) continue;
+    for (const offsets of [event.cut.received, event.cut.seen ?? []])
+      for (const [name, offset] of offsets) if (offset > 0) yield name;
   }
 }
 

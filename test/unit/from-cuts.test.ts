@@ -138,6 +138,45 @@ test("every single lost event, declared by a gap: same line, same count of gaps"
   );
 });
 
+/**
+ * A client makes one connection after the other to a server and checkpoints after each; then it is brought back to before the newest, whose other
+ * end goes on. Who has received what stands on that one is told by undone lines alone.
+ */
+function broughtBack(connections: number): Event[] {
+  const events: Event[] = [];
+  const offsets = new Map<string, number>();
+  for (let at = 1; at <= connections; at += 1) {
+    const none = new Map<string, number>();
+    const cut = { sent: none, received: new Map(offsets) };
+    events.push({ type: "checkpoint", process: "client", checkpoint: at, usable: true, cut });
+    for (let begin = 0; begin < 20; begin += 1) {
+      const range = { channel: `sc${at}`, begin, end: begin + 1 };
+      events.push({ type: "send", process: "server", ...range });
+      events.push({ type: "receive", process: "client", ...range });
+    }
+    offsets.set(`sc${at}`, 20);
+    const own = { sent: new Map(offsets), received: none };
+    events.push({ type: "checkpoint", process: "server", checkpoint: at, usable: true, cut: own });
+  }
+  events.push({ type: "rollback", process: "client", checkpoint: connections });
+  return events;
+}
+
+test("who has received what is in transit is told by lines that were undone: those of the newest rollback are read, no others", async () => {
+  const events = broughtBack(60);
+  const log = await memoryLog(events, [3]);
+  const options = { failed: ["client"], dsm: "sequential", inTransit: "any" } as const;
+  const found = await computeFromCuts([log], options);
+  if (found.line === undefined) throw new Error(found.reason);
+  expect(found.blocksRead).toBeLessThan(log.lastChain / 20);
+  expect(withoutWitnesses(found.line)).toEqual(
+    withoutWitnesses(computeLine(evidenceOf(events, []), options)),
+  );
+  expect(found.line.inTransit).toMatchObject([
+    { channel: "sc60", from: "server", to: "client", begin: 0, end: 20 },
+  ]);
+});
+
 /** p sends 5 bytes to q on a connection that is then closed; both checkpoint, and the collector forgets it. */
 function closedConnection(): Event[] {
   const events: Event[] = [

@@ -177,6 +177,11 @@ export class EvidenceBuilder {
     this.#raw.length.data[process] = line;
   }
 
+  /** The process stands at the channel's receiving end, as lines say that were undone and are not handed in. */
+  nameReceiver(process: number, channel: string): void {
+    this.#claim(process, this.#channel(channel) * 2 + RECEIVER, 0, 1);
+  }
+
   /** The evidence so far; the builder may go on afterwards. */
   build(): Evidence {
     return assembleEvidence(this.#raw);
