@@ -134,17 +134,22 @@ function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpo
   };
 }
 
-/** Whoever must be in the set besides those that stand still: what they did until now is in the log when it is read. */
-export function dependentsToo(
+/**
+ * Whoever must be in the set besides those that stand still: what they did until then is in the log when it is read. All that is in it now is read
+ * before anybody stands still.
+ */
+export async function dependentsToo(
   app: string,
   names: readonly string[],
   log: CollectorClient,
   home: string,
-): NonNullable<CheckpointOptions["more"]> {
+): Promise<NonNullable<CheckpointOptions["more"]>> {
+  const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
+  const { dependentsOf } = await import("../compute/dependents.ts");
+  const growing = new GrowingEvidence();
+  await growing.ofApp(log, app);
   return async (standing) => {
-    const { buildEvidence } = await import("../compute/build-evidence.ts");
-    const { dependentsOf } = await import("../compute/dependents.ts");
-    const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
+    const evidence = await growing.ofApp(log, app);
     const running = await drivenTargets(app, [], log, home);
     const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));

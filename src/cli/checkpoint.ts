@@ -125,13 +125,14 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
       process.stderr,
     );
   const tied = tiedToo(app, log, home);
+  const more = flags.dependents === true ? firstThen(await dependentsToo(app, names, log, home), tied) : tied;
   const options = {
     home,
     log,
     driver,
     usable: fallback === undefined && flags.cutsOnly !== true,
     limitMs: flags.limit * 1000,
-    more: flags.dependents === true ? firstThen(dependentsToo(app, names, log, home), tied) : tied,
+    more,
   };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {

@@ -79,7 +79,7 @@ async function takeTogether(
   const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = firstThen(dependentsToo(app, processes, log, home), tiedToo(app, log, home));
+  const more = firstThen(await dependentsToo(app, processes, log, home), tiedToo(app, log, home));
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

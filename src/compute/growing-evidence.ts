@@ -1,4 +1,5 @@
 /** The evidence of a log that grows, asked for again and again: each block is read once, not at every question. */
+import type { CollectorClient } from "../client/client.ts";
 import { parseBlock } from "../format/block-header.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { MAX_KEPT_ROWS } from "../model/limits.ts";
@@ -42,6 +43,12 @@ export class GrowingEvidence {
     const evidence = read.assembler.build();
     if (evidence.rows.begin.length <= MAX_KEPT_ROWS) this.#read = read;
     return evidence;
+  }
+
+  /** The same, of an application that a collector records. */
+  async ofApp(client: Pick<CollectorClient, "log" | "blocks">, app: string): Promise<Evidence> {
+    const { firstChain } = await client.log(app);
+    return this.of({ name: app, firstChain, blocks: (since) => client.blocks(app, since) });
   }
 
   /** Undefined where it must be read from the beginning. */

@@ -36,9 +36,7 @@ export default async function lines({ home, app, garbage, apps }: LineTask): Pro
   known.set(app, growing);
   const client = new CollectorClient(home);
   try {
-    const { firstChain } = await client.log(app);
-    const blocks = (since: number) => client.blocks(app, since);
-    return answerOf(await growing.of({ name: app, firstChain, blocks }), garbage);
+    return answerOf(await growing.ofApp(client, app), garbage);
   } finally {
     client.close();
   }
