@@ -6,7 +6,7 @@ import { parseEvent, printEvent } from "../format/interchange.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import type { Keep } from "../log/keep.ts";
 import type { Registration } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { PayloadLoggers } from "../payload/payload-loggers.ts";
 import { stringField, wordField } from "./body.ts";
@@ -189,8 +189,12 @@ async function cut({ collector }: Service, { app, process }: ProcessRequest): Pr
       "RL_UNKNOWN_PROCESS",
       `the collector records no process ${process} of ${app}`,
     );
-  if (!found.live) throw new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
-  return wireCut(await collector.cut(found.cgroupId));
+  const over = new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
+  if (!found.live) throw over;
+  const told = await collector.cut(found.cgroupId).catch((error: unknown) => {
+    throw hasCode(error, "RL_UNKNOWN_PROCESS") ? over : error; // it ended meanwhile
+  });
+  return wireCut(told);
 }
 
 /** The event passes the same gateway as an imported one. */

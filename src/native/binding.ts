@@ -166,6 +166,7 @@ export function native(): NativeAddon {
 }
 
 const EPERM = 1;
+const ESRCH = 3;
 const EACCES = 13;
 const EBUSY = 16;
 const EBADMSG = 74;
@@ -183,6 +184,7 @@ function codeOf(errno: number): ErrorCode {
   if (errno === EPERM || errno === EACCES) return "RL_NO_RIGHTS";
   if (NOT_SUPPORTED.has(errno)) return "RL_NOT_SUPPORTED";
   if (errno === EBADMSG) return "RL_BAD_RECORD";
+  if (errno === ESRCH) return "RL_UNKNOWN_PROCESS";
   if (HELPER.has(errno)) return "RL_ATTACH";
   if (errno === EWOULDBLOCK || errno === EBUSY) return "RL_LOCKED";
   if (errno === E2BIG || errno === ENOSPC) return "RL_LIMIT";
