@@ -3,9 +3,8 @@
  * soon as everything of the second before is done. What policies ask for is done by the commands, within this process: one that starts for each
  * takes longer than all of its work.
  */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import type { CheckpointResult } from "../../src/checkpoint/checkpoint.ts";
 import * as checkpoint from "../../src/cli/checkpoint.ts";
@@ -30,10 +29,8 @@ import { loadPolicy } from "../../src/policy/shipped.ts";
 import { ECHO, freePort, type Rig, until, withRig } from "./rig.ts";
 
 const MAIN = join(import.meta.dirname, "../../dist/cli/main.js");
-/** Real time in which processes talk between two beats, ms. */
-const TALK_MS = 5;
-/** Asks, waits for the answer, pauses; starts in no time. */
-const CLIENT = `exec 3<>/dev/tcp/127.0.0.1/$1; while printf 'question\\n' >&3 && read -r answer <&3; do read -rt "$2" <> <(:); done`;
+/** Asks, waits for the answer, says a byte of it, pauses for 20 ms. */
+const CLIENT = `use Socket;socket(S,PF_INET,SOCK_STREAM,0);connect(S,pack_sockaddr_in($ARGV[0],inet_aton("127.0.0.1"))) or die;while(syswrite(S,"question\\n")&&sysread(S,$_,99)){syswrite(STDOUT,".");select(undef,undef,undef,.02)}`;
 
 /** One checkpoint that a policy had taken. */
 interface Taken {
@@ -53,6 +50,8 @@ export class Clocked {
   nowMs = 1_000_000;
   readonly #pending = new Set<Promise<unknown>>();
   readonly #apps: string[] = [];
+  /** Outputs of the clients of applications where nobody was killed. */
+  readonly #talking = new Map<string, readonly string[]>();
   readonly #one = new Serial();
   #daemon: Daemon | undefined;
   #commands = 0;
@@ -109,8 +108,11 @@ export class Clocked {
     const port = String(await freePort());
     await this.#start(app, "server", groupOf("server"), process.execPath, "-e", ECHO, port);
     await until("the server listens", () => this.rig.output(`${app}-server`).includes("listening"));
-    for (const name of clients)
-      await this.#start(app, name, groupOf(name), "bash", "-c", CLIENT, "client", port, "0.02");
+    for (const name of clients) await this.#start(app, name, groupOf(name), "perl", "-e", CLIENT, port);
+    this.#talking.set(
+      app,
+      clients.map((name) => this.rig.path(`${app}-${name}.out`)),
+    );
   }
 
   async #start(app: string, name: string, group: string | undefined, ...command: string[]): Promise<void> {
@@ -121,6 +123,7 @@ export class Clocked {
 
   /** Resolves once the collector knows. */
   async kill(app: string, name: string): Promise<void> {
+    this.#talking.delete(app);
     new ProcessCgroup(app, name).kill();
     const client = await this.rig.client();
     const isDead = async (): Promise<boolean> =>
@@ -146,16 +149,23 @@ export class Clocked {
     await this.policies.plug(app, { component, lines, terms: whole, shadowMs: 0, dryRun: false }, true);
   }
 
-  /** Second by second; `each` after each of them. */
-  async beats(count: number, each: () => void | Promise<void> = () => undefined): Promise<void> {
+  /** Second by second; `each` after each of them, which can say that it is enough. */
+  async beats(count: number, each: () => Promise<boolean> = async () => true): Promise<void> {
     for (let beat = 0; beat < count; beat += 1) {
       this.nowMs += 1000;
-      await sleep(TALK_MS);
+      await this.#talked();
       await this.policies.look();
       await this.policies.beat();
       await this.settled();
-      await each();
+      if (!(await each())) return;
     }
+  }
+
+  /** In every second all clients are answered, however busy the machine is. */
+  async #talked(): Promise<void> {
+    const said = (): number[] => [...this.#talking.values()].flat().map((output) => statSync(output).size);
+    const before = said();
+    await until("all talk", () => said().every((bytes, at) => bytes > before[at]!));
   }
 
   /** All that was asked for is done, and the policies have heard of it. */

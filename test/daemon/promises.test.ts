@@ -9,23 +9,27 @@ import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { buildPolicy } from "../../src/policy/build.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { type Clocked, withClocked } from "./clocked.ts";
 import { missing, type Rig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 const SEED = Number(process.env["RL_POLICY_SEED"] ?? 1);
-const BOUND_S = 60;
-const MTBF_S = 3600;
+/** Such that the line of each application is computed a dozen times meanwhile. */
+const [BOUND_S, LINE_S] = sized([60, 5], [30, 2]);
+const MTBF_S = sized(3600, 1800);
 /** What budget may hold still, of the time; how far apart the others take checkpoints, s. */
-const SHARE = 0.005;
-const APART_S = 30;
+const SHARE = sized(0.005, 0.01);
+const APART_S = sized(30, 20);
 /** Checkpoints of a process that garbage-driven keeps, and leaves as garbage. */
-const KEPT = 2;
-/** How long each decides, s; longer where checkpoints cost so much on a busy machine that too few are due. */
-const DECIDES_S = 70;
+const KEPT = sized(2, 1);
+/** Each decides until enough of it is seen: checkpoints that cost much on a busy machine are due later. */
 const LONGEST_S = 600;
-const CLIENTS = ["c0", "c1"];
+const BOTH = ["c0", "c1"];
+const CLIENTS = sized(BOTH, ["c0"]);
 const NAMES = ["server", ...CLIENTS];
+/** Checkpoints that garbage-driven may leave: those that must be kept, and garbage that is not worth a collection yet. */
+const GARBAGE = (2 * KEPT + 2) * NAMES.length;
 
 /** Times between two checkpoints of a process, seconds. */
 function intervals(world: Clocked, app: string, process: string): number[] {
@@ -61,7 +65,9 @@ live(
       const apps = [daly, budget, staggered, hybrid, garbage];
       await Promise.all(
         apps.map((app) =>
-          world.talkers(app, CLIENTS, (name) => (app === hybrid && name !== "c1" ? "pair" : undefined)),
+          app === hybrid
+            ? world.talkers(app, BOTH, (name) => (name === "c1" ? undefined : "pair"))
+            : world.talkers(app, CLIENTS),
         ),
       );
       const startMs = world.nowMs;
@@ -70,36 +76,49 @@ live(
       await world.plug(staggered, "staggered", [`interval=${APART_S}s`]);
       await world.plug(hybrid, "hybrid", [`interval=${APART_S}s`]);
       await world.plug(garbage, "garbage-driven", ["interval=7s", `kept=${KEPT}`], { allow: ["collect"] });
-      const enough = (): boolean =>
-        dalyChecks(world, daly) >= NAMES.length &&
-        NAMES.every((name) => world.takenOf(budget, name).length >= 2);
-      await world.beats(DECIDES_S);
-      for (let more = DECIDES_S; more < LONGEST_S && !enough(); more += 10) await world.beats(10);
+      const enough = new Map([
+        [daly, () => dalyChecks(world, daly) >= NAMES.length],
+        [budget, () => NAMES.every((name) => world.takenOf(budget, name).length >= 2)],
+        [staggered, () => world.takenOf(staggered).length >= 2 * NAMES.length],
+        [hybrid, () => world.takenOf(hybrid).length >= 2 * (1 + BOTH.length)],
+        [garbage, () => world.takenOf(garbage).length > GARBAGE && collections(world, garbage).length >= 2],
+      ]);
+      await world.beats(LONGEST_S, async () => {
+        for (const [app, isEnough] of enough) {
+          if (!isEnough()) continue;
+          await world.policies.unplug(app);
+          enough.delete(app);
+        }
+        return enough.size > 0;
+      });
+      expect([...enough.keys()]).toEqual([]);
       expect(world.trouble).toEqual([]);
-      expect(dalyChecks(world, daly)).toBeGreaterThanOrEqual(NAMES.length);
       expectBudget(world, budget, startMs);
       expectStaggered(world, staggered);
       expectHybrid(world, rig, hybrid);
       expectCollected(world, garbage);
 
-      for (const app of apps)
-        await world.plug(app, "bounded-loss", [`bound=${BOUND_S}s`], { allow: ["collect"] });
-      await world.beats(10); // what the policies before left open is closed
+      const terms = { allow: ["collect"], lineEvery: LINE_S } as const;
+      for (const app of apps) // a real limit: a busy machine takes longer than its seconds
+        await world.plug(app, "bounded-loss", [`bound=${BOUND_S}s`, "hold=60s"], terms);
+      await world.beats(2 * LINE_S); // what the policies before left open is closed
       const random = new Random(SEED);
+      const part = BOUND_S / apps.length;
       const victims = new Map(
-        apps.map((app) => [1 + random.below(BOUND_S), { app, name: random.pick(NAMES) }]),
+        apps.map((app, at) => [1 + at * part + random.below(part), { app, name: random.pick(NAMES) }]),
       );
       let second = 0;
       const losses: number[] = [];
       await world.beats(BOUND_S, async () => {
         second += 1;
         const victim = victims.get(second);
-        if (victim === undefined) return;
+        if (victim === undefined) return true;
         await world.kill(victim.app, victim.name);
         losses.push(await lossOf(world, victim.app, victim.name, startMs));
         await world.policies.unplug(victim.app);
+        return true;
       });
-      expect(losses.length).toBe(victims.size);
+      expect(losses.length).toBe(apps.length);
       for (const loss of losses)
         expect(loss, `seed ${SEED} (RL_POLICY_SEED): lost ${losses}`).toBeLessThan(BOUND_S);
       expect(Math.max(...losses), "there was something to lose").toBeGreaterThan(BOUND_S / 6);
@@ -160,16 +179,16 @@ function expectHybrid(world: Clocked, rig: Rig, app: string): void {
   ).toBe(true);
 }
 
-/** Without images nothing is freed; what would be is all but a few: those that must be kept, and garbage that is not worth a collection yet. */
-function expectCollected(world: Clocked, app: string): void {
-  const collected = world
+/** What each collection found, count. */
+const collections = (world: Clocked, app: string): number[] =>
+  world
     .log(app)
     .filter(({ action, outcome }) => action === "collect" && outcome === "done")
     .map(({ detail = "" }) => Number(/^\d+/.exec(detail)?.[0]));
-  expect(collected.length).toBeGreaterThanOrEqual(2);
-  const [taken, rounds] = [world.takenOf(app).length, 2 * KEPT + 2];
-  expect(taken).toBeGreaterThan(rounds * NAMES.length);
-  expect(taken - collected.at(-1)!).toBeLessThanOrEqual(rounds * NAMES.length);
+
+/** Without images nothing is freed; what would be is all but a few. */
+function expectCollected(world: Clocked, app: string): void {
+  expect(world.takenOf(app).length - collections(world, app).at(-1)!).toBeLessThanOrEqual(GARBAGE);
 }
 
 const policy = (name: string, body: string) =>
