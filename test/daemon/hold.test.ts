@@ -136,7 +136,7 @@ restartable(
       const late = await rig.cli("run", rig.app, "other", "--detach", "--", "true");
       expect([late.code, late.err]).toEqual([4, expect.stringContaining("idle decides when output may go")]);
       const client = new Client(port);
-      expect(await client.ask(2_000), "the collector takes no checkpoint of its own").toBeUndefined();
+      expect(await client.ask(1_000), "the collector takes no checkpoint of its own").toBeUndefined();
       await rig.json("policy", "plug", rig.app, "output-commit", "--fallback", "none");
 
       for (let kill = 0; kill < KILLS; kill += 1) {
@@ -183,11 +183,12 @@ restartable(
           got += text.toString();
         });
         socket.write("?");
-        await until("status tells that it waits too long", async () => {
-          const { out } = await rig.cli("status", rig.app);
-          return /output of web waits: 2 bytes on 1 connection, .*longer than its limit/.test(out);
+        await until("it waits too long", async () => {
+          const { hold, peers } = (await rig.known("web"))!;
+          return (hold?.waits?.sinceMs ?? 0) > 1_000 && peers !== undefined;
         });
         const { out } = await rig.cli("status", rig.app);
+        expect(out).toMatch(/output of web waits: 2 bytes on 1 connection, .*longer than its limit/);
         expect(out).toContain(
           "web has sent by AF_UNIX, to a program that is not recorded: --hold-output does not",
         );
@@ -234,10 +235,12 @@ restartable("datagrams, files and sockets of another cgroup go out all the same,
         `a socket that was made in another cgroup, to 127.0.0.1:${port}`,
         `the file ${file}`,
       ].map((way) => `web has sent by ${way}: --hold-output does not`);
-      await until("status names each", async () => {
-        const { out } = await rig.cli("status", rig.app);
-        return ways.every((way) => out.includes(way));
-      });
+      await until(
+        "each is known",
+        async () => ((await rig.known("web"))!.peers ?? []).length === ways.length,
+      );
+      const { out } = await rig.cli("status", rig.app);
+      for (const way of ways) expect(out).toContain(way);
       expect(came.join(""), "only what it took from another cgroup has come").toMatch(/^(x|(held)+)+$/);
       passed.destroy();
     } finally {

@@ -1,7 +1,7 @@
 /** One test's own world: a home, a pin directory, application names, real commands from `dist/`; all of it gone at the end. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ import { decodeBlock } from "../../src/format/block.ts";
 import { detachCgroup, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { endOf, forgetEnd } from "../../src/host/process-end.ts";
 import { startTicksOf } from "../../src/host/process-tree.ts";
+import type { CollectedProcess } from "../../src/model/collector-answers.ts";
 import type { Event } from "../../src/model/event.ts";
 import { main as CLI } from "../built.ts";
 
@@ -182,6 +183,24 @@ export class Rig {
     return client;
   }
 
+  /** What the collector knows of a process: to wait for, without a command for each look. Undefined: nothing. */
+  async known(name: string): Promise<CollectedProcess | undefined> {
+    const client = await this.client();
+    const all = await client.processes();
+    client.close();
+    return all.find(({ app, process }) => app === this.app && process === name);
+  }
+
+  /** Waits until the collector has heard of a process's end: it is on record. */
+  async hearsEnd(name: string): Promise<CollectedProcess> {
+    let known: CollectedProcess | undefined;
+    await until(`the collector knows that ${name} has ended`, async () => {
+      known = await this.known(name);
+      return known?.live === false;
+    });
+    return known!;
+  }
+
   /** Everything committed of the application, through the live collector. */
   async events(app = this.app): Promise<Event[]> {
     const client = await this.client();
@@ -259,14 +278,15 @@ type WithRig = (name: string, work: (rig: Rig) => Promise<void>) => Promise<void
  * For tests of a file that all want the same of a collector, and none of which ends it: one runs for all of them, each has an application
  * of its own.
  */
-export function withSharedCollector(file: string): WithRig {
+export function withSharedCollector(file: string, ...args: string[]): WithRig {
   let host: Rig | undefined;
   afterAll(() => host?.remove());
   const begin = async (): Promise<Rig> => {
     const begun = new Rig(file);
     mkdirSync(begun.home, { mode: 0o700 });
+    if (args.includes("--user")) chmodSync(begun.folder, 0o711); // the home's own mode keeps others out
     host = begun;
-    await begun.collect();
+    await begun.collect(...args);
     return begun;
   };
   return async (name, work) => {
@@ -302,3 +322,15 @@ function withoutOthers(err: string): string {
 /** A line that answers every byte, and one that asks again and again; plain node programs. */
 export const ECHO = `const n=require("net");n.createServer(c=>{c.on("error",()=>{});c.on("data",d=>c.write(d))}).listen(+process.argv[1],"127.0.0.1",()=>console.log("listening"))`;
 export const ASK = `const n=require("net");const c=n.connect(+process.argv[1],"127.0.0.1");let got=0;c.on("error",()=>process.exit(1));c.on("data",d=>{got+=d.length});setInterval(()=>c.write("question "+got+"\\n"),+process.argv[2]||5)`;
+
+/** The same two, one connection at a time, where images are taken: those of a node are ten times as large. */
+const PERL =
+  "use Socket;$|=1;sub at{pack_sockaddr_in($_[0],INADDR_LOOPBACK)}socket(S,PF_INET,SOCK_STREAM,0);setsockopt(S,SOL_SOCKET,SO_REUSEADDR,1);";
+export const SMALL_ECHO = [
+  ...["perl", "-e"],
+  `${PERL}bind(S,at($ARGV[0]))or die;listen(S,9);print"listening\\n";for(;;){accept(C,S)or next;while(sysread(C,$_,999)){syswrite(C,$_)}}`,
+];
+export const SMALL_ASK = [
+  ...["perl", "-e"],
+  `${PERL}connect(S,at($ARGV[0]))or die;while(syswrite(S,"question\\n")&&sysread(S,$_,999)){select(undef,undef,undef,.005)}`,
+];

@@ -65,13 +65,14 @@ restartable("case 03: two that share memory without a name are never called clea
     await exchange(rig, "a"); // from their start: they make it anew
     expect((await rig.cli("compute", rig.app, "--failed", "b")).code, "the new lives, too").toBe(3);
     await end(rig);
-    // What the refusal advises.
-    await rig.run(
-      "both",
-      "sh",
-      "-c",
-      `${program} count second ${name}2 & exec ${program} count first ${name}2`,
-    );
+  }),
+);
+
+restartable("case 03, as the refusal advises: both under one name are imaged and come back", () =>
+  together("shm-one", async (rig) => {
+    const name = `/${rig.app}`;
+    const [first, second] = ["first", "second"].map((which) => `${program} count ${which} ${name}`);
+    await rig.run("both", "sh", "-c", `${second} & exec ${first}`);
     await exchange(rig, "both");
     expect((await rig.cli("checkpoint", rig.app, "both")).code).toBe(0);
     await exchange(rig, "both");
