@@ -16,7 +16,17 @@ import { expect, test } from "vitest";
 import { connectCollector } from "../../src/client/client.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import type { Event } from "../../src/model/event.ts";
-import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";
+import {
+  ASK,
+  ECHO,
+  freePort,
+  missing,
+  type Rig,
+  type Running,
+  until,
+  withRig,
+  withSharedCollector,
+} from "./rig.ts";
 
 const NOBODY = 65534;
 const CLI = join(import.meta.dirname, "../../dist/cli/main.js");
@@ -46,6 +56,9 @@ function withOpenRig(name: string, work: (rig: Rig) => Promise<void>): Promise<v
     await work(rig);
   });
 }
+
+/** The same with one collector for all. */
+const together = withSharedCollector("attach-all", "--user", "nobody", "--dsm", "userfaultfd");
 
 function collect(rig: Rig, ...args: string[]): Promise<Running> {
   return rig.collect("--user", "nobody", ...args);
@@ -93,7 +106,10 @@ function expectTiled(events: readonly Event[]): void {
   expect(ends.size).toBe(4);
 }
 
-root("a collector as nobody records a real conversation, and nothing in it has any right", () =>
+const FIRST =
+  "a collector as nobody records a real conversation, and nothing in it has any right; signals of a terminal or a service manager end it, and only then the helper";
+
+root(FIRST, () =>
   withOpenRig("attach", async (rig) => {
     const running = await collect(rig, "--metrics-port", "0");
     expect(running.ready).toContain("as nobody without rights");
@@ -127,14 +143,14 @@ root("a collector as nobody records a real conversation, and nothing in it has a
     );
     expect(line).toMatchObject({ outcome: "clean", line: [{ process: "client" }, { process: "server" }] });
     rig.cgroup("client").kill(); // its end is noticed, its cgroup is root's to remove
-    await until("it has ended", async () => {
-      const asked = await rig.client();
-      const known = await asked.processes();
-      asked.close();
-      return known.some(({ process, live }) => process === "client" && !live);
-    });
-    running.child.kill("SIGTERM");
+    await rig.hearsEnd("client");
+    const helper = helperOf(running);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.kill(helper, signal);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(isRunning(helper)).toBe(true);
+    running.child.kill("SIGINT");
     expect(await running.ended).toMatchObject({ code: 0, err: "" });
+    await until("the helper ends", () => !isRunning(helper));
   }),
 );
 
@@ -173,25 +189,10 @@ function isRunning(pid: number): boolean {
   }
 }
 
-root("signals of a terminal or a service manager end the collector, and only then the helper", () =>
-  withOpenRig("attach-signals", async (rig) => {
-    const running = await collect(rig);
-    await converse(rig);
-    const helper = helperOf(running);
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.kill(helper, signal);
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    expect(isRunning(helper)).toBe(true);
-    running.child.kill("SIGINT");
-    expect(await running.ended).toMatchObject({ code: 0, err: "" });
-    await until("the helper ends", () => !isRunning(helper));
-  }),
-);
-
 root(
   "one reader a ring, with helper or without; a home that was given away is not root's to collect into",
   () =>
-    withOpenRig("attach-locks", async (rig) => {
-      await collect(rig);
+    together("attach-locks", async (rig) => {
       for (const user of [[], ["--user", "nobody"]]) {
         const other = rig.path(`other${user.length}`);
         const { code, err } = await rig.cli("collect", "--pin-dir", rig.pinDir, "--log", other, ...user);
@@ -203,8 +204,7 @@ root(
 );
 
 root("page faults of userfaultfd are counted through the helper, too", () =>
-  withOpenRig("attach-dsm", async (rig) => {
-    await collect(rig, "--dsm", "userfaultfd");
+  together("attach-dsm", async (rig) => {
     const client = await rig.client();
     const { userfaults } = await client.stats();
     client.close();
@@ -237,7 +237,8 @@ root("root asks a collector of another user only where nobody but root can have 
 );
 
 root("what takes root's rights, or would make root act on the user's word, is refused with a reason", () =>
-  withOpenRig("attach-refusals", async (rig) => {
+  together("attach-refusals", async (rig) => {
+    chmodSync(rig.folder, 0o711);
     const refused = async (code: number, why: string, ...args: string[]): Promise<void> => {
       const ended = await rig.cli(...args);
       expect([args.join(" "), ended.code, ended.err]).toEqual([
@@ -262,7 +263,6 @@ root("what takes root's rights, or would make root act on the user's word, is re
     const mine = asNobody(process.execPath, CLI, ...start, "--user", "nobody", "--log", rig.home);
     expect([mine.status, mine.err]).toEqual([1, expect.stringContaining("--user takes root")]);
 
-    await collect(rig);
     await refused(1, "keeping payloads takes CAP_NET_ADMIN", "run", rig.app, "p", "--payload", "--", "true");
     await rig.run("server", "sleep", "60");
     const why = `belongs to user ${NOBODY}`;
