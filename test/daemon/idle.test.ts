@@ -23,14 +23,6 @@ function niceOf(task: string): number {
   return Number(readFileSync(`${task}/stat`, "utf8").split(") ")[1]!.split(" ")[16]);
 }
 
-async function leftOf(rig: Rig, process: string): Promise<readonly { pid: number }[]> {
-  const { processes } = await rig.json<{ processes: { process: string; left: { pid: number }[] }[] }>(
-    "status",
-    rig.app,
-  );
-  return processes.find((one) => one.process === process)!.left;
-}
-
 /** Moves a task of a process that sleeps to a cgroup of its own. */
 async function withOneElsewhere(rig: Rig, process: string, work: (pid: number) => Promise<void>) {
   const elsewhere = join(cgroup2Root(), `${rig.app}-elsewhere`);
@@ -66,7 +58,7 @@ test.skipIf(missing !== undefined)("it wakes seldom, and hears all the same", as
       return (sleeps(child.pid!) - before) / 2 <= WAKES_A_SECOND;
     });
     await withOneElsewhere(rig, "parent", async (pid) => {
-      await until("who was moved is told", async () => (await leftOf(rig, "parent"))[0]?.pid === pid);
+      await until("who was moved is told", async () => (await rig.known("parent"))?.left[0]?.pid === pid);
     });
     const client = await rig.client();
     rig.cgroup("p").kill();
