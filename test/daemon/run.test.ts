@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import { tile } from "../native/tiling.ts";
+import { sized } from "../size.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
@@ -39,7 +40,8 @@ live("the exit status is the command's; a signal to run reaches the command", ()
     );
     waiting.child.kill("SIGTERM");
     expect((await waiting.ended).code).toBe(9);
-    await until("the collector knows that it ended", async () => (await stateOf(rig, "waits")) === "failed");
+    await rig.hearsEnd("waits");
+    expect(await stateOf(rig, "waits")).toBe("failed");
   }),
 );
 
@@ -134,10 +136,7 @@ live(
         err: expect.stringContaining("runs already"),
       });
       rig.cgroup("client").kill();
-      await until(
-        "the collector knows that it ended",
-        async () => (await stateOf(rig, "client")) !== "running",
-      );
+      await rig.hearsEnd("client");
       const { covered, faults } = tile(await rig.events());
       expect(faults).toEqual([]);
       expect(covered.size).toBe(2 * 2 * 2);
@@ -161,7 +160,7 @@ live("kill -9 of the collector under load, again and again: no byte is missing o
     await until("the server listens", () => rig.output("server").includes("listening"));
     await rig.run("client", process.execPath, "-e", ASK, String(port), "1");
     let collector = first;
-    for (let round = 0; round < 4; round += 1) {
+    for (let round = 0; round < sized(4, 2); round += 1) {
       await new Promise((resolve) => setTimeout(resolve, 150 + 100 * round));
       collector.child.kill("SIGKILL");
       await collector.ended;
@@ -172,11 +171,7 @@ live("kill -9 of the collector under load, again and again: no byte is missing o
     await until("it goes on", async () => (await rig.events()).length > before + 20);
     rig.cgroup("client").kill();
     rig.cgroup("server").kill();
-    await until(
-      "both ended",
-      async () =>
-        (await stateOf(rig, "client")) !== "running" && (await stateOf(rig, "server")) !== "running",
-    );
+    for (const name of ["client", "server"]) await rig.hearsEnd(name);
     const { covered, faults } = tile(await rig.events());
     expect(faults).toEqual([]);
     expect(covered.size).toBe(4);
