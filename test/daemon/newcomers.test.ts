@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { expect, test } from "vitest";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
+import { sized } from "../size.ts";
 import { freePort, missing, until, withRig } from "./rig.ts";
 
 const criu = await findCriu();
@@ -61,7 +62,7 @@ imaged(
       const crowd = new Crowd(port, 20);
       try {
         await until("it serves", () => crowd.served > 50);
-        for (let round = 0; round < 3; round += 1) {
+        for (let round = 0; round < sized(3, 1); round += 1) {
           await rig.json("checkpoint", rig.app, "--driver", "criu");
           const before = crowd.served;
           await until("it goes on", () => crowd.served > before + 50);
