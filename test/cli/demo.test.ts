@@ -3,6 +3,7 @@ import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { beforeAll, expect, test } from "vitest";
 import { captureTrouble } from "../../src/demo/demo-recorded.ts";
+import { sized } from "../size.ts";
 import { build, main, run } from "./cli.ts";
 
 const trouble = captureTrouble();
@@ -20,7 +21,7 @@ const BESIDE = /records on this machine already, through /;
 test.skipIf(trouble !== undefined)(
   `the live demo ends with a line for the victim and for the whole machine ${trouble ?? ""}`,
   async () => {
-    const { code, stdout, stderr } = await run(["demo", "--seconds", "3", "--seed", "4"]);
+    const { code, stdout, stderr } = await run(["demo", "--seconds", sized("3", "1"), "--seed", "4"]);
     const warned = stderr.split("\n").filter((line) => !BESIDE.test(line));
     expect([code, warned.join("\n")]).toEqual([0, ""]);
     // How many checkpoints fit into the time decides how many numbers are drawn before the victim's.
