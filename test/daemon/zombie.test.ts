@@ -6,6 +6,7 @@ import { childOutside, startTicksOf } from "../../src/host/process-tree.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { compile } from "../native/c-build.ts";
+import { sized } from "../size.ts";
 import { missing, type Rig, until, withSharedCollector } from "./rig.ts";
 
 const together = withSharedCollector("zombie");
@@ -62,7 +63,7 @@ imaged(
     together("vfork", async (rig) => {
       await rig.run("p", compile("vfork_helper", ["test/native/c/vfork_helper.c"]));
       await until("it starts programs", () => rig.output("p").includes("1"));
-      for (let turn = 0; turn < 3; turn += 1)
+      for (let turn = 0; turn < sized(3, 2); turn += 1)
         expect(
           (await rig.json<Answer>("checkpoint", rig.app)).checkpoints.map(({ process }) => process),
         ).toEqual(["p"]);
