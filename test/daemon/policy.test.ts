@@ -5,15 +5,15 @@ import { expect, test } from "vitest";
 import { readPolicyLog } from "../../src/daemon/policy-log.ts";
 import type { PolicyLogLine, PolicyStatus } from "../../src/model/plugged-policy.ts";
 import { restartable } from "../restart/restartable.ts";
-import { ASK, ECHO, freePort, missing, type Rig, type Running, until, withRig } from "./rig.ts";
+import { freePort, missing, type Rig, type Running, SMALL_ASK, SMALL_ECHO, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
 
-async function talk(rig: Rig, ...flags: string[]): Promise<void> {
+async function talk(rig: Rig): Promise<void> {
   const port = String(await freePort());
-  await rig.run("server", process.execPath, "-e", ECHO, port);
+  await rig.run("server", ...SMALL_ECHO, port);
   await until("the server listens", () => rig.output("server").includes("listening"));
-  await rig.run("client", process.execPath, "-e", ASK, port, ...flags);
+  await rig.run("client", ...SMALL_ASK, port);
 }
 
 const log = (rig: Rig): PolicyLogLine[] => readPolicyLog(join(rig.home, rig.app));
@@ -87,9 +87,11 @@ live(
       let collector = await rig.collect();
       await talk(rig);
       expect(await plug(rig, "periodic", "--set", "interval=1s")).toMatchObject({ epoch: 1 });
-      await until("both have two", async () =>
-        Object.values(await checkpoints(rig)).every((count) => count >= 2),
+      await until(
+        "both have one",
+        () => new Set(done(rig, "checkpoint", 1).map((one) => one.process)).size === 2,
       );
+      expect(Math.min(...Object.values(await checkpoints(rig)))).toBeGreaterThanOrEqual(1);
       expect(done(rig, "checkpoint", 1)).toContainEqual(
         expect.objectContaining({
           event: "beat",
@@ -101,7 +103,7 @@ live(
 
       const swap = await plug(rig, "coordinated", "--set", "interval=1s", "--set", "hold=1s");
       expect(swap).toMatchObject({ epoch: 2, replaced: "periodic" });
-      await until("sets are taken", () => done(rig, "synchronize", 2).length >= 2);
+      await until("a set is taken", () => done(rig, "synchronize", 2).length >= 1);
       expect(log(rig).some((one) => one.policy === "periodic" && one.epoch > 2)).toBe(false);
 
       const [pid] = policyPids(collector);
@@ -136,7 +138,7 @@ live(
 );
 
 const KEEP = `<policy xmlns="urn:recovery-line:policy:1" name="keep" version="1">
-  <on event="beat"><if test="self.age ge 2 s">
+  <on event="beat"><if test="self.age ge 3 s">
     <synchronize who="dependents" within="30 s"><checkpoint/></synchronize></if></on>
   <on event="failed" each="node"><restart/></on>
 </policy>`;
