@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { makeDsm, runKernel } from "../dsm/dsm-build.ts";
-import { LONG } from "../size.ts";
+import { sized } from "../size.ts";
 import { missing, type Rig, until, withRig } from "./rig.ts";
 
 const live = test.skipIf(missing !== undefined);
@@ -56,65 +56,61 @@ live("one collector records a DSM and a program of the kernel's; one line answer
   }),
 );
 
-for (const [signal, tags] of [
-  ["SIGKILL", {}],
-  ["SIGTERM", LONG],
-] as const)
-  live(
-    `a collector ended by ${signal}: its runtimes stop, nobody of theirs continues, and the next collector begins anew`,
-    tags,
-    () =>
-      withRig("ended", async (rig) => {
-        const first = await rig.collect();
-        const slow = spawn(join(kernels, "dsm-kernels"), words(rig, SLOW), {
-          stdio: ["ignore", "ignore", "pipe"],
-        });
-        let said = "";
-        slow.stderr.on("data", (text: Buffer) => {
-          said += text.toString();
-        });
-        const ended = once(slow, "close");
-        await until("it is recorded", async () => {
-          const events = await rig.events().catch(() => []);
-          return ["p0", "p1"].every((name) =>
-            events.some((e) => e.process === name && e.type === "checkpoint"),
-          );
-        });
-        const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
-          "status",
-          rig.app,
+live.each(["SIGKILL", "SIGTERM"] as const)(
+  "a collector ended by %s: its runtimes stop, nobody of theirs continues, and the next collector begins anew",
+  (signal) =>
+    withRig("ended", async (rig) => {
+      const first = await rig.collect();
+      const slow = spawn(join(kernels, "dsm-kernels"), words(rig, SLOW), {
+        stdio: ["ignore", "ignore", "pipe"],
+      });
+      let said = "";
+      slow.stderr.on("data", (text: Buffer) => {
+        said += text.toString();
+      });
+      const ended = once(slow, "close");
+      await until("it is recorded", async () => {
+        const events = await rig.events().catch(() => []);
+        return ["p0", "p1"].every((name) =>
+          events.some((e) => e.process === name && e.type === "checkpoint"),
         );
-        expect(processes.map(({ process, state }) => [process, state])).toEqual(
-          ["h0", "h1", "p0", "p1"].map((name) => [name, "connected"]),
-        );
-        expect(await rig.cli("checkpoint", rig.app, "p0")).toMatchObject({
-          code: 2,
-          err: expect.stringContaining("takes its own checkpoints"),
-        });
-        first.child.kill(signal);
-        expect((await first.ended).code).toBe(signal === "SIGTERM" ? 0 : null);
-        expect(await ended).toEqual([70, null]);
-        expect(said).toContain("the collector is gone");
+      });
+      const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
+        "status",
+        rig.app,
+      );
+      expect(processes.map(({ process, state }) => [process, state])).toEqual(
+        ["h0", "h1", "p0", "p1"].map((name) => [name, "connected"]),
+      );
+      expect(await rig.cli("checkpoint", rig.app, "p0")).toMatchObject({
+        code: 2,
+        err: expect.stringContaining("takes its own checkpoints"),
+      });
+      first.child.kill(signal);
+      expect((await first.ended).code).toBe(signal === "SIGTERM" ? 0 : null);
+      expect(await ended).toEqual([70, null]);
+      expect(said).toContain("the collector is gone");
 
-        const dark = await rig.cli("compute", rig.app, "--failed", "p1", "--json");
-        const answer = JSON.parse(dark.out) as Answer;
-        expect([dark.code, answer.outcome, answer.unrecorded]).toEqual([3, "tainted", ["h0", "h1", "p0"]]);
-        expect(answer.line.some(({ action }) => action === "continue")).toBe(false);
+      const dark = await rig.cli("compute", rig.app, "--failed", "p1", "--json");
+      const answer = JSON.parse(dark.out) as Answer;
+      expect([dark.code, answer.outcome, answer.unrecorded]).toEqual([3, "tainted", ["h0", "h1", "p0"]]);
+      expect(answer.line.some(({ action }) => action === "continue")).toBe(false);
 
-        const second = await rig.collect();
-        const gaps = (await rig.events()).filter(({ type }) => type === "gap").map(({ process }) => process);
-        expect(gaps.sort()).toEqual(["h0", "h1", "p0", "p1"]);
-        expect(await rig.json<Answer>("compute", rig.app).catch((error: Error) => error.message)).toContain(
-          "tainted",
-        );
+      if (signal === "SIGTERM" && sized(false, true)) return; // the next one finds what it finds after SIGKILL
+      const second = await rig.collect();
+      const gaps = (await rig.events()).filter(({ type }) => type === "gap").map(({ process }) => process);
+      expect(gaps.sort()).toEqual(["h0", "h1", "p0", "p1"]);
+      expect(await rig.json<Answer>("compute", rig.app).catch((error: Error) => error.message)).toContain(
+        "tainted",
+      );
 
-        expect(await runKernel(kernels, ...words(rig))).toMatchObject({ correct: true });
-        await until("the second run is recorded", async () => {
-          const events = await rig.events();
-          return events.filter(({ type }) => type === "rollback").length === 4;
-        });
-        expect((await rig.json<Answer>("compute", rig.app, "--failed", "p1,h1")).outcome).toBe("clean");
-        second.child.kill("SIGTERM");
-        expect((await second.ended).code).toBe(0);
-      }),
-  );
+      expect(await runKernel(kernels, ...words(rig))).toMatchObject({ correct: true });
+      await until("the second run is recorded", async () => {
+        const events = await rig.events();
+        return events.filter(({ type }) => type === "rollback").length === 4;
+      });
+      expect((await rig.json<Answer>("compute", rig.app, "--failed", "p1,h1")).outcome).toBe("clean");
+      second.child.kill("SIGTERM");
+      expect((await second.ended).code).toBe(0);
+    }),
+);
