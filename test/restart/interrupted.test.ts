@@ -20,7 +20,7 @@ restartable(
       console.log(`seed ${seed}: RESTART_SEED=${seed} repeats it`);
       const random = seeded(seed);
       await rig.collect();
-      const app = new NatsApp(rig, 1000 + rounds * 700);
+      const app = new NatsApp(rig, 20_000);
       await app.start();
       await until("messages flow", () => app.numbers().length > 100);
       let cutOff = 0;

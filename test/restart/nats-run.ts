@@ -33,7 +33,7 @@ export interface RunResult {
   readonly restartMs: readonly number[];
 }
 
-const MESSAGES = 4000;
+const MESSAGES = 20_000;
 const SIGNALS_WITHIN_MS = 2500;
 const REFUSED = 4;
 
