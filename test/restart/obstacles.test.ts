@@ -17,8 +17,11 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildIdOf } from "../../src/host/build-id.ts";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { packageRoot } from "../../src/native/binding.ts";
-import { type Ended, freePort, Rig, until, withRig } from "../daemon/rig.ts";
+import { type Ended, freePort, Rig, until, withRig, withSharedCollector } from "../daemon/rig.ts";
+import { sized } from "../size.ts";
 import { restartable, restartableSuite } from "./restartable.ts";
+
+const together = withSharedCollector("obstacles");
 
 /** Writes each byte it gets to its log; has a file open to read and stands in a folder. */
 const SERVER = `const [,port,dir]=process.argv;const fs=require("node:fs");const log=fs.openSync(dir+"/log","a");fs.openSync(dir+"/read","r");fs.openSync(dir+"/mounted/file","r");fs.openSync(dir+"/place","r+");process.chdir(dir+"/here");
@@ -38,6 +41,8 @@ const JOB = `const c=require("node:net").connect(+process.argv[1],"127.0.0.1",()
 
 interface Obstacle {
   readonly name: string;
+  /** Those of one round can be in the way at the same time. */
+  readonly round?: 1 | 2 | 3;
   readonly says: () => RegExp;
   /** Called with --dry-run, too. */
   readonly also?: "dry-run";
@@ -106,7 +111,8 @@ const world = {} as {
 const at = (name: string): string => join(world.dir, name);
 
 function obstacles(): Obstacle[] {
-  const moved = (name: string, says: RegExp, instead?: () => void): Obstacle => ({
+  const moved = (round: 1 | 2 | 3, name: string, says: RegExp, instead?: () => void): Obstacle => ({
+    round,
     name: `${name} moved${instead === undefined ? "" : ", another in its place"}`,
     says: () => says,
     also: "dry-run",
@@ -133,6 +139,7 @@ function obstacles(): Obstacle[] {
   return [
     {
       name: "connection held",
+      round: 1,
       says: () =>
         new RegExp(
           `the connection from 127\\.0\\.0\\.1:${world.port} to .* is held by process ${world.holder.pid} \\(python3\\)`,
@@ -173,11 +180,12 @@ function obstacles(): Obstacle[] {
       put: () => undefined,
       take: () => undefined,
     },
-    moved("sleeper", /\/sleeper, which it uses, is another build of the same size/, () =>
+    moved(1, "sleeper", /\/sleeper, which it uses, is another build of the same size/, () =>
       writeFileSync(at("sleeper"), otherBuild(at("sleeper.1")), { mode: 0o755 }),
     ),
     {
       name: "id of a zombie",
+      round: 1,
       says: () =>
         /process id \d+ is that of a process which has ended, and process \d+ \(taker\), its parent/,
       put: () => starts(at("taker"), `${world.server}`, "zombie"),
@@ -185,6 +193,7 @@ function obstacles(): Obstacle[] {
     },
     {
       name: "id taken",
+      round: 2,
       says: () => /process id \d+ is in use by process \d+ \(taker\)/,
       put: () => starts(at("taker"), `${world.server}`),
       take: async () => {
@@ -194,6 +203,7 @@ function obstacles(): Obstacle[] {
     },
     {
       name: "address gone",
+      round: 2,
       says: () =>
         /the connection from 10\.213\.7\.9:\d+ to .* needs the address 10\.213\.7\.9, which no interface here has/,
       put: () => ip("del"),
@@ -201,14 +211,16 @@ function obstacles(): Obstacle[] {
     },
     {
       name: "disk full",
+      round: 2,
       says: () => /the disk of \S+\/disk\/data has \d+ bytes free, and 3\d{6} are put back beside/,
       put: () => writeFileSync(at("disk/filler"), Buffer.alloc(3 << 20)),
       take: () => rmSync(at("disk/filler")),
     },
-    moved("log", /\/log, which it writes, is gone/),
-    moved("log", /\/log, which it writes, is another file now/, write("log")),
+    moved(1, "log", /\/log, which it writes, is gone/),
+    moved(2, "log", /\/log, which it writes, is another file now/, write("log")),
     {
       name: "log cut",
+      round: 3,
       says: () => /\/log, which it writes, has 0 bytes and had [1-9]/,
       put: () => {
         text = readFileSync(at("log"), "utf8");
@@ -218,19 +230,22 @@ function obstacles(): Obstacle[] {
     },
     {
       name: "changed inside",
+      round: 2,
       says: () => /\/place, which it writes in place, holds something else than at the checkpoint/,
       put: () => writeFileSync(at("place"), "12x45 and more"),
       take: () => writeFileSync(at("place"), "12345 and more"), // is cut back
     },
-    moved("read", /\/read, which it uses, is gone/),
+    moved(1, "read", /\/read, which it uses, is gone/),
     {
       name: "mount gone",
+      round: 1,
       says: () => /\/mounted\/file, which it uses, is gone/,
       put: () => unmount(at("mounted")),
       take: () => bind(world.dir),
     },
     {
       name: "mount gone, a file of the same size in the folder below",
+      round: 2,
       says: () =>
         /\/mounted\/file, which it uses, lay on the mount \S+\/mounted \(.* in it\) and is on the mount \S+ \(.*\) now: mount/,
       put: () => {
@@ -244,6 +259,7 @@ function obstacles(): Obstacle[] {
     },
     {
       name: "another mount in its place",
+      round: 3,
       says: () =>
         /\/mounted\/file, which it uses, lay on .* and is on the mount \S+\/mounted \(tmpfs of other\) now/,
       put: () => {
@@ -260,11 +276,12 @@ function obstacles(): Obstacle[] {
       put: () => undefined,
       take: () => undefined,
     },
-    moved("job", /job: it has to start again, and its program \S+\/job is gone: put it back/),
-    moved("read", /\/read, which it uses, has 7 bytes and had 5/, write("read")),
-    moved("here", /\/here, which it uses, is no folder any more/, write("here")),
+    moved(3, "job", /job: it has to start again, and its program \S+\/job is gone: put it back/),
+    moved(2, "read", /\/read, which it uses, has 7 bytes and had 5/, write("read")),
+    moved(3, "here", /\/here, which it uses, is no folder any more/, write("here")),
     {
       name: "port taken",
+      round: 3,
       says: () => /port \d+ is taken by process \d+ \(node\)/,
       put: () =>
         starts(
@@ -275,6 +292,21 @@ function obstacles(): Obstacle[] {
       take: ends,
     },
   ];
+}
+
+/** By `npm test` all of a round at once, as a restart names all that is in its way; else each alone. */
+function rounds(): [name: string, all: Obstacle[]][] {
+  const each = obstacles();
+  const first = (one: Obstacle): boolean =>
+    one.round === undefined || each.find(({ round }) => round === one.round) === one;
+  const together = each
+    .filter(first)
+    .map((one) => (one.round === undefined ? [one] : each.filter(({ round }) => round === one.round)));
+  const all = sized(
+    each.map((one) => [one]),
+    together,
+  );
+  return all.map((some) => [some.map(({ name }) => name).join("; "), some]);
 }
 
 const callsCli = (rig: Rig, ...args: string[]): Promise<Ended> => rig.cli(...args);
@@ -294,19 +326,19 @@ restartableSuite("in the way of a restart", () => {
     await world.rig.remove();
   });
 
-  test.each(obstacles())("$name: named, and who lived before lives after", async (one) => {
+  test.each(rounds())("%s: named, and who lived before lives after", async (name, all) => {
     const { rig, client } = world;
-    const { name, put, take, calls = callsCli } = one;
-    await put();
+    for (const { put } of all) await put();
     try {
-      for (const flags of one.also === "dry-run" ? [["--dry-run"], []] : [[]]) {
-        const { code, err } = await calls(rig, "restart", rig.app, ...flags);
-        expect([name, flags, code, err]).toEqual([name, flags, 4, expect.stringMatching(one.says())]);
+      for (const flags of all.some(({ also }) => also === "dry-run") ? [["--dry-run"], []] : [[]]) {
+        const { code, err } = await (all[0]!.calls ?? callsCli)(rig, "restart", rig.app, ...flags);
+        for (const { says } of all)
+          expect([name, flags, code, err]).toEqual([name, flags, 4, expect.stringMatching(says())]);
         const { freezing } = rig.cgroup("client");
         expect([name, rig.cgroup("client").pids(), freezing]).toEqual([name, [client], false]);
       }
     } finally {
-      await take();
+      for (const { take } of all.toReversed()) await take();
     }
     expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
   });
@@ -450,8 +482,7 @@ restartable("a restart is refused as compute is, where the log of a node is not 
 restartable(
   "--back-further: an older line without the image that is in the way, or that CRIU can't restore",
   () =>
-    withRig("further", async (rig) => {
-      await rig.collect();
+    together("further", async (rig) => {
       const log = rig.path("log");
       const size = (): number => (existsSync(log) ? statSync(log).size : 0);
       const goesOn = (what: string): Promise<void> => {
@@ -494,8 +525,7 @@ restartable(
 restartable(
   "a program in a terminal: said when it is started and checkpointed, and its restart refused",
   () =>
-    withRig("terminal", async (rig) => {
-      await rig.collect();
+    together("terminal", async (rig) => {
       const cli = join(packageRoot(), "dist/cli/main.js");
       const command = `RECOVERY_LINE_HOME=${rig.home} ${process.execPath} ${cli} run ${rig.app} p -- sleep 1000`;
       const typescript = rig.path("typescript");
