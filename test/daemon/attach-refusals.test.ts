@@ -6,13 +6,16 @@ import { expect, onTestFinished, test } from "vitest";
 import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isKernelThread } from "../../src/host/process-tree.ts";
 import { packageRoot } from "../../src/native/binding.ts";
+import { sized } from "../size.ts";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
-import { missing, type Rig, withRig } from "./rig.ts";
+import { missing, type Rig, withSharedCollector } from "./rig.ts";
 import { removeCgroups, stranger } from "./strangers.ts";
 
 const LIMIT = { timeout: 60_000 };
 const NOBODY = "65534";
 const absent = podmanAbsent();
+const atOne = withSharedCollector("one");
+const atOther = withSharedCollector("other");
 
 function sleeper(): ChildProcess {
   return stranger("sleep", ["1000"]);
@@ -53,8 +56,7 @@ test.skipIf(missing !== undefined)(
   "kernel threads, cgroups of version 1, units without processes, and what belongs to another user",
   LIMIT,
   () =>
-    withRig("refusals", async (rig) => {
-      await rig.collect();
+    atOne("refusals", async (rig) => {
       const thread = readdirSync("/proc").find((name) => /^\d+$/.test(name) && isKernelThread(Number(name)));
       if (thread !== undefined)
         await refused(rig, ["--pid", thread], /can't be attached: it is a thread of the kernel/);
@@ -100,8 +102,7 @@ test.skipIf(absent !== undefined)(
   `a container that was made and not started, and one that has ended${absent === undefined ? "" : ` (${absent})`}`,
   LIMIT,
   () =>
-    withRig("stopped", async (rig) => {
-      await rig.collect();
+    atOne("stopped", async (rig) => {
       const store = new PodmanStore();
       store.makeImage();
       store.useFor(process.env);
@@ -119,10 +120,8 @@ test.skipIf(missing !== undefined)(
   "two collectors and one cgroup: who comes second is told both names, and records nothing",
   LIMIT,
   () =>
-    withRig("first", (first) =>
-      withRig("second", async (second) => {
-        await first.collect();
-        await second.collect();
+    atOne("first", (first) =>
+      atOther("second", async (second) => {
         const path = elsewhere(`shared-${first.app}`, "below");
         const { pid } = sleeper();
         writeFileSync(join(path, "below/cgroup.procs"), String(pid));
@@ -172,17 +171,15 @@ test.skipIf(missing !== undefined)(
   "two that attach the same cgroup, or the same process, at one instant: one wins, the other is told both names",
   { timeout: 120_000 },
   () =>
-    withRig("left", (left) =>
-      withRig("right", async (right) => {
-        await left.collect();
-        await right.collect();
+    atOne("left", (left) =>
+      atOther("right", async (right) => {
         const path = elsewhere(`both-${left.app}`);
         const { pid } = sleeper();
         const { pid: free } = sleeper();
         writeFileSync(join(path, "cgroup.procs"), String(pid));
-        const ROUNDS = 2;
+        const rounds = sized(2, 1);
         let races = 0;
-        for (let round = 0; round < ROUNDS; round += 1)
+        for (let round = 0; round < rounds; round += 1)
           for (const what of [
             ["--cgroup", path],
             ["--pid", String(free)],
