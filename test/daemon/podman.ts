@@ -1,6 +1,6 @@
 /** podman with an image of redis and its libraries. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect } from "vitest";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
@@ -16,6 +16,7 @@ export function withoutPodman(): string | undefined {
 export class Podman extends PodmanStore {
   readonly server = pathOf("redis-server");
   readonly client = pathOf("redis-cli");
+  readonly #logs = new Map<string, string>();
 
   constructor() {
     super();
@@ -37,8 +38,20 @@ export class Podman extends PodmanStore {
   /** Returns "address:port" of a redis in a container of that name. */
   async serve(name: string): Promise<string> {
     this.start(name, this.server, "--port", PORT, "--save", "", "--protected-mode", "no");
-    await until("redis listens", () => this.podman("logs", name).includes("Ready to accept"));
+    await this.listens(name);
     return `${this.inspect(name, "{{.NetworkSettings.IPAddress}}")}:${PORT}`;
+  }
+
+  listens(name: string): Promise<void> {
+    return until("redis listens", () => this.logs(name).some((line) => line.includes("Ready to accept")));
+  }
+
+  /** Whole lines of its output. Costs no process, as waiting for one means reading it again and again. */
+  logs(name: string): string[] {
+    const path = this.#logs.get(name) ?? this.inspect(name, "{{.HostConfig.LogConfig.Path}}");
+    this.#logs.set(name, path);
+    const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
+    return lines.map((line) => line.split(" ").slice(3).join(" ")); // time, stream, F
   }
 
   inspect(name: string, format: string): string {

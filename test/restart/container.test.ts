@@ -20,7 +20,7 @@ const MORE = 40;
 
 /** How far the client has counted; throws where a value is missing, doubled or no number. */
 function counted(podman: Podman, client: string): number {
-  const lines = podman.podman("logs", client).split("\n").filter(Boolean);
+  const lines = podman.logs(client);
   lines.forEach((line, at) => {
     if (line !== String(at + 1)) throw new Error(`the client got ${line} as answer ${at + 1}`);
   });
@@ -28,7 +28,7 @@ function counted(podman: Podman, client: string): number {
 }
 
 (reason === undefined ? restartable : test.skip)(
-  "redis in one container and its client in another: killed and restored, exact by the client's count",
+  "redis in one container and its client in another: killed and restored, exact by the client's count; a checkpoint that is killed while it holds one lets it go on, and the next is taken",
   { timeout: 120_000 + ROUNDS * 60_000 },
   () =>
     withRig("containers", async (rig) => {
@@ -59,6 +59,19 @@ function counted(podman: Podman, client: string): number {
         ).toEqual(ids);
         if (round < ROUNDS - 1) await told(rig, "checkpoint", rig.app, "--coordinated");
       }
+
+      const killed = spawn(process.execPath, [CLI, "checkpoint", rig.app, "db"], {
+        env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
+        stdio: "ignore",
+      });
+      const ended = once(killed, "exit");
+      await until("it is held", () => isHeld(rig));
+      killed.kill("SIGKILL");
+      await ended;
+      const from = counted(podman, client);
+      await more(from);
+      expect(podman.inspect(db, "{{.State.Status}}")).toBe("running");
+      await told(rig, "checkpoint", rig.app, "--coordinated");
     }),
 );
 
@@ -96,34 +109,7 @@ $b =~ /:$n\\r/ or die "got $b for $n"; print "$n\\n"; select(undef,undef,undef,.
         const went = await told(rig, "restart", rig.app, "--failed", round % 2 === 0 ? "db" : "client");
         expect(went).toContain("2 processes restarted");
         await more(saved);
-        await told(rig, "checkpoint", rig.app, "--coordinated");
+        if (round < 2 * ROUNDS - 1) await told(rig, "checkpoint", rig.app, "--coordinated");
       }
-    }),
-);
-
-(reason === undefined ? restartable : test.skip)(
-  "a checkpoint that is killed while it holds a container: the container goes on, and the next checkpoint is taken",
-  { timeout: 120_000 },
-  () =>
-    withRig("held", async (rig) => {
-      const podman = new Podman();
-      const [db, client] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`];
-      const [host = "", port = ""] = (await podman.serve(db)).split(":");
-      podman.start(client, podman.client, "-h", host, "-p", port, "-r", "-1", "-i", "0.01", "INCR", "k");
-      await rig.collect();
-      await told(rig, "attach", rig.app, "db", "--container", db, "--no-checkpoint");
-      await told(rig, "attach", rig.app, "client", "--container", client);
-      const killed = spawn(process.execPath, [CLI, "checkpoint", rig.app, "db"], {
-        env: { ...process.env, RECOVERY_LINE_HOME: rig.home },
-        stdio: "ignore",
-      });
-      const ended = once(killed, "exit");
-      await until("it is held", () => isHeld(rig));
-      killed.kill("SIGKILL");
-      await ended;
-      const from = counted(podman, client);
-      await until("the client counts on", () => counted(podman, client) > from + MORE);
-      expect(podman.inspect(db, "{{.State.Status}}")).toBe("running");
-      await told(rig, "checkpoint", rig.app, "--coordinated");
     }),
 );
