@@ -1,7 +1,7 @@
 /** A docker daemon of one test's own, with an image of redis and its libraries; its runtime finds the CRIU that is tested here. */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -26,6 +26,7 @@ export class Docker {
   readonly folder = mkdtempSync(join(tmpdir(), "rl-docker-"));
   readonly server = pathOf("redis-server");
   readonly client = pathOf("redis-cli");
+  readonly #logs = new Map<string, string>();
   readonly #host = `unix://${this.folder}/socket`;
 
   /** Throws where it does not start. */
@@ -101,6 +102,14 @@ export class Docker {
     const place = ["--detach", "--name", name, "--network", NETWORK, "--ip", address];
     this.docker("run", ...place, "redis-alone", ...command);
     return address;
+  }
+
+  /** Whole lines of its output. Costs no process, as waiting for one means reading it again and again. */
+  logs(name: string): string[] {
+    const path = this.#logs.get(name) ?? this.inspect(name, "{{.LogPath}}");
+    this.#logs.set(name, path);
+    const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
+    return lines.map((line) => (JSON.parse(line) as { log: string }).log.trimEnd());
   }
 
   inspect(name: string, format: string): string {

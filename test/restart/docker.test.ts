@@ -2,7 +2,7 @@
  * Containers of docker go back along the line, by docker's own checkpoint: a redis in one, its client in another. The client's log is the
  * sequence of its counter's values, and redis's append-only file, in the files that its container has changed, holds each of them once.
  *
- * RECOVERY_LINE_CONTAINER_ROUNDS: how often they are killed and restarted (2).
+ * RECOVERY_LINE_CONTAINER_ROUNDS: how often they are killed and restarted (1; by test:long 2).
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -16,16 +16,17 @@ import {
 import { Docker, withoutDocker } from "../daemon/docker.ts";
 import { told } from "../daemon/podman.ts";
 import { until, withRig } from "../daemon/rig.ts";
+import { sized } from "../size.ts";
 import { restartable } from "./restartable.ts";
 
 const reason = withoutDocker();
-const ROUNDS = Number(process.env["RECOVERY_LINE_CONTAINER_ROUNDS"] ?? 2);
+const ROUNDS = Number(process.env["RECOVERY_LINE_CONTAINER_ROUNDS"] ?? sized(2, 1));
 const MORE = 40;
 const PORT = "6390";
 
 /** How far the client has counted; throws where a value is missing, doubled or no number. */
 function counted(docker: Docker, client: string): number {
-  const lines = docker.docker("logs", client).split("\n").filter(Boolean);
+  const lines = docker.logs(client);
   lines.forEach((line, at) => {
     if (line !== String(at + 1)) throw new Error(`the client got ${line} as answer ${at + 1}`);
   });
@@ -56,7 +57,7 @@ function appended(docker: Docker, db: string): number {
       const [db, client] = [`rl-db-${rig.app}`, `rl-client-${rig.app}`];
       const file = ["--save", "", "--appendonly", "yes", "--dir", "/tmp", "--protected-mode", "no"];
       const host = docker.start(db, 2, docker.server, "--port", PORT, ...file);
-      await until("redis listens", () => docker.docker("logs", db).includes("Ready to accept"));
+      await until("redis listens", () => docker.logs(db).some((line) => line.includes("Ready to accept")));
       const ask = ["-h", host, "-p", PORT, "-r", "-1", "-i", "0.01", "INCR", "k"];
       docker.start(client, 3, docker.client, ...ask);
       const more = (from: number): Promise<void> =>
@@ -80,8 +81,9 @@ function appended(docker: Docker, db: string): number {
       }
       const saved = counted(docker, client);
       await more(saved);
-      docker.docker("kill", db);
-      const cutOff = rig.background("restart", rig.app, "--failed", "db");
+      const [last, failed] = ROUNDS % 2 === 0 ? [db, "db"] : [client, "client"];
+      docker.docker("kill", last);
+      const cutOff = rig.background("restart", rig.app, "--failed", failed);
       await until("CRIU is about to be started", () => existsSync(RUNC_CONF));
       cutOff.child.kill("SIGKILL");
       await cutOff.ended;
