@@ -4,8 +4,10 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
+
+const together = withSharedCollector("signals");
 
 interface Status {
   readonly processes: readonly { readonly process: string; readonly state: string }[];
@@ -17,7 +19,6 @@ const states = ({ processes }: Status): string[] =>
 const RUNNING = ["one running", "two running"];
 
 async function checkpointed(rig: Rig): Promise<void> {
-  await rig.collect();
   for (const name of ["one", "two"]) await rig.run(name, "bash", "-c", "while :; do sleep 0.05; done");
   await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
 }
@@ -33,7 +34,7 @@ async function killedHalfWay(rig: Rig): Promise<void> {
 }
 
 restartable("a signal once the plan is printed: the restart says that it goes on, and ends well", () =>
-  withRig("signal", async (rig) => {
+  together("signal", async (rig) => {
     await checkpointed(rig);
     const { child, ended } = await rig.start("restart", rig.app, "--failed", "one,two");
     child.kill("SIGINT");
@@ -50,7 +51,7 @@ restartable("a signal once the plan is printed: the restart says that it goes on
 );
 
 restartable("killed half way: status says so and what to do; the next call takes it up", () =>
-  withRig("half-way", async (rig) => {
+  together("half-way", async (rig) => {
     await killedHalfWay(rig);
     expect((await rig.json<Status>("status", rig.app)).cutOffRestarts).toMatchObject([
       { application: rig.app, processes: ["one", "two"] },
@@ -70,10 +71,10 @@ restartable("killed half way: status says so and what to do; the next call takes
 );
 
 restartable("killed half way while its driver goes on: the next call waits for the driver's end", () =>
-  withRig("driver-left", async (rig) => {
+  together("driver-left", async (rig) => {
     await killedHalfWay(rig);
     // As CRIU does while it restores: it holds the cgroup's lock, and its caller is dead.
-    const driver = spawn("flock", [rig.cgroup("two").path, "sh", "-c", "echo; exec sleep 6"], {
+    const driver = spawn("flock", [rig.cgroup("two").path, "sh", "-c", "echo; exec sleep 3"], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     await once(driver.stdout, "data");
