@@ -13,12 +13,13 @@ import {
 import { join } from "node:path";
 import { expect } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
-import { type Ended, type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Ended, type Rig, until, withRig, withSharedCollector } from "../daemon/rig.ts";
 import { describeTree, differs } from "../data-tree/judge.ts";
 import { sized } from "../size.ts";
 import { Keeper } from "./keeper.ts";
 import { restartable } from "./restartable.ts";
 
+const together = withSharedCollector("data");
 const CLI = join(packageRoot(), "dist/cli/main.js");
 const PREFIX = ".recovery-line-replaced-";
 
@@ -101,7 +102,7 @@ restartable(
         [`after rename ${journal}`, 3],
         [`before unlink ${work}/old/current`, 1],
       ];
-      for (const [point, nth] of sized(points, [points[2]!, points[4]!, points[7]!])) {
+      for (const [point, nth] of sized(points, [points[4]!, points[7]!])) {
         const before = keeper.written;
         expect([point, await restartKilledAt(rig, library, point, nth)]).toEqual([
           point,
@@ -154,8 +155,7 @@ async function mixtureIsRefused(rig: Rig, { tree }: Keeper): Promise<void> {
 }
 
 restartable("a tree goes back to what it was before the program began, where there is no checkpoint", () =>
-  withRig("data-initial", async (rig) => {
-    await rig.collect();
+  together("data-initial", async (rig) => {
     const keeper = new Keeper(rig);
     keeper.prepare();
     await keeper.start();
@@ -169,8 +169,7 @@ restartable("a tree goes back to what it was before the program began, where the
 const WRITER = `setInterval(() => require("node:fs").appendFileSync(process.argv[1] + "/log", "line\\n"), 5)`;
 
 restartable("what stands in the way of data is named, and nothing is touched", { timeout: 150_000 }, () =>
-  withRig("data-refused", async (rig) => {
-    await rig.collect();
+  together("data-refused", async (rig) => {
     const tree = rig.path("tree");
     mkdirSync(join(tree, "below"), { recursive: true });
     const pid = await rig.run("writer", process.execPath, "-e", WRITER, tree);
