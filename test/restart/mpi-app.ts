@@ -1,6 +1,6 @@
 /** A job of Open MPI with Debian's flags as one recorded process: two ranks of test/native/c/mpi_rounds_helper.c. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Rig, until } from "../daemon/rig.ts";
@@ -9,6 +9,8 @@ import { type Rig, until } from "../daemon/rig.ts";
 export const mpiMissing = ["/usr/bin/mpirun", "/usr/bin/mpicc"].find((path) => !existsSync(path));
 
 const RANKS = 2;
+/** More than come before `stop`. */
+const MOST_ROUNDS = 100_000;
 const SUM_LIMIT = 1_000_003;
 
 let built: string | undefined;
@@ -40,14 +42,12 @@ export function expectedRounds(rounds: number, ranks = RANKS): string[] {
 export class MpiJob {
   readonly #rig: Rig;
   readonly name: string;
-  readonly #rounds: number;
   readonly #session: string | undefined;
 
   /** `ownSession`: its session directory is a folder of its data; else where Open MPI has it. */
-  constructor(rig: Rig, name: string, rounds: number, ownSession = false) {
+  constructor(rig: Rig, name: string, ownSession = false) {
     this.#rig = rig;
     this.name = name;
-    this.#rounds = rounds;
     this.#session = ownSession ? rig.path(`${name}-session`) : undefined;
   }
 
@@ -66,7 +66,8 @@ export class MpiJob {
         "--",
         ...mpirun,
         mpiRounds(),
-        `${this.#rounds}`,
+        `${MOST_ROUNDS}`,
+        this.#stop,
       ),
     ).toMatchObject({ code: 0 });
   }
@@ -84,8 +85,17 @@ export class MpiJob {
   }
 
   async reaches(more: number): Promise<void> {
-    const goal = Math.min(this.#rounds, this.lines().length + more);
+    const goal = this.lines().length + more;
     await until(`${this.name} goes on`, () => this.lines().length >= goal);
+  }
+
+  get #stop(): string {
+    return this.#rig.path(`${this.name}-stop`);
+  }
+
+  /** It ends with its next round. */
+  stop(): void {
+    writeFileSync(this.#stop, "");
   }
 
   get running(): boolean {

@@ -515,8 +515,6 @@ export class Postgresql implements Served {
 
 // ---- a job of Open MPI: its numbers are the rounds that have come out
 
-const MPI_ROUNDS = 100_000;
-
 export class Mpi implements Served {
   readonly names = ["job"];
   readonly goesOn = true;
@@ -525,7 +523,7 @@ export class Mpi implements Served {
 
   constructor(rig: Rig) {
     this.#rig = rig;
-    this.#job = new MpiJob(rig, "job", MPI_ROUNDS);
+    this.#job = new MpiJob(rig, "job");
   }
 
   async start(): Promise<void> {
