@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { missing, until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import { type Answer, fromNowhere } from "./answer.ts";
 import { EVERY, STEPS, simulation, startSimulation, step, thermo } from "./lammps-app.ts";
 
@@ -33,7 +34,7 @@ const reason = await unsupported();
 
 test.skipIf(reason !== undefined)(
   `LAMMPS under Open MPI, killed in the middle and restarted: the same numbers as without a failure${reason === undefined ? "" : ` (${reason})`}`,
-  { timeout: 4 * LIMIT_MS },
+  { timeout: 4 * LIMIT_MS, ...LONG }, // mpi.test.ts brings jobs of Open MPI back
   () =>
     withRig("lammps", async (rig) => {
       const undisturbed = simulation(rig, "undisturbed");
