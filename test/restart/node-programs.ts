@@ -1,7 +1,8 @@
 import { expect } from "vitest";
-import { freePort, type Rig } from "../daemon/rig.ts";
+import { listenersOf } from "../../src/host/open-connections.ts";
+import { freePort, type Rig, until } from "../daemon/rig.ts";
 
-/** Starts programs for Node.js by name, one after the other; the argument of each is one free port for all. */
+/** Starts programs for Node.js by name, one after the other; the argument of each is one free port for all, at which the first listens. */
 export async function startNodePrograms(
   rig: Rig,
   programs: Readonly<Record<string, string>>,
@@ -15,6 +16,7 @@ export async function startNodePrograms(
       ...["run", rig.app, name, "--detach", ...flags, ...output, "--", ...command],
     );
     expect([code, err]).toEqual([0, ""]);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    const first = rig.cgroup(Object.keys(programs)[0]!);
+    await until("it listens", () => listenersOf(first.pids()).length > 0);
   }
 }
