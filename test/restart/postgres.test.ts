@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { freePort, type Rig, until, withRig } from "../daemon/rig.ts";
+import { sized } from "../size.ts";
 import { restartable } from "./restartable.ts";
 
 const run = promisify(execFile);
@@ -91,7 +92,7 @@ const AS_TRUTH = [() => true, () => false] as const;
       expect(taken.checkpoints).toMatchObject([{ cut: true }]);
       const pids = [...rig.cgroup("db").pids()];
       writeFileSync(memory(root!), "written since");
-      for (let round = 0; round < 2; round += 1) {
+      for (let round = 0; round < sized(2, 1); round += 1) {
         await db.ask(
           "update t set v = v + 1 where id <= 5000",
           "create table later as select generate_series(1, 10000)",
