@@ -198,11 +198,12 @@ live(
         await rig.run("asks", process.execPath, "-e", ASK, String(way));
         await until("both have the verdict", async () => {
           await rig.events();
-          const { processes } = await rig.json<{ processes: { process: string; uncaptured: string[] }[] }>(
-            ...["status", rig.app],
-          );
-          return processes.every(({ uncaptured }) => uncaptured.includes("relay"));
+          const client = await rig.client();
+          const mine = (await client.processes()).filter(({ app }) => app === rig.app);
+          client.close();
+          return mine.every(({ uncaptured }) => uncaptured.includes("relay"));
         });
+        expect(await verdicts(rig)).toEqual([["relay"], ["relay"]]);
         await rig.json("checkpoint", rig.app, "--driver", "none");
         const { line } = await rig.json<RecoveryLine>("compute", rig.app).catch((error: Error) => {
           expect(error.message).toContain("exit code 3"); // tainted
