@@ -1,9 +1,11 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
+
+const together = withSharedCollector("initial");
 
 const COUNTER = 'echo "$PWD $GREETING"; n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done';
 
@@ -14,8 +16,7 @@ function lines(rig: Rig, name: string): string[] {
 restartable(
   "who has no checkpoint starts again with its command, its folder, its environment and an empty output; who is not concerned goes on",
   () =>
-    withRig("initial", async (rig) => {
-      await rig.collect();
+    together("initial", async (rig) => {
       process.env["GREETING"] = "hello";
       const pid = await rig.run("counter", "sh", "-c", COUNTER);
       delete process.env["GREETING"];
@@ -39,8 +40,7 @@ restartable(
 );
 
 restartable("a command that nobody knows is not guessed; nothing has failed; no such application", () =>
-  withRig("unknown", async (rig) => {
-    await rig.collect();
+  together("unknown", async (rig) => {
     const cgroup = rig.cgroup("p");
     cgroup.create();
     const client = await rig.client();

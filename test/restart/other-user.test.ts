@@ -3,8 +3,10 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { expect, test } from "vitest";
-import { freePort, type Rig, until, withRig } from "../daemon/rig.ts";
+import { freePort, type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { restartable } from "./restartable.ts";
+
+const together = withSharedCollector("other-user");
 
 const AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 /** Answers every byte; in a language whose programs every user may read. */
@@ -26,8 +28,7 @@ async function events(rig: Rig): Promise<number> {
 (process.geteuid?.() === 0 ? restartable : test.skip)(
   "it comes back in its cgroup, again and again, and what it does there is recorded",
   () =>
-    withRig("other-user", async (rig) => {
-      await rig.collect();
+    together("other-user", async (rig) => {
       const port = await freePort();
       await rig.run("server", ...AS_NOBODY, "perl", "-e", SERVER, String(port));
       await until("it listens", () => rig.output("server") === "up\n");
@@ -54,8 +55,7 @@ const RIGHT = 1n << 24n;
 (process.geteuid?.() === 0 ? restartable : test.skip)(
   "a program of several users: without CAP_SYS_RESOURCE its checkpoint is refused by name while it runs, with it it comes back",
   () =>
-    withRig("users", async (rig) => {
-      await rig.collect();
+    together("users", async (rig) => {
       await rig.run("server", "sh", "-c", BOTH);
       await until("both are there", () => rig.cgroup("server").pids().length === 2);
       await until("the worker is nobody's", () => userOf(rig.cgroup("server").pids()[1]!) === "65534");
