@@ -33,7 +33,7 @@ containers("the folder that a container's redis writes its log to goes back with
     const server = [podman.server, "--port", PORT, "--dir", "/data", "--protected-mode", "no"];
     const keep = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
     podman.run(name, mount, ...server, ...keep);
-    await until("redis listens", () => podman.podman("logs", name).includes("Ready to accept"));
+    await podman.listens(name);
     const address = podman.inspect(name, "{{.NetworkSettings.IPAddress}}");
     const ask = (...words: string[]): string =>
       execFileSync(podman.client, ["-h", address, "-p", PORT, ...words], { encoding: "utf8" }).trim();
@@ -104,7 +104,7 @@ containers(
       podman.run(`${pod}-db`, ["--pod", pod], podman.server, "--port", PORT, "--save", "");
       const talk = [podman.client, "-p", PORT, "-r", "-1", "-i", "0.01", "INCR", "k"];
       podman.run(`${pod}-client`, ["--pod", pod], ...talk);
-      await until("the client counts", () => podman.podman("logs", `${pod}-client`).includes("20"));
+      await until("the client counts", () => podman.logs(`${pod}-client`).includes("20"));
       await rig.collect();
       const said = await told(rig, "attach", rig.app, "all", "--pod", pod);
       expect(said).toMatch(/all +1 +\d+ connections +none/);
