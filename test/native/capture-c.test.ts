@@ -1,12 +1,22 @@
 /** Every case of the C capture programs (test/native/c/capture_*.c), each a test of its own with real system calls. */
 import { execFileSync, spawn } from "node:child_process";
 import { once as happens } from "node:events";
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
-import { LONG } from "../size.ts";
+import { LONG, sized } from "../size.ts";
 
 const SKIPPED = 77;
 /** The program itself calls 90 s a hang, and says where (HANG_NS). */
@@ -26,6 +36,20 @@ const variants = ["", "life=trace,datagrams=trace", "progress=exit"];
 const once = new Set(["capture_attach", "capture_rights", "capture_signals"]);
 const onceCases = new Set(["descriptors"]);
 
+/** The first variant runs all cases, each of the others one of so many, with the next run the next ones: so many runs do all. */
+const SHARE = sized(1, 3);
+const turn = Number(process.env["RL_CAPTURE_TURN"] ?? nextTurn()) % SHARE;
+if (SHARE > 1) console.log(`variants but the first: one case of ${SHARE}, turn ${turn} (RL_CAPTURE_TURN)`);
+
+/** One more than in the last run in this folder. */
+function nextTurn(): number {
+  const path = join(packageRoot(), ".stamps/capture-c-turn");
+  const turn = existsSync(path) ? Number(readFileSync(path, "utf8")) + 1 : Date.now() % SHARE;
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, String(turn));
+  return turn;
+}
+
 /** Those that exercise every part of the loader run once more under the sanitizers. */
 const sanitized = {
   capture_loss: ["full-ring", "descriptors", "half-made-instance", "records-while-closed"],
@@ -37,10 +61,22 @@ const SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all";
 
 execFileSync("make", ["-s", "-C", native, ...programs.map((name) => `build/${name}`)], { stdio: "inherit" });
 
-function cases(program: string): string[] {
-  return execFileSync(join(native, "build", program), ["--list"], { encoding: "utf8" })
-    .trim()
-    .split("\n");
+const cases = new Map(
+  programs.map((program) => {
+    const list = execFileSync(join(native, "build", program), ["--list"], { encoding: "utf8" });
+    return [program, list.trim().split("\n")];
+  }),
+);
+
+/** Programs with the cases that run in the variant. */
+function casesIn(variant: string): [program: string, names: string[]][] {
+  if (variant === "") return [...cases];
+  let at = turn + variants.indexOf(variant);
+  const isIts = (name: string): boolean => !onceCases.has(name) && at++ % SHARE === 0;
+  return [...cases].flatMap(([program, names]) => {
+    const some = once.has(program) ? [] : names.filter(isIts);
+    return some.length > 0 ? [[program, some]] : [];
+  });
 }
 
 /** Output goes to a file: what Node calls a pipe is a socket, a channel that the capture would see. */
@@ -78,10 +114,8 @@ async function passes(
 }
 
 describe.each(variants)("variant '%s'", (variant) => {
-  const here = variant === "" ? programs : programs.filter((program) => !once.has(program));
-  describe.each(here)("%s", (program) => {
-    const some = cases(program).filter((name) => variant === "" || !onceCases.has(name));
-    test.for(some)("%s", SLOW, (name, { skip }) => passes("build", program, name, skip, variant));
+  describe.each(casesIn(variant))("%s", (program, names) => {
+    test.for(names)("%s", SLOW, (name, { skip }) => passes("build", program, name, skip, variant));
   });
 });
 
