@@ -1,7 +1,7 @@
 /** Real TCP traffic against what the payload log says was sent: every byte, and nothing that was not. */
-import { afterEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { pattern } from "./pattern.ts";
-import { missing, PayloadRig, streamsOf, type Traffic } from "./rig.ts";
+import { missing, PayloadRig, Recorded, streamsOf, type Traffic } from "./rig.ts";
 
 const MIB = 1 << 20;
 let rig: PayloadRig | undefined;
@@ -38,8 +38,14 @@ const CASES: Record<string, Traffic> = {
 };
 
 describe.skipIf(missing !== undefined)(`every byte that was sent (${missing?.reason ?? "supported"})`, () => {
+  let recorded: Recorded;
+  beforeAll(() => {
+    recorded = new Recorded("bytes");
+  });
+  afterAll(() => recorded?.remove());
+
   test.for(Object.entries(CASES))("%s", async ([, traffic]) => {
-    rig = new PayloadRig("bytes");
+    rig = new PayloadRig(recorded);
     const logger = await rig.log();
     rig.send(traffic);
     const { lostBytes, failedBytes, writtenBytes } = await logger.flush();
@@ -59,7 +65,7 @@ describe.skipIf(missing !== undefined)(`every byte that was sent (${missing?.rea
   });
 
   test("an urgent byte is a hole, the bytes around it are not", async () => {
-    rig = new PayloadRig("urgent");
+    rig = new PayloadRig(recorded);
     const logger = await rig.log();
     rig.send({ bytes: 10_000, mode: "urgent" });
     await logger.flush();
@@ -75,7 +81,7 @@ describe.skipIf(missing !== undefined)(`every byte that was sent (${missing?.rea
   });
 
   test("what others send is not kept", async () => {
-    rig = new PayloadRig("others");
+    rig = new PayloadRig(recorded);
     const logger = await rig.log({ cgroup: rig.cgroups.path("p") });
     rig.cgroups.make("stranger");
     await logger.flush();

@@ -31,24 +31,47 @@ export interface Traffic {
   readonly namespace?: string;
 }
 
-export class PayloadRig {
-  readonly appDir = mkdtempSync(join(tmpdir(), "rl-payload-"));
+/** A capture that records one process, "p". */
+export class Recorded {
   readonly cgroups: TestCgroups;
   readonly pinDir: string;
-  readonly ended: string[] = [];
   readonly #source: KernelSource;
-  readonly #traffic: string;
-  readonly #loggers: PayloadLogger[] = [];
 
   constructor(name: string) {
     ensureBpffs();
-    execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });
-    this.#traffic = compile("payload_traffic", ["test/payload/c/traffic_helper.c"], ["-O2", "-pthread"]);
     this.cgroups = new TestCgroups(`payload-${name}`);
     const recorded = this.cgroups.make("p");
     this.pinDir = `/sys/fs/bpf/payload-${name}-${process.pid}`;
     this.#source = KernelSource.open({ pinDir: this.pinDir, ringBytes: 1 << 20, cgroupLevel: 2 });
     this.#source.select(recorded, true, 1); // who is not recorded has no names, and no payload is logged of it
+  }
+
+  async remove(): Promise<void> {
+    this.#source.close();
+    KernelSource.unpin(this.pinDir);
+    await this.cgroups.remove();
+  }
+}
+
+/** Makes what it runs; returns the program that sends. */
+function built(): string {
+  execFileSync("make", ["-s", "-C", join(packageRoot(), "native/payload")], { stdio: "inherit" });
+  return compile("payload_traffic", ["test/payload/c/traffic_helper.c"], ["-O2", "-pthread"]);
+}
+
+export class PayloadRig {
+  readonly appDir = mkdtempSync(join(tmpdir(), "rl-payload-"));
+  readonly cgroups: TestCgroups;
+  readonly pinDir: string;
+  readonly ended: string[] = [];
+  readonly #traffic = built();
+  readonly #own: Recorded | undefined;
+  readonly #loggers: PayloadLogger[] = [];
+
+  /** Over a capture of its own, of that name, or over one that others use before and after it. */
+  constructor(over: string | Recorded) {
+    this.#own = typeof over === "string" ? new Recorded(over) : undefined;
+    ({ cgroups: this.cgroups, pinDir: this.pinDir } = this.#own ?? (over as Recorded));
   }
 
   get appCgroup(): string {
@@ -111,9 +134,7 @@ export class PayloadRig {
 
   async remove(): Promise<void> {
     for (const logger of this.#loggers) await logger.close();
-    this.#source.close();
-    KernelSource.unpin(this.pinDir);
-    await this.cgroups.remove();
+    await this.#own?.remove();
     rmSync(this.appDir, { recursive: true });
   }
 }
