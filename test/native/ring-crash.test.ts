@@ -18,7 +18,7 @@ import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 import { tile } from "./tiling.ts";
 
-const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? sized(20, 8));
+const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? sized(20, 4));
 const RING_BYTES = 16 << 20;
 const OWN = join(packageRoot(), "build/test/ring-crash");
 const PORT = "39417";

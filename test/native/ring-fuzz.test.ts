@@ -4,10 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
+import { sized } from "../size.ts";
 import { compile } from "./c-build.ts";
 
 const SOURCES = ["test/native/c/ring_fuzz_helper.c", "native/ring/ring_read.c"];
-const SECONDS = 3;
+const SECONDS = sized(3, 1);
 const seed = Date.now() % 1_000_000;
 
 /** Why clang cannot build a libFuzzer target here; undefined where it can. */
