@@ -7,10 +7,11 @@ import { type Options, POLICIES } from "../reference/answer.ts";
 import { Random } from "../reference/random.ts";
 import { scribble } from "../reference/scribble.ts";
 import { randomSetting, type Setting, simulate } from "../reference/simulate.ts";
+import { sized } from "../size.ts";
 import { chaos, evidenceOf, execution } from "./laws-executions.ts";
 
 /** Runs of one law; RL_PROPERTY_RUNS widens them all. */
-export const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? 400);
+export const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? sized(400, 200));
 
 export interface Case {
   readonly events: readonly Event[];

@@ -4,6 +4,7 @@ import { Histories } from "../../src/graph/verify/verify-histories.ts";
 import { OffsetSets, subtract } from "../../src/graph/verify/verify-sets.ts";
 import type { Evidence } from "../../src/model/evidence-layout.ts";
 import type { DsmModel, InTransitPolicy } from "../../src/model/recovery-line.ts";
+import { sized } from "../size.ts";
 
 export interface Rule {
   readonly dsm: DsmModel;
@@ -78,7 +79,7 @@ export function meet(a: readonly Place[], b: readonly Place[]): Place[] {
   return a.map((place, i) => (rank(place) <= rank(b[i] as Place) ? place : (b[i] as Place)));
 }
 
-export const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? 300);
+export const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? sized(300, 150));
 
 export const failures: fc.Arbitrary<string[]> = fc.subarray(["a", "b", "c"]);
 
