@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compile } from "../native/c-build.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { makeDsm } from "./dsm-build.ts";
 import { Application, killed, PAUSE_US, result, survive } from "./survive.ts";
 
@@ -23,10 +24,10 @@ interface Kernel {
   readonly watched: boolean;
 }
 const KERNELS: Record<string, Kernel> = {
-  sor: { words: ["--n", "96", "--iterations", "40"], seeds: 10, watched: false },
-  matmul: { words: ["--n", "96"], seeds: 10, watched: false },
-  lu: { words: ["--n", "48"], seeds: 4, watched: true },
-  tsp: { words: ["--n", "9"], seeds: 4, watched: true },
+  sor: { words: ["--n", "96", "--iterations", "40"], seeds: sized(10, 4), watched: false },
+  matmul: { words: ["--n", "96"], seeds: sized(10, 4), watched: false },
+  lu: { words: ["--n", "48"], seeds: sized(4, 3), watched: true },
+  tsp: { words: ["--n", "9"], seeds: sized(4, 2), watched: true },
 };
 
 let fast = "";
