@@ -12,6 +12,7 @@ import type { Event } from "../../src/model/event.ts";
 import { sdkTrace } from "../../src/sdk/trace.ts";
 import { until } from "../daemon/rig.ts";
 import { RULES } from "../policy/executions.ts";
+import { sized } from "../size.ts";
 import { seededRandom } from "./random.ts";
 
 const PROGRAM = join(import.meta.dirname, "policy-program.mjs");
@@ -19,7 +20,7 @@ const NAMES = ["a", "b", "c"];
 const [TOKENS, HOPS] = [2, 25];
 const DELIVERIES = NAMES.length * TOKENS * (HOPS + 1);
 const SEED = Number(process.env["RL_POLICY_SEED"] ?? 1);
-const KILLS = 5;
+const KILLS = sized(5, 2);
 
 class Application {
   readonly home = mkdtempSync(join(tmpdir(), "rl-sdk-policy-"));

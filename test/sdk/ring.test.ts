@@ -6,7 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import { sized } from "../size.ts";
 import { type Outcome, runRing } from "./ring-rig.ts";
 
-const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? sized(20, 6));
+const SEEDS = Number(process.env["RL_SDK_SEEDS"] ?? sized(20, 3));
 const FIRST = Number(process.env["RL_SDK_FIRST"] ?? 1);
 /** Runs at one time: they wait for the disk and for each other most of the time. */
 const TOGETHER = 2;
