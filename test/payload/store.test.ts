@@ -108,7 +108,7 @@ describe("what was written is read", () => {
           }
         },
       ),
-      { numRuns: 20 },
+      { numRuns: sized(20, 8) },
     );
   });
 
@@ -201,7 +201,7 @@ describe("damage is a hole", () => {
         const readable = await judged();
         if (!damaged.equals(whole)) expect(readable).toBeGreaterThan(all - 20_000); // the rest is found again
       }),
-      { numRuns: sized(60, 20) },
+      { numRuns: sized(60, 10) },
     );
   });
 
@@ -209,7 +209,7 @@ describe("damage is a hole", () => {
     write(stream(0, 0, 100, 100));
     const [file] = files() as [string];
     const whole = readFileSync(file);
-    for (let bit = 0; bit < (64 + 48) * 8; bit += sized(1, 3)) {
+    for (let bit = 0; bit < (64 + 48) * 8; bit += sized(1, 7)) {
       const damaged = Buffer.from(whole);
       damaged[bit >> 3]! ^= 1 << (bit & 7);
       writeFileSync(file, damaged);
@@ -221,7 +221,7 @@ describe("damage is a hole", () => {
     write(CHUNKS);
     const [file] = files() as [string];
     const whole = readFileSync(file);
-    for (let size = 0; size < whole.length; size += 1777) {
+    for (let size = 0; size < whole.length; size += sized(1777, 5331)) {
       writeFileSync(file, whole.subarray(0, size));
       await judged();
     }
