@@ -10,6 +10,7 @@ import { crc32c, unmasked } from "../../src/log/level/crc32c.ts";
 import { readRecords } from "../../src/log/level/level-records.ts";
 import { ReadSegment } from "../../src/log/read-segment.ts";
 import { type ReadableSegment, Segment, type Write } from "../../src/log/segment.ts";
+import { sized } from "../size.ts";
 
 let folder: string;
 let dir: string;
@@ -96,7 +97,7 @@ test("any history of batches, deletions and reopenings is read as LevelDB reads 
       await segment.close();
       await agree();
     }),
-    { numRuns: 40 },
+    { numRuns: sized(40, 12) },
   );
 });
 
