@@ -11,10 +11,11 @@ import { bruteForce } from "../reference/brute-force.ts";
 import { randomLosses } from "../reference/lose.ts";
 import { Random } from "../reference/random.ts";
 import { randomSetting, simulate } from "../reference/simulate.ts";
+import { sized } from "../size.ts";
 import { build, run, runJson, scratch } from "./cli.ts";
 import { type Line, type Verdict, verdict } from "./judge.ts";
 
-const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? 1500);
+const numRuns = Number(process.env["RL_PROPERTY_RUNS"] ?? sized(1500, 500));
 const { dir, clean } = scratch();
 beforeAll(build);
 afterAll(clean);
@@ -121,7 +122,7 @@ test("the answer is that of a second reading of interchange.md", async () => {
 });
 
 test("a sample through the compiled command: from the file, and from a log in two imports", async () => {
-  const cases = fc.sample(seeds, 10);
+  const cases = fc.sample(seeds, sized(10, 4));
   for (const [index, one] of cases.entries()) {
     const told = `seed ${one.seed}`;
     const expected = { told, code: secondReading(one).outcome === "clean" ? 0 : 3, ...secondReading(one) };
