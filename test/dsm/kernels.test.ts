@@ -11,6 +11,7 @@ import { keptPositions, undoneBy } from "../../src/graph/rollback/rollback-model
 import { readDsmTraces } from "../../src/import/dsm-trace.ts";
 import type { DsmEvent } from "../../src/model/event.ts";
 import { compile } from "../native/c-build.ts";
+import { sized } from "../size.ts";
 import { makeDsm, runKernel } from "./dsm-build.ts";
 
 const SANITIZERS = "address,undefined";
@@ -42,10 +43,13 @@ describe.each(Object.keys(SMALL))("%s equals its sequential run", (kernel) => {
   });
 });
 
-test("128 MiB of pages", async () => {
-  const result = await runKernel(fast, "sor", "--n", "4096", "--iterations", "1", "--processes", "2");
+/** Of numbers of eight bytes, each way. */
+const SIDE = sized(4096, 2048);
+
+test(`${(SIDE * SIDE) >> 17} MiB of pages`, async () => {
+  const result = await runKernel(fast, "sor", "--n", String(SIDE), "--iterations", "1", "--processes", "2");
   expect(result.correct).toBe(true);
-  expect(result.copiesReceived).toBeGreaterThan(16_000);
+  expect(result.copiesReceived).toBeGreaterThan((SIDE * SIDE) / 1050);
 });
 
 test("a peer that lies in handshake, headers or order ends in a sentence, never in a crash", () => {

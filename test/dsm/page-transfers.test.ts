@@ -29,7 +29,7 @@ import {
 } from "./simulate-dsm.ts";
 
 const SEED = Date.now() % 1_000_000;
-const EXECUTIONS = sized(2000, 400);
+const EXECUTIONS = sized(2000, 200);
 const CUTS = 50 * EXECUTIONS;
 
 function setting(random: Random): DsmSetting {
@@ -181,7 +181,7 @@ function throughBlocks(
 test(`blocks of a log give the exact line, which the verifier accepts, seed ${SEED}`, () => {
   const random = new Random(SEED);
   const seen = { later: 0, links: 0, lines: 0 };
-  for (let n = 0; n < 150; n += 1) {
+  for (let n = 0; n < sized(150, 60); n += 1) {
     const { events } = simulateDsm(SEED + n, setting(random));
     const model = exactPageModel(events);
     const { evidence, versions } = throughBlocks(events, random);
