@@ -2,7 +2,7 @@
  * A small log, damaged in every way a disk damages files, and read with LevelDB, as is done where the addon is missing: each damage is
  * detected, or harmless; never silent. test/damage does it all, without LevelDB, as is done where the addon is there.
  *
- * All bits of the anchor and of CURRENT are flipped and all their truncations tried (one of five by `npm test`). In the other files (WAL, tables, MANIFEST,
+ * All bits of the anchor and of CURRENT are flipped and all their truncations tried (one of eleven by `npm test`). In the other files (WAL, tables, MANIFEST,
  * LOG) opening LevelDB costs milliseconds a trial, so bits and lengths are sampled by a fixed seed, half of the bits from what is
  * LevelDB's own; RECOVERY_LINE_DAMAGE_TRIALS sets how many.
  */
@@ -22,9 +22,9 @@ import { readFiles } from "../damage/home.ts";
 import { sized } from "../size.ts";
 import { columnsOf, commitOf, sends } from "./log-rig.ts";
 
-const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? sized(800, 400));
+const TRIALS = Number(process.env["RECOVERY_LINE_DAMAGE_TRIALS"] ?? sized(800, 160));
 /** Of the smallest files. */
-const STEP = sized(1, 5);
+const STEP = sized(1, 11);
 /** Size of the log, in 64 KiB. */
 const SCALE = Number(process.env["RECOVERY_LINE_DAMAGE_SCALE"] ?? 1);
 /** In memory where there is room: no trial needs a disk. */
