@@ -6,10 +6,11 @@ import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
 import { MessagePolicy } from "../../src/policy/message-policy.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { RULES } from "./executions.ts";
 
 /** test/exhaustive/policies.test.ts takes 10 000. */
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 500);
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? sized(500, 200));
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const STEPS = 80;
 const PROTOCOLS = ["index-based", "hmnr", "fdas"];

@@ -20,12 +20,13 @@ import { fixpointLine } from "../reference/fixpoint.ts";
 import { appendLine } from "../reference/history.ts";
 import { answerAt, buildInstance } from "../reference/instance.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { RULES } from "./executions.ts";
 import { LiveRig, PlayedProcess } from "./live-rig.ts";
 import { randomPolicy } from "./random-policy.ts";
 
 /** test/exhaustive/policies.test.ts takes 10 000. */
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 100);
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? sized(100, 40));
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const HEARD: readonly EventName[] = ["plugged", "beat", "checkpointed", "line", "failed", "told", "pressure"];
 const BEATS = 12;

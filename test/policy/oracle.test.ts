@@ -12,10 +12,11 @@ import { fixpointLine } from "../reference/fixpoint.ts";
 import { buildInstance, continues } from "../reference/instance.ts";
 import { Random } from "../reference/random.ts";
 import { randomSetting, simulate } from "../reference/simulate.ts";
+import { sized } from "../size.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
 import { randomPolicy } from "./random-policy.ts";
 
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 4000) / 10;
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? sized(4000, 1600)) / 10;
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const HEARD: readonly EventName[] = [
   "beat",

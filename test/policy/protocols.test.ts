@@ -14,10 +14,11 @@ import { replay } from "../../src/policy/replay.ts";
 import { parseSettings } from "../../src/policy/settings.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { COST, RULES, randomExecution, recordingOf } from "./executions.ts";
 
 /** test/exhaustive/policies.test.ts takes 10 000. */
-const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? 1500);
+const RUNS = Number(process.env["RL_POLICY_RUNS"] ?? sized(1500, 600));
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 const DEPENDENTS = join(import.meta.dirname, "policies", "dependents.xml");
 

@@ -8,10 +8,11 @@ import { Program } from "../../src/policy/program.ts";
 import { xmlSchema } from "../../src/policy/schema.ts";
 import { Schema } from "../../src/policy/xml.ts";
 import { Random } from "../reference/random.ts";
+import { sized } from "../size.ts";
 import { damaged, randomPolicy } from "./random-policy.ts";
 
 /** test/exhaustive/policies.test.ts takes 10 000. */
-const POLICIES = Number(process.env["RL_POLICY_RUNS"] ?? 1500);
+const POLICIES = Number(process.env["RL_POLICY_RUNS"] ?? sized(1500, 500));
 const FIRST = Number(process.env["RL_POLICY_SEED"] ?? 1);
 
 function builtOr(seed: number, text: string): BuiltPolicy | undefined {
