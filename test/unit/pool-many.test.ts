@@ -1,4 +1,4 @@
-/** Bounds: a million processes (a quarter of it by `npm test`), and lines beyond what 32 bits count. */
+/** Bounds: a million processes (a tenth of it by `npm test`), and lines beyond what 32 bits count. */
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -9,7 +9,7 @@ import { packageRoot } from "../../src/native/binding.ts";
 import { build, dist } from "../built.ts";
 import { sized } from "../size.ts";
 
-const PROCESSES = sized(1_000_000, 250_000);
+const PROCESSES = sized(1_000_000, 100_000);
 /** Four lines a process, both answers with a range and a witness each. */
 const MOST_MIB = 200 + (4800 * PROCESSES) / 1_000_000;
 
