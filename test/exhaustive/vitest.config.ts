@@ -7,6 +7,7 @@ export default defineConfig({
     testTimeout: 7_200_000,
     fileParallelism: false,
     pool: "forks",
+    env: { RL_TEST_LONG: "1" },
     disableConsoleIntercept: true,
   },
 });

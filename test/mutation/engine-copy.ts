@@ -40,6 +40,13 @@ function mutate(text: string, { file, what, find, replace }: Fault): string {
   return parts.join(replace);
 }
 
+/** Files of the engine that a compiled one imports. */
+function importsOf(file: string, code: string): string[] {
+  return [...code.matchAll(/\brequire\("(\.[^"]+)"\)/g)].map(([, name]) =>
+    normalize(join(dirname(file), name as string)),
+  );
+}
+
 /** The file that runs the verifier on the engine's own answers. */
 const NO_VERIFIER: Omit<Fault, "file"> = {
   what: "the verifier does not run",
@@ -49,6 +56,8 @@ const NO_VERIFIER: Omit<Fault, "file"> = {
 
 export class EngineCopies {
   readonly #clean = new Map<string, string>();
+  /** Modules that no fault can reach, by file: one for all copies. */
+  readonly #shared = new Map<string, object>();
   readonly #noVerifier: Fault;
 
   constructor() {
@@ -65,12 +74,23 @@ export class EngineCopies {
     const mutated = new Map<string, string>();
     for (const fault of verifier ? faults : [...faults, this.#noVerifier])
       mutated.set(fault.file, mutate(mutated.get(fault.file) ?? sourceOf(fault.file), fault));
+    const reached = new Map<string, boolean>();
+    /** It has a fault, or imports what has one. */
+    const isReached = (file: string): boolean => {
+      const known = reached.get(file);
+      if (known !== undefined) return known;
+      reached.set(file, false);
+      const found = mutated.has(file) || importsOf(file, this.#compiled(file)).some(isReached);
+      reached.set(file, found);
+      return found;
+    };
     const loaded = new Map<string, object>();
     const load = (file: string): object => {
-      const known = loaded.get(file);
+      const modules = isReached(file) ? loaded : this.#shared;
+      const known = modules.get(file);
       if (known !== undefined) return known;
       const exports = {};
-      loaded.set(file, exports);
+      modules.set(file, exports);
       const mutant = mutated.get(file);
       const code = mutant === undefined ? this.#compiled(file) : compile(mutant, file);
       const require = (name: string): unknown =>

@@ -3,12 +3,13 @@
  * the verifier finds alone: it judges without knowing the right answer.
  */
 import { expect, test } from "vitest";
+import { sized } from "../size.ts";
 import { type Engine, EngineCopies } from "./engine-copy.ts";
 import { examine, questions, verifierFails, wrongAnswers } from "./exam.ts";
 import { ENGINE_FAULTS, VERIFIER_FAULTS } from "./faults.ts";
 
 const copies = new EngineCopies();
-const asked = questions(Number(process.env["RL_MUTATION_QUESTIONS"] ?? 1500));
+const asked = questions(Number(process.env["RL_MUTATION_QUESTIONS"] ?? sized(1500, 800)));
 const sound: Engine = copies.load([], true);
 
 test("the engine without a fault passes", () => {
