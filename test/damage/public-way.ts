@@ -2,7 +2,6 @@
 import { createHash } from "node:crypto";
 import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { serialize } from "node:v8";
 import { computeApp } from "../../src/compute/compute-app.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
@@ -33,7 +32,7 @@ async function lineOf(dir: string): Promise<string> {
     const log = { cuts: reader, blocks: () => reader.unchecked(), ends: reader.ends, close: async () => {} };
     const options = { dsm: "sequential", inTransit: "any", workers: 0 } as const;
     const { line, inTransit, outcome } = (await computeApp([{ name: "log", ...log }], options)).line;
-    return serialize([line, inTransit, outcome]).toString("base64");
+    return JSON.stringify([line, inTransit, outcome]);
   } finally {
     await reader.close();
   }
