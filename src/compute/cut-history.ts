@@ -55,8 +55,8 @@ export class CutHistory {
   #tailFrom = 0;
   /** Gaps before the newest cut, newest first. */
   readonly #gaps: Placed<Event>[] = [];
-  /** A rollback stands somewhere in the log, undone lines with it. */
-  rolledBack = false;
+  /** A rollback stands somewhere in the log, or may have stood in what was removed of it, undone lines with it. */
+  rolledBack: boolean;
   /** Numbers of the blocks that end in a rollback and are kept, newest first. */
   readonly rollbacks: number[] = [];
   /** Channels whose receiver is known from undone lines alone: this process. */
@@ -75,6 +75,7 @@ export class CutHistory {
     this.#head = head;
     this.#read = read;
     this.#base = base;
+    this.rolledBack = base !== undefined;
   }
 
   /** Line of the oldest checkpoint that was read: what lies before is unknown. 0 = nothing is unknown. */

@@ -358,7 +358,10 @@ test("after pruning, every failure set's line, in-transit ranges and outcome are
       seed,
       numRuns: RUNS,
       // Who would receive was told only by lines that had been undone, and by the first base.
-      examples: [[312478251, 157, 0.25510204081632654, [0], 1]],
+      examples: [
+        [312478251, 157, 0.25510204081632654, [0], 1],
+        [144809389, 109, 0.2, [3, 2], 1],
+      ],
     },
   );
   expect(prunings).toBeGreaterThan(RUNS / 40);
