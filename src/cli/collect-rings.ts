@@ -36,10 +36,11 @@ async function collectRings(flags: { readonly log?: string }): Promise<void> {
   const stop = stopRequested();
   try {
     await write(`taking memory rings at ${printableSentence(rings.path)}\n`);
-    const { events } = await collectMemory(rings, home, () => {
+    const done = (): boolean => {
       tellRefusals(rings);
-      return stop();
-    });
+      return stop.aborted;
+    };
+    const { events } = await collectMemory(rings, home, done, stop);
     await write(`${counted(events, "event")} recorded\n`);
   } finally {
     rings.close();
@@ -53,12 +54,9 @@ function tellRefusals(rings: MemoryRings): void {
     );
 }
 
-/** From the first SIGTERM or SIGINT on true; a second one ends the process as it would without us. */
-function stopRequested(): () => boolean {
-  let stopped = false;
-  for (const signal of ["SIGTERM", "SIGINT"] as const)
-    process.once(signal, () => {
-      stopped = true;
-    });
-  return () => stopped;
+/** At the first SIGTERM or SIGINT; a second one ends the process as it would without us. */
+function stopRequested(): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stop.abort());
+  return stop.signal;
 }

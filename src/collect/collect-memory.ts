@@ -19,19 +19,24 @@ export interface MemoryCounts {
 }
 
 /**
- * Collects until `done(counts)` after a turn. An application's log is `<home>/<application>`. One that can't be opened or written turns
+ * Collects until `done(counts)` after a turn, which comes at once where `stop` says so. An application's log is `<home>/<application>`. One that can't be opened or written turns
  * its runtimes away (`rings.takeRefusals`), and they stop; the others go on.
  */
 export async function collectMemory(
   rings: MemoryRings,
   home: string,
   done: (counts: MemoryCounts) => boolean,
+  stop?: AbortSignal,
 ): Promise<MemoryCounts> {
   const logs = new RingLogs(home);
+  const taker = new RingTaker(rings, logs);
+  const hurry = (): void => taker.hurry();
+  stop?.addEventListener("abort", hurry);
   try {
-    await new RingTaker(rings, logs).run(() => done(logs.counts));
+    await taker.run(() => done(logs.counts));
     return logs.counts;
   } finally {
+    stop?.removeEventListener("abort", hurry);
     await logs.close();
   }
 }

@@ -34,10 +34,7 @@ export class RingTaker {
   async run(done: () => boolean): Promise<void> {
     this.#rings.onCall(() => this.hurry());
     try {
-      while (!done()) {
-        await this.#turn();
-        await this.#pause.wait(this.#rings.nextPollMs);
-      }
+      for (await this.#turn(); !done(); await this.#turn()) await this.#pause.wait(this.#rings.nextPollMs);
       await this.#turn();
       done();
     } finally {
