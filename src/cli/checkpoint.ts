@@ -105,6 +105,8 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
   wrongTogether(names, flags);
   const log = await requireCollector(home);
   await notWhileRestarting(home, app);
+  // Takes as long as the log is: who runs is looked for afterwards.
+  const dependents = flags.dependents === true ? await dependentsToo(app, names, log, home) : undefined;
   const { targets: found, ended } = await findTargets(app, names, log);
   if (flags.driver === "hook") {
     const running = (await findTargets(app, [], log)).targets;
@@ -125,14 +127,13 @@ export async function checkpoint(app: string, names: string[], flags: Checkpoint
       process.stderr,
     );
   const tied = tiedToo(app, log, home);
-  const more = flags.dependents === true ? firstThen(await dependentsToo(app, names, log, home), tied) : tied;
   const options = {
     home,
     log,
     driver,
     usable: fallback === undefined && flags.cutsOnly !== true,
     limitMs: flags.limit * 1000,
-    more,
+    more: dependents === undefined ? tied : firstThen(dependents, tied),
   };
   const withoutCut = await take(app, targets, ended, options, flags);
   if (withoutCut.size > 0) {

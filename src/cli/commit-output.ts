@@ -76,10 +76,10 @@ async function takeTogether(
   const { atSomeMoment } = await import("../images/driver.ts");
   if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
   await notWhileRestarting(home, app);
+  const more = firstThen(await dependentsToo(app, processes, log, home), tiedToo(app, log, home));
   const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const more = firstThen(await dependentsToo(app, processes, log, home), tiedToo(app, log, home));
   await atSomeMoment((tried) =>
     checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
   );

@@ -18,9 +18,9 @@ export async function sendBlocks(response: ServerResponse, blocks: AsyncIterable
   const iterator = blocks[Symbol.asyncIterator]();
   let next = await iterator.next();
   response.writeHead(200, { "content-type": "application/octet-stream", trailer: ERROR_TRAILER });
+  let batch: Uint8Array[] = [];
+  let bytes = 0;
   try {
-    let batch: Uint8Array[] = [];
-    let bytes = 0;
     for (; !next.done; next = await iterator.next()) {
       batch.push(header(next.value.length), next.value);
       bytes += FRAME_HEADER_BYTES + next.value.length;
@@ -35,7 +35,7 @@ export async function sendBlocks(response: ServerResponse, blocks: AsyncIterable
     response.end(Buffer.concat([...batch, header(0)]));
   } catch (error) {
     response.addTrailers({ [ERROR_TRAILER]: encodeURIComponent(JSON.stringify(wireError(error))) });
-    response.end();
+    response.end(Buffer.concat(batch));
   }
 }
 

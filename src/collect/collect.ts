@@ -258,7 +258,7 @@ export class Collector implements RingSink {
 
   /**
    * Reads the cut vector of a registered process, which should be frozen: its connections that exist. On return all that it did before is
-   * read, too. Throws RL_USAGE where nothing of the cgroup is recorded, and what reading throws.
+   * read, too. Throws RL_UNKNOWN_PROCESS where nothing of the cgroup is recorded, and what reading throws.
    */
   cut(cgroupId: number): Promise<CutAnswer> {
     return this.#turns.run(async () => {

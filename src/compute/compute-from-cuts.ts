@@ -16,7 +16,8 @@
  * 4. Gaps count wherever they stand: the chain of irregular blocks leads to all of them, also to those that the first block of the log's
  *    base stands for. A gap before a cut is healed by it (3).
  * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Where the receiver of what is in
- *    transit is not known, undone lines are read, those of the newest rollback first, until one tells; if none does, the events must.
+ *    transit is not known, or by a cut at offset 0 alone, undone lines are read, those of the newest rollback first, until one tells; if none
+ *    does within NAMING_BLOCKS, the events must.
  * 6. A cut may leave channels out that have ended and that an older one names (`BlockHeader.forgets`, log/complete-cut.ts). Where both ends'
  *    cuts do, the channel couples what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is
  *    unknown here: older cuts are read until one names it. Openings and endings: who left out a receive had its send in a covering cut, so
@@ -26,7 +27,9 @@
  * 8. A channel that is outside makes no dependency. That it is, is told by a line anywhere in its process: the cuts say it of what they name
  *    (`Cut.outside`), the lines read of themselves; a process that has such lines at all says so in the blocks of its cuts. A channel of such
  *    a process whose other end nothing here names may be outside by a line that was not read: then the events must tell. Inputs and outputs
- *    that are undone stand behind the position that is kept: if older than the newest cut, all lines since are read.
+ *    that are undone stand behind the position that is kept: if older than the newest cut, all lines since are read. A process that was
+ *    attached voids such lines by any of its own, undone ones, too: where one was and something was rolled back, the events must tell. So they
+ *    must where what was read contradicts itself: lines that were not read may say why.
  *
  * Where one of these does not hold the answer is `undefined` with a reason, never a guess: compute-app.ts then takes the events.
  */
@@ -35,7 +38,8 @@ import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
 import { keptPositions, rollbackModel, undoneBy } from "../graph/rollback/rollback-model.ts";
 import { isUnit } from "../log/complete-cut.ts";
 import type { CutSource } from "../log/log-sources.ts";
-import { type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
+import { hasCode } from "../model/errors.ts";
+import { type CutRows, type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
 import { LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 import { type ComputeOptions, computeLine, processNumbers } from "./compute.ts";
@@ -44,6 +48,9 @@ import { CutHistory, NeedsEvents } from "./cut-history.ts";
 export type FromCuts =
   | { readonly line: RecoveryLine; readonly evidence: Evidence; readonly blocksRead: number }
   | { readonly line: undefined; readonly reason: string };
+
+/** Blocks of undone lines that are read for receivers, count. */
+const NAMING_BLOCKS = 1024;
 
 /** Processes whose blocks are fetched at one time: LevelDB's threads work meanwhile. */
 const FETCHES = 16;
@@ -66,6 +73,8 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
   await reading.begin();
   for (;;) {
     const evidence = reading.evidence();
+    if (reading.mayVoidOutside && evidence.outside.some((holder) => holder !== -1))
+      throw new NeedsEvents("a channel may not be outside by undone lines of a process that was attached");
     const silent = reading.histories.filter(({ leavesOut }) => leavesOut);
     const short =
       silent.length > 0 && hasLooseEnd(evidence) ? silent : tooShort(reading.histories, evidence, options);
@@ -82,8 +91,8 @@ async function fromCuts(reading: Reading, options: ComputeOptions): Promise<From
       continue;
     }
     const line = silent.length === 0 ? whole : withoutUnits(whole);
-    const nameless = line.inTransit.filter(({ to }) => to === null).map(({ channel }) => channel);
-    if (reading.rolledBack && nameless.length > 0) {
+    const nameless = reading.rolledBack ? reading.nameless(line, evidence) : [];
+    if (nameless.length > 0) {
       await reading.nameReceivers(new Set(nameless));
       continue;
     }
@@ -141,6 +150,17 @@ function mayBeOutside(evidence: Evidence, histories: readonly CutHistory[]): boo
   });
 }
 
+/** Somebody has received something on it or looked at it, by what was read: who stands there is not told by a cut at offset 0 alone. */
+function hasReceived({ rows, cuts, peeks, seen }: Evidence, channel: number): boolean {
+  const end = channel * 2 + RECEIVER;
+  const isAny = (start: Uint32Array, at: number): boolean => start[at] !== start[at + 1];
+  const isAbove0 = ({ start, offset }: CutRows, at: number): boolean =>
+    offset.subarray(start[at], start[at + 1]).some((value) => value > 0);
+  return (
+    isAny(rows.start, end) || isAny(peeks.start, channel) || isAbove0(cuts, end) || isAbove0(seen, channel)
+  );
+}
+
 /** The histories that the line falls off, and those that may have received what it undoes. */
 function tooShort(
   histories: readonly CutHistory[],
@@ -162,6 +182,8 @@ function tooShort(
 class Reading {
   readonly histories: readonly CutHistory[];
   blocksRead = 0;
+  /** Channels whose receiver undone lines have told. */
+  readonly #named = new Set<string>();
   /** Reading more than that takes longer than reading everything in order. */
   readonly #budget: number;
 
@@ -211,21 +233,44 @@ class Reading {
     });
   }
 
+  /** Something was rolled back, and somebody was attached. */
+  get mayVoidOutside(): boolean {
+    return this.rolledBack && this.histories.some(({ attached }) => attached);
+  }
+
+  /** Channels in transit whose receiver undone lines may tell. */
+  nameless({ inTransit }: RecoveryLine, evidence: Evidence): string[] {
+    const names = new Set(inTransit.map(({ channel }) => channel).filter((name) => !this.#named.has(name)));
+    if (names.size === 0) return [];
+    return evidence.channels.filter((name, channel) => names.has(name) && !hasReceived(evidence, channel));
+  }
+
   /** Throws `NeedsEvents` where the undone lines that are kept do not tell all of them. */
   async nameReceivers(channels: Set<string>): Promise<void> {
+    const budget = this.blocksRead + NAMING_BLOCKS;
     const rollbacks = this.histories
       .flatMap((history) => history.rollbacks.map((chain) => ({ history, chain })))
       .sort((a, b) => b.chain - a.chain);
     for (const { history, chain } of rollbacks) {
-      for (const channel of await history.undoneReceives(chain, channels)) channels.delete(channel);
+      for (const channel of await history.undoneReceives(chain, channels)) {
+        channels.delete(channel);
+        this.#named.add(channel);
+      }
       if (channels.size === 0) return;
+      if (this.blocksRead > budget) break;
     }
     throw new NeedsEvents("a receiver may be known from lines alone that were undone long ago");
   }
 
+  /** Throws `NeedsEvents` where what was read contradicts itself. */
   evidence(): Evidence {
     const builder = new EvidenceBuilder();
-    for (const history of this.histories) history.feed(builder);
+    try {
+      for (const history of this.histories) history.feed(builder);
+    } catch (error) {
+      if (hasCode(error, "RL_CONTRADICTION")) throw new NeedsEvents(`cuts alone say: ${error.message}`);
+      throw error;
+    }
     return builder.build();
   }
 }

@@ -13,6 +13,7 @@ import type { ProcessHead } from "../format/log-commit.ts";
 import type { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
 import { HistoryWalk } from "../log/history-walk.ts";
 import type { CheckpointEvent, Cut, Event } from "../model/event.ts";
+import { ATTACHED } from "../model/gap-reasons.ts";
 
 /** Why the line can't be had from cuts: not an error, the events tell. */
 export class NeedsEvents extends Error {
@@ -57,6 +58,8 @@ export class CutHistory {
   readonly #gaps: Placed<Event>[] = [];
   /** A rollback stands somewhere in the log, or may have stood in what was removed of it, undone lines with it. */
   rolledBack: boolean;
+  /** It ran before it was recorded, in this life or one that is undone. */
+  attached = false;
   /** Numbers of the blocks that end in a rollback and are kept, newest first. */
   readonly rollbacks: number[] = [];
   /** Channels whose receiver is known from undone lines alone: this process. */
@@ -212,6 +215,7 @@ export class CutHistory {
       const line = position + row + 1;
       if (event.type === "page-copy" || event.type === "page-invalidate")
         throw new NeedsEvents("page traffic is not in cuts");
+      if (event.type === "gap" && event.reason === ATTACHED) this.attached = true;
       if (line > ceiling) continue;
       if (event.type === "stable")
         throw new NeedsEvents("a message log has restore points between checkpoints");

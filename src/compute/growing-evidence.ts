@@ -2,7 +2,6 @@
 import type { CollectorClient } from "../client/client.ts";
 import { parseBlock } from "../format/block-header.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
-import { MAX_KEPT_ROWS } from "../model/limits.ts";
 import { StretchAssembler } from "./assemble-stretches.ts";
 import { settle } from "./build-evidence.ts";
 import { partition } from "./partition.ts";
@@ -29,11 +28,17 @@ interface Read {
 }
 
 export class GrowingEvidence {
+  readonly #mostEntries: number;
   #read: Read | undefined;
 
+  /** More than so many rows, cuts and checkpoints are not kept from one question to the next, count (some 40 bytes each). */
+  constructor(mostEntries = Number.POSITIVE_INFINITY) {
+    this.#mostEntries = mostEntries;
+  }
+
   /**
-   * All of the log as it is now. What was read before is taken for the log's beginning only where the newest of those blocks still stands in it and it
-   * was not pruned since. Throws what `buildEvidence` throws; the next question then reads all.
+   * All of the log as it is now. What was read before is taken for the log's beginning only where the newest of those blocks still stands in it, each
+   * new one hangs on the one before, and it was not pruned since. Throws what `buildEvidence` throws; the next question then reads all.
    */
   async of(log: GrowingLog): Promise<Evidence> {
     const before = this.#read;
@@ -41,7 +46,7 @@ export class GrowingEvidence {
     const isSame = before !== undefined && before.chain > 0 && before.firstChain === log.firstChain;
     const read = (isSame ? await this.#goOn(before, log) : undefined) ?? (await readAll(log));
     const evidence = read.assembler.build();
-    if (evidence.rows.begin.length <= MAX_KEPT_ROWS) this.#read = read;
+    if (entriesOf(evidence) <= this.#mostEntries) this.#read = read;
     return evidence;
   }
 
@@ -59,11 +64,35 @@ export class GrowingEvidence {
       if (known.done === true) return undefined;
       const { chain, hash } = parseBlock(known.value).header;
       if (chain !== read.chain || Buffer.compare(hash, read.hash) !== 0) return undefined;
-      return (await take(read, log.name, { [Symbol.asyncIterator]: () => blocks })) ? read : undefined;
+      return (await take(read, log.name, linked(blocks, known.value))) ? read : undefined;
+    } catch (error) {
+      if (error instanceof Unlinked) return undefined;
+      throw error;
     } finally {
       await blocks.return?.();
     }
   }
+}
+
+/** The log was pruned while it was read: its base goes on with other blocks than it did. */
+class Unlinked extends Error {}
+
+/** The blocks after `before`, each the next in the chain. Throws `Unlinked`. */
+async function* linked(blocks: AsyncIterator<Uint8Array>, before: Uint8Array): AsyncGenerator<Uint8Array> {
+  let last = parseBlock(before).header;
+  for (let next = await blocks.next(); next.done !== true; next = await blocks.next()) {
+    const { header } = parseBlock(next.value);
+    if (header.chain !== last.chain + 1 || Buffer.compare(header.previousHash, last.hash) !== 0)
+      throw new Unlinked();
+    last = header;
+    yield next.value;
+  }
+}
+
+function entriesOf({ rows, peeks, cuts, seen, segments }: Evidence): number {
+  return (
+    rows.begin.length + peeks.begin.length + cuts.offset.length + seen.offset.length + segments.line.length
+  );
 }
 
 async function readAll(log: GrowingLog): Promise<Read> {

@@ -15,7 +15,9 @@ export class LineWatch {
   readonly #home: string;
   readonly #now: () => number;
   readonly #turns = new Map<string, Turn>();
-  readonly #asked = new Set<string>();
+  /** What is under way, by application; one that was forgotten meanwhile is not the same any more. */
+  readonly #asked = new Map<string, symbol>();
+  #running = 0;
   #pool: WorkerPool<LineTask, LineAnswer> | undefined;
   /** What the last one took, ms. */
   lastMs = 0;
@@ -32,23 +34,41 @@ export class LineWatch {
   async due(app: string, mark: string, garbage: boolean, everyMs: number): Promise<LineFacts | undefined> {
     const turn = this.#turns.get(app);
     if (this.#asked.has(app) || turn?.mark === mark || this.#now() < (turn?.dueMs ?? 0)) return undefined;
-    this.#asked.add(app);
+    const own = Symbol(app);
+    this.#asked.set(app, own);
+    this.#running += 1;
     const atMs = this.#now();
+    const settle = (left: string): void => {
+      const dueMs = this.#dueMs(atMs, everyMs);
+      if (this.#asked.get(app) === own) this.#turns.set(app, { mark: left, dueMs });
+    };
     try {
-      const apps = [...new Set([...this.#turns.keys(), ...this.#asked])];
+      const apps = [...new Set([...this.#turns.keys(), ...this.#asked.keys()])];
       const answer = await this.#workers().run({ home: this.#home, app, garbage, apps }, []);
-      this.#turns.set(app, { mark, dueMs: this.#dueMs(atMs, everyMs) });
+      settle(mark);
       return new LineFacts(answer, atMs);
     } catch (error) {
-      this.#turns.set(app, { mark: "", dueMs: this.#dueMs(atMs, everyMs) });
+      settle("");
       throw error;
     } finally {
-      this.#asked.delete(app);
+      if (this.#asked.get(app) === own) this.#asked.delete(app);
+      this.#running -= 1;
+      this.#endIfIdle();
     }
   }
 
   forget(app: string): void {
     this.#turns.delete(app);
+    this.#asked.delete(app);
+    this.#endIfIdle();
+  }
+
+  /** The thread ends with the last application, and all that it remembers. */
+  #endIfIdle(): void {
+    if (this.#turns.size > 0 || this.#running > 0) return;
+    const pool = this.#pool;
+    this.#pool = undefined;
+    void pool?.close();
   }
 
   async close(): Promise<void> {

@@ -9,6 +9,7 @@ import { LossReport } from "../compute/losses.ts";
 import { planCollection, rulesToKeep } from "../gc/gc.ts";
 import { rollbackModel } from "../graph/rollback/rollback-model.ts";
 import { type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
+import { MAX_KEPT_ENTRIES } from "../model/limits.ts";
 import type { FailureFacts } from "./line-facts.ts";
 
 export interface LineTask {
@@ -32,7 +33,7 @@ const known = new Map<string, GrowingEvidence>();
 /** Throws what reading the log throws. */
 export default async function lines({ home, app, garbage, apps }: LineTask): Promise<LineAnswer> {
   for (const other of known.keys()) if (!apps.includes(other)) known.delete(other);
-  const growing = known.get(app) ?? new GrowingEvidence();
+  const growing = known.get(app) ?? new GrowingEvidence(MAX_KEPT_ENTRIES);
   known.set(app, growing);
   const client = new CollectorClient(home);
   try {

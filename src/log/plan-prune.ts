@@ -17,6 +17,7 @@ import { readColumns } from "../format/block-read.ts";
 import { EVENT_KIND, EventColumns } from "../format/event-columns.ts";
 import type { LogBase } from "../format/log-base.ts";
 import type { CheckpointEvent, Cut, Event } from "../model/event.ts";
+import { ATTACHED } from "../model/gap-reasons.ts";
 import {
   MAX_BASE_GAPS,
   MAX_BASE_OUTSIDE,
@@ -45,6 +46,8 @@ interface Collapse {
   readonly row: number;
   readonly gaps: number;
   readonly lost: number;
+  /** One of them says that the process ran before it was recorded. */
+  readonly attached: boolean;
   /** Its cut leaves channels out that older ones name. */
   readonly forgets: boolean;
 }
@@ -56,7 +59,9 @@ class Track {
   readonly bytes: number[] = [0];
   /** Checkpoints in effect that its history may be collapsed into, oldest first. */
   collapses: Collapse[] = [];
-  gaps: { readonly position: number; readonly lost: number }[] = [];
+  gaps: { readonly position: number; readonly lost: number; readonly attached: boolean }[] = [];
+  /** It was attached in a life that is undone. */
+  wasAttached = false;
   /** Newest block that ends in a rollback; 0 = none. */
   rolledBack = 0;
 
@@ -71,6 +76,7 @@ class Track {
 
   undo(kept: number, chain: number): void {
     this.collapses = this.collapses.filter(({ position }) => position <= kept);
+    this.wasAttached ||= this.gaps.some(({ position, attached }) => attached && position > kept);
     this.gaps = this.gaps.filter(({ position }) => position <= kept);
     this.rolledBack = chain;
   }
@@ -96,6 +102,8 @@ export async function planPrune(
     const reason = follow(tracks, bytes, oldest);
     if (reason !== undefined) return nothing(reason);
   }
+  if ([...tracks.values()].some(({ wasAttached }) => wasAttached))
+    return nothing("a life that is undone was attached: what others say of its channels rests on it");
   for (const boundary of [...source.boundaries].reverse()) {
     let [carried, dropped] = [0, 0];
     for (const track of tracks.values()) {
@@ -133,7 +141,8 @@ function follow(
     const event = columns.event(row);
     if (event.type === "page-invalidate") return "page invalidations are not in cuts";
     const position = header.position + row + 1;
-    if (event.type === "gap") track.gaps.push({ position, lost: event.lost ?? 0 });
+    if (event.type === "gap")
+      track.gaps.push({ position, lost: event.lost ?? 0, attached: event.reason === ATTACHED });
     else if (event.type === "rollback") track.undo(header.positionAfter - 1, header.chain);
     else if (event.type === "checkpoint" && position <= (oldest.get(header.process) ?? 0))
       addCollapse(track, header, event, { position, row });
@@ -151,7 +160,8 @@ function addCollapse(
   if (event.cut === undefined || !event.usable || !header.covers) return;
   if (gaps > MAX_BASE_GAPS || gaps >= at.position || gaps + header.rows > MAX_BLOCK_EVENTS) return;
   const lost = track.gaps.reduce((sum, gap) => sum + gap.lost, 0);
-  track.collapses.push({ ...at, chain: header.chain, gaps, lost, forgets: header.forgets });
+  const attached = track.gaps.some((gap) => gap.attached);
+  track.collapses.push({ ...at, chain: header.chain, gaps, lost, attached, forgets: header.forgets });
 }
 
 async function collapse(
@@ -447,14 +457,14 @@ function addEnds(ends: ChannelEnds, event: Event): void {
 /** The block from its checkpoint on, as the first one of its process; the gaps before it stand before it. */
 function collapsed(
   { header, columns }: Block,
-  { position, row, gaps, lost }: Collapse,
+  { position, row, gaps, lost, attached }: Collapse,
   outside: OutsideNames,
   more: readonly (ChannelEnds | undefined)[],
 ): Uint8Array {
   const { process } = columns;
   const kept = new EventColumns(process);
-  for (let gap = 0; gap < gaps; gap += 1)
-    kept.push({ type: "gap", process, ...(gap === 0 && lost > 0 ? { lost } : {}) });
+  const first = { ...(lost > 0 ? { lost } : {}), ...(attached ? { reason: ATTACHED } : {}) };
+  for (let gap = 0; gap < gaps; gap += 1) kept.push({ type: "gap", process, ...(gap === 0 ? first : {}) });
   for (let at = row; at < columns.count; at += 1) {
     const event = columns.event(at);
     const isBase = at === row && event.type === "checkpoint";

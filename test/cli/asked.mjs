@@ -1,10 +1,28 @@
-/** Answers questions to the command line one after the other, in one process: `asked.mjs COMMAND-LINE.js`, then a message each. */
+/**
+ * Answers questions to the command line one after the other, in one process: `asked.mjs COMMAND-LINE.js`, then a message each. A command that would
+ * keep its own process from ending, or throws after its end, is told.
+ */
 import { Readable } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 
 const { runCommandLine } = await import(process.argv[2]);
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
+const PIPE_BYTES = 65_536;
 let before = Promise.resolve();
+/** What keeps this process alive by itself: the channel to who asks. */
+const resting = kept();
+
+function kept() {
+  const ignored = new Set(["Immediate", "PipeWrap", "TTYWrap", "FSReqPromise"]);
+  return process.getActiveResourcesInfo().filter((name) => !ignored.has(name)).length;
+}
+
+/** As a pipe hands it over. */
+function* pieces(text) {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; at += PIPE_BYTES) yield bytes.subarray(at, at + PIPE_BYTES);
+}
 
 process.on("message", (question) => {
   before = before.then(() => answer(question)).then((told) => process.send(told));
@@ -20,11 +38,14 @@ async function answer({ args, input, env }) {
       (typeof encoding === "function" ? encoding : done)?.();
       return true;
     };
-  Object.defineProperty(process, "stdin", { value: Readable.from([Buffer.from(input)]), configurable: true });
+  const stdin = Readable.from(pieces(input), { objectMode: false });
+  Object.defineProperty(process, "stdin", { value: stdin, configurable: true });
   Object.assign(process.env, env);
   process.exitCode = undefined;
   try {
     await runCommandLine(args);
+    for (let turn = 0; turn < 3; turn += 1) await setImmediate();
+    if (kept() > resting) told.stderr += `left running: ${process.getActiveResourcesInfo().join(" ")}\n`;
     return { code: process.exitCode ?? 0, ...told };
   } finally {
     for (const name of ["stdout", "stderr"]) process[name].write = write[name];

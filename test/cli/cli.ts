@@ -45,7 +45,6 @@ function ask(question: Question): Promise<Ran> {
     try {
       const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran);
       const ended = once(asked, "exit", { signal }).then(([code]) => {
-        asked = undefined;
         throw new Error(`the process that answers ended with ${code} at ${question.args.join(" ")}`);
       });
       asked.send(question);
@@ -62,6 +61,10 @@ function ask(question: Question): Promise<Ran> {
 function started(): ChildProcess {
   const path = join(import.meta.dirname, "asked.mjs");
   const child = fork(path, [join(dist, "cli/command-line.js")], { execArgv: [] });
+  child.once("exit", (code) => {
+    asked = undefined;
+    if (code !== null && code !== 0) throw new Error(`the process that answers ended with ${code}`); // after an answer: no test would fail
+  });
   child.unref();
   child.channel?.unref();
   return child;

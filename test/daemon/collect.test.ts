@@ -225,6 +225,9 @@ live("the socket of a killed collector stands for nothing and is replaced", () =
     expect(without).toMatchObject({ collector: null, processes: null, cutOffRestarts: [] });
     const status = await rig.cli("status");
     expect([status.code, status.out]).toEqual([1, expect.stringContaining("no collector is running")]);
+    const refused = await rig.cli("run", rig.app, "p", "--", "touch", rig.path("begun"));
+    expect(refused.err).toContain("no collector is running");
+    expect(existsSync(rig.path("begun"))).toBe(false);
     const second = await rig.collect();
     expect(await (await rig.client()).ping()).toMatchObject({ pid: second.child.pid });
     const withOne = JSON.parse((await rig.cli("status", "--json")).out);

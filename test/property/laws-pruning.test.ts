@@ -410,3 +410,30 @@ test("cuts that leave closed connections out: the line from cuts is the line fro
   expect(prunings).toBeGreaterThan(CLOSING_RUNS / 40);
   expect(ways.get("cuts") ?? 0).toBeGreaterThan(CLOSING_RUNS / 16);
 });
+
+test("an attached process stays attached after pruning: what another said of the outside is void", async () => {
+  const at = (type: "send" | "receive", process: string, begin: number, end: number) =>
+    ({ type, process, channel: "x", begin, end }) as const;
+  const taken = (process: string, checkpoint: number): Event => {
+    const [sent, received] = [new Map<string, number>(), new Map<string, number>()];
+    (process === "a" ? sent : received).set("x", 5);
+    return { type: "checkpoint", process, checkpoint, usable: true, cut: { sent, received } };
+  };
+  const events: Event[] = [
+    { type: "outside", process: "a", channel: "x" },
+    at("send", "a", 0, 5),
+    { type: "gap", process: "b", reason: "attached" },
+    at("receive", "b", 3, 5),
+    taken("b", 1),
+    taken("a", 1),
+    taken("b", 2),
+    taken("a", 2),
+    at("send", "a", 5, 6),
+    at("receive", "b", 5, 6),
+    at("send", "a", 6, 8),
+  ];
+  const log = await memoryLog(events, [1]);
+  const base = await pruned(log, undefined, 1);
+  if (base === undefined) throw new Error("nothing was pruned");
+  await sameAnswers(await readEvidence(log.blocks()), base, log);
+});

@@ -177,6 +177,56 @@ test("who has received what is in transit is told by lines that were undone: tho
   ]);
 });
 
+const range = (type: "send" | "receive", process: string, channel: string, begin: number, end: number) =>
+  ({ type, process, channel, begin, end }) as const;
+const cutAt = (process: string, checkpoint: number, sent: object, received: object): Event => ({
+  type: "checkpoint",
+  process,
+  checkpoint,
+  usable: true,
+  cut: { sent: new Map(Object.entries(sent)), received: new Map(Object.entries(received)) },
+});
+
+/** What cuts alone do not tell, by undone lines: an attached process voids `outside`, and who is told by a cut at offset 0 gives way to who received. */
+const UNDONE: readonly (readonly [what: string, events: readonly Event[]])[] = [
+  [
+    "an attached server that is run anew was no stranger to its client",
+    [
+      { type: "outside", process: "a", channel: "y" },
+      { type: "outside", process: "a", channel: "x" },
+      range("send", "a", "x", 0, 3),
+      { type: "gap", process: "b", reason: "attached" },
+      cutAt("b", 1, { y: 0 }, { x: 3 }),
+      range("send", "b", "y", 0, 5),
+      range("receive", "a", "y", 0, 5),
+      cutAt("a", 1, { x: 3 }, { y: 5 }),
+      { type: "rollback", process: "b", checkpoint: 0 },
+    ],
+  ],
+  [
+    "a channel that one names at 0 and another has received from",
+    [
+      range("send", "c", "x", 0, 10),
+      cutAt("a", 1, {}, { x: 0 }),
+      range("receive", "b", "x", 0, 10),
+      { type: "rollback", process: "b", checkpoint: 0 },
+    ],
+  ],
+];
+
+for (const [what, events] of UNDONE)
+  test(`${what}: the line from cuts is that of all events, or there is none`, async () => {
+    const log = await memoryLog(events, [1]);
+    for (const failed of [[], ["a"], ["b"]]) {
+      const options = { failed, dsm: "sequential", inTransit: "any" } as const;
+      const { line } = await computeFromCuts([log], options);
+      if (line !== undefined)
+        expect(withoutWitnesses(line)).toEqual(
+          withoutWitnesses(computeLine(evidenceOf(events, []), options)),
+        );
+    }
+  });
+
 /** p sends 5 bytes to q on a connection that is then closed; both checkpoint, and the collector forgets it. */
 function closedConnection(): Event[] {
   const events: Event[] = [

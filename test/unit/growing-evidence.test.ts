@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { buildEvidence } from "../../src/compute/build-evidence.ts";
 import { GrowingEvidence } from "../../src/compute/growing-evidence.ts";
+import { parseBlock } from "../../src/format/block-header.ts";
 import type { Evidence } from "../../src/model/evidence-layout.ts";
 import { anyEvents, numRuns } from "../property/cases.ts";
 import { checkpoint, receive, send } from "./graph-events.ts";
@@ -90,6 +91,21 @@ test("another log of the same length or a longer one, a shorter one, and one tha
   reader.firstChain = 2;
   await growing.of(reader);
   expect(reader.given - before).toBe(3);
+});
+
+test("a log that is pruned while it is read on: what does not hang on what was read before is not taken for its continuation", async () => {
+  const growing = new GrowingEvidence();
+  const reader = new Reader(await memoryLog(first, [1]));
+  await growing.of(reader);
+  for (const index of [2, 3, 4]) await reader.log.appendEvent(checkpoint("a", index));
+  let readAgain = 0;
+  const pruned = async function* (since: number): AsyncGenerator<Uint8Array> {
+    if (since === 0) readAgain += 1;
+    for await (const block of reader.blocks(since))
+      if (since === 0 || parseBlock(block).header.chain !== 4) yield block; // collapsed into the next one
+  };
+  expect(await growing.of({ name: "pruned", firstChain: 1, blocks: pruned })).toEqual(await reader.whole());
+  expect(readAgain).toBe(1);
 });
 
 test("after a failure all is read again", async () => {
