@@ -2,7 +2,8 @@ import { defineConfig } from "vitest/config";
 
 /**
  * Live tests load capture programs, make cgroups or take images, and mostly wait: three lanes of them beside the one that computes. In a
- * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts.
+ * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts. Three
+ * long files of restarts are in the lane of the shortest tests, so that all lanes take about as long.
  */
 const restart = [
   "test/{restart,payload}/**/*.test.ts",
@@ -10,6 +11,7 @@ const restart = [
 ];
 const native = [
   "test/{native,sdk}/**/*.test.ts",
+  "test/restart/{data,nats,obstacles}.test.ts",
   "test/dsm/userfaultfd.test.ts",
   "test/payload/{capture,gc,loss,segments,store}.test.ts",
 ];
@@ -21,16 +23,18 @@ const daemon = [
 ];
 const never = ["test/exhaustive/**", "**/node_modules/**"];
 
+/** One process for all files of a lane: what they import is loaded once, and a third of the processor time of short ones is saved. */
 const shared = {
   testTimeout: 240_000,
   hookTimeout: 240_000,
   fileParallelism: false,
   maxConcurrency: 4,
   pool: "forks" as const,
+  isolate: false,
 };
 
-const lane = (name: string, include: string[], exclude: string[] = [], isolate = true) => ({
-  test: { ...shared, name, include, exclude: [...never, ...exclude], isolate },
+const lane = (name: string, include: string[], exclude: string[] = []) => ({
+  test: { ...shared, name, include, exclude: [...never, ...exclude] },
 });
 
 /** `npm test` runs each lane in a process of its own (scripts/task.sh). */
@@ -42,8 +46,7 @@ export default defineConfig({
       lane("daemon", daemon, restart),
       lane("restart", restart, native),
       lane("native", native),
-      // One process for all its files: what they import is loaded once, and a third of the processor time of short ones is saved.
-      lane("still", ["test/**/*.test.ts"], [...daemon, ...restart, ...native], false),
+      lane("still", ["test/**/*.test.ts"], [...daemon, ...restart, ...native]),
     ],
   },
 });
