@@ -2,8 +2,8 @@ import { defineConfig } from "vitest/config";
 
 /**
  * Live tests load capture programs, make cgroups or take images, and mostly wait: three lanes of them beside the one that computes. In a
- * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts. Three
- * long files of restarts are in the lane of the shortest tests, so that all lanes take about as long.
+ * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts. Some
+ * files of restarts are in the lane of the shortest tests, so that all lanes take about as long.
  */
 const restart = [
   "test/{restart,payload}/**/*.test.ts",
@@ -11,7 +11,7 @@ const restart = [
 ];
 const native = [
   "test/{native,sdk}/**/*.test.ts",
-  "test/restart/{data,nats,obstacles}.test.ts",
+  "test/restart/{data,half-closed,keep-survivors,nats,obstacles,postgres}.test.ts",
   "test/dsm/userfaultfd.test.ts",
   "test/payload/{capture,gc,loss,segments,store}.test.ts",
 ];
@@ -19,7 +19,6 @@ const daemon = [
   "test/daemon/**/*.test.ts",
   "test/cli/demo.test.ts",
   "test/museum/reader-that-is-just-ending.test.ts",
-  "test/unit/from-cuts-capture.test.ts",
 ];
 const never = ["test/exhaustive/**", "**/node_modules/**"];
 

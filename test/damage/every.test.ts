@@ -63,6 +63,7 @@ test(`bits and lengths, one of ${STEP}, seed ${seed}`, async () => {
   for (const at of [0, 1]) expect(Math.abs(judged[at]! - all[at]!)).toBeLessThanOrEqual(every.files.size);
   expect(bit.detected).toBeGreaterThan(bit.harmless * 5);
   expect(sampled).toBeGreaterThan((every.count / STEP / SAMPLE) * 0.8);
-  expect(owned).toBeGreaterThan((every.count / STEP / OWNED) * 0.5);
+  const chosen = every.count / STEP / OWNED; // at random: few where not all is done
+  expect(owned).toBeGreaterThan(chosen - 4 * Math.sqrt(chosen));
   expect(readFiles(every.home)).toEqual(every.files); // readers have written nothing
 }, 1_800_000);
