@@ -40,7 +40,7 @@ import { isUnit } from "../log/complete-cut.ts";
 import type { CutSource } from "../log/log-sources.ts";
 import { hasCode } from "../model/errors.ts";
 import { type CutRows, type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
-import { LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
+import { CUT_BUDGET_SHARE, LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";
 import { type ComputeOptions, computeLine, processNumbers } from "./compute.ts";
 import { CutHistory, NeedsEvents } from "./cut-history.ts";
@@ -50,7 +50,7 @@ export type FromCuts =
   | { readonly line: undefined; readonly reason: string };
 
 /** Blocks of undone lines that are read for receivers, count. */
-const NAMING_BLOCKS = 1024;
+const NAMING_BLOCKS = 256;
 
 /** Processes whose blocks are fetched at one time: LevelDB's threads work meanwhile. */
 const FETCHES = 16;
@@ -201,7 +201,7 @@ class Reading {
       }
     }
     this.histories = histories;
-    this.#budget = Math.max(LEAST_CUT_BUDGET_BLOCKS, Math.floor(blocks / 4));
+    this.#budget = Math.max(LEAST_CUT_BUDGET_BLOCKS, Math.floor(blocks / CUT_BUDGET_SHARE));
     if (histories.length > this.#budget) throw new NeedsEvents("too few blocks a process to save any");
   }
 
