@@ -2,21 +2,24 @@ import { defineConfig } from "vitest/config";
 
 /**
  * Live tests load capture programs, make cgroups or take images, and mostly wait: three lanes of them beside the one that computes. In a
- * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts. Some
- * files of restarts are in the lane of the shortest tests, so that all lanes take about as long.
+ * lane one file at a time; what works with the machine's only podman, or with what anybody's CRIU leaves, is in the lane of restarts. Other
+ * files go where there is time, so that the lanes take about as long, and those of one matter stand in several.
  */
 const restart = [
-  "test/{restart,payload}/**/*.test.ts",
-  "test/daemon/{attach-refusals,container,packaging,unit,doctor,doctor-leftovers}.test.ts",
+  "test/restart/!(data|half-closed|hook|keep-survivors|nats|obstacles|postgres|signals).test.ts",
+  "test/payload/{restart,service}.test.ts",
+  "test/daemon/{attach-refusals,container,packaging,policy,unit,doctor,doctor-leftovers}.test.ts",
 ];
 const native = [
   "test/{native,sdk}/**/*.test.ts",
-  "test/restart/{data,half-closed,keep-survivors,nats,obstacles,postgres}.test.ts",
   "test/dsm/userfaultfd.test.ts",
   "test/payload/{capture,gc,loss,segments,store}.test.ts",
+  "test/restart/{data,nats,obstacles,postgres}.test.ts",
+  "test/daemon/{datagrams,far-peers,unrecorded,unseen}.test.ts",
 ];
 const daemon = [
   "test/daemon/**/*.test.ts",
+  "test/restart/{half-closed,hook,keep-survivors,signals}.test.ts",
   "test/cli/demo.test.ts",
   "test/museum/reader-that-is-just-ending.test.ts",
 ];
@@ -42,8 +45,8 @@ export default defineConfig({
     ...shared,
     tags: [{ name: "long", description: "left to npm run test:long (test/size.ts)" }],
     projects: [
-      lane("daemon", daemon, restart),
-      lane("restart", restart, native),
+      lane("daemon", daemon, [...restart, ...native]),
+      lane("restart", restart),
       lane("native", native),
       lane("still", ["test/**/*.test.ts"], [...daemon, ...restart, ...native]),
     ],
