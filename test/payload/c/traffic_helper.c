@@ -139,20 +139,18 @@ static void reset(int fd) {
     close(fd);
 }
 
-static void connect_pair(int family, int listener, uint16_t port, int ends[2], uint16_t *own_port) {
+/* own_port: 0 = any. */
+static void connect_pair(int family, int listener, uint16_t port, int ends[2], uint16_t own_port) {
     for (;;) {
         struct sockaddr_storage to, own;
         const socklen_t size = address(family, port, &to);
-        socklen_t own_size = address(family, *own_port, &own);
+        const socklen_t own_size = address(family, own_port, &own);
         ends[0] = new_socket(family);
-        if (*own_port)
+        if (own_port)
             CHECK(!bind(ends[0], (void *)&own, own_size));
         CHECK(!connect(ends[0], (void *)&to, size));
         ends[1] = accept(listener, NULL, NULL);
         CHECK(ends[1] >= 0);
-        CHECK(!getsockname(ends[0], (void *)&own, &own_size));
-        if (strcmp(mode, "reuse") == 0)
-            *own_port = ((struct sockaddr_in *)&own)->sin_port; /* the same place in both families */
         if (strcmp(mode, "wrap") != 0 || -write_sequence(ends[0]) < 1u << 20)
             return;
         reset(ends[0]);
@@ -165,7 +163,8 @@ int main(int count, char **arguments) {
     const int family = atoi(arguments[1]) == 6 ? AF_INET6 : AF_INET, connections = atoi(arguments[2]);
     struct sockaddr_storage bound;
     socklen_t size = address(family, 0, &bound);
-    uint16_t own_port = 0;
+    /* Below those that the kernel gives: nobody else has it between two connections. */
+    const uint16_t own_port = strcmp(arguments[6], "reuse") == 0 ? htons(10000 + getpid() % 5000) : 0;
     pthread_t threads[4 * connections];
     struct half halves[4 * connections];
 
@@ -180,7 +179,7 @@ int main(int count, char **arguments) {
     const int urgent = strcmp(mode, "urgent") == 0, one_by_one = strcmp(mode, "reuse") == 0;
     for (int i = 0; i < connections; i++) {
         int ends[2];
-        connect_pair(family, listener, port, ends, &own_port);
+        connect_pair(family, listener, port, ends, own_port);
         struct half *half = &halves[4 * i];
         half[0] = (struct half){ends[0], 2 * i, urgent};
         half[1] = (struct half){ends[1], 2 * i, urgent};
