@@ -4,6 +4,8 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CollectorClient } from "../client/client.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import type { CollectedProcess } from "../model/collector-answers.ts";
+import { END_WORD_MS } from "../model/limits.ts";
 import { printable, printableSentence } from "../model/printable.ts";
 import { type Life, lifeOf, lifeText } from "../terminal/process-life.ts";
 
@@ -33,9 +35,8 @@ export async function endedAtOnce(
   const ended = names.filter((name) => !lives(name));
   if (ended.length === 0) return [];
   await collector.drain();
-  const facts = (await collector.processes()).filter((one) => one.app === app);
   const found: NotBack[] = [];
-  for (const one of facts.filter(({ process }) => ended.includes(process))) {
+  for (const one of await toldHow(collector, app, ended)) {
     const { state, exitCode, signal } = lifeOf(one);
     if (state !== "failed" && state !== "killed") continue;
     found.push({
@@ -47,6 +48,22 @@ export async function endedAtOnce(
     });
   }
   return found;
+}
+
+/** Who waits for a process says how it ended a moment after its end. */
+async function toldHow(
+  collector: CollectorClient,
+  app: string,
+  names: readonly string[],
+): Promise<CollectedProcess[]> {
+  const deadlineMs = performance.now() + END_WORD_MS;
+  for (;;) {
+    const all = await collector.processes();
+    const facts = all.filter((one) => one.app === app && names.includes(one.process));
+    const isTold = facts.every((one) => lifeOf(one).state !== "exited");
+    if (isTold || performance.now() > deadlineMs) return facts;
+    await sleep(LOOK_MS);
+  }
 }
 
 function lastLines(path: string | undefined): string[] {
