@@ -6,9 +6,9 @@ import { defineConfig } from "vitest/config";
  * files go where there is time, so that the lanes take about as long, and those of one matter stand in several.
  */
 const restart = [
-  "test/restart/!(data|half-closed|hook|keep-survivors|nats|obstacles|postgres|signals).test.ts",
+  "test/restart/!(data|half-closed|hook|keep-survivors|nats|obstacles|own-sockets|postgres|signals|tied-pipes).test.ts",
   "test/payload/{restart,service}.test.ts",
-  "test/daemon/{attach-refusals,container,packaging,policy,unit,doctor,doctor-leftovers}.test.ts",
+  "test/daemon/{attach-refusals,container,ends,packaging,policy,unit,doctor,doctor-leftovers}.test.ts",
 ];
 const native = [
   "test/{native,sdk}/**/*.test.ts",
@@ -19,7 +19,7 @@ const native = [
 ];
 const daemon = [
   "test/daemon/**/*.test.ts",
-  "test/restart/{half-closed,hook,keep-survivors,signals}.test.ts",
+  "test/restart/{half-closed,hook,keep-survivors,own-sockets,signals,tied-pipes}.test.ts",
   "test/cli/demo.test.ts",
   "test/museum/reader-that-is-just-ending.test.ts",
 ];
