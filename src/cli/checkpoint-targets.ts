@@ -3,6 +3,7 @@ import type { CheckpointOptions, CheckpointTarget } from "../checkpoint/checkpoi
 import type { DriverChoice, DriverName } from "../checkpoint/driver-choice.ts";
 import type { CollectorClient } from "../client/client.ts";
 import type { ProcessInfo } from "../client/protocol.ts";
+import type { GrowingEvidence } from "../compute/growing-evidence.ts";
 import type { Engine } from "../host/containers.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
@@ -136,20 +137,21 @@ function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpo
 
 /**
  * Whoever must be in the set besides those that stand still: what they did until then is in the log when it is read. All that is in it now is read
- * before anybody stands still.
+ * before anybody stands still; `growing`: what of it was read already.
  */
 export async function dependentsToo(
   app: string,
   names: readonly string[],
   log: CollectorClient,
   home: string,
+  growing?: GrowingEvidence,
 ): Promise<NonNullable<CheckpointOptions["more"]>> {
   const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
   const { dependentsOf } = await import("../compute/dependents.ts");
-  const growing = new GrowingEvidence();
-  await growing.ofApp(log, app);
+  const read = growing ?? new GrowingEvidence();
+  await read.ofApp(log, app);
   return async (standing) => {
-    const evidence = await growing.ofApp(log, app);
+    const evidence = await read.ofApp(log, app);
     const running = await drivenTargets(app, [], log, home);
     const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));

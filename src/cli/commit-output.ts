@@ -10,6 +10,7 @@ import type { CheckpointTarget } from "../checkpoint/checkpoint.ts";
 import type { DriverChoice } from "../checkpoint/driver-choice.ts";
 import type { CollectorClient } from "../client/client.ts";
 import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
+import type { GrowingEvidence } from "../compute/growing-evidence.ts";
 import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { write } from "../terminal/print.ts";
@@ -33,18 +34,21 @@ interface Place {
   readonly home: string;
   readonly log: CollectorClient;
   readonly choice: DriverChoice;
+  /** By application: what was read in earlier rounds is not read again. */
+  readonly evidence: Map<string, GrowingEvidence>;
 }
 
 async function commitOutput(flags: { readonly log?: string }): Promise<void> {
   const { requireCollector } = await import("../client/client.ts");
   const { chooseDriver } = await import("../checkpoint/driver-choice.ts");
   const home = resolveHome(flags.log);
-  const place = { home, log: await requireCollector(home), choice: await chooseDriver("auto", home) };
+  const log = await requireCollector(home);
+  const place = { home, log, choice: await chooseDriver("auto", home), evidence: new Map() };
   for await (const line of createInterface({ input: process.stdin })) {
     const answer = await round(place, JSON.parse(line) as CommitRequest);
     await write(`${JSON.stringify(answer)}\n`);
   }
-  place.log.close();
+  log.close();
 }
 
 /** The line is looked at also where the checkpoint fails: another one may cover what waits. */
@@ -54,7 +58,7 @@ async function round(place: Place, request: CommitRequest): Promise<CommitAnswer
   const failed =
     request.taken === true ? undefined : await takeTogether(place, request, unheld).catch(reasonOf);
   try {
-    const { committed, why } = await lineOfAll(place.log, request);
+    const { committed, why } = await lineOfAll(place, request);
     return { committed, unheld, why: failed ?? why, tookMs: performance.now() - began };
   } catch (error) {
     return { committed: [], unheld, why: failed ?? reasonOf(error), tookMs: performance.now() - began };
@@ -68,15 +72,19 @@ function reasonOf(error: unknown): string {
 
 /** Of those whose output waits, and of all they depend on. */
 async function takeTogether(
-  { home, log, choice }: Place,
+  place: Place,
   { app, processes }: CommitRequest,
   unheld: [string, string][],
 ): Promise<undefined> {
+  const { home, log, choice } = place;
   const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
   const { atSomeMoment } = await import("../images/driver.ts");
   if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
   await notWhileRestarting(home, app);
-  const more = firstThen(await dependentsToo(app, processes, log, home), tiedToo(app, log, home));
+  const more = firstThen(
+    await dependentsToo(app, processes, log, home, await evidenceOf(place, app)),
+    tiedToo(app, log, home),
+  );
   const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
@@ -98,14 +106,21 @@ async function filesOutside({ cgroup, data }: CheckpointTarget): Promise<string[
   }
 }
 
+async function evidenceOf({ evidence }: Place, app: string): Promise<GrowingEvidence> {
+  const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
+  const growing = evidence.get(app) ?? new GrowingEvidence();
+  evidence.set(app, growing);
+  return growing;
+}
+
 async function lineOfAll(
-  log: CollectorClient,
+  place: Place,
   { app, processes }: CommitRequest,
 ): Promise<Pick<CommitAnswer, "committed" | "why">> {
-  const { buildEvidence } = await import("../compute/build-evidence.ts");
+  const { log } = place;
   const { computeLine } = await import("../compute/compute.ts");
   const { committedOutput } = await import("../graph/questions/committed-output.ts");
-  const evidence = await buildEvidence([{ name: app, blocks: () => log.blocks(app) }], { workers: 0 });
+  const evidence = await (await evidenceOf(place, app)).ofApp(log, app);
   const { line } = computeLine(evidence, { dsm: "sequential", inTransit: "any" });
   const committed = committedOutput(evidence, (process) => line[process]!.position);
   const known = await log.processes();

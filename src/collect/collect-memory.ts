@@ -19,8 +19,8 @@ export interface MemoryCounts {
 }
 
 /**
- * Collects until `done(counts)` after a turn, which comes at once where `stop` says so. An application's log is `<home>/<application>`. One that can't be opened or written turns
- * its runtimes away (`rings.takeRefusals`), and they stop; the others go on.
+ * Collects until `done(counts)` after a turn, which comes at once where `stop` says so. An application's log is `<home>/<application>`. One that
+ * can't be opened or written turns its runtimes away (`rings.takeRefusals`), and they stop; the others go on.
  */
 export async function collectMemory(
   rings: MemoryRings,

@@ -1,9 +1,12 @@
 /** The evidence of a log that grows, asked for again and again: each block is read once, not at every question. */
 import type { CollectorClient } from "../client/client.ts";
 import { parseBlock } from "../format/block-header.ts";
+import { HASH_BYTES } from "../format/block-layout.ts";
+import { hasCode } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { StretchAssembler } from "./assemble-stretches.ts";
 import { settle } from "./build-evidence.ts";
+import { HashChain } from "./chain-check.ts";
 import { partition } from "./partition.ts";
 import { reduceBlocks } from "./worker-protocol.ts";
 
@@ -62,30 +65,17 @@ export class GrowingEvidence {
     try {
       const known = await blocks.next();
       if (known.done === true) return undefined;
-      const { chain, hash } = parseBlock(known.value).header;
+      const { application, chain, hash } = parseBlock(known.value).header;
       if (chain !== read.chain || Buffer.compare(hash, read.hash) !== 0) return undefined;
-      return (await take(read, log.name, linked(blocks, known.value))) ? read : undefined;
+      const rest = { [Symbol.asyncIterator]: () => blocks };
+      const ends = { application, firstChain: chain + 1, baseHash: hash, lastChain: chain, lastHash: hash };
+      return (await take(read, log.name, rest, new HashChain(log.name, ends))) ? read : undefined;
     } catch (error) {
-      if (error instanceof Unlinked) return undefined;
+      if (hasCode(error, "RL_CORRUPT_LOG")) return undefined; // pruned while it was read: its base goes on with other blocks than it did
       throw error;
     } finally {
       await blocks.return?.();
     }
-  }
-}
-
-/** The log was pruned while it was read: its base goes on with other blocks than it did. */
-class Unlinked extends Error {}
-
-/** The blocks after `before`, each the next in the chain. Throws `Unlinked`. */
-async function* linked(blocks: AsyncIterator<Uint8Array>, before: Uint8Array): AsyncGenerator<Uint8Array> {
-  let last = parseBlock(before).header;
-  for (let next = await blocks.next(); next.done !== true; next = await blocks.next()) {
-    const { header } = parseBlock(next.value);
-    if (header.chain !== last.chain + 1 || Buffer.compare(header.previousHash, last.hash) !== 0)
-      throw new Unlinked();
-    last = header;
-    yield next.value;
   }
 }
 
@@ -107,15 +97,22 @@ async function readFrom(log: GrowingLog, join: boolean): Promise<Read | undefine
   return (await take(read, log.name, log.blocks(0))) ? read : undefined;
 }
 
-/** False where a `stable` line forbids joining. */
-async function take(read: Read, name: string, blocks: AsyncIterable<Uint8Array>): Promise<boolean> {
+/** False where a `stable` line forbids joining. `chain`: which the blocks go on with. */
+async function take(
+  read: Read,
+  name: string,
+  blocks: AsyncIterable<Uint8Array>,
+  chain?: HashChain,
+): Promise<boolean> {
   for await (const part of partition([{ name, blocks: () => blocks }])) {
-    const newest = parseBlock(part.blocks.at(-1)!).header;
     const answer = reduceBlocks({ blocks: part.blocks, join: read.join });
+    if (answer.kind === "stretches") {
+      chain?.add(answer.stretches);
+      read.chain = answer.stretches.chain.at(-1)!;
+      read.hash = answer.stretches.hash.slice(-HASH_BYTES);
+    }
     if (!settle(read.assembler, { ...part, index: read.tasks }, answer)) return false;
     read.tasks += 1;
-    read.chain = newest.chain;
-    read.hash = Uint8Array.from(newest.hash);
   }
   return true;
 }

@@ -189,10 +189,10 @@ async function cut({ collector }: Service, { app, process }: ProcessRequest): Pr
       "RL_UNKNOWN_PROCESS",
       `the collector records no process ${process} of ${app}`,
     );
-  const over = new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
-  if (!found.live) throw over;
+  const over = () => new RecoveryLineError("RL_USAGE", `process ${process} of ${app} has ended`);
+  if (!found.live) throw over();
   const told = await collector.cut(found.cgroupId).catch((error: unknown) => {
-    throw hasCode(error, "RL_UNKNOWN_PROCESS") ? over : error; // it ended meanwhile
+    throw hasCode(error, "RL_UNKNOWN_PROCESS") ? over() : error; // it ended meanwhile
   });
   return wireCut(told);
 }

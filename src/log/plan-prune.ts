@@ -8,7 +8,8 @@
  * that the cut leaves out (`forgets`) is put back into it from the older cuts, unless both its ends leave it out at the same offset. That a
  * channel is outside holds for ever: the cut names those channels, too, and says so (`Cut.outside`).
  *
- * Left whole: a log with message-log (`stable`) lines or page invalidations, and whatever would carry more than MAX_CARRIED_BYTES.
+ * Left whole: a log with message-log (`stable`) lines or page invalidations, one with an attached life that is undone, and whatever would carry
+ * more than MAX_CARRIED_BYTES.
  */
 import { type Block, decodeBlock, encodeBlock } from "../format/block.ts";
 import { type BlockHeader, parseBlock } from "../format/block-header.ts";

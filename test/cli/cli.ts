@@ -71,7 +71,7 @@ function started(): ChildProcess {
 }
 
 /** `run` in a process of its own, as users start it. */
-export function spawned(
+function spawned(
   args: readonly string[],
   input = "",
   env: Readonly<Record<string, string>> = {},
