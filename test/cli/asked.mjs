@@ -45,8 +45,8 @@ async function answer({ args, input, env }) {
   try {
     await runCommandLine(args);
     for (let turn = 0; turn < 3; turn += 1) await setImmediate();
-    if (kept() > resting) told.stderr += `left running: ${process.getActiveResourcesInfo().join(" ")}\n`;
-    return { code: process.exitCode ?? 0, ...told };
+    const left = kept() > resting ? process.getActiveResourcesInfo().join(" ") : undefined;
+    return { code: process.exitCode ?? 0, ...told, left };
   } finally {
     for (const name of ["stdout", "stderr"]) process[name].write = write[name];
     for (const signal of SIGNALS) process.removeAllListeners(signal);

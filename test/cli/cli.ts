@@ -43,12 +43,14 @@ function ask(question: Question): Promise<Ran> {
     const gone = new AbortController();
     const { signal } = gone;
     try {
-      const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran);
+      const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran & { left?: string });
       const ended = once(asked, "exit", { signal }).then(([code]) => {
         throw new Error(`the process that answers ended with ${code} at ${question.args.join(" ")}`);
       });
       asked.send(question);
-      return await Promise.race([told, ended]);
+      const { left, ...ran } = await Promise.race([told, ended]);
+      if (left !== undefined) throw new Error(`${question.args.join(" ")} would not end: ${left}`);
+      return ran;
     } finally {
       gone.abort();
     }
