@@ -52,7 +52,7 @@ export class BlockPlacer {
     this.#application = application;
     this.#state = state;
     this.#blockAt = blockAt;
-    this.#coverage = new CutCoverage(blockAt, mayForget);
+    this.#coverage = new CutCoverage(blockAt, (process) => state.committedHead(process), mayForget);
     this.#chain = last.lastChain;
     this.#hash = last.lastHash;
   }
@@ -90,6 +90,11 @@ export class BlockPlacer {
       take({ chain: this.#chain, bytes });
       from = plan.to;
     }
+  }
+
+  /** On return it asks for no block on its own. */
+  stop(): Promise<void> {
+    return this.#coverage.stop();
   }
 
   /** `CutCoverage.complete`; `running`: processes whose accounts it may need besides those in memory. */

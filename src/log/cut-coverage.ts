@@ -4,7 +4,8 @@
  *
  * Covered: each channel end that a line in effect or an earlier cut names is named by the cut, at that offset or above. What must be named
  * is known from the last covering cut and the lines since; where this owner of the log did not see them (it was opened anew, a
- * rollback), they are read back. Too far to read: then no cut covers, and readers take the events.
+ * rollback), they are read back. Too far to read: then no cut covers, and readers take the events, until it is read on the side
+ * (far-account.ts).
  *
  * A writer that may forget (the collector) leaves out channels that have ended (complete-cut.ts). Such a cut still
  * covers if the covering cut before it named the channel's last offset, and says so (`BlockHeader.forgets`): older cuts name the rest.
@@ -31,6 +32,7 @@ import {
   type Required,
   requiredBy,
 } from "./cut-account.ts";
+import { FarAccounts, isAt } from "./far-account.ts";
 import { HistoryWalk } from "./history-walk.ts";
 
 /** What a block says of its cuts. */
@@ -49,11 +51,25 @@ export class CutCoverage {
   readonly #required = new Map<string, Required | null>();
   /** What is outside for processes that went back: a rollback does not undo it. Until it is read back what is in effect. */
   readonly #undone = new Map<string, ReadonlySet<string>>();
+  /** Went back: what is in effect is read back while the checkpoint is near. */
+  readonly #back = new Set<string>();
   readonly #mayForget: boolean;
+  /** Of a collector, whose logs are long and whose processes outlive it. */
+  readonly #far: FarAccounts | undefined;
 
-  constructor(blockAt: (chain: number) => Promise<Uint8Array | undefined>, mayForget = false) {
+  constructor(
+    blockAt: (chain: number) => Promise<Uint8Array | undefined>,
+    committed: (process: string) => ProcessHead | undefined,
+    mayForget = false,
+  ) {
     this.#blockAt = blockAt;
     this.#mayForget = mayForget;
+    this.#far = mayForget ? new FarAccounts(blockAt, committed) : undefined;
+  }
+
+  /** On return it asks for no block on its own. */
+  async stop(): Promise<void> {
+    await this.#far?.stop();
   }
 
   /** Rows [from, to), which go behind `head`. Covers if they hold cuts and all of them do. */
@@ -66,16 +82,20 @@ export class CutCoverage {
   ): Promise<Coverage> {
     const { process } = columns;
     let required = head.chain === 0 ? nothingRequired(this.#mayForget) : this.#required.get(process);
-    if (required === undefined) {
-      if (!hasCut) return NO_CUT; // read back when it is needed
+    if (required === undefined || (required === null && this.#far?.of(process) !== undefined)) {
+      const isNear = this.#back.has(process) || this.#far?.of(process) !== undefined; // and will be so no more
+      if (!hasCut && !isNear) {
+        this.#far?.begin(process);
+        return NO_CUT;
+      }
       required = await this.#readBack(process, head);
     }
+    this.#back.delete(process);
     this.#required.delete(process);
     const outsideAt = new Map<number, ReadonlySet<string>>();
     const covers = required !== null && follow(required, columns, from, to, outsideAt);
-    // A rollback stands last: what is in effect now must be read back.
-    if (columns.kind[to - 1] !== EVENT_KIND.rollback) this.#remember(process, required);
-    else if (required !== null && required.outside.size > 0) this.#undone.set(process, required.outside);
+    if (columns.kind[to - 1] === EVENT_KIND.rollback) this.#goBack(process, required);
+    else this.#remember(process, required);
     return hasCut ? { covers, forgets: required?.forgets === true, outsideAt } : NO_CUT;
   }
 
@@ -135,6 +155,13 @@ export class CutCoverage {
     return [...this.#required.values()].filter((account) => account !== null);
   }
 
+  /** A rollback stands last: what is in effect now must be read back. */
+  #goBack(process: string, required: Required | null): void {
+    this.#far?.drop(process);
+    this.#back.add(process);
+    if (required !== null && required.outside.size > 0) this.#undone.set(process, required.outside);
+  }
+
   #remember(process: string, known: Required | null): void {
     const required = this.#mayForget && known !== null && namesIn(known) > MAX_COVERAGE_NAMES ? null : known;
     this.#required.set(process, required);
@@ -143,12 +170,17 @@ export class CutCoverage {
     this.#required.delete(oldest as string);
   }
 
-  /** From the newest covering cut, or the beginning, on; null if that is too far back. */
+  /** From the newest covering cut, or the beginning, on; null if that is too far back: then it is read on the side. */
   async #readBack(process: string, head: ProcessHead): Promise<Required | null> {
     const walk = new HistoryWalk(process, head, (chain) => this.#parsed(chain));
+    const far = this.#far?.of(process);
     const newer: { readonly columns: EventColumns; readonly from: number; readonly to: number }[] = [];
     let required = nothingRequired(this.#mayForget);
     for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
+      if (far !== undefined && isAt(far, block)) {
+        required = far.required;
+        break;
+      }
       const columns = readColumns(block.parsed);
       const last = block.parsed.header.covers ? lastCut(columns, block.rows) : undefined;
       newer.push({ columns, from: last === undefined ? 0 : last.row + 1, to: block.rows });
@@ -156,8 +188,13 @@ export class CutCoverage {
         required = requiredBy(last.cut, block.parsed.header.forgets, this.#mayForget);
         break;
       }
-      if (walk.blocks > MAX_COVERAGE_BLOCKS) return null;
+      if (walk.blocks > MAX_COVERAGE_BLOCKS) {
+        if (far !== undefined) this.#far?.drop(process);
+        this.#far?.begin(process);
+        return null;
+      }
     }
+    this.#far?.drop(process);
     if (walk.truncated) return null;
     for (const channel of this.#undone.get(process) ?? []) required.outside.add(channel);
     this.#undone.delete(process);

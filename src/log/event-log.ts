@@ -378,6 +378,7 @@ export class EventLog {
   /** Lets the log go. What was not committed is forgotten. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    await this.#placer.stop();
     await this.#tail;
     this.#closed = true;
     try {

@@ -50,6 +50,12 @@ export class LogState {
     return new Map([...this.#committedHeads].map(([name, value]) => [name, decodeHead(value)!]));
   }
 
+  /** As of the last commit; undefined: the process had written nothing. */
+  committedHead(process: string): ProcessHead | undefined {
+    const bytes = this.#committedHeads.get(process);
+    return bytes && decodeHead(bytes);
+  }
+
   /** Of what is committed. */
   get digest(): Uint8Array {
     return this.#digest;

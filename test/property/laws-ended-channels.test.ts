@@ -2,10 +2,12 @@
  * Cuts that name what exists and, once, what has ended: connections open and close at random, the log completes each cut
  * (log/complete-cut.ts), and the line from cuts is the line from all events.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { computeLine } from "../../src/compute/compute.ts";
 import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
+import { parseBlock } from "../../src/format/block-header.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import type { Cut, Event } from "../../src/model/event.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
@@ -39,15 +41,20 @@ class Machine {
   readonly #random: Random;
   readonly #strangers: boolean;
   readonly #restarts: boolean;
+  readonly #rarely: number;
+  /** Steps for which what reads on the side gets its turn. */
+  #reads = 0;
   #ends: End[] = [];
   #connections = 0;
   readonly #index = new Map<string, number>();
   readonly #accepts: { readonly name: string; readonly end: End }[] = [];
   readonly #closes: { readonly name: string; readonly end: End }[] = [];
 
-  constructor(random: Random, strangers: boolean) {
+  /** `rarely`: so many checkpoints less, and after the log was opened anew there is time to read it. */
+  constructor(random: Random, strangers: boolean, rarely = 1) {
     this.#random = random;
     this.#strangers = strangers;
+    this.#rarely = rarely;
     this.#restarts = random.oneIn(4);
     this.names = ["a", "b", "c", "d"].slice(0, 2 + random.below(3));
   }
@@ -58,6 +65,10 @@ class Machine {
   }
 
   async step(): Promise<void> {
+    if (this.#reads > 0) {
+      this.#reads -= 1;
+      await sleep(1);
+    }
     const random = this.#random;
     const end = this.#ends.length > 0 ? random.pick(this.#ends) : undefined;
     const dice = random.below(24);
@@ -67,8 +78,11 @@ class Machine {
     if (dice < 15) return this.#peek(end);
     if (dice < 18) return this.#close(end);
     if (dice < 20) return this.#meet();
-    if (dice < 23) return this.#checkpoint(random.pick(this.names));
-    if (random.oneIn(4)) this.log.reopen();
+    if (dice < 23) return random.oneIn(this.#rarely) ? this.#checkpoint(random.pick(this.names)) : undefined;
+    if (random.oneIn(this.#rarely > 1 ? 40 : 4)) {
+      this.log.reopen();
+      if (this.#rarely > 1) this.#reads = 100;
+    }
     if (this.#restarts && random.oneIn(3)) await this.#restart();
   }
 
@@ -221,3 +235,52 @@ for (const strangers of [false, true])
     expect(fromCuts / all).toBeGreaterThan(strangers ? 0.3 : 0.6);
     expect(ended).toBeGreaterThan(0);
   });
+
+/** Rows of the log that hold cuts, and how many of them cover. */
+function cutsOf(log: MemoryLog): { cuts: number; covering: number } {
+  const headers = [...log.bytes.values()].map((bytes) => parseBlock(bytes).header);
+  const withCut = headers.filter(({ hasCut }) => hasCut);
+  return { cuts: withCut.length, covering: withCut.filter(({ covers }) => covers).length };
+}
+
+test("rare checkpoints and a log that is opened anew: what was before is read on the side, and cuts cover again", async () => {
+  let [cuts, covering] = [0, 0];
+  await fc.assert(
+    fc.asyncProperty(fc.integer(), fc.nat(15), async (seed, mask) => {
+      const machine = new Machine(new Random(seed), false, 30);
+      for (let step = 3000; step > 0; step -= 1) await machine.step();
+      const { events, log } = machine;
+      const failed = pick([...new Set(events.map(({ process }) => process))].sort(), mask);
+      const found = await computeFromCuts([log], { ...rules, failed });
+      if (found.line !== undefined)
+        expect(withoutUnits(found.line)).toEqual(
+          withoutUnits(computeLine(evidenceOf(events, []), { ...rules, failed })),
+        );
+      const counted = cutsOf(log);
+      cuts += counted.cuts;
+      covering += counted.covering;
+    }),
+    { numRuns: numRuns * sized(0.2, 0.02) },
+  );
+  console.log(`${covering} of ${cuts} cuts cover`);
+  expect(covering / cuts).toBeGreaterThan(0.8);
+});
+
+test("a process that went back writes much before its next checkpoint: its cut covers", async () => {
+  for (const mayForget of [false, true]) {
+    const log = new MemoryLog(mayForget);
+    const send = (begin: number) =>
+      log.appendEvent({ type: "send", process: "a", channel: "ab", begin, end: begin + 1 });
+    const checkpoint = (number: number, sent: number) => {
+      const cut = { sent: new Map([["ab", sent]]), received: new Map() };
+      return log.appendEvent({ type: "checkpoint", process: "a", checkpoint: number, usable: true, cut });
+    };
+    await send(0);
+    await checkpoint(1, 1);
+    await send(1);
+    await log.appendEvent({ type: "rollback", process: "a", checkpoint: 1 });
+    for (let sent = 1; sent <= 200; sent += 1) await send(sent);
+    await checkpoint(2, 201);
+    expect(cutsOf(log)).toEqual({ cuts: 2, covering: 2 });
+  }
+});

@@ -46,6 +46,7 @@ export class MemoryLog {
 
   async append(columns: EventColumns): Promise<void> {
     await this.#placer.place(columns, ({ chain, bytes }) => this.bytes.set(chain, bytes));
+    this.#state.take().settle();
   }
 
   async appendEvent(event: Event): Promise<void> {
@@ -61,7 +62,7 @@ export class MemoryLog {
 
   /** As if the owner had died and another one had opened it. */
   reopen(): void {
-    this.#state.take().settle();
+    void this.#placer.stop();
     this.#placer = this.#newPlacer(this.bytes.get(this.bytes.size)?.slice(-32) ?? NO_HASH);
   }
 

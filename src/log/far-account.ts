@@ -1,0 +1,133 @@
+/**
+ * Accounts of processes whose last covering cut lies further back than a writer can wait for (cut-coverage.ts): after a collector's restart
+ * none of its cuts would cover again, lines would take all events, and nothing could be removed from the log. They are read on the side while
+ * lines go on being written, up to where the writer reads the rest itself.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
+import { readColumns } from "../format/block-read.ts";
+import type { ProcessHead } from "../format/log-commit.ts";
+import { MAX_COVERAGE_BLOCKS, MAX_COVERAGE_NAMES } from "../model/limits.ts";
+import { follow, lastCut, namesIn, nothingRequired, type Required, requiredBy } from "./cut-account.ts";
+import { type EffectiveBlock, HistoryWalk } from "./history-walk.ts";
+
+/** What a process had done by the end of the first `rows` rows of a block. */
+export interface AccountAt {
+  readonly chain: number;
+  readonly rows: number;
+  readonly required: Required;
+}
+
+/** Rows of a block that an account must yet follow. */
+interface Ahead {
+  readonly chain: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Blocks between two rests, count; a rest takes as long as they did: writing goes first. */
+const BLOCKS_A_TURN = 16;
+
+/** True if the account is of what is in effect up to there. */
+export function isAt({ chain, rows }: AccountAt, block: EffectiveBlock): boolean {
+  return block.parsed.header.chain === chain && block.rows === rows;
+}
+
+export class FarAccounts {
+  readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
+  readonly #committed: (process: string) => ProcessHead | undefined;
+  /** Being read, or read. */
+  readonly #accounts = new Map<string, AccountAt | undefined>();
+  #reading: Promise<void> = Promise.resolve();
+  #stopped = false;
+  #turn = { blocks: 0, beganMs: performance.now() };
+
+  /** `committed`: the newest committed block of a process: `blockAt` must have it whenever it is asked. */
+  constructor(
+    blockAt: (chain: number) => Promise<Uint8Array | undefined>,
+    committed: (process: string) => ProcessHead | undefined,
+  ) {
+    this.#blockAt = blockAt;
+    this.#committed = committed;
+  }
+
+  /** One process after the other. Where it can't be known nothing comes of it. */
+  begin(process: string): void {
+    if (this.#stopped || this.#accounts.has(process)) return;
+    this.#accounts.set(process, undefined);
+    this.#reading = this.#reading.then(() => this.#read(process)).catch(() => undefined); // damage is told to whoever reads the log
+  }
+
+  /** Once it is there. Whoever uses it takes it, and follows it from there. */
+  of(process: string): AccountAt | undefined {
+    return this.#accounts.get(process);
+  }
+
+  /** It was taken, or the process went back. */
+  drop(process: string): void {
+    this.#accounts.delete(process);
+  }
+
+  /** On return no block is asked for any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#reading;
+  }
+
+  async #read(process: string): Promise<void> {
+    this.#turn = { blocks: 0, beganMs: performance.now() };
+    let known: AccountAt | undefined;
+    for (let near = false; !near; ) {
+      const head = this.#committed(process);
+      const ahead = head && (await this.#ahead(process, head, known));
+      if (ahead === undefined) return;
+      const { required, rows } = ahead;
+      for (const some of rows.toReversed()) if (!(await this.#follow(process, required, some))) return;
+      if (rows[0] !== undefined) known = { chain: rows[0].chain, rows: rows[0].to, required };
+      near = rows.length <= MAX_COVERAGE_BLOCKS / 2;
+    }
+    if (this.#accounts.has(process)) this.#accounts.set(process, known);
+  }
+
+  /** What is to be followed up to `head`, newest first, and from where: `known`, the last covering cut, or the beginning. undefined: nobody knows. */
+  async #ahead(
+    process: string,
+    head: ProcessHead,
+    known: AccountAt | undefined,
+  ): Promise<{ readonly required: Required; readonly rows: readonly Ahead[] } | undefined> {
+    const walk = new HistoryWalk(process, head, (chain) => this.#block(process, chain));
+    const rows: Ahead[] = [];
+    for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
+      const { chain, covers, forgets } = block.parsed.header;
+      if (known !== undefined && isAt(known, block)) return { required: known.required, rows };
+      if (known !== undefined && chain <= known.chain) return undefined; // it went back behind that
+      const last = covers ? lastCut(readColumns(block.parsed), block.rows) : undefined;
+      rows.push({ chain, from: last === undefined ? 0 : last.row + 1, to: block.rows });
+      if (last !== undefined) return { required: requiredBy(last.cut, forgets, true), rows };
+    }
+    if (walk.truncated || known !== undefined) return undefined;
+    return { required: nothingRequired(true), rows };
+  }
+
+  /** False where it is in vain. */
+  async #follow(process: string, required: Required, { chain, from, to }: Ahead): Promise<boolean> {
+    const parsed = await this.#block(process, chain);
+    if (parsed === undefined) return false;
+    follow(required, readColumns(parsed), from, to);
+    return namesIn(required) <= MAX_COVERAGE_NAMES;
+  }
+
+  async #block(process: string, chain: number): Promise<ParsedBlock | undefined> {
+    await this.#rest();
+    if (this.#stopped || !this.#accounts.has(process)) return undefined;
+    const bytes = await this.#blockAt(chain);
+    return bytes === undefined ? undefined : parseBlock(bytes);
+  }
+
+  async #rest(): Promise<void> {
+    this.#turn.blocks += 1;
+    if (this.#turn.blocks < BLOCKS_A_TURN || this.#stopped) return;
+    await sleep(performance.now() - this.#turn.beganMs);
+    this.#turn = { blocks: 0, beganMs: performance.now() };
+  }
+}
