@@ -2,14 +2,15 @@
  * What dead programs of ours, or a CRIU that was killed, have left: captures under a dead process's name, empty cgroups, tables of
  * nftables, a file for docker's runtime. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
  */
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
 import { portsInUse } from "../host/open-connections.ts";
 import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
+import { criuRuns, isCriuTable } from "../images/criu/killed-lock.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
 
 export interface Leftover {
@@ -90,12 +91,11 @@ function emptyCgroups(): Leftover[] {
 async function nftTables(home: string): Promise<Leftover[]> {
   const found: Leftover[] = [];
   const all = await tables().catch(() => []);
-  const criuRuns = running("criu"); // looked for behind the list: nobody who is at work now has made one of it
+  const anyCriu = criuRuns(); // looked for behind the list: nobody who is at work now has made one of it
   for (const table of all) {
     const common = { kind: "nft table", name: table } as const;
     const remove = (): Promise<void> => deleteTable(table);
-    if (table.startsWith("CRIU-") && !criuRuns)
-      found.push({ ...common, ...(await criuTable(table, remove)) });
+    if (isCriuTable(table) && !anyCriu) found.push({ ...common, ...(await criuTable(table, remove)) });
     const app = restartTableApp(table);
     if (app === undefined) continue;
     if (!existsSync(join(home, app)))
@@ -120,20 +120,6 @@ async function criuTable(
   return {
     why: `A CRIU that was killed left it, or a program that was dumped is to come back. If not: nft delete table inet ${table}`,
   };
-}
-
-/** True if any process has a program of that name in its command line. */
-function running(program: string): boolean {
-  return names("/proc").some((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, "latin1")
-        .split("\0")
-        .some((word) => basename(word) === program);
-    } catch {
-      return false; // it has ended
-    }
-  });
 }
 
 function youngerThan(path: string, ms: number): boolean {

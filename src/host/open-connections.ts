@@ -40,6 +40,15 @@ export function stillThere(connections: readonly ConnectionAddresses[]): Connect
   return connections.find((connection) => there.has(keyOf(connection)));
 }
 
+/** Those of the connections, in this network namespace, that are closing and whose local end no process holds any more. */
+export function orphansAmong(connections: readonly ConnectionAddresses[]): ConnectionAddresses[] {
+  const orphans = new Set<string>();
+  for (const v6 of [false, true])
+    for (const [inode, connection] of tcpTable("self", v6))
+      if (inode === NO_INODE) orphans.add(keyOf(connection));
+  return connections.filter((connection) => orphans.has(keyOf(connection)));
+}
+
 /** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
 export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
   const here = [false, true].flatMap((v6) => [...tcpTable("self", v6)].map(([, connection]) => connection));
@@ -138,6 +147,7 @@ function linkOf(path: string): string {
 }
 
 const LISTEN = "0A";
+const NO_INODE = "0";
 const TIME_WAIT = "06";
 
 /** `states`: only sockets in these; absent: connections, but those that are only a memory (TIME_WAIT) and no obstacle. */

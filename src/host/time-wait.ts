@@ -5,12 +5,42 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import type { EndAddress } from "./open-connections.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RecoveryLineError } from "../model/errors.ts";
+import { type EndAddress, orphansAmong, stillThere } from "./open-connections.ts";
 import { type ConnectionAddresses, inNetwork, unmapped } from "./port-block.ts";
 
 const LIMIT_MS = 10_000;
 /** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
 const CONNECTIONS_A_CALL = 100;
+
+/** How long ends that nobody holds any more may take to close each other, and for how long a connection may stay, in ms. */
+const CLOSING_MS = 500;
+const GONE_LIMIT_MS = 10_000;
+
+/**
+ * Until dead processes' connections are no more, and their TIME_WAIT neither: their successors take the same addresses. Ends that nobody holds and
+ * that don't hear each other (what they said was dropped while a checkpoint stood still, and they wait before they say it again; their numbers don't
+ * fit) would stay for a minute or two: they are ended after CLOSING_MS. Throws RL_TIMEOUT.
+ */
+export async function connectionsGone(connections: readonly ConnectionAddresses[]): Promise<void> {
+  const fromMs = performance.now();
+  for (let left = stillThere(connections); left !== undefined; left = stillThere(connections)) {
+    const passedMs = performance.now() - fromMs;
+    if (passedMs > GONE_LIMIT_MS) throw stays(left);
+    if (passedMs > CLOSING_MS) await resetConnections(orphansAmong(connections));
+    await sleep(passedMs > CLOSING_MS ? 100 : 5);
+  }
+  await endTimeWait(connections);
+}
+
+function stays({ local, remote }: ConnectionAddresses): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_TIMEOUT",
+    `the old connection from ${local.address}:${local.port} to ${remote.address}:${remote.port} does not end`,
+    "Something outside of the application holds it. Try again.",
+  );
+}
 
 /** Only sockets in TIME_WAIT, only these connections, from either end. Failure is no error here: a restore that needs it says so. */
 export function endTimeWait(connections: readonly ConnectionAddresses[]): Promise<void> {

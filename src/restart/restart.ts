@@ -14,10 +14,11 @@ import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerAt, killContainer } from "../host/containers.ts";
 import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
-import { networkOf, networksOf, openConnections, stillThere } from "../host/open-connections.ts";
+import { networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
-import { endConnections, endsConnections, endTimeWait, resetConnections } from "../host/time-wait.ts";
+import { connectionsGone, endConnections, endsConnections, resetConnections } from "../host/time-wait.ts";
+import { unblock } from "../images/criu/killed-lock.ts";
 import {
   keepReplaced as keepMapped,
   putMapped,
@@ -561,14 +562,11 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
   try {
     await note(request, begun, "restoring");
     await clock.time("data", () => putBack(request, begun));
-    await gone(plan.transit.ends.map(({ socket }) => socket));
-    await endTimeWait(plan.transit.ends.map(({ socket }) => socket));
+    const sockets = plan.transit.ends.map(({ socket }) => socket);
+    await unblock({ connections: sockets, networks: [undefined] });
+    await connectionsGone(sockets);
     await log.drain();
-    await blockForRestart(
-      app,
-      plan.transit.ends.map(({ socket }) => socket),
-      listeningPorts(plan),
-    );
+    await blockForRestart(app, sockets, listeningPorts(plan));
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
     await clock.time("restore", () => restoreAll(request, begun));
     await note(request, begun, "recording");
@@ -594,23 +592,6 @@ function halfDone(error: unknown, app: string, names: readonly string[]): unknow
   const state = `${names.join(", ")} of ${app} ${names.length === 1 ? "is" : "are"} dead, all others go on.`;
   const ways = `Remove what stood in the way and call recovery-line restart ${app} again; or do without that image: restart ${app} --back-further; or give it up: recovery-line restart ${app} --abandon`;
   return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);
-}
-
-/** Waits until the old sockets have closed each other: blocked, they would stay and hold their addresses. Throws RL_TIMEOUT. */
-async function gone(connections: readonly ConnectionAddresses[]): Promise<void> {
-  const deadlineMs = performance.now() + KILL_LIMIT_MS;
-  for (;;) {
-    const taken = stillThere(connections);
-    if (taken === undefined) return;
-    const { local, remote } = taken;
-    if (performance.now() > deadlineMs)
-      throw new RecoveryLineError(
-        "RL_TIMEOUT",
-        `the old connection from ${local.address}:${local.port} to ${remote.address}:${remote.port} does not end`,
-        "Something outside of the application holds it, or its other end is unreachable. Try again.",
-      );
-    await sleep(5);
-  }
 }
 
 /** The collector, which holds a cgroup for a moment while it removes an empty one, may be at it. */

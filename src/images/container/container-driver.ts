@@ -23,7 +23,7 @@ import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { meaningOf } from "../criu/criu-words.ts";
 import { dumpUser, mayImageOthers } from "../criu/dump-user.ts";
-import { unblockKilled } from "../criu/killed-lock.ts";
+import { type MayBeBlocked, mayStayBlocked, unblock } from "../criu/killed-lock.ts";
 import { isBelowAny } from "../data/tree-users.ts";
 import {
   type CheckpointDriver,
@@ -66,7 +66,7 @@ interface Held extends Begun {
   readonly place: string;
   readonly container: Container;
   readonly notes: ContainerNotes;
-  readonly pids: readonly number[];
+  readonly blocked: MayBeBlocked;
 }
 
 export abstract class ContainerDriver implements CheckpointDriver {
@@ -134,37 +134,38 @@ export abstract class ContainerDriver implements CheckpointDriver {
     const container = this.#containerOf(pids[0] ?? 0);
     const place = this.#placeOf(folder);
     const deadlineMs = performance.now() + limitMs;
+    const blocked = mayStayBlocked(pids);
     const begun = await this.beginDump(container, place, dumpHook(cgroupPath), limitMs);
     const { hooks, run } = begun;
     const isThere = await hooks.isThere(() => run.ended, deadlineMs);
     try {
       await begun.settled?.(false);
     } catch (error) {
-      await giveUp(begun, pids);
+      await giveUp(begun, blocked);
       throw error;
     }
     if (!isThere) {
       const late = !run.ended;
-      await giveUp(begun, pids);
+      await giveUp(begun, blocked);
       throw late ? this.#tooLate(container, limitMs) : this.#failed(container, run, "dump");
     }
-    this.#held.set(folder, { ...begun, place, container, notes: notesOf(container, dataRoots), pids });
+    this.#held.set(folder, { ...begun, place, container, notes: notesOf(container, dataRoots), blocked });
   }
 
   async letGo(folder: string): Promise<void> {
     const held = this.#held.get(folder);
     this.#held.delete(folder);
-    if (held !== undefined) await giveUp(held, held.pids);
+    if (held !== undefined) await giveUp(held, held.blocked);
   }
 
   async dump({ folder, limitMs }: DumpRequest): Promise<DriverNotes> {
     const held = this.#held.get(folder);
     if (held === undefined) throw new TypeError("dump comes after hold");
-    const { hooks, run, place, container, notes, pids } = held;
+    const { hooks, run, place, container, notes, blocked } = held;
     hooks.tell("go");
     const intime = await run.within(limitMs);
     if (!intime) {
-      await giveUp(held, pids);
+      await giveUp(held, blocked);
       throw this.#tooLate(container, limitMs);
     }
     if (run.code !== 0) throw this.#failed(container, run, "dump");
@@ -207,7 +208,7 @@ export abstract class ContainerDriver implements CheckpointDriver {
       const intime = await run.within(limitMs);
       const root = hooks.rootPid;
       const isBack = intime && run.code === 0 && root !== undefined;
-      if (!intime) await giveUp(begun, []);
+      if (!intime) await giveUp(begun);
       if (!isBack) {
         await killContainer({ engine: this.name, id });
         await unmountYards(id);
@@ -317,13 +318,14 @@ function notesOf(container: Container, dataRoots: readonly string[]): ContainerN
   return { container: id, name, image, imageName, addresses, unsaved };
 }
 
-/** Nobody waits in a hook any more, and the engine has ended. `pids`: what it was to image, and goes on. */
-async function giveUp({ hooks, run }: Begun, pids: readonly number[]): Promise<void> {
+/** Nobody waits in a hook any more, and the engine has ended. `blocked`: by what it was to image, which goes on or is dead. */
+async function giveUp({ hooks, run }: Begun, blocked?: MayBeBlocked): Promise<void> {
   if (existsSync(hooks.folder)) hooks.tell("abort");
   const ended = await run.within(GIVE_UP_MS);
   const criu = ended ? undefined : hooks.criuPid;
   if (criu !== undefined) await killed(criu);
-  if (await run.kill()) await unblockKilled(pids);
+  const isWell = !(await run.kill()) && run.code === 0;
+  if (!isWell && blocked !== undefined) await unblock(blocked);
   hooks.remove();
 }
 

@@ -45,7 +45,7 @@ import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
 import { type ImagePlaces, placeObstacles, placesOf } from "./image-places.ts";
-import { unblockKilled } from "./killed-lock.ts";
+import { mayStayBlocked, unblock } from "./killed-lock.ts";
 import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -145,13 +145,14 @@ export class CriuDriver implements CheckpointDriver {
     const log = join(folder, DUMP_LOG);
     const args = dumpArguments(request, shellJob);
     const user = dumpUser(pids);
+    const blocked = mayStayBlocked(pids);
     const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
     try {
       if (user === undefined) await this.#run(run);
       else
         await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
     } catch (error) {
-      await unblockKilled(pids);
+      await unblock(blocked);
       throw error;
     }
     const places = placesOf(rootPid, folder, (path) => isBelowAny(held, path));

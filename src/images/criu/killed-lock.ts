@@ -1,27 +1,60 @@
 /**
  * CRIU keeps the connections of what it dumps from hearing anything, by an nftables table of its own, and lets go at its end. One that was
- * killed half way leaves it: whoever has these addresses next, or goes on, would hear nothing on them.
+ * killed half way leaves it, and so does one whose process is killed meanwhile: whoever has these addresses next, or goes on, would hear
+ * nothing on them, and ends that close would wait a minute or two for each other.
  */
+import { readdirSync, readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { betweenPorts, networkOf, networksOf, openConnections } from "../../host/open-connections.ts";
-import { deleteTable, tablePorts, tables } from "../../host/port-block.ts";
+import { type ConnectionAddresses, deleteTable, tablePorts, tables } from "../../host/port-block.ts";
 import { hasCode } from "../../model/errors.ts";
 
-/** Removes what blocks connections of these processes alone. Call it once their CRIU has ended. */
-export async function unblockKilled(pids: readonly number[]): Promise<void> {
+/** A table of nftables that a CRIU has made. */
+export function isCriuTable(name: string): boolean {
+  return name.startsWith("CRIU-");
+}
+
+/** What a CRIU may leave blocked. */
+export interface MayBeBlocked {
+  readonly connections: readonly ConnectionAddresses[];
+  /** Where: a process of each network namespace; undefined: in ours. */
+  readonly networks: readonly (number | undefined)[];
+}
+
+/** By one that dumps these processes: to be asked while they are there. */
+export function mayStayBlocked(pids: readonly number[]): MayBeBlocked {
   const ours = networkOf("self");
-  for (const pid of networksOf(pids)) {
-    const there = pids.filter((one) => networkOf(one) === networkOf(pid));
-    await unblockIn(there, networkOf(pid) === ours ? undefined : pid).catch((error: unknown) => {
+  const networks = networksOf(pids).map((pid) => (networkOf(pid) === ours ? undefined : pid));
+  return { connections: openConnections(pids), networks };
+}
+
+/** Removes what blocks these connections alone, or nothing at all any more. Call it once their CRIU has ended. */
+export async function unblock({ connections, networks }: MayBeBlocked): Promise<void> {
+  for (const network of networks)
+    await unblockIn(betweenPorts(connections), network).catch((error: unknown) => {
       if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error; // without nft CRIU has made none either
     });
+}
+
+async function unblockIn(isOwn: ReturnType<typeof betweenPorts>, network: number | undefined): Promise<void> {
+  const all = (await tables(network)).filter(isCriuTable);
+  const others = all.length > 0 && criuRuns(); // looked for behind the list: nobody who is at work now has made one of it
+  for (const table of all) {
+    const ports = await tablePorts(table, network);
+    if (ports.length > 0 ? ports.every(isOwn) : !others) await deleteTable(table, network);
   }
 }
 
-async function unblockIn(pids: readonly number[], network: number | undefined): Promise<void> {
-  const isOwn = betweenPorts(openConnections(pids));
-  for (const table of await tables(network)) {
-    if (!table.startsWith("CRIU-")) continue;
-    const ports = await tablePorts(table, network);
-    if (ports.length > 0 && ports.every(isOwn)) await deleteTable(table, network);
-  }
+/** True if any process has a program of that name in its command line. */
+export function criuRuns(): boolean {
+  return readdirSync("/proc").some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1")
+        .split("\0")
+        .some((word) => basename(word) === "criu");
+    } catch {
+      return false; // it has ended
+    }
+  });
 }
