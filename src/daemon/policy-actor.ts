@@ -6,7 +6,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Serial } from "../host/serial.ts";
 import {
+  MAX_POLICY_CHECKPOINT_WAIT_MS,
   MAX_POLICY_RESTARTS,
+  POLICY_CHECKPOINT_WAIT_MS,
   POLICY_COLLECT_MS,
   POLICY_RESTART_WAIT_MS,
   POLICY_RESTART_WINDOW_MS,
@@ -66,6 +68,8 @@ export class PolicyActor {
   /** Processes whose checkpoint is under way or waits, and how many sets are. */
   readonly #busy = new Set<string>();
   #sets = 0;
+  /** Processes whose last checkpoint failed: how often since one was taken, and until when none is tried. */
+  readonly #failures = new Map<string, { readonly count: number; readonly untilMs: number }>();
   readonly #restartsMs: number[] = [];
   #restarting = false;
   #collectedMs = Number.NEGATIVE_INFINITY;
@@ -177,7 +181,7 @@ export class PolicyActor {
     if (sorted.length === 0) return;
     const isGroup = "who" in first.action && first.action.who === "group";
     const waits = isGroup ? sorted.some((name) => this.#busy.has(name)) : this.#sets > 0;
-    if (waits || this.restartUnderWay) {
+    if (waits || this.restartUnderWay || this.#failedJustNow(sorted, wants)) {
       for (const want of wants) want.came("dropped");
       return;
     }
@@ -203,9 +207,28 @@ export class PolicyActor {
 
   /** What is under way is not asked for again: a policy says the same at every beat until it is done. */
   #isFree(process: string, want: Want): boolean {
-    if (!this.#busy.has(process) && this.#sets === 0 && !this.restartUnderWay) return true;
+    const isBusy = this.#busy.has(process) || this.#sets > 0 || this.restartUnderWay;
+    if (!isBusy && !this.#failedJustNow([process], [want])) return true;
     want.came("dropped");
     return false;
+  }
+
+  /** A policy says the same at every beat, and what stood in the way is mostly still there: each try waits twice as long as the one before. */
+  #failedJustNow(names: readonly string[], wants: readonly Want[]): boolean {
+    if (wants.some(({ unbudgeted }) => unbudgeted)) return false;
+    const nowMs = this.#parts.now();
+    return names.some((name) => nowMs < (this.#failures.get(name)?.untilMs ?? 0));
+  }
+
+  /** `taken`: of these names; the others' failed. */
+  #count(names: readonly string[], taken: ReadonlySet<string>): void {
+    const nowMs = this.#parts.now();
+    for (const name of names) {
+      const count = (this.#failures.get(name)?.count ?? 0) + 1;
+      const waitMs = Math.min(POLICY_CHECKPOINT_WAIT_MS * 2 ** (count - 1), MAX_POLICY_CHECKPOINT_WAIT_MS);
+      if (taken.has(name)) this.#failures.delete(name);
+      else this.#failures.set(name, { count, untilMs: nowMs + waitMs });
+    }
   }
 
   #withinBudget(names: readonly string[], wants: readonly Want[]): boolean {
@@ -231,7 +254,7 @@ export class PolicyActor {
           ...how,
           ...flags,
         ]);
-        this.#tookThem(answer, valid);
+        this.#count(names, this.#tookThem(answer, valid));
       } finally {
         for (const name of names) this.#busy.delete(name);
         if (flags.length > 0) this.#sets -= 1;
@@ -239,7 +262,8 @@ export class PolicyActor {
     });
   }
 
-  #tookThem({ answer, why }: CommandAnswer, wants: readonly Want[]): void {
+  /** The processes of which one was taken. */
+  #tookThem({ answer, why }: CommandAnswer, wants: readonly Want[]): ReadonlySet<string> {
     const { checkpoints = [] } = (answer ?? {}) as { checkpoints?: readonly Taken[] };
     const failed =
       ((answer ?? {}) as { failed?: readonly { process: string; message: string }[] }).failed ?? [];
@@ -257,6 +281,7 @@ export class PolicyActor {
       else if (own !== undefined && own.process === want.process) want.came("failed", own.message);
       else want.came("done", wants.length === 1 ? taken : this.#ownOf(want, checkpoints, taken));
     }
+    return new Set(checkpoints.map(({ process }) => process));
   }
 
   #ownOf({ process }: Want, checkpoints: readonly Taken[], all: string): string {

@@ -325,6 +325,22 @@ test("restarts that fail wait twice as long each time, and end after five within
     expect(rig.log.at(-2)).toMatchObject({ outcome: "failed", detail: "the image is gone" });
   }));
 
+test("a checkpoint that fails is tried again after 2, 4, 8, at most 30 seconds, however often it is asked for; one that is taken ends that", () =>
+  withLiveRig(["a", "b"], async (rig) => {
+    await rig.plug(built(`<on event="beat"><if test="self.age ge 3 s"><checkpoint/></if></on>`));
+    rig.answer = () => ({ code: 1, answer: undefined, why: "no room" });
+    await rig.beats(3 + 2 + 4 + 8 + 16 + 30 + 30 + 1);
+    expect(rig.ran).toHaveLength(1 + 6);
+    expect(rig.outcomes).toEqual(Array.from({ length: 14 }, () => "checkpoint failed"));
+    rig.answer = () => undefined;
+    await rig.beats(30);
+    expect(rig.outcomes.slice(14, 16)).toEqual(["checkpoint done", "checkpoint done"]);
+    rig.answer = () => ({ code: 1, answer: undefined, why: "no room" });
+    const then = rig.ran.length;
+    await rig.beats(7);
+    expect(rig.ran.length - then).toBe(2);
+  }));
+
 test("what a policy asked for is dropped once another one decides", () =>
   withLiveRig(["a", "b"], async (rig) => {
     await rig.plug(built(`<on event="failed" each="node"><restart/></on>`), { allow: ["restart"] });
