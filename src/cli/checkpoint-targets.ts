@@ -137,7 +137,7 @@ function notRunning(app: string, { process, rings }: ProcessInfo): FailedCheckpo
 
 /**
  * Whoever must be in the set besides those that stand still: what they did until then is in the log when it is read. All that is in it now is read
- * before anybody stands still; `growing`: what of it was read already.
+ * before anybody stands still, by the collector where it does so for a policy; `growing`: what of it was read already.
  */
 export async function dependentsToo(
   app: string,
@@ -148,12 +148,16 @@ export async function dependentsToo(
 ): Promise<NonNullable<CheckpointOptions["more"]>> {
   const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
   const { dependentsOf } = await import("../compute/dependents.ts");
-  const read = growing ?? new GrowingEvidence();
-  await read.ofApp(log, app);
+  const own = growing ?? new GrowingEvidence();
+  const asked = async (): Promise<readonly string[] | undefined> => {
+    const told = growing === undefined ? await log.dependents(app, names).catch(() => undefined) : undefined;
+    if (told !== undefined) return told ?? undefined;
+    return dependentsOf(await own.ofApp(log, app), names);
+  };
+  await asked();
   return async (standing) => {
-    const evidence = await read.ofApp(log, app);
+    const inSet = await asked();
     const running = await drivenTargets(app, [], log, home);
-    const inSet = dependentsOf(evidence, names);
     const stand = new Set(standing.map(({ process }) => process));
     return running.filter(({ process }) => !stand.has(process) && (inSet?.includes(process) ?? true));
   };

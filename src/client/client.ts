@@ -28,6 +28,7 @@ import {
   type WireCommitted,
   type WireCut,
   type WireError,
+  type WireDependents,
   type WireUnseen,
 } from "./protocol.ts";
 
@@ -160,6 +161,12 @@ export class CollectorClient {
    * without rights (collect --user) can't look at other users' processes: this program's own rights may reach further.
    */
   async unseen(app: string): Promise<readonly UnseenChannel[]> {
+  /** `WireDependents`. Throws RL_WORKER where the log can't be read, or has no such process. */
+  async dependents(app: string, processes: readonly string[]): Promise<readonly string[] | null | undefined> {
+    const { dependents } = await this.#json<WireDependents>("POST", "/v1/dependents", { app, processes });
+    return dependents;
+  }
+
     const { channels, hidden } = await this.#json<WireUnseen>("POST", "/v1/unseen", { app });
     if (!hidden) return channels;
     const { channelsAmong } = await import("../host/look-at-things.ts");

@@ -10,6 +10,7 @@
  *   POST /v1/policy/unplug    { app }         → { policy, epoch }
  *   POST /v1/leaving          { within }      → {}                 the node goes in so many seconds: policies hear it
  *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
+ *   POST /v1/dependents       { app, processes } → WireDependents  who must take a checkpoint with them
  *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
  *   POST /v1/unregister       ProcessRequest & { follow? } → {}    `follow: false`: a container made anew is not its next life any more
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
@@ -63,6 +64,11 @@ export interface Ping {
 }
 
 export interface PruneRequest {
+/** Of `POST /v1/dependents`. Absent: the collector has not read the log, whoever asks does; null: nobody can be left out. */
+export interface WireDependents {
+  readonly dependents?: readonly string[] | null;
+}
+
   readonly app: string;
   /** [process, position of a checkpoint or 0 that no line of any future starts before], from the evidence of all nodes. */
   readonly oldest: readonly (readonly [string, number])[];

@@ -3,7 +3,7 @@ import { WorkerPool } from "../host/worker-pool.ts";
 import { POLICY_LINE_SHARE } from "../model/limits.ts";
 import { compiledFile } from "../native/binding.ts";
 import { LineFacts } from "./line-facts.ts";
-import type { LineAnswer, LineTask } from "./line-worker.ts";
+import type { DependentsAnswer, LineAnswer, LineTask } from "./line-worker.ts";
 
 interface Turn {
   /** What the application had done when it was computed last. */
@@ -18,7 +18,7 @@ export class LineWatch {
   /** What is under way, by application; one that was forgotten meanwhile is not the same any more. */
   readonly #asked = new Map<string, symbol>();
   #running = 0;
-  #pool: WorkerPool<LineTask, LineAnswer> | undefined;
+  #pool: WorkerPool<LineTask, LineAnswer | DependentsAnswer> | undefined;
   /** What the last one took, ms. */
   lastMs = 0;
 
@@ -43,10 +43,9 @@ export class LineWatch {
       if (this.#asked.get(app) === own) this.#turns.set(app, { mark: left, dueMs });
     };
     try {
-      const apps = [...new Set([...this.#turns.keys(), ...this.#asked.keys()])];
-      const answer = await this.#workers().run({ home: this.#home, app, garbage, apps }, []);
+      const answer = await this.#run(app, { garbage });
       settle(mark);
-      return new LineFacts(answer, atMs);
+      return new LineFacts(answer as LineAnswer, atMs);
     } catch (error) {
       settle("");
       throw error;
@@ -55,6 +54,26 @@ export class LineWatch {
       this.#running -= 1;
       this.#endIfIdle();
     }
+  }
+
+  /**
+   * `dependentsOf` (compute/dependents.ts) in the log as it is; undefined where it was not read yet, as no policy is plugged: whoever asks reads it
+   * then. Throws RL_WORKER where the log can't be read, or has no such process.
+   */
+  async dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer | undefined> {
+    if (!this.#turns.has(app)) return undefined;
+    this.#running += 1;
+    try {
+      return (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
+    } finally {
+      this.#running -= 1;
+      this.#endIfIdle();
+    }
+  }
+
+  #run(app: string, ask: LineTask["ask"]): Promise<LineAnswer | DependentsAnswer> {
+    const apps = [...new Set([...this.#turns.keys(), ...this.#asked.keys()])];
+    return this.#workers().run({ home: this.#home, app, ask, apps }, []);
   }
 
   forget(app: string): void {
@@ -80,7 +99,7 @@ export class LineWatch {
     return atMs + Math.max(everyMs, this.lastMs / POLICY_LINE_SHARE);
   }
 
-  #workers(): WorkerPool<LineTask, LineAnswer> {
+  #workers(): WorkerPool<LineTask, LineAnswer | DependentsAnswer> {
     this.#pool ??= new WorkerPool(1, compiledFile("daemon/line-worker.js"));
     return this.#pool;
   }

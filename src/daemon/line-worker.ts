@@ -1,9 +1,10 @@
 /**
- * A thread that computes the lines of all single failures of an application from its log, as the collector's socket gives it: the collector's
- * own thread only hands out new blocks meanwhile.
+ * A thread that computes the lines of all single failures of an application from its log, as the collector's socket gives it, and who must take a
+ * checkpoint with others: the collector's own thread only hands out new blocks meanwhile.
  */
 
 import { CollectorClient } from "../client/client.ts";
+import { dependentsOf } from "../compute/dependents.ts";
 import { GrowingEvidence } from "../compute/growing-evidence.ts";
 import { LossReport } from "../compute/losses.ts";
 import { planCollection, rulesToKeep } from "../gc/gc.ts";
@@ -15,8 +16,8 @@ import type { FailureFacts } from "./line-facts.ts";
 export interface LineTask {
   readonly home: string;
   readonly app: string;
-  /** Also how many checkpoints no line needs any more. */
-  readonly garbage: boolean;
+  /** `garbage`: also how many checkpoints no line needs any more. `dependentsOf`: of these processes. */
+  readonly ask: { readonly garbage: boolean } | { readonly dependentsOf: readonly string[] };
   /** Applications that are asked about: what was read of others is forgotten. */
   readonly apps: readonly string[];
 }
@@ -28,16 +29,27 @@ export interface LineAnswer {
   readonly garbage: number;
 }
 
+/** Null: nobody can be left out. */
+export type DependentsAnswer = readonly string[] | null;
+
 const known = new Map<string, GrowingEvidence>();
 
-/** Throws what reading the log throws. */
-export default async function lines({ home, app, garbage, apps }: LineTask): Promise<LineAnswer> {
+/** Throws what reading the log throws, and `dependentsOf`. */
+export default async function lines({
+  home,
+  app,
+  ask,
+  apps,
+}: LineTask): Promise<LineAnswer | DependentsAnswer> {
   for (const other of known.keys()) if (!apps.includes(other)) known.delete(other);
   const growing = known.get(app) ?? new GrowingEvidence(MAX_KEPT_ENTRIES);
   known.set(app, growing);
   const client = new CollectorClient(home);
   try {
-    return answerOf(await growing.ofApp(client, app), garbage);
+    const evidence = await growing.ofApp(client, app);
+    return "garbage" in ask
+      ? answerOf(evidence, ask.garbage)
+      : (dependentsOf(evidence, ask.dependentsOf) ?? null);
   } finally {
     client.close();
   }

@@ -19,6 +19,7 @@ import {
   type SwapStep,
 } from "./app-policy.ts";
 import { LineWatch } from "./line-watch.ts";
+import type { DependentsAnswer } from "./line-worker.ts";
 import { OwnCommands } from "./own-commands.ts";
 import type { NodeFacts } from "./policy-facts.ts";
 import { hasPolicyLog } from "./policy-log.ts";
@@ -37,7 +38,7 @@ export interface PoliciesOptions {
   readonly onStep?: (step: SwapStep) => void;
   readonly commands?: Pick<OwnCommands, "run" | "close">;
   readonly beatMs?: number;
-  readonly lines?: Pick<LineWatch, "due" | "forget" | "close">;
+  readonly lines?: Pick<LineWatch, "due" | "dependents" | "forget" | "close">;
   readonly processes?: PolicyProcesses;
   readonly wait?: (ms: number) => Promise<void>;
   readonly node?: () => NodeRoom;
@@ -67,7 +68,7 @@ export class Policies {
   readonly #apps = new Map<string, Promise<AppPolicy>>();
   readonly #processes: PolicyProcesses;
   readonly #commands: Pick<OwnCommands, "run" | "close">;
-  readonly #lines: Pick<LineWatch, "due" | "forget" | "close">;
+  readonly #lines: Pick<LineWatch, "due" | "dependents" | "forget" | "close">;
   readonly #timer: NodeJS.Timeout;
   #pressedMs = Number.NEGATIVE_INFINITY;
   #plugged: readonly PolicyStatus[] = [];
@@ -200,6 +201,11 @@ export class Policies {
     });
     await Promise.race([done, up]);
     clearTimeout(timer);
+  }
+
+  /** `LineWatch.dependents`. */
+  dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer | undefined> {
+    return this.#lines.dependents(app, processes);
   }
 
   async close(): Promise<void> {

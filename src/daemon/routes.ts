@@ -1,6 +1,6 @@
 /** The collector's endpoints (protocol.ts): each checks what it was sent and makes one call. */
 
-import { type Ping, type ProcessRequest, wireCut } from "../client/protocol.ts";
+import { type Ping, type ProcessRequest, type WireDependents, wireCut } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import { parseEvent, printEvent } from "../format/interchange.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
@@ -80,6 +80,7 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     },
   ],
   ["POST /v1/unseen", unseen],
+  ["POST /v1/dependents", dependents],
   ["GET /v1/policies", ({ policies }) => policies.list()],
   [
     "POST /v1/policy/plug",
@@ -225,6 +226,14 @@ async function unseen({ unseen: watch }: Service, body: Body): Promise<object> {
   if (body["found"] === undefined) return watch.look(app);
   await watch.take(app, foundChannels(body["found"]));
   return {};
+}
+
+async function dependents({ policies }: Service, body: Body): Promise<WireDependents> {
+  const { processes } = body;
+  if (!Array.isArray(processes) || !processes.every((one) => typeof one === "string"))
+    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "processes" is no list of names');
+  const found = await policies.dependents(stringField(body, "app"), processes);
+  return found === undefined ? {} : { dependents: found };
 }
 
 function oldestField({ oldest }: Body): ReadonlyMap<string, number> {

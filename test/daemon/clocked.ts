@@ -82,6 +82,7 @@ export class Clocked {
         commands: { run: (args) => made.#tracked(made.#run(args)), close: async () => undefined },
         lines: {
           due: (...asked) => made.#tracked(lines.due(...asked)),
+          dependents: (...asked) => made.#tracked(lines.dependents(...asked)),
           forget: (app) => lines.forget(app),
           close: () => lines.close(),
         },

@@ -132,6 +132,7 @@ export class LiveRig {
       processes: new PolicyProcesses(start),
       lines: {
         due: async () => (this.line === undefined ? undefined : new LineFacts(this.line, this.nowMs)),
+        dependents: async () => undefined,
         forget: () => undefined,
         close: async () => undefined,
       },
