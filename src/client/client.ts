@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { resolve } from "node:path";
-import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
+import type { ParsedBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
 import { isPlacedByRoot } from "../host/placed-by-root.ts";
@@ -18,6 +18,7 @@ import type { PlugAnswer, PlugBody, PolicyStatus } from "../model/plugged-policy
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { receiveBlocks } from "./block-stream.ts";
+import { BlockWindows } from "./block-windows.ts";
 import {
   cutFromWire,
   errorFromWire,
@@ -27,8 +28,8 @@ import {
   type RegisterRequest,
   type WireCommitted,
   type WireCut,
-  type WireError,
   type WireDependents,
+  type WireError,
   type WireUnseen,
 } from "./protocol.ts";
 
@@ -160,13 +161,13 @@ export class CollectorClient {
    * What processes of the application use together now, while nobody records what they exchange; it is in the log on return. A collector
    * without rights (collect --user) can't look at other users' processes: this program's own rights may reach further.
    */
-  async unseen(app: string): Promise<readonly UnseenChannel[]> {
   /** `WireDependents`. Throws RL_WORKER where the log can't be read, or has no such process. */
   async dependents(app: string, processes: readonly string[]): Promise<readonly string[] | null | undefined> {
     const { dependents } = await this.#json<WireDependents>("POST", "/v1/dependents", { app, processes });
     return dependents;
   }
 
+  async unseen(app: string): Promise<readonly UnseenChannel[]> {
     const { channels, hidden } = await this.#json<WireUnseen>("POST", "/v1/unseen", { app });
     if (!hidden) return channels;
     const { channelsAmong } = await import("../host/look-at-things.ts");
@@ -249,7 +250,16 @@ export class CollectorClient {
 
   /** Committed blocks of the application behind chain number `since`, in chain order. Throws RL_UNKNOWN_APP, RL_CORRUPT_LOG, RL_NO_COLLECTOR. */
   async *blocks(app: string, since = 0): AsyncGenerator<Uint8Array> {
-    const path = `/v1/apps/${encodeURIComponent(app)}/blocks?since=${since}`;
+    yield* this.#stream(`/v1/apps/${encodeURIComponent(app)}/blocks?since=${since}`);
+  }
+
+  async #range(path: string): Promise<readonly Uint8Array[]> {
+    const all: Uint8Array[] = [];
+    for await (const bytes of this.#stream(path)) all.push(bytes);
+    return all;
+  }
+
+  async *#stream(path: string): AsyncGenerator<Uint8Array> {
     const response = await this.#send("GET", path, undefined, REQUEST_LIMIT_MS);
     try {
       if (response.statusCode !== 200) throw wireErrorOf(await readAll(response));
@@ -265,8 +275,12 @@ export class CollectorClient {
     const log = await this.#json<WireCommitted>("GET", `${base}/committed`);
     const { firstChain, lastChain } = log;
     const known = new Map(log.heads);
-    const block = async (chain: number): Promise<ParsedBlock> =>
-      parseBlock(await this.#text("GET", `${base}/blocks/${chain}`));
+    const requests = {
+      one: (chain: number) => this.#text("GET", `${base}/blocks/${chain}`),
+      range: (first: number, last: number) => this.#range(`${base}/blocks/${first}-${last}`),
+    };
+    const windows = new BlockWindows(requests, firstChain, lastChain);
+    const block = (chain: number): Promise<ParsedBlock> => windows.block(chain);
     return {
       firstChain,
       lastChain,

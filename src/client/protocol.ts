@@ -29,6 +29,7 @@
  *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded.
  *   GET  /v1/apps/<app>/committed             → WireCommitted: what the log holds at one moment
  *   GET  /v1/apps/<app>/blocks/<chain>        → the block with that number, application/octet-stream
+ *   GET  /v1/apps/<app>/blocks/<first>-<last> → those blocks, as frames; of one window (model/block-window.ts)
  *   GET  /metrics                             → Prometheus text
  *
  * Errors: status 4xx or 5xx with a WireError. Only root and the collector's own user are served.
@@ -63,12 +64,12 @@ export interface Ping {
   readonly node?: NodeNames;
 }
 
-export interface PruneRequest {
 /** Of `POST /v1/dependents`. Absent: the collector has not read the log, whoever asks does; null: nobody can be left out. */
 export interface WireDependents {
   readonly dependents?: readonly string[] | null;
 }
 
+export interface PruneRequest {
   readonly app: string;
   /** [process, position of a checkpoint or 0 that no line of any future starts before], from the evidence of all nodes. */
   readonly oldest: readonly (readonly [string, number])[];

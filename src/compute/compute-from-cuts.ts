@@ -38,6 +38,7 @@ import { EvidenceBuilder } from "../graph/evidence/evidence-builder.ts";
 import { keptPositions, rollbackModel, undoneBy } from "../graph/rollback/rollback-model.ts";
 import { isUnit } from "../log/complete-cut.ts";
 import type { CutSource } from "../log/log-sources.ts";
+import { windowOf } from "../model/block-window.ts";
 import { hasCode } from "../model/errors.ts";
 import { type CutRows, type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
 import { CUT_BUDGET_SHARE, LEAST_CUT_BUDGET_BLOCKS } from "../model/limits.ts";
@@ -51,6 +52,9 @@ export type FromCuts =
 
 /** Blocks of undone lines that are read for receivers, count. */
 const NAMING_BLOCKS = 256;
+
+/** What reading a whole window costs, in single blocks. Of a log so large that one of CUT_BUDGET_SHARE may be read singly, a quarter may be in windows. */
+const WINDOW_COST = 7;
 
 /** Processes whose blocks are fetched at one time: LevelDB's threads work meanwhile. */
 const FETCHES = 16;
@@ -182,6 +186,10 @@ function tooShort(
 class Reading {
   readonly histories: readonly CutHistory[];
   blocksRead = 0;
+  /** What reading them has cost, in single blocks. */
+  #cost = 0;
+  /** By source: blocks read of each window, at most 2. */
+  readonly #windows = new Map<CutSource, Map<number, number>>();
   /** Channels whose receiver undone lines have told. */
   readonly #named = new Set<string>();
   /** Reading more than that takes longer than reading everything in order. */
@@ -212,9 +220,19 @@ class Reading {
   async #read(source: CutSource, chain: number): Promise<ParsedBlock | undefined> {
     if (chain < source.firstChain) return source.carried(chain);
     this.blocksRead += 1;
-    if (this.blocksRead > this.#budget)
+    this.#cost += this.#costOf(source, windowOf(chain).number);
+    if (this.#cost > this.#budget)
       throw new NeedsEvents("so many blocks are needed that reading all is faster");
     return source.block(chain);
+  }
+
+  /** Of a window that is walked through all blocks are read together (client/block-windows.ts). */
+  #costOf(source: CutSource, window: number): number {
+    const windows = this.#windows.get(source) ?? new Map<number, number>();
+    this.#windows.set(source, windows);
+    const before = windows.get(window) ?? 0;
+    windows.set(window, Math.min(2, before + 1));
+    return before === 0 ? 1 : before === 1 ? WINDOW_COST : 0;
   }
 
   async begin(): Promise<void> {

@@ -7,6 +7,7 @@ import type { Socket } from "node:net";
 import { sendBlocks } from "../client/block-stream.ts";
 import { statusOf, type WireCommitted, wireError } from "../client/protocol.ts";
 import { socketAddress, socketFile } from "../host/socket-path.ts";
+import { windowOf } from "../model/block-window.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_BLOCK_STREAMS, MAX_CLIENTS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import { native } from "../native/binding.ts";
@@ -14,7 +15,7 @@ import { readBody } from "./body.ts";
 import { ROUTES, type Service } from "./routes.ts";
 
 const COMMITTED = /^\/v1\/apps\/([^/]+)\/committed$/;
-const BLOCK = /^\/v1\/apps\/([^/]+)\/blocks\/(\d{1,16})$/;
+const BLOCK = /^\/v1\/apps\/([^/]+)\/blocks\/(\d{1,16})(?:-(\d{1,16}))?$/;
 const BLOCKS = /^\/v1\/apps\/([^/]+)\/blocks$/;
 const CLOSE_LIMIT_MS = 2_000;
 
@@ -83,8 +84,11 @@ export class CollectorServer {
     if (request.method === "GET" && committed !== null)
       return sendJson(response, 200, await this.#committed(decodeURIComponent(committed[1]!)));
     const block = BLOCK.exec(url.pathname);
-    if (request.method === "GET" && block !== null)
-      return this.#block(decodeURIComponent(block[1]!), Number(block[2]), response);
+    if (request.method === "GET" && block !== null) {
+      const [, app, first, last] = block as unknown as readonly [string, string, string, string | undefined];
+      if (last === undefined) return this.#block(decodeURIComponent(app), Number(first), response);
+      return this.#range(decodeURIComponent(app), Number(first), Number(last), response);
+    }
     if (request.method === "GET" && url.pathname === "/metrics") {
       response.setHeader("content-type", "text/plain; version=0.0.4; charset=utf-8");
       response.end(await this.#service.metrics());
@@ -111,6 +115,13 @@ export class CollectorServer {
     response.end(bytes);
   }
 
+  async #range(app: string, first: number, last: number, response: ServerResponse): Promise<void> {
+    if (!(first >= 1 && first <= last && windowOf(first).number === windowOf(last).number))
+      throw new RecoveryLineError("RL_USAGE", `blocks ${first} to ${last} are not those of one window`);
+    const { logs } = this.#service.collector;
+    await sendBlocks(response, firstOf(logs.readBlocks(app, first - 1), last - first + 1));
+  }
+
   async #blocks(app: string, sinceText: string | null, response: ServerResponse): Promise<void> {
     const since = Number(sinceText ?? 0);
     if (!Number.isSafeInteger(since) || since < 0)
@@ -128,6 +139,15 @@ export class CollectorServer {
     } finally {
       this.#streams -= 1;
     }
+  }
+}
+
+async function* firstOf<T>(items: AsyncIterable<T>, count: number): AsyncGenerator<T> {
+  let left = count;
+  for await (const item of items) {
+    yield item;
+    left -= 1;
+    if (left === 0) return;
   }
 }
 

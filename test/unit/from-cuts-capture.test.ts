@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { computeApp } from "../../src/compute/compute-app.ts";
 import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
+import { parseBlock } from "../../src/format/block-header.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
@@ -106,6 +107,12 @@ live("a captured run: the command gives one line from cuts, from events and from
     if (fromLive.line === undefined) throw new Error(fromLive.reason);
     expect(await line(rig, rig.app)).toEqual(decided(fromLive.line));
     await expect(collected.block(collected.lastChain + 1000)).rejects.toThrow(/holds no block/);
+    // Walked through, they come by windows: the same blocks.
+    for await (const bytes of client.blocks(rig.app)) {
+      const { header } = parseBlock(bytes);
+      if (header.chain > collected.lastChain) break;
+      expect((await collected.block(header.chain)).header).toEqual(header);
+    }
     client.close();
     collector.child.kill("SIGTERM");
     await collector.ended;

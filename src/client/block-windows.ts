@@ -1,0 +1,56 @@
+/**
+ * Blocks of a collector's log by number. Whoever walks a log back needs most of the blocks on its way, and a request costs as much as reading ten: the
+ * second block that is asked for of a window of WINDOW_BLOCKS brings all of it.
+ */
+import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
+import { windowOf } from "../model/block-window.ts";
+
+/** Windows that are kept, count: one for each process that is read at one time. */
+const MAX_WINDOWS = 32;
+
+export interface BlockRequests {
+  one(chain: number): Promise<Uint8Array>;
+  /** Blocks `first` to `last`, in order. */
+  range(first: number, last: number): Promise<readonly Uint8Array[]>;
+}
+
+export class BlockWindows {
+  readonly #requests: BlockRequests;
+  readonly #firstChain: number;
+  readonly #lastChain: number;
+  readonly #touched = new Set<number>();
+  /** In order of last use. */
+  readonly #windows = new Map<number, Promise<ReadonlyMap<number, ParsedBlock>>>();
+
+  /** Of the blocks `firstChain` to `lastChain`. */
+  constructor(requests: BlockRequests, firstChain: number, lastChain: number) {
+    this.#requests = requests;
+    this.#firstChain = firstChain;
+    this.#lastChain = lastChain;
+  }
+
+  /** Throws RL_BAD_BLOCK, and what the requests throw. */
+  async block(chain: number): Promise<ParsedBlock> {
+    const window = windowOf(chain);
+    const isWhole = chain >= this.#firstChain && this.#touched.has(window.number);
+    this.#touched.add(window.number);
+    if (!isWhole) return parseBlock(await this.#requests.one(chain));
+    const known = this.#windows.get(window.number) ?? this.#fetch(window.first, window.last);
+    this.#windows.delete(window.number);
+    this.#windows.set(window.number, known);
+    known.catch(() => this.#windows.delete(window.number));
+    if (this.#windows.size > MAX_WINDOWS) this.#windows.delete(this.#windows.keys().next().value!);
+    return (await known).get(chain) ?? parseBlock(await this.#requests.one(chain));
+  }
+
+  async #fetch(first: number, last: number): Promise<ReadonlyMap<number, ParsedBlock>> {
+    const from = Math.max(first, this.#firstChain);
+    const all = await this.#requests.range(from, Math.min(last, this.#lastChain));
+    return new Map(
+      all.map((bytes) => {
+        const parsed = parseBlock(bytes);
+        return [parsed.header.chain, parsed] as const;
+      }),
+    );
+  }
+}
