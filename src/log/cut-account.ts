@@ -30,6 +30,13 @@ export type OutsideAt = ReadonlyMap<number, ReadonlySet<string>>;
 
 const NOTHING: Cut = { sent: new Map(), received: new Map() };
 
+/** Rows [from, to) of one process. */
+export interface Rows {
+  readonly columns: EventColumns;
+  readonly from: number;
+  readonly to: number;
+}
+
 /** Of a process that has done nothing. */
 export function nothingRequired(mayForget: boolean): Required {
   return requiredBy(NOTHING, false, mayForget);
@@ -64,12 +71,14 @@ export function lastCut(columns: EventColumns, rows: number): { row: number; cut
   return undefined;
 }
 
-/** Brings `required` up to rows [from, to). True if every cut among them covers. */
+/**
+ * Brings `required` up to rows [from, to). True if every cut among them covers. `mayCover`: false where they can't, whatever they name: what a cut leaves
+ * out says something only if it was completed (complete-cut.ts); their offsets count like those of lines.
+ */
 export function follow(
   required: Required,
-  columns: EventColumns,
-  from: number,
-  to: number,
+  { columns, from, to }: Rows,
+  mayCover: boolean,
   outsideAt?: Map<number, ReadonlySet<string>>,
 ): boolean {
   let covers = true;
@@ -83,7 +92,7 @@ export function follow(
     const named = outsideOf(event.cut, required);
     if (named.size > 0) outsideAt?.set(row, named);
     const { stated } = required;
-    const reached = reachesAll(event.cut, required) && !comesAgain(event.cut, named, required);
+    const reached = mayCover && reachesAll(event.cut, required) && !comesAgain(event.cut, named, required);
     for (const side of required.fresh) side.clear();
     covers &&= reached;
     if (reached && stated !== undefined) {

@@ -30,6 +30,7 @@ import {
   nothingRequired,
   type OutsideAt,
   type Required,
+  type Rows,
   requiredBy,
 } from "./cut-account.ts";
 import { FarAccounts, isAt } from "./far-account.ts";
@@ -47,10 +48,12 @@ const NO_CUT: Coverage = { covers: false, forgets: false, outsideAt: new Map() }
 
 export class CutCoverage {
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
-  /** In order of last use. Null: it can't be known, so no cut of the process covers. */
+  /** In order of last use. Null: it is not known (yet: far-account.ts), so no cut of the process covers. */
   readonly #required = new Map<string, Required | null>();
   /** What is outside for processes that went back: a rollback does not undo it. Until it is read back what is in effect. */
   readonly #undone = new Map<string, ReadonlySet<string>>();
+  /** Processes whose next cut could not be completed: it does not cover, whatever is known of them meanwhile. */
+  readonly #incomplete = new Set<string>();
   /** Went back: what is in effect is read back while the checkpoint is near. */
   readonly #back = new Set<string>();
   readonly #mayForget: boolean;
@@ -64,7 +67,7 @@ export class CutCoverage {
   ) {
     this.#blockAt = blockAt;
     this.#mayForget = mayForget;
-    this.#far = mayForget ? new FarAccounts(blockAt, committed) : undefined;
+    this.#far = mayForget ? new FarAccounts(blockAt, committed, MAX_LIVE_PROCESSES) : undefined;
   }
 
   /** On return it asks for no block on its own. */
@@ -85,15 +88,16 @@ export class CutCoverage {
     if (required === undefined || (required === null && this.#far?.of(process) !== undefined)) {
       const isNear = this.#back.has(process) || this.#far?.of(process) !== undefined; // and will be so no more
       if (!hasCut && !isNear) {
-        this.#far?.begin(process);
+        if (head.greatestCheckpoint > 0) this.#far?.begin(process); // whoever has taken one will take more
         return NO_CUT;
       }
       required = await this.#readBack(process, head);
     }
+    const mayCover = !(hasCut && this.#incomplete.delete(process));
     this.#back.delete(process);
     this.#required.delete(process);
     const outsideAt = new Map<number, ReadonlySet<string>>();
-    const covers = required !== null && follow(required, columns, from, to, outsideAt);
+    const covers = required !== null && follow(required, { columns, from, to }, mayCover, outsideAt);
     if (columns.kind[to - 1] === EVENT_KIND.rollback) this.#goBack(process, required);
     else this.#remember(process, required);
     return hasCut ? { covers, forgets: required?.forgets === true, outsideAt } : NO_CUT;
@@ -101,12 +105,18 @@ export class CutCoverage {
 
   /**
    * The collector's cut with the ended channels that it must name (complete-cut.ts). `heads`: of this process and of those that run: what the
-   * others did is known as far as this owner of the log saw it. Where it can't be known the cut stays as it is, and will not cover.
+   * others did is known as far as this owner of the log saw it. Where it is not known the cut stays as it is, and will not cover.
    */
   async complete(process: string, cut: Cut, heads: ReadonlyMap<string, ProcessHead>): Promise<Cut> {
+    if (!heads.has(process)) return cut; // it has done nothing
     const accounts = await this.#accounts(heads);
     const own = this.#required.get(process);
-    return own ? completeCut(cut, own, accounts) : cut;
+    if (own) {
+      this.#incomplete.delete(process);
+      return completeCut(cut, own, accounts);
+    }
+    this.#incomplete.add(process);
+    return cut;
   }
 
   /** The process that has sent on a channel since its last covering cut, or that this one names as a sender. */
@@ -150,8 +160,11 @@ export class CutCoverage {
 
   /** Of the listed processes, read back where they must be, and of all that are known. */
   async #accounts(heads: ReadonlyMap<string, ProcessHead>): Promise<ChannelAccount[]> {
-    for (const [process, head] of heads)
-      if (!this.#required.has(process)) this.#remember(process, await this.#readBack(process, head));
+    for (const [process, head] of heads) {
+      const known = this.#required.get(process);
+      if (known === undefined || (known === null && this.#far?.of(process) !== undefined))
+        this.#remember(process, await this.#readBack(process, head));
+    }
     return [...this.#required.values()].filter((account) => account !== null);
   }
 
@@ -174,7 +187,7 @@ export class CutCoverage {
   async #readBack(process: string, head: ProcessHead): Promise<Required | null> {
     const walk = new HistoryWalk(process, head, (chain) => this.#parsed(chain));
     const far = this.#far?.of(process);
-    const newer: { readonly columns: EventColumns; readonly from: number; readonly to: number }[] = [];
+    const newer: (Rows & { readonly mayCover: boolean })[] = [];
     let required = nothingRequired(this.#mayForget);
     for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
       if (far !== undefined && isAt(far, block)) {
@@ -183,7 +196,8 @@ export class CutCoverage {
       }
       const columns = readColumns(block.parsed);
       const last = block.parsed.header.covers ? lastCut(columns, block.rows) : undefined;
-      newer.push({ columns, from: last === undefined ? 0 : last.row + 1, to: block.rows });
+      const from = last === undefined ? 0 : last.row + 1;
+      newer.push({ columns, from, to: block.rows, mayCover: block.parsed.header.covers === true });
       if (last !== undefined) {
         required = requiredBy(last.cut, block.parsed.header.forgets, this.#mayForget);
         break;
@@ -198,7 +212,7 @@ export class CutCoverage {
     if (walk.truncated) return null;
     for (const channel of this.#undone.get(process) ?? []) required.outside.add(channel);
     this.#undone.delete(process);
-    for (const { columns, from, to } of newer.reverse()) follow(required, columns, from, to);
+    for (const rows of newer.reverse()) follow(required, rows, rows.mayCover);
     return required;
   }
 

@@ -21,6 +21,8 @@ export interface AccountAt {
 /** Rows of a block that an account must yet follow. */
 interface Ahead {
   readonly chain: number;
+  /** Where the block begins in its process's history: a block of this number in the log's base begins elsewhere. */
+  readonly position: number;
   readonly from: number;
   readonly to: number;
 }
@@ -34,6 +36,7 @@ export function isAt({ chain, rows }: AccountAt, block: EffectiveBlock): boolean
 }
 
 export class FarAccounts {
+  readonly #mostAccounts: number;
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
   readonly #committed: (process: string) => ProcessHead | undefined;
   /** Being read, or read. */
@@ -42,20 +45,29 @@ export class FarAccounts {
   #stopped = false;
   #turn = { blocks: 0, beganMs: performance.now() };
 
-  /** `committed`: the newest committed block of a process: `blockAt` must have it whenever it is asked. */
+  /** `committed`: the newest committed block of a process: `blockAt` must have it whenever it is asked. No more than `mostAccounts` are kept. */
   constructor(
     blockAt: (chain: number) => Promise<Uint8Array | undefined>,
     committed: (process: string) => ProcessHead | undefined,
+    mostAccounts: number,
   ) {
+    this.#mostAccounts = mostAccounts;
     this.#blockAt = blockAt;
     this.#committed = committed;
   }
 
-  /** One process after the other. Where it can't be known nothing comes of it. */
+  /** One process after the other. Where nothing comes of it, it may be begun again. */
   begin(process: string): void {
-    if (this.#stopped || this.#accounts.has(process)) return;
+    if (this.#stopped || this.#accounts.has(process) || this.#accounts.size >= this.#mostAccounts) return;
     this.#accounts.set(process, undefined);
-    this.#reading = this.#reading.then(() => this.#read(process)).catch(() => undefined); // damage is told to whoever reads the log
+    this.#reading = this.#reading
+      .then(() => this.#read(process))
+      .catch(() => undefined) // damage is told to whoever reads the log
+      .then((account) => {
+        if (!this.#accounts.has(process)) return; // it went back
+        if (account === undefined) this.#accounts.delete(process);
+        else this.#accounts.set(process, account);
+      });
   }
 
   /** Once it is there. Whoever uses it takes it, and follows it from there. */
@@ -74,19 +86,20 @@ export class FarAccounts {
     await this.#reading;
   }
 
-  async #read(process: string): Promise<void> {
+  async #read(process: string): Promise<AccountAt | undefined> {
     this.#turn = { blocks: 0, beganMs: performance.now() };
     let known: AccountAt | undefined;
     for (let near = false; !near; ) {
       const head = this.#committed(process);
       const ahead = head && (await this.#ahead(process, head, known));
-      if (ahead === undefined) return;
+      if (ahead === undefined) return undefined;
       const { required, rows } = ahead;
-      for (const some of rows.toReversed()) if (!(await this.#follow(process, required, some))) return;
+      for (const some of rows.toReversed())
+        if (!(await this.#follow(process, required, some))) return undefined;
       if (rows[0] !== undefined) known = { chain: rows[0].chain, rows: rows[0].to, required };
       near = rows.length <= MAX_COVERAGE_BLOCKS / 2;
     }
-    if (this.#accounts.has(process)) this.#accounts.set(process, known);
+    return known;
   }
 
   /** What is to be followed up to `head`, newest first, and from where: `known`, the last covering cut, or the beginning. undefined: nobody knows. */
@@ -98,11 +111,11 @@ export class FarAccounts {
     const walk = new HistoryWalk(process, head, (chain) => this.#block(process, chain));
     const rows: Ahead[] = [];
     for (let block = await walk.next(); block !== undefined; block = await walk.next()) {
-      const { chain, covers, forgets } = block.parsed.header;
+      const { chain, position, covers, forgets } = block.parsed.header;
       if (known !== undefined && isAt(known, block)) return { required: known.required, rows };
       if (known !== undefined && chain <= known.chain) return undefined; // it went back behind that
       const last = covers ? lastCut(readColumns(block.parsed), block.rows) : undefined;
-      rows.push({ chain, from: last === undefined ? 0 : last.row + 1, to: block.rows });
+      rows.push({ chain, position, from: last === undefined ? 0 : last.row + 1, to: block.rows });
       if (last !== undefined) return { required: requiredBy(last.cut, forgets, true), rows };
     }
     if (walk.truncated || known !== undefined) return undefined;
@@ -110,10 +123,11 @@ export class FarAccounts {
   }
 
   /** False where it is in vain. */
-  async #follow(process: string, required: Required, { chain, from, to }: Ahead): Promise<boolean> {
+  async #follow(process: string, required: Required, { chain, position, from, to }: Ahead): Promise<boolean> {
     const parsed = await this.#block(process, chain);
-    if (parsed === undefined) return false;
-    follow(required, readColumns(parsed), from, to);
+    if (parsed === undefined || parsed.header.position !== position) return false; // removed meanwhile
+    const { covers = false } = parsed.header;
+    follow(required, { columns: readColumns(parsed), from, to }, covers);
     return namesIn(required) <= MAX_COVERAGE_NAMES;
   }
 
