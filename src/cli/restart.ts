@@ -2,7 +2,7 @@
 import { closeSync, openSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import type { CollectorClient } from "../client/client.ts";
+import type { CollectedLog, CollectorClient } from "../client/client.ts";
 import type { CheckpointDriver } from "../images/driver.ts";
 import { appDirectory, checkedAppName, ownHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
@@ -353,34 +353,48 @@ async function computation(
 ): Promise<RestartRequest["compute"]> {
   const { computeApp } = await import("../compute/compute-app.ts");
   const { computeLine } = await import("../compute/compute.ts");
-  const { lineWithout } = await import("../restart/line-without.ts");
+  const { evidenceWith, lineWithout } = await import("../restart/line-without.ts");
   const { withPeers } = await import("./peer-names.ts");
+  const rules = { dsm: "sequential", inTransit: "any" } as const;
   const blocks = () => collector.blocks(app);
+  const knowsAll = (evidence: Evidence): boolean =>
+    processes.every((name) => evidence.processes.includes(name));
   let read: { readonly evidence: Evidence; readonly lastChain: number } | undefined;
   return async (failed, unusable) => {
-    const { line, evidence } = await unnamed(failed, unusable);
+    const { line, evidence } =
+      unusable.length === 0 ? await unhindered(failed) : await hindered(failed, unusable);
     return { line: withPeers(line, line.line, await collector.peerNames(app)), evidence };
   };
 
-  async function unnamed(failed: readonly string[], unusable: readonly CheckpointName[]) {
-    const inLog = new Set<string>();
-    const found = (names: readonly string[]): string[] => {
-      for (const name of names) inLog.add(name);
-      return failed.filter((name) => inLog.has(name));
-    };
-    if (unusable.length === 0) {
-      const cuts = await collector.log(app);
-      const rules = { dsm: "sequential", inTransit: "any" } as const;
-      if (read?.lastChain === cuts.lastChain)
-        return { line: computeLine(read.evidence, { ...rules, failed }), evidence: read.evidence };
-      const log = { name: app, cuts, blocks, close: async () => undefined };
-      const answer = await computeApp([log], { ...rules, failed: found }).catch(orNoProcess);
-      if (answer !== undefined && processes.every((name) => inLog.has(name))) {
-        if (answer.from !== "cuts") read = { evidence: answer.evidence, lastChain: cuts.lastChain };
-        return answer;
-      }
+  async function unhindered(failed: readonly string[]) {
+    const cuts = await collector.log(app);
+    if (read?.lastChain === cuts.lastChain)
+      return { line: computeLine(read.evidence, { ...rules, failed }), evidence: read.evidence };
+    const answer = await answered(cuts, failed, false);
+    return answer !== undefined && knowsAll(answer.evidence) ? answer : hindered(failed, []);
+  }
+
+  async function hindered(failed: readonly string[], unusable: readonly CheckpointName[]) {
+    const cuts = await collector.log(app);
+    if (read?.lastChain !== cuts.lastChain) {
+      const evidence = (await answered(cuts, failed, true))?.evidence;
+      const isWhole = evidence !== undefined && knowsAll(evidence);
+      read = {
+        evidence: isWhole ? evidence : await evidenceWith(blocks(), processes),
+        lastChain: cuts.lastChain,
+      };
     }
-    return lineWithout(blocks(), processes, failed, unusable);
+    return lineWithout(read!.evidence, failed, unusable);
+  }
+
+  /** What is read of all events is kept. */
+  async function answered(cuts: CollectedLog, failed: readonly string[], fromEvents: boolean) {
+    const log = { name: app, cuts, blocks, close: async () => undefined };
+    const found = (names: readonly string[]): string[] => failed.filter((name) => names.includes(name));
+    const answer = await computeApp([log], { ...rules, failed: found, fromEvents }).catch(orNoProcess);
+    if (answer !== undefined && answer.from !== "cuts" && knowsAll(answer.evidence))
+      read = { evidence: answer.evidence, lastChain: cuts.lastChain };
+    return answer;
   }
 }
 
