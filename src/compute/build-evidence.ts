@@ -35,6 +35,9 @@ export async function buildEvidence(logs: readonly NamedBlocks[], options: Build
   return joined ?? ((await scan(logs, options, false)) as Evidence);
 }
 
+/** So many are done sooner here than threads are started and told. */
+const FEW_TASKS = 4;
+
 /** Undefined if a `stable` line forbids joining. */
 async function scan(
   logs: readonly NamedBlocks[],
@@ -43,24 +46,31 @@ async function scan(
 ): Promise<Evidence | undefined> {
   const parts = partition(logs, options.taskBytes);
   const assembler = new StretchAssembler(join, logs);
-  const first = await parts.next();
-  if (first.done) return assembler.build();
-  const second = await parts.next();
-  const all = follow([first, second], parts);
-  // One task is done sooner than a thread is started.
+  const begun: Partition[] = [];
+  let isWhole = false;
+  while (!isWhole && begun.length <= FEW_TASKS) {
+    const next = await parts.next();
+    if (next.done) isWhole = true;
+    else begun.push(next.value);
+  }
+  const all = follow(begun, parts);
   const whole =
-    options.workers === 0 || second.done
+    options.workers === 0 || isWhole
       ? await scanHere(all, assembler, options, join)
       : await scanInPool(all, assembler, options, join);
   return whole ? assembler.build() : undefined;
 }
 
 async function* follow(
-  begun: readonly IteratorResult<Partition>[],
-  rest: AsyncIterable<Partition>,
+  begun: readonly Partition[],
+  rest: AsyncGenerator<Partition>,
 ): AsyncGenerator<Partition> {
-  for (const one of begun) if (!one.done) yield one.value;
-  yield* rest;
+  try {
+    yield* begun;
+    yield* rest;
+  } finally {
+    await rest.return(undefined);
+  }
 }
 
 async function scanHere(

@@ -17,7 +17,7 @@
  *    base stands for. A gap before a cut is healed by it (3).
  * 5. Who stands at a channel end is told by lines in effect and by undone ones (a channel keeps its ends). Where the receiver of what is in
  *    transit is not known, or by a cut at offset 0 alone, undone lines are read, those of the newest rollback first, until one tells; if none
- *    does within NAMING_BLOCKS, the events must.
+ *    does within half of what may be read yet, the events must.
  * 6. A cut may leave channels out that have ended and that an older one names (`BlockHeader.forgets`, log/complete-cut.ts). Where both ends'
  *    cuts do, the channel couples what is merged into the two oldest intervals, and nothing else. Where only one end's do, the other end is
  *    unknown here: older cuts are read until one names it. Openings and endings: who left out a receive had its send in a covering cut, so
@@ -49,9 +49,6 @@ import { CutHistory, NeedsEvents } from "./cut-history.ts";
 export type FromCuts =
   | { readonly line: RecoveryLine; readonly evidence: Evidence; readonly blocksRead: number }
   | { readonly line: undefined; readonly reason: string };
-
-/** Blocks of undone lines that are read for receivers, count. */
-const NAMING_BLOCKS = 256;
 
 /** What reading a whole window costs, in single blocks. Of a log so large that one of CUT_BUDGET_SHARE may be read singly, a quarter may be in windows. */
 const WINDOW_COST = 7;
@@ -265,7 +262,7 @@ class Reading {
 
   /** Throws `NeedsEvents` where the undone lines that are kept do not tell all of them. */
   async nameReceivers(channels: Set<string>): Promise<void> {
-    const budget = this.blocksRead + NAMING_BLOCKS;
+    const most = (this.#cost + this.#budget) / 2;
     const rollbacks = this.histories
       .flatMap((history) => history.rollbacks.map((chain) => ({ history, chain })))
       .sort((a, b) => b.chain - a.chain);
@@ -275,7 +272,7 @@ class Reading {
         this.#named.add(channel);
       }
       if (channels.size === 0) return;
-      if (this.blocksRead > budget) break;
+      if (this.#cost > most) break;
     }
     throw new NeedsEvents("a receiver may be known from lines alone that were undone long ago");
   }
