@@ -40,7 +40,7 @@ export function stillThere(connections: readonly ConnectionAddresses[]): Connect
   return connections.find((connection) => there.has(keyOf(connection)));
 }
 
-/** Those of the connections, in this network namespace, that are closing and whose local end no process holds any more. */
+/** Those of the connections, in this network namespace, whose local end no process holds: it is closing, or was never accepted. */
 export function orphansAmong(connections: readonly ConnectionAddresses[]): ConnectionAddresses[] {
   const orphans = new Set<string>();
   for (const v6 of [false, true])

@@ -23,7 +23,7 @@ import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { meaningOf } from "../criu/criu-words.ts";
 import { dumpUser, mayImageOthers } from "../criu/dump-user.ts";
-import { type MayBeBlocked, mayStayBlocked, unblock } from "../criu/killed-lock.ts";
+import { type MayBeBlocked, mayStayBlocked, unblockFailed } from "../criu/killed-lock.ts";
 import { isBelowAny } from "../data/tree-users.ts";
 import {
   type CheckpointDriver,
@@ -325,7 +325,7 @@ async function giveUp({ hooks, run }: Begun, blocked?: MayBeBlocked): Promise<vo
   const criu = ended ? undefined : hooks.criuPid;
   if (criu !== undefined) await killed(criu);
   const isWell = !(await run.kill()) && run.code === 0;
-  if (!isWell && blocked !== undefined) await unblock(blocked);
+  if (!isWell && blocked !== undefined) await unblockFailed(blocked);
   hooks.remove();
 }
 

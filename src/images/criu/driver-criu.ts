@@ -45,7 +45,7 @@ import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
 import { type ImagePlaces, placeObstacles, placesOf } from "./image-places.ts";
-import { mayStayBlocked, unblock } from "./killed-lock.ts";
+import { mayStayBlocked, unblockFailed } from "./killed-lock.ts";
 import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
@@ -152,7 +152,7 @@ export class CriuDriver implements CheckpointDriver {
       else
         await this.#run({ ...run, user, args: [...args, "--unprivileged"] }).finally(() => takeOver(folder));
     } catch (error) {
-      await unblock(blocked);
+      await unblockFailed(blocked);
       throw error;
     }
     const places = placesOf(rootPid, folder, (path) => isBelowAny(held, path));

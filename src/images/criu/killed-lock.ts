@@ -5,6 +5,7 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { betweenPorts, networkOf, networksOf, openConnections } from "../../host/open-connections.ts";
 import { type ConnectionAddresses, deleteTable, tablePorts, tables } from "../../host/port-block.ts";
 import { hasCode } from "../../model/errors.ts";
@@ -28,21 +29,39 @@ export function mayStayBlocked(pids: readonly number[]): MayBeBlocked {
   return { connections: openConnections(pids), networks };
 }
 
-/** Removes what blocks these connections alone, or nothing at all any more. Call it once their CRIU has ended. */
+/** Longest wait for other CRIUs to end: one of them may be dumping the other end of a connection, in ms. */
+const OTHERS_LIMIT_MS = 2_000;
+
+/**
+ * Removes what a failed dump of theirs has left: what blocks these connections alone, or nothing at all any more. Where others' CRIUs work all the
+ * time it is left to the restart. Call it once their CRIU has ended.
+ */
+export async function unblockFailed(blocked: MayBeBlocked): Promise<void> {
+  const untilMs = performance.now() + OTHERS_LIMIT_MS;
+  while (criuRuns() && performance.now() < untilMs) await sleep(50);
+  if (!criuRuns()) await unblock(blocked);
+}
+
+/** The same of connections whose processes are all dead, or stand still in our hands: nobody dumps them. */
 export async function unblock({ connections, networks }: MayBeBlocked): Promise<void> {
-  for (const network of networks)
-    await unblockIn(betweenPorts(connections), network).catch((error: unknown) => {
-      if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error; // without nft CRIU has made none either
-    });
+  for (const network of networks) await unblockIn(betweenPorts(connections), network);
 }
 
 async function unblockIn(isOwn: ReturnType<typeof betweenPorts>, network: number | undefined): Promise<void> {
-  const all = (await tables(network)).filter(isCriuTable);
+  const all = ((await tables(network).catch(unlessUnsupported)) ?? []).filter(isCriuTable);
   const others = all.length > 0 && criuRuns(); // looked for behind the list: nobody who is at work now has made one of it
-  for (const table of all) {
-    const ports = await tablePorts(table, network);
-    if (ports.length > 0 ? ports.every(isOwn) : !others) await deleteTable(table, network);
-  }
+  for (const table of all)
+    try {
+      const ports = await tablePorts(table, network);
+      if (ports.length > 0 ? ports.every(isOwn) : !others) await deleteTable(table, network);
+    } catch (error) {
+      unlessUnsupported(error); // its CRIU has just ended, and it is gone
+    }
+}
+
+/** What nft can't do, or without nft: then CRIU has made none either. */
+function unlessUnsupported(error: unknown): undefined {
+  if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
 }
 
 /** True if any process has a program of that name in its command line. */
