@@ -600,9 +600,10 @@ export class AppPolicy {
     if (beyond.length === 0) return;
     this.#stalls += 1;
     this.#actor.perform(
-      beyond.map(([process]) =>
-        this.#own(process, "most-loss", { id: 0, do: "checkpoint", who: "dependents", forced: true }),
-      ),
+      beyond.map(([process]) => ({
+        ...this.#own(process, "most-loss", { id: 0, do: "checkpoint", who: "dependents", forced: true }),
+        insists: true,
+      })),
     );
     if (this.#stalls >= MAX_POLICY_STALLS)
       void this.#end("stall", `${this.#stalls} times a failure would have cost more than --most-loss`);

@@ -34,6 +34,8 @@ export interface Want {
   readonly epoch: number;
   /** Output waits for it: the host paces that by itself (hold-watch.ts), and no budget is spent. */
   readonly unbudgeted?: true;
+  /** It is tried also where the last one has just failed. */
+  readonly insists?: true;
   came(outcome: PolicyOutcome, detail?: string): void;
 }
 
@@ -169,19 +171,26 @@ export class PolicyActor {
   }
 
   /** Sets that several handlers asked for in one event are one: what holds for each holds for all of them. Each group is one by itself. */
-  #checkpointTogether(wants: readonly Want[]): void {
+  #checkpointTogether(asked: readonly Want[]): void {
     const names = new Set<string>();
+    const wants: Want[] = [];
     let withinMs = Number.POSITIVE_INFINITY;
-    for (const want of wants) {
-      for (const process of this.#setOf(want)) if (this.#runs(process, want)) names.add(process);
+    for (const want of asked) {
+      const set = this.#setOf(want);
+      if (this.#failedJustNow(set, want)) {
+        want.came("dropped");
+        continue;
+      }
+      wants.push(want);
+      for (const process of set) if (this.#runs(process, want)) names.add(process);
       if (want.action.do === "synchronize") withinMs = Math.min(withinMs, want.action.within * 1000);
     }
-    const [first] = wants as [Want, ...Want[]];
+    const [first] = wants;
     const sorted = [...names].sort();
-    if (sorted.length === 0) return;
+    if (first === undefined || sorted.length === 0) return;
     const isGroup = "who" in first.action && first.action.who === "group";
     const waits = isGroup ? sorted.some((name) => this.#busy.has(name)) : this.#sets > 0;
-    if (waits || this.restartUnderWay || this.#failedJustNow(sorted, wants)) {
+    if (waits || this.restartUnderWay) {
       for (const want of wants) want.came("dropped");
       return;
     }
@@ -208,14 +217,14 @@ export class PolicyActor {
   /** What is under way is not asked for again: a policy says the same at every beat until it is done. */
   #isFree(process: string, want: Want): boolean {
     const isBusy = this.#busy.has(process) || this.#sets > 0 || this.restartUnderWay;
-    if (!isBusy && !this.#failedJustNow([process], [want])) return true;
+    if (!isBusy && !this.#failedJustNow([process], want)) return true;
     want.came("dropped");
     return false;
   }
 
   /** A policy says the same at every beat, and what stood in the way is mostly still there: each try waits twice as long as the one before. */
-  #failedJustNow(names: readonly string[], wants: readonly Want[]): boolean {
-    if (wants.some(({ unbudgeted }) => unbudgeted)) return false;
+  #failedJustNow(names: readonly string[], { unbudgeted, insists }: Want): boolean {
+    if (unbudgeted || insists) return false;
     const nowMs = this.#parts.now();
     return names.some((name) => nowMs < (this.#failures.get(name)?.untilMs ?? 0));
   }
@@ -223,6 +232,8 @@ export class PolicyActor {
   /** `taken`: of these names; the others' failed. */
   #count(names: readonly string[], taken: ReadonlySet<string>): void {
     const nowMs = this.#parts.now();
+    const { running } = this.#parts.table;
+    for (const name of this.#failures.keys()) if (!running.includes(name)) this.#failures.delete(name);
     for (const name of names) {
       const count = (this.#failures.get(name)?.count ?? 0) + 1;
       const waitMs = Math.min(POLICY_CHECKPOINT_WAIT_MS * 2 ** (count - 1), MAX_POLICY_CHECKPOINT_WAIT_MS);
@@ -364,7 +375,10 @@ export class PolicyActor {
         return want.came("dropped", "they run already");
       this.#restartsMs.push(this.#parts.now());
       const { code, why } = await this.#restartNow(names);
-      if (code === 0) return want.came("done", names.join(", "));
+      if (code === 0) {
+        this.#failures.clear(); // what stood in the way may have been the death
+        return want.came("done", names.join(", "));
+      }
       want.came("failed", why);
     }
   }

@@ -264,7 +264,7 @@ export const MAX_KEPT_ENTRIES = 1 << 20;
 export const POLICY_LOG_BYTES = 1024 * 1024;
 /** Policies: checkpoints of one process whose times are remembered, count. */
 export const MAX_CHECKPOINT_TIMES = 256;
-/** Policies: after a checkpoint that failed none of its processes is tried for so long, in ms; each time twice as long, at most so long. */
+/** Policies: after a checkpoint that failed what a policy asks of its processes waits for so long, in ms; each time twice as long, at most so long. */
 export const POLICY_CHECKPOINT_WAIT_MS = 2_000;
 export const MAX_POLICY_CHECKPOINT_WAIT_MS = 30_000;
 /** Policies: restarts of one application within the window, count and ms; from the second on each waits twice as long as the one before, from this many ms. */

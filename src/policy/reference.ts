@@ -95,7 +95,7 @@ States of equal name, type and scope go over. Every action carries the epoch of 
 | crash, hang (250 ms of its own time, 2 s of the clock), nonsense | that event's actions are dropped, it is started again with its state; the fourth time within a minute \`--fallback\` takes over |
 | too eager: more than one checkpoint a second of a process, or a tenth of the time held still | refused and counted; refusals in more than 60 seconds of the last 120, and \`--fallback\` takes over |
 | too lazy: a failure may cost more than \`--most-loss\` | the host takes a checkpoint of \`dependents\`; the third time \`--fallback\` takes over |
-| a checkpoint fails | its processes are tried again after 2 s, then after twice as long each time, 30 s at most, however often it is asked for |
+| a checkpoint fails | its processes are tried again after 2 s, then after twice as long each time, 30 s at most, however often it is asked for (not so what output waits for, nor what \`--most-loss\` wants) |
 | the collector dies | what is held still goes on, by a watchdog; the next collector goes on with the policy |
 
 A policy's process runs as nobody, without files, children and environment, in 32 MiB: that keeps its *faults* from others; it is no prison for malice.
