@@ -149,8 +149,9 @@ export async function dependentsToo(
   const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
   const { dependentsOf } = await import("../compute/dependents.ts");
   const own = growing ?? new GrowingEvidence();
+  const isPrimed = (): boolean => growing !== undefined || own.isKept;
   const asked = async (): Promise<readonly string[] | undefined> => {
-    const told = growing === undefined ? await log.dependents(app, names).catch(() => undefined) : undefined;
+    const told = isPrimed() ? undefined : await log.dependents(app, names).catch(() => undefined);
     if (told !== undefined) return told ?? undefined;
     return dependentsOf(await own.ofApp(log, app), names);
   };

@@ -3,10 +3,11 @@
  * second block that is asked for of a window of WINDOW_BLOCKS brings all of it.
  */
 import { type ParsedBlock, parseBlock } from "../format/block-header.ts";
-import { windowOf } from "../model/block-window.ts";
+import { type BlockWindow, windowOf } from "../model/block-window.ts";
 
-/** Windows that are kept, count: one for each process that is read at one time. */
+/** Windows that are kept, count: one for each process that is read at one time; and bytes of their blocks. */
 const MAX_WINDOWS = 32;
+const MAX_WINDOW_BYTES = 64 * 1024 * 1024;
 
 export interface BlockRequests {
   one(chain: number): Promise<Uint8Array>;
@@ -21,6 +22,7 @@ export class BlockWindows {
   readonly #touched = new Set<number>();
   /** In order of last use. */
   readonly #windows = new Map<number, Promise<ReadonlyMap<number, ParsedBlock>>>();
+  readonly #sizes = new Map<number, number>();
 
   /** Of the blocks `firstChain` to `lastChain`. */
   constructor(requests: BlockRequests, firstChain: number, lastChain: number) {
@@ -35,17 +37,28 @@ export class BlockWindows {
     const isWhole = chain >= this.#firstChain && this.#touched.has(window.number);
     this.#touched.add(window.number);
     if (!isWhole) return parseBlock(await this.#requests.one(chain));
-    const known = this.#windows.get(window.number) ?? this.#fetch(window.first, window.last);
+    const known = this.#windows.get(window.number) ?? this.#fetch(window);
     this.#windows.delete(window.number);
     this.#windows.set(window.number, known);
     known.catch(() => this.#windows.delete(window.number));
-    if (this.#windows.size > MAX_WINDOWS) this.#windows.delete(this.#windows.keys().next().value!);
+    this.#forgetOldest();
     return (await known).get(chain) ?? parseBlock(await this.#requests.one(chain));
   }
 
-  async #fetch(first: number, last: number): Promise<ReadonlyMap<number, ParsedBlock>> {
+  #forgetOldest(): void {
+    const bytes = (): number =>
+      [...this.#windows.keys()].reduce((sum, number) => sum + (this.#sizes.get(number) ?? 0), 0);
+    while (this.#windows.size > 1 && (this.#windows.size > MAX_WINDOWS || bytes() > MAX_WINDOW_BYTES))
+      this.#windows.delete(this.#windows.keys().next().value!);
+  }
+
+  async #fetch({ number, first, last }: BlockWindow): Promise<ReadonlyMap<number, ParsedBlock>> {
     const from = Math.max(first, this.#firstChain);
     const all = await this.#requests.range(from, Math.min(last, this.#lastChain));
+    this.#sizes.set(
+      number,
+      all.reduce((sum, bytes) => sum + bytes.length, 0),
+    );
     return new Map(
       all.map((bytes) => {
         const parsed = parseBlock(bytes);

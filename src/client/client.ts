@@ -157,16 +157,16 @@ export class CollectorClient {
     return cutFromWire(await this.#json<WireCut>("POST", "/v1/cut", { app, process }));
   }
 
-  /**
-   * What processes of the application use together now, while nobody records what they exchange; it is in the log on return. A collector
-   * without rights (collect --user) can't look at other users' processes: this program's own rights may reach further.
-   */
   /** `WireDependents`. Throws RL_WORKER where the log can't be read, or has no such process. */
   async dependents(app: string, processes: readonly string[]): Promise<readonly string[] | null | undefined> {
     const { dependents } = await this.#json<WireDependents>("POST", "/v1/dependents", { app, processes });
     return dependents;
   }
 
+  /**
+   * What processes of the application use together now, while nobody records what they exchange; it is in the log on return. A collector
+   * without rights (collect --user) can't look at other users' processes: this program's own rights may reach further.
+   */
   async unseen(app: string): Promise<readonly UnseenChannel[]> {
     const { channels, hidden } = await this.#json<WireUnseen>("POST", "/v1/unseen", { app });
     if (!hidden) return channels;

@@ -9,8 +9,8 @@
  *   POST /v1/policy/plug      PlugBody        → PlugAnswer         plugs, or swaps; the switch is durable on return
  *   POST /v1/policy/unplug    { app }         → { policy, epoch }
  *   POST /v1/leaving          { within }      → {}                 the node goes in so many seconds: policies hear it
- *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
  *   POST /v1/dependents       { app, processes } → WireDependents  who must take a checkpoint with them
+ *   POST /v1/unseen           { app }         → WireUnseen         looks now what processes use together; durable as verdicts
  *   POST /v1/unseen           { app, found }  → {}                 the same, FoundChannel[] that the caller saw
  *   POST /v1/unregister       ProcessRequest & { follow? } → {}    `follow: false`: a container made anew is not its next life any more
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it

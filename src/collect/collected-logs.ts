@@ -41,6 +41,11 @@ export class CollectedLogs {
     return app;
   }
 
+  /** Committed blocks behind chain number `since`, in chain order, as they are: nothing is drained. */
+  async *committedBlocks(appName: string, since: number): AsyncGenerator<Uint8Array> {
+    yield* (await this.#turns.run(() => this.#apps.open(appName, false))).readBlocks(since);
+  }
+
   /** A committed block by its number. Throws `TypeError` for a number that the log does not hold. */
   async block(appName: string, chain: number): Promise<Uint8Array> {
     return (await this.#turns.run(() => this.#apps.open(appName, false))).block(chain);

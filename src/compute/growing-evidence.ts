@@ -39,6 +39,11 @@ export class GrowingEvidence {
     this.#mostEntries = mostEntries;
   }
 
+  /** What was read is kept: the next question reads only what is new. */
+  get isKept(): boolean {
+    return this.#read !== undefined;
+  }
+
   /**
    * All of the log as it is now. What was read before is taken for the log's beginning only where the newest of those blocks still stands in it, each
    * new one hangs on the one before, and it was not pruned since. Throws what `buildEvidence` throws; the next question then reads all.

@@ -5,6 +5,9 @@ import { compiledFile } from "../native/binding.ts";
 import { LineFacts } from "./line-facts.ts";
 import type { DependentsAnswer, LineAnswer, LineTask } from "./line-worker.ts";
 
+/** Time for processes to stand still and to be asked about again, ms. */
+const QUIET_MS = 1_000;
+
 interface Turn {
   /** What the application had done when it was computed last. */
   readonly mark: string;
@@ -18,6 +21,8 @@ export class LineWatch {
   /** What is under way, by application; one that was forgotten meanwhile is not the same any more. */
   readonly #asked = new Map<string, symbol>();
   #running = 0;
+  /** Until then nothing is computed: whoever was told dependents holds processes still and asks again, ms. */
+  #quietUntilMs = 0;
   #pool: WorkerPool<LineTask, LineAnswer | DependentsAnswer> | undefined;
   /** What the last one took, ms. */
   lastMs = 0;
@@ -33,7 +38,8 @@ export class LineWatch {
    */
   async due(app: string, mark: string, garbage: boolean, everyMs: number): Promise<LineFacts | undefined> {
     const turn = this.#turns.get(app);
-    if (this.#asked.has(app) || turn?.mark === mark || this.#now() < (turn?.dueMs ?? 0)) return undefined;
+    if (this.#asked.has(app) || turn?.mark === mark) return undefined;
+    if (this.#now() < Math.max(turn?.dueMs ?? 0, this.#quietUntilMs)) return undefined;
     const own = Symbol(app);
     this.#asked.set(app, own);
     this.#running += 1;
@@ -57,14 +63,16 @@ export class LineWatch {
   }
 
   /**
-   * `dependentsOf` (compute/dependents.ts) in the log as it is; undefined where it was not read yet, as no policy is plugged: whoever asks reads it
-   * then. Throws RL_WORKER where the log can't be read, or has no such process.
+   * `dependentsOf` (compute/dependents.ts) in the log as it is; undefined where it was not read yet, as no policy is plugged, or is too large to be
+   * kept: whoever asks reads it then. Throws RL_WORKER where the log can't be read, or has no such process.
    */
-  async dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer | undefined> {
+  async dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer> {
     if (!this.#turns.has(app)) return undefined;
     this.#running += 1;
     try {
-      return (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
+      const answer = (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
+      this.#quietUntilMs = this.#now() + QUIET_MS;
+      return answer;
     } finally {
       this.#running -= 1;
       this.#endIfIdle();

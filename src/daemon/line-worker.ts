@@ -29,8 +29,8 @@ export interface LineAnswer {
   readonly garbage: number;
 }
 
-/** Null: nobody can be left out. */
-export type DependentsAnswer = readonly string[] | null;
+/** Null: nobody can be left out; undefined: all of the log would have to be read for it. */
+export type DependentsAnswer = readonly string[] | null | undefined;
 
 const known = new Map<string, GrowingEvidence>();
 
@@ -44,6 +44,7 @@ export default async function lines({
   for (const other of known.keys()) if (!apps.includes(other)) known.delete(other);
   const growing = known.get(app) ?? new GrowingEvidence(MAX_KEPT_ENTRIES);
   known.set(app, growing);
+  if (!("garbage" in ask) && !growing.isKept) return undefined;
   const client = new CollectorClient(home);
   try {
     const evidence = await growing.ofApp(client, app);

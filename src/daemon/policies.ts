@@ -204,7 +204,7 @@ export class Policies {
   }
 
   /** `LineWatch.dependents`. */
-  dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer | undefined> {
+  dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer> {
     return this.#lines.dependents(app, processes);
   }
 

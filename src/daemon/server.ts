@@ -119,7 +119,7 @@ export class CollectorServer {
     if (!(first >= 1 && first <= last && windowOf(first).number === windowOf(last).number))
       throw new RecoveryLineError("RL_USAGE", `blocks ${first} to ${last} are not those of one window`);
     const { logs } = this.#service.collector;
-    await sendBlocks(response, firstOf(logs.readBlocks(app, first - 1), last - first + 1));
+    await sendBlocks(response, firstOf(logs.committedBlocks(app, first - 1), last - first + 1));
   }
 
   async #blocks(app: string, sinceText: string | null, response: ServerResponse): Promise<void> {
