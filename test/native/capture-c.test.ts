@@ -37,7 +37,7 @@ const once = new Set(["capture_attach", "capture_rights", "capture_signals"]);
 const onceCases = new Set(["descriptors"]);
 
 /** The first variant runs all cases, each of the others one of so many, with the next run the next ones: so many runs do all. */
-const SHARE = sized(1, 6);
+const SHARE = sized(1, 12);
 const turn = Number(process.env["RL_CAPTURE_TURN"] ?? nextTurn()) % SHARE;
 if (SHARE > 1) console.log(`variants but the first: one case of ${SHARE}, turn ${turn} (RL_CAPTURE_TURN)`);
 

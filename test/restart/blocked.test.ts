@@ -9,8 +9,9 @@ import { restartable } from "./restartable.ts";
 
 const together = withSharedCollector("blocked");
 
-/** Counts for whoever connects; so large that its image takes a while. */
-const COUNTER = `const n=require("net"),big=Buffer.alloc(3e8,1);n.createServer(c=>{let at=0;c.on("error",()=>{});setInterval(()=>c.write(++at+"\\n"),4).unref()}).listen(+process.argv[1],"127.0.0.1")`;
+/** Counts for whoever connects; of a large one the image takes a while. */
+const counter = (bytes: number): string =>
+  `const n=require("net"),big=Buffer.alloc(${bytes},1);n.createServer(c=>{let at=0;c.on("error",()=>{});setInterval(()=>c.write(++at+"\\n"),4).unref()}).listen(+process.argv[1],"127.0.0.1")`;
 const LISTENER = `require("net").connect(+process.argv[1],"127.0.0.1").on("error",e=>console.log(e.code)).on("data",d=>process.stdout.write(d))`;
 
 const numbers = (rig: Rig): string[] => rig.output("listener").split("\n").slice(0, -1);
@@ -20,8 +21,8 @@ async function counting(rig: Rig): Promise<void> {
   await until("it counts", () => numbers(rig).length > before + 20);
 }
 
-async function checkpointed(rig: Rig): Promise<void> {
-  await startNodePrograms(rig, { counter: COUNTER, listener: LISTENER }, []);
+async function checkpointed(rig: Rig, bytes = 1): Promise<void> {
+  await startNodePrograms(rig, { counter: counter(bytes), listener: LISTENER }, []);
   await counting(rig);
   await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
 }
@@ -55,7 +56,7 @@ function block(rig: Rig, table: string): () => void {
 
 restartable("killed while CRIU dumps it: nothing stays blocked, and the restart goes through", () =>
   together("blocked-dump", async (rig) => {
-    await checkpointed(rig);
+    await checkpointed(rig, 2e8);
     const before = tables();
     const { ended } = rig.background("checkpoint", rig.app, "counter", "--driver", "criu");
     await until("CRIU has blocked it", () => tables() !== before && tables().includes("CRIU-"));
