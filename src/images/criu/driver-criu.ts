@@ -47,6 +47,7 @@ import { asUser, dumpUser, type User } from "./dump-user.ts";
 import { type ImagePlaces, placeObstacles, placesOf } from "./image-places.ts";
 import { mayStayBlocked, unblockFailed } from "./killed-lock.ts";
 import { amongMounts, OWN_MEMORY, ownMemory, saveOwnMemory, withOwnMemory } from "./own-memory.ts";
+import { removedFiles, withoutLeftNames } from "./removed-files.ts";
 
 /** Both directions: live connections are kept and cut off from the network in the meantime. */
 const NETWORK = ["--tcp-established", "--network-lock", "nftables"];
@@ -78,6 +79,8 @@ interface CriuNotes {
   readonly ownMemory?: string;
   /** Absent in images of older versions. */
   readonly places?: ImagePlaces;
+  /** Names of removed files that it has open; absent: none, or an older version's image. */
+  readonly removed?: readonly string[];
 }
 
 interface Run {
@@ -146,6 +149,7 @@ export class CriuDriver implements CheckpointDriver {
     const args = dumpArguments(request, shellJob);
     const user = dumpUser(pids);
     const blocked = mayStayBlocked(pids);
+    const removed = removedFiles(pids);
     const run = { what: `dump of process ${rootPid}`, args, log, limitMs, guard, mountsOf: memory };
     try {
       if (user === undefined) await this.#run(run);
@@ -156,7 +160,10 @@ export class CriuDriver implements CheckpointDriver {
       throw error;
     }
     const places = placesOf(rootPid, folder, (path) => isBelowAny(held, path));
-    const parts = { shellJob, files, timers, mapped, options, places };
+    const parts = {
+      ...{ shellJob, files, timers, mapped, options, places },
+      ...(removed.length === 0 ? {} : { removed }),
+    };
     const notes = memorySha256 === undefined ? parts : { ...parts, ownMemory: memorySha256 };
     return (user === undefined ? notes : { ...notes, asUser: true }) satisfies CriuNotes;
   }
@@ -168,7 +175,8 @@ export class CriuDriver implements CheckpointDriver {
 
   restore(request: RestoreRequest): Promise<number> {
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
-    if (notes.ownMemory === undefined) return this.#restore(request, notes);
+    if (notes.ownMemory === undefined)
+      return withoutLeftNames(notes.removed ?? [], () => this.#restore(request, notes));
     return withOwnMemory(request.folder, notes.ownMemory, (pid) => this.#restore(request, notes, pid));
   }
 
