@@ -49,6 +49,20 @@ export function orphansAmong(connections: readonly ConnectionAddresses[]): Conne
   return connections.filter((connection) => orphans.has(keyOf(connection)));
 }
 
+/** Connections of this network namespace, of these local ports, that no process holds at either end: both of their ends were here. */
+export function deadConnections(ports: readonly number[]): ConnectionAddresses[] {
+  const held = new Set<string>();
+  const orphans: ConnectionAddresses[] = [];
+  for (const v6 of [false, true])
+    for (const [inode, connection] of tcpTable("self", v6))
+      if (inode !== NO_INODE) held.add(keyOf(connection));
+      else if (ports.includes(connection.local.port)) orphans.push(connection);
+  return orphans.filter(
+    ({ local, remote }) =>
+      remote.address === local.address && !held.has(keyOf({ local: remote, remote: local })),
+  );
+}
+
 /** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
 export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
   const here = [false, true].flatMap((v6) => [...tcpTable("self", v6)].map(([, connection]) => connection));

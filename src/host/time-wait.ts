@@ -7,7 +7,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
-import { type EndAddress, orphansAmong, stillThere } from "./open-connections.ts";
+import { deadConnections, type EndAddress, orphansAmong, stillThere } from "./open-connections.ts";
 import { type ConnectionAddresses, inNetwork, unmapped } from "./port-block.ts";
 
 const LIMIT_MS = 10_000;
@@ -19,19 +19,29 @@ const CLOSING_MS = 500;
 const GONE_LIMIT_MS = 10_000;
 
 /**
- * Until dead processes' connections are no more, and their TIME_WAIT neither: their successors take the same addresses. Ends that nobody holds and
+ * Until dead processes' connections are no more, and their TIME_WAIT neither: their successors take the same addresses, and listen on `listening`, where
+ * also a connection that no image holds would be in the way. Ends that nobody holds and
  * that don't hear each other (what they said was dropped while a checkpoint stood still, and they wait before they say it again; their numbers don't
  * fit) would stay for a minute or two: they are ended after CLOSING_MS. Throws RL_TIMEOUT.
  */
-export async function connectionsGone(connections: readonly ConnectionAddresses[]): Promise<void> {
+export async function connectionsGone(
+  connections: readonly ConnectionAddresses[],
+  listening: readonly number[],
+): Promise<void> {
   const fromMs = performance.now();
-  for (let left = stillThere(connections); left !== undefined; left = stillThere(connections)) {
+  const one = (): ConnectionAddresses | undefined => stillThere(connections) ?? deadConnections(listening)[0];
+  for (let left = one(); left !== undefined; left = one()) {
     const passedMs = performance.now() - fromMs;
     if (passedMs > GONE_LIMIT_MS) throw stays(left);
-    if (passedMs > CLOSING_MS) await resetConnections(orphansAmong(connections));
+    if (passedMs > CLOSING_MS)
+      await resetConnections([...orphansAmong(connections), ...deadConnections(listening)]);
     await sleep(passedMs > CLOSING_MS ? 100 : 5);
   }
   await endTimeWait(connections);
+  await destroyEach(
+    "time-wait",
+    listening.map((port) => `sport = :${port}`),
+  );
 }
 
 function stays({ local, remote }: ConnectionAddresses): RecoveryLineError {

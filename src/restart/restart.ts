@@ -564,9 +564,10 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
     await clock.time("data", () => putBack(request, begun));
     const sockets = plan.transit.ends.map(({ socket }) => socket);
     await unblock({ connections: sockets, networks: [undefined] });
-    await connectionsGone(sockets);
+    const listening = listeningPorts(plan);
+    await connectionsGone(sockets, listening);
     await log.drain();
-    await blockForRestart(app, sockets, listeningPorts(plan));
+    await blockForRestart(app, sockets, listening);
     await log.expectRestore(plan.transit.ends.map(({ announcement }) => announcement));
     await clock.time("restore", () => restoreAll(request, begun));
     await note(request, begun, "recording");

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, test } from "vitest";
-import { endTimeWait } from "../../src/host/time-wait.ts";
+import { connectionsGone, endTimeWait } from "../../src/host/time-wait.ts";
 import { until } from "../daemon/rig.ts";
 
 const TIME_WAIT = "06";
@@ -43,6 +43,16 @@ test.skipIf(!hasSs || process.geteuid?.() !== 0)(
     const [mine, other] = [await ended(), await ended()];
     const local = { v6: false, address: "127.0.0.1", port: mine.client };
     await endTimeWait([{ local, remote: { ...local, port: mine.server } }]);
+    expect(waits(mine)).toBe(false);
+    expect(waits(other)).toBe(true);
+  },
+);
+
+test.skipIf(!hasSs || process.geteuid?.() !== 0)(
+  "TIME_WAIT at a port that is listened on again is ended, whoever was at the other end (RL_NOT_SUPPORTED without ss or root)",
+  async () => {
+    const [mine, other] = [await ended(), await ended()];
+    await connectionsGone([], [mine.server]);
     expect(waits(mine)).toBe(false);
     expect(waits(other)).toBe(true);
   },
