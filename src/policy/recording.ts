@@ -212,6 +212,8 @@ function matches(columns: Columns): Pick<Recording, "matchStart" | "matched" | "
         for (let at = first; at < (sends.start[c + 1] as number); at += 1) {
           const send = sends.event[at] as number;
           if ((begin[send] as number) >= (end[e] as number)) break;
+          // Within one process it orders nothing: what its tasks send each other may stand in the log behind its receipt.
+          if (send > e && send < (start[p + 1] as number)) continue;
           if ((end[send] as number) > (begin[e] as number)) matched.push(send);
         }
       }

@@ -102,6 +102,15 @@ describe("comparisons", () => {
     expect(await comparePolicies(recording, policies, options)).toEqual(made);
   });
 
+  test("what a process's tasks send each other may stand behind its receipt", () => {
+    const own = { process: "a", channel: "aa", begin: 0, end: 1 };
+    const recording = recordingOf([
+      { type: "receive", ...own },
+      { type: "send", ...own },
+    ]);
+    expect([...drawOrder(recording, 1)]).toEqual([0, 0]);
+  });
+
   test("what the columns or the orders rank differently is undecided; a policy is never better than itself", async () => {
     const same = await comparePolicies(recording, ["periodic", "periodic"].map(policy), options);
     expect(same.undecided).toEqual([]);
