@@ -6,7 +6,7 @@ import { defineConfig } from "vitest/config";
  * files go where there is time, so that the lanes take about as long, and those of one matter stand in several.
  */
 const restart = [
-  "test/restart/!(data|half-closed|hook|keep-survivors|nats|obstacles|own-sockets|postgres|signals|tied-pipes).test.ts",
+  "test/restart/!(data|half-closed|hook|keep-survivors|mpi|nats|obstacles|own-sockets|postgres|signals|tied-pipes).test.ts",
   "test/payload/{restart,service}.test.ts",
   "test/daemon/{attach-refusals,container,ends,packaging,policy,unit,doctor,doctor-leftovers}.test.ts",
 ];
@@ -14,12 +14,12 @@ const native = [
   "test/{native,sdk}/**/*.test.ts",
   "test/dsm/userfaultfd.test.ts",
   "test/payload/{capture,gc,loss,segments,store}.test.ts",
-  "test/restart/{data,nats,obstacles,postgres}.test.ts",
+  "test/restart/{data,mpi,nats,obstacles,postgres}.test.ts",
   "test/daemon/{datagrams,far-peers,unrecorded,unseen}.test.ts",
 ];
 const daemon = [
   "test/daemon/**/*.test.ts",
-  "test/restart/{half-closed,hook,keep-survivors,own-sockets,signals,tied-pipes}.test.ts",
+  "test/restart/{half-closed,hook,keep-survivors,signals,tied-pipes}.test.ts",
   "test/cli/demo.test.ts",
   "test/museum/reader-that-is-just-ending.test.ts",
 ];

@@ -23,6 +23,8 @@ export class BlockWindows {
   /** In order of last use. */
   readonly #windows = new Map<number, Promise<ReadonlyMap<number, ParsedBlock>>>();
   readonly #sizes = new Map<number, number>();
+  /** Not kept, as there were too many: their blocks come one by one. */
+  readonly #given = new Set<number>();
 
   /** Of the blocks `firstChain` to `lastChain`. */
   constructor(requests: BlockRequests, firstChain: number, lastChain: number) {
@@ -34,7 +36,8 @@ export class BlockWindows {
   /** Throws RL_BAD_BLOCK, and what the requests throw. */
   async block(chain: number): Promise<ParsedBlock> {
     const window = windowOf(chain);
-    const isWhole = chain >= this.#firstChain && this.#touched.has(window.number);
+    const isWhole =
+      chain >= this.#firstChain && this.#touched.has(window.number) && !this.#given.has(window.number);
     this.#touched.add(window.number);
     if (!isWhole) return parseBlock(await this.#requests.one(chain));
     const known = this.#windows.get(window.number) ?? this.#fetch(window);
@@ -48,8 +51,11 @@ export class BlockWindows {
   #forgetOldest(): void {
     const bytes = (): number =>
       [...this.#windows.keys()].reduce((sum, number) => sum + (this.#sizes.get(number) ?? 0), 0);
-    while (this.#windows.size > 1 && (this.#windows.size > MAX_WINDOWS || bytes() > MAX_WINDOW_BYTES))
-      this.#windows.delete(this.#windows.keys().next().value!);
+    while (this.#windows.size > 1 && (this.#windows.size > MAX_WINDOWS || bytes() > MAX_WINDOW_BYTES)) {
+      const oldest = this.#windows.keys().next().value!;
+      this.#windows.delete(oldest);
+      this.#given.add(oldest);
+    }
   }
 
   async #fetch({ number, first, last }: BlockWindow): Promise<ReadonlyMap<number, ParsedBlock>> {

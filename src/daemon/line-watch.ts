@@ -7,6 +7,8 @@ import type { DependentsAnswer, LineAnswer, LineTask } from "./line-worker.ts";
 
 /** Time for processes to stand still and to be asked about again, ms. */
 const QUIET_MS = 1_000;
+/** Lines that are due wait for that no longer than so, ms. */
+const MOST_QUIET_MS = 3_000;
 
 interface Turn {
   /** What the application had done when it was computed last. */
@@ -39,7 +41,8 @@ export class LineWatch {
   async due(app: string, mark: string, garbage: boolean, everyMs: number): Promise<LineFacts | undefined> {
     const turn = this.#turns.get(app);
     if (this.#asked.has(app) || turn?.mark === mark) return undefined;
-    if (this.#now() < Math.max(turn?.dueMs ?? 0, this.#quietUntilMs)) return undefined;
+    const [nowMs, dueMs] = [this.#now(), turn?.dueMs ?? 0];
+    if (nowMs < dueMs || nowMs < Math.min(this.#quietUntilMs, dueMs + MOST_QUIET_MS)) return undefined;
     const own = Symbol(app);
     this.#asked.set(app, own);
     this.#running += 1;
@@ -71,7 +74,7 @@ export class LineWatch {
     this.#running += 1;
     try {
       const answer = (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
-      this.#quietUntilMs = this.#now() + QUIET_MS;
+      if (answer !== undefined) this.#quietUntilMs = this.#now() + QUIET_MS;
       return answer;
     } finally {
       this.#running -= 1;

@@ -238,7 +238,7 @@ export class PolicyActor {
       const count = (this.#failures.get(name)?.count ?? 0) + 1;
       const waitMs = Math.min(POLICY_CHECKPOINT_WAIT_MS * 2 ** (count - 1), MAX_POLICY_CHECKPOINT_WAIT_MS);
       if (taken.has(name)) this.#failures.delete(name);
-      else this.#failures.set(name, { count, untilMs: nowMs + waitMs });
+      else if (running.includes(name)) this.#failures.set(name, { count, untilMs: nowMs + waitMs });
     }
   }
 

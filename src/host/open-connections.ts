@@ -49,18 +49,25 @@ export function orphansAmong(connections: readonly ConnectionAddresses[]): Conne
   return connections.filter((connection) => orphans.has(keyOf(connection)));
 }
 
-/** Connections of this network namespace, of these local ports, that no process holds at either end: both of their ends were here. */
+/**
+ * Connections of this network namespace, of these local ports, that no process holds at either end: both of their ends were here. None of ports where
+ * somebody listens who may have yet to accept them.
+ */
 export function deadConnections(ports: readonly number[]): ConnectionAddresses[] {
+  const wanted = new Set(ports);
+  for (const v6 of [false, true])
+    for (const [, { local }] of tcpTable("self", v6, [LISTEN])) wanted.delete(local.port);
+  if (wanted.size === 0) return [];
   const held = new Set<string>();
   const orphans: ConnectionAddresses[] = [];
   for (const v6 of [false, true])
     for (const [inode, connection] of tcpTable("self", v6))
-      if (inode !== NO_INODE) held.add(keyOf(connection));
-      else if (ports.includes(connection.local.port)) orphans.push(connection);
-  return orphans.filter(
-    ({ local, remote }) =>
-      remote.address === local.address && !held.has(keyOf({ local: remote, remote: local })),
-  );
+      if (inode !== NO_INODE) held.add(keyOf(unmapped(connection)));
+      else if (wanted.has(connection.local.port)) orphans.push(connection);
+  return orphans.filter((connection) => {
+    const { local, remote } = unmapped(connection);
+    return remote.address === local.address && !held.has(keyOf({ local: remote, remote: local }));
+  });
 }
 
 /** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
@@ -158,6 +165,21 @@ function linkOf(path: string): string {
   } catch {
     return "";
   }
+}
+
+const MAPPED = /^0:0:0:0:0:ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
+
+/** A v6 socket that talks to a v4 address sends v4 packets. */
+export function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddresses {
+  return { local: asV4(local), remote: asV4(remote) };
+}
+
+/** What is in IPv6's form of IPv4 as that address. */
+export function asV4(address: EndAddress): EndAddress {
+  const [, high, low] = MAPPED.exec(address.address) ?? [];
+  if (high === undefined || low === undefined) return address;
+  const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+  return { ...address, v6: false, address: words.map((word) => `${word >> 8}.${word & 255}`).join(".") };
 }
 
 const LISTEN = "0A";

@@ -10,7 +10,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
-import { type EndAddress, networkOf } from "./open-connections.ts";
+import { type EndAddress, networkOf, unmapped } from "./open-connections.ts";
 
 export interface ConnectionAddresses {
   readonly local: EndAddress;
@@ -197,21 +197,6 @@ function rule(
   if (elements.size === 0) return "";
   const key = `${family} saddr . tcp sport . ${family} daddr . tcp dport`;
   return `add rule inet ${table} input ${key} { ${[...elements].join(", ")} } drop\n`;
-}
-
-const MAPPED = /^0:0:0:0:0:ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/;
-
-/** A v6 socket that talks to a v4 address sends v4 packets. */
-export function unmapped({ local, remote }: ConnectionAddresses): ConnectionAddresses {
-  return { local: asV4(local), remote: asV4(remote) };
-}
-
-/** What is in IPv6's form of IPv4 as that address. */
-export function asV4(address: EndAddress): EndAddress {
-  const [, high, low] = MAPPED.exec(address.address) ?? [];
-  if (high === undefined || low === undefined) return address;
-  const words = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
-  return { ...address, v6: false, address: words.map((word) => `${word >> 8}.${word & 255}`).join(".") };
 }
 
 /** What it prints. `network`: in the network namespace of this process. */

@@ -7,16 +7,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
-import { deadConnections, type EndAddress, orphansAmong, stillThere } from "./open-connections.ts";
-import { type ConnectionAddresses, inNetwork, unmapped } from "./port-block.ts";
+import { deadConnections, type EndAddress, orphansAmong, stillThere, unmapped } from "./open-connections.ts";
+import { type ConnectionAddresses, inNetwork } from "./port-block.ts";
 
 const LIMIT_MS = 10_000;
 /** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */
 const CONNECTIONS_A_CALL = 100;
 
-/** How long ends that nobody holds any more may take to close each other, and for how long a connection may stay, in ms. */
+/** How long ends that nobody holds any more may take to close each other, and for how long a connection that comes back may stay, in ms. */
 const CLOSING_MS = 500;
 const GONE_LIMIT_MS = 10_000;
+/** Longest wait for those that are no image's: most listeners can be restored beside them, in ms. */
+const DEAD_LIMIT_MS = 2_000;
 
 /**
  * Until dead processes' connections are no more, and their TIME_WAIT neither: their successors take the same addresses, and listen on `listening`, where
@@ -29,12 +31,13 @@ export async function connectionsGone(
   listening: readonly number[],
 ): Promise<void> {
   const fromMs = performance.now();
-  const one = (): ConnectionAddresses | undefined => stillThere(connections) ?? deadConnections(listening)[0];
-  for (let left = one(); left !== undefined; left = one()) {
+  const dead = deadConnections(listening);
+  for (;;) {
     const passedMs = performance.now() - fromMs;
-    if (passedMs > GONE_LIMIT_MS) throw stays(left);
-    if (passedMs > CLOSING_MS)
-      await resetConnections([...orphansAmong(connections), ...deadConnections(listening)]);
+    const left = stillThere(connections);
+    if (left === undefined && (passedMs > DEAD_LIMIT_MS || stillThere(dead) === undefined)) break;
+    if (left !== undefined && passedMs > GONE_LIMIT_MS) throw stays(left);
+    if (passedMs > CLOSING_MS) await resetConnections(orphansAmong([...connections, ...dead]));
     await sleep(passedMs > CLOSING_MS ? 100 : 5);
   }
   await endTimeWait(connections);

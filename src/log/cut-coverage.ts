@@ -204,7 +204,7 @@ export class CutCoverage {
       }
       if (walk.blocks > MAX_COVERAGE_BLOCKS) {
         if (far !== undefined) this.#far?.drop(process);
-        this.#far?.begin(process);
+        this.#far?.begin(process, true);
         return null;
       }
     }

@@ -39,8 +39,7 @@ export class FarAccounts {
   readonly #mostAccounts: number;
   readonly #blockAt: (chain: number) => Promise<Uint8Array | undefined>;
   readonly #committed: (process: string) => ProcessHead | undefined;
-  /** Being read, or read. */
-  readonly #accounts = new Map<string, AccountAt | undefined>();
+  readonly #accounts = new Map<string, AccountAt | "is read" | "is not to be had" | "has too many names">();
   #reading: Promise<void> = Promise.resolve();
   #stopped = false;
   #turn = { blocks: 0, beganMs: performance.now() };
@@ -56,23 +55,25 @@ export class FarAccounts {
     this.#committed = committed;
   }
 
-  /** One process after the other. Where nothing comes of it, it may be begun again. */
-  begin(process: string): void {
-    if (this.#stopped || this.#accounts.has(process) || this.#accounts.size >= this.#mostAccounts) return;
-    this.#accounts.set(process, undefined);
+  /** One process after the other. `again`: also where nothing came of it before. */
+  begin(process: string, again = false): void {
+    const known = this.#accounts.get(process);
+    const isNew = known === undefined && this.#accounts.size < this.#mostAccounts;
+    if (this.#stopped || !(isNew || (again && known === "is not to be had"))) return;
+    this.#accounts.set(process, "is read");
     this.#reading = this.#reading
       .then(() => this.#read(process))
       .catch(() => undefined) // damage is told to whoever reads the log
       .then((account) => {
-        if (!this.#accounts.has(process)) return; // it went back
-        if (account === undefined) this.#accounts.delete(process);
-        else this.#accounts.set(process, account);
+        if (this.#accounts.get(process) !== "is read") return; // it went back, or never comes
+        this.#accounts.set(process, account ?? "is not to be had");
       });
   }
 
   /** Once it is there. Whoever uses it takes it, and follows it from there. */
   of(process: string): AccountAt | undefined {
-    return this.#accounts.get(process);
+    const known = this.#accounts.get(process);
+    return typeof known === "string" ? undefined : known;
   }
 
   /** It was taken, or the process went back. */
@@ -128,7 +129,9 @@ export class FarAccounts {
     if (parsed === undefined || parsed.header.position !== position) return false; // removed meanwhile
     const { covers = false } = parsed.header;
     follow(required, { columns: readColumns(parsed), from, to }, covers);
-    return namesIn(required) <= MAX_COVERAGE_NAMES;
+    if (namesIn(required) <= MAX_COVERAGE_NAMES) return true;
+    this.#accounts.set(process, "has too many names");
+    return false;
   }
 
   async #block(process: string, chain: number): Promise<ParsedBlock | undefined> {

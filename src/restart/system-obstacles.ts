@@ -4,12 +4,12 @@ import type { BlockList } from "node:net";
 import { dirname } from "node:path";
 import { applicationCgroup, type ProcessCgroup } from "../host/cgroups.ts";
 import {
+  asV4,
   holderOfConnection,
   isAnyAddress,
   listenersHere,
   portsOfBothFamilies,
 } from "../host/open-connections.ts";
-import { asV4 } from "../host/port-block.ts";
 import { holderOf, programName, waiterFor } from "../host/process-tree.ts";
 import type { ImageListener } from "../images/criu/criu-files.ts";
 import { bytesIn } from "../images/data/save-tree.ts";

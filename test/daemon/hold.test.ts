@@ -172,6 +172,10 @@ restartable(
   () =>
     withRig("held", async (rig) => {
       const first = await rig.collect();
+      let said = "";
+      first.child.stderr!.on("data", (text: Buffer) => {
+        said += text.toString();
+      });
       const port = await freePort();
       const held: Socket[] = []; // no image holds a unix connection to somebody outside
       const outside = createServer((socket) => held.push(socket)).listen(rig.path("outside"));
@@ -192,11 +196,10 @@ restartable(
         expect(out).toContain(
           "web has sent by AF_UNIX, to a program that is not recorded: --hold-output does not",
         );
+        const told = /output of web of held-\d+ has waited .* and stays: 2 bytes on 1 connections; .+/;
+        await until("it is told", () => told.test(said));
         first.child.kill("SIGKILL");
-        const { err } = await first.ended;
-        expect(err).toMatch(
-          /output of web of held-\d+ has waited .* and stays: 2 bytes on 1 connections; .+/,
-        );
+        await first.ended;
 
         for (const one of held) one.destroy();
         await sleep(1_000); // several tries of TCP

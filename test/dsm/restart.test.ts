@@ -45,7 +45,8 @@ function application(name: string, kernel: string): Application {
   return new Application(join(folder, name), slow ? watched : fast, [kernel, ...words]);
 }
 
-test.each(Object.keys(KERNELS))(
+/** One in npm test: their sequential results are compared in kernels.test.ts. */
+test.each(sized(Object.keys(KERNELS), ["matmul"]))(
   "%s, killed and started again, equals its sequential run",
   async (kernel) => {
     const first = Date.now() % 1_000_000;

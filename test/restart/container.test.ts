@@ -11,6 +11,7 @@ import { expect, test } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { isHeld, Podman, told, withoutPodman } from "../daemon/podman.ts";
 import { until, withRig } from "../daemon/rig.ts";
+import { LONG } from "../size.ts";
 import { restartable } from "./restartable.ts";
 
 const CLI = join(packageRoot(), "dist/cli/main.js");
@@ -29,7 +30,7 @@ function counted(podman: Podman, client: string): number {
 
 (reason === undefined ? restartable : test.skip)(
   "redis in one container and its client in another: killed and restored, exact by the client's count; a checkpoint that is killed while it holds one lets it go on, and the next is taken",
-  { timeout: 120_000 + ROUNDS * 60_000 },
+  { timeout: 120_000 + ROUNDS * 60_000, ...LONG },
   () =>
     withRig("containers", async (rig) => {
       const podman = new Podman();

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, test } from "vitest";
+import { deadConnections, stillThere } from "../../src/host/open-connections.ts";
 import { connectionsGone, endTimeWait } from "../../src/host/time-wait.ts";
 import { until } from "../daemon/rig.ts";
 
@@ -57,3 +58,28 @@ test.skipIf(!hasSs || process.geteuid?.() !== 0)(
     expect(waits(other)).toBe(true);
   },
 );
+
+test("an end that waits to be accepted, or has closed, is not dead while its client lives, also where it listens for IPv6 and is asked by IPv4", async () => {
+  const server = createServer({ pauseOnConnect: true }).listen(0, "::");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const accepted = once(server, "connection") as Promise<[Socket]>;
+  const client = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const [end] = await accepted;
+  server.close();
+  try {
+    end.destroy(); // FIN-WAIT: held by nobody, its client has not closed
+    await until(
+      "it is closing",
+      () => stillThere([{ local: at(port), remote: at(client.localPort!) }]) !== undefined,
+    );
+    expect(deadConnections([port])).toEqual([]);
+  } finally {
+    client.destroy();
+  }
+});
+
+/** As the table of IPv6 has an address of IPv4. */
+function at(port: number) {
+  return { v6: true, address: "0:0:0:0:0:ffff:7f00:1", port };
+}

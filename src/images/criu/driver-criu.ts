@@ -175,9 +175,12 @@ export class CriuDriver implements CheckpointDriver {
 
   restore(request: RestoreRequest): Promise<number> {
     const notes = request.notes as unknown as CriuNotes; // the manifest's checksum says that they are as we wrote them
-    if (notes.ownMemory === undefined)
-      return withoutLeftNames(notes.removed ?? [], () => this.#restore(request, notes));
-    return withOwnMemory(request.folder, notes.ownMemory, (pid) => this.#restore(request, notes, pid));
+    const { ownMemory, removed = [] } = notes;
+    if (ownMemory === undefined) return withoutLeftNames(removed, () => this.#restore(request, notes));
+    const ours = removed.filter((name) => !isBelowAny([OWN_MEMORY], name));
+    return withoutLeftNames(ours, () =>
+      withOwnMemory(request.folder, ownMemory, (pid) => this.#restore(request, notes, pid)),
+    );
   }
 
   async #restore(request: RestoreRequest, notes: CriuNotes, mountsOf?: number): Promise<number> {
@@ -247,6 +250,8 @@ export class CriuDriver implements CheckpointDriver {
     const said = tail(log, printed);
     if (/In-flight connection/i.test(said))
       throw new NotNow(`criu: ${what} failed: a connection waits to be accepted, and no image holds that`);
+    if (/cg: (controller \S+ not found|Unable to create the cgroup .*busy)/i.test(said))
+      throw new NotNow(`criu: ${what} failed: a hierarchy of cgroups was being mounted or unmounted`);
     const known = meaningOf(said);
     throw new RecoveryLineError(
       "RL_DRIVER",

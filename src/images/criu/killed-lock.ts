@@ -33,13 +33,14 @@ export function mayStayBlocked(pids: readonly number[]): MayBeBlocked {
 const OTHERS_LIMIT_MS = 2_000;
 
 /**
- * Removes what a failed dump of theirs has left: what blocks these connections alone, or nothing at all any more. Where others' CRIUs work all the
- * time it is left to the restart. Call it once their CRIU has ended.
+ * Removes what a failed dump of theirs has left: what blocks these connections alone, or nothing at all any more; once others' CRIUs have ended, or have
+ * worked for too long to be waited for. Call it once their CRIU has ended.
  */
 export async function unblockFailed(blocked: MayBeBlocked): Promise<void> {
   const untilMs = performance.now() + OTHERS_LIMIT_MS;
-  while (criuRuns() && performance.now() < untilMs) await sleep(50);
-  if (!criuRuns()) await unblock(blocked);
+  const others = criuProcesses(); // those that begin later make tables of later connections
+  while (performance.now() < untilMs && others.some((one) => criuProcesses().includes(one))) await sleep(50);
+  await unblock(blocked);
 }
 
 /** The same of connections whose processes are all dead, or stand still in our hands: nobody dumps them. */
@@ -64,14 +65,18 @@ function unlessUnsupported(error: unknown): undefined {
   if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
 }
 
-/** True if any process has a program of that name in its command line. */
 export function criuRuns(): boolean {
-  return readdirSync("/proc").some((pid) => {
+  return criuProcesses().length > 0;
+}
+
+/** Ids of processes that are CRIU, by their command line: started by a loader it is not the first word. `--driver criu` is none. */
+function criuProcesses(): string[] {
+  return readdirSync("/proc").filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
     try {
       return readFileSync(`/proc/${pid}/cmdline`, "latin1")
         .split("\0")
-        .some((word) => basename(word) === "criu");
+        .some((word, at) => basename(word) === "criu" && (at === 0 || word.includes("/")));
     } catch {
       return false; // it has ended
     }

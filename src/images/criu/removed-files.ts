@@ -6,6 +6,8 @@ import { existsSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs
 import { join } from "node:path";
 
 const GONE = " (deleted)";
+/** Memory that has no name to go. */
+const NO_FILE = /^\/(?:memfd:|SYSV|dev\/zero )/;
 /** Where the name has been taken meanwhile, CRIU adds this. */
 const SECOND = ".cr_link";
 
@@ -32,7 +34,7 @@ function placesIn(folder: string): string[] {
 function removedAt(place: string): string | undefined {
   try {
     const link = readlinkSync(place);
-    if (!link.startsWith("/") || link.startsWith("/memfd:") || !link.endsWith(GONE)) return undefined;
+    if (!link.startsWith("/") || !link.endsWith(GONE) || NO_FILE.test(link)) return undefined;
     const stat = statSync(place);
     return stat.isFile() && stat.nlink === 0 ? link.slice(0, -GONE.length) : undefined;
   } catch {
@@ -42,15 +44,21 @@ function removedAt(place: string): string | undefined {
 
 /** What a restore that fails leaves of them goes; names that others have meanwhile stay. */
 export async function withoutLeftNames<T>(names: readonly string[], restore: () => Promise<T>): Promise<T> {
-  for (const name of names) rmSync(name + SECOND, { force: true });
+  for (const name of names) remove(name + SECOND);
   const others = new Set(names.filter((name) => existsSync(name)));
   try {
     return await restore();
   } catch (error) {
     for (const name of names) {
-      if (!others.has(name)) rmSync(name, { force: true });
-      rmSync(name + SECOND, { force: true });
+      if (!others.has(name)) remove(name);
+      remove(name + SECOND);
     }
     throw error;
   }
+}
+
+function remove(name: string): void {
+  try {
+    rmSync(name, { force: true });
+  } catch {} // it can't be: what the restore says counts
 }
