@@ -376,15 +376,10 @@ async function computation(
 
   async function hindered(failed: readonly string[], unusable: readonly CheckpointName[]) {
     const cuts = await collector.log(app);
-    if (read?.lastChain !== cuts.lastChain) {
-      const evidence = (await answered(cuts, failed, true))?.evidence;
-      const isWhole = evidence !== undefined && knowsAll(evidence);
-      read = {
-        evidence: isWhole ? evidence : await evidenceWith(blocks(), processes),
-        lastChain: cuts.lastChain,
-      };
-    }
-    return lineWithout(read!.evidence, failed, unusable);
+    if (read?.lastChain !== cuts.lastChain) await answered(cuts, failed, true);
+    if (read?.lastChain !== cuts.lastChain)
+      read = { evidence: await evidenceWith(blocks(), processes), lastChain: cuts.lastChain };
+    return lineWithout(read.evidence, failed, unusable);
   }
 
   /** What is read of all events is kept. */
