@@ -79,7 +79,8 @@ function refuseDescriptor(pid: number, descriptor: string, options: CriuOptions)
     refuseGhost(pid, place, options);
 }
 
-function rangesOfDeleted(pid: number): string[] {
+/** Of mappings of files whose names are gone, as in map_files. */
+export function rangesOfDeleted(pid: number): string[] {
   const maps = readOrNothing(() => readFileSync(`/proc/${pid}/maps`, "latin1")) ?? "";
   const lines = /^0*([0-9a-f]+)-0*([0-9a-f]+) \S+ \S+ \S+ \d+ +\/(?!memfd:|SYSV|dev\/zero ).* \(deleted\)$/gm;
   return [...maps.matchAll(lines)].map(([, from, to]) => `${from}-${to}`);

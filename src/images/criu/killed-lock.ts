@@ -65,6 +65,7 @@ function unlessUnsupported(error: unknown): undefined {
   if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
 }
 
+/** Some process of this machine is CRIU. */
 export function criuRuns(): boolean {
   return criuProcesses().length > 0;
 }

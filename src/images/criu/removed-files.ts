@@ -4,10 +4,9 @@
  */
 import { existsSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { rangesOfDeleted } from "./criu-refusals.ts";
 
 const GONE = " (deleted)";
-/** Memory that has no name to go. */
-const NO_FILE = /^\/(?:memfd:|SYSV|dev\/zero )/;
 /** Where the name has been taken meanwhile, CRIU adds this. */
 const SECOND = ".cr_link";
 
@@ -15,11 +14,10 @@ const SECOND = ".cr_link";
 export function removedFiles(pids: readonly number[]): string[] {
   const names = new Set<string>();
   for (const pid of pids)
-    for (const folder of ["fd", "map_files"])
-      for (const place of placesIn(`/proc/${pid}/${folder}`)) {
-        const name = removedAt(place);
-        if (name !== undefined) names.add(name);
-      }
+    for (const place of [...placesIn(`/proc/${pid}/fd`), ...mappingsOf(pid)]) {
+      const name = removedAt(place);
+      if (name !== undefined) names.add(name);
+    }
   return [...names].sort();
 }
 
@@ -31,10 +29,15 @@ function placesIn(folder: string): string[] {
   }
 }
 
+/** By the one list of them: a program may have ten thousands, and stands still. */
+function mappingsOf(pid: number): string[] {
+  return rangesOfDeleted(pid).map((range) => `/proc/${pid}/map_files/${range}`);
+}
+
 function removedAt(place: string): string | undefined {
   try {
     const link = readlinkSync(place);
-    if (!link.startsWith("/") || !link.endsWith(GONE) || NO_FILE.test(link)) return undefined;
+    if (!link.startsWith("/") || !link.endsWith(GONE) || link.startsWith("/memfd:")) return undefined;
     const stat = statSync(place);
     return stat.isFile() && stat.nlink === 0 ? link.slice(0, -GONE.length) : undefined;
   } catch {
