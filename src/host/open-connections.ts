@@ -10,9 +10,7 @@ export function openConnections(pids: readonly number[]): ConnectionAddresses[] 
   for (const pid of pids) {
     const inodes = socketInodes(pid);
     if (inodes.size === 0) continue;
-    for (const v6 of [false, true])
-      for (const [inode, connection] of tcpTable(pid, v6))
-        if (inodes.has(inode)) found.set(inode, connection);
+    for (const [inode, connection] of tcpTable(pid)) if (inodes.has(inode)) found.set(inode, connection);
   }
   return [...found.values()];
 }
@@ -35,17 +33,14 @@ export function networkOf(pid: number | "self"): string {
 /** One of the connections that the kernel still has, in this network namespace, otherwise than waiting out its time. */
 export function stillThere(connections: readonly ConnectionAddresses[]): ConnectionAddresses | undefined {
   const there = new Set<string>();
-  for (const v6 of [false, true])
-    for (const [, connection] of tcpTable("self", v6)) there.add(keyOf(connection));
+  for (const [, connection] of tcpTable("self")) there.add(keyOf(connection));
   return connections.find((connection) => there.has(keyOf(connection)));
 }
 
 /** Those of the connections, in this network namespace, whose local end no process holds: it is closing, or was never accepted. */
 export function orphansAmong(connections: readonly ConnectionAddresses[]): ConnectionAddresses[] {
   const orphans = new Set<string>();
-  for (const v6 of [false, true])
-    for (const [inode, connection] of tcpTable("self", v6))
-      if (inode === NO_INODE) orphans.add(keyOf(connection));
+  for (const [inode, connection] of tcpTable("self")) if (inode === NO_INODE) orphans.add(keyOf(connection));
   return connections.filter((connection) => orphans.has(keyOf(connection)));
 }
 
@@ -55,15 +50,13 @@ export function orphansAmong(connections: readonly ConnectionAddresses[]): Conne
  */
 export function deadConnections(ports: readonly number[]): ConnectionAddresses[] {
   const wanted = new Set(ports);
-  for (const v6 of [false, true])
-    for (const [, { local }] of tcpTable("self", v6, [LISTEN])) wanted.delete(local.port);
+  for (const [, { local }] of tcpTable("self", [LISTEN])) wanted.delete(local.port);
   if (wanted.size === 0) return [];
   const held = new Set<string>();
   const orphans: ConnectionAddresses[] = [];
-  for (const v6 of [false, true])
-    for (const [inode, connection] of tcpTable("self", v6))
-      if (inode !== NO_INODE) held.add(keyOf(unmapped(connection)));
-      else if (wanted.has(connection.local.port)) orphans.push(connection);
+  for (const [inode, connection] of tcpTable("self"))
+    if (inode !== NO_INODE) held.add(keyOf(unmapped(connection)));
+    else if (wanted.has(connection.local.port)) orphans.push(connection);
   return orphans.filter((connection) => {
     const { local, remote } = unmapped(connection);
     return remote.address === local.address && !held.has(keyOf({ local: remote, remote: local }));
@@ -72,7 +65,7 @@ export function deadConnections(ports: readonly number[]): ConnectionAddresses[]
 
 /** True if this network namespace has a connection between two such ports, otherwise than waiting out its time. */
 export function portsInUse(pairs: readonly (readonly [number, number])[]): boolean {
-  const here = [false, true].flatMap((v6) => [...tcpTable("self", v6)].map(([, connection]) => connection));
+  const here = [...tcpTable("self")].map(([, connection]) => connection);
   const isUsed = betweenPorts(here);
   return pairs.some(isUsed);
 }
@@ -91,9 +84,8 @@ export function listenersOf(pids: readonly number[]): { readonly port: number; r
   const found = new Map<string, { readonly port: number; readonly waiting: number }>();
   for (const pid of pids) {
     const inodes = socketInodes(pid);
-    for (const v6 of [false, true])
-      for (const [inode, { local }, queued] of tcpTable(pid, v6, [LISTEN]))
-        if (inodes.has(inode)) found.set(inode, { port: local.port, waiting: queued });
+    for (const [inode, { local }, queued] of tcpTable(pid, [LISTEN]))
+      if (inodes.has(inode)) found.set(inode, { port: local.port, waiting: queued });
   }
   return [...found.values()];
 }
@@ -107,7 +99,7 @@ export function isAnyAddress(address: string): boolean {
 
 /** Who listens in this network namespace; `pid`: one of those that hold the socket. */
 export function listenersHere(): (EndAddress & { readonly pid: number | undefined })[] {
-  const listeners = [false, true].flatMap((v6) => [...tcpTable("self", v6, [LISTEN])]);
+  const listeners = [...tcpTable("self", [LISTEN])];
   if (listeners.length === 0) return [];
   const wanted = new Set(listeners.map(([inode]) => inode));
   const holders = new Map<string, number>();
@@ -132,9 +124,8 @@ export function holderOfConnection(
   connection: ConnectionAddresses,
 ): { readonly pid: number | undefined } | undefined {
   const wanted = keyOf(connection);
-  for (const v6 of [false, true])
-    for (const [inode, one] of tcpTable("self", v6))
-      if (keyOf(one) === wanted) return { pid: holderOfSocket(inode) };
+  for (const [inode, one] of tcpTable("self"))
+    if (keyOf(one) === wanted) return { pid: holderOfSocket(inode) };
   return undefined;
 }
 
@@ -187,11 +178,17 @@ const NO_INODE = "0";
 const TIME_WAIT = "06";
 
 /** `states`: only sockets in these; absent: connections, but those that are only a memory (TIME_WAIT) and no obstacle. */
-function* tcpTable(
+function* tcpTable(pid: number | "self", states?: readonly string[]): Generator<TcpRow> {
+  for (const v6 of [false, true]) yield* tcpTableOf(pid, v6, states);
+}
+
+type TcpRow = [inode: string, addresses: ConnectionAddresses, queued: number];
+
+function* tcpTableOf(
   pid: number | "self",
   v6: boolean,
-  states?: readonly string[],
-): Generator<[inode: string, addresses: ConnectionAddresses, queued: number]> {
+  states: readonly string[] | undefined,
+): Generator<TcpRow> {
   let text = "";
   try {
     text = readFileSync(`/proc/${pid}/net/${v6 ? "tcp6" : "tcp"}`, "utf8");
