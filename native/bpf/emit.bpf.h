@@ -31,6 +31,14 @@ extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the
 
 #define MAX_RANGE_BYTES 0xffffffffull
 
+/* The value, of which the verifier knows nothing any more: it follows what comes after a branch once for each
+ * outcome that later branches would turn on, and so would pass again and again through the same code. `any`:
+ * a number of which it knows nothing. */
+static __always_inline uint64_t forget(uint64_t value, uint64_t any) {
+    asm volatile("%0 += %1\n%0 -= %1" : "+r"(value) : "r"(any));
+    return value;
+}
+
 /* Benches: what the hooks cost that do nothing, or look whether they have anything to do and then don't. */
 enum { FLOOR_NONE, FLOOR_EMPTY, FLOOR_FILTER };
 extern const volatile uint32_t hooks_floor;

@@ -200,8 +200,10 @@ CHECKED_ONCE int end_was_strange(uint32_t local, uint32_t remote) {
 
 /* ---- whose a socket is ---- */
 
-/* Recorded, or a neighbour of `process`: it may be of its application, and recorded later. */
-static __noinline int may_be_inside(const struct cgroup___made *cgroup, uint64_t process) {
+/* Recorded, or a neighbour of `process`: it may be of its application, and recorded later. `address`: of the
+ * cgroup. */
+CHECKED_ONCE int may_be_inside(uint64_t address, uint64_t process) {
+    const struct cgroup___made *cgroup = (const struct cgroup___made *)address;
     struct process_state *state = bpf_map_lookup_elem(&processes, &process);
     uint64_t its = process_cgroup(cgroup);
 
@@ -221,8 +223,8 @@ static __noinline __attribute__((unused)) int stranger_has(const struct sock *sk
 
     if (!note)
         return 0;
-    if (note->flags & END_KNOWN || may_be_inside(made_in(sk), note->process) ||
-        may_be_inside(cgroup_of(task), note->process))
+    if (note->flags & END_KNOWN || may_be_inside((uint64_t)made_in(sk), note->process) ||
+        may_be_inside((uint64_t)cgroup_of(task), note->process))
         return 1;
     if (end_mark(note, task_began(task), BPF_CORE_READ(task, tgid), closed) && !end_tell(&key, note) &&
         note->flags & END_GONE)

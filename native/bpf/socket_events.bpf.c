@@ -29,6 +29,7 @@ const volatile uint32_t hooks_floor = FLOOR_NONE;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
     __uint(max_entries, 65536);
     __type(key, struct restored_key);
     __type(value, struct restored_value);
@@ -78,11 +79,12 @@ CHECKED_ONCE int shared(struct process_state *state, uint64_t process, uint64_t 
 
 /* Who takes up a socket that another recorded process has made or accepted: that one knows the connection as
  * well. */
-static __noinline void handed_over(struct connection *c, struct process_state *state, uint64_t process) {
-    uint64_t maker = process_cgroup(made_in((struct sock *)c->sock));
+CHECKED_ONCE int handed_over(const struct connection *c, struct process_state *state, uint64_t process) {
+    uint64_t maker = c ? process_cgroup(made_in((struct sock *)c->sock)) : process;
 
-    if (maker != process && bpf_map_lookup_elem(&processes, &maker))
+    if (c && maker != process && bpf_map_lookup_elem(&processes, &maker))
         shared(state, process, maker, c->local, c->remote);
+    return 0;
 }
 
 /* A descriptor alone is no use: whoever uses it first owns it, also where another holds it. */
@@ -719,7 +721,7 @@ static __always_inline struct unix_end *unix_used(struct sock *sk, struct proces
 
 static __always_inline void unix_sent(struct sock *sk, int result, struct process_state *state,
                                       uint64_t process) {
-    uint64_t length = unix_length(sk, result, 0);
+    uint64_t length = forget(unix_length(sk, forget(result, process), 0), process);
     struct unix_end *end;
     int left;
 
@@ -756,7 +758,7 @@ static __always_inline void unix_peeked(struct sock *sk, struct unix_end *end, i
 
 static __always_inline void unix_received(struct sock *sk, int result, int flags, struct process_state *state,
                                           uint64_t process) {
-    uint64_t length = unix_length(sk, result, 1);
+    uint64_t length = forget(unix_length(sk, forget(result, process), 1), process);
     struct unix_end *end;
     int left;
 
@@ -889,6 +891,7 @@ int BPF_PROG(sock_sent, struct sock *sk, int result, int flags) {
     }
     if (left_out())
         return 0;
+    result = forget(result, process);
     if (is_tcp(sk))
         tcp_sent(sk, result, state, process);
     else if (is_unix_pair(sk))
@@ -915,6 +918,8 @@ int BPF_PROG(sock_received, struct sock *sk, int result, int flags) {
     }
     if (flags & MSG_ERRQUEUE || result == -EAGAIN || left_out())
         return 0;
+    result = forget(result, process);
+    flags = forget(flags, process);
     if (is_tcp(sk))
         tcp_received(sk, result, flags, state, process);
     else if (is_unix_pair(sk))

@@ -76,7 +76,7 @@ static __noinline int unix_stranger_has(struct sock *sk, const struct task_struc
     struct sock *peer = other ? unix_peer(sk) : 0;
     struct unix_end *end = peer ? bpf_sk_storage_get(&unix_ends, peer, 0, 0) : 0;
 
-    if (!unix_peer_untold(end, other) || may_be_inside(cgroup_of(task), end->owner))
+    if (!unix_peer_untold(end, other) || may_be_inside((uint64_t)cgroup_of(task), end->owner))
         return 0;
     return unix_stranger(peer, end, other, task);
 }
@@ -90,7 +90,8 @@ static __always_inline int unix_stranger_connected(struct sock *sk) {
     if (!unix_peer_untold(end, other) || unix_open_bit(sk) != CAPTURE_OPEN_RECEIVED)
         return 0;
     task = peer_task(sk);
-    if (!task || may_be_inside(made_in(peer), end->owner) || may_be_inside(cgroup_of(task), end->owner))
+    if (!task || may_be_inside((uint64_t)made_in(peer), end->owner) ||
+        may_be_inside((uint64_t)cgroup_of(task), end->owner))
         return 0;
     return unix_stranger(sk, end, other, task);
 }

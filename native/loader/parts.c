@@ -307,27 +307,39 @@ int variant_load(struct objects *objects, struct variant_request *request, struc
 
 /* ---- for `doctor` ---- */
 
-int capture_parts(const struct capture *capture, struct capture_part *out, int max) {
+static bool variant_runs(struct capture_variant variant, char *reason) {
     const struct load_options options = {.ring_bytes = 64 << 10, .cgroup_level = 1};
+    enum capture_program refused = PROGRAM_COUNT;
+    struct objects objects;
+
+    if (try_variant(&objects, &options, variant, &refused, reason) != 0)
+        return false;
+    objects_close(&objects);
+    return true;
+}
+
+/* Each is tried beside the last variants of all other parts, which ask least of the kernel: one try for these. */
+int capture_parts(const struct capture *capture, struct capture_part *out, int max) {
+    char refusal[CAPTURE_ERROR_BYTES] = "";
+    struct capture_variant least = {0};
     int count = 0;
 
+    for (int i = 0; i < PARTS; i++)
+        *chosen(&least, i) = VARIANTS - 1;
+    const bool least_runs = variant_runs(least, refusal);
     for (int i = 0; i < PARTS; i++) {
         for (int j = 0; j < VARIANTS && count < max; j++, count++) {
             struct capture_part *row = &out[count];
-            struct capture_variant variant = {PROGRESS_LENGTH, SOCKETS_TABLES, LIFE_TRACE, DATAGRAMS_TRACE,
-                                              OUTPUT_NONE};
-            enum capture_program refused = PROGRAM_COUNT;
-            struct objects objects;
+            struct capture_variant variant = least;
 
             *chosen(&variant, i) = (uint8_t)j;
             memset(row, 0, sizeof(*row));
             snprintf(row->part, sizeof(row->part), "%s", parts[i].name);
             snprintf(row->variant, sizeof(row->variant), "%s", parts[i].variants[j].name);
-            row->usable = try_variant(&objects, &options, variant, &refused, row->reason) == 0;
-            if (row->usable) {
-                objects_close(&objects);
+            snprintf(row->reason, sizeof(row->reason), "%s", refusal);
+            row->usable = j == VARIANTS - 1 ? least_runs : variant_runs(variant, row->reason);
+            if (row->usable)
                 snprintf(row->reason, sizeof(row->reason), "%s", parts[i].variants[j].about);
-            }
             if (capture != NULL) {
                 struct capture_variant used = capture->config.variant;
                 row->in_use = *chosen(&used, i) == j;
