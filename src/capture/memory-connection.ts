@@ -59,6 +59,7 @@ function wrong(what: string): RecoveryLineError {
 class RingTail {
   readonly #native: NativeAddon;
   readonly #ring: MemoryRingHandle;
+  readonly #drained: () => void;
   readonly #bytes = new Uint8Array(DRAIN_BATCH_RECORDS * SLOT_BYTES);
   readonly #words = new Uint32Array(this.#bytes.buffer);
   readonly #position = new Float64Array(1);
@@ -66,9 +67,10 @@ class RingTail {
   /** First row not yet merged. */
   row = 0;
 
-  constructor(native: NativeAddon, ring: MemoryRingHandle) {
+  constructor(native: NativeAddon, ring: MemoryRingHandle, drained: () => void) {
     this.#native = native;
     this.#ring = ring;
+    this.#drained = drained;
   }
 
   /** Sequence number of the next record, draining where none is at hand; undefined: the ring is empty. */
@@ -87,6 +89,7 @@ class RingTail {
       this.#native.memoryDrain(this.#ring, this.#bytes, this.#position),
     );
     decodeRecords(this.#words, 0, records, this.records);
+    if (records > 0) this.#drained();
   }
 
   lost(): number {
@@ -111,10 +114,19 @@ export class MemoryConnection {
   /** Sequence number of the record that must come next. */
   #next = 1;
 
-  constructor(native: NativeAddon, hello: MemoryHello, rings: readonly MemoryRingHandle[]) {
+  /**
+   * `drained` is called after records were read, before any of them is taken: whatever the runtime has said before it wrote them must have
+   * come to `control` when it returns, else a checkpoint would stand behind what its process did after it.
+   */
+  constructor(
+    native: NativeAddon,
+    hello: MemoryHello,
+    rings: readonly MemoryRingHandle[],
+    drained: () => void,
+  ) {
     this.hello = hello;
     this.entities = [entityName(2 * hello.rank), entityName(2 * hello.rank + 1)];
-    this.#tails = rings.map((ring) => new RingTail(native, ring));
+    this.#tails = rings.map((ring) => new RingTail(native, ring, drained));
   }
 
   /** Of its fullest ring, 0 … 1; beyond that it lies. */
@@ -142,8 +154,8 @@ export class MemoryConnection {
   take(most: number): DsmEvent[] {
     const events: DsmEvent[] = [];
     while (events.length < most) {
-      if (this.#dueControl(events)) continue;
       const tail = this.#tails.find((one) => one.head() === this.#next);
+      if (this.#dueControl(events)) continue; // looked for behind `head`, which may have brought it
       if (tail === undefined) break;
       this.#takeRun(tail, most, events);
     }

@@ -161,9 +161,10 @@ export class MemoryRings {
     try {
       this.#messages(peer);
       const { connection } = peer;
-      if (connection !== undefined)
-        for (const event of peer.closed ? connection.takeRest() : connection.take(TURN_EVENTS))
-          events.push(event);
+      if (connection !== undefined) {
+        if (!peer.closed) for (const event of connection.take(TURN_EVENTS)) events.push(event);
+        if (peer.closed) for (const event of connection.takeRest()) events.push(event); // also where it has ended meanwhile
+      }
     } catch (error) {
       if (!(error instanceof RecoveryLineError)) throw error;
       this.#refuse(peer, error);
@@ -192,7 +193,7 @@ export class MemoryRings {
     for (const { connection } of this.#peers)
       if (connection?.hello.application === hello.application && connection.hello.rank === hello.rank)
         throw protocol(`rank ${hello.rank} of ${hello.application} is connected already`);
-    peer.connection = new MemoryConnection(this.#native, hello, rings);
+    peer.connection = new MemoryConnection(this.#native, hello, rings, () => this.#messages(peer));
   }
 
   #refuse(peer: Peer, error: RecoveryLineError): void {

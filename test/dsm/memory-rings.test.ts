@@ -76,6 +76,17 @@ test("records of a runtime arrive in its order, a checkpoint where it happened",
   expect(events).toEqual([]);
 });
 
+test("a checkpoint stands before what its process did after it, however that falls between two looks", async () => {
+  connect("busy");
+  const events: DsmEvent[] = [];
+  for (const until = Date.now() + 20_000; events.length < 12_000 && Date.now() < until; ) {
+    for (const batch of rings.poll()) events.push(...batch.events);
+    await new Promise(setImmediate);
+  }
+  const wanted = Array.from({ length: 2000 }, (_, index) => 5 * (index + 1) + index);
+  expect(events.flatMap(({ type }, at) => (type === "checkpoint" ? [at] : []))).toEqual(wanted);
+});
+
 test("records without room stand as a gap of both entities before the next record", async () => {
   connect("lossy");
   const events = await pollUntil((all) => all.length >= 67);

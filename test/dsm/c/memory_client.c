@@ -10,6 +10,7 @@
  *   foreign   a kernel's record                      number    a message number that no double can hold
  *   hole      a sequence number nobody wrote         control   a reliable event of another process
  *   half      ten messages; after a byte of input half a ring more, and a call
+ *   busy      no misbehaviour: 2 000 checkpoints, each behind five messages more
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -62,6 +63,28 @@ static int put(unsigned entity, uint64_t number, uint8_t flags) {
     return ring_write(&writer, &record, &counter);
 }
 
+/* Behind all records so far, the sends of p1. */
+static void say_checkpoint(unsigned index) {
+    char text[256];
+    const unsigned long long records = counter;
+
+    snprintf(text, sizeof(text),
+             "{\"sequence\":%llu,\"event\":{\"type\":\"checkpoint\",\"process\":\"p1\",\"checkpoint\":%u,"
+             "\"cut\":{\"sent\":{\"dsm:p1-h0\":%llu},\"received\":{}}}}",
+             records, index, records);
+    say(text, -1);
+}
+
+static void be_busy(void) {
+    for (unsigned index = 1; index <= 2000; index++) {
+        for (unsigned i = 0; i < 5; i++)
+            put(2, counter, RECOVERY_FLAG_DSM);
+        say_checkpoint(index);
+        if (index % 4 == 0)
+            usleep(1); /* so that many looks fall among them */
+    }
+}
+
 static int odd_descriptor(const char *mode) {
     if (strcmp(mode, "file") == 0)
         return open("/dev/null", O_RDWR);
@@ -74,6 +97,8 @@ static void misbehave(const char *mode) {
     const unsigned records = lossy ? 100 : 10;
 
     for (unsigned i = 0; i < records; i++) {
+        if (strcmp(mode, "good") == 0 && i == 5)
+            say_checkpoint(1);
         if (strcmp(mode, "hole") == 0 && i == 5)
             counter++;
         const int foreign = strcmp(mode, "foreign") == 0 && i == 5,
@@ -83,10 +108,6 @@ static void misbehave(const char *mode) {
     }
     if (strcmp(mode, "scribble") == 0)
         memset(writer.data + 64, 0xff, 64);
-    if (strcmp(mode, "good") == 0)
-        say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p1\",\"checkpoint\":1,"
-            "\"cut\":{\"sent\":{\"dsm:p1-h0\":5},\"received\":{}}}}",
-            -1);
     if (strcmp(mode, "control") == 0)
         say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p0\",\"checkpoint\":1}}", -1);
     if (strcmp(mode, "lossy") == 0)
@@ -104,7 +125,7 @@ int main(int argc, char **argv) {
     strcpy(address.sun_path, argv[1]);
     connection = socket(AF_UNIX, SOCK_SEQPACKET, 0);
     if (connect(connection, (struct sockaddr *)&address, sizeof(address)) != 0 ||
-        ring_writer_open(&writer, 4096, &ring) != 0)
+        ring_writer_open(&writer, strcmp(mode, "busy") == 0 ? 1 << 20 : 4096, &ring) != 0)
         return 1;
     if (strcmp(mode, "file") == 0 || strcmp(mode, "unsealed") == 0)
         ring = odd_descriptor(mode);
@@ -113,7 +134,10 @@ int main(int argc, char **argv) {
     else
         say("{\"version\":" LAYOUT ",\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}",
             ring);
-    misbehave(mode);
+    if (strcmp(mode, "busy") == 0)
+        be_busy();
+    else
+        misbehave(mode);
     char end;
     if (strcmp(mode, "half") == 0 && read(STDIN_FILENO, &end, 1) == 1)
         for (unsigned i = 0; i < 32; i++) {
