@@ -16,6 +16,11 @@ run_vitest() { # NAME ARGUMENT…: the report is .stamps/vitest-NAME.json
 # The lanes of vitest.config.ts side by side: most of them wait most of the time. The first is seen while it runs.
 run_test() {
     bash scripts/setup.sh test
+    # Node reads these certificates at each start: half of a short command's time, for nobody but npm (test/library).
+    if [ -n "${NODE_EXTRA_CA_CERTS:-}" ]; then
+        export RL_TEST_CERTIFICATES=$NODE_EXTRA_CA_CERTS
+        unset NODE_EXTRA_CA_CERTS
+    fi
     local status=0 lane at lanes=(daemon restart native still) reports=() pids=()
     if [ $# -gt 0 ]; then
         run_vitest asked "$@" || status=$?

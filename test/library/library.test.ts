@@ -69,7 +69,13 @@ test("packed and installed in an empty project without a compiler it computes, a
   writeFileSync(join(project, "package.json"), '{"name":"empty","version":"1.0.0","type":"module"}');
   const tarball = join(folder, readdirSync(folder).find((name) => name.endsWith(".tgz")) as string);
   // No compiler: whoever is asked for one fails.
-  const env = { ...process.env, CC: "/bin/false", CXX: "/bin/false" };
+  const certificates = process.env["RL_TEST_CERTIFICATES"]; // of a registry behind a proxy (scripts/task.sh)
+  const env = {
+    ...process.env,
+    CC: "/bin/false",
+    CXX: "/bin/false",
+    ...(certificates === undefined ? {} : { NODE_EXTRA_CA_CERTS: certificates }),
+  };
   const installed = spawnSync("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline", tarball], {
     cwd: project,
     env,
