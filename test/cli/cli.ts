@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { build, dist, main } from "../built.ts";
+import { sized } from "../size.ts";
 
 export { build, main };
 
@@ -28,16 +29,31 @@ export function run(
   return QUESTIONS.test(args.join(" ")) ? ask({ args, input, env }) : spawned(args, input, env);
 }
 
+/** What starts, freezes or restores something, and is over when it has answered; by `npm run test:long` each in a process of its own. */
+const ACTIONS = sized(/(?!)/, /^(attach|checkpoint|detach|restart|run .*--detach|status)\b/);
+
 interface Question {
   readonly args: readonly string[];
   readonly input: string;
-  readonly env: Readonly<Record<string, string>>;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+let questions = 0;
+
+/**
+ * Asks in the process of all questions what does not need one of its own, unless another question is under way there: whoever asks may want both
+ * at one time. Undefined: that is so, or the command is none of those.
+ */
+export function askIdle(question: Question): Promise<Ran> | undefined {
+  const line = question.args.join(" ");
+  return questions === 0 && (QUESTIONS.test(line) || ACTIONS.test(line)) ? ask(question) : undefined;
 }
 
 let asked: ChildProcess | undefined;
 let before: Promise<unknown> = Promise.resolve();
 
 function ask(question: Question): Promise<Ran> {
+  questions += 1;
   const answer = before.then(async () => {
     asked ??= started();
     const gone = new AbortController();
@@ -53,10 +69,16 @@ function ask(question: Question): Promise<Ran> {
       return ran;
     } finally {
       gone.abort();
+      questions -= 1;
     }
   });
   before = answer.catch(() => undefined);
   return answer;
+}
+
+/** One that does not answer is ended with all that wait for it. */
+export function endAsked(): void {
+  asked?.kill("SIGKILL");
 }
 
 /** It ends with this process. */

@@ -16,6 +16,7 @@ import { startTicksOf } from "../../src/host/process-tree.ts";
 import type { CollectedProcess } from "../../src/model/collector-answers.ts";
 import type { Event } from "../../src/model/event.ts";
 import { main as CLI } from "../built.ts";
+import { askIdle, endAsked } from "../cli/cli.ts";
 
 const LIMIT_MS = 120_000;
 /** A line under load loses inputs of thousands of connections. */
@@ -83,8 +84,18 @@ export class Rig {
     return join(this.folder, name);
   }
 
-  /** Runs a command of ours to its end; its output goes to files, as Node's pipes are sockets. */
-  cli(...args: string[]): Promise<Ended> {
+  /** Runs a command of ours to its end: where it needs none of its own, in the process of all such questions (cli/cli.ts). */
+  async cli(...args: string[]): Promise<Ended> {
+    const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
+    const asked = askIdle({ args, input: "", env });
+    if (asked === undefined) return this.spawned(...args);
+    const limit = setTimeout(endAsked, LIMIT_MS);
+    const { code, stdout, stderr } = await asked.finally(() => clearTimeout(limit));
+    return { code, out: stdout, err: stderr };
+  }
+
+  /** The same in a process of its own. */
+  spawned(...args: string[]): Promise<Ended> {
     return new Promise((resolve) => {
       const env = { ...process.env, RECOVERY_LINE_HOME: this.home };
       const options = { env, timeout: LIMIT_MS, maxBuffer: MAX_OUTPUT_BYTES };

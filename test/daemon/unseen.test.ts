@@ -35,6 +35,13 @@ function end(rig: Rig): Promise<void> {
   return until("all are dead", () => rig.processNames().every((name) => !rig.cgroup(name).populated));
 }
 
+/** The collector looks now and then: it has found so many things that `name` shares. */
+function looked(rig: Rig, name: string, things: number): Promise<void> {
+  return until(`the collector sees what ${name} shares`, async () => {
+    return ((await rig.known(name))?.unseen ?? []).length >= things;
+  });
+}
+
 interface Status {
   readonly processes: { readonly uncaptured: string[]; readonly unseen?: UnseenChannel[] }[];
 }
@@ -45,6 +52,7 @@ restartable("case 03: two that share memory without a name are never called clea
     const a = await rig.run("a", program, "count", "first", name);
     const b = await rig.run("b", program, "count", "second", name);
     await exchange(rig, "a");
+    await looked(rig, "b", 1);
     const line = await rig.cli("compute", rig.app, "--failed", "a");
     expect([line.code, line.out]).toEqual([3, expect.stringMatching(/^b +initial +0/m)]);
     expect(line.out).toContain(`b (process ${b}) share memory: /dev/shm${name} (deleted)`);
@@ -136,6 +144,7 @@ restartable(
       const passed = (kind: string): string => `${said(`${kind}.pid`)} ${said(`${kind}.first`)}`;
       await rig.run("b", "sh", "-c", shell("second", passed));
       await has("second");
+      for (const name of ["a", "b"]) await looked(rig, name, KINDS.length);
 
       const refused = await rig.cli("checkpoint", rig.app, "a");
       // System V segments of everybody are refused before the others are looked at.

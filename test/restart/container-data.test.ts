@@ -80,10 +80,12 @@ containers(
         const { code, err } = await ended;
         if (code !== 0) expect(err).toContain(process); // it was over before its image was
         expect(isHeld(rig)).toBe(false);
-        const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
-          ...["status", rig.app],
-        );
-        expect(processes.find((one) => one.process === process)?.state, process).toContain("failed");
+        await until(`${process} is known to have failed`, async () => {
+          const { processes } = await rig.json<{ processes: { process: string; state: string }[] }>(
+            ...["status", rig.app],
+          );
+          return processes.find((one) => one.process === process)?.state.includes("failed") === true;
+        });
         await told(rig, "restart", rig.app, "--failed", process); // from this image, or the one before
       }
       expect(await told(rig, "checkpoint", rig.app, "stays")).toContain("stays");

@@ -532,7 +532,7 @@ restartable(
       const terminal = spawn("script", ["-qfc", command, typescript], {
         stdio: ["pipe", "ignore", "inherit"],
       });
-      await until("it runs", () => rig.cgroup("p").populated);
+      await until("it runs", async () => (await rig.known("p"))?.live === true);
       await until("it was said", () => readFileSync(typescript, "utf8").includes("has this terminal open"));
       const taken = await rig.cli("checkpoint", rig.app);
       expect(taken).toMatchObject({ code: 0, err: expect.stringContaining("p has the terminal /dev/pts/") });
