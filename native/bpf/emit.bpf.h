@@ -35,7 +35,7 @@ extern const volatile uint32_t left_out_per_mille; /* tests: so many runs of the
  * outcome that later branches would turn on, and so would pass again and again through the same code. `any`:
  * a number of which it knows nothing. */
 static __always_inline uint64_t forget(uint64_t value, uint64_t any) {
-    asm volatile("%0 += %1\n%0 -= %1" : "+r"(value) : "r"(any));
+    asm volatile("%0 += %1\n%0 -= %1" : "+&r"(value) : "r"(any));
     return value;
 }
 

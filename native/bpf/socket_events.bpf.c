@@ -29,7 +29,6 @@ const volatile uint32_t hooks_floor = FLOOR_NONE;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
     __uint(max_entries, 65536);
     __type(key, struct restored_key);
     __type(value, struct restored_value);

@@ -307,37 +307,72 @@ int variant_load(struct objects *objects, struct variant_request *request, struc
 
 /* ---- for `doctor` ---- */
 
-static bool variant_runs(struct capture_variant variant, char *reason) {
-    const struct load_options options = {.ring_bytes = 64 << 10, .cgroup_level = 1};
-    enum capture_program refused = PROGRAM_COUNT;
-    struct objects objects;
+typedef struct capture_part part_rows[PARTS][VARIANTS];
 
-    if (try_variant(&objects, &options, variant, &refused, reason) != 0)
-        return false;
-    objects_close(&objects);
+static int try_and_leave(struct capture_variant variant, enum capture_program *refused, char *reason) {
+    const struct load_options options = {.ring_bytes = 64 << 10, .cgroup_level = 1};
+    struct objects objects;
+    const int status = try_variant(&objects, &options, variant, refused, reason);
+
+    if (status == 0)
+        objects_close(&objects);
+    return status;
+}
+
+/* What asks least of this kernel: the last variant of every part, or the one before where that is refused. Tells the rows that it has
+ * tried; false: nothing runs here, and every row says why. */
+static bool least_variant(struct capture_variant *least, part_rows rows) {
+    char reason[CAPTURE_ERROR_BYTES] = "";
+    enum capture_program refused = PROGRAM_COUNT;
+
+    for (int i = 0; i < PARTS; i++)
+        *chosen(least, i) = VARIANTS - 1;
+    while (try_and_leave(*least, &refused, reason) != 0) {
+        const int part = part_of(refused);
+        if (part == PARTS || *chosen(least, part) == 0) {
+            for (int i = 0; i < PARTS; i++)
+                for (int j = 0; j < VARIANTS; j++)
+                    snprintf(rows[i][j].reason, CAPTURE_ERROR_BYTES, "%s", reason);
+            return false;
+        }
+        snprintf(rows[part][*chosen(least, part)].reason, CAPTURE_ERROR_BYTES, "%s", reason);
+        *chosen(least, part) -= 1;
+    }
+    for (int i = 0; i < PARTS; i++)
+        rows[i][*chosen(least, i)].usable = 1;
     return true;
 }
 
-/* Each is tried beside the last variants of all other parts, which ask least of the kernel: one try for these. */
-int capture_parts(const struct capture *capture, struct capture_part *out, int max) {
-    char refusal[CAPTURE_ERROR_BYTES] = "";
+/* Those that nothing is said of yet are tried beside what asks least of the other parts. */
+static void try_rows(part_rows rows) {
     struct capture_variant least = {0};
+
+    if (!least_variant(&least, rows))
+        return;
+    for (int i = 0; i < PARTS; i++)
+        for (int j = 0; j < VARIANTS; j++) {
+            struct capture_variant variant = least;
+            enum capture_program refused = PROGRAM_COUNT;
+
+            if (rows[i][j].usable || rows[i][j].reason[0] != '\0')
+                continue;
+            *chosen(&variant, i) = (uint8_t)j;
+            rows[i][j].usable = try_and_leave(variant, &refused, rows[i][j].reason) == 0;
+        }
+}
+
+int capture_parts(const struct capture *capture, struct capture_part *out, int max) {
+    part_rows rows = {0};
     int count = 0;
 
+    try_rows(rows);
     for (int i = 0; i < PARTS; i++)
-        *chosen(&least, i) = VARIANTS - 1;
-    const bool least_runs = variant_runs(least, refusal);
-    for (int i = 0; i < PARTS; i++) {
         for (int j = 0; j < VARIANTS && count < max; j++, count++) {
             struct capture_part *row = &out[count];
-            struct capture_variant variant = least;
 
-            *chosen(&variant, i) = (uint8_t)j;
-            memset(row, 0, sizeof(*row));
+            *row = rows[i][j];
             snprintf(row->part, sizeof(row->part), "%s", parts[i].name);
             snprintf(row->variant, sizeof(row->variant), "%s", parts[i].variants[j].name);
-            snprintf(row->reason, sizeof(row->reason), "%s", refusal);
-            row->usable = j == VARIANTS - 1 ? least_runs : variant_runs(variant, row->reason);
             if (row->usable)
                 snprintf(row->reason, sizeof(row->reason), "%s", parts[i].variants[j].about);
             if (capture != NULL) {
@@ -345,6 +380,5 @@ int capture_parts(const struct capture *capture, struct capture_part *out, int m
                 row->in_use = *chosen(&used, i) == j;
             }
         }
-    }
     return count;
 }
