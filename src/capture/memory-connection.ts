@@ -44,11 +44,14 @@ export function parseHello(text: string): MemoryHello {
 }
 
 function parseObject(text: string): Record<string, unknown> {
+  let value: unknown;
   try {
-    return JSON.parse(text) as Record<string, unknown>;
+    value = JSON.parse(text);
   } catch {
     throw wrong(`it sent what is no JSON: ${text.slice(0, 80)}`);
   }
+  if (typeof value !== "object" || value === null) throw wrong(`it sent no object: ${text.slice(0, 80)}`);
+  return value as Record<string, unknown>;
 }
 
 function wrong(what: string): RecoveryLineError {
@@ -150,26 +153,26 @@ export class MemoryConnection {
     this.#controls.push({ sequence: sequence as number, event: parsed });
   }
 
-  /** Up to `most` events (and the gaps among them), in order; fewer: nothing more is there yet. Throws RL_BAD_RECORD. */
-  take(most: number): DsmEvent[] {
-    const events: DsmEvent[] = [];
+  /**
+   * Appends to `events` until it has `most` (and the gaps among them), in order; fewer: nothing more is there yet. Throws RL_BAD_RECORD;
+   * what it has appended stands.
+   */
+  take(events: DsmEvent[], most: number): void {
     while (events.length < most) {
       const tail = this.#tails.find((one) => one.head() === this.#next);
       if (this.#dueControl(events)) continue; // looked for behind `head`, which may have brought it
       if (tail === undefined) break;
       this.#takeRun(tail, most, events);
     }
-    return events;
   }
 
   /**
    * The runtime is gone: everything that is left, over holes that nobody will fill any more, and a gap for each loss that no
-   * record told. Throws RL_BAD_RECORD.
+   * record told. As `take`.
    */
-  takeRest(): DsmEvent[] {
-    const events: DsmEvent[] = [];
+  takeRest(events: DsmEvent[]): void {
     for (;;) {
-      events.push(...this.take(DRAIN_BATCH_RECORDS));
+      this.take(events, Number.POSITIVE_INFINITY);
       const heads = this.#tails.map((tail) => tail.head()).filter((head) => head !== undefined);
       const next = Math.min(...heads, ...this.#controls.map(({ sequence }) => sequence + 1));
       if (!Number.isFinite(next)) break;
@@ -182,7 +185,6 @@ export class MemoryConnection {
     }
     const lost = this.#tails.reduce((sum, tail) => sum + tail.lost(), 0);
     if (lost > 0) this.#gap(lost, events);
-    return events;
   }
 
   close(): void {

@@ -162,8 +162,8 @@ export class MemoryRings {
       this.#messages(peer);
       const { connection } = peer;
       if (connection !== undefined) {
-        if (!peer.closed) for (const event of connection.take(TURN_EVENTS)) events.push(event);
-        if (peer.closed) for (const event of connection.takeRest()) events.push(event); // also where it has ended meanwhile
+        if (!peer.closed) connection.take(events, TURN_EVENTS);
+        if (peer.closed) connection.takeRest(events); // also where it has ended meanwhile
       }
     } catch (error) {
       if (!(error instanceof RecoveryLineError)) throw error;

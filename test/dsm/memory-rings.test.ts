@@ -136,6 +136,7 @@ test.each([
   ["foreign", /entity 2/],
   ["number", /breaks the slot layout/],
   ["control", /checkpoint of p0/],
+  ["null", /no object/],
 ])("%s: the runtime ends with a gap of both its entities", async (mode, why) => {
   const { message, events } = await refused(mode);
   expect(message).toMatch(why);

@@ -9,6 +9,7 @@
  *   scribble  an impossible header                   impostor  records of another rank
  *   foreign   a kernel's record                      number    a message number that no double can hold
  *   hole      a sequence number nobody wrote         control   a reliable event of another process
+ *   null      ten messages, and then no object
  *   half      ten messages; after a byte of input half a ring more, and a call
  *   busy      no misbehaviour: 2 000 checkpoints, each behind five messages more
  */
@@ -108,6 +109,8 @@ static void misbehave(const char *mode) {
     }
     if (strcmp(mode, "scribble") == 0)
         memset(writer.data + 64, 0xff, 64);
+    if (strcmp(mode, "null") == 0)
+        say("null", -1);
     if (strcmp(mode, "control") == 0)
         say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p0\",\"checkpoint\":1}}", -1);
     if (strcmp(mode, "lossy") == 0)
