@@ -332,17 +332,16 @@ async function restorers(home: string, app: string): Promise<CheckpointDriver[]>
   return drivers;
 }
 
-let going = false;
-
 /** Half done, the processes would be dead or held still with their connections blocked, and nobody told. The limit on images bounds it. */
 function goOnThroughSignals(): void {
-  if (going) return;
-  going = true;
-  const say = (): boolean =>
-    process.stderr.write(
-      "recovery-line: the restart is under way and ends by itself; half done it would leave nothing running\n",
-    );
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, say);
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    if (!process.listeners(signal).includes(sayItGoesOn)) process.on(signal, sayItGoesOn);
+}
+
+function sayItGoesOn(): void {
+  process.stderr.write(
+    "recovery-line: the restart is under way and ends by itself; half done it would leave nothing running\n",
+  );
 }
 
 /** As `compute` does, unless that knows too little or too much. All events are read once, as long as none is added. */
