@@ -16,6 +16,8 @@ run_vitest() { # NAME ARGUMENT…: the report is .stamps/vitest-NAME.json
 # The lanes of vitest.config.ts side by side: most of them wait most of the time. The first is seen while it runs.
 run_test() {
     bash scripts/setup.sh test
+    # Commands that act and answer run in one process a lane (test/cli/cli.ts); in the long run each is started as users do.
+    [ -n "${RL_TEST_LONG:-}" ] || export RL_SHARED_COMMANDS=1
     # Node reads these certificates at each start: half of a short command's time, for nobody but npm (test/library).
     if [ -n "${NODE_EXTRA_CA_CERTS:-}" ]; then
         export RL_TEST_CERTIFICATES=$NODE_EXTRA_CA_CERTS

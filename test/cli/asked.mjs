@@ -10,11 +10,12 @@ const { runCommandLine } = await import(process.argv[2]);
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 const PIPE_BYTES = 65_536;
 let before = Promise.resolve();
-/** What keeps this process alive by itself: the channel to who asks. */
+for (const name of ["stdout", "stderr"]) void process[name]; // opened now, so that they count as what was there before
+/** What keeps this process alive by itself: the channel to who asks, and the standard streams where they are pipes. */
 const resting = kept();
 
 function kept() {
-  const ignored = new Set(["Immediate", "PipeWrap", "TTYWrap", "FSReqPromise"]);
+  const ignored = new Set(["Immediate", "TTYWrap", "FSReqPromise"]);
   return process.getActiveResourcesInfo().filter((name) => !ignored.has(name)).length;
 }
 
@@ -28,9 +29,15 @@ process.on("message", (question) => {
   before = before.then(() => answer(question)).then((told) => process.send(told));
 });
 
-async function answer({ args, input, env }) {
+/** All of it, and nothing else. */
+function setEnvironment(env) {
+  for (const key of Object.keys(process.env)) delete process.env[key];
+  Object.assign(process.env, env);
+}
+
+async function answer({ args, input, env, umask, cwd }) {
   const told = { stdout: "", stderr: "" };
-  const own = { ...process.env };
+  const own = { env: { ...process.env }, umask: process.umask(umask), cwd: process.cwd() };
   const write = { stdout: process.stdout.write, stderr: process.stderr.write };
   for (const name of ["stdout", "stderr"])
     process[name].write = (chunk, encoding, done) => {
@@ -40,7 +47,8 @@ async function answer({ args, input, env }) {
     };
   const stdin = Readable.from(pieces(input), { objectMode: false });
   Object.defineProperty(process, "stdin", { value: stdin, configurable: true });
-  Object.assign(process.env, env);
+  setEnvironment(env);
+  process.chdir(cwd);
   process.exitCode = undefined;
   try {
     await runCommandLine(args);
@@ -50,8 +58,9 @@ async function answer({ args, input, env }) {
   } finally {
     for (const name of ["stdout", "stderr"]) process[name].write = write[name];
     for (const signal of SIGNALS) process.removeAllListeners(signal);
-    for (const key of Object.keys(process.env)) delete process.env[key];
-    Object.assign(process.env, own);
+    setEnvironment(own.env);
+    process.umask(own.umask);
+    process.chdir(own.cwd);
     process.exitCode = undefined;
   }
 }

@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { build, dist, main } from "../built.ts";
-import { sized } from "../size.ts";
 
 export { build, main };
 
@@ -26,68 +25,76 @@ export function run(
   input = "",
   env: Readonly<Record<string, string>> = {},
 ): Promise<Ran> {
-  return QUESTIONS.test(args.join(" ")) ? ask({ args, input, env }) : spawned(args, input, env);
+  return QUESTIONS.test(args.join(" "))
+    ? ask({ args, input, env: { ...process.env, ...env } })
+    : spawned(args, input, env);
 }
 
-/** What starts, freezes or restores something, and is over when it has answered; by `npm run test:long` each in a process of its own. */
-const ACTIONS = sized(/(?!)/, /^(attach|checkpoint|detach|restart|run .*--detach|status)\b/);
+/** What starts, freezes or restores something, and is over when it has answered. */
+const ACTIONS = /^(attach|checkpoint|detach|restart|run .*--detach|status)\b/;
 
 interface Question {
   readonly args: readonly string[];
   readonly input: string;
+  /** All of the command's environment. */
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
 let questions = 0;
-
-/**
- * Asks in the process of all questions what does not need one of its own, unless another question is under way there: whoever asks may want both
- * at one time. Undefined: that is so, or the command is none of those.
- */
-export function askIdle(question: Question): Promise<Ran> | undefined {
-  const line = question.args.join(" ");
-  return questions === 0 && (QUESTIONS.test(line) || ACTIONS.test(line)) ? ask(question) : undefined;
-}
-
 let asked: ChildProcess | undefined;
 let before: Promise<unknown> = Promise.resolve();
 
-function ask(question: Question): Promise<Ran> {
+/**
+ * Asks in the process of all questions what does not need one of its own. Undefined: this command does, or another question is under way there
+ * (whoever asks may want both at one time), or each is to have its own: only `npm test` sets RL_SHARED_COMMANDS (scripts/task.sh). A command
+ * without an answer after `limitMs` fails.
+ */
+export function askIdle(question: Question, limitMs: number): Promise<Ran> | undefined {
+  const end = question.args.indexOf("--");
+  const line = question.args.slice(0, end < 0 ? undefined : end).join(" ");
+  const shared = process.env["RL_SHARED_COMMANDS"] !== undefined && questions === 0;
+  return shared && (QUESTIONS.test(line) || ACTIONS.test(line)) ? ask(question, limitMs) : undefined;
+}
+
+function ask(question: Question, limitMs?: number): Promise<Ran> {
   questions += 1;
-  const answer = before.then(async () => {
-    asked ??= started();
-    const gone = new AbortController();
-    const { signal } = gone;
-    try {
-      const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran & { left?: string });
-      const ended = once(asked, "exit", { signal }).then(([code]) => {
-        throw new Error(`the process that answers ended with ${code} at ${question.args.join(" ")}`);
-      });
-      asked.send(question);
-      const { left, ...ran } = await Promise.race([told, ended]);
-      if (left !== undefined) throw new Error(`${question.args.join(" ")} would not end: ${left}`);
-      return ran;
-    } finally {
-      gone.abort();
+  const answer = before
+    .then(() => askNow(question, limitMs))
+    .finally(() => {
       questions -= 1;
-    }
-  });
+    });
   before = answer.catch(() => undefined);
   return answer;
 }
 
-/** One that does not answer is ended with all that wait for it. */
-export function endAsked(): void {
-  asked?.kill("SIGKILL");
+async function askNow(question: Question, limitMs: number | undefined): Promise<Ran> {
+  const gone = new AbortController();
+  const { signal } = gone;
+  const line = question.args.join(" ");
+  const late = limitMs === undefined ? undefined : setTimeout(() => asked?.kill("SIGTERM"), limitMs);
+  try {
+    asked ??= started();
+    const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran & { left?: string });
+    const ended = once(asked, "exit", { signal }).then(([code, by]) => {
+      throw new Error(`the process that answers ended with ${code ?? by} at ${line}`);
+    });
+    asked.send({ ...question, umask: process.umask(), cwd: process.cwd() });
+    const { left, ...ran } = await Promise.race([told, ended]);
+    if (left !== undefined) throw new Error(`${line} would not end: ${left}`);
+    return ran;
+  } finally {
+    gone.abort();
+    clearTimeout(late);
+  }
 }
 
 /** It ends with this process. */
 function started(): ChildProcess {
   const path = join(import.meta.dirname, "asked.mjs");
   const child = fork(path, [join(dist, "cli/command-line.js")], { execArgv: [] });
-  child.once("exit", (code) => {
+  child.once("exit", (code, by) => {
     asked = undefined;
-    if (code !== null && code !== 0) throw new Error(`the process that answers ended with ${code}`); // after an answer: no test would fail
+    if (code !== 0 && by !== "SIGTERM") throw new Error(`the process that answers ended with ${code ?? by}`); // after an answer: no test would fail
   });
   child.unref();
   child.channel?.unref();
