@@ -191,7 +191,9 @@ test.skipIf(missing !== undefined)(
                 { rig: second, name: `two-${races}` },
               ];
               const ended = await Promise.all(
-                racers.map(({ rig, name }) => rig.spawned("attach", rig.app, name, ...what, "--no-checkpoint")),
+                racers.map(({ rig, name }) =>
+                  rig.spawned("attach", rig.app, name, ...what, "--no-checkpoint"),
+                ),
               );
               const winner = ended.findIndex(({ code }) => code === 0);
               const told = ended.map(({ code, err }) => `${code}: ${err}`).join("\n");
