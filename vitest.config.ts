@@ -9,6 +9,7 @@ const restart = [
   "test/restart/!(data|half-closed|hook|keep-survivors|mpi|nats|obstacles|own-sockets|postgres|signals|tied-pipes).test.ts",
   "test/payload/{restart,service}.test.ts",
   "test/daemon/{attach-refusals,container,ends,packaging,policy,unit,doctor,doctor-leftovers}.test.ts",
+  "test/house/**/*.test.ts",
 ];
 const native = [
   "test/{native,sdk}/**/*.test.ts",

@@ -3,19 +3,21 @@
  * keep its own process from ending, or throws after its end, is told.
  */
 import { Readable } from "node:stream";
-import { setImmediate } from "node:timers/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const { runCommandLine } = await import(process.argv[2]);
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 const PIPE_BYTES = 65_536;
+/** What is under way when a command has answered (a file that is being closed, a child that was killed) ends so soon. */
+const ENDS_MS = 2000;
 let before = Promise.resolve();
 for (const name of ["stdout", "stderr"]) void process[name]; // opened now, so that they count as what was there before
 /** What keeps this process alive by itself: the channel to who asks, and the standard streams where they are pipes. */
 const resting = kept();
 
 function kept() {
-  const ignored = new Set(["Immediate", "TTYWrap", "FSReqPromise"]);
+  const ignored = new Set(["Immediate", "TTYWrap"]);
   return process.getActiveResourcesInfo().filter((name) => !ignored.has(name)).length;
 }
 
@@ -52,7 +54,7 @@ async function answer({ args, input, env, umask, cwd }) {
   process.exitCode = undefined;
   try {
     await runCommandLine(args);
-    for (let turn = 0; turn < 3; turn += 1) await setImmediate();
+    for (const untilMs = Date.now() + ENDS_MS; kept() > resting && Date.now() < untilMs; ) await sleep(2);
     const left = kept() > resting ? process.getActiveResourcesInfo().join(" ") : undefined;
     return { code: process.exitCode ?? 0, ...told, left };
   } finally {
