@@ -69,6 +69,16 @@ interface Held extends Begun {
   readonly blocked: MayBeBlocked;
 }
 
+/** `place`: a folder of its own, which is made. `guard`: held until the engine has ended, so that whoever takes a cut off restart up waits for it. */
+export interface Restoring {
+  readonly folder: string;
+  readonly notes: DriverNotes;
+  readonly place: string;
+  readonly hook: string;
+  readonly limitMs: number;
+  readonly guard: number | undefined;
+}
+
 export abstract class ContainerDriver implements CheckpointDriver {
   abstract readonly name: Engine;
   readonly version: string;
@@ -93,13 +103,7 @@ export abstract class ContainerDriver implements CheckpointDriver {
   ): Promise<Begun>;
   /** What the engine has made goes into `folder`; the container stands still. Returns what it must know again beside the common notes. */
   protected abstract keep(container: Container, place: string, folder: string): Promise<DriverNotes>;
-  protected abstract beginRestore(
-    folder: string,
-    notes: DriverNotes,
-    place: string,
-    hook: string,
-    limitMs: number,
-  ): Promise<Begun>;
+  protected abstract beginRestore(restoring: Restoring): Promise<Begun>;
   /** What stands in the way though no other container does. */
   protected abstract ownObstacles(notes: ContainerNotes, mine: Container | undefined): string[];
   /** File with CRIU's words of the newest dump, or restore; "": nobody knows. */
@@ -196,14 +200,15 @@ export abstract class ContainerDriver implements CheckpointDriver {
     ];
   }
 
-  async restore({ folder, notes, limitMs, freezeCgroup, silence }: RestoreRequest): Promise<number> {
+  async restore(request: RestoreRequest): Promise<number> {
+    const { folder, notes, limitMs, freezeCgroup, silence, guard } = request;
     const { container: id, name } = notes as unknown as ContainerNotes;
     if (freezeCgroup === undefined || silence === undefined)
       throw new TypeError("a container is restored standing still");
     const place = this.#placeOf(folder);
     try {
       const hook = restoreHook(freezeCgroup, silence);
-      const begun = await this.beginRestore(folder, notes, place, hook, limitMs);
+      const begun = await this.beginRestore({ folder, notes, place, hook, limitMs, guard });
       const { hooks, run } = begun;
       const intime = await run.within(limitMs);
       const root = hooks.rootPid;

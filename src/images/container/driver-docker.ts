@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Container, inspectContainers } from "../../host/containers.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { DriverNotes } from "../driver.ts";
-import { type Begun, ContainerDriver, type ContainerNotes } from "./container-driver.ts";
+import { type Begun, ContainerDriver, type ContainerNotes, type Restoring } from "./container-driver.ts";
 import { CriuHooks, quoted, writeScript } from "./criu-hooks.ts";
 import { EngineRun } from "./engine-run.ts";
 import { tar } from "./export-archive.ts";
@@ -60,7 +60,7 @@ export class DockerDriver extends ContainerDriver {
     limitMs: number,
   ): Promise<Begun> {
     const words = ["checkpoint", "create", "--leave-running", "--checkpoint-dir", join(place, "made")];
-    return begin(id, place, hook, [...words, id, NAME], limitMs);
+    return begin(id, { place, hook, limitMs, guard: undefined }, [...words, id, NAME]);
   }
 
   protected override async keep(
@@ -100,14 +100,9 @@ export class DockerDriver extends ContainerDriver {
     }
   }
 
-  protected override async beginRestore(
-    folder: string,
-    notes: DriverNotes,
-    place: string,
-    hook: string,
-    limitMs: number,
-  ): Promise<Begun> {
-    const { container: id, name, log } = notes as unknown as DockerNotes;
+  protected override async beginRestore(restoring: Restoring): Promise<Begun> {
+    const { folder } = restoring;
+    const { container: id, name, log } = restoring.notes as unknown as DockerNotes;
     const [mine] = inspectContainers(this.name, [id]);
     if (mine?.changes === undefined || mine.checkpoints === undefined)
       throw new RecoveryLineError("RL_DRIVER", `docker: the container ${name} was removed meanwhile`);
@@ -123,7 +118,7 @@ export class DockerDriver extends ContainerDriver {
       const cut = async (): Promise<void> => {
         if (mine.log !== undefined && log !== undefined) await cutBack(mine.log, log);
       };
-      const begun = await begin(id, place, hook, ["start", "--checkpoint", NAME, id], limitMs, cut);
+      const begun = await begin(id, restoring, ["start", "--checkpoint", NAME, id], cut);
       const settled = async (isBack: boolean): Promise<void> => {
         await begun.settled?.(isBack);
         await clean();
@@ -180,10 +175,8 @@ const ALL_OF_A_FILE = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-ow
 /** `last`: what is done before docker is told, once nothing has to be waited for. */
 async function begin(
   id: string,
-  place: string,
-  hook: string,
+  { place, hook, limitMs, guard }: Pick<Restoring, "place" | "hook" | "limitMs" | "guard">,
   args: readonly string[],
-  limitMs: number,
   last?: () => Promise<void>,
 ): Promise<Begun> {
   const hooks = new CriuHooks(place, hook);
@@ -200,7 +193,7 @@ async function begin(
     takeAway();
     throw error;
   }
-  return { hooks, run: new EngineRun("docker", args), settled: async () => takeAway() };
+  return { hooks, run: new EngineRun("docker", args, process.env, guard), settled: async () => takeAway() };
 }
 
 /** Others' CRIUs that have read its name call it as well. Ours of which nobody is there any more brings nothing back. */

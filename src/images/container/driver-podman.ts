@@ -4,7 +4,13 @@ import { answerOf } from "../../host/answer-of.ts";
 import { type Container, removeContainer } from "../../host/containers.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import type { DriverNotes } from "../driver.ts";
-import { type Begun, ContainerDriver, type ContainerNotes, lastLines } from "./container-driver.ts";
+import {
+  type Begun,
+  ContainerDriver,
+  type ContainerNotes,
+  lastLines,
+  type Restoring,
+} from "./container-driver.ts";
 import { CriuForPodman, type PodmanTools } from "./criu-for-podman.ts";
 import { EngineRun } from "./engine-run.ts";
 import { packExport, unpackExport } from "./export-archive.ts";
@@ -52,17 +58,12 @@ export class PodmanDriver extends ContainerDriver {
       );
   }
 
-  protected override async beginRestore(
-    folder: string,
-    _: DriverNotes,
-    place: string,
-    hook: string,
-  ): Promise<Begun> {
+  protected override async beginRestore({ folder, place, hook, guard }: Restoring): Promise<Begun> {
     const hooks = new CriuForPodman(place, this.#tools, hook);
     const archive = join(place, "import.tar");
     await packExport(folder, archive);
     const words = ["--conmon", hooks.conmon, "container", "restore", ...COMMON, "--import", archive];
-    return { hooks, run: new EngineRun(this.name, words, hooks.environment) };
+    return { hooks, run: new EngineRun(this.name, words, hooks.environment, guard) };
   }
 
   protected override logFile(id: string, of: "dump" | "restore"): string {

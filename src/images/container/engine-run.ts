@@ -1,6 +1,9 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Engine } from "../../host/containers.ts";
+
+/** A shell that has descriptor 3 while the command, which has not, runs. */
+const HOLDING = '"$@" 3>&-; exit $?';
 
 /** One command of a container engine, in a process group of its own with what it starts. */
 export class EngineRun {
@@ -9,8 +12,11 @@ export class EngineRun {
   readonly #child: ChildProcess;
   readonly #end: Promise<void>;
 
-  constructor(engine: Engine, args: readonly string[], env: NodeJS.ProcessEnv = process.env) {
-    this.#child = spawn(engine, args, { env, stdio: ["ignore", "ignore", "pipe"], detached: true });
+  /** `guard`: a descriptor that is held until it has ended, also where we are killed; what it starts, and leaves behind, does not have it. */
+  constructor(engine: Engine, args: readonly string[], env = process.env, guard?: number) {
+    const words = guard === undefined ? [engine, ...args] : ["sh", "-c", HOLDING, "sh", engine, ...args];
+    const stdio: StdioOptions = ["ignore", "ignore", "pipe", guard ?? "ignore"];
+    this.#child = spawn(words[0]!, words.slice(1), { env, stdio, detached: true });
     this.#child.stderr!.on("data", (bytes: Buffer) => {
       this.printed = (this.printed + bytes.toString()).slice(-8192);
     });
