@@ -12,7 +12,7 @@ const restart = [
   "test/house/**/*.test.ts",
 ];
 const native = [
-  "test/{native,sdk}/**/*.test.ts",
+  "test/{data-tree,native,sdk}/**/*.test.ts",
   "test/dsm/userfaultfd.test.ts",
   "test/payload/{capture,gc,loss,segments,store}.test.ts",
   "test/restart/{data,mpi,nats,obstacles,postgres}.test.ts",

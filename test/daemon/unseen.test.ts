@@ -35,11 +35,14 @@ function end(rig: Rig): Promise<void> {
   return until("all are dead", () => rig.processNames().every((name) => !rig.cgroup(name).populated));
 }
 
-/** The collector looks now and then: it has found so many things that `name` shares. */
-function looked(rig: Rig, name: string, things: number): Promise<void> {
-  return until(`the collector sees what ${name} shares`, async () => {
+/** The collector looks now and then, and when it is asked: it has found so many things that `name` shares. */
+async function looked(rig: Rig, name: string, things: number): Promise<void> {
+  const client = await rig.client();
+  await until(`the collector sees what ${name} shares`, async () => {
+    await client.unseen(rig.app);
     return ((await rig.known(name))?.unseen ?? []).length >= things;
   });
+  client.close();
 }
 
 interface Status {
