@@ -40,6 +40,9 @@ interface Question {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
+/** Between the signal that a command may answer and the one that it can't: a restart goes on through the first. */
+const LAST_WORDS_MS = 10_000;
+
 let questions = 0;
 let asked: ChildProcess | undefined;
 let before: Promise<unknown> = Promise.resolve();
@@ -71,7 +74,9 @@ async function askNow(question: Question, limitMs: number | undefined): Promise<
   const gone = new AbortController();
   const { signal } = gone;
   const line = question.args.join(" ");
-  const late = limitMs === undefined ? undefined : setTimeout(() => asked?.kill("SIGTERM"), limitMs);
+  const late = (["SIGTERM", "SIGKILL"] as const).map((by, at) =>
+    limitMs === undefined ? undefined : setTimeout(() => asked?.kill(by), limitMs + at * LAST_WORDS_MS),
+  );
   try {
     asked ??= started();
     const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran & { left?: string });
@@ -84,7 +89,7 @@ async function askNow(question: Question, limitMs: number | undefined): Promise<
     return ran;
   } finally {
     gone.abort();
-    clearTimeout(late);
+    for (const timer of late) clearTimeout(timer);
   }
 }
 
