@@ -50,6 +50,23 @@ restartable("a signal once the plan is printed: the restart says that it goes on
   }),
 );
 
+restartable(
+  "a signal that ends who reads the output, too (restart | tee): the restart ends well all the same",
+  () =>
+    together("no-reader", async (rig) => {
+      await checkpointed(rig);
+      const { child, ended } = await rig.start("restart", rig.app, "--failed", "one,two");
+      for (const stream of [child.stdout!, child.stderr!]) await once(stream.destroy(), "close");
+      child.kill("SIGINT");
+      const { code } = await ended;
+      expect(code).toBe(0);
+      const back = (await rig.events()).filter(({ type }) => type === "rollback");
+      expect(back.map(({ process }) => process).sort()).toEqual(["one", "two"]);
+      const after = await rig.json<Status>("status", rig.app);
+      expect([states(after), after.cutOffRestarts]).toEqual([RUNNING, []]);
+    }),
+);
+
 restartable("killed half way: status says so and what to do; the next call takes it up", () =>
   together("half-way", async (rig) => {
     await killedHalfWay(rig);
