@@ -533,15 +533,21 @@ async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonl
  */
 async function driversEnded(app: string, names: readonly string[]): Promise<void> {
   for (const cgroup of names.map((name) => new ProcessCgroup(app, name))) {
-    const fromMs = performance.now();
+    let untilMs = performance.now() + DRIVER_END_MS;
+    let killed = false;
     while (cgroup.hasPlace) {
       try {
         native().unlock(holdCgroup(cgroup));
         break;
       } catch (error) {
         if (hasCode(error, "RL_UNKNOWN_PROCESS")) break; // the collector has just removed it: nothing is in it
-        if (!hasCode(error, "RL_LOCKED") || performance.now() > fromMs + 2 * DRIVER_END_MS) throw error;
-        if (performance.now() > fromMs + DRIVER_END_MS && cgroup.populated) await killAt(cgroup);
+        const late = performance.now() > untilMs;
+        if (!hasCode(error, "RL_LOCKED") || (late && killed)) throw error;
+        if (late) {
+          if (cgroup.populated) cgroup.kill(); // its engine would wait for the one that is at work
+          killed = true;
+          untilMs = performance.now() + DRIVER_END_MS;
+        }
         await sleep(20);
       }
     }

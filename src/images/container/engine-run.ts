@@ -5,6 +5,9 @@ import type { Engine } from "../../host/containers.ts";
 /** A shell that has descriptor 3 while the command, which has not, runs. */
 const HOLDING = '"$@" 3>&-; exit $?';
 
+/** Longest wait for what was killed, in ms. */
+const DEATH_LIMIT_MS = 2000;
+
 /** One command of a container engine, in a process group of its own with what it starts. */
 export class EngineRun {
   code: number | null | undefined;
@@ -54,6 +57,19 @@ export class EngineRun {
       process.kill(-this.#child.pid, "SIGKILL");
     } catch {} // it has just ended
     await this.#end;
+    for (
+      const untilMs = performance.now() + DEATH_LIMIT_MS;
+      this.#hasGroup() && performance.now() < untilMs;
+    )
+      await sleep(5);
     return true;
+  }
+
+  #hasGroup(): boolean {
+    try {
+      return process.kill(-this.#child.pid!, 0);
+    } catch {
+      return false;
+    }
   }
 }
