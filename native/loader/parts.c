@@ -332,7 +332,8 @@ static bool least_variant(struct capture_variant *least, part_rows rows) {
         if (part == PARTS || *chosen(least, part) == 0) {
             for (int i = 0; i < PARTS; i++)
                 for (int j = 0; j < VARIANTS; j++)
-                    snprintf(rows[i][j].reason, CAPTURE_ERROR_BYTES, "%s", reason);
+                    if (rows[i][j].reason[0] == '\0')
+                        snprintf(rows[i][j].reason, CAPTURE_ERROR_BYTES, "%s", reason);
             return false;
         }
         snprintf(rows[part][*chosen(least, part)].reason, CAPTURE_ERROR_BYTES, "%s", reason);
