@@ -319,8 +319,8 @@ static int try_and_leave(struct capture_variant variant, enum capture_program *r
     return status;
 }
 
-/* What asks least of this kernel: the last variant of every part, or the one before where that is refused. Tells the rows that it has
- * tried; false: nothing runs here, and every row says why. */
+/* What asks least of this kernel: the last variant of every part, or the one before where that is refused.
+ * Tells the rows that it has tried; false: nothing runs here, and every row says why. */
 static bool least_variant(struct capture_variant *least, part_rows rows) {
     char reason[CAPTURE_ERROR_BYTES] = "";
     enum capture_program refused = PROGRAM_COUNT;

@@ -336,9 +336,11 @@ async function restorers(home: string, app: string): Promise<CheckpointDriver[]>
 function goOnThroughSignals(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     if (!process.listeners(signal).includes(sayItGoesOn)) process.on(signal, sayItGoesOn);
-  // A reader that is gone (Ctrl-C ends a `| tee` as well) is no reason to end half done either.
+  // A reader that is gone (Ctrl-C ends a `| tee` as well), or a full disk, is no reason to end half done either.
   for (const stream of [process.stdout, process.stderr])
-    stream.removeAllListeners("error").on("error", () => undefined);
+    stream.removeAllListeners("error").on("error", ({ code }: NodeJS.ErrnoException) => {
+      if (code !== "EPIPE") process.exitCode = EXIT.other;
+    });
 }
 
 function sayItGoesOn(): void {

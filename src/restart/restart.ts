@@ -533,20 +533,19 @@ async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonl
  */
 async function driversEnded(app: string, names: readonly string[]): Promise<void> {
   for (const cgroup of names.map((name) => new ProcessCgroup(app, name))) {
-    let untilMs = performance.now() + DRIVER_END_MS;
-    let killed = false;
+    const fromMs = performance.now();
+    let killedMs: number | undefined;
     while (cgroup.hasPlace) {
       try {
         native().unlock(holdCgroup(cgroup));
         break;
       } catch (error) {
         if (hasCode(error, "RL_UNKNOWN_PROCESS")) break; // the collector has just removed it: nothing is in it
-        const late = performance.now() > untilMs;
-        if (!hasCode(error, "RL_LOCKED") || (late && killed)) throw error;
+        const late = performance.now() > (killedMs ?? fromMs) + DRIVER_END_MS;
+        if (!hasCode(error, "RL_LOCKED") || (late && killedMs !== undefined)) throw error;
         if (late) {
           if (cgroup.populated) cgroup.kill(); // its engine would wait for the one that is at work
-          killed = true;
-          untilMs = performance.now() + DRIVER_END_MS;
+          killedMs = performance.now();
         }
         await sleep(20);
       }

@@ -40,9 +40,6 @@ interface Question {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-/** Between the signal that a command may answer and the one that it can't: a restart goes on through the first. */
-const LAST_WORDS_MS = 10_000;
-
 let questions = 0;
 let asked: ChildProcess | undefined;
 let before: Promise<unknown> = Promise.resolve();
@@ -74,9 +71,7 @@ async function askNow(question: Question, limitMs: number | undefined): Promise<
   const gone = new AbortController();
   const { signal } = gone;
   const line = question.args.join(" ");
-  const late = (["SIGTERM", "SIGKILL"] as const).map((by, at) =>
-    limitMs === undefined ? undefined : setTimeout(() => asked?.kill(by), limitMs + at * LAST_WORDS_MS),
-  );
+  const late = limitMs === undefined ? undefined : setTimeout(end, limitMs);
   try {
     asked ??= started();
     const told = once(asked, "message", { signal }).then(([ran]) => ran as Ran & { left?: string });
@@ -86,13 +81,18 @@ async function askNow(question: Question, limitMs: number | undefined): Promise<
     asked.send({ ...question, umask: process.umask(), cwd: process.cwd() });
     const { left, ...ran } = await Promise.race([told, ended]);
     if (left === undefined) return ran;
-    asked?.kill("SIGTERM"); // it would be held against all that ask next
-    asked = undefined;
+    end(); // it would be held against all that ask next
     throw new Error(`${line} would not end: ${left}`);
   } finally {
     gone.abort();
-    for (const timer of late) clearTimeout(timer);
+    clearTimeout(late);
   }
+}
+
+/** A restart goes on through any other signal. Whoever asks next has a new one. */
+function end(): void {
+  asked?.kill("SIGKILL");
+  asked = undefined;
 }
 
 /** It ends with this process. */
@@ -100,8 +100,9 @@ function started(): ChildProcess {
   const path = join(import.meta.dirname, "asked.mjs");
   const child = fork(path, [join(dist, "cli/command-line.js")], { execArgv: [] });
   child.once("exit", (code, by) => {
+    if (asked !== child) return; // ended by us
     asked = undefined;
-    if (questions > 0 || code === 0 || by === "SIGTERM") return; // who asks hears of it
+    if (questions > 0 || code === 0) return; // who asks hears of it
     throw new Error(`the process that answers ended with ${code ?? by}`); // after an answer: no test would fail
   });
   child.unref();

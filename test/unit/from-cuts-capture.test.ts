@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { computeApp } from "../../src/compute/compute-app.ts";
 import { computeFromCuts } from "../../src/compute/compute-from-cuts.ts";
-import { parseBlock } from "../../src/format/block-header.ts";
+import { type BlockHeader, parseBlock } from "../../src/format/block-header.ts";
 import { EventColumns } from "../../src/format/event-columns.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import { openLogReader } from "../../src/log/segment-reader.ts";
@@ -78,6 +78,9 @@ test("a log of many segments: cuts read a few blocks, events all of them, the li
   }
 });
 
+/** Its hash is a Buffer, or a Uint8Array, as it came in one piece or several. */
+const plain = (header: BlockHeader) => ({ ...header, previousHash: Buffer.from(header.previousHash) });
+
 async function line(rig: Rig, ...args: string[]): Promise<RecoveryLine> {
   const told = await rig.json<RecoveryLine>("compute", ...args);
   // How a process ended is told of a collector's logs alone.
@@ -111,12 +114,8 @@ live("a captured run: the command gives one line from cuts, from events and from
     for await (const bytes of client.blocks(rig.app)) {
       const { header } = parseBlock(bytes);
       if (header.chain > collected.lastChain) break;
-      const single = (await collected.block(header.chain)).header;
-      const hash = Buffer.from(header.previousHash); // a Buffer, or a Uint8Array, as it came in one piece or several
-      expect({ ...single, previousHash: Buffer.from(single.previousHash) }).toEqual({
-        ...header,
-        previousHash: hash,
-      });
+      const single = await collected.block(header.chain);
+      expect(plain(single.header)).toEqual(plain(header));
     }
     client.close();
     collector.child.kill("SIGTERM");
