@@ -130,15 +130,10 @@ async function removeAll(
   images: readonly CollectedImage[],
 ): Promise<void> {
   const { removeImages } = await import("../gc/collect-images.ts");
-  const { openPayloadStore } = await import("../payload/payload-log.ts");
+  const { withPayloadLog } = await import("../payload/payload-log.ts");
   const { punchHoles } = await import("../payload/payload-logger.ts");
   await removeImages(dir, application, images);
-  const payloads = openPayloadStore(dir);
-  try {
-    await payloads?.prune(plan.prunable, punchHoles);
-  } finally {
-    await payloads?.close();
-  }
+  await withPayloadLog(dir, async (log) => log?.prune(plan.prunable, punchHoles));
 }
 
 /** Locks what is there to be collected and ends what an earlier run began. */

@@ -190,8 +190,10 @@ async function abandonRestart(
       `no restart of ${app} is unfinished: there is nothing to abandon`,
     );
   goOnThroughSignals();
-  const { payloadCut } = await import("../payload/payload-cut.ts");
-  const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
+  const { withPayloadLog } = await import("../payload/payload-log.ts");
+  const what = await withPayloadLog(appDirectory(home, app), (payload) =>
+    abandon({ home, app, log: collector, payload }, journal),
+  );
   const { processes } = journal;
   const [abandoned, resumed] = what === "resumed" ? [[], processes] : [processes, []];
   if (flags.json) return writeJson({ application: app, abandoned, resumed, undone: what === "undone" });
@@ -256,24 +258,25 @@ async function work(
 ): Promise<void> {
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport } = await import("./restart-report.ts");
+  const { withPayloadLog } = await import("../payload/payload-log.ts");
   const ended = await endedIn([home], app); // before anything comes back
   const onPlan = async (plan: RestartPlan): Promise<void> => {
     if (!flags.dryRun) goOnThroughSignals();
     if (!flags.json) await write(planReport(plan, ended));
   };
   const parts = await partsOf(app, home, collector, processes);
-  const request = { ...parts, ...wishesOf(flags), failed, obstructed, onPlan };
-  if (!flags.dryRun) return tellResult(collector, request, ended, await restart(request), flags);
-  const plan = await dryRestart(request);
-  await onPlan(plan);
-  if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });
+  await withPayloadLog(appDirectory(home, app), async (payload) => {
+    const request = { ...parts, ...wishesOf(flags), payload, failed, obstructed, onPlan };
+    if (!flags.dryRun) return tellResult(collector, request, ended, await restart(request), flags);
+    const plan = await dryRestart(request);
+    await onPlan(plan);
+    if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });
+  });
 }
 
 /** What a restart of the application acts on and by. */
 async function partsOf(app: string, home: string, collector: CollectorClient, processes: readonly string[]) {
-  const { openPayloadStore } = await import("../payload/payload-log.ts");
   const { findCheckpoint } = await import("../checkpoint/find-checkpoint.ts");
-  const payload = openPayloadStore(appDirectory(home, app));
   const log = { cuts: () => collector.log(app), blocks: () => collector.blocks(app) };
   return {
     home,
@@ -284,9 +287,6 @@ async function partsOf(app: string, home: string, collector: CollectorClient, pr
     checkpoint: (name, index) => findCheckpoint(log, name, index),
     compute: await computation(app, collector, processes),
     startHeld: (name, recipe) => startHeld(collector, app, name, recipe),
-    ...(payload === undefined
-      ? {}
-      : { payload, cutBack: (channel: string, from: number) => payload.cutBack(channel, from) }),
   } satisfies Partial<RestartRequest>;
 }
 

@@ -9,7 +9,7 @@ import type { ProcessStart, StartedProcess } from "../client/start-process.ts";
 import type { RankJob } from "../client/start-ranks.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
 import { VOUCHABLE_REASONS } from "../format/ring-layout.ts";
-import { checkedAppName, resolveHome } from "../logs/home.ts";
+import { appDirectory, checkedAppName, resolveHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { HOLD_LIMIT_MS, MAX_HOLD_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../model/stored-process.ts";
@@ -358,8 +358,10 @@ async function endOldRestart(
       `Call recovery-line restart ${app}, or give it up: restart ${app} --abandon, or run --fresh.`,
     );
   const { abandon } = await import("../restart/restart.ts");
-  const { payloadCut } = await import("../payload/payload-cut.ts");
-  const what = await abandon({ home, app, log: collector, ...payloadCut(home, app) }, journal);
+  const { withPayloadLog } = await import("../payload/payload-log.ts");
+  const what = await withPayloadLog(appDirectory(home, app), (payload) =>
+    abandon({ home, app, log: collector, payload }, journal),
+  );
   await write(
     `recovery-line: ${what === "resumed" ? "a restart that was cut off is ended" : "a restart that was begun and not done is given up; dead, and failed"}: ${journal.processes.join(", ")}\n`,
     process.stderr,

@@ -63,6 +63,19 @@ export function openPayloadStore(appDir: string): PayloadLog | undefined {
   return stat?.isDirectory() === true ? new SegmentedLog(folder) : undefined;
 }
 
+/** Acts with the payload log open, on undefined where no payloads are kept. */
+export async function withPayloadLog<T>(
+  appDir: string,
+  act: (log: PayloadLog | undefined) => Promise<T>,
+): Promise<T> {
+  const log = openPayloadStore(appDir);
+  try {
+    return await act(log);
+  } finally {
+    await log?.close();
+  }
+}
+
 interface Segment {
   readonly file: FileHandle;
   /** Undefined: its header is damaged, nothing of it counts. */

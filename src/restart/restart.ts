@@ -35,6 +35,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry } from "../model/event-source.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
+import type { PayloadStore } from "../model/payload-store.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
@@ -91,9 +92,8 @@ export interface RestartRequest extends PlanOptions {
   readonly drivers: readonly CheckpointDriver[];
   readonly compute: PlanSource["compute"];
   readonly checkpoint: PlanSource["checkpoint"];
-  readonly payload?: PlanSource["payload"];
-  /** Called for each channel that goes back: bytes sent behind `from` are undone. */
-  readonly cutBack?: (channel: string, from: number) => Promise<void>;
+  /** Undefined: no payloads are kept. */
+  readonly payload: PayloadStore | undefined;
   /** Starts a command from scratch in its cgroup, registered `fresh`, and leaves it standing still before its first instruction. */
   readonly startHeld: (process: string, recipe: StartRecipe) => Promise<void>;
   /** Told once, when the plan stands and before anything is touched. */
@@ -230,7 +230,7 @@ export type Abandoned = "resumed" | "untouched" | "undone";
  * restart is at work.
  */
 export async function abandon(
-  request: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
+  request: Pick<RestartRequest, "home" | "app" | "log" | "payload">,
   journal: RestartJournal,
 ): Promise<Abandoned> {
   if (journal.phase === "recording" && journal.goesTo !== undefined) {
@@ -244,7 +244,7 @@ export async function abandon(
 
 /** A rollback that is in the log already is there twice then, which undoes nothing more. */
 async function rollBackDead(
-  { home, app, log, cutBack }: Pick<RestartRequest, "home" | "app" | "log" | "cutBack">,
+  { home, app, log, payload }: Pick<RestartRequest, "home" | "app" | "log" | "payload">,
   { processes, goesTo = [], sent = [], trees = [], mapped = [], keepReplaced = false }: RestartJournal,
 ): Promise<void> {
   const unlock = await lockCollection(join(home, app));
@@ -252,7 +252,7 @@ async function rollBackDead(
     await undo({ app, log }, processes);
     for (const { process, checkpoint } of goesTo)
       await log.append(app, { type: "rollback", process, checkpoint });
-    for (const { channel, from } of sent) await cutBack?.(channel, from);
+    for (const { channel, from } of sent) await payload?.cutBack(channel, from);
     await endReplacing({ home, app }, { trees, mapped, keepReplaced });
     await removeJournal(restartFolder(home, app));
   } finally {
@@ -581,7 +581,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
       for (const target of plan.targets)
         if (target.action === "restore" && target.driver.holdsConnections)
           await settleConnections(request, plan, target.process);
-      for (const { entry } of plan.transit.ends) await request.cutBack?.(entry.sends, entry.sent);
+      for (const { entry } of plan.transit.ends) await request.payload?.cutBack(entry.sends, entry.sent);
       await log.unseen(app); // those that talk through a pipe are tied again before they run
     });
     await note(request, begun, "thawing");
