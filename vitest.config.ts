@@ -34,6 +34,7 @@ const shared = {
   maxConcurrency: 4,
   pool: "forks" as const,
   isolate: false,
+  chaiConfig: { truncateThreshold: 4000 }, // what failed is told whole: of a run elsewhere there is nothing else to see
 };
 
 const lane = (name: string, include: string[], exclude: string[] = []) => ({

@@ -2,6 +2,7 @@
  * Answers questions to the command line one after the other, in one process: `asked.mjs COMMAND-LINE.js`, then a message each. A command that would
  * keep its own process from ending, or throws after its end, is told.
  */
+import { readdirSync, readlinkSync } from "node:fs";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -15,10 +16,23 @@ let before = Promise.resolve();
 for (const name of ["stdout", "stderr"]) void process[name]; // opened now, so that they count as what was there before
 /** What keeps this process alive by itself: the channel to who asks, and the standard streams where they are pipes. */
 const resting = kept();
+const restingFiles = openFiles();
 
 function kept() {
   const ignored = new Set(["Immediate", "TTYWrap"]);
   return process.getActiveResourcesInfo().filter((name) => !ignored.has(name)).length;
+}
+
+/** Paths of all open files, one for each descriptor: one that is left open is closed when its object is collected, with a warning to whoever runs then. */
+function openFiles() {
+  return readdirSync("/proc/self/fd").flatMap((number) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${number}`);
+      return path.startsWith("/") && !path.startsWith("/dev/") ? [path] : [];
+    } catch {
+      return []; // the folder's own
+    }
+  });
 }
 
 /** As a pipe hands it over. */
@@ -54,8 +68,10 @@ async function answer({ args, input, env, umask, cwd }) {
   process.exitCode = undefined;
   try {
     await runCommandLine(args);
-    for (const untilMs = Date.now() + ENDS_MS; kept() > resting && Date.now() < untilMs; ) await sleep(2);
-    const left = kept() > resting ? process.getActiveResourcesInfo().join(" ") : undefined;
+    const leftFiles = () => openFiles().filter((path) => !restingFiles.includes(path));
+    const isOver = () => kept() <= resting && leftFiles().length === 0;
+    for (const untilMs = Date.now() + ENDS_MS; !isOver() && Date.now() < untilMs; ) await sleep(2);
+    const left = isOver() ? undefined : [...process.getActiveResourcesInfo(), ...leftFiles()].join(" ");
     return { code: process.exitCode ?? 0, ...told, left };
   } finally {
     for (const name of ["stdout", "stderr"]) process[name].write = write[name];
