@@ -10,6 +10,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { COLLECT_NICE, COMMIT_INTERVAL_MS, MAX_SHADOW_S, PAYLOAD_LIMIT_MIB } from "../model/limits.ts";
 import { printableSentence } from "../model/printable.ts";
 import type { InTransitPolicy } from "../model/recovery-line.ts";
+import { outliveReaders } from "../terminal/outlive-readers.ts";
 import { write } from "../terminal/print.ts";
 import { MAIN } from "../terminal/run-command.ts";
 import { repeated } from "./failed-names.ts";
@@ -219,6 +220,7 @@ async function collect(flags: CollectFlags): Promise<void> {
   const { home, helper } = await placeOf(flags);
   const { becomeSmall } = await import("../host/small-heap.ts");
   becomeSmall();
+  outliveReaders(); // recording does not end because nobody reads a warning
   const { startDaemon } = await import("../daemon/daemon.ts");
   const { notifyManager } = await import("../host/notify.ts");
   const stop = stopRequest();

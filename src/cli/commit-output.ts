@@ -13,6 +13,7 @@ import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
 import type { GrowingEvidence } from "../compute/growing-evidence.ts";
 import { resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { MAX_KEPT_ENTRIES } from "../model/limits.ts";
 import { write } from "../terminal/print.ts";
 import {
   dependentsToo,
@@ -108,7 +109,7 @@ async function filesOutside({ cgroup, data }: CheckpointTarget): Promise<string[
 
 async function evidenceOf({ evidence }: Place, app: string): Promise<GrowingEvidence> {
   const { GrowingEvidence } = await import("../compute/growing-evidence.ts");
-  const growing = evidence.get(app) ?? new GrowingEvidence();
+  const growing = evidence.get(app) ?? new GrowingEvidence(MAX_KEPT_ENTRIES);
   evidence.set(app, growing);
   return growing;
 }
@@ -124,6 +125,8 @@ async function lineOfAll(
   const { line } = computeLine(evidence, { dsm: "sequential", inTransit: "any" });
   const committed = committedOutput(evidence, (process) => line[process]!.position);
   const known = await log.processes();
+  const holds = new Set(known.filter((one) => one.live && one.hold !== undefined).map((one) => one.app));
+  for (const other of place.evidence.keys()) if (!holds.has(other)) place.evidence.delete(other);
   const behind = line.filter(({ process, checkpoint }) => {
     const newest = known.find((one) => one.app === app && one.process === process)?.newestCheckpoint ?? 0;
     return processes.includes(process) && (checkpoint ?? 0) < newest;

@@ -19,10 +19,12 @@ export interface NotBack {
 }
 
 const LOOK_MS = 20;
+/** What is not told then is said not to be known: an end that may have been a failure is no success. */
+const TOLD_MS = 5 * END_WORD_MS;
 const TAIL_BYTES = 2048;
 const TAIL_LINES = 5;
 
-/** Watches processes for a while; returns those that ended, and not with exit code 0. */
+/** Watches processes for a while; returns those that ended, and not with exit code 0 as far as anybody knows. */
 export async function endedAtOnce(
   collector: CollectorClient,
   app: string,
@@ -38,7 +40,7 @@ export async function endedAtOnce(
   const found: NotBack[] = [];
   for (const one of await toldHow(collector, app, ended)) {
     const { state, exitCode, signal } = lifeOf(one);
-    if (state !== "failed" && state !== "killed") continue;
+    if (state !== "failed" && state !== "killed" && state !== "exited") continue;
     found.push({
       process: one.process,
       state,
@@ -56,7 +58,7 @@ async function toldHow(
   app: string,
   names: readonly string[],
 ): Promise<CollectedProcess[]> {
-  const deadlineMs = performance.now() + END_WORD_MS;
+  const deadlineMs = performance.now() + TOLD_MS;
   for (;;) {
     const all = await collector.processes();
     const facts = all.filter((one) => one.app === app && names.includes(one.process));
@@ -91,7 +93,8 @@ export function notBackText(found: readonly NotBack[]): string {
   return found
     .map(({ process, lastLines: lines, ...life }) => {
       const said = lines.length === 0 ? "" : `; its last lines: ${lines.map(printableSentence).join(" | ")}`;
-      return `recovery-line: ${printable(process)} is not back, it ended at once: ${lifeText({ ...life, left: [] })}${said}\n`;
+      const how = life.state === "exited" ? "nobody knows how" : lifeText({ ...life, left: [] });
+      return `recovery-line: ${printable(process)} is not back, it ended at once: ${how}${said}\n`;
     })
     .join("");
 }

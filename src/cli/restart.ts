@@ -14,6 +14,7 @@ import type { CheckpointName, RestartPlan } from "../restart/plan.ts";
 import type { RestartRequest, RestartResult } from "../restart/restart.ts";
 import type { RestartJournal } from "../restart/restart-journal.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
+import { outliveReaders } from "../terminal/outlive-readers.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { endedIn, type Life, whereText } from "../terminal/process-life.ts";
 import { another } from "./data-options.ts";
@@ -336,11 +337,7 @@ async function restorers(home: string, app: string): Promise<CheckpointDriver[]>
 function goOnThroughSignals(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     if (!process.listeners(signal).includes(sayItGoesOn)) process.on(signal, sayItGoesOn);
-  // A reader that is gone (Ctrl-C ends a `| tee` as well), or a full disk, is no reason to end half done either.
-  for (const stream of [process.stdout, process.stderr])
-    stream.removeAllListeners("error").on("error", ({ code }: NodeJS.ErrnoException) => {
-      if (code !== "EPIPE") process.exitCode = EXIT.other;
-    });
+  outliveReaders(); // that they are gone, or a disk full, is no reason to end half done either
 }
 
 function sayItGoesOn(): void {

@@ -58,10 +58,24 @@ async function attachTreeAlone(
   await refuseTree(collector, wanted, root);
   const cgroup = new ProcessCgroup(wanted.app, wanted.process);
   if (cgroup.foreign || cgroup.populated) throw inUse(wanted, cgroup);
-  const from = new Map<number, string>();
   cgroup.create();
   try {
-    cgroup.setFreeze(true);
+    return await whileFrozen([cgroup], () => moveAndRegister(collector, wanted, root, cgroup));
+  } catch (error) {
+    if (!cgroup.populated) cgroup.remove();
+    throw error;
+  }
+}
+
+/** Into a cgroup that is frozen while it is empty. Its watchdog lets the tree run again, whatever ends this program. */
+async function moveAndRegister(
+  collector: CollectorClient,
+  wanted: ProcessAttachment,
+  root: number,
+  cgroup: ProcessCgroup,
+): Promise<number[]> {
+  const from = new Map<number, string>();
+  try {
     await moveTree(root, cgroup, from);
     noteOrigin(wanted.app, wanted.process, from.get(root) ?? "");
     await registered(collector, wanted, cgroup, { parent: 0 }, root);
@@ -69,8 +83,6 @@ async function attachTreeAlone(
   } catch (error) {
     moveBack(cgroup, from);
     throw error;
-  } finally {
-    if (cgroup.id !== undefined) cgroup.setFreeze(false);
   }
 }
 

@@ -6,7 +6,7 @@
  * pipe or socket of ours stands in its history.
  */
 
-import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import type { ChildProcess, StdioOptions } from "node:child_process";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
@@ -14,6 +14,7 @@ import { findProgram } from "../host/find-program.ts";
 import { standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
+import { spawn } from "../host/spawn.ts";
 import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";

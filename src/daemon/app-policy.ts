@@ -422,14 +422,18 @@ export class AppPolicy {
     }
   }
 
-  /** `event` for all who handle it. Resolves once they have been asked. */
-  #raise(
+  /** `event` for all who handle it. Resolves once they have been asked; what goes wrong is told: recording goes on whatever becomes of a policy. */
+  async #raise(
     event: EventName,
     facts: EventFacts,
     processes?: readonly string[],
     failed: readonly string[] = [],
   ): Promise<void> {
-    return this.#events.run(() => this.#askAll(event, facts, processes, failed));
+    await this.#events
+      .run(() => this.#askAll(event, facts, processes, failed))
+      .catch((error: unknown) =>
+        this.#parts.onTrouble(`the policy of ${this.app} at ${event}: ${(error as Error).message}`),
+      );
   }
 
   /** `told`, `pressure` and `leaving` come from outside. */

@@ -6,10 +6,12 @@
  * anyway, and one that is held can't be checkpointed. A watchdog, /bin/sh at the other end of a pipe, thaws what is held if this
  * program dies in any way; if the watchdog dies, everything goes on at once and another one is started.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { spawn } from "../host/spawn.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { BACK_PRESSURE_POLL_MS, FULL_RING_SHARE, RELIEVED_RING_SHARE } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
@@ -26,6 +28,9 @@ interface Held {
   readonly lock: number;
 }
 
+/** From one try to start a watchdog to the next, in ms. */
+const WATCHDOG_RETRY_MS = 250;
+
 /** A line names a file that must be reset at the end; the line "-" forgets them all. */
 const WATCHDOG = `set --
 while read -r line; do if [ "$line" = - ]; then set --; else set -- "$@" "$line"; fi; done
@@ -35,24 +40,35 @@ export class BackPressure {
   readonly #recording: Recording;
   readonly #tell: (sentence: string) => void;
   readonly #timer: NodeJS.Timeout;
-  #watchdog: ChildProcess;
+  readonly #startWatchdog: () => Promise<ChildProcess>;
+  /** Undefined: it has died and no other is there yet. Nothing may be held then. */
+  #watchdog: ChildProcess | undefined;
   #held: Held[] = [];
   #holding = false;
   #sinceMs = 0;
   #beforeMs = 0;
   #closed = false;
 
-  private constructor(recording: Recording, tell: (sentence: string) => void, watchdog: ChildProcess) {
+  private constructor(
+    recording: Recording,
+    tell: (sentence: string) => void,
+    watchdog: ChildProcess,
+    again: () => Promise<ChildProcess>,
+  ) {
     this.#recording = recording;
     this.#tell = tell;
-    this.#watchdog = watchdog;
+    this.#startWatchdog = again;
     this.#follow(watchdog);
     this.#timer = setInterval(() => this.#look(), BACK_PRESSURE_POLL_MS);
   }
 
-  /** Throws RL_NOT_SUPPORTED where no watchdog can be started. */
-  static async start(recording: Recording, tell: (sentence: string) => void): Promise<BackPressure> {
-    return new BackPressure(recording, tell, await startWatchdog());
+  /** Throws RL_NOT_SUPPORTED where no watchdog can be started. `watchdog`: other than real ones are for tests of faults. */
+  static async start(
+    recording: Recording,
+    tell: (sentence: string) => void,
+    watchdog = startWatchdog,
+  ): Promise<BackPressure> {
+    return new BackPressure(recording, tell, await watchdog(), watchdog);
   }
 
   /** Processes held still now, count. */
@@ -67,12 +83,14 @@ export class BackPressure {
 
   #look(): void {
     const fill = this.#recording.ringFill;
-    if (fill >= FULL_RING_SHARE || (this.#holding && fill > RELIEVED_RING_SHARE)) this.#hold();
+    const watchdog = this.#watchdog;
+    if (watchdog === undefined) return;
+    if (fill >= FULL_RING_SHARE || (this.#holding && fill > RELIEVED_RING_SHARE)) this.#hold(watchdog);
     else if (this.#holding) this.release();
   }
 
   /** Again and again: also those that were being checkpointed, or began, meanwhile. */
-  #hold(): void {
+  #hold(watchdog: ChildProcess): void {
     if (!this.#holding) {
       this.#holding = true;
       this.#sinceMs = performance.now();
@@ -84,16 +102,16 @@ export class BackPressure {
     for (const { app, process, live } of this.#recording.processes()) {
       if (!live) continue;
       const cgroup = new ProcessCgroup(app, process);
-      if (!known.has(cgroup.path)) this.#freeze(cgroup);
+      if (!known.has(cgroup.path)) this.#freeze(cgroup, watchdog);
     }
   }
 
-  #freeze(cgroup: ProcessCgroup): void {
+  #freeze(cgroup: ProcessCgroup, watchdog: ChildProcess): void {
     let lock: number | undefined;
     try {
       lock = call(cgroup.place, () => native().lock(cgroup.place));
       if (!cgroup.freezing) {
-        this.#watchdog.stdin!.write(`${join(cgroup.path, "cgroup.freeze")}\n`);
+        watchdog.stdin!.write(`${join(cgroup.path, "cgroup.freeze")}\n`);
         cgroup.setFreeze(true);
         this.#held.push({ cgroup, lock });
         return;
@@ -117,24 +135,32 @@ export class BackPressure {
     if (!this.#holding) return;
     this.#holding = false;
     this.#beforeMs += performance.now() - this.#sinceMs;
-    this.#watchdog.stdin!.write("-\n");
+    this.#watchdog?.stdin?.write("-\n");
     this.#tell(`the recorded processes go on; they were held still for ${Math.round(this.heldMs)} ms in all`);
   }
 
-  /** Without a watchdog nothing may be held. */
   #follow(watchdog: ChildProcess): void {
+    this.#watchdog = watchdog;
     watchdog.once("exit", () => {
       if (this.#closed) return;
+      this.#watchdog = undefined;
       this.release();
       this.#tell("the watchdog of held processes died, and is started again");
-      startWatchdog().then(
-        (next) => {
-          this.#watchdog = next;
-          this.#follow(next);
-        },
-        (error: unknown) => this.#tell(`no watchdog can be started: ${(error as Error).message}`),
-      );
+      void this.#startAgain();
     });
+  }
+
+  async #startAgain(): Promise<void> {
+    for (let told = false; !this.#closed; await sleep(WATCHDOG_RETRY_MS, undefined, { ref: false }))
+      try {
+        const next = await this.#startWatchdog();
+        if (!this.#closed) this.#follow(next);
+        else next.stdin!.end();
+        return;
+      } catch (error) {
+        if (!told) this.#tell(`${(error as Error).message}; until one is there nothing is held still`);
+        told = true;
+      }
   }
 
   async close(): Promise<void> {
@@ -142,7 +168,7 @@ export class BackPressure {
     clearInterval(this.#timer);
     this.release();
     const watchdog = this.#watchdog;
-    if (watchdog.exitCode !== null || watchdog.signalCode !== null) return;
+    if (watchdog === undefined || watchdog.exitCode !== null || watchdog.signalCode !== null) return;
     const ended = once(watchdog, "exit");
     watchdog.stdin!.end();
     await ended;
@@ -150,13 +176,14 @@ export class BackPressure {
 }
 
 async function startWatchdog(): Promise<ChildProcess> {
-  const watchdog = spawn("/bin/sh", ["-c", WATCHDOG, "recovery-line-watchdog"], {
-    stdio: ["pipe", "ignore", "ignore"],
-    detached: true, // signals of a terminal are not for it
-  });
-  watchdog.stdin!.on("error", () => undefined);
   try {
+    const watchdog = spawn("/bin/sh", ["-c", WATCHDOG, "recovery-line-watchdog"], {
+      stdio: ["pipe", "ignore", "ignore"],
+      detached: true, // signals of a terminal are not for it
+    });
+    watchdog.stdin!.on("error", () => undefined);
     await once(watchdog, "spawn");
+    return watchdog;
   } catch (cause) {
     throw new RecoveryLineError(
       "RL_NOT_SUPPORTED",
@@ -165,5 +192,4 @@ async function startWatchdog(): Promise<ChildProcess> {
       cause,
     );
   }
-  return watchdog;
 }

@@ -89,9 +89,15 @@ export class HoldWatch {
     if (this.#round !== undefined) return;
     const due = waiting.find(({ app }) => nowMs >= (this.#turns.get(app)?.dueMs ?? 0));
     if (due === undefined) return;
-    this.#round = this.#commit(due.app, waiting).finally(() => {
-      this.#round = undefined;
-    });
+    const { app } = due;
+    this.#round = this.#commit(app, waiting)
+      .catch((error: unknown) => {
+        this.#tell(app, `output of ${app} can't be let go: ${(error as Error).message}`);
+        this.#turns.set(app, this.#nextTurn(app, false, 0));
+      })
+      .finally(() => {
+        this.#round = undefined;
+      });
   }
 
   /** Without what is inside: said to be, or known since it was held. */

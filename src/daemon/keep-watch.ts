@@ -3,9 +3,10 @@
  * process of its own: reading a whole log must not keep the ring waiting. What it may remove is what no line needs, whatever is wanted:
  * where that is not enough, the log stays as it is, is counted, and one sentence says why.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { constants, setPriority } from "node:os";
 import type { Collector } from "../collect/collect.ts";
+import { spawn } from "../host/spawn.ts";
 import type { Keep } from "../log/keep.ts";
 import { KEEP_LOOK_MS, KEEP_RETRY_MAX_MS } from "../model/limits.ts";
 

@@ -1,8 +1,9 @@
 /** The process that takes the checkpoints which output waits for (cli/commit-output.ts): started when it is needed, and again when it has ended. */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import type { CommitAnswer, CommitRequest } from "../client/protocol.ts";
+import { spawn } from "../host/spawn.ts";
 import { POLICY_ACTION_LIMIT_MS, POLICY_CLOSE_MS } from "../model/limits.ts";
 
 interface Running {
@@ -32,17 +33,14 @@ export class OutputCommitter {
       tookMs: performance.now() - began,
     });
     if (this.#closed) return nothing("the collector ends");
-    this.#running ??= this.#start();
-    const { child, answers } = this.#running;
-    const timer = setTimeout(() => child.kill("SIGKILL"), POLICY_ACTION_LIMIT_MS);
     try {
-      child.stdin!.write(`${JSON.stringify(request)}\n`);
-      const { value, done } = await answers.next();
-      if (done !== true) return JSON.parse(value) as CommitAnswer;
+      this.#running ??= this.#start();
+      const answer = await answerOf(this.#running, request);
+      if (answer !== undefined) return answer;
       this.#running = undefined;
       return nothing("the process that takes its checkpoints has ended");
-    } finally {
-      clearTimeout(timer);
+    } catch (error) {
+      return nothing(`its checkpoints can't be taken: ${(error as Error).message}`);
     }
   }
 
@@ -65,6 +63,21 @@ export class OutputCommitter {
     const timer = setTimeout(() => child.kill("SIGKILL"), POLICY_CLOSE_MS);
     child.stdin!.end();
     await once(child, "close");
+    clearTimeout(timer);
+  }
+}
+
+/** Undefined: it has ended, or was ended, as it took too long. */
+async function answerOf(
+  { child, answers }: Running,
+  request: CommitRequest,
+): Promise<CommitAnswer | undefined> {
+  const timer = setTimeout(() => child.kill("SIGKILL"), POLICY_ACTION_LIMIT_MS);
+  try {
+    child.stdin!.write(`${JSON.stringify(request)}\n`);
+    const { value, done } = await answers.next();
+    return done === true ? undefined : (JSON.parse(value) as CommitAnswer);
+  } finally {
     clearTimeout(timer);
   }
 }

@@ -2,8 +2,9 @@
  * How what a policy asks for, or a followed container needs, is done: by the commands that a person would give, each a process of its own. Images are written and logs are read
  * there and not on the collector's thread; whatever kills one leaves a running application (freeze.ts) or a restart that is taken up again.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { constants, setPriority } from "node:os";
+import { spawn } from "../host/spawn.ts";
 import { POLICY_ACTION_LIMIT_MS, POLICY_CLOSE_MS } from "../model/limits.ts";
 
 export interface CommandAnswer {
@@ -35,15 +36,22 @@ export class OwnCommands {
   /** Runs `recovery-line <args> --log <home> --json` to its end. Throws nothing: what went wrong is in the answer. */
   run(args: readonly string[], options: RunOptions = {}): Promise<CommandAnswer> {
     if (this.#closed) return Promise.resolve({ code: null, answer: undefined, why: "the collector ends" });
+    try {
+      const child = this.#start(args);
+      const done = answerOf(child, options).finally(() => this.#running.delete(child));
+      this.#running.set(child, done);
+      return done;
+    } catch (error) {
+      return Promise.resolve({ code: null, answer: undefined, why: (error as Error).message });
+    }
+  }
+
+  #start(args: readonly string[]): ChildProcess {
     const [file, ...first] = this.#program;
-    const child = spawn(file, [...first, ...args, "--log", this.#home, "--json"], {
+    return spawn(file, [...first, ...args, "--log", this.#home, "--json"], {
       stdio: ["ignore", "pipe", "pipe"],
       detached: true, // a terminal's signals are for the collector, which ends it in its own way
     });
-    const done = answerOf(child, options);
-    this.#running.set(child, done);
-    void done.finally(() => this.#running.delete(child));
-    return done;
   }
 
   /** Takes no more; what runs may end, for a while. A restart goes on whatever becomes of us. */

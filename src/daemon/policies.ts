@@ -72,6 +72,8 @@ export class Policies {
   readonly #timer: NodeJS.Timeout;
   #pressedMs = Number.NEGATIVE_INFINITY;
   #plugged: readonly PolicyStatus[] = [];
+  /** Why the last beat failed; "": it did not. */
+  #trouble = "";
   #closed = false;
   /** What the last beat took, ms. */
   beatMs = 0;
@@ -82,7 +84,7 @@ export class Policies {
     this.#processes = options.processes ?? new PolicyProcesses();
     this.#commands = options.commands ?? new OwnCommands(options.program, options.home);
     this.#lines = options.lines ?? new LineWatch(options.home, this.#now);
-    this.#timer = setInterval(() => void this.beat(), options.beatMs ?? POLICY_BEAT_MS);
+    this.#timer = setInterval(() => void this.#beatSafely(), options.beatMs ?? POLICY_BEAT_MS);
   }
 
   /** What the logs name decides again. What can't is told, and keeps nothing else from it. */
@@ -135,6 +137,18 @@ export class Policies {
   /** Something may have ended. */
   async look(): Promise<void> {
     for (const one of await this.#all()) one.look();
+  }
+
+  /** What goes wrong at every beat is told once. */
+  async #beatSafely(): Promise<void> {
+    try {
+      await this.beat();
+      this.#trouble = "";
+    } catch (error) {
+      const { message } = error as Error;
+      if (message !== this.#trouble) this.#options.onTrouble(`policies can't be asked: ${message}`);
+      this.#trouble = message;
+    }
   }
 
   async beat(): Promise<void> {

@@ -3,7 +3,7 @@
  * log of their own; then the log must say that on each channel send and receive ranges tile the same bytes.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import { Collector } from "../collect/collect.ts";
 import { decodeBlock } from "../format/block.ts";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { ProcessCgroup, processCgroupLevel } from "../host/cgroups.ts";
+import { spawn } from "../host/spawn.ts";
 import { isUnit } from "../log/complete-cut.ts";
 import type { Event } from "../model/event.ts";
 

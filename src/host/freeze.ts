@@ -6,7 +6,7 @@
  * watchdog never thaws below a dump that is still at work.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
@@ -15,6 +15,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
+import { spawn } from "./spawn.ts";
 import { lockedBy } from "./wait-for-lock.ts";
 
 /**

@@ -6,11 +6,12 @@
  * closed); the other belongs to a running `nft` and goes with it.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import { type EndAddress, networkOf, unmapped } from "./open-connections.ts";
+import { spawn } from "./spawn.ts";
 
 export interface ConnectionAddresses {
   readonly local: EndAddress;
@@ -149,17 +150,20 @@ async function whileTable<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const child = await startNft(["-i"], network);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
+  let said = "";
   try {
-    let said = "";
     child.stderr!.on("data", (bytes: Buffer) => {
       said = (said + bytes.toString()).slice(-1000);
     });
     child.stdout!.resume();
     child.stdin!.write(`add table inet ${table} { flags owner; }\n${script}`);
-    await drops(table, network, () => said);
-    return await work();
+    await drops(table, network, () => (isOver() ? said || "it ended" : said));
+    const done = await work();
+    if (isOver()) throw failed("it ended before its time, and what it blocked was not blocked any more");
+    return done;
   } finally {
-    const ended = child.exitCode === null ? once(child, "exit") : undefined;
     child.stdin!.end();
     await ended; // its table is gone now
   }

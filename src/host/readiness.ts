@@ -6,13 +6,13 @@
  *     exec:"CMD"       a shell's command ends with status 0; it runs outside of the process, each time anew
  */
 
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import { listenersOf } from "./open-connections.ts";
+import { spawn } from "./spawn.ts";
 
 /** Longest wait for one of them, and time between two looks, in ms. */
 const READY_LIMIT_MS = 30_000;

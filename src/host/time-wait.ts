@@ -3,12 +3,13 @@
  * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
  * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
  */
-import { spawn } from "node:child_process";
+
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import { deadConnections, type EndAddress, orphansAmong, stillThere, unmapped } from "./open-connections.ts";
 import { type ConnectionAddresses, inNetwork } from "./port-block.ts";
+import { spawn } from "./spawn.ts";
 
 const LIMIT_MS = 10_000;
 /** Of one filter, count: it becomes one netlink attribute of at most 64 KiB. */

@@ -258,7 +258,7 @@ export const POLICY_START_LIMIT_MS = 10_000;
 export const POLICY_BEAT_MS = 1_000;
 export const POLICY_LINE_MS = 5_000;
 export const POLICY_LINE_SHARE = 0.05;
-/** Policies: evidence of more rows, cuts and checkpoints than that is not kept from one line to the next, count (some 40 bytes each). */
+/** Policies and held output: evidence of more rows, cuts and checkpoints than that is not kept from one line to the next, count (some 40 bytes each). */
 export const MAX_KEPT_ENTRIES = 1 << 20;
 /** Policies: a full `policy.log` becomes `policy.log.1` at this size, in bytes. */
 export const POLICY_LOG_BYTES = 1024 * 1024;

@@ -1,11 +1,12 @@
 /** The process that keeps the payloads of one application (native/payload/payload_logger.c), and the conversation with it. */
-import { type ChildProcessByStdio, execFile, spawn } from "node:child_process";
+import { type ChildProcessByStdio, execFile } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
+import { spawn } from "../host/spawn.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { PAYLOAD_ANSWER_LIMIT_MS } from "../model/limits.ts";
 import type { PayloadRange } from "../model/payload-store.ts";

@@ -3,10 +3,11 @@
  * environment (Node's permission flag), with 32 MiB of heap, without code from strings. It gets its code as bytes over a pipe: nobody can read a path below
  * a folder of mode 0700.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { readFileSync } from "node:fs";
 import type { Duplex } from "node:stream";
-import { RecoveryLineError } from "../model/errors.ts";
+import { spawn } from "../host/spawn.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import {
   POLICY_CPU_LIMIT_MS,
   POLICY_HEAP_MIB,
@@ -81,10 +82,20 @@ export class PolicyProcess {
   }
 
   /** `code`: what the process runs; other code is for tests of faults. Throws PolicyFault. */
-  static async start(component: Component, code = childCode()): Promise<PolicyProcess> {
-    const started = new PolicyProcess(component, code);
+  static async start(component: Component, code?: string): Promise<PolicyProcess> {
+    const started = PolicyProcess.#begin(component, code);
     await started.#ask(undefined, `${JSON.stringify({ component })}\n`);
     return started;
+  }
+
+  /** Throws PolicyFault, and RL_NOT_SUPPORTED where none can ever be started. */
+  static #begin(component: Component, code: string | undefined): PolicyProcess {
+    try {
+      return new PolicyProcess(component, code ?? childCode());
+    } catch (error) {
+      if (hasCode(error, "RL_NOT_SUPPORTED")) throw error;
+      throw new PolicyFault("crash", `it can't be started: ${(error as Error).message}`);
+    }
   }
 
   get pid(): number {

@@ -3,7 +3,7 @@
  * takes and brings back a state, io_uring is kept from a program. Each says in one sentence what it did or why it can't, leaves nothing behind, and never throws.
  */
 
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
@@ -19,6 +19,7 @@ import {
   unblockRestart,
   whileBlocked,
 } from "../host/port-block.ts";
+import { spawn } from "../host/spawn.ts";
 import { NO_IO_URING, startHelper } from "../host/start-helper.ts";
 import { endTimeWait } from "../host/time-wait.ts";
 import type { DriverCheck } from "../images/driver.ts";

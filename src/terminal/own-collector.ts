@@ -1,5 +1,5 @@
 /** A collector of its own, in a folder that is its alone, for applications that its maker starts; gone with everything of them. */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
+import { spawn } from "../host/spawn.ts";
 import { commandFailed, MAIN } from "./run-command.ts";
 
 /** Where an application of its own has its files and its processes. */

@@ -2,13 +2,14 @@
  * Runs an application really, under one policy after the other, kills its processes at random moments, brings them back, and measures what the
  * comparison predicts. The prediction is made from a run without any policy, and from the costs that the trials measured.
  */
-import { spawn } from "node:child_process";
+
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type CollectorClient, requireCollector } from "../client/client.ts";
 import type { ProcessInfo } from "../client/protocol.ts";
 import { decodeBlock } from "../format/block.ts";
+import { spawn } from "../host/spawn.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { RecoveryLine } from "../model/recovery-line.ts";

@@ -1,6 +1,7 @@
 /** Our own commands as child processes, shown as a user would type them: what the demos are made of. */
-import { spawn } from "node:child_process";
+
 import { once } from "node:events";
+import { spawn } from "../host/spawn.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { compiledFile } from "../native/binding.ts";
 import { EXIT } from "./exit-codes.ts";

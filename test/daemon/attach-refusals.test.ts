@@ -1,5 +1,6 @@
 /** What can't be attached: said in words, by exit code, and nothing of it touched; also where another collector records it. */
 import { type ChildProcess, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -8,7 +9,7 @@ import { isKernelThread } from "../../src/host/process-tree.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { sized } from "../size.ts";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
-import { missing, type Rig, withSharedCollector } from "./rig.ts";
+import { missing, type Rig, until, withSharedCollector } from "./rig.ts";
 import { removeCgroups, stranger } from "./strangers.ts";
 
 const LIMIT = { timeout: 60_000 };
@@ -37,6 +38,34 @@ async function refused(rig: Rig, wanted: readonly string[], told: RegExp, codes 
   expect(attachedTo(rig.app), wanted.join(" ")).toEqual([]);
   expect(new ProcessCgroup(rig.app, "new").id, wanted.join(" ")).toBeUndefined();
 }
+
+/** Attaches the process and never hears from its collector whether it is recorded. */
+const WAITS_FOR_GOOD = `
+  const { attachTree } = await import(process.argv[1]);
+  setInterval(() => undefined, 1000);
+  const register = () => new Promise(() => console.log("registering"));
+  await attachTree({ ping: async () => ({ pid: 0 }), register }, { app: process.argv[2], process: "new", trust: [] }, +process.argv[3]);
+`;
+
+test.skipIf(missing !== undefined)(
+  "who is killed while it attaches a process leaves it running",
+  LIMIT,
+  async () => {
+    const [app, { pid }] = [`attach-killed-${process.pid}`, sleeper()];
+    const cgroup = new ProcessCgroup(app, "new");
+    onTestFinished(() => {
+      process.kill(pid!, "SIGKILL");
+      return until("it is gone", () => cgroup.remove());
+    });
+    const module = join(packageRoot(), "dist/client/attach-process.js");
+    const args = ["--input-type=module", "-e", WAITS_FOR_GOOD, module, app, String(pid)];
+    const attaching = stranger(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+    await once(attaching.stdout!, "data");
+    expect([cgroup.frozen, cgroup.pids()]).toEqual([true, [pid]]);
+    attaching.kill("SIGKILL");
+    await until("it runs", () => !cgroup.freezing);
+  },
+);
 
 /** A systemctl that has one running unit, in the cgroup of that name. */
 function fakeSystemd(rig: Rig, group: string): void {

@@ -1,7 +1,7 @@
 /** A real full disk below a collector: a small tmpfs. Needs the right to mount. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { rmSync, statfsSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { tile } from "../native/tiling.ts";
@@ -83,16 +83,31 @@ live(
     }),
 );
 
-live("a collector that is killed while it holds processes leaves none of them frozen", () =>
-  withSmallDisk("held", async (rig) => {
-    const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
-    await talk(rig);
-    fillUp(rig);
-    await until("both are held", () => frozen(rig));
-    collector.child.kill("SIGKILL");
-    await once(collector.child, "close");
-    await until("both go on", () => !rig.cgroup("server").freezing && !rig.cgroup("client").freezing);
-  }),
+/** Of its children. */
+function watchdogOf(pid: number): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
+  return Number(
+    children.find((child) => readFileSync(`/proc/${child}/cmdline`, "utf8").includes("-watchdog")),
+  );
+}
+
+live(
+  "a collector holds on without its watchdog and without anybody to tell it; killed, it leaves none frozen",
+  () =>
+    withSmallDisk("held", async (rig) => {
+      const collector = await rig.collect("--ring-mib", "1", "--on-full", "stop");
+      collector.child.stderr!.destroy(); // whoever read it is gone: nothing that it says may end it
+      await talk(rig);
+      fillUp(rig);
+      await until("both are held", () => frozen(rig));
+      const watchdog = watchdogOf(collector.child.pid!);
+      process.kill(watchdog, "SIGKILL");
+      await until("another one watches", () => watchdogOf(collector.child.pid!) > watchdog);
+      await until("both are held again", () => frozen(rig));
+      collector.child.kill("SIGKILL");
+      await once(collector.child, "close");
+      await until("both go on", () => !rig.cgroup("server").freezing && !rig.cgroup("client").freezing);
+    }),
 );
 
 live("--on-full taint and halt on a full disk: what found no room is told later; halt ends by its code", () =>

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { dueTimer } from "../../src/host/due-timers.ts";
 import { whileFrozen } from "../../src/host/freeze.ts";
-import { tables } from "../../src/host/port-block.ts";
+import { tables, whileBlocked } from "../../src/host/port-block.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { atSomeMoment, type DriverNotes } from "../../src/images/driver.ts";
@@ -144,6 +144,26 @@ imaged("redis-server comes back with its data", () =>
     expect(await redis("get", "key")).toBe("before");
   }),
 );
+
+imaged("an nft that is killed while it blocks connections is an error, not a wait for good", async () => {
+  const address = { address: "127.0.0.1", port: 1, v6: false };
+  const work = async (): Promise<void> => {
+    const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ");
+    const nft = children.find((pid) => readFileSync(`/proc/${pid}/comm`, "utf8") === "nft\n");
+    process.kill(Number(nft), "SIGKILL");
+    await until("it has ended", () => !existsSync(`/proc/${nft}`));
+  };
+  const blocked = whileBlocked(
+    `killed-${process.pid}`,
+    [{ local: address, remote: { ...address, port: 2 } }],
+    [],
+    work,
+  );
+  await expect(blocked).rejects.toMatchObject({
+    code: "RL_NOT_SUPPORTED",
+    message: expect.stringContaining("it ended before its time"),
+  });
+});
 
 imaged("a CRIU that is killed half way leaves no table of nftables behind", () =>
   withRig("half", async (rig) => {

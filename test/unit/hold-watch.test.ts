@@ -126,6 +126,17 @@ test("where a policy decides, nobody else takes a checkpoint: the line is looked
   expect(released).toMatchObject([{ local: 1, released: 10 }]);
 });
 
+test("a round that fails otherwise is told, and tried again as one in vain", async () => {
+  waiting = [output("web", 1, { limitMs: 0 })];
+  answer = () => {
+    throw new Error("nobody is there");
+  };
+  await pass(30_000);
+  expect(told).toEqual(["output of shop can't be let go: nobody is there"]);
+  expect(asked.length).toBeGreaterThan(1);
+  expect(asked.length).toBeLessThan(10);
+});
+
 test("who ends with output that waits is told of", async () => {
   waiting = [output("web", 1)];
   await pass(20);

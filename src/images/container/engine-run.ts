@@ -1,6 +1,7 @@
-import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
+import type { ChildProcess, StdioOptions } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Engine } from "../../host/containers.ts";
+import { spawn } from "../../host/spawn.ts";
 
 /** A shell that has descriptor 3 while the command, which has not, runs. */
 const HOLDING = '"$@" 3>&-; exit $?';

@@ -7,7 +7,7 @@
  * Not possible (facts.md): unix streams and pipes to programs outside, SysV shared memory, held userfaultfd.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import {
   chownSync,
   existsSync,
@@ -25,6 +25,7 @@ import { cgroup2Root, ownCgroup } from "../../host/cgroups.ts";
 import { type DueTimer, dueTimers, setAgain } from "../../host/due-timers.ts";
 import { type OpenFile, rollBackFiles, withContents, writtenFiles } from "../../host/open-files.ts";
 import { childOutside, idInUse, inVfork, sessionOf } from "../../host/process-tree.ts";
+import { spawn } from "../../host/spawn.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { type MappedFile, refuseForeignMappers, saveMapped } from "../data/mapped-contents.ts";
 import { sessionFiles } from "../data/session-files.ts";

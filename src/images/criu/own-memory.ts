@@ -6,12 +6,13 @@
  *     <image's files>/shm/       the tree as it was (../data)
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
+import { spawn } from "../../host/spawn.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { buildTree, setFacts } from "../data/build-tree.ts";
 import { DATA_LIMIT_BYTES, TreeSave } from "../data/save-tree.ts";

@@ -6,11 +6,12 @@
  * byte moved in between. Connections can't be in such an image: none may be open, or it is not taken.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { spawn } from "../../host/spawn.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../../model/limits.ts";
 import {
