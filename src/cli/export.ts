@@ -1,7 +1,7 @@
 /** `recovery-line export`: a log as JSON Lines (interchange.md). */
 import { constants, rmSync } from "node:fs";
-import { type FileHandle, open, rename, unlink } from "node:fs/promises";
-import { dirname } from "node:path";
+import { type FileHandle, lstat, open, realpath, rename, stat, unlink } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import type { Block } from "../format/block.ts";
 import { appBlocks } from "../logs/app-logs.ts";
@@ -19,7 +19,7 @@ interface ExportFlags {
 
 const HELP = `
 Everything is written, lines that a rollback undid and the rollback itself included, so that import gives the same log again.
-Lines of one process stand in its program order. With --to the file appears whole or not at all.
+Lines of one process stand in its program order. With --to the file appears whole or not at all; a device or pipe is written to.
 
 Examples:
   recovery-line export heat --to heat.jsonl
@@ -54,7 +54,7 @@ async function exportApp(app: string, flags: ExportFlags): Promise<void> {
     await writeEvents(blocks, (text) => write(text));
     return;
   }
-  const events = await writeFile(flags.to, blocks);
+  const events = await writeTo(flags.to, blocks);
   if (flags.json) await writeJson({ application: app, events, file: flags.to });
   else await write(`exported ${counted(events, "event")} of ${app} to ${printable(flags.to)}\n`);
 }
@@ -97,8 +97,26 @@ function* eventsOf({ header, columns }: Block, begun: Set<string>): Generator<Ev
   }
 }
 
+/** A device, a pipe, or what this process has open (/dev/stdout) is written to; a file, also behind a link, is replaced by a whole one. */
+async function writeTo(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
+  const found = await stat(path).catch(() => undefined);
+  const isOpen = /^\/(dev|proc)\//.test(resolve(path));
+  if (found?.isFile() && !isOpen) return replaceFile(await realpath(path), blocks);
+  if (found === undefined && !(await isLink(path))) return replaceFile(path, blocks);
+  try {
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o666);
+    return await writeEvents(blocks, (text) => file.writeFile(text)).finally(() => file.close());
+  } catch (error) {
+    throw cantWrite(path, error);
+  }
+}
+
+async function isLink(path: string): Promise<boolean> {
+  return (await lstat(path).catch(() => undefined))?.isSymbolicLink() ?? false;
+}
+
 /** Under another name until it is whole and synced. */
-async function writeFile(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
+async function replaceFile(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
   const part = `${path}.part-${process.pid}`;
   const ended = (signal: NodeJS.Signals): void => {
     rmSync(part, { force: true });

@@ -1,16 +1,19 @@
 /** `import`, `export`, `verify` and `compute` on logs, through the compiled command. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   appendFileSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { IMPORT_BATCH_EVENTS } from "../../src/model/limits.ts";
 import { build, does, lines, main, run, runJson, scratch } from "./cli.ts";
@@ -227,6 +230,29 @@ test("an export into a place that can't be written leaves nothing", async () => 
   expect((await run(["export", "heat", "--log", home, "--to", folder])).code).toBe(2);
   expect(readdirSync(dir).filter((name) => name.includes(".part-"))).toEqual([]);
   expect((await run(["export", "nobody", "--log", home])).code).toBe(2);
+});
+
+test("an export into a device, a pipe or what a link leads to replaces none of them", async () => {
+  const home = newHome();
+  await run(["import", "heat", "--from", "-", "--log", home], lines(p.stable()));
+  const whole = (await run(["export", "heat", "--log", home])).stdout;
+  const [pipe, link, behind, dangling, none] = ["pipe", "link", "behind", "dangling", "none"].map((name) =>
+    join(dir, name),
+  ) as [string, string, string, string, string];
+  execFileSync("mkfifo", [pipe]);
+  writeFileSync(behind, "before");
+  symlinkSync(behind, link);
+  symlinkSync("/dev/null", none);
+  symlinkSync(join(dir, "nothing yet"), dangling);
+  const reader = spawn("cat", [pipe], { stdio: ["ignore", "pipe", "ignore"] });
+  const read = text(reader.stdout);
+  for (const to of [pipe, link, dangling, none])
+    expect(await run(["export", "heat", "--log", home, "--to", to])).toMatchObject({ code: 0 });
+  expect(await read).toBe(whole);
+  expect([behind, dangling].map((path) => readFileSync(path, "utf8"))).toEqual([whole, whole]);
+  expect(lstatSync(pipe).isFIFO()).toBe(true);
+  expect([link, dangling, none].map((path) => lstatSync(path).isSymbolicLink())).toEqual([true, true, true]);
+  expect(lstatSync("/dev/null").isCharacterDevice()).toBe(true);
 });
 
 test("the home comes from the environment where --log does not name it", async () => {
