@@ -223,7 +223,7 @@ function refuseSecondCopies(app: string, ended: ReadonlyMap<string, Life>): void
     if (life.state === "left")
       throw new RecoveryLineError(
         "RL_REFUSED",
-        `${process} of ${app} has left its cgroup and goes on: ${whereText(life)}`,
+        `${process} of ${app} goes on outside of its cgroup, where nobody records it: ${whereText(life)}`,
         "Nothing was killed or restored: a second copy would run beside the first. End it, then call again.",
       );
 }

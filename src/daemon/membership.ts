@@ -19,7 +19,7 @@ import { refuseOverlaps } from "../images/data/tree-users.ts";
 import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { CONTAINER_END_MS, EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
-import type { ProcessData } from "../model/stored-process.ts";
+import type { ProcessData, TaskName } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
@@ -65,6 +65,14 @@ function containerOf({ app, process }: ProcessInfo): ContainerId | undefined {
 
 function elsewhere({ app, process, left }: ProcessInfo): TaskElsewhere[] {
   return tasksElsewhere(left, app, process);
+}
+
+/** All that are in its cgroup. */
+function tasksOf({ app, process }: ProcessName): TaskName[] {
+  return new ProcessCgroup(app, process).pids().flatMap((pid) => {
+    const startTicks = startTicksOf(pid);
+    return startTicks === undefined ? [] : [{ pid, startTicks }];
+  });
 }
 
 function stillElsewhere(app: string, process: string, away: readonly TaskElsewhere[]): RecoveryLineError {
@@ -162,6 +170,17 @@ export class Membership {
         (data?.roots ?? []).map((root) => ({ process: of === app ? name : `${of}/${name}`, root })),
       );
     refuseOverlaps([...others, ...roots.map((root) => ({ process, root }))]);
+  }
+
+  /** It is recorded no longer. Where it goes on, what it does from now on is missing, as of one that left its cgroup. */
+  detach(app: string, process: string): Promise<void> {
+    return this.#serial.run(async () => {
+      const known = await this.#find(app, process);
+      const tasks = known?.live ? tasksOf(known) : [];
+      if (tasks.length > 0) await this.#collector.facts.left(app, process, tasks);
+      await this.#collector.registrations.unregister(app, process);
+      if (known !== undefined) this.#tasks.forget(known);
+    });
   }
 
   /** It stands still: whoever is in its cgroup now can't have left before it was seen. */

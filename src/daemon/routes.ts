@@ -167,10 +167,10 @@ async function register({ membership, payloads, holds, policies }: Service, body
   return answer;
 }
 
-async function unregister({ collector }: Service, body: Body): Promise<object> {
+async function unregister({ collector, membership }: Service, body: Body): Promise<object> {
   const { app, process } = processOf(body);
   if (body["follow"] === false) await collector.facts.followsNoMore(app, process);
-  await collector.registrations.unregister(app, process);
+  await membership.detach(app, process);
   return {};
 }
 

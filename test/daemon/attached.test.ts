@@ -114,6 +114,9 @@ restartable(
       await goesOn(rig);
       expect(elsewhere.pids()).toHaveLength(1);
       expect(attachedTo(rig.app)).toEqual([]);
+      const gaps = (await rig.events()).filter((event) => event.type === "gap" && event.reason === "left");
+      expect(gaps.map((gap) => gap.process).sort(), "what they do now is missing").toEqual(["client", "db"]);
+      expect(await rig.json("compute", rig.app, "--failed", "db").catch(String)).toContain('"tainted"');
       expect(cgroupOf(client.pid!)).toBe(cgroupOf(process.pid));
       process.kill(client.pid!, "SIGKILL"); // restored, it is no child of ours
     }),

@@ -215,7 +215,7 @@ live(
           expect([refused.code, refused.err]).toEqual([
             4,
             expect.stringContaining(
-              `p of ${rig.app} has left its cgroup and goes on: process ${pid} is in /elsewhere-`,
+              `p of ${rig.app} goes on outside of its cgroup, where nobody records it: process ${pid} is in /elsewhere-`,
             ),
           ]);
           const again = await rig.cli("run", rig.app, "p", "--fresh", "--detach", "--", "sleep", "300");
