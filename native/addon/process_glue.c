@@ -174,9 +174,49 @@ static napi_value set_own_nice(napi_env env, napi_callback_info info) {
     return glue_undefined(env);
 }
 
+struct exit_info { /* struct pidfd_info, its first 64 bytes (Linux 6.15); <linux/pidfd.h> may be older */
+    uint64_t mask;
+    uint8_t rest[52];
+    int32_t exit_code;
+};
+
+#define PIDFD_GET_INFO_CALL _IOWR(0xFF, 11, struct exit_info)
+#define PIDFD_INFO_EXIT_BIT (1u << 3)
+
+/* openProcess(pid) -> a descriptor, or undefined: it is gone, or none is left. */
+static napi_value open_process(napi_env env, napi_callback_info info) {
+    napi_value arguments[1], descriptor;
+    uint64_t pid;
+
+    if (!glue_arguments(env, info, 1, arguments) || !glue_u64(env, arguments[0], &pid))
+        return NULL;
+    const int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0); /* closed on exec */
+    if (fd < 0)
+        return glue_undefined(env);
+    napi_create_int32(env, fd, &descriptor);
+    return descriptor;
+}
+
+/* waitStatus(descriptor) -> as wait(2) told its parent, or undefined: nobody has waited for it yet, or the
+ * kernel does not tell. */
+static napi_value wait_status(napi_env env, napi_callback_info info) {
+    struct exit_info told = {.mask = PIDFD_INFO_EXIT_BIT};
+    napi_value arguments[1], status;
+    uint64_t fd;
+
+    if (!glue_arguments(env, info, 1, arguments) || !glue_u64(env, arguments[0], &fd))
+        return NULL;
+    if (ioctl((int)fd, PIDFD_GET_INFO_CALL, &told) != 0 || (told.mask & PIDFD_INFO_EXIT_BIT) == 0)
+        return glue_undefined(env);
+    napi_create_int32(env, told.exit_code, &status);
+    return status;
+}
+
 void process_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "setTimer", set_timer);
     glue_define(env, exports, "user", find_user);
     glue_define(env, exports, "execute", execute);
     glue_define(env, exports, "setOwnNice", set_own_nice);
+    glue_define(env, exports, "openProcess", open_process);
+    glue_define(env, exports, "waitStatus", wait_status);
 }

@@ -22,6 +22,7 @@ import { CONTAINER_END_MS, EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.
 import type { ProcessData, TaskName } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
+import { EndWatch } from "./end-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
 
 /** A parameter for processes whose cgroups lie elsewhere (tests, benches). */
@@ -97,6 +98,7 @@ export class Membership {
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
   readonly #tasks = new TaskWatch();
+  readonly #ends = new EndWatch();
   readonly #cgroups = new CgroupWatch(() => this.#onChange());
   #onChange: () => void = () => undefined;
   /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
@@ -179,7 +181,9 @@ export class Membership {
       const tasks = known?.live ? tasksOf(known) : [];
       if (tasks.length > 0) await this.#collector.facts.left(app, process, tasks);
       await this.#collector.registrations.unregister(app, process);
-      if (known !== undefined) this.#tasks.forget(known);
+      if (known === undefined) return;
+      this.#tasks.forget(known);
+      this.#ends.forget(known);
     });
   }
 
@@ -187,7 +191,9 @@ export class Membership {
   #remember({ app, process }: ProcessName): void {
     if (this.#isPopulated !== inOwnCgroup) return;
     const known = this.#collector.processes().find((one) => one.app === app && one.process === process);
-    if (known !== undefined) this.#tasks.look(known);
+    if (known === undefined) return;
+    this.#tasks.look(known);
+    this.#ends.watch(known);
   }
 
   /** The process as it stands in the log; undefined where there is none. */
@@ -218,6 +224,7 @@ export class Membership {
       }
       await this.#lookForLeavers(populated);
       this.#removeEmpty();
+      if (last) this.#ends.close();
       this.#cgroups.retain(last ? [] : populated);
     });
   }
@@ -230,6 +237,7 @@ export class Membership {
 
   async #lookForLeavers(populated: readonly ProcessInfo[]): Promise<void> {
     if (this.#isPopulated !== inOwnCgroup) return;
+    for (const process of populated) this.#ends.watch(process); // a collector that has started again opens them anew
     for (const { process, left } of this.#tasks.leavers(populated))
       await this.#collector.facts.left(process.app, process.process, left);
   }
@@ -241,7 +249,7 @@ export class Membership {
     const left = this.#tasks.look(info);
     if (left.length > 0) await this.#collector.facts.left(app, process, left);
     const container = containerOf(info);
-    const waited = task === undefined ? undefined : endOf(task);
+    const waited = task === undefined ? undefined : (endOf(task) ?? this.#ends.endOf(info));
     const end = container === undefined ? waited : await containerEnd(container);
     const limitMs = container === undefined ? END_WORD_MS : CONTAINER_END_MS;
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
@@ -254,6 +262,7 @@ export class Membership {
     if (end !== undefined) await this.#collector.facts.commandEnded(app, process, end);
     if (task !== undefined) forgetEnd(task);
     this.#tasks.forget(info);
+    this.#ends.forget(info);
     return true;
   }
 

@@ -24,6 +24,14 @@ export function startTicksOf(pid: number): number | undefined {
   return fields === undefined || isZombie(fields) ? undefined : Number(fields[START_TICKS]);
 }
 
+/** Of one that has ended and whose parent has not waited for it, what wait(2) will tell that. Undefined: it runs, is gone or another, or only root may know. */
+export function zombieStatus(pid: number, startTicks: number): number | undefined {
+  const fields = process.geteuid!() === 0 ? statFields(pid) : undefined; // to others the kernel says 0
+  if (fields === undefined || !isZombie(fields) || Number(fields[START_TICKS]) !== startTicks)
+    return undefined;
+  return Number(fields.at(-1));
+}
+
 /** What a process runs, as the kernel names it; "?" where it is gone. */
 export function programName(pid: number): string {
   try {
@@ -62,13 +70,18 @@ export function sessionOf(pid: number): number | undefined {
   return session === undefined ? undefined : Number(session);
 }
 
-/** The one of the set that is no child of another; `name`: the process that they are. Throws RL_DRIVER where there is none, or more than one. */
-export function treeRoot(pids: readonly number[], name: string): number {
+/** Those of the set that are no children of others. */
+export function treeRoots(pids: readonly number[]): number[] {
   const members = new Set(pids);
-  const roots = pids.filter((pid) => {
+  return pids.filter((pid) => {
     const parent = statFields(pid)?.[1];
     return parent !== undefined && !members.has(Number(parent));
   });
+}
+
+/** The one of the set that is no child of another; `name`: the process that they are. Throws RL_DRIVER where there is none, or more than one. */
+export function treeRoot(pids: readonly number[], name: string): number {
+  const roots = treeRoots(pids);
   if (roots.length === 1) return roots[0]!;
   throw new RecoveryLineError(
     "RL_DRIVER",

@@ -129,6 +129,10 @@ export interface NativeAddon {
   execute(path: string, words: readonly string[], environment: readonly string[]): never;
   /** Of the calling thread, over an execution, too; threads and processes that it starts have 0. One that has more priority keeps it. */
   setOwnNice(nice: number): void;
+  /** A descriptor of a process (pidfd); undefined: it is gone, or no descriptor is left. */
+  openProcess(pid: number): number | undefined;
+  /** Of a process that its parent has waited for, what wait(2) told that. Undefined: not yet, or the kernel does not tell (before Linux 6.15). */
+  waitStatus(processFd: number): number | undefined;
 }
 
 /** The folder that holds package.json: `src` and `dist` and `build/bench/src` stand at different depths below it. */

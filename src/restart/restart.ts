@@ -16,6 +16,7 @@ import { containerAt, killContainer } from "../host/containers.ts";
 import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
 import { networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
+import { startTicksOf, treeRoots } from "../host/process-tree.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
 import { connectionsGone, endConnections, endsConnections, resetConnections } from "../host/time-wait.ts";
 import { unblock } from "../images/criu/killed-lock.ts";
@@ -687,11 +688,15 @@ async function recordOne(request: RestartRequest, target: Target): Promise<void>
   const { process, checkpoint } = target;
   if (target.action === "initial") return request.startHeld(process, target.recipe);
   const { connections, uncaptured, cutComplete } = target.image.manifest;
+  const cgroup = new ProcessCgroup(app, process);
+  const [pid, ...others] = cgroup.foreign ? [] : treeRoots(cgroup.pids());
+  const startTicks = pid === undefined || others.length > 0 ? undefined : startTicksOf(pid);
   await log.register({
     app,
     process,
     mode: "resume",
-    cgroupId: new ProcessCgroup(app, process).id!,
+    cgroupId: cgroup.id!,
+    ...(startTicks === undefined ? {} : { task: { pid: pid!, startTicks } }),
     past: {
       connections: connections.map(entryOf),
       uncaptured: cutComplete ? uncaptured : [...new Set([...uncaptured, "old-connection"])],

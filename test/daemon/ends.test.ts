@@ -1,5 +1,8 @@
 /** How processes ended, what that means for lines and restarts, and processes that go on elsewhere (case 08-cgroup-left). */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -20,8 +23,10 @@ import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { ENDS_KEPT, ENDS_KEPT_MS } from "../../src/model/limits.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
+import { native } from "../../src/native/binding.ts";
 import { LONG } from "../size.ts";
 import { freePort, missing, type Rig, SMALL_ECHO, until, withRig, withSharedCollector } from "./rig.ts";
+import { stranger } from "./strangers.ts";
 
 const live = test.skipIf(missing !== undefined);
 const criu = await findCriu();
@@ -104,6 +109,56 @@ live("how a command ended is kept, waited for or detached, also over collectors"
     const plan = await rig.cli("restart", rig.app, "--dry-run", "--json");
     expect((JSON.parse(plan.out) as Answer).failed.sort()).toEqual(["b", "c", "e", "f"]);
   }),
+);
+
+/** Whether the kernel tells how somebody else's child ended. */
+async function tellsEnds(): Promise<boolean> {
+  const child = spawn("sh", ["-c", "read _; exit 7"], { stdio: ["pipe", "ignore", "ignore"] });
+  const fd = native().openProcess(child.pid!)!;
+  child.stdin.end("go\n");
+  await once(child, "close");
+  const status = native().waitStatus(fd);
+  closeSync(fd);
+  return status === 7 << 8;
+}
+
+const toldEnds = missing === undefined && (await tellsEnds());
+
+/** Goes on until the file is there, then ends with what stands in it. */
+const UNTIL = 'until test -s "$0"; do sleep 0.05; done; exit "$(cat "$0")"';
+
+(toldEnds ? imaged : test.skip)(
+  `who came back from an image, or was attached, and ends with exit code 0 has finished: no restart does its work again${toldEnds ? "" : " (not supported here: Linux before 6.15 does not tell how others' children ended)"}`,
+  () =>
+    withRig("job-ends", async (rig) => {
+      let collector = await rig.collect();
+      for (const name of ["good", "bad"]) await rig.run(name, "sh", "-c", UNTIL, rig.path(name));
+      const other = stranger("sh", ["-c", UNTIL, rig.path("other")]);
+      expect((await rig.cli("attach", rig.app, "other", "--pid", `${other.pid}`)).code).toBe(0);
+      await rig.json("checkpoint", rig.app, "good", "bad", "--driver", "criu");
+      for (const name of ["good", "bad"]) {
+        rig.cgroup(name).kill();
+        await rig.hearsEnd(name);
+      }
+      await rig.json("restart", rig.app);
+      collector.child.kill("SIGTERM");
+      await collector.ended;
+      collector = await rig.collect(); // it watches what it finds running
+      for (const [name, code] of [
+        ["good", 0],
+        ["bad", 5],
+        ["other", 0],
+      ] as const)
+        writeFileSync(rig.path(name), `${code}\n`);
+      for (const name of ["good", "bad", "other"]) await rig.hearsEnd(name);
+      expect(await Promise.all(["good", "bad", "other"].map((name) => told(rig, name)))).toEqual([
+        ["finished", 0, undefined],
+        ["failed", 5, undefined],
+        ["finished", 0, undefined],
+      ]);
+      const plan = await rig.json<Answer>("restart", rig.app, "--dry-run");
+      expect(plan.failed).toEqual(["bad"]);
+    }),
 );
 
 /** Asks once, gets an answer, and ends. */
