@@ -32,6 +32,9 @@ export interface PayloadLoggerOptions {
   readonly whenFull?: "hold" | "lose";
   /** Called once where it ended without being asked to; one sentence. */
   readonly onEnd: (why: string) => void;
+  /** For tests: another program, and its longest time to answer, in ms. */
+  readonly program?: string;
+  readonly answerLimitMs?: number;
 }
 
 /** Since the logger's start. */
@@ -48,6 +51,7 @@ export class PayloadLogger {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #waiting: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
   readonly #ended: Promise<void>;
+  readonly #answerLimitMs: number;
   /** The kernel's number of the cgroup that it is attached to: one of the same name that is made later is another. */
   readonly cgroupId: number | undefined;
   #said = "";
@@ -57,9 +61,10 @@ export class PayloadLogger {
   private constructor(
     child: ChildProcessByStdio<Writable, Readable, Readable>,
     cgroupId: number | undefined,
-    onEnd: (why: string) => void,
+    { onEnd, answerLimitMs }: Pick<PayloadLoggerOptions, "onEnd" | "answerLimitMs">,
   ) {
     this.cgroupId = cgroupId;
+    this.#answerLimitMs = answerLimitMs ?? PAYLOAD_ANSWER_LIMIT_MS;
     this.#child = child;
     child.stdin.on("error", () => undefined); // its end tells
     createInterface({ input: child.stdout }).on("line", (line) => this.#waiting.shift()?.resolve(line));
@@ -80,17 +85,25 @@ export class PayloadLogger {
     });
   }
 
-  /** It is attached on return. Throws RL_NOT_SUPPORTED, RL_NO_RIGHTS. */
+  /** It is attached on return; nothing is left behind where it throws: RL_NOT_SUPPORTED, RL_NO_RIGHTS. */
   static async start(options: PayloadLoggerOptions): Promise<PayloadLogger> {
     const folder = join(options.appDir, PAYLOAD_FOLDER);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const cgroupId = statSync(options.cgroup, { throwIfNoEntry: false })?.ino;
-    const child = spawn(loggerProgram(), loggerArguments(options, folder), {
+    const child = spawn(options.program ?? loggerProgram(), loggerArguments(options, folder), {
       stdio: ["pipe", "pipe", "pipe"],
     });
     let started = false;
-    const logger = new PayloadLogger(child, cgroupId, (why) => started && options.onEnd(why));
-    await logger.#answer();
+    const logger = new PayloadLogger(child, cgroupId, {
+      ...options,
+      onEnd: (why) => started && options.onEnd(why),
+    });
+    try {
+      await logger.#answer();
+    } catch (error) {
+      child.kill("SIGKILL"); // nobody would ever end it, and beside the next one it would write everything twice
+      throw error;
+    }
     started = true;
     return logger;
   }
@@ -127,8 +140,8 @@ export class PayloadLogger {
   #answer(): Promise<string> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(
-        () => reject(this.#failure(`no answer within ${PAYLOAD_ANSWER_LIMIT_MS} ms`)),
-        PAYLOAD_ANSWER_LIMIT_MS,
+        () => reject(this.#failure(`no answer within ${this.#answerLimitMs} ms`)),
+        this.#answerLimitMs,
       );
       const settle =
         <T>(then: (value: T) => void) =>

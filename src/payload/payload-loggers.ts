@@ -7,7 +7,7 @@ import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { PAYLOAD_RESTART_MS } from "../model/limits.ts";
 import { PAYLOAD_FOLDER } from "./payload-log.ts";
-import { PayloadLogger } from "./payload-logger.ts";
+import { PayloadLogger, type PayloadLoggerOptions } from "./payload-logger.ts";
 
 export interface PayloadLoggersOptions {
   readonly home: string;
@@ -18,13 +18,18 @@ export interface PayloadLoggersOptions {
   readonly withoutRights: boolean;
   /** Something that goes on by itself but should be seen; one sentence. */
   readonly onTrouble: (sentence: string) => void;
+  /** For tests: others who keep them. */
+  readonly start?: (options: PayloadLoggerOptions) => Promise<Logger>;
 }
+
+type Logger = Pick<PayloadLogger, "cgroupId" | "running" | "flush" | "close">;
 
 export class PayloadLoggers {
   readonly #options: PayloadLoggersOptions;
-  readonly #loggers = new Map<string, PayloadLogger>();
+  readonly #loggers = new Map<string, Logger>();
   readonly #serial = new Serial();
   readonly #timers = new Set<NodeJS.Timeout>();
+  #closed = false;
 
   constructor(options: PayloadLoggersOptions) {
     this.#options = options;
@@ -59,10 +64,13 @@ export class PayloadLoggers {
     );
   }
 
-  /** A process of the application is there: its payloads are kept from here on if it ever asked for it. Throws RL_NOT_SUPPORTED. */
+  /**
+   * A process of the application is there: its payloads are kept from here on if it ever asked for it; after `close` by the next collector.
+   * Throws RL_NOT_SUPPORTED.
+   */
   ensure(app: string): Promise<void> {
     return this.#serial.run(async () => {
-      if (!existsSync(this.#folder(app)) || existsSync(this.#off(app))) return;
+      if (this.#closed || !existsSync(this.#folder(app)) || existsSync(this.#off(app))) return;
       this.requireRights();
       const running = this.#loggers.get(app);
       if (running?.running && running.cgroupId === statSync(this.#cgroup(app)).ino) return;
@@ -90,6 +98,7 @@ export class PayloadLoggers {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     for (const timer of this.#timers) clearTimeout(timer);
     await this.retain(new Set());
   }
@@ -106,9 +115,9 @@ export class PayloadLoggers {
     return applicationCgroup(app);
   }
 
-  #start(app: string): Promise<PayloadLogger> {
-    const { home, pinDir, limitMib } = this.#options;
-    return PayloadLogger.start({
+  #start(app: string): Promise<Logger> {
+    const { home, pinDir, limitMib, start = (options) => PayloadLogger.start(options) } = this.#options;
+    return start({
       appDir: join(home, app),
       cgroup: this.#cgroup(app),
       pinDir,
