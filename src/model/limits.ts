@@ -207,8 +207,9 @@ export const CUT_BUDGET_SHARE = 32;
 export const MAX_PAYLOAD_READ_BYTES = 256 * 1024 * 1024;
 /** Longest wait for an answer of the payload logger, in ms: a flush of its ring into a slow disk. */
 export const PAYLOAD_ANSWER_LIMIT_MS = 60_000;
-/** From the death of a payload logger to its next start, in ms. */
+/** From the death of a payload logger to its next start, in ms; where that fails to the next try, twice as long each time, and at most. */
 export const PAYLOAD_RESTART_MS = 200;
+export const PAYLOAD_RESTART_MAX_MS = 30_000;
 /** All payloads that are kept of one application, in MiB, unless told otherwise. */
 export const PAYLOAD_LIMIT_MIB = 1024;
 /** SDK: one message or recorded value, and one saved state, in bytes. */

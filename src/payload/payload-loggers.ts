@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { applicationCgroup } from "../host/cgroups.ts";
 import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { PAYLOAD_RESTART_MS } from "../model/limits.ts";
+import { PAYLOAD_RESTART_MAX_MS, PAYLOAD_RESTART_MS } from "../model/limits.ts";
 import { PAYLOAD_FOLDER } from "./payload-log.ts";
 import { PayloadLogger, type PayloadLoggerOptions } from "./payload-logger.ts";
 
@@ -28,7 +28,8 @@ export class PayloadLoggers {
   readonly #options: PayloadLoggersOptions;
   readonly #loggers = new Map<string, Logger>();
   readonly #serial = new Serial();
-  readonly #timers = new Set<NodeJS.Timeout>();
+  /** Of what is started again, by application. */
+  readonly #timers = new Map<string, NodeJS.Timeout>();
   #closed = false;
 
   constructor(options: PayloadLoggersOptions) {
@@ -99,7 +100,7 @@ export class PayloadLoggers {
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const timer of this.#timers) clearTimeout(timer);
+    for (const timer of this.#timers.values()) clearTimeout(timer);
     await this.retain(new Set());
   }
 
@@ -129,11 +130,27 @@ export class PayloadLoggers {
   /** What is sent until then is a hole. */
   #again(app: string, why: string): void {
     this.#options.onTrouble(`the payload logger of ${app} ended and is started again: ${why}`);
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
+    this.#startLater(app, PAYLOAD_RESTART_MS);
+  }
+
+  /** As long as the application lives, twice as late each time; the first failure is told. */
+  #startLater(app: string, pauseMs: number): void {
+    if (this.#closed) return;
+    clearTimeout(this.#timers.get(app));
+    const start = async (): Promise<void> => {
+      this.#timers.delete(app);
       if (!this.#loggers.has(app)) return;
-      this.ensure(app).catch((error: unknown) => this.#options.onTrouble((error as Error).message));
-    }, PAYLOAD_RESTART_MS);
-    this.#timers.add(timer);
+      try {
+        await this.ensure(app);
+      } catch (error) {
+        if (pauseMs === PAYLOAD_RESTART_MS)
+          this.#options.onTrouble(`the payload logger of ${app} is tried again: ${(error as Error).message}`);
+        this.#startLater(app, Math.min(2 * pauseMs, PAYLOAD_RESTART_MAX_MS));
+      }
+    };
+    this.#timers.set(
+      app,
+      setTimeout(() => void start(), pauseMs),
+    );
   }
 }

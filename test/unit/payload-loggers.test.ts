@@ -96,3 +96,44 @@ live("a process that comes while the collector ends starts no logger that nobody
   await played.loggers.enable(APP);
   expect(played.started).toEqual([]);
 });
+
+live(
+  "a logger that can't be started again is tried until it starts, later and later, told once, and no longer than its application lives",
+  async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const played = new Played();
+      /** When it is tried, ms from now on. */
+      const triesWithin = async (ms: number): Promise<number[]> => {
+        const at: number[] = [];
+        for (let nowMs = 100; nowMs <= ms; nowMs += 100) {
+          const { tries } = played;
+          await vi.advanceTimersByTimeAsync(100);
+          await played.loggers.flush(); // behind what has begun
+          if (played.tries > tries) at.push(nowMs);
+        }
+        return at;
+      };
+      await played.loggers.ensure(APP);
+      played.refuses = new Error("no memory");
+      played.started[0]!.onEnd("killed");
+      expect(await triesWithin(3_500)).toEqual([200, 600, 1_400, 3_000]);
+      expect(played.trouble).toEqual([
+        `the payload logger of ${APP} ended and is started again: killed`,
+        `the payload logger of ${APP} is tried again: no memory`,
+      ]);
+      expect((await triesWithin(130_000)).slice(-2)).toEqual([77_500, 107_500]);
+      played.refuses = undefined;
+      expect(await triesWithin(60_000)).toHaveLength(1);
+      expect(played.started).toHaveLength(2);
+      played.refuses = new Error("no memory");
+      played.started[1]!.onEnd("killed");
+      expect(await triesWithin(1_000)).toEqual([200, 600]);
+      await played.loggers.retain(new Set());
+      expect(await triesWithin(60_000)).toEqual([]);
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  },
+);
