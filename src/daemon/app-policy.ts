@@ -8,8 +8,6 @@
  * Invariant: `#record` is what the application's log says. It changes after the commit that makes a new one durable, and with it, without anything
  * in between, what decides. What was asked for under another epoch is dropped.
  */
-import { setTimeout as sleep } from "node:timers/promises";
-
 import type { ProcessInfo } from "../client/protocol.ts";
 import type { Collector } from "../collect/collect.ts";
 import type { PolicyStates } from "../collect/policy-states.ts";
@@ -61,7 +59,10 @@ export interface AppPolicyParts {
   readonly commands: Pick<OwnCommands, "run">;
   readonly lines: Pick<LineWatch, "due" | "forget">;
   readonly now: () => number;
+  /** Returns early where `ending` is aborted. */
   wait(ms: number): Promise<void>;
+  /** The collector ends. */
+  readonly ending: AbortSignal;
   payload(app: string, on: boolean): Promise<void>;
   tell(app: string, value: number): void;
   /** Throws where it can't decide for the processes that there are. */
@@ -144,6 +145,7 @@ export class AppPolicy {
         guard: this.#guard,
         now,
         wait: (ms) => parts.wait(ms),
+        ending: parts.ending,
         payload: (on) => parts.payload(app, on),
         tell: (value) => parts.tell(app, value),
         groupOf: (process) => this.#groupOf(process),
@@ -276,10 +278,16 @@ export class AppPolicy {
     try {
       this.look();
       await this.#events.run(() => this.#askShadow("beat", {}, this.#table.running, []));
-      if (shadowMs > 0) await sleep(shadowMs);
+      if (shadowMs > 0) await this.#parts.wait(shadowMs);
     } finally {
       this.#shadow = undefined;
     }
+    if (this.#parts.ending.aborted)
+      throw new RecoveryLineError(
+        "RL_NO_COLLECTOR",
+        `the collector ends: ${next.policy.component.name} is not plugged`,
+        "What was plugged before goes on with the next collector.",
+      );
     const { over, faults } = next.policy;
     if (over === undefined && faults === 0) return would;
     throw new RecoveryLineError(

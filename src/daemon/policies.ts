@@ -70,6 +70,8 @@ export class Policies {
   readonly #commands: Pick<OwnCommands, "run" | "close">;
   readonly #lines: Pick<LineWatch, "due" | "dependents" | "forget" | "close">;
   readonly #timer: NodeJS.Timeout;
+  /** Aborted when the collector ends: nobody sleeps on, and nothing is tried again. */
+  readonly #ending = new AbortController();
   #pressedMs = Number.NEGATIVE_INFINITY;
   #plugged: readonly PolicyStatus[] = [];
   /** Why the last beat failed; "": it did not. */
@@ -226,6 +228,7 @@ export class Policies {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
+    this.#ending.abort();
     await this.#commands.close();
     for (const one of await this.#all()) await one.close();
     await this.#lines.close();
@@ -256,13 +259,19 @@ export class Policies {
       commands: this.#commands,
       lines: this.#lines,
       now: this.#now,
-      wait: this.#options.wait ?? sleep,
+      wait: this.#options.wait ?? ((ms: number) => this.#wait(ms)),
+      ending: this.#ending.signal,
       payload: (name: string, on: boolean) => (on ? payloads.enable(name) : payloads.disable(name)),
       tell: (from: string, value: number) => void this.#tell(from, value),
       fit: (component: Component, terms: PlugTerms) => this.#refuseUnheld(app, component, terms),
       onTrouble,
       ...(onStep === undefined ? {} : { onStep }),
     };
+  }
+
+  /** Ends early where the collector ends. */
+  async #wait(ms: number): Promise<void> {
+    await sleep(ms, undefined, { signal: this.#ending.signal }).catch(() => undefined);
   }
 
   async #tell(from: string, value: number): Promise<void> {

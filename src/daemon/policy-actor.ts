@@ -46,7 +46,10 @@ export interface ActorParts {
   readonly table: FactTable;
   readonly guard: Guard;
   readonly now: () => number;
+  /** Returns early where `ending` is aborted. */
   wait(ms: number): Promise<void>;
+  /** The collector ends: nothing is tried again. */
+  readonly ending: AbortSignal;
   /** Keeps what the application sends, or no longer. */
   payload(on: boolean): Promise<void>;
   /** Raises `told` in the other policies of this node. */
@@ -369,6 +372,7 @@ export class PolicyActor {
           `${restarts} restarts within ${POLICY_RESTART_WINDOW_MS / 60_000} minutes`,
         );
       if (restarts > 0) await this.#parts.wait(POLICY_RESTART_WAIT_MS * 2 ** (restarts - 1));
+      if (this.#parts.ending.aborted) return want.came("dropped", "the collector ends");
       if (want.epoch !== this.#parts.epoch()) return want.came("dropped", "its policy ended meanwhile");
       const { running } = this.#parts.table;
       if (word === "restart" && names.every((name) => running.includes(name)))

@@ -245,6 +245,9 @@ export class LiveRig {
   }
 }
 
+/** Waits take their time. */
+export const REAL_WAITS = { wait: undefined } as unknown as Partial<PoliciesOptions>;
+
 export async function withLiveRig(
   names: readonly string[],
   work: (rig: LiveRig) => Promise<void>,

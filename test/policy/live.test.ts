@@ -7,7 +7,7 @@ import { RecoveryLineError } from "../../src/model/errors.ts";
 import { PolicyProcesses } from "../../src/policy/host.ts";
 import { PolicyProcess } from "../../src/policy/host-process.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
-import { APP, built, withLiveRig } from "./live-rig.ts";
+import { APP, built, REAL_WAITS, withLiveRig } from "./live-rig.ts";
 
 const EVERY = `<parameter name="interval" type="duration" default="10 s"/>
   <on event="beat"><if test="self.age ge interval"><checkpoint/></if></on>`;
@@ -324,6 +324,37 @@ test("restarts that fail wait twice as long each time, and end after five within
     expect(rig.log.at(-1)).toMatchObject({ outcome: "refused", detail: "5 restarts within 10 minutes" });
     expect(rig.log.at(-2)).toMatchObject({ outcome: "failed", detail: "the image is gone" });
   }));
+
+test("a collector that ends waits for no further try of a restart, and begins none", () =>
+  withLiveRig(
+    ["a"],
+    async (rig) => {
+      await rig.plug(built(`<on event="failed" each="node"><restart/></on>`), { allow: ["restart"] });
+      rig.answer = () => ({ code: null, answer: undefined, why: "the collector ends" });
+      Object.assign(rig.processes.get("a")!, { live: false, code: 1 });
+      await rig.beats(1);
+      await rig.policies.close();
+      await rig.settled();
+      expect(rig.ran).toEqual([`restart ${APP} --failed a`]);
+      expect(rig.log.at(-1)).toMatchObject({ outcome: "dropped", detail: "the collector ends" });
+    },
+    REAL_WAITS,
+  ));
+
+test("a collector that ends ends a shadow phase: what was to be plugged is not, and whoever plugs it is told", () =>
+  withLiveRig(
+    ["a"],
+    async (rig) => {
+      await rig.plug(built(EVERY));
+      const told = rig.plug(built(COUNTING("")), {}, { shadowMs: 3_600_000 }).catch(({ code }) => code);
+      await rig.settled();
+      await rig.policies.close();
+      expect(await Promise.race([told, rig.settled().then(() => "it waits")])).toBe("RL_NO_COLLECTOR");
+      await rig.killed();
+      expect(await rig.status()).toMatchObject({ epoch: 1, state: "active" });
+    },
+    REAL_WAITS,
+  ));
 
 test("a checkpoint that fails is tried again after 2, 4, 8, at most 30 seconds, however often it is asked for; one that is taken ends that", () =>
   withLiveRig(["a", "b"], async (rig) => {
