@@ -135,11 +135,13 @@ export class PolicyProcesses {
 
   /** The one that runs, or a new one in place of one that failed. Throws PolicyFault. */
   async running(component: Component): Promise<PolicyProcess> {
-    const entry = this.#known.get(hashOf(component));
+    const hash = hashOf(component);
+    const entry = this.#known.get(hash);
     if (entry === undefined) throw new TypeError("nobody has taken this component's process");
     const before = entry.process;
     const process = await before.catch(() => undefined);
     if (process?.running === true) return process;
+    if (this.#known.get(hash) !== entry) throw new PolicyFault("crash", "it was ended"); // nobody would end a new one
     if (entry.process === before) entry.process = this.#start(component); // of several who find it dead one starts it
     return entry.process;
   }
@@ -304,7 +306,7 @@ export class PluggedPolicy {
     } catch (error) {
       if (!(error instanceof PolicyFault)) throw error;
       this.#process = undefined;
-      this.#failed(error);
+      if (this.#over === undefined) this.#failed(error); // what is unplugged may end in the midst of an answer
       return [];
     }
   }

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { buildPolicy } from "../../src/policy/build.ts";
 import type { Component } from "../../src/policy/component.ts";
 import { Guard, PluggedPolicy, PolicyProcesses } from "../../src/policy/host.ts";
-import { PolicyProcess } from "../../src/policy/host-process.ts";
+import { PolicyFault, PolicyProcess } from "../../src/policy/host-process.ts";
 import { loadPolicy } from "../../src/policy/shipped.ts";
 
 const built = (name: string): Component =>
@@ -98,6 +98,29 @@ test("what it asked before it was unplugged comes to nothing", async () => {
   const asked = policy.handle("beat", "process", rows(90));
   await policy.end("unplugged", "asked");
   expect(await asked).toEqual([]);
+});
+
+test("the last one who is unplugged while the process fails to start again leaves none behind", async () => {
+  const component = built("left-behind");
+  const dead = { running: false, close: async () => undefined } as unknown as PolicyProcess;
+  let fail: (error: Error) => void = () => undefined;
+  const failing = new Promise<PolicyProcess>((_, reject) => {
+    fail = reject;
+  });
+  const starts = [Promise.resolve(dead), failing];
+  let count = 0;
+  const processes = new PolicyProcesses(async () => starts[count++] ?? dead);
+  const policy = await PluggedPolicy.plug(component, processes, { epoch: 1 });
+  const ask = () => policy.handle("beat", "process", rows(90));
+  const asked = [ask()];
+  await new Promise((resolve) => setImmediate(resolve)); // it is found dead, and started again
+  asked.push(ask());
+  const ended = policy.end("unplugged", "asked");
+  fail(new PolicyFault("crash", "no memory"));
+  await ended;
+  expect(await Promise.all(asked)).toEqual([[], []]);
+  expect(count).toBe(2);
+  expect(policy.total).toBe(0);
 });
 
 test("budget: one checkpoint a second a process, a tenth of the time frozen, a minute of asking for more is too eager", () => {
