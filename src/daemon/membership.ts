@@ -89,6 +89,8 @@ function isNextLife(known: ProcessInfo | undefined, { follows }: Registration): 
   return follows !== undefined && known?.follows === follows;
 }
 
+const lifeOf = ({ app, process, incarnation }: ProcessInfo): string => `${app}/${process}/${incarnation}`;
+
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
 
 export class Membership {
@@ -101,7 +103,7 @@ export class Membership {
   readonly #ends = new EndWatch();
   readonly #cgroups = new CgroupWatch(() => this.#onChange());
   #onChange: () => void = () => undefined;
-  /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation". */
+  /** Since when the word is awaited how a process ended, ms of `performance.now()`; by "app/process/incarnation", as of the newest look. */
   readonly #awaited = new Map<string, number>();
 
   constructor(collector: Collector, isPopulated: IsPopulated = inOwnCgroup) {
@@ -214,14 +216,16 @@ export class Membership {
   reap(last = false): Promise<void> {
     return this.#serial.run(async () => {
       const populated: ProcessInfo[] = [];
+      const awaited = new Set<string>();
       for (const process of this.#collector.processes()) {
         if (!process.live) continue;
         if (this.#isPopulatedStill(process, last)) populated.push(process);
         else if ((await this.#takeEnd(process)) || last) {
           await this.#collector.registrations.unregister(process.app, process.process);
           this.#mayGo(process);
-        }
+        } else awaited.add(lifeOf(process));
       }
+      for (const life of this.#awaited.keys()) if (!awaited.has(life)) this.#awaited.delete(life);
       await this.#lookForLeavers(populated);
       this.#removeEmpty();
       if (last) this.#ends.close();
@@ -253,11 +257,10 @@ export class Membership {
     const end = container === undefined ? waited : await containerEnd(container);
     const limitMs = container === undefined ? END_WORD_MS : CONTAINER_END_MS;
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
-      const key = `${app}/${process}/${info.incarnation}`;
-      const sinceMs = this.#awaited.get(key) ?? performance.now();
-      this.#awaited.set(key, sinceMs);
+      const life = lifeOf(info);
+      const sinceMs = this.#awaited.get(life) ?? performance.now();
+      this.#awaited.set(life, sinceMs);
       if (performance.now() - sinceMs < limitMs) return false;
-      this.#awaited.delete(key);
     }
     if (end !== undefined) await this.#collector.facts.commandEnded(app, process, end);
     if (task !== undefined) forgetEnd(task);
