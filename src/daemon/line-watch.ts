@@ -1,4 +1,8 @@
-/** Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them. */
+/**
+ * Computes the lines of all single failures again and again, for applications that somebody asks for; one thread for all of them, which they take in
+ * turn.
+ */
+import { Serial } from "../host/serial.ts";
 import { WorkerPool } from "../host/worker-pool.ts";
 import { POLICY_LINE_SHARE } from "../model/limits.ts";
 import { compiledFile } from "../native/binding.ts";
@@ -16,22 +20,34 @@ interface Turn {
   readonly dueMs: number;
 }
 
+type LinePool = Pick<WorkerPool<LineTask, LineAnswer | DependentsAnswer>, "run" | "close">;
+
 export class LineWatch {
   readonly #home: string;
   readonly #now: () => number;
+  readonly #newPool: () => LinePool;
+  /** One at a time, and an application waits once for its lines: each gets its turn, however many there are. */
+  readonly #serial = new Serial();
   readonly #turns = new Map<string, Turn>();
   /** What is under way, by application; one that was forgotten meanwhile is not the same any more. */
   readonly #asked = new Map<string, symbol>();
   #running = 0;
   /** Until then nothing is computed: whoever was told dependents holds processes still and asks again, ms. */
   #quietUntilMs = 0;
-  #pool: WorkerPool<LineTask, LineAnswer | DependentsAnswer> | undefined;
+  #pool: LinePool | undefined;
+  #closed = false;
   /** What the last one took, ms. */
   lastMs = 0;
 
-  constructor(home: string, now: () => number) {
+  /** `newPool`: other than threads are for tests. */
+  constructor(
+    home: string,
+    now: () => number,
+    newPool: () => LinePool = () => new WorkerPool(1, compiledFile("daemon/line-worker.js")),
+  ) {
     this.#home = home;
     this.#now = now;
+    this.#newPool = newPool;
   }
 
   /**
@@ -39,30 +55,35 @@ export class LineWatch {
    * the log can't be read.
    */
   async due(app: string, mark: string, garbage: boolean, everyMs: number): Promise<LineFacts | undefined> {
-    const turn = this.#turns.get(app);
-    if (this.#asked.has(app) || turn?.mark === mark) return undefined;
-    const [nowMs, dueMs] = [this.#now(), turn?.dueMs ?? 0];
-    if (nowMs < dueMs || nowMs < Math.min(this.#quietUntilMs, dueMs + MOST_QUIET_MS)) return undefined;
+    if (this.#asked.has(app) || this.#turns.get(app)?.mark === mark || !this.#isDue(app)) return undefined;
     const own = Symbol(app);
     this.#asked.set(app, own);
-    this.#running += 1;
-    const atMs = this.#now();
-    const settle = (left: string): void => {
-      const dueMs = this.#dueMs(atMs, everyMs);
-      if (this.#asked.get(app) === own) this.#turns.set(app, { mark: left, dueMs });
-    };
+    const isAsked = (): boolean => this.#asked.get(app) === own;
     try {
-      const answer = await this.#run(app, { garbage });
-      settle(mark);
-      return new LineFacts(answer as LineAnswer, atMs);
-    } catch (error) {
-      settle("");
-      throw error;
+      return await this.#inTurn(async () => {
+        if (!isAsked() || !this.#isDue(app)) return undefined; // it was unplugged while it waited, or others hold processes still now
+        const atMs = this.#now();
+        const settle = (left: string): void => {
+          const dueMs = this.#dueMs(atMs, everyMs);
+          if (isAsked()) this.#turns.set(app, { mark: left, dueMs });
+        };
+        try {
+          const answer = await this.#run(app, { garbage });
+          settle(mark);
+          return new LineFacts(answer as LineAnswer, atMs);
+        } catch (error) {
+          settle("");
+          throw error;
+        }
+      });
     } finally {
-      if (this.#asked.get(app) === own) this.#asked.delete(app);
-      this.#running -= 1;
-      this.#endIfIdle();
+      if (isAsked()) this.#asked.delete(app);
     }
+  }
+
+  #isDue(app: string): boolean {
+    const [nowMs, dueMs] = [this.#now(), this.#turns.get(app)?.dueMs ?? 0];
+    return nowMs >= dueMs && nowMs >= Math.min(this.#quietUntilMs, dueMs + MOST_QUIET_MS);
   }
 
   /**
@@ -71,11 +92,18 @@ export class LineWatch {
    */
   async dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer> {
     if (!this.#turns.has(app)) return undefined;
-    this.#running += 1;
-    try {
+    return this.#inTurn(async () => {
       const answer = (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
       if (answer !== undefined) this.#quietUntilMs = this.#now() + QUIET_MS;
       return answer;
+    });
+  }
+
+  /** Undefined where the collector ends before its turn comes. */
+  async #inTurn<T>(work: () => Promise<T>): Promise<T | undefined> {
+    this.#running += 1;
+    try {
+      return await this.#serial.run(() => (this.#closed ? undefined : work()));
     } finally {
       this.#running -= 1;
       this.#endIfIdle();
@@ -84,7 +112,8 @@ export class LineWatch {
 
   #run(app: string, ask: LineTask["ask"]): Promise<LineAnswer | DependentsAnswer> {
     const apps = [...new Set([...this.#turns.keys(), ...this.#asked.keys()])];
-    return this.#workers().run({ home: this.#home, app, ask, apps }, []);
+    this.#pool ??= this.#newPool();
+    return this.#pool.run({ home: this.#home, app, ask, apps }, []);
   }
 
   forget(app: string): void {
@@ -102,16 +131,12 @@ export class LineWatch {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#pool?.close();
   }
 
   #dueMs(atMs: number, everyMs: number): number {
     this.lastMs = this.#now() - atMs;
     return atMs + Math.max(everyMs, this.lastMs / POLICY_LINE_SHARE);
-  }
-
-  #workers(): WorkerPool<LineTask, LineAnswer | DependentsAnswer> {
-    this.#pool ??= new WorkerPool(1, compiledFile("daemon/line-worker.js"));
-    return this.#pool;
   }
 }
