@@ -4,7 +4,7 @@ import { lstatSync } from "node:fs";
 import { type FileHandle, open, readdir, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../host/replace-file.ts";
-
+import { Serial } from "../host/serial.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_OFFSET, MAX_PAYLOAD_READ_BYTES } from "../model/limits.ts";
 import type { PayloadRange, PayloadStore } from "../model/payload-store.ts";
@@ -90,6 +90,8 @@ interface Segment {
 
 class SegmentedLog implements PayloadLog {
   readonly #folder: string;
+  /** Who asks waits until the one before is done: what it reads by would change under it. */
+  readonly #serial = new Serial();
   readonly #segments = new Map<number, Segment>();
   /** Records by channel, in the order of the log. */
   readonly #records = new Map<string, PayloadRecord[]>();
@@ -107,7 +109,10 @@ class SegmentedLog implements PayloadLog {
         `${end - begin} bytes of a channel are too many to be read at once`,
       );
     if (begin === end) return new Uint8Array(0);
-    await this.#refresh();
+    return this.#refreshed(() => this.#read(channel, begin, end));
+  }
+
+  async #read(channel: string, begin: number, end: number): Promise<Uint8Array | undefined> {
     if (this.#urgent(channel).some((offset) => offset >= begin && offset < end)) return undefined;
     const wanted = { begin, end };
     const filling = new Filling(wanted);
@@ -127,9 +132,8 @@ class SegmentedLog implements PayloadLog {
     return bytes === undefined || parts.every((part) => filling.take(part, bytes, record.begin));
   }
 
-  async ranges(channel: string): Promise<readonly PayloadRange[]> {
-    await this.#refresh();
-    return this.#ranges(channel);
+  ranges(channel: string): Promise<readonly PayloadRange[]> {
+    return this.#refreshed(() => this.#ranges(channel));
   }
 
   #ranges(channel: string): PayloadRange[] {
@@ -141,40 +145,52 @@ class SegmentedLog implements PayloadLog {
     return ranges;
   }
 
-  async channels(): Promise<readonly string[]> {
-    await this.#refresh();
-    return [...this.#records.keys()].filter((channel) => this.#ranges(channel).length > 0).sort();
+  channels(): Promise<readonly string[]> {
+    return this.#refreshed(() =>
+      [...this.#records.keys()].filter((channel) => this.#ranges(channel).length > 0).sort(),
+    );
   }
 
-  async figures(): Promise<PayloadFigures> {
-    await this.#refresh();
-    const segments = [...this.#segments.values()];
-    return {
-      segments: segments.length,
-      lostBytes: segments.reduce((sum, { lostBytes }) => sum + lostBytes, 0),
-      damagedBytes: segments.reduce((sum, { damagedBytes }) => sum + damagedBytes, 0),
-    };
+  figures(): Promise<PayloadFigures> {
+    return this.#refreshed(() => {
+      const segments = [...this.#segments.values()];
+      return {
+        segments: segments.length,
+        lostBytes: segments.reduce((sum, { lostBytes }) => sum + lostBytes, 0),
+        damagedBytes: segments.reduce((sum, { damagedBytes }) => sum + damagedBytes, 0),
+      };
+    });
   }
 
   async cutBack(channel: string, from: number): Promise<void> {
     checkRange(from, MAX_OFFSET);
-    await this.#refresh();
-    await this.#forget([{ channel, begin: from, end: MAX_OFFSET }]);
+    await this.#refreshed(() => this.#forget([{ channel, begin: from, end: MAX_OFFSET }]));
   }
 
-  async prune(ranges: readonly ChannelRange[], punch: PunchHoles): Promise<void> {
-    await this.#refresh();
-    await this.#forget(ranges);
-    const newest = this.#end().segment;
-    for (const number of [...this.#segments.keys()]) if (number < newest) await this.#release(number, punch);
-    await syncFolder(this.#folder);
-    await this.#dropMoot();
+  prune(ranges: readonly ChannelRange[], punch: PunchHoles): Promise<void> {
+    return this.#refreshed(async () => {
+      await this.#forget(ranges);
+      const newest = this.#end().segment;
+      for (const number of [...this.#segments.keys()])
+        if (number < newest) await this.#release(number, punch);
+      await syncFolder(this.#folder);
+      await this.#dropMoot();
+    });
   }
 
-  async close(): Promise<void> {
-    for (const { file } of this.#segments.values()) await file.close();
-    this.#segments.clear();
-    this.#records.clear();
+  close(): Promise<void> {
+    return this.#serial.run(async () => {
+      for (const { file } of this.#segments.values()) await file.close();
+      this.#segments.clear();
+      this.#records.clear();
+    });
+  }
+
+  #refreshed<T>(work: () => Promise<T> | T): Promise<T> {
+    return this.#serial.run(async () => {
+      await this.#refresh();
+      return work();
+    });
   }
 
   /** Only what hides a byte is written down. */
@@ -290,23 +306,15 @@ class SegmentedLog implements PayloadLog {
         throw error;
       },
     );
-    const size = (await file?.stat())?.size ?? 0;
-    if (file === undefined || size < SEGMENT_HEADER_BYTES) {
-      await file?.close();
-      return undefined;
+    if (file === undefined) return undefined;
+    let segment: Segment | undefined;
+    try {
+      segment = await readHeader(file, number);
+      if (segment !== undefined) this.#segments.set(number, segment);
+      return segment;
+    } finally {
+      if (segment === undefined) await file.close();
     }
-    const key = await readSegmentKey(file, number);
-    const segment: Segment = {
-      file,
-      key,
-      scanned: SEGMENT_HEADER_BYTES,
-      sizeBytes: size,
-      records: [],
-      lostBytes: 0,
-      damagedBytes: key === undefined ? size : 0,
-    };
-    this.#segments.set(number, segment);
-    return segment;
   }
 
   #removeSegment(number: number): void {
@@ -328,6 +336,22 @@ class SegmentedLog implements PayloadLog {
     }
     this.#forgotten = byChannel;
   }
+}
+
+/** Undefined where it has none yet. */
+async function readHeader(file: FileHandle, number: number): Promise<Segment | undefined> {
+  const { size } = await file.stat();
+  if (size < SEGMENT_HEADER_BYTES) return undefined;
+  const key = await readSegmentKey(file, number);
+  return {
+    file,
+    key,
+    scanned: SEGMENT_HEADER_BYTES,
+    sizeBytes: size,
+    records: [],
+    lostBytes: 0,
+    damagedBytes: key === undefined ? size : 0,
+  };
 }
 
 const segmentName = (number: number): string => `${String(number).padStart(6, "0")}.payload`;

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
@@ -258,6 +259,39 @@ describe("damage is a hole", () => {
     expect(await opened().ranges(nameOf(0))).toEqual([{ begin: 0, end: 500 }]);
     await opened().cutBack(nameOf(0), 400);
     expect(await opened().ranges(nameOf(0))).toEqual([{ begin: 0, end: 400 }]);
+  });
+});
+
+describe("files", () => {
+  /** Files below the store's folder that this process has open. */
+  const openFiles = (): string[] =>
+    readdirSync("/proc/self/fd").flatMap((fd) => {
+      try {
+        const path = readlinkSync(`/proc/self/fd/${fd}`);
+        return path.startsWith(folder) ? [path] : [];
+      } catch {
+        return []; // that of this look
+      }
+    });
+
+  test("several who ask at once are answered one by one: each segment is opened once, and closed", async () => {
+    write(stream(0, 0, 1000, 100));
+    write(stream(0, 1000, 2000, 100));
+    const log = opened();
+    const asked = [log.ranges(nameOf(0)), log.read(nameOf(0), 500, 1500), log.ranges(nameOf(0))];
+    const range = [{ begin: 0, end: 2000 }];
+    expect(await Promise.all(asked)).toEqual([range, pattern(0, 500, 1500), range]);
+    expect(openFiles().sort()).toEqual(files());
+    await log.close();
+    expect(openFiles()).toEqual([]);
+  });
+
+  test("a segment that can be opened and not read is closed again", async () => {
+    const unreadable = join(folder, "000001.payload");
+    for (let count = 0; count < 10; count += 1)
+      mkdirSync(join(unreadable, String(count)), { recursive: true });
+    await expect(opened().figures()).rejects.toMatchObject({ code: "EISDIR" });
+    expect(openFiles()).toEqual([]);
   });
 });
 
