@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { RecoveryLineError } from "../model/errors.ts";
-import { MAX_EVENT_BLOCK_BYTES } from "../model/limits.ts";
+import { BLOCK_READER_LIMIT_MS, MAX_EVENT_BLOCK_BYTES } from "../model/limits.ts";
 import { ERROR_TRAILER, errorFromWire, FRAME_HEADER_BYTES, type WireError, wireError } from "./protocol.ts";
 
 /** A block's frame holds a little more than its events. */
@@ -12,9 +12,13 @@ const BATCH_BYTES = 1 << 16;
 
 /**
  * Sends the blocks. Throws what the first block throws; a later failure goes into the trailer. A reader
- * that leaves ends it quietly.
+ * that leaves ends it quietly; one that takes nothing for `limitMs` is cut off, and learns of that when it reads on.
  */
-export async function sendBlocks(response: ServerResponse, blocks: AsyncIterable<Uint8Array>): Promise<void> {
+export async function sendBlocks(
+  response: ServerResponse,
+  blocks: AsyncIterable<Uint8Array>,
+  limitMs = BLOCK_READER_LIMIT_MS,
+): Promise<void> {
   const iterator = blocks[Symbol.asyncIterator]();
   let next = await iterator.next();
   response.writeHead(200, { "content-type": "application/octet-stream", trailer: ERROR_TRAILER });
@@ -25,7 +29,7 @@ export async function sendBlocks(response: ServerResponse, blocks: AsyncIterable
       batch.push(header(next.value.length), next.value);
       bytes += FRAME_HEADER_BYTES + next.value.length;
       if (bytes < BATCH_BYTES) continue;
-      if (!(await writeWhole(response, batch))) {
+      if (!(await writeWhole(response, batch, limitMs))) {
         await iterator.return?.();
         return;
       }
@@ -40,11 +44,19 @@ export async function sendBlocks(response: ServerResponse, blocks: AsyncIterable
 }
 
 /** False: nobody reads any more. */
-async function writeWhole(response: ServerResponse, frames: readonly Uint8Array[]): Promise<boolean> {
+async function writeWhole(
+  response: ServerResponse,
+  frames: readonly Uint8Array[],
+  limitMs: number,
+): Promise<boolean> {
   if (!response.write(Buffer.concat(frames)) && !response.destroyed) {
     const gone = new AbortController();
     const close = once(response, "close", { signal: gone.signal });
-    await Promise.race([once(response, "drain", { signal: gone.signal }), close]).finally(() => gone.abort());
+    const timer = setTimeout(() => response.destroy(), limitMs);
+    await Promise.race([once(response, "drain", { signal: gone.signal }), close]).finally(() => {
+      clearTimeout(timer);
+      gone.abort();
+    });
   }
   return !response.destroyed;
 }
@@ -74,8 +86,8 @@ export async function* receiveBlocks(response: IncomingMessage): AsyncGenerator<
 function truncated(cause: unknown): RecoveryLineError {
   return new RecoveryLineError(
     "RL_NO_COLLECTOR",
-    "the collector went away in the middle of its log",
-    "Try again: without a collector the log is read from disk.",
+    `the collector's log was cut off in the middle: it went away, or nothing was read for ${BLOCK_READER_LIMIT_MS / 1000} s`,
+    "Try again: without a collector the log is read from disk. For a pager write it to a file first (export --to FILE).",
     cause,
   );
 }

@@ -26,7 +26,8 @@
  *   POST /v1/prune            PruneRequest    → Pruned             removes what no line of any future needs
  *   GET  /v1/apps/<app>/blocks?since=<chain>  → frames: u32 LE length, block; ended by length 0. `since`: chain number of the
  *        last block the reader has; only later ones are sent. A stream without its end is truncated, whatever HTTP says; if the
- *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded.
+ *        collector knows why, the trailer `x-recovery-line-error` holds a WireError, JSON, percent-encoded. Who takes nothing for
+ *        BLOCK_READER_LIMIT_MS is cut off.
  *   GET  /v1/apps/<app>/committed             → WireCommitted: what the log holds at one moment
  *   GET  /v1/apps/<app>/blocks/<chain>        → the block with that number, application/octet-stream
  *   GET  /v1/apps/<app>/blocks/<first>-<last> → those blocks, as frames; of one window (model/block-window.ts)

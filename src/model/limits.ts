@@ -127,6 +127,8 @@ export const MAX_BODIES_BYTES = 2 * MAX_BODY_BYTES;
 /** Connections to the collector's socket, and streams of blocks among them, count. */
 export const MAX_CLIENTS = 64;
 export const MAX_BLOCK_STREAMS = 8;
+/** How long the reader of such a stream may take nothing, in ms; it is cut off then: retention of all applications waits for it. */
+export const BLOCK_READER_LIMIT_MS = 120_000;
 /** How long a client waits for an answer to `ping`, in ms: a collector that is alive answers at once. */
 export const PING_LIMIT_MS = 5_000;
 /** Longest wait for any other answer of the collector, in ms (a drain of a full ring into a slow disk). */
