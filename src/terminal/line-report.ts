@@ -1,5 +1,6 @@
 /** A recovery line for people: who restarts where, what is in transit, and why. All names are escaped. */
 import type { Domino } from "../graph/questions/domino.ts";
+import { isUnit } from "../log/complete-cut.ts";
 import { unrecordedText } from "../logs/unrecorded.ts";
 import { counted, printable } from "../model/printable.ts";
 import type {
@@ -97,8 +98,15 @@ function inTransitTable(ranges: readonly InTransitRange[], payloads?: readonly P
     own === 0
       ? ""
       : `${own} ${own === 1 ? "range is" : "ranges are"} on the way inside one process, and part of its checkpoint.\n`;
-  const parts = (payloads ?? ranges).filter((part) => !("place" in part) || part.place !== "own state");
-  if (parts.length === 0) return `Nothing is in transit${own === 0 ? "" : " between processes"}.\n${inside}`;
+  const between = (payloads ?? ranges).filter((part) => !("place" in part) || part.place !== "own state");
+  const parts = between.filter(({ channel }) => !isUnit(channel));
+  const units = between.length - parts.length;
+  const empty =
+    units === 0
+      ? ""
+      : `${counted(units, "opening or end", "openings or ends")} of connections ${units === 1 ? "is" : "are"} on the way: that has no bytes to replay.\n`;
+  if (parts.length === 0)
+    return `Nothing is in transit${own === 0 ? "" : " between processes"}.\n${empty}${inside}`;
   let range = 0;
   const rows = parts.slice(0, MAX_ROWS).map((part) => {
     const { channel, begin, end } = part;
@@ -116,7 +124,7 @@ function inTransitTable(ranges: readonly InTransitRange[], payloads?: readonly P
   });
   const columns = ["FROM", "TO", "BEGIN", "END", ...(payloads === undefined ? [] : ["PAYLOAD"]), "CHANNEL"];
   const head = "In transit: sent inside the line, not received inside it; must be replayed.\n";
-  return head + table(columns, rows) + more(parts.length, "ranges") + inside;
+  return head + table(columns, rows) + more(parts.length, "ranges") + empty + inside;
 }
 
 function witnessList(witnesses: readonly Witness[]): string {

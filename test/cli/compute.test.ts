@@ -676,6 +676,16 @@ describe("output", () => {
     expect(stdout).toContain("\\x1b[31mred\\u202e\\n");
   });
 
+  test("an opening of a connection that is on the way is no bytes that somebody must replay", async () => {
+    const opening = lines(p.send("tcp:00000001-00000002/open", 0, 1), q.fault());
+    const { stdout } = await run(["compute", "app", "--from", "-"], opening);
+    const failed = await run(["compute", "app", "--from", "-", "--failed", "q"], opening);
+    for (const said of [stdout, failed.stdout]) expect(said).not.toContain("must be replayed");
+    expect(failed.stdout).toContain(
+      "Nothing is in transit.\n1 opening or end of connections is on the way: that has no bytes to replay.\n",
+    );
+  });
+
   test("tables and diagram for people", async () => {
     const events = [
       p.send("a", 0, 10),
