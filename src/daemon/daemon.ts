@@ -108,7 +108,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(watchProcesses(parts, follows, options));
   undo.push(() => follows.close());
   undo.push(() => endPolicies(policies, options));
-  await resumePayloads(collector, payloads, options);
+  for (const app of liveApps(collector)) await payloads.resume(app); // what they sent meanwhile is a hole
   const { ringBytes } = stats();
   return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
 }
@@ -223,16 +223,6 @@ function startKeeping(
 
 function liveApps(collector: Collector): Set<string> {
   return new Set(collector.processes().flatMap(({ app, live }) => (live ? [app] : [])));
-}
-
-/** Processes that an earlier collector recorded and that live on; what they sent meanwhile is a hole. */
-async function resumePayloads(
-  collector: Collector,
-  payloads: PayloadLoggers,
-  { onTrouble }: DaemonOptions,
-): Promise<void> {
-  for (const app of liveApps(collector))
-    await payloads.ensure(app).catch((error: unknown) => onTrouble((error as Error).message));
 }
 
 /**

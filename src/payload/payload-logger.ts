@@ -124,11 +124,13 @@ export class PayloadLogger {
     return { writtenBytes, lostBytes, failedBytes, heldPackets };
   }
 
-  /** Writes what is there, detaches and ends. */
+  /** Writes what is there, detaches and ends; one that hangs is killed. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#child.stdin.end();
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), this.#answerLimitMs);
     await this.#ended;
+    clearTimeout(timer);
   }
 
   #ask(command: string): Promise<string> {

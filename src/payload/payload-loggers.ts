@@ -48,11 +48,15 @@ export class PayloadLoggers {
   async disable(app: string): Promise<void> {
     if (!existsSync(this.#folder(app))) return;
     await writeFile(this.#off(app), "");
-    await this.#serial.run(async () => {
-      const logger = this.#loggers.get(app);
-      this.#loggers.delete(app);
-      await logger?.close();
-    });
+    await this.#serial.run(() => this.#drop(app));
+  }
+
+  async #drop(app: string): Promise<void> {
+    clearTimeout(this.#timers.get(app));
+    this.#timers.delete(app);
+    const logger = this.#loggers.get(app);
+    this.#loggers.delete(app);
+    await logger?.close();
   }
 
   /** Throws RL_NO_RIGHTS where no payload can be kept. */
@@ -80,14 +84,16 @@ export class PayloadLoggers {
     });
   }
 
+  /** The application lived before the collector did; a logger that can't be started is told, and tried again. */
+  resume(app: string): Promise<void> {
+    return this.#tryToStart(app, PAYLOAD_RESTART_MS);
+  }
+
   /** Ends the loggers of all other applications. */
   retain(apps: ReadonlySet<string>): Promise<void> {
     return this.#serial.run(async () => {
-      for (const [app, logger] of [...this.#loggers])
-        if (!apps.has(app)) {
-          this.#loggers.delete(app);
-          await logger.close();
-        }
+      for (const app of new Set([...this.#loggers.keys(), ...this.#timers.keys()]))
+        if (!apps.has(app)) await this.#drop(app);
     });
   }
 
@@ -100,7 +106,6 @@ export class PayloadLoggers {
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const timer of this.#timers.values()) clearTimeout(timer);
     await this.retain(new Set());
   }
 
@@ -137,20 +142,20 @@ export class PayloadLoggers {
   #startLater(app: string, pauseMs: number): void {
     if (this.#closed) return;
     clearTimeout(this.#timers.get(app));
-    const start = async (): Promise<void> => {
-      this.#timers.delete(app);
-      if (!this.#loggers.has(app)) return;
-      try {
-        await this.ensure(app);
-      } catch (error) {
-        if (pauseMs === PAYLOAD_RESTART_MS)
-          this.#options.onTrouble(`the payload logger of ${app} is tried again: ${(error as Error).message}`);
-        this.#startLater(app, Math.min(2 * pauseMs, PAYLOAD_RESTART_MAX_MS));
-      }
-    };
     this.#timers.set(
       app,
-      setTimeout(() => void start(), pauseMs),
+      setTimeout(() => void this.#tryToStart(app, pauseMs), pauseMs),
     );
+  }
+
+  async #tryToStart(app: string, pauseMs: number): Promise<void> {
+    this.#timers.delete(app);
+    try {
+      await this.ensure(app);
+    } catch (error) {
+      if (pauseMs === PAYLOAD_RESTART_MS)
+        this.#options.onTrouble(`the payload logger of ${app} is tried again: ${(error as Error).message}`);
+      this.#startLater(app, Math.min(2 * pauseMs, PAYLOAD_RESTART_MAX_MS));
+    }
   }
 }

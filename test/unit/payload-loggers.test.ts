@@ -131,6 +131,10 @@ live(
       expect(await triesWithin(1_000)).toEqual([200, 600]);
       await played.loggers.retain(new Set());
       expect(await triesWithin(60_000)).toEqual([]);
+      await played.loggers.resume(APP); // the next collector's, as it starts
+      expect(await triesWithin(1_000)).toEqual([400]);
+      await played.loggers.disable(APP);
+      expect(await triesWithin(60_000)).toEqual([]);
       expect(vi.getTimerCount()).toBe(0);
     } finally {
       vi.useRealTimers();
