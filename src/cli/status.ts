@@ -93,7 +93,8 @@ async function status(app: string | undefined, flags: StatusFlags): Promise<void
   const cutOffRestarts = await cutOffIn(home, app === undefined ? applications : [app]);
   const onDisk = { home, applications, cutOffRestarts };
   if (collector === undefined) return withoutCollector(onDisk, flags);
-  await collector.drain().catch(() => undefined); // what can't be written now is told below
+  // Where a log can't be written the collector would try for long: it is told below, and what is known is.
+  if ((await collector.stats()).brokenApps.length === 0) await collector.drain().catch(() => undefined);
   const [ping, stats] = [await collector.ping(), await collector.stats()];
   const policies = await collector.policies();
   const processes = (await statusOf(collector, home, app)).map((one) => withPolicy(one, policies));
@@ -221,7 +222,7 @@ async function open(collector: CollectorClient, app: string): Promise<void> {
   try {
     await collector.log(app);
   } catch (error) {
-    if (!hasCode(error, "RL_UNKNOWN_APP")) throw error; // told below
+    if (!hasCode(error, "RL_UNKNOWN_APP") && !hasCode(error, "RL_LOG_WRITE")) throw error; // told below
   }
 }
 

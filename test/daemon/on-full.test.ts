@@ -122,6 +122,8 @@ live("--on-full taint and halt on a full disk: what found no room is told later;
       30_000,
     );
     expect((await client.stats()).brokenApps).toMatchObject([{ app: rig.app, code: "RL_LOG_WRITE" }]);
+    const { code: status, out } = await rig.cli("status", rig.app);
+    expect([status, out]).toEqual([0, expect.stringMatching(/broken: +taint-\d+: (.|\n)* client +running /)]);
     empty();
     for (const name of ["client", "server"]) rig.cgroup(name).kill();
     await until("the log is well", async () => (await client.stats()).brokenApps.length === 0);
