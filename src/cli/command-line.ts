@@ -6,13 +6,16 @@
  *     a command loads no other command's modules;
  *   - throw a `RecoveryLineError`; this file prints it (one sentence on stderr; with `--json` one object on stdout) and
  *     chooses the exit code by `exit-codes.ts`. Name the application's argument `app`: then the object names it;
- *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`.
+ *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`;
+ *   - an option with a value may be given once, unless its parser collects (`COLLECTING`) or its name ends in "...".
  */
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, type Option } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
+import { another } from "./data-options.ts";
+import { repeated } from "./failed-names.ts";
 import { packageVersion } from "./version.ts";
 
 /** In the order of the help. */
@@ -42,6 +45,9 @@ const MODULES: readonly (readonly [names: readonly string[], load: () => Promise
   [["doctor"], () => import("./doctor.ts")],
   [["demo"], () => import("./demo.ts")],
 ];
+
+/** Parsers of options that may be repeated. */
+const COLLECTING: ReadonlySet<unknown> = new Set([repeated, another]);
 
 interface CommandModule {
   register(program: Command): void;
@@ -79,7 +85,29 @@ async function buildProgram(call: Call): Promise<Command> {
       call.acting = action;
     });
   for (const command of await modulesFor(call.args[0])) command.register(program);
+  for (const command of program.commands) refuseTwice(command);
   return program;
+}
+
+/** commander keeps the last value of an option that is given twice: half of what was named would go unheard. Throws RL_USAGE. */
+function refuseTwice(command: Command): void {
+  for (const option of command.options) {
+    if (!(option.required || option.optional) || option.variadic || COLLECTING.has(option.parseArg)) continue;
+    let given = false;
+    command.on(`option:${option.name()}`, () => {
+      if (given) throw twice(option);
+      given = true;
+    });
+  }
+  for (const inner of command.commands) refuseTwice(inner);
+}
+
+function twice({ long, flags }: Option): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_USAGE",
+    `${long ?? flags} is given twice, and takes one value`,
+    "Give it once; --help says which options may be repeated.",
+  );
 }
 
 /** Prints the failure and sets the exit code. */
@@ -87,8 +115,8 @@ async function fail({ args, acting }: Call, thrown: unknown): Promise<void> {
   if (thrown instanceof CommanderError) return failUsage(args, thrown);
   const error = told(thrown);
   process.exitCode = exitCodeOf(error);
-  if (acting?.opts()["json"] === true)
-    await writeFailure(process.exitCode, acting.processedArgs[appArgument(acting)], error);
+  if (acting === undefined ? args.includes("--json") : acting.opts()["json"] === true)
+    await writeFailure(process.exitCode, acting?.processedArgs[appArgument(acting)], error);
   await write(`recovery-line: ${sentences(error).map(printableSentence).join("\n")}\n`, process.stderr);
 }
 

@@ -215,6 +215,17 @@ function logOptions({ log, assumeLost = false, nodes = [] }: ComputeFlags): LogO
   return { log: homesOf(log), assumeLost, nodes: nodeList(nodes) };
 }
 
+/** A file does not say whose logs it holds: no node can be missed in it. */
+function refuseNodesOfFile({ assumeLost, nodes }: ComputeFlags): void {
+  const option = nodes !== undefined ? "--nodes" : assumeLost ? "--assume-lost" : undefined;
+  if (option === undefined) return;
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `--from and ${option} exclude each other: an events file does not say which nodes it is of`,
+    "Leave the option out, or name an application and its logs.",
+  );
+}
+
 async function evidenceFor(
   app: string | undefined,
   flags: ComputeFlags,
@@ -225,6 +236,7 @@ async function evidenceFor(
   if (from !== undefined) {
     if (log !== undefined)
       throw new RecoveryLineError("RL_USAGE", "--from and --log exclude each other", "Choose one source.");
+    refuseNodesOfFile(flags);
     const evidence = await readEvents(readInput(from), inputName(from), versions);
     return { evidence, missing: [], missingNodes: [], unrecorded: [] };
   }

@@ -8,6 +8,7 @@ import type { PlugBody, PolicyLogLine, PolicyStatus } from "../model/plugged-pol
 import { ALLOWABLE, type Allowable, POLICY_DRIVERS } from "../model/policy-terms.ts";
 import { counted, printable, printableSentence } from "../model/printable.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
+import { repeated } from "./failed-names.ts";
 import { integerOption } from "./numbers.ts";
 
 interface LiveFlags {
@@ -87,7 +88,7 @@ function plugCommand(policy: Command): void {
     .argument("<app>", "application")
     .argument("<policy>", "policy file, or the name of a shipped policy")
     .option("--log <dir>", "log directory of the collector")
-    .option("--set <name=value>", "a parameter; repeatable", another, [])
+    .option("--set <name=value>", "a parameter; repeatable", repeated, [])
     .option("--allow <words>", `of ${ALLOWABLE.join(", ")}, separated by commas; or none`, allowed)
     .option(
       "--fallback <what>",
@@ -113,10 +114,6 @@ function plugCommand(policy: Command): void {
     .description("Plugs a policy into a running application, in place of what is plugged there.")
     .addHelpText("after", PLUG_HELP)
     .action(plug);
-}
-
-function another(text: string, before: readonly string[]): string[] {
-  return [...before, text];
 }
 
 function allowed(text: string): Allowable[] {

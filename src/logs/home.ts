@@ -7,7 +7,10 @@ import { requireNoForeignLink } from "../host/foreign-links.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { PATH_NAME } from "../model/names.ts";
 
-/** The home directory of all logs, absolute. An empty variable counts as unset. Throws RL_NO_RIGHTS (foreign-links.ts). */
+/**
+ * The home directory of all logs, absolute. An empty $RECOVERY_LINE_HOME counts as unset; an empty --log is a variable of the caller's that
+ * is unset, and would silently mean another log. Throws RL_USAGE for that, RL_NO_RIGHTS (foreign-links.ts).
+ */
 export function resolveHome(logOption?: string): string {
   const home = homeOf(logOption);
   requireNoForeignLink(home);
@@ -15,7 +18,13 @@ export function resolveHome(logOption?: string): string {
 }
 
 function homeOf(logOption: string | undefined): string {
-  if (logOption !== undefined && logOption !== "") return resolve(logOption);
+  if (logOption === "")
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--log has an empty name",
+      "Name a directory; leave the option out for the default one.",
+    );
+  if (logOption !== undefined) return resolve(logOption);
   const home = process.env["RECOVERY_LINE_HOME"];
   if (home) return resolve(home);
   if (process.getuid?.() === 0) return "/var/lib/recovery-line";
