@@ -69,6 +69,8 @@ export async function* findClocks(
   const take = function* (lines: string[], isCut: boolean): Generator<FoundClock> {
     const first = splitter.handedOut - lines.length + 1;
     const texts = lines.map((text) => (text.endsWith("\r") ? text.slice(0, -1) : text));
+    const hole = texts.findIndex((text) => text.includes("\0"));
+    if (hole >= 0) throw badLog({ file, line: first + hole }, undefined, NUL_BYTES);
     scan ??= scanFor(file, texts[0] ?? "");
     yield* scan.take(texts, first, isCut);
   };
@@ -113,6 +115,8 @@ class LineScan implements Scan {
   readonly #hosts = new Set<string>();
   /** The layout of the newest line, if it held a clock. */
   #layout: RegExp | undefined;
+  /** Do texts stand behind their clocks: a text behind each clock so far, and no line before the first one? Undefined: nothing tells yet. */
+  #textsBehind: boolean | undefined;
 
   constructor(file: string) {
     this.#file = file;
@@ -126,6 +130,9 @@ class LineScan implements Scan {
       if (found !== undefined) yield found;
       else if (isCut && index === lines.length - 1 && this.#mayBeEvent(text.trim(), before))
         throw cutOff(place);
+      if (before !== undefined)
+        this.#textsBehind = this.#textsBehind !== false && found === undefined && text.trim() !== "";
+      else if (this.#hosts.size === 0) this.#textsBehind = false;
     }
   }
 
@@ -148,10 +155,11 @@ class LineScan implements Scan {
     return undefined;
   }
 
-  /** False only for what must be the text of the clock on the line before. */
+  /** False only for what must be the text of the clock on the line before. `before`: that line's layout. */
   #mayBeEvent(cut: string, before: RegExp | undefined): boolean {
     if (cut === "") return false;
-    return before !== OWN_LINE || [...this.#hosts].some((host) => host.startsWith(cut));
+    const isText = before === OWN_LINE && this.#textsBehind === true;
+    return !isText || [...this.#hosts].some((host) => host.startsWith(cut));
   }
 }
 
@@ -253,6 +261,7 @@ class LineNumbers {
 }
 
 const NO_LAYOUT = "looks like a vector clock, but fits no known layout";
+const NUL_BYTES = "holds NUL bytes: what stood there is lost, or this is no text in UTF-8";
 const NO_MATCH = "looks like a vector clock, but the pattern does not match it";
 
 function refuseClocks(text: string, from: number, to: number, lines: LineNumbers): void {
