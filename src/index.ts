@@ -274,7 +274,7 @@ export function obsolete(evidence: Evidence, { dsm, inTransit }: RuleOptions = {
 
 /**
  * The greatest or the least consistent cut that contains places, each "P:CHECKPOINT", "P@POSITION" or "P:now" (Wang 1997). Throws RL_USAGE for
- * what is no place, RL_UNKNOWN_PROCESS, RL_REFUSED with the chain of messages where there is no such cut.
+ * what is no place, RL_UNKNOWN_PROCESS, RL_REFUSED with the chain of messages where there is no such cut, and where events are missing.
  */
 export async function consistentCut(
   evidence: Evidence,

@@ -23,7 +23,8 @@ const MAX_MATRIX = 12;
 const HELP = `
 A checkpoint or event is lost if it lies behind the place where its process would go on. Depth counts how many restore
 points the worst process loses (1: it restarts from its newest). What is undone though nobody fails (events are
-missing) is named once, and counted in every row.
+missing) is named once, and counted in every row. "no line": a process would have to go back to before it was recorded
+(attach); exit code 4 where that is so whoever fails.
 
 Example:
   recovery-line failures heat --failed p0,p1`;
@@ -48,6 +49,7 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
     );
   const failed = failedNames(flags.failed, evidence.processes);
   const report = lossReport(evidence, rulesOf(flags));
+  refuseWithoutLine(report, failed);
   const tainted = report.outcome === "tainted" && flags.from === undefined && app !== undefined;
   const notCaptured = tainted ? await notCapturedIn(flags.log, app) : [];
   const isLog = flags.from === undefined && app !== undefined;
@@ -59,6 +61,18 @@ async function failures(app: string | undefined, flags: FailuresFlags): Promise<
         (notCaptured.length > 0 ? `\n${notCapturedText(notCaptured)}` : ""),
     );
   process.exitCode = exitCodeOfOutcome(report.outcome);
+}
+
+/** No failure that was asked for has a line: nothing to print. */
+function refuseWithoutLine(report: LossReport, failed: readonly string[] | undefined): void {
+  for (const process of report.numbersOf(failed))
+    if (report.single(process).withoutInitial === undefined) return;
+  const names = report.together(failed).withoutInitial?.join(", ");
+  throw new RecoveryLineError(
+    "RL_REFUSED",
+    `there is no recovery line, whoever fails: ${names} would have to go back to a moment before it was recorded (attach), and no checkpoint holds that state`,
+    "It can from its first checkpoint on that nothing undoes: recovery-line checkpoint APP --coordinated.",
+  );
 }
 
 function withNames(loss: Loss, peers: KnownPeers): Loss {
@@ -123,7 +137,8 @@ export function failuresReport(
 }
 
 function row(name: string, loss: Loss, report: LossReport, talks: boolean): string[] {
-  const { breadth, events, checkpoints, depth, unbounded } = loss;
+  const { breadth, events, checkpoints, depth, unbounded, withoutInitial } = loss;
+  if (withoutInitial !== undefined) return [name, "no line", ...Array(talks ? 6 : 4).fill("-")];
   return [
     name,
     `${breadth} of ${report.processes}`,
@@ -148,30 +163,37 @@ function anywayText(report: LossReport): string {
   return `Though nobody fails, ${counted(breadth, "process", "processes")} can't go on from the end: ${names.join(", ")}${more}\n`;
 }
 
-/** The costliest rows by events lost, in the order of processes where equal. */
+/** The costliest rows: those without a line, then by events lost, in the order of processes where equal. */
 function worstOf(report: LossReport, failed: readonly string[] | undefined): { rows: Loss[]; count: number } {
   const rows: Loss[] = [];
   let count = 0;
   for (const process of report.numbersOf(failed)) {
     count += 1;
     const loss = { ...report.single(process), rolledBack: [] };
-    if (rows.length === MAX_ROWS && loss.events <= (rows[MAX_ROWS - 1] as Loss).events) continue;
+    if (rows.length === MAX_ROWS && cost(loss) <= cost(rows[MAX_ROWS - 1] as Loss)) continue;
     let at = rows.length;
-    while (at > 0 && (rows[at - 1] as Loss).events < loss.events) at -= 1;
+    while (at > 0 && cost(rows[at - 1] as Loss) < cost(loss)) at -= 1;
     rows.splice(at, 0, loss);
     rows.length = Math.min(rows.length, MAX_ROWS);
   }
   return { rows, count };
 }
 
-/** Where every process would go on, a row for each failure: "-" at its end, c3 a checkpoint, c3@41 replayed up to 41. */
+function cost({ withoutInitial, events }: Loss): number {
+  return withoutInitial === undefined ? events : Number.POSITIVE_INFINITY;
+}
+
+/** Where every process would go on, a row for each failure: "-" at its end, c3 a checkpoint, c3@41 replayed up to 41, "?" nowhere. */
 function matrix(report: LossReport, failed: readonly string[] | undefined): string {
-  const rows = [...report.numbersOf(failed)].map((process) => [
-    printable(report.name(process)),
-    ...report.lineOf(process).map(({ action, checkpoint, position }) => {
+  const rows = [...report.numbersOf(failed)].map((process) => {
+    const { withoutInitial = [] } = report.single(process);
+    const places = report.lineOf(process).map((entry) => {
+      const { action, checkpoint, position } = entry;
       if (action === "continue") return "-";
+      if (withoutInitial.includes(entry.process)) return "?";
       return action === "replay" ? `c${checkpoint}@${position}` : `c${checkpoint}`;
-    }),
-  ]);
+    });
+    return [printable(report.name(process)), ...places];
+  });
   return table(["FAILS", ...report.names().map(printable)], rows);
 }

@@ -3,7 +3,7 @@
 import type { GlobalCutAnswer, Wanted } from "../graph/questions/consistent-cuts.ts";
 import type { RollbackModel } from "../graph/rollback/rollback-model.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import type { Evidence } from "../model/evidence-layout.ts";
+import { type Evidence, USABLE } from "../model/evidence-layout.ts";
 import type { LineEntry } from "../model/recovery-line.ts";
 import { sentenceOf } from "../model/witness-text.ts";
 
@@ -13,7 +13,7 @@ const MEMBER = /^(.+)(?::(\d+|now)|@(\d+))$/s;
 /** Links of a chain told in a refusal, count. */
 const MAX_LINKS = 20;
 
-/** Members as places. Throws RL_USAGE for what is no member or no restore point, RL_UNKNOWN_PROCESS. */
+/** Members as places. Throws RL_USAGE for what is no member or no restore point, RL_UNKNOWN_PROCESS, RL_REFUSED where events are missing. */
 export async function membersOf(model: RollbackModel, options: readonly string[]): Promise<Wanted[]> {
   const { isPlace } = await import("../graph/questions/consistent-cuts.ts");
   const { processNumbers } = await import("./compute.ts");
@@ -27,14 +27,14 @@ export async function membersOf(model: RollbackModel, options: readonly string[]
     if (parts === null) throw wrong(member, "is not of the form P:CHECKPOINT, P@POSITION or P:now");
     const [, name = "", checkpoint, position] = parts;
     const [process = 0] = processNumbers(model.evidence, [name]);
-    const place =
+    const named =
       position === undefined ? placeOf(model.evidence, process, checkpoint as string) : Number(position);
-    if (place === undefined) throw wrong(member, "names a checkpoint that the history does not hold");
-    if (position !== undefined && place > (model.evidence.length[process] as number))
-      throw wrong(member, `lies behind the end, position ${model.evidence.length[process]}`);
-    if (!isPlace(model, process, place))
-      throw wrong(member, "is no restore point: unusable, not replayable, or behind missing events");
-    return { process, place };
+    if (named === undefined) throw wrong(member, "names a checkpoint that the history does not hold");
+    const length = model.evidence.length[process] as number;
+    if (position !== undefined && named > length)
+      throw wrong(member, `lies behind the end, position ${length}`);
+    if (!isPlace(model, process, named)) throw noPlace(model, member, process, named);
+    return { process, place: named };
   });
   const twice = wanted.find(
     ({ process }, at) => wanted.findIndex((other) => other.process === process) !== at,
@@ -59,6 +59,31 @@ export function wrong(member: string, why: string): RecoveryLineError {
   );
 }
 
+/** A wrong question, unless it is the evidence that lacks what would make it a place. */
+function noPlace(model: RollbackModel, member: string, process: number, place: number): RecoveryLineError {
+  const { evidence, points } = model;
+  if (place === 0) return missing(member, "is a moment before its process was recorded (attach)");
+  const { start, line, flags } = evidence.segments;
+  const length = evidence.length[process] as number;
+  const [first, stop] = [start[process] as number, start[process + 1] as number];
+  const at = first + line.subarray(first, stop).indexOf(place);
+  const isUsable = at >= first && ((flags[at] as number) & USABLE) !== 0;
+  if (isUsable || place > length || place <= (points.stable[process] as number))
+    return missing(
+      member,
+      "lies behind missing events of its process, which no checkpoint with a cut has healed",
+    );
+  return wrong(member, "is no restore point: unusable, or not replayable");
+}
+
+function missing(member: string, why: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_REFUSED",
+    `no consistent cut is known to contain ${JSON.stringify(member)}: it ${why}`,
+    "Take a restore point that the evidence proves: before the gap, or at or behind a later checkpoint with a cut.",
+  );
+}
+
 /** The cut as entries of a line. Throws RL_REFUSED with the chain where there is none. */
 export async function cutEntries(
   model: RollbackModel,
@@ -70,18 +95,29 @@ export async function cutEntries(
   const { lineEntry } = await import("../graph/rollback/line-entry.ts");
   const { NOTHING_UNDONE } = await import("../graph/rollback/propagate-rollback.ts");
   const answer = (which === "least" ? leastCut : greatestCut)(model, wanted, failed);
-  if (!answer.feasible) throw refusal(answer);
   const { evidence } = model;
+  if (!answer.feasible)
+    throw refusal(answer, new Set(wanted.map(({ process }) => evidence.processes[process])));
   return Array.from(answer.places, (place, process) =>
     lineEntry(evidence, process, place === volatilePlace(evidence, process) ? NOTHING_UNDONE : place + 1),
   );
 }
 
-export function refusal({ chain }: Extract<GlobalCutAnswer, { feasible: false }>): RecoveryLineError {
+function refusal(
+  { chain }: Extract<GlobalCutAnswer, { feasible: false }>,
+  members: ReadonlySet<string | undefined>,
+): RecoveryLineError {
   const told = chain.slice(0, MAX_LINKS).map(sentenceOf).join(" ");
   const more = chain.length > MAX_LINKS ? ` ... ${chain.length - MAX_LINKS} more.` : "";
   const why =
     told === "" ? "A member stands at the end of a process that failed or lost events." : `${told}${more}`;
+  const hit = chain.at(-1)?.process;
+  if (hit !== undefined && !members.has(hit))
+    return new RecoveryLineError(
+      "RL_REFUSED",
+      `no consistent cut contains all members: ${hit} would have to go back to a moment before it was recorded (attach). ${why}`,
+      "It can stand at its first checkpoint that nothing undoes: recovery-line checkpoint APP --coordinated.",
+    );
   return new RecoveryLineError(
     "RL_REFUSED",
     `no consistent cut contains all members. ${why}`,

@@ -49,6 +49,8 @@ export class LossReport {
   readonly #index: FailureIndex;
   readonly #outside: OutsideWorld;
   readonly #withoutInitial: ReadonlySet<string>;
+  /** Of them, who would have to go back to before it was recorded though nobody fails: no failure has a line then. */
+  readonly #impossibleAnyway: readonly string[];
   readonly #checkpointsAfter: (process: number, position: number) => number;
   readonly #anyway: Sum = { breadth: 0, depth: 0, unbounded: 0, events: 0, checkpoints: 0 };
 
@@ -61,6 +63,9 @@ export class LossReport {
     this.#index.anyway.forEach((undone, process) => {
       this.#count(this.#anyway, process, undone, 1);
     });
+    this.#impossibleAnyway = this.names().filter(
+      (name, process) => this.#index.anyway[process] === 1 && this.#withoutInitial.has(name),
+    );
   }
 
   get outcome(): Outcome {
@@ -153,10 +158,10 @@ export class LossReport {
   }
 
   #impossible(rolledBack: readonly LostProcess[]): Pick<Loss, "withoutInitial"> {
-    const found = rolledBack.filter(
-      ({ process, position }) => position === 0 && this.#withoutInitial.has(process),
-    );
-    return found.length === 0 ? {} : { withoutInitial: found.map(({ process }) => process) };
+    const found = new Set(this.#impossibleAnyway);
+    for (const { process, position } of rolledBack)
+      if (position === 0 && this.#withoutInitial.has(process)) found.add(process);
+    return found.size === 0 ? {} : { withoutInitial: this.names().filter((name) => found.has(name)) };
   }
 
   /** Adds one process to a sum, or takes it out. A depth is never taken out: a later line replaces a less deep one. */

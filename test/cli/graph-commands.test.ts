@@ -88,6 +88,54 @@ test("cut: members by checkpoint, position and end; names with commas; a refusal
     expect((await json("cut", "--containing", member)).code, member).toBe(2);
 });
 
+test("cut: a member behind missing events is refused, not called wrong", async () => {
+  const hidden = lines(
+    p.gap(),
+    p.checkpoint(1),
+    p.send("a", 0, 1),
+    p.stable(),
+    p.checkpoint(2, { usable: false }),
+  );
+  const code = async (member: string) =>
+    (await run(["cut", "--from", "-", "--containing", member], hidden)).code;
+  expect(await Promise.all(["p:1", "p@3", "p:now"].map(code))).toEqual([4, 4, 4]);
+  expect(await Promise.all(["p:2", "p:0"].map(code)), "unusable, and before the gap").toEqual([2, 3]);
+  expect((await run(["cut", "--from", "-", "--containing", "p:1"], hidden)).stderr).toContain(
+    "missing events",
+  );
+});
+
+test("attached: failures and cut refuse where no line is, as compute does", async () => {
+  const gap = { type: "gap", process: "a", reason: "attached" };
+  const b = does("b");
+  const behind = lines(gap, b.checkpoint(1));
+  for (const command of [
+    ["compute"],
+    ["failures"],
+    ["cut", "--containing", "b:1"],
+    ["cut", "--containing", "b:1", "--least"],
+    ["cut", "--containing", "a:0"],
+  ]) {
+    const { code, stdout, stderr } = await run([...command, "--from", "-"], behind);
+    expect([code, stdout, stderr], command.join(" ")).toEqual([4, "", expect.stringContaining("before")]);
+  }
+  const a = does("a");
+  const healed = lines(
+    gap,
+    a.checkpoint(1, { usable: false, cut: { sent: {}, received: {} } }),
+    b.checkpoint(1),
+  );
+  const mixed = await run(["failures", "--from", "-"], healed);
+  expect([mixed.code, mixed.stdout]).toEqual([0, expect.stringMatching(/^a +no line/m)]);
+  expect(mixed.stdout).toContain("No line for a: a would have to go back to before it was recorded");
+  expect((await run(["failures", "--from", "-", "--failed", "a"], healed)).code).toBe(4);
+  const least = await run(["cut", "--from", "-", "--containing", "b:1", "--least", "--json"], healed);
+  expect(JSON.parse(least.stdout).line).toMatchObject([
+    { process: "a", action: "continue" },
+    { process: "b" },
+  ]);
+});
+
 test("explain: with an events file the only argument is the process", async () => {
   const { code, value } = await json("explain", "q,r", "--failed", "p");
   expect(code).toBe(0);

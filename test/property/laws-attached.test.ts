@@ -188,4 +188,8 @@ test("failures names who has no initial state to go back to", () => {
     ["a"],
   ]);
   expect(report.anyway().withoutInitial).toBeUndefined();
+  const nobody = lossReport(evidenceOf([events[0] as Event, events[2] as Event], []), {});
+  expect(
+    [nobody.single(0), nobody.single(1), nobody.together(["b"])].map((loss) => loss.withoutInitial),
+  ).toEqual([["a"], ["a"], ["a"]]);
 });

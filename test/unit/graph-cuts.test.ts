@@ -2,8 +2,11 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { greatestCut, isPlace, leastCut, type Wanted } from "../../src/graph/questions/consistent-cuts.ts";
 import { rollbackModel } from "../../src/graph/rollback/rollback-model.ts";
+import type { Event } from "../../src/model/event.ts";
 import type { Evidence } from "../../src/model/evidence-layout.ts";
+import { ATTACHED } from "../../src/model/gap-reasons.ts";
 import { chaos, evidenceOf, execution } from "../property/laws-executions.ts";
+import { effectiveHistories } from "../reference/history.ts";
 import { failures, feasibleCuts, join, meet, numRuns, type Place, placesOf, rules } from "./graph-cases.ts";
 
 const choices = fc.array(fc.option(fc.nat(), { freq: 1 }), { minLength: 3, maxLength: 3 });
@@ -47,6 +50,57 @@ test("greatest and least cut are the join and the meet of all consistent cuts th
     ),
     { numRuns },
   );
+});
+
+test("attached processes keep at least a line in every cut: greatest and least are join and meet of those that do", () => {
+  const seen = { feasible: 0, infeasible: 0, raised: 0 };
+  fc.assert(
+    fc.property(
+      fc.oneof(chaos(20), execution(30)),
+      rules,
+      failures,
+      choices,
+      fc.subarray(["a", "b", "c"], { minLength: 1 }),
+      (own, rule, failed, picks, attached) => {
+        const gaps = attached.map((process): Event => ({ type: "gap", process, reason: ATTACHED }));
+        const events = [...gaps, ...own];
+        const evidence = evidenceOf(events);
+        const model = rollbackModel(evidence, rule);
+        const histories = effectiveHistories(events);
+        const starts = evidence.processes.map((name) => {
+          const first = histories.get(name)?.[0];
+          return first?.type === "gap" && first.reason === ATTACHED ? 1 : 0;
+        });
+        const places = placesOf(evidence).map((all, p) =>
+          all.filter(({ position }) => position >= (starts[p] as number)),
+        );
+        const wanted: Wanted[] = picks.flatMap((pick, process) => {
+          const all = places[process] as Place[];
+          const place = pick === null ? undefined : all[pick % all.length];
+          return place === undefined ? [] : [{ process, place: asNumber(evidence, process, place) }];
+        });
+        const numbers = failed.map((name) => evidence.processes.indexOf(name));
+        const holding = feasibleCuts(evidence, rule, failed).filter(
+          (cut) =>
+            wanted.every(
+              ({ process, place }) => asNumber(evidence, process, cut[process] as Place) === place,
+            ) && cut.every(({ position }, p) => position >= (starts[p] as number)),
+        );
+        const greatest = greatestCut(model, wanted, numbers);
+        const least = leastCut(model, wanted, numbers);
+        expect([greatest.feasible, least.feasible]).toEqual([holding.length > 0, holding.length > 0]);
+        seen[greatest.feasible ? "feasible" : "infeasible"] += 1;
+        if (!greatest.feasible) expect(greatest.chain.length).toBeGreaterThan(0);
+        if (!greatest.feasible || !least.feasible) return;
+        const numbered = (cut: Place[]) => cut.map((place, p) => asNumber(evidence, p, place));
+        expect(Array.from(greatest.places)).toEqual(numbered(holding.reduce(join)));
+        expect(Array.from(least.places)).toEqual(numbered(holding.reduce(meet)));
+        seen.raised += least.places.some((place, p) => place > 0 && starts[p] === 1) ? 1 : 0;
+      },
+    ),
+    { numRuns },
+  );
+  expect(Math.min(seen.feasible, seen.infeasible, seen.raised)).toBeGreaterThan(0);
 });
 
 test("places are restore points and certain ends, nothing else", () => {

@@ -2,10 +2,11 @@
  * The greatest and the least consistent cut that contain given restore points (Wang 1997): forward and backward reachability over the
  * same graph. There is one iff forward reachability from the lines after the points does not hit one of them.
  *
- * A *place* is how many lines a process keeps: a restore point, or `length + 1` for its volatile end ("not rolled back").
+ * A *place* is how many lines a process keeps: a restore point, or `length + 1` for its volatile end ("not rolled back"). Whoever ran before
+ * it was recorded (semantics.md, 15) has no place at 0: every cut contains at least its first line.
  */
 import { assert } from "../../model/assert.ts";
-import type { Evidence } from "../../model/evidence-layout.ts";
+import { type Evidence, NO_INITIAL } from "../../model/evidence-layout.ts";
 import type { WitnessLink } from "../../model/recovery-line.ts";
 import { pointAtOrBefore, rangeAtOrBefore } from "../evidence/restore-points.ts";
 import { NOTHING_UNDONE, propagateRollback } from "../rollback/propagate-rollback.ts";
@@ -28,9 +29,16 @@ export function volatilePlace(evidence: Evidence, process: number): number {
   return (evidence.length[process] as number) + 1;
 }
 
+/** The least that a process may keep: nothing, or its first line where it has no initial state. */
+function leastKept({ segments }: Evidence, process: number): 0 | 1 {
+  const initial = segments.flags[segments.start[process] as number] as number;
+  return (initial & NO_INITIAL) === 0 ? 0 : 1;
+}
+
 /** True for restore points, and for the volatile end where no gap makes it uncertain. */
 export function isPlace(model: RollbackModel, process: number, place: number): boolean {
   const length = model.evidence.length[process] as number;
+  if (place < leastKept(model.evidence, process)) return false;
   if (place > length) return place === length + 1 && model.points.openGap[process] === 0;
   return pointAtOrBefore(model.points, process, place) === place;
 }
@@ -44,10 +52,11 @@ export function greatestCut(
   const starts = [...cutOff(model, wanted), ...failures(model, failed), ...startsAnyway(model)];
   const process = starts.map((start) => start.process);
   const undone = propagateRollback(model.graph, { process, line: starts.map((start) => start.line) });
-  const hit = wanted.some((member) => (undone[member.process] as number) <= member.place);
-  if (!hit) return { feasible: true, places: placesOf(model.evidence, undone) };
   const members = new Map(wanted.map((member) => [member.process, member.place]));
-  const chain = shortestChain(model, starts, (p, line) => line <= (members.get(p) ?? -1));
+  const hits = (p: number, line: number): boolean => line <= (members.get(p) ?? leastKept(model.evidence, p));
+  if (!undone.some((line, p) => hits(p, line)))
+    return { feasible: true, places: placesOf(model.evidence, undone) };
+  const chain = shortestChain(model, starts, hits);
   assert(chain !== undefined, "the chain search finds what propagation found");
   return { feasible: false, chain };
 }
@@ -105,6 +114,8 @@ function keptBy(model: RollbackModel, wanted: readonly Wanted[]): Uint32Array {
     stack.push(process);
   };
   for (const { process, place } of wanted) raise(process, place);
+  for (const process of places.keys())
+    if (leastKept(model.evidence, process) > 0) raise(process, endOfInterval(model, process, 1));
   for (let process = stack.pop(); process !== undefined; process = stack.pop()) {
     const stop = reversed.start[process + 1] as number;
     for (let at = done[process] as number; at < stop; at += 1) {
