@@ -17,9 +17,9 @@ interface CutFlags extends EvidenceFlags {
 
 const HELP = `
 Members: P:3 is checkpoint 3 of process P (0: its initial state), P@41 the restore point at position 41, P:now the end
-of its history. The least cut keeps as little as what the members have received allows. Exit code 4 where no
-consistent cut contains them all, with the chain of messages that makes it so, and where events are missing without
-which a member is no restore point.
+of its history, as P@41 is where 41 is its last position and no restore point. The least cut keeps as little as what the
+members have received allows. Exit code 4 where no consistent cut contains them all, with the chain of messages that
+makes it so, and where events are missing without which a member is no restore point.
 
 Example:
   recovery-line cut heat --containing p0:3,p1:5 --least`;

@@ -33,8 +33,11 @@ export async function membersOf(model: RollbackModel, options: readonly string[]
     const length = model.evidence.length[process] as number;
     if (position !== undefined && named > length)
       throw wrong(member, `lies behind the end, position ${length}`);
-    if (!isPlace(model, process, named)) throw noPlace(model, member, process, named);
-    return { process, place: named };
+    // A position that is the end, and no restore point besides, can mean the end alone.
+    const isEnd = position !== undefined && named === length && !isPlace(model, process, named);
+    const place = isEnd ? length + 1 : named;
+    if (!isPlace(model, process, place)) throw noPlace(model, member, process, place);
+    return { process, place };
   });
   const twice = wanted.find(
     ({ process }, at) => wanted.findIndex((other) => other.process === process) !== at,

@@ -88,6 +88,17 @@ test("cut: members by checkpoint, position and end; names with commas; a refusal
     expect((await json("cut", "--containing", member)).code, member).toBe(2);
 });
 
+test("cut: a position that is the end of a process stands for its end, unless it failed", async () => {
+  expect((await json("cut", "--containing", "p@3")).value).toEqual(
+    (await json("cut", "--containing", "p:now")).value,
+  );
+  expect((await json("cut", "--containing", "p@3", "--failed", "p")).code).toBe(4);
+  expect((await json("cut", "--containing", "q,r@4", "--failed", "q,r")).value.line).toMatchObject([
+    { process: "p" },
+    { process: "q,r", checkpoint: 2 },
+  ]);
+});
+
 test("cut: a member behind missing events is refused, not called wrong", async () => {
   const hidden = lines(
     p.gap(),
@@ -98,7 +109,7 @@ test("cut: a member behind missing events is refused, not called wrong", async (
   );
   const code = async (member: string) =>
     (await run(["cut", "--from", "-", "--containing", member], hidden)).code;
-  expect(await Promise.all(["p:1", "p@3", "p:now"].map(code))).toEqual([4, 4, 4]);
+  expect(await Promise.all(["p:1", "p@3", "p@5", "p:now"].map(code))).toEqual([4, 4, 4, 4]);
   expect(await Promise.all(["p:2", "p:0"].map(code)), "unusable, and before the gap").toEqual([2, 3]);
   expect((await run(["cut", "--from", "-", "--containing", "p:1"], hidden)).stderr).toContain(
     "missing events",
