@@ -160,11 +160,24 @@ test("explain: with an events file the only argument is the process", async () =
   expect((await json("explain")).code).toBe(2);
 });
 
+test("zcycles: who is no restore point is not judged, and not counted among those that are", async () => {
+  const [one, two] = [does("p0"), does("p1")];
+  const some = lines(one.gap(), one.checkpoint(1), two.checkpoint(1, { usable: false }), two.checkpoint(2));
+  const { code, stdout } = await run(["zcycles", "--from", "-"], some);
+  expect(code).toBe(3);
+  expect(stdout).toBe(
+    "-: 0 of 1 checkpoint useless\nNot judged: 1 can't be restored, 1 behind missing events\n",
+  );
+  const told = JSON.parse((await run(["zcycles", "--from", "-", "--json"], some)).stdout);
+  expect(told).toMatchObject({ checkpoints: 1, notJudged: { unusable: 1, missingEvents: 1 } });
+});
+
 test("zcycles and graph; missing events taint them all", async () => {
   expect((await json("zcycles")).value).toEqual({
     application: "-",
     outcome: "clean",
     checkpoints: 3,
+    notJudged: { unusable: 0, missingEvents: 0 },
     useless: [],
   });
   expect((await json("graph")).value.nodes.length).toBeGreaterThan(3);
