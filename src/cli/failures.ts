@@ -22,9 +22,10 @@ const MAX_MATRIX = 12;
 
 const HELP = `
 A checkpoint or event is lost if it lies behind the place where its process would go on. Depth counts how many restore
-points the worst process loses (1: it restarts from its newest). What is undone though nobody fails (events are
-missing) is named once, and counted in every row. "no line": a process would have to go back to before it was recorded
-(attach); exit code 4 where that is so whoever fails.
+points the worst process loses (1: it restarts from its newest). Past all checkpoints are processes that have some and
+go back to their start all the same; one without any goes there, too, and is not among them. What is undone though
+nobody fails (events are missing) is named once, and counted in every row. "no line": a process would have to go back
+to before it was recorded (attach); exit code 4 where that is so whoever fails.
 
 Example:
   recovery-line failures heat --failed p0,p1`;
@@ -118,7 +119,7 @@ export function failuresReport(
     ...worst.rows.map((loss) => row(printable(loss.failed[0] as string), loss, report, talks)),
     row(who, together, report, talks),
   ];
-  const head = ["FAILS", "ROLLED BACK", "EVENTS LOST", "CHECKPOINTS LOST", "DEPTH", "TO THE START"];
+  const head = ["FAILS", "ROLLED BACK", "EVENTS LOST", "CHECKPOINTS LOST", "DEPTH", "PAST ALL CHECKPOINTS"];
   if (talks) head.push("INPUT BYTES LOST", "OUTPUT BYTES UNSAYABLE");
   const hidden = worst.count - worst.rows.length;
   return [

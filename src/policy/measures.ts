@@ -25,7 +25,7 @@ export const METRICS = {
   frozen: "share of time frozen (model)",
   lost: "work lost a failure, s",
   worst: "most work lost by one failure, s",
-  unbounded: "share of failures back to the start",
+  unbounded: "share of failures back past all checkpoints",
   depth: "checkpoints undone",
   breadth: "processes rolled back",
   stored: "bytes stored (model)",

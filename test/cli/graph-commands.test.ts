@@ -67,6 +67,12 @@ test("failures: one row a failure, what it would undo, and all together", async 
   expect((await run(["failures", "--from", "-"], "")).code).toBe(4);
 });
 
+test("failures: a process without checkpoints goes to its start, and is not called past all checkpoints", async () => {
+  const some = lines(does("p").fault(), q.checkpoint(1));
+  const { stdout } = await run(["failures", "--from", "-"], some);
+  expect(stdout).toMatch(/^FAILS +.*DEPTH +PAST ALL CHECKPOINTS\np +1 of 2 +1 +0 +1 +0$/m);
+});
+
 test("cut: members by checkpoint, position and end; names with commas; a refusal tells the chain", async () => {
   const greatest = await json("cut", "--containing", "q,r:1");
   expect(greatest.value).toMatchObject({

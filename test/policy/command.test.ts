@@ -72,6 +72,7 @@ test("compare: a table that says what is a model, or one JSON object; 2 for what
   expect(stdout).toMatch(/^METRIC +POLICY +FROZEN PATTERN +DELAYS PUSHED ALONG$/m);
   expect(stdout).toMatch(/^checkpoints in no consistent cut +periodic:interval=5s +[1-9]/m);
   expect(stdout).toMatch(/^ +fdas:interval=5s +0 +0( +\?)?$/m);
+  expect(stdout).toMatch(/^share of failures back past all checkpoints +periodic/m);
   expect(stdout).toContain("Model: a checkpoint holds its process still 0.1 s");
   const json = JSON.parse((await run([...args, "--json", "--cost", "1s", "--mtbf", "1 h"])).stdout);
   expect(json).toMatchObject({
