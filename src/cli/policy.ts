@@ -123,6 +123,12 @@ function refusals(refused: BuiltPolicy["component"]["refused"]): string {
 async function build(policy: string, flags: BuildFlags): Promise<void> {
   if (flags.output === undefined && flags.print !== true)
     throw new RecoveryLineError("RL_USAGE", "nothing to do", "Name a directory with -o, or add --print.");
+  if (flags.print === true && flags.json === true)
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      "--print and --json exclude each other: what --print writes is the policy, as XML",
+      "Leave one out.",
+    );
   const made = await built(policy);
   if (flags.output !== undefined) await writeComponent(flags.output, made);
   if (flags.print === true) {

@@ -1,5 +1,5 @@
 /** The commands as a user runs them: exit codes, places of errors, the same bytes each time. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -48,6 +48,13 @@ test("build: component and lines, the same bytes each time; --print", async () =
     true,
   );
   expect((await run(["policy", "build", "bounded-loss"])).code).toBe(2);
+});
+
+test("build: --print with --json is refused before anything is written", async () => {
+  const out = join(dir, "refused");
+  const both = await run(["policy", "build", "bounded-loss", "-o", out, "--print", "--json"]);
+  expect([both.code, JSON.parse(both.stdout).error.code]).toEqual([2, "RL_USAGE"]);
+  expect(existsSync(out)).toBe(false);
 });
 
 test("schema, palette, list", async () => {
