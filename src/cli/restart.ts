@@ -49,8 +49,9 @@ up what it finds begun. With --abandon it gives that up: whoever was killed stay
 and a new restart or run --fresh is free to begin.
 
 What stands in the way of the images (files that are gone, replaced or shorter, other libraries, ports and process ids that somebody
-has taken, terminals) is looked for before anything is killed, by --dry-run as well, and named: exit code 4. With --back-further the line
-is computed without those images, and without those at which a restart that is taken up has failed.
+has taken, terminals; images that are damaged or gone, and checkpoints of --driver none, which have none) is looked for before anything
+is killed, by --dry-run as well, and named: exit code 4. With --back-further the line is computed without those images, and without those
+at which a restart that is taken up has failed.
 
 The folders that run --data or \`data\` named are put back as they were at the checkpoint. What they held is kept beside them until all
 processes are back, with --keep-replaced for longer. While the restart is not done nothing can be started on them.

@@ -189,13 +189,26 @@ function lockImages(folder: string, process: string): number {
 
 /**
  * Opens an image after checking every byte of it. `reference`: `image` of the checkpoint event.
- * Throws RL_REFUSED, naming the file, where anything differs from what the log and the manifest say.
+ * Throws RL_REFUSED, naming the file, where anything differs from what the log and the manifest say, or can't be read.
  */
 export async function openImage(home: string, app: string, reference: string): Promise<StoredImage> {
   const match = /^(images\/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[1-9]\d*)#([0-9a-f]{64})$/.exec(reference);
   if (match === null) throw refused(reference, "is no reference to an image of ours");
   const folder = join(home, app, match[1]!);
-  const manifest = await readManifest(folder, match[2]!);
+  try {
+    return await readImage(folder, match[2]!);
+  } catch (error) {
+    const { code, syscall, path = folder } = error as NodeJS.ErrnoException;
+    if (syscall === undefined || OUR_OWN.has(code)) throw error;
+    throw refused(path, `can't be read (${code})`);
+  }
+}
+
+/** What the system refuses for want of our own means says nothing of what was read. */
+const OUR_OWN: ReadonlySet<string | undefined> = new Set(["EMFILE", "ENFILE", "ENOMEM", "EACCES", "EPERM"]);
+
+async function readImage(folder: string, sha256: string): Promise<StoredImage> {
+  const manifest = await readManifest(folder, sha256);
   const known = new Set(manifest.files.map(({ path }) => path));
   const files = join(folder, FILES);
   for (let from = 0; from < manifest.files.length; from += FILES_TOGETHER)
@@ -205,8 +218,8 @@ export async function openImage(home: string, app: string, reference: string): P
   for (const path of await filesBelow(files).catch(() => [])) {
     if (!known.has(path)) throw refused(join(files, path), "is not in the manifest");
   }
-  const trees = (manifest.data ?? []).map(({ sha256 }, number) =>
-    openTree(dataFolder(folder, number), sha256),
+  const trees = (manifest.data ?? []).map(({ sha256: ofTree }, number) =>
+    openTree(dataFolder(folder, number), ofTree),
   );
   for (const tree of trees) await verifyTree(tree);
   return { files, manifest, trees };
@@ -282,7 +295,7 @@ function refused(path: string, why: string): RecoveryLineError {
   return new RecoveryLineError(
     "RL_REFUSED",
     `image damaged: ${path} ${why}`,
-    "It is not restored. Use an older checkpoint of the process.",
+    "It is not restored. An older checkpoint of the process may do: restart --back-further.",
   );
 }
 

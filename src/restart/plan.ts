@@ -15,12 +15,13 @@ import { openImage, type StoredImage } from "../images/image-store.ts";
 import { channelOfUnit, isUnit, reverseChannel } from "../log/complete-cut.ts";
 import { assert } from "../model/assert.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent } from "../model/event.ts";
 import { type Evidence, RECEIVER, SENDER } from "../model/evidence-layout.ts";
 import type { LineEntry, RecoveryLine } from "../model/recovery-line.ts";
 import type { StartRecipe } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
+import { Obstructed } from "./obstacle.ts";
 import { type KnownData, refuseMissing } from "./restart-data.ts";
 import {
   type EndedConnections,
@@ -55,6 +56,8 @@ export interface PlanSource {
   startTrees(process: string): Promise<readonly StoredTree[]>;
   /** What a process uses together with others, or did when it ended. */
   unseen(process: string): readonly UnseenChannel[] | undefined;
+  /** Its checkpoints are its runtime's (memory rings), not ours. */
+  takesOwnCheckpoints(process: string): boolean;
   readonly payload?: PayloadSource;
   /** Who restores an image, by the name in its manifest; undefined: nobody does. */
   driverOf(name: string): CheckpointDriver | undefined;
@@ -182,10 +185,14 @@ class RestartPlanner {
     }
   }
 
-  /** Images are checked side by side: one waits for the disk while another is summed. */
+  /** Images are checked side by side: one waits for the disk while another is summed. All that stand in the way are named. */
   async #targets({ line }: RecoveryLine): Promise<Target[]> {
-    const targets = await Promise.all(line.map((entry) => this.#target(entry)));
-    return targets.filter((target) => target !== undefined);
+    const opened = await Promise.allSettled(line.map((entry) => this.#target(entry)));
+    const failures = opened.flatMap((one) => (one.status === "rejected" ? [one.reason as unknown] : []));
+    const found = failures.flatMap((failure) => (failure instanceof Obstructed ? failure.found : []));
+    if (found.length > 0) throw new Obstructed(found);
+    if (failures.length > 0) throw failures[0];
+    return opened.flatMap((one) => (one.status === "fulfilled" ? (one.value ?? []) : []));
   }
 
   async #target({ process, action, checkpoint }: LineEntry): Promise<Target | undefined> {
@@ -229,13 +236,20 @@ class RestartPlanner {
 
   async #image(process: string, checkpoint: number): Promise<StoredImage> {
     const reference = (await this.#source.checkpoint(process, checkpoint))?.image;
-    if (reference === undefined)
-      throw notSupported(
-        `checkpoint ${checkpoint} of ${process} has no image: the program brings its own state back`,
-      );
+    if (reference === undefined) throw this.#noImage(process, checkpoint);
     const known = this.#images.get(reference) ?? openImage(this.#source.home, this.#source.app, reference);
     this.#images.set(reference, known);
-    return known;
+    return known.catch((error: unknown) => {
+      if (!hasCode(error, "RL_REFUSED")) throw error;
+      throw new Obstructed([{ process, checkpoint, what: error.message }]);
+    });
+  }
+
+  #noImage(process: string, checkpoint: number): RecoveryLineError {
+    const why = `checkpoint ${checkpoint} of ${process} has no image: the program brings its own state back`;
+    if (this.#source.takesOwnCheckpoints(process)) return notSupported(why);
+    const what = `checkpoint ${checkpoint} has no image (--driver none): its program would have to bring its own state back`;
+    return new Obstructed([{ process, checkpoint, what }]);
   }
 
   async #restored(targets: readonly Target[]): Promise<TransitProcess[]> {

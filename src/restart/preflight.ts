@@ -17,7 +17,7 @@ import { type MappedFile, strangerAt } from "../images/data/mapped-contents.ts";
 import { shown } from "../images/data/tree-entry.ts";
 import { isBelowAny } from "../images/data/tree-users.ts";
 import type { CollectedProcess } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { type Obstacle, Obstructed } from "./obstacle.ts";
 import type { RestartPlan, Target } from "./plan.ts";
 import { mappedOf } from "./restart-data.ts";
 import { startObstacles } from "./start-obstacles.ts";
@@ -32,9 +32,6 @@ import {
 
 type Restored = Extract<Target, { action: "restore" }>;
 
-/** Obstacles that are named, count. */
-const MAX_NAMED = 8;
-
 /** What the restart itself sees to before anything comes back, for all that come back. */
 interface Settled {
   /** Tasks that are dead then. */
@@ -47,13 +44,6 @@ interface Settled {
   readonly cutBack: ReadonlySet<string>;
   /** Files that may hold something else than the image was taken with. */
   readonly accepted: ReadonlySet<string>;
-}
-
-/** What stands in the way of one image, or, with checkpoint 0, of a start from the initial state. */
-export interface Obstacle {
-  readonly process: string;
-  readonly checkpoint: number;
-  readonly what: string;
 }
 
 /** `killed`: tasks that go before anything comes back; `accepted`: files whose contents may be others. */
@@ -111,17 +101,6 @@ export function listeningPorts({ targets }: RestartPlan): number[] {
     .map(({ port }) => port);
 }
 
-/** RL_REFUSED, naming all that stands in the way; nothing is touched. */
-export function refusedBy(found: readonly Obstacle[]): RecoveryLineError {
-  const named = found.slice(0, MAX_NAMED).map(({ process, what }) => `${process}: ${what}`);
-  const more = found.length > MAX_NAMED ? `; and ${found.length - MAX_NAMED} more` : "";
-  return new RecoveryLineError(
-    "RL_REFUSED",
-    `what stands in the way of the restart: ${named.join("; ")}${more}`,
-    "Nothing was killed or restored. Remove it, then call again; --back-further goes back to older checkpoints instead, where there are such.",
-  );
-}
-
 /** Whoever is in the cgroup of a process that has ended would be killed for it. Throws RL_REFUSED. */
 export function refuseStrangers(known: readonly CollectedProcess[]): void {
   const found = known
@@ -129,13 +108,13 @@ export function refuseStrangers(known: readonly CollectedProcess[]): void {
     .flatMap(({ app, process, cgroupId }) =>
       strangerIn(new ProcessCgroup(app, process), cgroupId).map((what) => ({ process, checkpoint: 0, what })),
     );
-  if (found.length > 0) throw refusedBy(found);
+  if (found.length > 0) throw new Obstructed(found);
 }
 
 /** Throws RL_REFUSED where nothing could be frozen or brought into cgroups. */
 export function refuseReadOnlyCgroups(app: string): void {
   const what = readOnlyCgroup(app);
-  if (what !== undefined) throw refusedBy([{ process: app, checkpoint: 0, what }]);
+  if (what !== undefined) throw new Obstructed([{ process: app, checkpoint: 0, what }]);
 }
 
 /** systemd would handle the death of what a restart kills: it removes the cgroup, or starts the program again beside what comes back. */

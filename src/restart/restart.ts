@@ -39,15 +39,9 @@ import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import type { PayloadStore } from "../model/payload-store.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import { native } from "../native/binding.ts";
+import { type Obstacle, Obstructed } from "./obstacle.ts";
 import { type PlanOptions, type PlanSource, planRestart, type RestartPlan, type Target } from "./plan.ts";
-import {
-  listeningPorts,
-  type Obstacle,
-  obstaclesOf,
-  refusedBy,
-  refuseReadOnlyCgroups,
-  refuseStrangers,
-} from "./preflight.ts";
+import { listeningPorts, obstaclesOf, refuseReadOnlyCgroups, refuseStrangers } from "./preflight.ts";
 import {
   checkData,
   type DataTarget,
@@ -328,6 +322,7 @@ async function makePlan(request: RestartRequest, checks: Checks): Promise<Restar
     data,
     startTrees: (process) => startTrees(home, app, process, data.get(process)),
     unseen: (process) => unseen.get(process),
+    takesOwnCheckpoints: (process) => known.every((one) => one.process !== process || one.cgroupId === 0),
     driverOf: (name) => [...request.drivers, new HookDriver()].find((one) => one.name === name),
     ...(payload === undefined ? {} : { payload }),
   };
@@ -345,7 +340,7 @@ function refuseBroken({ targets }: RestartPlan, checks: Checks): void {
     const check = checks.get(target.driver);
     if (check === undefined || check.works) continue;
     const why = `can't bring images back here: ${check.reason}: \`recovery-line doctor\` tells what it lacks`;
-    throw refusedBy([{ ...target, what: `${target.driver.name} ${why}` }]);
+    throw new Obstructed([{ ...target, what: `${target.driver.name} ${why}` }]);
   }
 }
 
@@ -359,22 +354,34 @@ async function lasting(look: () => Obstacle[]): Promise<Obstacle[]> {
   }
 }
 
+interface PlanOfDead {
+  readonly plan: RestartPlan;
+  /** Tasks that go before anything comes back. */
+  readonly killed: readonly number[];
+}
+
 /** Each round passes over at least one checkpoint more. */
-async function planWithoutObstacles(
-  source: PlanSource,
-  request: RestartRequest,
-): Promise<{ plan: RestartPlan; killed: readonly number[] }> {
+async function planWithoutObstacles(source: PlanSource, request: RestartRequest): Promise<PlanOfDead> {
   const obstructed = [...(request.obstructed ?? [])];
   for (;;) {
-    const plan = await planRestart(source, { ...request, obstructed });
-    const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(request.app, name).pids());
-    const found = await lasting(() => obstaclesOf(plan, killed, request.acceptFiles));
-    if (found.length === 0) return { plan, killed };
-    if (request.backFurther !== true || found.some(isOfStart)) throw refusedBy(found);
-    const seen = new Set<string>();
-    for (const { process, checkpoint } of found)
-      if (!seen.has(process) && seen.add(process)) obstructed.push({ process, checkpoint });
+    try {
+      return await unobstructed(source, { ...request, obstructed });
+    } catch (error) {
+      if (!(error instanceof Obstructed) || request.backFurther !== true || error.found.some(isOfStart))
+        throw error;
+      const seen = new Set<string>();
+      for (const { process, checkpoint } of error.found)
+        if (!seen.has(process) && seen.add(process)) obstructed.push({ process, checkpoint });
+    }
   }
+}
+
+async function unobstructed(source: PlanSource, request: RestartRequest): Promise<PlanOfDead> {
+  const plan = await planRestart(source, request);
+  const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(request.app, name).pids());
+  const found = await lasting(() => obstaclesOf(plan, killed, request.acceptFiles));
+  if (found.length > 0) throw new Obstructed(found);
+  return { plan, killed };
 }
 
 /** There is nothing further back. */

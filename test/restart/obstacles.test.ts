@@ -16,6 +16,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildIdOf } from "../../src/host/build-id.ts";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
+import { imagesFolder } from "../../src/images/image-store.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Ended, freePort, Rig, until, withRig, withSharedCollector } from "../daemon/rig.ts";
 import { sized } from "../size.ts";
@@ -519,6 +520,42 @@ restartable(
         restarted: [{ process: "p", action: "initial" }],
       });
       await goesOn("it has begun again");
+    }),
+);
+
+restartable(
+  "--back-further passes over images that are damaged or gone, and over a checkpoint without one; without it they are named",
+  () =>
+    together("damaged", async (rig) => {
+      const dies = async (): Promise<void> => {
+        rig.cgroup("p").kill();
+        await until("it is dead", () => !rig.cgroup("p").populated);
+      };
+      const refused = async (what: RegExp): Promise<void> => {
+        for (const flags of [[], ["--dry-run"], ["--fall-back"]])
+          expect(await rig.cli("restart", rig.app, ...flags)).toMatchObject({
+            code: 4,
+            err: expect.stringMatching(new RegExp(`p: .*${what.source}.*--back-further`, "s")),
+          });
+      };
+      await rig.run("p", "sleep", "1000");
+      for (const driver of ["criu", "criu", "criu", "none"])
+        await rig.json("checkpoint", rig.app, "--driver", driver);
+      await dies();
+      await refused(/checkpoint 4 has no image \(--driver none\)/);
+      const image = (index: number, ...names: string[]): string =>
+        join(imagesFolder(rig.home, rig.app, "p"), `${index}`, ...names);
+      rmSync(image(3), { recursive: true });
+      const manifest = image(2, "manifest.json");
+      rmSync(manifest);
+      mkdirSync(manifest);
+      expect(await rig.json<object>("restart", rig.app, "--back-further")).toMatchObject({
+        passedOver: [4, 3, 2].map((checkpoint) => ({ process: "p", checkpoint, why: "obstacle" })),
+        restarted: [{ process: "p", action: "restore", checkpoint: 1 }],
+      });
+      await dies();
+      rmSync(join(image(1, "files"), "inventory.img"));
+      await refused(/image damaged: \S+inventory\.img is missing/);
     }),
 );
 
