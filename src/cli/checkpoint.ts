@@ -52,7 +52,8 @@ Drivers: criu   an image of the process tree, its memory, files and TCP connecti
                 its files and its log included; volumes as for podman
          hook   the program's own commands, from --hooks FILE: {"db": {"checkpoint": "...", "restore": "exec ..."}}. Both find a
                 folder in $RECOVERY_LINE_IMAGE. Taken at a moment without open connections, the others standing still
-         none   only the cut: for programs that bring their own state back. No image can be restored from it.
+         none   only the cut: for programs that bring their own state back. No image can be restored from it: a process that
+                has older images comes back by those alone then, with restart --back-further
          auto   the engine for its containers, criu for all others, where a working one is found (scripts/get-criu.sh
                 fetches one), else the cut alone, recorded as not usable: it restores certainty after a gap, but no
                 process goes back to it
@@ -201,6 +202,7 @@ async function take(
   await tell(app, [...names].join(", "), outcome, flags);
   if (options.driver.images) await tellTerminals(targets);
   await tellFilesInPlace(outcome.taken);
+  await tellOlderImages(options.home, outcome.taken, targets);
   return new Set(outcome.taken.filter(({ cut }) => !cut).map(({ process }) => process));
 }
 
@@ -212,6 +214,24 @@ async function tellFilesInPlace(taken: readonly CheckpointResult[]): Promise<voi
     const names = inPlace.slice(0, MAX_FILES).map(printableSentence).join(", ");
     await write(
       `recovery-line: ${printable(process)} may write in place what no image holds: ${names}${more}; name the folder with --data DIR (run, data)\n`,
+      globalThis.process.stderr,
+    );
+  }
+}
+
+/** A line stands at the newest checkpoint, and no program of ours brings that one back. */
+async function tellOlderImages(
+  home: string,
+  taken: readonly CheckpointResult[],
+  [first]: readonly CheckpointTarget[],
+): Promise<void> {
+  const { imagesFolder, newestManifest } = await import("../images/image-store.ts");
+  for (const { process, checkpoint, usable, image } of taken) {
+    if (first === undefined || !usable || image !== undefined) continue;
+    const older = await newestManifest(imagesFolder(home, first.app, process));
+    if (older === undefined) continue;
+    await write(
+      `recovery-line: checkpoint ${checkpoint} of ${printable(process)} has no image, and unlike checkpoint ${older.facts.checkpoint} it can't be restarted from: restart refuses it, and goes back to the older image with --back-further\n`,
       globalThis.process.stderr,
     );
   }

@@ -28,7 +28,8 @@ const MAX_KEEP_HOURS = 1_000_000;
 const HELP = `
 A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
 what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
-the log will make more of the past restorable.
+the log will make more of the past restorable. Where newer checkpoints of a process have no image (checkpoint --driver none), its newest
+image stays, and all that a restart from it needs.
 
 Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
 
@@ -203,7 +204,7 @@ async function print(
   const stored = images.flat();
   const bytes = stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   if (!json) return write(gcText(application, plan, stored, done));
-  const { oldest: _, ...facts } = plan;
+  const { oldest: _, keptForImages: __, ...facts } = plan;
   const sizes = new Map(stored.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const obsolete = plan.obsolete.map((checkpoint) => ({
     ...checkpoint,
@@ -236,7 +237,7 @@ export function gcText(
   images: readonly CollectedImage[],
   done: Done,
 ): string {
-  const { obsolete, checkpoints, prunable, exactness } = plan;
+  const { obsolete, checkpoints, prunable, exactness, keptForImages } = plan;
   const bytes = images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   const sizes = new Map(images.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const rows = obsolete
@@ -255,6 +256,9 @@ export function gcText(
   return [
     `${printable(application)}: ${obsolete.length} of ${counted(checkpoints, "checkpoint")} obsolete\n`,
     exactness === "exact" ? "" : `${WHY_NOT_EXACT[exactness]}\n`,
+    keptForImages.length === 0
+      ? ""
+      : `Newer checkpoints of ${keptForImages.map(printable).join(", ")} have no image: what a restart from older ones needs stays.\n`,
     rows.length === 0 ? "" : table(["PROCESS", "CHECKPOINT", "POSITION", "WHY", "IMAGE BYTES"], rows),
     more(obsolete.length, "checkpoints"),
     `${counted(images.length, "image")}, ${counted(bytes, "byte")}: ${removed}\n`,

@@ -4,7 +4,7 @@ import { type Exactness, obsoleteCheckpoints } from "../graph/questions/obsolete
 import { prunableRanges } from "../graph/questions/prunable.ts";
 import { type RollbackModel, type Rules, rollbackModel } from "../graph/rollback/rollback-model.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
-import { USABLE } from "../model/evidence-layout.ts";
+import { HAS_IMAGE, USABLE } from "../model/evidence-layout.ts";
 import { MAX_COLLECT_STEPS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 
@@ -31,6 +31,8 @@ export interface CollectPlan {
   readonly oldest: ReadonlyMap<string, number>;
   /** By channel, then begin. */
   readonly prunable: readonly Prunable[];
+  /** Processes with images whose newer checkpoints have none: what a restart from those needs stays, too. */
+  readonly keptForImages: readonly string[];
 }
 
 /** The rules that a later compute may use where nobody narrowed them down. Without page traffic both DSM models are one. */
@@ -46,8 +48,51 @@ export function rulesToKeep(
   return models.flatMap((model) => policies.map((policy) => ({ dsm: model, inTransit: policy }))) as [Rules];
 }
 
-/** What can go while lines by any of the given rules stay computable and restorable. */
+/**
+ * What can go while lines by any of the given rules stay computable and restorable. A checkpoint without an image can't be restored by us:
+ * where its process has older images, the lines without it count as well, since `restart --back-further` comes back by them.
+ */
 export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): CollectPlan {
+  const plan = planOf(evidence, rules);
+  const { byImages, keptForImages } = onlyByImages(evidence);
+  if (keptForImages.length === 0) return plan;
+  const further = planOf(byImages, rules); // nowhere later
+  const gone = new Set(further.obsolete.map(nameOf));
+  return {
+    ...further,
+    exactness: plan.exactness === "exact" ? further.exactness : plan.exactness,
+    obsolete: plan.obsolete.filter((one) => gone.has(nameOf(one))),
+    keptForImages,
+  };
+}
+
+function nameOf({ process, checkpoint }: ObsoleteCheckpoint): string {
+  return `${checkpoint} ${process}`;
+}
+
+/** As if no checkpoint were usable that has no image, and has one of its process before it. */
+function onlyByImages(evidence: Evidence): {
+  readonly byImages: Evidence;
+  readonly keptForImages: readonly string[];
+} {
+  const { start } = evidence.segments;
+  const flags = evidence.segments.flags.slice();
+  const keptForImages = evidence.processes.filter((_, number) => {
+    let [images, cleared] = [0, 0];
+    for (let s = start[number] as number; s < (start[number + 1] as number); s += 1) {
+      const [had, usable] = [(flags[s] as number) & HAS_IMAGE, (flags[s] as number) & USABLE];
+      if (had !== 0) images += 1;
+      else if (usable !== 0 && images > 0) {
+        flags[s] = (flags[s] as number) & ~USABLE;
+        cleared += 1;
+      }
+    }
+    return cleared > 0;
+  });
+  return { byImages: { ...evidence, segments: { ...evidence.segments, flags } }, keptForImages };
+}
+
+function planOf(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): CollectPlan {
   const models = rules.map((rule) => rollbackModel(evidence, rule)) as [RollbackModel, ...RollbackModel[]];
   const { obsolete, oldestBase, exactness } = obsoleteCheckpoints(models, {
     logging: evidence.sawStable,
@@ -63,6 +108,7 @@ export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Ru
       begin,
       end,
     })),
+    keptForImages: [],
   };
 }
 

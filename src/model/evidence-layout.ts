@@ -42,6 +42,8 @@ export const USABLE = 1;
 export const HAS_CUT = 2;
 /** Of an initial state: the process was recorded from a later moment on (gap reason `attached`), so nobody can bring it back. */
 export const NO_INITIAL = 4;
+/** Of a checkpoint: the log names an image of it. */
+export const HAS_IMAGE = 8;
 
 /** Non-empty ranges: one row each. */
 export interface RowRanges {

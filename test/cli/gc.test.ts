@@ -110,6 +110,33 @@ test("without --apply nothing changes; with it exactly the obsolete images go, a
   expect((await run(["verify", "app", "--log", home])).code).toBe(0);
 });
 
+test("the newest images stay that a restart can come back by, where newer checkpoints have none", async () => {
+  const taken = (process: string, checkpoint: number, has = true) => ({
+    type: "checkpoint",
+    process,
+    checkpoint,
+    ...(has ? { image: `images/${process}/${checkpoint}#${"0".repeat(64)}` } : {}),
+  });
+  const range = { channel: "ab", begin: 0, end: 1 };
+  const lines: object[] = [
+    taken("a", 1),
+    taken("b", 1),
+    { type: "send", process: "a", ...range },
+    { type: "receive", process: "b", ...range },
+    taken("a", 2, false),
+    taken("b", 2),
+  ];
+  const obsoleteOf = async (events: object[], apply: boolean): Promise<string[]> => {
+    const home = await logOf(events.map((event) => `${JSON.stringify(event)}\n`).join(""), 3);
+    const told = await run(["gc", "app", "--log", home, "--json", ...(apply ? ["--apply"] : [])]);
+    const { obsolete } = JSON.parse(told.stdout);
+    return obsolete.map(({ process, checkpoint }: LineEntry) => `${process}/${checkpoint}`);
+  };
+  // To a's image goes whoever got what a had sent after it.
+  expect(await obsoleteOf(lines, true)).toEqual([]);
+  expect(await obsoleteOf([...lines, taken("a", 3)], false)).toEqual(["a/1", "a/2", "b/1"]);
+});
+
 test("killed at any moment it leaves whole images and a usable log, and the next run ends its work", async () => {
   const rungs = 150;
   const home = await logOf(ladder(rungs), rungs + 1);

@@ -6,6 +6,7 @@ import {
   type Evidence,
   endOfTag,
   HAS_CUT,
+  HAS_IMAGE,
   LOOKED,
   NO_INITIAL,
   OUTSIDE,
@@ -299,7 +300,10 @@ export class EvidenceBuilder {
     if (!(event.checkpoint > newest))
       throw badInput(event.process, line, "checkpoint", `${event.checkpoint} does not rise above ${newest}`);
     const segment = raw.segmentLine.length;
-    const flags = (event.usable ? USABLE : 0) | (event.cut === undefined ? 0 : HAS_CUT);
+    const flags =
+      (event.usable ? USABLE : 0) |
+      (event.cut === undefined ? 0 : HAS_CUT) |
+      (event.image === undefined ? 0 : HAS_IMAGE);
     raw.top.data[process] = segment;
     this.#closedRows.data[process] = raw.rowTag.length;
     this.#pushSegment(line, event.checkpoint, flags, below);
