@@ -1,6 +1,7 @@
 /** `recovery-line gc`: obsolete checkpoints and payloads that no replay needs; with --apply it removes them. */
 import type { Command } from "commander";
 import type { CollectedImage } from "../gc/collect-images.ts";
+import type { KeptImages } from "../gc/kept-images.ts";
 import type { CollectPlan } from "../index.ts";
 import type { Keep } from "../log/keep.ts";
 import { appDirectory, homesOf, requireOwn } from "../logs/home.ts";
@@ -127,12 +128,14 @@ async function keepsPayloads(dirs: readonly string[]): Promise<boolean> {
 /** The caller holds the lock of the collection. */
 async function removeAll(
   dir: string,
-  { application, plan }: Found,
+  { application, plan, kept }: Found,
   images: readonly CollectedImage[],
 ): Promise<void> {
   const { removeImages } = await import("../gc/collect-images.ts");
+  const { noteKept } = await import("../gc/kept-images.ts");
   const { withPayloadLog } = await import("../payload/payload-log.ts");
   const { punchHoles } = await import("../payload/payload-logger.ts");
+  await noteKept(dir, kept);
   await removeImages(dir, application, images);
   await withPayloadLog(dir, async (log) => log?.prune(plan.prunable, punchHoles));
 }
@@ -163,6 +166,7 @@ interface Found {
   readonly application: string;
   readonly outcome: "clean" | "tainted";
   readonly plan: CollectPlan;
+  readonly kept: KeptImages;
   /** By log directory. */
   readonly images: readonly (readonly CollectedImage[])[];
 }
@@ -174,6 +178,7 @@ async function findObsolete(
   command: Command,
 ): Promise<Found> {
   const { storedImages } = await import("../gc/collect-images.ts");
+  const { keptBy } = await import("../gc/gc.ts");
   const { obsolete } = await import("../index.ts");
   const { application, evidence } = await loadEvidence(app, flags);
   const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
@@ -183,7 +188,8 @@ async function findObsolete(
   });
   const images: CollectedImage[][] = [];
   for (const dir of dirs) images.push(await storedImages(dir, plan.obsolete));
-  return { application, outcome: evidence.gaps > 0 ? "tainted" : "clean", plan, images };
+  const outcome = evidence.gaps > 0 ? "tainted" : "clean";
+  return { application, outcome, plan, kept: keptBy(plan, evidence), images };
 }
 
 interface Done {

@@ -2,11 +2,13 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { decodeBlock } from "../format/block.ts";
+import { mayBeGone, readKept } from "../gc/kept-images.ts";
 import { openImage } from "../images/image-store.ts";
 import type { LogReport } from "../log/verify-log.ts";
 import { appBlocks } from "../logs/app-logs.ts";
 import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
+import { recordedIn } from "../terminal/process-life.ts";
 
 export interface ImageReport {
   /** That are stored, count. */
@@ -14,33 +16,60 @@ export interface ImageReport {
   readonly damages: LogReport["damages"];
 }
 
-/** What `gc` has removed, or removes meanwhile, is no damage. */
+/** What `gc` has removed, or removes meanwhile, is no damage; nor is what was never here, as the log was imported. */
 export async function verifyImages(home: string, app: string): Promise<ImageReport> {
   const dir = appDirectory(home, app);
-  const isStored = (reference: string): boolean =>
-    reference.startsWith("images/") && existsSync(join(dir, reference.split("#")[0]!));
+  const isStored = (reference: string): boolean => existsSync(join(dir, reference.split("#")[0]!));
   const damages: LogReport["damages"][number][] = [];
+  const gone: Named[] = [];
   let images = 0;
-  if (existsSync(join(dir, "images")))
-    for (const [reference, place] of await referencesIn(home, app)) {
-      if (!isStored(reference)) continue;
-      images += 1;
-      try {
-        await openImage(home, app, reference);
-      } catch (error) {
-        if (!hasCode(error, "RL_REFUSED")) throw error;
-        if (isStored(reference)) damages.push({ place, why: error.message });
-      }
+  for (const one of await namedIn(home, app)) {
+    if (!isStored(one.reference)) {
+      gone.push(one);
+      continue;
     }
-  return { images, damages };
+    images += 1;
+    try {
+      await openImage(home, app, one.reference);
+    } catch (error) {
+      if (!hasCode(error, "RL_REFUSED")) throw error;
+      if (isStored(one.reference)) damages.push({ place: placeOf(one), why: error.message });
+      else gone.push(one);
+    }
+  }
+  return { images, damages: [...damages, ...(await missing(home, app, gone))] };
 }
 
-/** The image of each checkpoint of the log, and what to call it. */
-async function referencesIn(home: string, app: string): Promise<ReadonlyMap<string, string>> {
-  const found = new Map<string, string>();
+/** Of what is not there: what should be. A collection leaves word before it removes anything. */
+async function missing(home: string, app: string, gone: readonly Named[]): Promise<LogReport["damages"]> {
+  if (gone.length === 0) return [];
+  const dir = appDirectory(home, app);
+  const recorded = await recordedIn(home, app);
+  const kept = await readKept(dir);
+  return gone
+    .filter(({ process, checkpoint }) => recorded.has(process) && !mayBeGone(kept, process, checkpoint))
+    .map((one) => ({
+      place: placeOf(one),
+      why: `its image ${join(dir, one.reference.split("#")[0]!)} is missing, and gc has not removed it`,
+    }));
+}
+
+/** An image of ours that the log names. */
+interface Named {
+  readonly process: string;
+  readonly checkpoint: number;
+  readonly reference: string;
+}
+
+function placeOf({ process, checkpoint }: Named): string {
+  return `checkpoint ${checkpoint} of ${process}`;
+}
+
+async function namedIn(home: string, app: string): Promise<Named[]> {
+  const found = new Map<string, Named>();
   for await (const block of appBlocks(home, app))
     for (const event of decodeBlock(block).columns.extras.values())
-      if (event.type === "checkpoint" && event.image !== undefined)
-        found.set(event.image, `checkpoint ${event.checkpoint} of ${event.process}`);
-  return found;
+      if (event.type === "checkpoint" && event.image?.startsWith("images/"))
+        found.set(event.image, { ...event, reference: event.image });
+  return [...found.values()];
 }

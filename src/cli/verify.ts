@@ -11,6 +11,7 @@ const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
 Bytes that one process sent or received twice on a channel are reported, too; they are tolerated (exit code 0).
 Stored images of checkpoints are read, too, and the data of their processes (run --data): every byte against its checksum.
+One that the log of a process recorded here names, that is not there and that no gc has removed is damage, too.
 While a collector lives the log is read through it; then only what it has acknowledged is checked.
 
 Exit codes: 0 whole, 5 damaged, 2 wrong use or no such application, 1 anything else.
@@ -45,7 +46,7 @@ type LogPart = Omit<LogReport, "segments"> & { readonly segments: number | null 
 /** `images`: that were read. */
 type Report = LogPart & { readonly images: number };
 
-/** Those that the log names and that are stored still. A log that can't be trusted says nothing of its images. */
+/** Those that the log names and that are stored still, or should be. A log that can't be trusted says nothing of its images. */
 async function withImages(home: string, app: string, report: LogPart): Promise<Report> {
   const { verifyImages } = await import("./verify-images.ts");
   const { images, damages } = await verifyImages(home, app);

@@ -69,32 +69,48 @@ export function runs({ state }: Life): boolean {
 
 /** Lives of an application's processes that run no more; imported ones never ran here. */
 export async function endedIn(homes: readonly string[], app: string): Promise<Map<string, Life>> {
-  const { connectCollector } = await import("../client/client.ts");
   const ended = new Map<string, Life>();
   for (const home of homes) {
-    const collector = await connectCollector(home);
-    const facts =
-      collector === undefined
-        ? await storedFacts(appDirectory(home, app), app)
-        : (await collector.processes()).filter((one) => one.app === app);
-    collector?.close();
+    const { facts, stored } = await factsOf(home, app);
     for (const one of facts) {
-      const life = one.cgroupId === 0 ? undefined : lifeOf(one);
+      const life = (stored && one.live) || one.cgroupId === 0 ? undefined : lifeOf(one); // unrecorded.ts tells of those
       if (life !== undefined && !runs(life)) ended.set(one.process, life);
     }
   }
   return ended;
 }
 
+/** Processes of an application that the kernel has recorded in this home. */
+export async function recordedIn(home: string, app: string): Promise<ReadonlySet<string>> {
+  const { facts } = await factsOf(home, app);
+  return new Set(facts.flatMap(({ process, cgroupId }) => (cgroupId === 0 ? [] : [process])));
+}
+
+interface KnownFacts {
+  readonly facts: readonly (LifeFacts & { readonly live: boolean })[];
+  /** As the log says, that no collector holds. */
+  readonly stored: boolean;
+}
+
+async function factsOf(home: string, app: string): Promise<KnownFacts> {
+  const { connectCollector } = await import("../client/client.ts");
+  const collector = await connectCollector(home);
+  if (collector === undefined)
+    return { facts: await storedFacts(appDirectory(home, app), app), stored: true };
+  const facts = (await collector.processes()).filter((one) => one.app === app);
+  collector.close();
+  return { facts, stored: false };
+}
+
 /** What a log says that no collector holds. */
-async function storedFacts(dir: string, app: string): Promise<LifeFacts[]> {
+async function storedFacts(dir: string, app: string): Promise<KnownFacts["facts"]> {
   try {
     const reader = await openClosedLog(dir);
     try {
       const names = (reader.getState("processes") ?? []) as readonly string[];
       return names.flatMap((process) => {
         const stored = reader.getState(`process/${process}`) as StoredProcess | undefined;
-        return stored === undefined || stored.live ? [] : [{ ...stored, app, process }]; // unrecorded.ts tells of those
+        return stored === undefined ? [] : [{ ...stored, app, process }];
       });
     } finally {
       await reader.close();

@@ -552,6 +552,10 @@ restartable(
       const manifest = image(2, "manifest.json");
       rmSync(manifest);
       mkdirSync(manifest);
+      const verified = await rig.cli("verify", rig.app);
+      expect(verified.code).toBe(5);
+      for (const place of ["checkpoint 2 of p: image damaged", "checkpoint 3 of p: its image"])
+        expect(verified.out).toContain(place);
       expect(await rig.json<object>("restart", rig.app, "--back-further")).toMatchObject({
         passedOver: [4, 3, 2].map((checkpoint) => ({ process: "p", checkpoint, why: "obstacle" })),
         restarted: [{ process: "p", action: "restore", checkpoint: 1 }],
