@@ -492,6 +492,7 @@ class Work {
   }
 
   recorded(position: number, tookMs: number): void {
+    this.#image?.release();
     this.#position = position;
     this.#phasesMs.append = tookMs;
   }
@@ -515,7 +516,8 @@ class Work {
   /** A record that may be in the log keeps its image: an append whose answer got lost is such a one. */
   async discard(): Promise<void> {
     if (this.#image !== undefined) await this.driver.letGo?.(this.#image.files);
-    if (!this.#appending) await this.#image?.discard();
+    if (this.#appending) this.#image?.release();
+    else await this.#image?.discard();
   }
 
   result(frozenMs: number): CheckpointResult {

@@ -1,7 +1,9 @@
 /** `recovery-line gc`: obsolete checkpoints and payloads that no replay needs; with --apply it removes them. */
+import { basename, join } from "node:path";
 import type { Command } from "commander";
 import type { CollectedImage } from "../gc/collect-images.ts";
 import type { KeptImages } from "../gc/kept-images.ts";
+import type { SettledImage } from "../images/image-store.ts";
 import type { CollectPlan } from "../index.ts";
 import type { Keep } from "../log/keep.ts";
 import { appDirectory, homesOf, requireOwn } from "../logs/home.ts";
@@ -30,7 +32,8 @@ const HELP = `
 A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
 what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
 the log will make more of the past restorable. Where newer checkpoints of a process have no image (checkpoint --driver none), its newest
-image stays, and all that a restart from it needs.
+image stays, and all that a restart from it needs. Images of checkpoints that a rollback undid, and of those that died before they were
+recorded, are listed and go, too: not while one is being taken of their process, nor while a restart is unfinished.
 
 Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
 
@@ -90,9 +93,10 @@ async function gc(app: string | undefined, flags: GcFlags, command: Command): Pr
   const dirs = homes.map((home) => appDirectory(home, app as string));
   const { finished, unlock } = await begin(flags.apply ? dirs : []);
   try {
-    const found = await findObsolete(app, flags, dirs, command);
+    const found = await findObsolete(app, flags, homes, command);
     if (flags.apply)
-      for (const [at, dir] of dirs.entries()) await removeAll(dir, found, found.images[at] ?? []);
+      for (const [at, dir] of dirs.entries())
+        await removeAll(dir, found, [...(found.images[at] ?? []), ...(found.leftovers[at] ?? [])]);
     const logs = flags.apply ? await pruneLogs(homes, found, keepOf(flags)) : [];
     const payloads = await keepsPayloads(dirs);
     await print(found, { applied: flags.apply === true, payloads, finished, logs }, flags);
@@ -167,19 +171,39 @@ interface Found {
   readonly outcome: "clean" | "tainted";
   readonly plan: CollectPlan;
   readonly kept: KeptImages;
-  /** By log directory. */
+  /** Of obsolete checkpoints, by log directory. */
   readonly images: readonly (readonly CollectedImage[])[];
+  /** Of no checkpoint in effect, by log directory. */
+  readonly leftovers: readonly (readonly CollectedImage[])[];
+}
+
+/** Sealed images of which it is decided whether a log names them; none while a restart is unfinished. */
+async function settledIn(home: string, dir: string): Promise<readonly SettledImage[]> {
+  const { connectCollector } = await import("../client/client.ts");
+  const { settledImages } = await import("../images/image-store.ts");
+  const { readJournal, restartFolder } = await import("../restart/restart-journal.ts");
+  if ((await readJournal(restartFolder(home, basename(dir)))) !== undefined) return [];
+  const settled = await settledImages(join(dir, "images"));
+  const collector = settled.length === 0 ? undefined : await connectCollector(home);
+  try {
+    await collector?.drain(); // what a checkpoint that was killed had asked for is written, or refused
+  } finally {
+    collector?.close();
+  }
+  return settled;
 }
 
 async function findObsolete(
   app: string | undefined,
   flags: GcFlags,
-  dirs: readonly string[],
+  homes: readonly string[],
   command: Command,
 ): Promise<Found> {
-  const { storedImages } = await import("../gc/collect-images.ts");
-  const { keptBy } = await import("../gc/gc.ts");
+  const { leftoverImages, storedImages } = await import("../gc/collect-images.ts");
+  const { checkpointsInEffect, keptBy } = await import("../gc/gc.ts");
   const { obsolete } = await import("../index.ts");
+  const dirs = homes.map((home) => appDirectory(home, app as string));
+  const settled = await Promise.all(homes.map((home, at) => settledIn(home, dirs[at] as string)));
   const { application, evidence } = await loadEvidence(app, flags);
   const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
   const plan = obsolete(evidence, {
@@ -187,9 +211,14 @@ async function findObsolete(
     ...(isDefault("inTransit") ? {} : { inTransit: flags.inTransit }),
   });
   const images: CollectedImage[][] = [];
-  for (const dir of dirs) images.push(await storedImages(dir, plan.obsolete));
+  const leftovers: CollectedImage[][] = [];
+  const inEffect = checkpointsInEffect(evidence);
+  for (const [at, dir] of dirs.entries()) {
+    images.push(await storedImages(dir, plan.obsolete));
+    leftovers.push(await leftoverImages(dir, settled[at] ?? [], inEffect));
+  }
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
-  return { application, outcome, plan, kept: keptBy(plan, evidence), images };
+  return { application, outcome, plan, kept: keptBy(plan, evidence), images, leftovers };
 }
 
 interface Done {
@@ -203,13 +232,12 @@ interface Done {
 }
 
 async function print(
-  { application, outcome, plan, images }: Found,
+  { application, outcome, plan, images, leftovers }: Found,
   done: Done,
   { json }: GcFlags,
 ): Promise<void> {
   const stored = images.flat();
-  const bytes = stored.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  if (!json) return write(gcText(application, plan, stored, done));
+  if (!json) return write(gcText(application, plan, stored, done, leftovers.flat()));
   const { oldest: _, keptForImages: __, ...facts } = plan;
   const sizes = new Map(stored.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const obsolete = plan.obsolete.map((checkpoint) => ({
@@ -223,7 +251,12 @@ async function print(
     ...facts,
     retained: plan.checkpoints - obsolete.length,
     obsolete,
-    bytes,
+    leftovers: leftovers.flat().map(({ process, checkpoint, sizeBytes: imageBytes }) => ({
+      process,
+      checkpoint,
+      imageBytes,
+    })),
+    bytes: bytesOf([...stored, ...leftovers.flat()]),
   });
 }
 
@@ -236,15 +269,20 @@ const WHY_NOT_EXACT = {
     "What a process has under way to itself may still turn out to have left the application: only what lies below every line is listed.",
 };
 
-/** The human answer. */
+function bytesOf(images: readonly CollectedImage[]): number {
+  return images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+}
+
+/** The human answer. `images`: of obsolete checkpoints; `leftovers`: of none in effect. */
 export function gcText(
   application: string,
   plan: CollectPlan,
   images: readonly CollectedImage[],
   done: Done,
+  leftovers: readonly CollectedImage[] = [],
 ): string {
   const { obsolete, checkpoints, prunable, exactness, keptForImages } = plan;
-  const bytes = images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  const all = [...images, ...leftovers];
   const sizes = new Map(images.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const rows = obsolete
     .slice(0, MAX_ROWS)
@@ -254,6 +292,15 @@ export function gcText(
       String(position),
       usable ? "no line needs it" : "unusable",
       String(sizes.get(`${checkpoint} ${process}`) ?? "-"),
+    ]);
+  const left = leftovers
+    .slice(0, MAX_ROWS)
+    .map(({ process, checkpoint, sizeBytes }) => [
+      printable(process),
+      String(checkpoint),
+      "-",
+      "undone, or never recorded",
+      String(sizeBytes),
     ]);
   const ranges = prunable
     .slice(0, MAX_ROWS)
@@ -265,9 +312,12 @@ export function gcText(
     keptForImages.length === 0
       ? ""
       : `Newer checkpoints of ${keptForImages.map(printable).join(", ")} have no image: what a restart from older ones needs stays.\n`,
-    rows.length === 0 ? "" : table(["PROCESS", "CHECKPOINT", "POSITION", "WHY", "IMAGE BYTES"], rows),
+    rows.length + left.length === 0
+      ? ""
+      : table(["PROCESS", "CHECKPOINT", "POSITION", "WHY", "IMAGE BYTES"], [...rows, ...left]),
     more(obsolete.length, "checkpoints"),
-    `${counted(images.length, "image")}, ${counted(bytes, "byte")}: ${removed}\n`,
+    more(leftovers.length, "images of no checkpoint in effect"),
+    `${counted(all.length, "image")}, ${counted(bytesOf(all), "byte")}: ${removed}\n`,
     done.finished > 0
       ? `${counted(done.finished, "image")} of an earlier run that was cut off: removed\n`
       : "",

@@ -16,7 +16,7 @@ export interface ImageReport {
   readonly damages: LogReport["damages"];
 }
 
-/** What `gc` has removed, or removes meanwhile, is no damage; nor is what was never here, as the log was imported. */
+/** What `gc` has removed, or removes meanwhile, is no damage, nor what no line can need as a rollback undid it; nor is what was never here, as the log was imported. */
 export async function verifyImages(home: string, app: string): Promise<ImageReport> {
   const dir = appDirectory(home, app);
   const isStored = (reference: string): boolean => existsSync(join(dir, reference.split("#")[0]!));
@@ -47,6 +47,7 @@ async function missing(home: string, app: string, gone: readonly Named[]): Promi
   const recorded = await recordedIn(home, app);
   const kept = await readKept(dir);
   return gone
+    .filter(({ undone }) => !undone)
     .filter(({ process, checkpoint }) => recorded.has(process) && !mayBeGone(kept, process, checkpoint))
     .map((one) => ({
       place: placeOf(one),
@@ -59,17 +60,28 @@ interface Named {
   readonly process: string;
   readonly checkpoint: number;
   readonly reference: string;
+  /** By a rollback. */
+  undone: boolean;
 }
 
 function placeOf({ process, checkpoint }: Named): string {
   return `checkpoint ${checkpoint} of ${process}`;
 }
 
-async function namedIn(home: string, app: string): Promise<Named[]> {
-  const found = new Map<string, Named>();
+async function namedIn(home: string, app: string): Promise<readonly Named[]> {
+  const found: Named[] = [];
+  const inEffect = new Map<string, Named[]>();
   for await (const block of appBlocks(home, app))
-    for (const event of decodeBlock(block).columns.extras.values())
-      if (event.type === "checkpoint" && event.image?.startsWith("images/"))
-        found.set(event.image, { ...event, reference: event.image });
-  return [...found.values()];
+    for (const event of decodeBlock(block).columns.extras.values()) {
+      const { process } = event;
+      const own = inEffect.get(process) ?? [];
+      inEffect.set(process, own);
+      if (event.type === "rollback")
+        while ((own.at(-1)?.checkpoint ?? 0) > event.checkpoint) own.pop()!.undone = true;
+      if (event.type !== "checkpoint" || !event.image?.startsWith("images/")) continue;
+      const one = { process, checkpoint: event.checkpoint, reference: event.image, undone: false };
+      found.push(one);
+      own.push(one);
+    }
+  return found;
 }

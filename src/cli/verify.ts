@@ -11,7 +11,7 @@ const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
 Bytes that one process sent or received twice on a channel are reported, too; they are tolerated (exit code 0).
 Stored images of checkpoints are read, too, and the data of their processes (run --data): every byte against its checksum.
-One that the log of a process recorded here names, that is not there and that no gc has removed is damage, too.
+One that the log of a process recorded here names, that is not there and that neither gc has removed nor a rollback undone is damage, too.
 While a collector lives the log is read through it; then only what it has acknowledged is checked.
 
 Exit codes: 0 whole, 5 damaged, 2 wrong use or no such application, 1 anything else.

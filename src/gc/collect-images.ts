@@ -1,6 +1,7 @@
 import { lstat, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { replaceFile, syncFolder } from "../host/replace-file.ts";
+import { identityOf, type SettledImage, whileNoImageIsTaken } from "../images/image-store.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { PATH_NAME } from "../model/names.ts";
 
@@ -11,6 +12,8 @@ export interface ImageName {
 }
 
 export interface CollectedImage extends ImageName {
+  /** Of one that no checkpoint in effect has (`SettledImage`): another that has got its number since stays. */
+  readonly identity?: string;
   /** What its removal frees, if all images that share files with it (unchanged data) are removed as well. */
   readonly sizeBytes: number;
 }
@@ -37,6 +40,25 @@ export async function storedImages(
   return found;
 }
 
+/**
+ * Of the settled images those of no checkpoint in effect: a rollback undid it, or its checkpoint died before it was recorded. A process that
+ * the evidence does not know keeps all. `inEffect` is of a log that was read after the images were looked at.
+ */
+export async function leftoverImages(
+  dir: string,
+  settled: readonly SettledImage[],
+  inEffect: ReadonlyMap<string, ReadonlySet<number>>,
+): Promise<CollectedImage[]> {
+  const left = settled.filter(
+    ({ process, checkpoint }) => inEffect.has(process) && !inEffect.get(process)!.has(checkpoint),
+  );
+  const identities = new Map(left.map((one) => [`${one.checkpoint} ${one.process}`, one.identity]));
+  return (await storedImages(dir, left)).map((image) => ({
+    ...image,
+    identity: identities.get(`${image.checkpoint} ${image.process}`)!,
+  }));
+}
+
 /** Ends what a crash cut off; images that it had not renamed yet stay. Returns how many it removed. The caller holds the lock. */
 export async function finishRemoval(dir: string): Promise<number> {
   const journal = await readJournal(dir);
@@ -51,7 +73,7 @@ export async function finishRemoval(dir: string): Promise<number> {
 export async function removeImages(
   dir: string,
   application: string,
-  images: readonly ImageName[],
+  images: readonly CollectedImage[],
 ): Promise<void> {
   if (images.length === 0) return;
   await writeJournal(dir, {
@@ -59,15 +81,24 @@ export async function removeImages(
     application,
     images: images.map(({ process, checkpoint }) => ({ process, checkpoint })),
   });
-  for (const { process, checkpoint } of images) {
-    const folder = join(dir, "images", process);
-    await rm(join(folder, `${REMOVED}${checkpoint}`), { recursive: true, force: true });
-    await rename(join(folder, String(checkpoint)), join(folder, `${REMOVED}${checkpoint}`));
-  }
+  for (const image of images) await setAside(join(dir, "images"), image);
   for (const process of new Set(images.map((image) => image.process)))
     await syncFolder(join(dir, "images", process));
   for (const image of images) await removeRenamed(dir, image);
   await dropJournal(dir);
+}
+
+async function setAside(images: string, { process, checkpoint, identity }: CollectedImage): Promise<void> {
+  const [from, to] = [String(checkpoint), `${REMOVED}${checkpoint}`].map((name) =>
+    join(images, process, name),
+  );
+  const move = async (): Promise<void> => {
+    if (identity !== undefined && (await identityOf(from!)) !== identity) return;
+    await rm(to!, { recursive: true, force: true });
+    await rename(from!, to!);
+  };
+  if (identity === undefined) await move();
+  else await whileNoImageIsTaken(images, process, move);
 }
 
 async function removeRenamed(dir: string, { process, checkpoint }: ImageName): Promise<boolean> {

@@ -114,6 +114,17 @@ function planOf(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): Collec
   };
 }
 
+/** Indices by process. */
+export function checkpointsInEffect({
+  processes,
+  segments,
+}: Evidence): ReadonlyMap<string, ReadonlySet<number>> {
+  const { start, index } = segments;
+  return new Map(
+    processes.map((process, number) => [process, new Set(index.subarray(start[number], start[number + 1]))]),
+  );
+}
+
 /** Images of checkpoints in effect that don't go with this plan. */
 export function keptBy({ obsolete }: CollectPlan, { processes, segments }: Evidence): KeptImages {
   const { start, index, flags } = segments;

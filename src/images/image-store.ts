@@ -10,8 +10,10 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { lstat, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { lockedBy } from "../host/wait-for-lock.ts";
 import type { CutDetail } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { PATH_NAME } from "../model/names.ts";
 import { call, native } from "../native/binding.ts";
 import { openTree, type StoredTree, verifyTree } from "./data/stored-tree.ts";
 import type { DriverNotes } from "./driver.ts";
@@ -19,8 +21,11 @@ import type { DriverNotes } from "./driver.ts";
 const MANIFEST = "manifest.json";
 const FILES = "files";
 const PARTIAL = ".partial-";
+const IMAGE_NAME = /^[1-9]\d*$/;
 export const MANIFEST_FORMAT = 1;
 const CHUNK_BYTES = 1 << 20;
+/** Longest wait for who only looks, in ms. */
+const LOOK_MS = 500;
 /** Files of one image that are hashed, and synced, at one time, count. */
 const FILES_TOGETHER = 16;
 /** A manifest of 100 000 files. */
@@ -107,21 +112,23 @@ export class NewImage {
   static async begin(home: string, app: string, process: string, index: number): Promise<NewImage> {
     const folder = imagesFolder(home, app, process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    const lock = lockImages(folder, process);
+    const lock = await lockImages(folder, process);
     const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)), lock);
     try {
       for (const name of await readdir(folder)) {
-        if (name.startsWith(PARTIAL)) await rm(join(folder, name), { recursive: true, force: true });
+        if (name.startsWith(PARTIAL) || name === String(index))
+          await rm(join(folder, name), { recursive: true, force: true });
       }
       await mkdir(image.files, { recursive: true, mode: 0o700 });
     } catch (error) {
-      image.#unlock();
+      image.release();
       throw error;
     }
     return image;
   }
 
-  #unlock(): void {
+  /** Its record is in the log, or may be: it stays. Until then nobody takes it for one that was never recorded. */
+  release(): void {
     if (this.#lock !== undefined) native().unlock(this.#lock);
     this.#lock = undefined;
   }
@@ -143,7 +150,6 @@ export class NewImage {
     await writeSynced(join(this.#partial, MANIFEST), text);
     for (const folder of [this.files, this.#partial]) await syncPath(folder);
     await rename(this.#partial, this.#final);
-    this.#unlock();
     const parent = dirname(this.#final);
     for (const folder of [parent, dirname(parent), dirname(dirname(parent))]) await syncPath(folder);
     const name = `images/${facts.process}/${facts.checkpoint}`;
@@ -161,7 +167,7 @@ export class NewImage {
   async discard(): Promise<void> {
     await rm(this.#partial, { recursive: true, force: true });
     await rm(this.#final, { recursive: true, force: true });
-    this.#unlock();
+    this.release();
   }
 }
 
@@ -173,9 +179,10 @@ export interface StoredImage {
   readonly trees: readonly StoredTree[];
 }
 
-function lockImages(folder: string, process: string): number {
+/** A look at what is there (`settledImages`) takes a moment. */
+async function lockImages(folder: string, process: string): Promise<number> {
   try {
-    return call(folder, () => native().lock(folder));
+    return await lockedBy(performance.now() + LOOK_MS, () => call(folder, () => native().lock(folder)));
   } catch (error) {
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
@@ -239,6 +246,58 @@ export async function newestManifest(
   }
 }
 
+/** An image that lies under its number, and which of several that had it one after the other. */
+export interface SettledImage {
+  readonly process: string;
+  readonly checkpoint: number;
+  readonly identity: string;
+}
+
+/** Does the work while nobody takes an image of the process; undefined where somebody does, or there is nothing. */
+export async function whileNoImageIsTaken<T>(
+  images: string,
+  process: string,
+  work: (folder: string) => Promise<T>,
+): Promise<T | undefined> {
+  const folder = join(images, process);
+  let lock: number;
+  try {
+    lock = native().lock(folder);
+  } catch {
+    return undefined; // nor where we can't know
+  }
+  try {
+    return await work(folder);
+  } finally {
+    native().unlock(lock);
+  }
+}
+
+/** Sealed images of processes of which nobody takes one now: those that are not in the log after this look never will be. */
+export async function settledImages(images: string): Promise<SettledImage[]> {
+  const found: SettledImage[] = [];
+  for (const process of await readdir(images).catch(() => [])) {
+    if (!PATH_NAME.test(process)) continue;
+    const settled = await whileNoImageIsTaken(images, process, async (folder) => {
+      const names = (await readdir(folder)).filter((name) => IMAGE_NAME.test(name));
+      return Promise.all(
+        names.map(async (name) => {
+          const identity = await identityOf(join(folder, name));
+          return identity === undefined ? [] : [{ process, checkpoint: Number(name), identity }];
+        }),
+      );
+    });
+    found.push(...(settled ?? []).flat());
+  }
+  return found;
+}
+
+/** A number may be given again after a crash. Undefined: no folder is there. */
+export async function identityOf(image: string): Promise<string | undefined> {
+  const stat = await lstat(image, { bigint: true }).catch(() => undefined);
+  return stat?.isDirectory() ? `${stat.ino} ${stat.ctimeNs}` : undefined;
+}
+
 /** What one image takes, in bytes; data that is shared with others counts in each. */
 export interface ImageSize {
   readonly checkpoint: number;
@@ -249,7 +308,7 @@ export interface ImageSize {
 /** Of all images of a process, as their manifests say, oldest first; none where nobody lets us look. */
 export async function imageSizes(home: string, app: string, process: string): Promise<ImageSize[]> {
   const folder = imagesFolder(home, app, process);
-  const names = (await readdir(folder).catch(() => [])).filter((name) => /^[1-9]\d*$/.test(name));
+  const names = (await readdir(folder).catch(() => [])).filter((name) => IMAGE_NAME.test(name));
   const sizes = await Promise.all(names.map((name) => sizeOf(join(folder, name))));
   return sizes.filter((size) => size !== undefined).sort((a, b) => a.checkpoint - b.checkpoint);
 }

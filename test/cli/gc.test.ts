@@ -14,10 +14,13 @@ import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { afterEach, beforeAll, expect, test } from "vitest";
 import { EventColumns } from "../../src/format/event-columns.ts";
+import { leftoverImages, removeImages } from "../../src/gc/collect-images.ts";
+import { settledImages } from "../../src/images/image-store.ts";
 import { EventLog } from "../../src/log/event-log.ts";
 import type { LineEntry } from "../../src/model/recovery-line.ts";
 import { sized } from "../size.ts";
 import { build, main, run } from "./cli.ts";
+import { append, emptyHome, sealedImage, taken } from "./recorded-home.ts";
 
 const homes: string[] = [];
 beforeAll(build);
@@ -135,6 +138,53 @@ test("the newest images stay that a restart can come back by, where newer checkp
   // To a's image goes whoever got what a had sent after it.
   expect(await obsoleteOf(lines, true)).toEqual([]);
   expect(await obsoleteOf([...lines, taken("a", 3)], false)).toEqual(["a/1", "a/2", "b/1"]);
+});
+
+test("images that a rollback undid and that were never recorded go, once nobody can record them and no restart is unfinished", async () => {
+  const home = emptyHome();
+  homes.push(home);
+  const stored = (): string[] => readdirSync(imageFolder(home, "s", "."), "utf8").sort();
+  const left = async (...flags: string[]): Promise<number[]> =>
+    JSON.parse((await run(["gc", "app", "--log", home, "--json", ...flags])).stdout).leftovers.map(
+      ({ checkpoint }: LineEntry) => checkpoint,
+    );
+  const taking = await sealedImage(home, "t", 1);
+  for (const checkpoint of [1, 2, 3]) await append(home, [await taken(home, "s", checkpoint)]);
+  await append(home, [{ type: "gap", process: "t" }]);
+  await append(home, [{ type: "rollback", process: "s", checkpoint: 1 }]);
+  const died = await sealedImage(home, "s", 4);
+  expect(await left()).toEqual([]); // of both a checkpoint is under way
+  died.image.release();
+  expect(await left()).toEqual([2, 3, 4]);
+  taking.image.release();
+  const restart = join(home, "app", "restart");
+  mkdirSync(restart);
+  writeFileSync(join(restart, "journal.json"), "{}");
+  expect(await left("--apply")).toEqual([]);
+  rmSync(restart, { recursive: true });
+  const text = (await run(["gc", "app", "--log", home])).stdout;
+  expect(text).toMatch(/s +2 +- +undone, or never recorded +\d+\n/);
+  expect(text).toContain("4 images, ");
+  expect(stored()).toEqual(["1", "2", "3", "4"]);
+  expect(await left("--apply")).toEqual([2, 3, 4, 1]);
+  expect(stored()).toEqual(["1"]);
+  expect(await left("--apply")).toEqual([]);
+  const verified = JSON.parse((await run(["verify", "app", "--log", home, "--json"])).stdout);
+  expect(verified).toMatchObject({ outcome: "clean", images: 1 });
+});
+
+test("a number that was given again since the look keeps its new image", async () => {
+  const home = emptyHome();
+  homes.push(home);
+  const dir = join(home, "app");
+  (await sealedImage(home, "s", 4)).image.release();
+  const settled = await settledImages(join(dir, "images"));
+  const left = await leftoverImages(dir, settled, new Map([["s", new Set([1])]]));
+  expect(left).toMatchObject([{ process: "s", checkpoint: 4 }]);
+  (await sealedImage(home, "s", 4)).image.release(); // what lay there is out of its way
+  mkdirSync(join(dir, "gc"), { mode: 0o700 });
+  await removeImages(dir, "app", left);
+  expect(readdirSync(imageFolder(home, "s", "."))).toEqual(["4"]);
 });
 
 test("killed at any moment it leaves whole images and a usable log, and the next run ends its work", async () => {

@@ -9,8 +9,12 @@ import type { Event } from "../../src/model/event.ts";
 
 export const APP = "app";
 
-/** An image of ours, and what the log calls it. */
-export async function sealedImage(home: string, process: string, checkpoint: number): Promise<string> {
+/** An image whose checkpoint is not recorded yet, and what the log will call it. */
+export async function sealedImage(
+  home: string,
+  process: string,
+  checkpoint: number,
+): Promise<{ image: NewImage; reference: string }> {
   const image = await NewImage.begin(home, APP, process, checkpoint);
   writeFileSync(join(image.files, "pages"), `${process} ${checkpoint}`);
   const { reference } = await image.seal({
@@ -28,13 +32,14 @@ export async function sealedImage(home: string, process: string, checkpoint: num
     cutComplete: true,
     uncaptured: [],
   });
-  return reference;
+  return { image, reference };
 }
 
 /** A checkpoint of the process; its image is in the home. */
 export async function taken(home: string, process: string, checkpoint: number): Promise<Event> {
-  const image = await sealedImage(home, process, checkpoint);
-  return { type: "checkpoint", process, checkpoint, usable: true, image };
+  const { image, reference } = await sealedImage(home, process, checkpoint);
+  image.release();
+  return { type: "checkpoint", process, checkpoint, usable: true, image: reference };
 }
 
 export function emptyHome(): string {

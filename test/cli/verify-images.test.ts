@@ -51,6 +51,14 @@ test("an image that is gone is damage, also where all are; one that gc has remov
   expect([code, ...damages.map(({ place }) => place)]).toEqual([5, "checkpoint 2 of t", "checkpoint 3 of s"]);
 });
 
+test("an image that is gone is missed no longer once a rollback has undone its checkpoint", async () => {
+  const home = await recorded();
+  rmSync(join(home, APP, "images/s/2"), { recursive: true });
+  expect(await verify(home)).toMatchObject({ code: 5 });
+  await append(home, [{ type: "rollback", process: "s", checkpoint: 1 }]);
+  expect(await verify(home)).toMatchObject({ code: 0, images: 3 });
+});
+
 test("by other rules than before a collection keeps nothing that went: no image of it is missed", async () => {
   const home = emptyHome();
   homes.push(home);

@@ -560,6 +560,9 @@ restartable(
         passedOver: [4, 3, 2].map((checkpoint) => ({ process: "p", checkpoint, why: "obstacle" })),
         restarted: [{ process: "p", action: "restore", checkpoint: 1 }],
       });
+      const collected = await rig.json<object>("gc", rig.app, "--apply");
+      expect(collected).toMatchObject({ leftovers: [{ process: "p", checkpoint: 2 }] });
+      expect(await rig.json<object>("verify", rig.app)).toMatchObject({ outcome: "clean", images: 1 });
       await dies();
       rmSync(join(image(1, "files"), "inventory.img"));
       await refused(/image damaged: \S+inventory\.img is missing/);
