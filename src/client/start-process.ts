@@ -3,7 +3,7 @@
  *
  * The cgroup is frozen before anything is in it. A helper's first act is to enter it, where it stands still; then the process is
  * registered; then it thaws, and the helper becomes the command (native/wait). Nothing of the command can run unrecorded, and no
- * pipe or socket of ours stands in its history.
+ * pipe or socket of ours stands in its history. Whoever is killed meanwhile takes the helper along.
  */
 
 import type { ChildProcess, StdioOptions } from "node:child_process";
@@ -15,6 +15,7 @@ import { standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import { spawn } from "../host/spawn.ts";
+import { StartGuard } from "../host/start-guard.ts";
 import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
@@ -49,7 +50,7 @@ export interface ProcessStart {
   readonly group?: string;
   /** `Registration.holdLimitMs`. */
   readonly holdLimitMs?: number;
-  /** True: it stands still on return, before its first instruction; whoever called thaws it. */
+  /** True: it stands still on return, before its first instruction, whatever ends the caller; who finds it there thaws or kills it. */
   readonly hold?: boolean;
 }
 
@@ -80,10 +81,11 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       `process ${start.process} of ${start.app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
       "End it first, or take another name.",
     );
-  cgroup.setFreeze(true);
-  const child = enter(words, start);
-  start.begun?.();
+  const guard = start.hold === true ? undefined : await StartGuard.ofProcess(cgroup);
   try {
+    cgroup.setFreeze(true);
+    const child = enter(words, start);
+    start.begun?.();
     await stands(child, cgroup);
     const { app, process, trust, rules, mode, recipe, data, group, holdLimitMs, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
@@ -99,12 +101,13 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       ...(holdLimitMs === undefined ? {} : { holdLimitMs }),
     });
     const unseen = (await collector.unseen(app)).filter((one) => one.process === process);
-    if (start.hold !== true) cgroup.setFreeze(false);
+    if ((await guard?.letGo()) === false) cgroup.setFreeze(false);
     return { child, task, cgroup, incarnation, unseen };
   } catch (error) {
     cgroup.kill();
     cgroup.setFreeze(false);
     await removeSoon(cgroup);
+    await guard?.end();
     throw error;
   }
 }

@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { applicationCgroup, ProcessCgroup } from "../host/cgroups.ts";
 import { standsStill } from "../host/freeze.ts";
 import { startTicksOf } from "../host/process-tree.ts";
+import { StartGuard } from "../host/start-guard.ts";
 import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
@@ -64,9 +65,26 @@ export function removeOldRanks(app: string, process: string): void {
   }
 }
 
-/** Registers each rank as it comes, and lets it go; resolves once all are there, or mpirun has ended. Throws what registering throws, the rank killed. */
+/**
+ * Registers each rank as it comes, and lets it go; resolves once all are there, or mpirun has ended. Throws what registering throws, the rank
+ * killed. Whoever is killed meanwhile takes the job along, whose other ranks nobody would let go.
+ */
 export async function takeRanks(collector: CollectorClient, job: RankJob): Promise<string[]> {
   const launcher = new ProcessCgroup(job.app, job.process);
+  if (!launcher.populated) return [];
+  const guard = await StartGuard.ofRanks(launcher);
+  try {
+    return await takeEach(collector, job, launcher);
+  } finally {
+    await guard.letGo();
+  }
+}
+
+async function takeEach(
+  collector: CollectorClient,
+  job: RankJob,
+  launcher: ProcessCgroup,
+): Promise<string[]> {
   const taken = new Set<string>();
   for (let size = Number.POSITIVE_INFINITY; taken.size < size && launcher.populated; await sleep(LOOK_MS))
     for (const name of rankNames(job.app, job.process)) {

@@ -1,9 +1,14 @@
+import { once } from "node:events";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
+import { packageRoot } from "../../src/native/binding.ts";
 import { tile } from "../native/tiling.ts";
 import { sized } from "../size.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
+import { stranger } from "./strangers.ts";
 
 const live = test.skipIf(missing !== undefined);
 
@@ -69,6 +74,75 @@ live(
       await gone("");
       expect(await stateOf(rig, "longer")).toBe("finished");
     }),
+);
+
+/** Starts a command held, and never hears from its collector whether it is recorded. */
+const HELD_FOR_GOOD = `
+  const [module, app, unwatched, begun, ...command] = process.argv.slice(1);
+  const { startProcess } = await import(module);
+  setInterval(() => undefined, 1000);
+  const register = () => new Promise(() => console.log("registering"));
+  await startProcess({ register }, {
+    app, process: "held", command, mode: "first", stdio: "ignore", detached: true, unwatched: unwatched === "true",
+    recipe: { command, cwd: "/", env: process.env },
+    begun: () => { if (begun === "killed") process.kill(process.pid, "SIGKILL"); },
+  });
+`;
+
+live.each([
+  ["while its command is held", false, "goes on"],
+  ["while its detached command is held", true, "goes on"],
+  ["while its command is on the way into its cgroup", false, "killed"],
+  ["while its detached command is on the way into its cgroup", true, "killed"],
+])("run that is killed %s ends it, before its first instruction", (_, unwatched, begun) =>
+  withRig("start-killed", async (rig) => {
+    const module = join(packageRoot(), "dist/client/start-process.js");
+    const mark = rig.path("began");
+    const args = [module, rig.app, String(unwatched), begun, "touch", mark];
+    const starting = stranger(process.execPath, ["--input-type=module", "-e", HELD_FOR_GOOD, ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const ended = once(starting, "exit");
+    const { path } = rig.cgroup("held");
+    if (begun !== "killed") {
+      await once(starting.stdout!, "data");
+      expect([rig.cgroup("held").frozen, rig.cgroup("held").pids().length]).toEqual([true, 1]);
+      starting.kill("SIGKILL");
+    }
+    await ended;
+    await until("its cgroup is gone", () => !existsSync(join(path, "..")));
+    expect(existsSync(mark)).toBe(false);
+  }),
+);
+
+/** Takes the ranks of a job whose collector never answers. */
+const RANKS_HELD = `
+  const [module, app] = process.argv.slice(1);
+  const { takeRanks } = await import(module);
+  setInterval(() => undefined, 1000);
+  const register = () => new Promise(() => console.log("registering"));
+  await takeRanks({ register }, { app, process: "job", mode: "first", recipe: { command: ["mpirun"], cwd: "/", env: {} } });
+`;
+
+live("run --ranks that is killed while ranks are held ends them with their launcher", () =>
+  withRig("ranks-killed", async (rig) => {
+    const names = ["job", "job-rank-0", "job-rank-1"];
+    for (const name of names) {
+      const [cgroup, { pid }] = [rig.cgroup(name), stranger("sleep", ["1000"])];
+      mkdirSync(cgroup.path, { recursive: true });
+      if (name !== "job") cgroup.setFreeze(true);
+      writeFileSync(join(cgroup.path, "cgroup.procs"), String(pid));
+    }
+    const module = join(packageRoot(), "dist/client/start-ranks.js");
+    const args = ["--input-type=module", "-e", RANKS_HELD, module, rig.app];
+    const taking = stranger(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+    await once(taking.stdout!, "data");
+    taking.kill("SIGKILL");
+    await until("nothing of the job is left", () => names.every((name) => !rig.cgroup(name).populated));
+    await until("no rank's cgroup is left", () =>
+      names.slice(1).every((name) => !existsSync(rig.cgroup(name).path)),
+    );
+  }),
 );
 
 live("wrong use of run: nothing is registered, nothing is left in the cgroup", () =>
