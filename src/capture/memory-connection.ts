@@ -12,7 +12,7 @@ import { decodeRecords, makeRecordColumns, type RecordColumns } from "../format/
 import { RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
 import { DRAIN_BATCH_RECORDS } from "../model/limits.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isAppName } from "../model/names.ts";
 import { call, type MemoryRingHandle, type NativeAddon } from "../native/binding.ts";
 
 /** What a runtime says first (native/dsm/trace.c). */
@@ -36,7 +36,7 @@ const MAX_HOLE = 2 ** 32;
 /** Throws RL_BAD_RECORD. */
 export function parseHello(text: string): MemoryHello {
   const { version, application, rank } = parseObject(text);
-  if (version !== RING_LAYOUT_VERSION || typeof application !== "string" || !PATH_NAME.test(application))
+  if (version !== RING_LAYOUT_VERSION || typeof application !== "string" || !isAppName(application))
     throw wrong(`its first message is not that of this version: ${text.slice(0, 80)}`);
   if (!Number.isInteger(rank) || (rank as number) < 0 || (rank as number) > MAX_RANK)
     throw wrong(`it claims rank ${String(rank)}`);

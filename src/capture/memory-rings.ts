@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { DsmEvent } from "../model/event.ts";
 import { ACCEPT_POLL_MS, RING_LOOK_MS } from "../model/limits.ts";
+import { HOME_FILES } from "../model/names.ts";
 import { call, type NativeAddon, native, type WatchHandle } from "../native/binding.ts";
 import { MemoryConnection, parseHello } from "./memory-connection.ts";
 import { nextLookMs } from "./ring-pace.ts";
@@ -39,8 +40,8 @@ interface Peer {
 
 /** Becomes the one that takes the memory rings of a home, at `<home>/rings.sock`. Throws RL_LOCKED where somebody does already. */
 export function openMemoryRings(home: string): MemoryRings {
-  const lock = join(home, "rings.lock");
-  const path = join(home, "rings.sock");
+  const lock = join(home, HOME_FILES.ringsLock);
+  const path = join(home, HOME_FILES.ringsSocket);
   writeFileSync(lock, "", { flag: "a", mode: 0o600 });
   let fd: number;
   try {

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { ProcessAttachment } from "../client/attach-process.ts";
 import type { CollectorClient } from "../client/client.ts";
 import { answerOf } from "../host/answer-of.ts";
-import { checkedAppName, resolveHome } from "../logs/home.ts";
+import { checkCgroupNames, checkedAppName, resolveHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
@@ -97,8 +97,7 @@ export function register(program: Command): void {
 }
 
 async function attach(app: string, name: string, flags: AttachFlags): Promise<void> {
-  checkedAppName(app);
-  checkedAppName(name, "process");
+  checkCgroupNames(app, name);
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const what = oneOf(flags);
   if (flags.follow === true && flags.container === undefined)

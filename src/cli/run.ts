@@ -9,7 +9,7 @@ import type { ProcessStart, StartedProcess } from "../client/start-process.ts";
 import type { RankJob } from "../client/start-ranks.ts";
 import { PeerRules } from "../collect/peer-rules.ts";
 import { VOUCHABLE_REASONS } from "../format/ring-layout.ts";
-import { appDirectory, checkedAppName, resolveHome } from "../logs/home.ts";
+import { appDirectory, checkCgroupNames, checkedAppName, resolveHome } from "../logs/home.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { HOLD_LIMIT_MS, MAX_HOLD_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../model/stored-process.ts";
@@ -236,8 +236,7 @@ interface Wanted {
 
 /** All that can be wrong with the words alone, before anything is asked or touched. */
 async function checked(app: string, processName: string, flags: RunFlags): Promise<Wanted> {
-  checkedAppName(app);
-  checkedAppName(processName, "process");
+  checkCgroupNames(app, processName);
   if (flags.group !== undefined) checkedAppName(flags.group, "group");
   const rules = rulesOf(flags);
   const holdLimitMs = await holdLimitOf(flags);

@@ -7,8 +7,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { makeFolders } from "../host/make-folders.ts";
 import { replaceFile } from "../host/replace-file.ts";
+import { HOME_FILES } from "../model/names.ts";
 
-const FILE = "collector.session";
+const FILE = HOME_FILES.session;
 
 /** The newest session that began with all applications of the home; 0 if none ever did. Makes the home, mode 0700. */
 export async function lastSession(home: string): Promise<number> {

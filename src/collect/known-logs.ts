@@ -9,7 +9,7 @@
 import { readdir } from "node:fs/promises";
 import type { UnreadableLog } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isAppName } from "../model/names.ts";
 import type { AppLog } from "./app-log.ts";
 
 /** Names of applications and processes that become paths and cgroups. */
@@ -33,7 +33,7 @@ export async function* openKnownLogs({
   ended,
 }: KnownLogs): AsyncGenerator<AppLog> {
   for (const entry of await readdir(home, { withFileTypes: true })) {
-    if (!entry.isDirectory() || !PATH_NAME.test(entry.name)) continue;
+    if (!entry.isDirectory() || !isAppName(entry.name)) continue;
     const app = make(entry.name);
     try {
       await app.open(false);

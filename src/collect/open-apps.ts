@@ -8,7 +8,7 @@ import type { CollectedProcess, UnreadableLog } from "../model/collector-answers
 import { RecoveryLineError } from "../model/errors.ts";
 import type { CutEntry } from "../model/event-source.ts";
 import { IDLE_LOG_MS, MAX_IDLE_LOGS } from "../model/limits.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isAppName } from "../model/names.ts";
 import { AppLog } from "./app-log.ts";
 import type { CollectorParts } from "./collect-options.ts";
 import type { CollectPump } from "./collect-pump.ts";
@@ -106,7 +106,7 @@ export class OpenApps {
       known.usedAtMs = performance.now();
       return known;
     }
-    if (!PATH_NAME.test(name) || (!create && !(await this.#hasLog(name))))
+    if (!isAppName(name) || (!create && !(await this.#hasLog(name))))
       throw new RecoveryLineError(
         "RL_UNKNOWN_APP",
         `there is no application "${name}" in ${this.#parts.home}`,

@@ -5,7 +5,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { EventSource } from "../model/event-source.ts";
 import { ATTACHED } from "../model/gap-reasons.ts";
 import { MAX_LIVE_PROCESSES } from "../model/limits.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isAppName, PATH_NAME } from "../model/names.ts";
 import type { CollectPump } from "./collect-pump.ts";
 import type { Drain } from "./drain.ts";
 import type { HeldOutputs } from "./held-outputs.ts";
@@ -110,6 +110,7 @@ export class Registrations {
           `"${name}" is not a name: letters, digits, . _ -, at most 64`,
         );
     }
+    if (!isAppName(app)) throw new RecoveryLineError("RL_USAGE", `"${app}" is reserved`);
     if (!Number.isSafeInteger(cgroupId) || cgroupId < 1) throw new TypeError("cgroupId is an integer ≥ 1");
     if (this.#pump.apps.get(app)?.rings.has(process))
       throw new RecoveryLineError(

@@ -2,6 +2,7 @@
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { HOME_FILES } from "../model/names.ts";
 import { call, native } from "../native/binding.ts";
 import { makeFolders } from "./make-folders.ts";
 
@@ -28,7 +29,7 @@ export function prepareHome(home: string): void {
 
 /** Becomes the home's only collector. Returns the function that lets go. Throws RL_LOCKED with the other one's name and pid. */
 export function lockHome(home: string): () => void {
-  const path = join(home, "collector.lock");
+  const path = join(home, HOME_FILES.collectorLock);
   const addon = native();
   let fd: number;
   try {

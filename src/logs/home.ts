@@ -5,7 +5,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { requireNoForeignLink } from "../host/foreign-links.ts";
 import { RecoveryLineError } from "../model/errors.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isCgroupFile, isHomeFile, PATH_NAME } from "../model/names.ts";
 
 /**
  * The home directory of all logs, absolute. An empty $RECOVERY_LINE_HOME counts as unset; an empty --log is a variable of the caller's that
@@ -49,20 +49,35 @@ export function requireOwn(home: string): void {
   );
 }
 
-export function isAppName(name: string): boolean {
-  return PATH_NAME.test(name);
-}
-
 /** The name of an application or process becomes a directory: anything else than the pattern of README "Names" is wrong use. */
 export function checkedAppName(
   name: string,
   what: "application" | "process" | "group" = "application",
 ): string {
+  if (what === "application" && isHomeFile(name))
+    throw reserved(name, what, "A file of the collector's has that name in every log directory.");
   if (PATH_NAME.test(name)) return name;
   throw new RecoveryLineError(
     "RL_USAGE",
     `${JSON.stringify(name)} is no ${what} name`,
     "A name starts with a letter or digit and has at most 64 letters, digits, '.', '_' or '-'.",
+  );
+}
+
+/** The names of a process that gets a cgroup: `<app>/<process>`, where the kernel has files of its own. Throws RL_USAGE. */
+export function checkCgroupNames(app: string, process: string): void {
+  for (const [name, what] of [
+    [checkedAppName(app), "application"],
+    [checkedAppName(process, "process"), "process"],
+  ] as const)
+    if (isCgroupFile(name)) throw reserved(name, what, "The kernel's own files of a cgroup are named so.");
+}
+
+function reserved(name: string, what: string, why: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_USAGE",
+    `${JSON.stringify(name)} is no ${what} name: it is reserved`,
+    `${why} Take another name.`,
   );
 }
 

@@ -13,7 +13,7 @@ import { lockLog } from "../log/log-lock.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { MAX_SDK_MESSAGE_BYTES, MAX_SDK_STATE_BYTES, SDK_FLUSH_INTERVAL_MS } from "../model/limits.ts";
-import { PATH_NAME } from "../model/names.ts";
+import { isHomeFile, PATH_NAME } from "../model/names.ts";
 import { type Address, socketPath } from "./address.ts";
 import {
   encodeState,
@@ -68,6 +68,7 @@ interface Waiter {
 
 /** Throws RL_LOCKED where the process runs already, RL_CORRUPT_LOG, RL_CONTRADICTION, RL_LOG_WRITE, RL_USAGE. */
 export async function join(options: JoinOptions): Promise<RecoverableNode> {
+  if (isHomeFile(options.app)) throw new TypeError(`${JSON.stringify(options.app)} is reserved`);
   for (const name of [options.app, options.process])
     if (!PATH_NAME.test(name))
       throw new TypeError(`${JSON.stringify(name)} is no name of ${PATH_NAME.source}`);

@@ -537,3 +537,20 @@ test("help of every command of ours has its options and an example", async () =>
     expect(stdout).toMatch(/--log <dir>[\s\S]*--json[\s\S]*Example/);
   }
 });
+
+test("an application can't be named as a file of the collector's; processes of imported logs have the names they like", async () => {
+  const log = newHome();
+  const file = join(dir, "names.jsonl");
+  const [kernel, ours] = [does("cgroup.procs"), does("collector.lock")];
+  writeFileSync(file, lines(kernel.send("a", 0, 4), ours.receive("a", 0, 4)));
+  for (const name of ["collector.lock", "collector.sock", "collector.session", "rings.lock", "rings.sock"])
+    expect(await run(["import", name, "--from", file, "--log", log])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining(`"${name}" is no application name: it is reserved`),
+    });
+  expect(existsSync(log)).toBe(false);
+  expect(await run(["import", "cpu.stat", "--from", file, "--log", log])).toMatchObject({ code: 0 });
+  expect((await runJson(["compute", "cpu.stat", "--log", log])).value).toMatchObject({
+    line: [{ process: "cgroup.procs" }, { process: "collector.lock" }],
+  });
+});

@@ -156,6 +156,13 @@ live("wrong use of run: nothing is registered, nothing is left in the cgroup", (
       [["run", rig.app, "p", "--", "no-such-program-here"], /no program/],
       [["run", "../x", "p", "--", "true"], /\.\.\/x/],
       [["run", rig.app, "p/q", "--", "true"], /p\/q/],
+      [["run", "rings.sock", "p", "--", "true"], /"rings\.sock" is no application name: it is reserved/],
+      [["run", "cgroup.procs", "p", "--", "true"], /"cgroup\.procs" is no application name: it is reserved/],
+      [["run", rig.app, "cpu.stat", "--", "true"], /"cpu\.stat" is no process name: it is reserved/],
+      [
+        ["attach", rig.app, "cgroup.procs", "--pid", "1"],
+        /"cgroup\.procs" is no process name: it is reserved/,
+      ],
       [
         ["run", rig.app, "p", "--trust", "udp,everything", "--", "true"],
         /--trust "everything": no such kind/,
