@@ -134,6 +134,16 @@ static napi_value close_capture(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+static napi_value check_variant(napi_env env, napi_callback_info info) {
+    char variant[VARIANT_BYTES], error[CAPTURE_ERROR_BYTES] = "";
+    napi_value arguments[1];
+
+    if (!glue_arguments(env, info, 1, arguments) || !glue_string(env, arguments[0], variant, sizeof(variant)))
+        return NULL;
+    const int status = capture_check_variant(variant, error);
+    return status == 0 ? NULL : glue_throw(env, status, error);
+}
+
 static napi_value unpin(napi_env env, napi_callback_info info) {
     char pin_dir[PATH_BYTES], error[CAPTURE_ERROR_BYTES] = "";
     napi_value arguments[1];
@@ -484,6 +494,7 @@ void capture_glue_init(napi_env env, napi_value exports) {
     glue_define(env, exports, "openHelped", open_helped);
     glue_define(env, exports, "attach", attach_ring);
     glue_define(env, exports, "close", close_capture);
+    glue_define(env, exports, "checkVariant", check_variant);
     glue_define(env, exports, "unpin", unpin);
     glue_define(env, exports, "select", select_cgroup);
     glue_define(env, exports, "selectAttached", select_attached);

@@ -349,6 +349,8 @@ int capture_open(const struct capture_options *options, struct capture **out, in
     }
     objects_clear(&capture->objects);
     status = open_locked(capture, options, &anew, error);
+    if (status != 0)
+        rmdir(options->pin_dir); /* unless something is pinned there */
     close(directory);
     if (status != 0) {
         capture_close(capture);
@@ -359,6 +361,11 @@ int capture_open(const struct capture_options *options, struct capture **out, in
         *created = anew;
     *out = capture;
     return 0;
+}
+
+int capture_check_variant(const char *text, char *error) {
+    struct variant_request request;
+    return variant_parse(text, &request, error);
 }
 
 void capture_close(struct capture *capture) {

@@ -29,6 +29,8 @@ struct capture_options {
  * with no process alive. `created` (may be NULL) is 1 when anew. -EPERM: rights; -ENOTSUP: kernel feature;
  * -ESTALE: pinned by another version or for another cgroup_level, unpin first. */
 int capture_open(const struct capture_options *options, struct capture **out, int *created, char *error);
+/* 0 if `text` forces parts of the capture as capture_open takes it; else -EINVAL. Asks no kernel. */
+int capture_check_variant(const char *text, char *error);
 /* Closes our descriptors; pinned objects stay and go on recording. */
 void capture_close(struct capture *capture);
 /* Detaches and unpins everything in pin_dir. 0 also when there was nothing. */

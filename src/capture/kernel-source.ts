@@ -58,9 +58,21 @@ const NO_COUNTERS: CaptureCounters = { lost: [], recursionMisses: 0 };
 /** Of a ring that is only read: nobody knows which connections exist. */
 const NO_CUT: SourceCut = { complete: false, pending: false, entries: [] };
 
-/** What was asked for, or what the environment asks for; "": nothing is forced. */
+/** What was asked for, or what the environment asks for; "": nothing is forced. Throws RL_USAGE for parts or variants that there are not. */
 export function captureVariant(asked: string | undefined): string {
-  return asked ?? process.env["RECOVERY_LINE_CAPTURE"] ?? "";
+  const variant = asked ?? process.env["RECOVERY_LINE_CAPTURE"] ?? "";
+  try {
+    native().checkVariant(variant);
+  } catch (cause) {
+    if (cause instanceof RecoveryLineError) throw cause; // no addon
+    throw new RecoveryLineError(
+      "RL_USAGE",
+      `${asked === undefined ? "$RECOVERY_LINE_CAPTURE" : "--capture"} ${variant}: ${(cause as Error).message}`,
+      "recovery-line doctor lists the parts of the capture and their variants.",
+      cause,
+    );
+  }
+  return variant;
 }
 
 /** The kernel's number of the map behind a descriptor: never used twice in one boot. */

@@ -1,4 +1,5 @@
 /** `recovery-line collect`: the collector of one home, in the foreground, until SIGTERM or SIGINT. */
+import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { type Command, Option } from "commander";
 import type { OnFull } from "../collect/collect-options.ts";
@@ -216,6 +217,7 @@ async function takePriority(asked: number | undefined): Promise<void> {
 
 async function collect(flags: CollectFlags): Promise<void> {
   if (flags.unpin) return unpin(flags.pinDir);
+  await refuseWrongUse(flags);
   await takePriority(flags.nice);
   const { home, helper } = await placeOf(flags);
   const { becomeSmall } = await import("../host/small-heap.ts");
@@ -251,6 +253,15 @@ async function collect(flags: CollectFlags): Promise<void> {
   } finally {
     await daemon.close();
   }
+}
+
+/** All that can be wrong with the words alone, before anything is made. Throws RL_USAGE. */
+async function refuseWrongUse(flags: CollectFlags): Promise<void> {
+  retentionOf(flags, resolveHome(flags.log));
+  const { requirePinPlace } = await import("../host/bpffs.ts");
+  requirePinPlace(flags.pinDir);
+  const { captureVariant } = await import("../capture/kernel-source.ts");
+  captureVariant(flags.capture);
 }
 
 /** With the names of all nodes in its logs, whoever computes from them is told which log is missing. */
@@ -325,7 +336,21 @@ function stopRequest(): { requested: Promise<void>; fail: (error: unknown) => vo
 }
 
 async function unpin(pinDir: string): Promise<void> {
+  const { isOnBpffs } = await import("../host/bpffs.ts");
+  if (!isOnBpffs(pinDir) || isGone(pinDir)) {
+    await write(`recovery-line: there was nothing: no capture is pinned in ${printableSentence(pinDir)}\n`);
+    return;
+  }
   const { KernelSource } = await import("../capture/kernel-source.ts");
   KernelSource.unpin(pinDir);
   await write(`recovery-line: nothing is captured through ${printableSentence(pinDir)} any more\n`);
+}
+
+/** False also where nobody may look. */
+function isGone(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
+  }
 }

@@ -10,6 +10,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fchownSync,
   fstatSync,
   mkdirSync,
@@ -22,7 +23,7 @@ import { ensureBpffs } from "../host/bpffs.ts";
 import { processCgroupLevel } from "../host/cgroups.ts";
 import { makeFolders } from "../host/make-folders.ts";
 import { isPlacedByRoot } from "../host/placed-by-root.ts";
-import { lockReader } from "../host/reader-lock.ts";
+import { lockReader, readerFolder } from "../host/reader-lock.ts";
 import { SMALL_HEAP_FLAGS, SMALL_HEAP_VARIABLES } from "../host/small-heap.ts";
 import { assert } from "../model/assert.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
@@ -83,9 +84,9 @@ export function attach(options: AttachOptions): never {
       "Run as root, or without --user as a user who has CAP_BPF and CAP_PERFMON.",
     );
   const user = findUser(options.user);
-  giveHome(home, user);
   ensureBpffs(pinDir);
   refuseSecondReader(pinDir);
+  giveHome(home, user); // last: what is refused leaves none behind
   const [, script = ""] = process.argv;
   const program = join(packageRoot(), "build/Release/recovery-line-attach");
   const words = [
@@ -148,6 +149,7 @@ function giveHome(home: string, { name, uid, gid }: User): void {
 
 /** The helper would refuse, too, but could not say who reads. */
 function refuseSecondReader(pinDir: string): void {
+  if (!existsSync(readerFolder(pinDir))) return;
   try {
     lockReader(pinDir)();
   } catch (error) {

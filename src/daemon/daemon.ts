@@ -5,6 +5,7 @@ import type { OnFull } from "../collect/collect-options.ts";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { applicationRuns, processCgroupLevel } from "../host/cgroups.ts";
 import { lockHome, prepareHome } from "../host/home-lock.ts";
+import { removeFolders } from "../host/make-folders.ts";
 import { Pause } from "../host/pause.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
 import { REAP_IDLE_MS, REAP_INTERVAL_MS, REAP_SOON_MS } from "../model/limits.ts";
@@ -68,7 +69,8 @@ export interface Daemon {
   close(): Promise<void>;
 }
 
-type Undo = () => void | Promise<void>;
+/** `failed`: of a start that came to nothing. */
+type Undo = (failed: boolean) => void | Promise<void>;
 
 /** Throws RL_LOCKED, RL_NO_RIGHTS, RL_NOT_SUPPORTED, RL_USAGE and what opening a log throws; nothing is left behind then. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
@@ -76,14 +78,17 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   try {
     return await start(options, undo);
   } catch (error) {
-    await undoAll(undo).catch(() => undefined);
+    await undoAll(undo, true).catch(() => undefined);
     throw error;
   }
 }
 
 async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   const { home, onTrouble } = options;
-  prepareHome(home);
+  const made = prepareHome(home);
+  undo.push((failed) => {
+    if (failed) removeFolders(made);
+  });
   undo.push(lockHome(home));
   const metricsPort = await openMetrics(options, undo); // what can be refused comes before anything is pinned
   const collector = await startCollector(options, undo);
@@ -110,7 +115,7 @@ async function start(options: DaemonOptions, undo: Undo[]): Promise<Daemon> {
   undo.push(() => endPolicies(policies, options));
   for (const app of liveApps(collector)) await payloads.resume(app); // what they sent meanwhile is a hole
   const { ringBytes } = stats();
-  return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo) };
+  return { ringBytes, metricsPort: metricsPort?.port, policies, close: () => undoAll(undo, false) };
 }
 
 /** The registry and its library come with the first question: most collectors are never asked, and start sooner without. */
@@ -229,7 +234,11 @@ function liveApps(collector: Collector): Set<string> {
  * Looks for ended processes at once and then again and again, seldom while nothing changes; a log that can't be written now is tried again.
  * And at the end, so that the log does not call recorded what has ended before the collector.
  */
-function watchProcesses(service: Parts, follows: FollowWatch, { onTrouble }: DaemonOptions): Undo {
+function watchProcesses(
+  service: Parts,
+  follows: FollowWatch,
+  { onTrouble }: DaemonOptions,
+): () => Promise<void> {
   const { membership } = service;
   const pause = new Pause();
   let [told, ended] = [false, false];
@@ -284,11 +293,11 @@ async function endPolicies(policies: Policies, { leavingSeconds, onTrouble }: Da
 }
 
 /** Newest first; every step runs, the first failure is thrown at the end. */
-async function undoAll(undo: Undo[]): Promise<void> {
+async function undoAll(undo: Undo[], failed: boolean): Promise<void> {
   const failures: unknown[] = [];
   for (let step = undo.pop(); step !== undefined; step = undo.pop()) {
     try {
-      await step();
+      await step(failed);
     } catch (error) {
       failures.push(error);
     }

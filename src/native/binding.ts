@@ -52,6 +52,8 @@ export interface NativeAddon {
   openHelped(socket: number): NativeHandle;
   attach(pinnedRing: string, ringBytes: number): NativeHandle;
   close(handle: NativeHandle): void;
+  /** Throws where `open` would not know what it forces. */
+  checkVariant(variant: string): void;
   unpin(pinDir: string): void;
   select(handle: NativeHandle, cgroupId: number, on: boolean, incarnation: number): void;
   /** `parent`: cgroup of its application; 0: the one above it, which must be at the level of all others. */

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -243,6 +243,10 @@ live("wrong use is told as such and starts nothing", () =>
       ["--nice", "5"],
       ["--metrics-port", "70000"],
       ["--commit-interval", "x"],
+      ["--capture", "foo=bar"],
+      ["--capture", "sockets=none"],
+      ["--keep-in-transit", "any"],
+      ["--pin-dir", rig.path("pins")],
     ]) {
       const { code, err } = await rig.cli("collect", "--pin-dir", rig.pinDir, ...args);
       expect([code, err]).toEqual([2, expect.stringContaining(args[0]!)]);
@@ -257,6 +261,41 @@ live("wrong use is told as such and starts nothing", () =>
     const open = await rig.cli("collect", "--pin-dir", rig.pinDir);
     expect([open.code, open.err]).toEqual([1, expect.stringContaining("chmod 700")]);
     expect(existsSync(rig.pinDir)).toBe(false);
+  }),
+);
+
+live("a start of collect that fails leaves nothing of its own behind, and what was there", () =>
+  withRig("leaves-nothing", async (rig) => {
+    const start = (log: string, ...args: string[]) =>
+      rig.cli("collect", "--log", log, "--pin-dir", rig.pinDir, ...args);
+    const [fresh, old] = [rig.path("above/home"), rig.path("old")];
+    const wrong = await start(fresh, "--capture", "foo=bar");
+    expect([wrong.code, wrong.err]).toEqual([2, expect.stringMatching(/--capture foo=bar: .*no part "foo"/)]);
+    const nowhere = await start(fresh, "--pin-dir", rig.folder);
+    expect([nowhere.code, nowhere.err]).toEqual([
+      2,
+      expect.stringContaining("is not on a BPF file system\nName a folder below /sys/fs/bpf"),
+    ]);
+    const refused = await start(fresh, "--capture", "refuse=tcp_state");
+    expect([refused.code, refused.err]).toEqual([1, expect.stringContaining("tcp_state")]);
+    expect([existsSync(rig.path("above")), existsSync(rig.pinDir)]).toEqual([false, false]);
+    mkdirSync(old, { mode: 0o700 });
+    writeFileSync(join(old, "collector.lock"), "an earlier one\n");
+    expect(await start(old, "--capture", "refuse=tcp_state")).toMatchObject({ code: 1 });
+    expect(readdirSync(old)).toEqual(["collector.lock"]);
+  }),
+);
+
+live("--unpin where nothing is pinned says so", () =>
+  withRig("unpin-nothing", async (rig) => {
+    for (const place of [rig.pinDir, rig.path("never"), rig.folder]) {
+      const { code, out } = await rig.cli("collect", "--unpin", "--pin-dir", place);
+      expect([code, out]).toEqual([
+        0,
+        `recovery-line: there was nothing: no capture is pinned in ${place}\n`,
+      ]);
+    }
+    expect(existsSync(rig.folder)).toBe(true);
   }),
 );
 
