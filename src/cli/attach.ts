@@ -4,8 +4,8 @@ import type { ProcessAttachment } from "../client/attach-process.ts";
 import type { CollectorClient } from "../client/client.ts";
 import { answerOf } from "../host/answer-of.ts";
 import { checkCgroupNames, checkedAppName, resolveHome } from "../logs/home.ts";
-import { RecoveryLineError } from "../model/errors.ts";
-import { printableSentence } from "../model/printable.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { printableSentence, shellWord } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
@@ -290,7 +290,47 @@ async function detach(app: string, name: string, { log }: { readonly log?: strin
   const { requireCollector } = await import("../client/client.ts");
   const collector = await requireCollector(resolveHome(log));
   const { detach: endRecording } = await import("../client/attach-process.ts");
-  await endRecording(collector, app, name);
+  try {
+    await endRecording(collector, app, name);
+  } catch (error) {
+    if (!hasCode(error, "RL_UNKNOWN_APP") && !hasCode(error, "RL_UNKNOWN_PROCESS")) throw error;
+    return await detachLost(collector, app, name, error);
+  }
   collector.close();
   await write(`${name} of ${app} is recorded no longer\n`);
+}
+
+/** What was recorded into a log directory that is gone leaves our cgroup all the same. Throws `unknown` where nothing has that name. */
+async function detachLost(
+  collector: CollectorClient,
+  app: string,
+  name: string,
+  unknown: RecoveryLineError,
+): Promise<void> {
+  const { home, pinDir } = await collector.ping();
+  collector.close();
+  await refuseRecordedElsewhere(app, name, pinDir);
+  const { detachUnknown } = await import("../client/attach-process.ts");
+  if (!detachUnknown(app, name)) throw unknown;
+  await write(
+    `${name} of ${app}, of which ${printableSentence(home)} knows nothing, is in no cgroup of ours any more\n`,
+  );
+}
+
+/** Throws RL_USAGE where the collector of another log directory records it. */
+async function refuseRecordedElsewhere(app: string, name: string, pinDir: string): Promise<void> {
+  const { homeOfCollector, otherCollectors } = await import("../daemon/leftovers.ts");
+  const { connectCollector } = await import("../client/client.ts");
+  for (const { pid } of otherCollectors(pinDir)) {
+    const home = homeOfCollector(pid);
+    const other = home === undefined ? undefined : await connectCollector(home);
+    const known = await other?.processes();
+    other?.close();
+    if (known?.some((one) => one.live && one.app === app && one.process === name))
+      throw new RecoveryLineError(
+        "RL_USAGE",
+        `${name} of ${app} is recorded into ${home}, by process ${pid}`,
+        `recovery-line detach ${app} ${name} --log ${shellWord(home!)}`,
+      );
+  }
 }

@@ -16,7 +16,7 @@ import {
   noteOrigin,
   ProcessCgroup,
 } from "../host/cgroups.ts";
-import { standsStill, whileFrozen } from "../host/freeze.ts";
+import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
 import {
   childOutside,
   isKernelThread,
@@ -183,7 +183,33 @@ const ENDED_PAUSE_MS = 100;
 /** The process is recorded no longer, and goes on untouched. */
 export async function detach(collector: CollectorClient, app: string, process: string): Promise<void> {
   await collector.unregister(app, process, false);
+  leaveCgroup(new ProcessCgroup(app, process), app, process);
+}
+
+/**
+ * What runs under a name that its collector does not know, as its log directory is gone, leaves our cgroup. False: nothing does. Throws
+ * RL_LOCKED where it stands still for somebody.
+ */
+export function detachUnknown(app: string, process: string): boolean {
   const cgroup = new ProcessCgroup(app, process);
+  if (!cgroup.populated) return false;
+  const lock = holdCgroup(cgroup);
+  try {
+    if (cgroup.freezing)
+      throw new RecoveryLineError(
+        "RL_LOCKED",
+        `${cgroup.path} is frozen: somebody starts, checkpoints or restores what is in it`,
+        "Wait for that, or end it.",
+      );
+    leaveCgroup(cgroup, app, process);
+  } finally {
+    native().unlock(lock);
+  }
+  return true;
+}
+
+/** Its processes go back where they came from; a cgroup elsewhere stays as it is. */
+function leaveCgroup(cgroup: ProcessCgroup, app: string, process: string): void {
   if (cgroup.foreign) {
     detachCgroup(app, process);
     return;
@@ -281,7 +307,7 @@ async function refuseTree(
     if (holder !== undefined)
       throw wrong(
         `process ${one} (${programName(one)}) is recorded as ${holder} already, and would be process ${wanted.process} of ${wanted.app}, too`,
-        "recovery-line detach ends that.",
+        "recovery-line detach ends that, also where the log directory that it was recorded into is gone.",
       );
   }
 }

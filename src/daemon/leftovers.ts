@@ -2,8 +2,8 @@
  * What dead programs of ours, or a CRIU that was killed, have left: captures under a dead process's name, empty cgroups, tables of
  * nftables, a file for docker's runtime. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
  */
-import { existsSync, readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync, readlinkSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
 import { portsInUse } from "../host/open-connections.ts";
@@ -11,6 +11,7 @@ import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-b
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
 import { criuRuns, isCriuTable } from "../images/criu/killed-lock.ts";
+import { HOME_FILES } from "../model/names.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
 
 export interface Leftover {
@@ -72,6 +73,23 @@ export function otherCollectors(pinDir: string): { readonly pinDir: string; read
     const pid = readerOf(path);
     return pid === undefined || pid === process.pid ? [] : [{ pinDir: path, pid }];
   });
+}
+
+/** The log directory of another collector of this machine; undefined where it has ended, or is not for us to look at. */
+export function homeOfCollector(pid: number): string | undefined {
+  const files = join("/proc", String(pid), "fd");
+  const lock = names(files)
+    .map((name) => linkOf(join(files, name)))
+    .find((path) => path !== undefined && basename(path) === HOME_FILES.collectorLock);
+  return lock === undefined ? undefined : dirname(lock);
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined; // closed meanwhile
+  }
 }
 
 /** Process cgroups that nothing is in any more. */

@@ -1,7 +1,7 @@
 /** What can't be attached: said in words, by exit code, and nothing of it touched; also where another collector records it. */
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
@@ -9,7 +9,7 @@ import { isKernelThread } from "../../src/host/process-tree.ts";
 import { packageRoot } from "../../src/native/binding.ts";
 import { sized } from "../size.ts";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
-import { missing, type Rig, until, withSharedCollector } from "./rig.ts";
+import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
 import { removeCgroups, stranger } from "./strangers.ts";
 
 const LIMIT = { timeout: 60_000 };
@@ -192,6 +192,46 @@ test.skipIf(missing !== undefined)(
         ]);
         now.close();
         expect(await second.cli("detach", second.app, "db")).toMatchObject({ code: 0 });
+      }),
+    ),
+);
+
+test.skipIf(missing !== undefined)(
+  "what was recorded into a log directory that is gone is detached and attached again; what another collector records is not",
+  LIMIT,
+  () =>
+    atOther("bystander", (bystander) =>
+      withRig("home-lost", async (rig) => {
+        const first = await rig.collect();
+        const { pid } = sleeper();
+        const before = cgroupOf(pid!);
+        const attach = ["attach", rig.app, "db", "--pid", String(pid), "--no-checkpoint"];
+        expect(await rig.cli(...attach)).toMatchObject({ code: 0 });
+        const foreign = await bystander.cli("detach", rig.app, "db");
+        expect(foreign.code).toBe(2);
+        expect(foreign.err).toContain(
+          `db of ${rig.app} is recorded into ${rig.home}, by process ${first.child.pid}`,
+        );
+        expect(foreign.err).toContain(`recovery-line detach ${rig.app} db --log ${rig.home}`);
+
+        first.child.kill("SIGKILL");
+        await first.ended;
+        rmSync(rig.home, { recursive: true });
+        mkdirSync(rig.home, { mode: 0o700 });
+        await rig.collect();
+        const again = await rig.cli(...attach);
+        expect(again).toMatchObject({
+          code: 2,
+          err: expect.stringContaining("recovery-line detach ends that"),
+        });
+        expect(await rig.cli("detach", rig.app, "db")).toMatchObject({ code: 0 });
+        expect([cgroupOf(pid!), rig.cgroup("db").id]).toEqual([before, undefined]);
+        expect(await rig.cli("detach", rig.app, "db")).toMatchObject({
+          err: expect.stringContaining("there is no application"),
+        });
+        expect(await rig.cli(...attach)).toMatchObject({ code: 0 });
+        expect(await rig.known("db")).toMatchObject({ live: true });
+        expect(await rig.cli("detach", rig.app, "db")).toMatchObject({ code: 0 });
       }),
     ),
 );
