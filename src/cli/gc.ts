@@ -29,11 +29,11 @@ const MAX_ROWS = 200;
 const MAX_KEEP_HOURS = 1_000_000;
 
 const HELP = `
-A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit
-what any of those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since
-the log will make more of the past restorable; a log without any is taken to get none. Where newer checkpoints of a process have no image (checkpoint --driver none), its newest
-image stays, and all that a restart from it needs. Images of checkpoints that a rollback undid, and of those that died before they were
-recorded, are listed and go, too: not while one is being taken of their process, nor while a restart is unfinished.
+A checkpoint is obsolete if no recovery line, of any failure now or later, restarts from it. Without --dsm and --in-transit what any of
+those rules needs stays. With a message log (stable lines) only what lies below every line is obsolete, since the log will make more of
+the past restorable; a log without any is taken to get none. Where newer checkpoints of a process have no image (checkpoint --driver
+none), its newest image stays, and all that a restart from it needs. Images of checkpoints that a rollback undid, and of those that died
+before they were recorded, are listed and go, too: not while one is being taken of their process, nor while a restart is unfinished.
 
 Give --log for all nodes, as with compute: a node left out makes the others' past look safe to remove.
 
