@@ -104,17 +104,44 @@ function modelOf(evidence: Evidence, rules?: RuleOptions): RollbackModel {
   return rollbackModel(evidence, filled(rules));
 }
 
+/** Text, bytes, or bytes as they come: a file's stream without an encoding. */
+export type EventInput = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+/** Throws TypeError for what is none. */
+async function* chunksOf(input: EventInput): AsyncGenerator<Uint8Array> {
+  const source = typeof input === "string" ? new TextEncoder().encode(input) : input;
+  const chunks = source instanceof Uint8Array ? [source] : source;
+  if (
+    typeof chunks !== "object" ||
+    chunks === null ||
+    !(Symbol.iterator in chunks || Symbol.asyncIterator in chunks)
+  )
+    throw new TypeError("input is text, a Uint8Array, or an iterable of these bytes");
+  for await (const chunk of chunks) {
+    if (!(chunk instanceof Uint8Array))
+      throw new TypeError(
+        `input gives a ${typeof chunk}, not bytes (Uint8Array): a stream has no encoding set`,
+      );
+    yield chunk;
+  }
+}
+
+/** Throws TypeError for what is no list of texts. */
+function requireTexts(what: string, list: unknown, such: string): void {
+  if (list === undefined || (Array.isArray(list) && list.every((one) => typeof one === "string"))) return;
+  throw new TypeError(`${what} is a list, such as ${such}`);
+}
+
+function requireFailed(failed: unknown): void {
+  requireTexts("failed", failed, '["db"]');
+}
+
 /**
- * The events of a file (JSON Lines, interchange.md), in its order: text, bytes, or bytes as they come. `name` stands in errors.
- * Throws RL_BAD_INPUT and RL_CONTRADICTION with the line, and what the source throws.
+ * The events of a file (JSON Lines, interchange.md), in its order. `name` stands in errors. Throws RL_BAD_INPUT and RL_CONTRADICTION with the
+ * line, TypeError for other input, and what the source throws.
  */
-export async function* parseEvents(
-  input: string | Uint8Array | AsyncIterable<Uint8Array>,
-  name = "events",
-): AsyncGenerator<Event> {
-  const bytes = typeof input === "string" ? new TextEncoder().encode(input) : input;
-  for await (const batch of readEventBatches(bytes instanceof Uint8Array ? [bytes] : bytes, name))
-    yield* batch;
+export async function* parseEvents(input: EventInput, name = "events"): AsyncGenerator<Event> {
+  for await (const batch of readEventBatches(chunksOf(input), name)) yield* batch;
 }
 
 /**
@@ -134,12 +161,8 @@ export async function evidenceOf(events: Iterable<Event> | AsyncIterable<Event>)
 }
 
 /** Evidence of a file (JSON Lines): as `evidenceOf(parseEvents(…))`, in large steps. Throws what these throw. */
-export function readEvents(
-  input: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
-  name = "events",
-  versions?: PageVersions,
-): Promise<Evidence> {
-  return readEventEvidence(readEventBatches(input, name), versions);
+export function readEvents(input: EventInput, name = "events", versions?: PageVersions): Promise<Evidence> {
+  return readEventEvidence(readEventBatches(chunksOf(input), name), versions);
 }
 
 /**
@@ -158,6 +181,7 @@ export function readLog(app: string, options: ReadOptions = {}): Promise<AppEvid
  */
 export async function computeLog(app: string, options: ComputeLogOptions = {}): Promise<LogAnswer> {
   const { log, assumeLost, nodes, failed, dsm, inTransit, ...more } = options;
+  if (typeof failed !== "function") requireFailed(failed);
   const { logs, ...absent } = await openAppLogs(homes(options), app, assumeLost, nodes);
   let named: readonly string[] | undefined;
   try {
@@ -191,6 +215,7 @@ function homes({ log }: LogOptions): string[] {
  */
 export function recoveryLine(evidence: Evidence, options: LineOptions = {}): RecoveryLine {
   const { released, unrecorded = [] } = options;
+  requireFailed(options.failed);
   const failed = withUnrecorded(options.failed, unrecorded);
   const asked: ComputeOptions = {
     ...filled(options),
@@ -210,6 +235,7 @@ export function exactLine(
   versions: PageVersions,
   { failed: named, unrecorded = [] }: Pick<LineOptions, "failed" | "unrecorded"> = {},
 ): RecoveryLine {
+  requireFailed(named);
   const failed = withUnrecorded(named, unrecorded);
   const line = computeExactLine(evidence, versions, failed === undefined ? {} : { failed });
   return countedAsFailed(named, unrecorded).length > 0 ? tainted(line) : line;
@@ -217,6 +243,7 @@ export function exactLine(
 
 /** Checks a line, whoever computed it, with the code of the verifier alone. Throws RL_REJECTED naming the first thing that does not hold. */
 export function verify(evidence: Evidence, line: RecoveryLine, options: FailureOptions = {}): void {
+  requireFailed(options.failed);
   verifyLine(evidence, { ...filled(options), failed: options.failed ?? evidence.processes }, line);
 }
 
@@ -239,6 +266,7 @@ export function* failures(evidence: Evidence, rules?: RuleOptions): Generator<Lo
 /** What the failure of several processes together would cost; absent: of all. Throws RL_UNKNOWN_PROCESS. */
 export function failureOf(evidence: Evidence, options: FailureOptions = {}): Loss {
   const { failed } = options;
+  requireFailed(failed);
   if (failed !== undefined) processNumbers(evidence, failed);
   return lossReport(evidence, options).together(failed);
 }
@@ -281,6 +309,8 @@ export async function consistentCut(
   containing: readonly string[],
   options: FailureOptions & { readonly which?: "greatest" | "least" } = {},
 ): Promise<LineEntry[]> {
+  requireTexts("containing", containing ?? null, '["P:3"]');
+  requireFailed(options.failed);
   const model = modelOf(evidence, options);
   const failed = processNumbers(evidence, options.failed ?? []);
   return cutEntries(model, await membersOf(model, containing), failed, options.which ?? "greatest");
@@ -299,6 +329,7 @@ export function diagram(
   options: FailureOptions & { readonly width?: number } = {},
 ): string {
   const { failed, width } = options;
+  requireFailed(failed);
   return spaceTimeDiagram(evidence, line, {
     dsm: filled(options).dsm,
     show: printable,

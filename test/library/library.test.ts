@@ -55,6 +55,36 @@ test("a line that was tampered with is rejected, and errors bear their codes", (
   expect(run(code, ROOT)).toBe("RL_REJECTED\nRL_UNKNOWN_PROCESS\nRL_BAD_INPUT\ntrue true\n");
 });
 
+test("what is no input, no list of names and no list of places is misuse, said as such; text, bytes and streams are read", () => {
+  const code = `
+    import { Readable } from "node:stream";
+    import { consistentCut, evidenceOf, failureOf, parseEvents, readEvents, recoveryLine, verify } from "recovery-line";
+    const text = '{"type":"checkpoint","process":"db","checkpoint":3}\\n';
+    const evidence = await readEvents(text);
+    for (const input of [text, Buffer.from(text), [Buffer.from(text)], Readable.from([Buffer.from(text)])])
+      if ((await readEvents(input)).processes[0] !== "db") console.log("not read");
+    const line = recoveryLine(evidence, { failed: ["db"] });
+    const wrong = [
+      () => readEvents(7), () => readEvents([text]), () => evidenceOf(parseEvents(Readable.from([text]))), () => readEvents(undefined),
+      () => recoveryLine(evidence, { failed: "db" }), () => verify(evidence, line, { failed: "db" }), () => failureOf(evidence, { failed: "db" }),
+      () => consistentCut(evidence, "db:3"), () => consistentCut(evidence, [["db", 3]]), () => consistentCut(evidence),
+    ];
+    for (const call of wrong)
+      try { await call(); console.log("nothing"); } catch (error) { console.log(error.constructor.name, error.message); }
+    console.log((await consistentCut(evidence, ["db:3"]))[0].checkpoint);
+  `;
+  const failed = 'TypeError failed is a list, such as ["db"]';
+  const containing = 'TypeError containing is a list, such as ["P:3"]';
+  const chunks = "TypeError input gives a string, not bytes (Uint8Array): a stream has no encoding set";
+  const input = "TypeError input is text, a Uint8Array, or an iterable of these bytes";
+  expect(run(code, ROOT).trim().split("\n")).toEqual([
+    ...[input, chunks, chunks, input],
+    ...[failed, failed, failed],
+    ...[containing, containing, containing],
+    "3",
+  ]);
+});
+
 test("packed and installed in an empty project without a compiler it computes, and says that it can't capture", () => {
   const [packed] = JSON.parse(
     execFileSync("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], {
