@@ -8,6 +8,7 @@
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,6 +16,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
+import { lockHolder } from "./reader-lock.ts";
 import { spawn } from "./spawn.ts";
 import { lockedBy } from "./wait-for-lock.ts";
 
@@ -88,11 +90,20 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
     if (!hasCode(error, "RL_LOCKED")) throw error;
     throw new RecoveryLineError(
       "RL_LOCKED",
-      `${cgroup.path} is being checkpointed or restored by another process`,
+      `${cgroup.path} is being checkpointed or restored by ${holderOf(cgroup)}`,
       "Wait for it, or end it.",
       error,
     );
   }
+}
+
+/** Who took the lock; where only children of it hold it still, nobody is named. */
+function holderOf({ place }: ProcessCgroup): string {
+  try {
+    const pid = lockHolder(place);
+    if (pid !== undefined && existsSync(`/proc/${pid}`)) return `process ${pid}`;
+  } catch {} // it is gone
+  return "another process";
 }
 
 function hasEnded({ path }: ProcessCgroup, cause?: unknown): RecoveryLineError {

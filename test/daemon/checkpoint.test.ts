@@ -343,7 +343,7 @@ test.skipIf(missing !== undefined || criu.found === undefined)(
       try {
         expect(await rig.cli("checkpoint", rig.app, "goes-on", "--driver", "none")).toMatchObject({
           code: 1,
-          err: expect.stringContaining("is being checkpointed or restored by another process"),
+          err: expect.stringContaining(`is being checkpointed or restored by process ${process.pid}`),
         });
         const restarting = rig.cli("restart", rig.app, "--dry-run");
         let ended = false;
