@@ -10,7 +10,7 @@ import type { CollectorStats, HoldInfo } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { isAppName } from "../model/names.ts";
 import type { PolicyStatus } from "../model/plugged-policy.ts";
-import { counted, printable, printableSentence } from "../model/printable.ts";
+import { counted, printable, printableSentence, shellWord } from "../model/printable.ts";
 import type { PeerNote, SharedSocket } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
@@ -162,9 +162,10 @@ async function withoutCollector(onDisk: OnDisk, flags: StatusFlags): Promise<voi
   const { home, applications, cutOffRestarts } = onDisk;
   process.exitCode = EXIT.other;
   if (flags.json) return writeJson({ collector: null, ...onDisk, processes: null });
+  const place = flags.log === undefined ? "" : ` --log ${shellWord(home)}`;
   const logs = applications.length === 0 ? "no logs" : `logs of ${applications.join(", ")}`;
   await write(
-    `no collector is running for ${printableSentence(home)} (${logs}); start one: recovery-line collect\n${cutOffText(cutOffRestarts)}`,
+    `no collector is running for ${printableSentence(home)} (${logs}); start one: recovery-line collect${place}\n${cutOffText(cutOffRestarts)}`,
   );
 }
 

@@ -15,6 +15,7 @@ import type { Event } from "../model/event.ts";
 import type { CutEntry } from "../model/event-source.ts";
 import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import type { PlugAnswer, PlugBody, PolicyStatus } from "../model/plugged-policy.ts";
+import { shellWord } from "../model/printable.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { receiveBlocks } from "./block-stream.ts";
@@ -63,7 +64,7 @@ export async function requireCollector(home: string): Promise<CollectorClient> {
   throw new RecoveryLineError(
     "RL_NO_COLLECTOR",
     `no collector is running for ${home}`,
-    `Start one first, in another terminal: recovery-line collect --log ${home}`,
+    `Start one first, in another terminal: recovery-line collect --log ${shellWord(home)}`,
   );
 }
 

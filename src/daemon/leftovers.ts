@@ -12,6 +12,7 @@ import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
 import { criuRuns, isCriuTable } from "../images/criu/killed-lock.ts";
 import { HOME_FILES } from "../model/names.ts";
+import { shellWord } from "../model/printable.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
 
 export interface Leftover {
@@ -47,7 +48,8 @@ function captures(): Leftover[] {
     if (!existsSync(join(path, "ring")) || read(path)) return [];
     const pid = /-(\d+)$/.exec(name)?.[1];
     if (pid === undefined) {
-      const why = "No collector reads it; it records for the next one, or: recovery-line collect --unpin.";
+      const unpin = `recovery-line collect --unpin --pin-dir ${shellWord(path)}`;
+      const why = `No collector reads it; it records for the next one, or: ${unpin}.`;
       return [{ kind: "capture", name: path, why }];
     }
     if (existsSync(`/proc/${pid}`)) return [];

@@ -95,7 +95,8 @@ const REASONS: Readonly<Record<string, GapReason>> = {
   },
   unknown: {
     what: "went on while nobody could write down what it did",
-    advice: "repair the log's disk, then start the process again",
+    advice:
+      "repair the log's disk, or give the collector the --pin-dir of the one before, through which it was recorded; then start the process again",
   },
   [ATTACHED]: {
     what: "ran before it was recorded",

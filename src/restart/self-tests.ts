@@ -21,7 +21,7 @@ import {
 } from "../host/port-block.ts";
 import { spawn } from "../host/spawn.ts";
 import { NO_IO_URING, startHelper } from "../host/start-helper.ts";
-import { endTimeWait } from "../host/time-wait.ts";
+import { endsConnections, endTimeWait } from "../host/time-wait.ts";
 import type { DriverCheck } from "../images/driver.ts";
 import { HookDriver } from "../images/hook/driver-hook.ts";
 
@@ -71,10 +71,21 @@ export function testTimeWait(): Promise<DriverCheck> {
     await until(() => waits(used!), "a closed connection does not come into TIME_WAIT");
     await endTimeWait([used!]);
     if (waits(used!))
-      throw new Error(
-        "ss is missing (Debian: iproute2), or the kernel can't (CONFIG_INET_DIAG_DESTROY): listeners without SO_REUSEADDR come back after a minute.",
-      );
+      throw new Error(`${await whyNoEnd()}: listeners without SO_REUSEADDR come back after a minute.`);
   });
+}
+
+async function whyNoEnd(): Promise<string> {
+  if (!(await endsConnections())) return "ss is missing (Debian: iproute2)";
+  if (!mayAdministerNetworks()) return "ss ends connections for root alone (CAP_NET_ADMIN)";
+  return "the kernel can't (CONFIG_INET_DIAG_DESTROY)";
+}
+
+const CAP_NET_ADMIN = 12n;
+
+function mayAdministerNetworks(): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
+  return ((BigInt(`0x${effective}`) >> CAP_NET_ADMIN) & 1n) === 1n;
 }
 
 /** The kernel's own word of the filter, in a program that the helper became. */

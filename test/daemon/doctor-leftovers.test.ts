@@ -76,3 +76,17 @@ live("a capture, a blocked connection and CRIU's table of dead programs go; what
     }
   }),
 );
+
+live("a capture that no collector reads: the command that takes it out names its folder", () =>
+  withRig("unread", async (rig) => {
+    const unread = `/sys/fs/bpf/rl-unread-${process.pid}x`;
+    try {
+      KernelSource.open({ pinDir: unread, ringBytes: 1 << 20, cgroupLevel: 3 }).close();
+      const found = (await leftBehind(rig.home, false)).find(({ name }) => name === unread);
+      expect(found).toMatchObject({ state: "kept" });
+      expect(found!.why).toContain(`recovery-line collect --unpin --pin-dir ${unread}.`);
+    } finally {
+      KernelSource.unpin(unread);
+    }
+  }),
+);

@@ -80,6 +80,27 @@ live(
     }),
 );
 
+live("doctor as nobody: what takes rights says so, and what is there is not called missing", () =>
+  withRig("doctor-nobody", async () => {
+    const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+    const asNobody = [
+      "--reuid=65534",
+      "--regid=65534",
+      "--clear-groups",
+      process.execPath,
+      cli,
+      "doctor",
+      "--json",
+    ];
+    const { stdout } = spawnSync("setpriv", asNobody, { encoding: "utf8" });
+    const rows = (JSON.parse(stdout) as Doctor).capabilities;
+    expect(rows.find(({ name }) => name === "ss")).toMatchObject({
+      supported: false,
+      reason: expect.stringMatching(/^ss ends connections for root alone \(CAP_NET_ADMIN\)/),
+    });
+  }),
+);
+
 live("doctor: Ctrl-C in the middle of the self-test leaves nothing in the kernel", () =>
   withRig("doctor-signal", async (rig) => {
     const { child, ended } = rig.background("doctor");

@@ -16,9 +16,10 @@ interface Said {
 }
 
 /** The reason, with such a podman alone on the path. */
-async function reasonWith(said: Said | "nothing" | "no podman"): Promise<string> {
+async function reasonWith(said: Said | "nothing" | "no podman" | "not for us"): Promise<string> {
   const folder = fakePrograms((bin): Record<string, string> => {
     if (said === "no podman") return {};
+    if (said === "not for us") return { podman: "exit 1" };
     const info =
       said === "nothing"
         ? ""
@@ -45,6 +46,9 @@ async function reasonWith(said: Said | "nothing" | "no podman"): Promise<string>
 
 test("no podman, one that does not answer, a rootless one, one that speaks to another machine", async () => {
   expect(await reasonWith("no podman")).toBe("podman is not installed.");
+  expect(await reasonWith("not for us")).toBe(
+    `podman does not answer user ${process.geteuid!()}: \`podman --version\` tells why.`,
+  );
   expect(await reasonWith("nothing")).toBe("podman info does not answer: `podman info` tells why.");
   expect(await reasonWith({ rootless: true })).toMatch(
     /^podman runs rootless for this user, and images take root/,

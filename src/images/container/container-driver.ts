@@ -19,6 +19,7 @@ import {
   killContainer,
   unmountYards,
 } from "../../host/containers.ts";
+import { findProgram } from "../../host/find-program.ts";
 import { networkOf } from "../../host/open-connections.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 import { meaningOf } from "../criu/criu-words.ts";
@@ -346,6 +347,13 @@ async function killed(pid: number): Promise<void> {
 /** What an engine's driver can't do here though it works; "": nothing. */
 export function rootAlone(): string {
   return mayImageOthers() ? "" : "; CAP_SYS_RESOURCE is lacking: only containers whose processes run as root";
+}
+
+/** Of an engine that does not even tell its version. */
+export function whyNoEngine(name: string): string {
+  if (findProgram(name, process.env["PATH"] ?? "", "/").program === undefined)
+    return `${name} is not installed`;
+  return `${name} does not answer user ${process.geteuid!()}: \`${name} --version\` tells why`;
 }
 
 export function lastLines(text: string): string {

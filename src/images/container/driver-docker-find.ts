@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { answerOf } from "../../host/answer-of.ts";
 import { cgroup2Root } from "../../host/cgroups.ts";
 import { findProgram } from "../../host/find-program.ts";
-import { rootAlone } from "./container-driver.ts";
+import { rootAlone, whyNoEngine } from "./container-driver.ts";
 import { DockerDriver } from "./driver-docker.ts";
 
 export type DockerSearch =
@@ -20,7 +20,7 @@ interface DockerInfo {
 }
 
 export function findDocker(): DockerSearch {
-  if (answerOf("docker", ["--version"]) === undefined) return no("docker is not installed");
+  if (answerOf("docker", ["--version"]) === undefined) return no(whyNoEngine("docker"));
   const host = process.env["DOCKER_HOST"] ?? "";
   if (host !== "" && !host.startsWith("unix:")) return no(`docker here speaks to another machine (${host})`);
   const info = infoOf(answerOf("docker", ["info", "--format", "{{json .}}"]));

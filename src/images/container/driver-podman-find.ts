@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { answerOf } from "../../host/answer-of.ts";
 import { cgroup2Root } from "../../host/cgroups.ts";
 import { findCriu } from "../criu/driver-criu-find.ts";
-import { rootAlone } from "./container-driver.ts";
+import { rootAlone, whyNoEngine } from "./container-driver.ts";
 import { PodmanDriver } from "./driver-podman.ts";
 
 export type PodmanSearch =
@@ -26,7 +26,7 @@ interface PodmanInfo {
 
 /** `stateFolder`: where a private CRIU may lie. */
 export async function findPodman(stateFolder?: string): Promise<PodmanSearch> {
-  if (answerOf("podman", ["--version"]) === undefined) return no("podman is not installed");
+  if (answerOf("podman", ["--version"]) === undefined) return no(whyNoEngine("podman"));
   const info = infoOf(answerOf("podman", ["info", "--format", "json"]));
   if (info === undefined) return no("podman info does not answer: `podman info` tells why");
   const { security, ociRuntime, conmon, serviceIsRemote } = info.host;
