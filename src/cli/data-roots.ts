@@ -12,13 +12,17 @@ import type { DataFlags } from "./data-options.ts";
  * of which one holds the other.
  */
 export function dataOf(process: string, { data = [], dataLimit }: DataFlags, home: string): ProcessData {
-  if (dataLimit !== undefined && data.length === 0) throw usage("--data-limit is for --data DIR");
+  if (dataLimit !== undefined && data.length === 0)
+    throw usage("--data-limit is for --data DIR", "Give both, or none.");
   const roots = data.map(realFolder);
   refuseOverlaps(roots.map((root) => ({ process, root })));
   const homeFolder = statSync(home, { throwIfNoEntry: false }) === undefined ? home : realpathSync(home);
   for (const root of roots)
     if (isBelowAny([root], homeFolder) || isBelowAny([homeFolder], root))
-      throw usage(`--data ${root} and the log directory ${homeFolder} hold one another`);
+      throw usage(
+        `--data ${root} and the log directory ${homeFolder} hold one another`,
+        "Name a folder that neither holds the log directory nor lies in it: a restart puts back all that is below it.",
+      );
   return { roots, limitBytes: dataLimit ?? DATA_LIMIT_BYTES };
 }
 
@@ -27,11 +31,11 @@ function realFolder(folder: string): string {
     const real = realpathSync(resolve(folder));
     if (statSync(real).isDirectory()) return real;
   } catch (cause) {
-    throw usage(`--data ${folder}: ${(cause as Error).message}`, cause);
+    throw usage(`--data ${folder}: ${(cause as Error).message}`, "Name folders that are there.", cause);
   }
-  throw usage(`--data ${folder} is no folder`);
+  throw usage(`--data ${folder} is no folder`, "Name folders.");
 }
 
-function usage(message: string, cause?: unknown): RecoveryLineError {
-  return new RecoveryLineError("RL_USAGE", message, "Name folders that are there.", cause);
+function usage(message: string, advice: string, cause?: unknown): RecoveryLineError {
+  return new RecoveryLineError("RL_USAGE", message, advice, cause);
 }

@@ -6,7 +6,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { MAX_SHADOW_S } from "../model/limits.ts";
 import type { PlugBody, PolicyLogLine, PolicyStatus } from "../model/plugged-policy.ts";
 import { ALLOWABLE, type Allowable, POLICY_DRIVERS } from "../model/policy-terms.ts";
-import { counted, printable, printableSentence } from "../model/printable.ts";
+import { counted, printable, printableSentence, shellWord } from "../model/printable.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
 import { repeated } from "./failed-names.ts";
 import { integerOption } from "./numbers.ts";
@@ -150,6 +150,7 @@ async function bodyOf(app: string, policy: string, flags: PlugFlags): Promise<Pl
   const { constantOf, parseSettings } = await import("../policy/settings.ts");
   const { toWire } = await import("../policy/host-protocol.ts");
   const { typeOf } = await import("../policy/types.ts");
+  refuseSettings(policy);
   const { component, lines } = loadPolicy(policy);
   const duration = (option: string, text: string): number =>
     constantOf(text, typeOf("duration"), `${option} ${text}`);
@@ -168,6 +169,18 @@ async function bodyOf(app: string, policy: string, flags: PlugFlags): Promise<Pl
     shadow: flags.shadow,
     dryRun: flags.dryRun === true,
   };
+}
+
+/** Comparisons take settings with the name, since there are several policies; here they are options. */
+function refuseSettings(policy: string): void {
+  const [, name, settings] = /^([^/:]+):(\w+=.*)$/.exec(policy) ?? [];
+  if (name === undefined || settings === undefined) return;
+  const set = settings.split(",").map((one) => `--set ${shellWord(one)}`);
+  throw new RecoveryLineError(
+    "RL_USAGE",
+    `${policy}: parameters of what is plugged are options`,
+    `Write ${name} ${set.join(" ")}`,
+  );
 }
 
 function lineEveryOf(text: string, duration: (option: string, text: string) => number): number {

@@ -124,6 +124,13 @@ export function register(program: Command): void {
       "append the command's output to a file (default: inherited; with --detach none)",
     )
     .addHelpText("after", HELP)
+    .exitOverride((error) => {
+      if (error.code === "commander.unknownOption")
+        process.stderr.write(
+          "Options of the command itself stand behind `--`: recovery-line run APP PROCESS -- COMMAND …\n",
+        );
+      throw error;
+    })
     .action(run);
 }
 

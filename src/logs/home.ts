@@ -42,6 +42,12 @@ export function ownHome(logOption?: string): string {
 export function requireOwn(home: string): void {
   const owner = statSync(home, { throwIfNoEntry: false })?.uid;
   if (owner === undefined || owner === process.geteuid!()) return;
+  if (process.geteuid!() !== 0)
+    throw new RecoveryLineError(
+      "RL_NO_RIGHTS",
+      `the log directory ${home} belongs to ${owner === 0 ? "root" : `user ${owner}`}: only ${owner === 0 ? "root" : "that user"} may do this there`,
+      "Call it as that user, or name another directory with --log.",
+    );
   throw new RecoveryLineError(
     "RL_NO_RIGHTS",
     `the log directory ${home} belongs to user ${owner}: root would act on what that user can write, images and commands to start among it`,

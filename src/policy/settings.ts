@@ -5,7 +5,7 @@ import type { Component, Term } from "./component.ts";
 import { type Expression, ExpressionError, type NamedKind, parseExpression } from "./expression.ts";
 import { constantValue } from "./program.ts";
 import { describeType, isSameType, typeOf } from "./types.ts";
-import type { ValueType } from "./vocabulary.ts";
+import { TYPES, type ValueType } from "./vocabulary.ts";
 
 /** "interval=10 s" for a component's parameters. Throws RL_USAGE. */
 export function parseSettings(component: Component, settings: readonly string[]): Map<string, number> {
@@ -30,12 +30,14 @@ export function constantOf(text: string, type: ValueType, setting: string): numb
     throw new ExpressionError(0, `${describeType(type)} is expected, not ${describeType(expression.type)}`);
   } catch (error) {
     if (!(error instanceof ExpressionError)) throw error;
-    throw new RecoveryLineError(
-      "RL_USAGE",
-      `${setting}: ${error.message}`,
-      "Write it as in the policy: bound=2min.",
-    );
+    throw new RecoveryLineError("RL_USAGE", `${setting}: ${error.message}`, adviceOf(type));
   }
+}
+
+function adviceOf(type: ValueType): string {
+  const help = Object.values(TYPES).find((row) => isSameType(row.type, type))?.help ?? "";
+  const plain = help.replaceAll("`", "").replaceAll(/(\d) /g, "$1");
+  return describeType(type) === "a number" ? `It is ${plain}.` : `Write it with its unit, such as ${plain}.`;
 }
 
 /** Of an expression without names. */
