@@ -9,6 +9,7 @@ import { printableSentence, shellWord } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 import { rulesOf, trusted } from "./run.ts";
 
@@ -60,7 +61,7 @@ export function register(program: Command): void {
     )
     .argument("<app>", "application")
     .argument("<process>", "name of the process in it")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--pid <pid>", "a process with all its descendants", (text: string) =>
       integerOption("--pid", text, 1, MAX_PID),
     )
@@ -92,7 +93,7 @@ export function register(program: Command): void {
     .description("Ends the recording of a process that goes on untouched, in the cgroup that it came from.")
     .argument("<app>", "application")
     .argument("<process>", "its name")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .action(detach);
 }
 

@@ -4,6 +4,7 @@ import type { MemoryRings } from "../capture/memory-rings.ts";
 import { resolveHome } from "../logs/home.ts";
 import { counted, printableSentence } from "../model/printable.ts";
 import { write } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 const HELP = `
 A runtime (native/dsm is one) connects to <log directory>/rings.sock, hands its rings over and is recorded in the log of the
@@ -21,7 +22,7 @@ export function register(program: Command): void {
     .command("collect-rings")
     .summary("record instrumented runtimes through memory rings until stopped (foreground)")
     .description("Appends what runtimes write into their memory rings to the logs of their applications.")
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", `log directory ${LOG_DEFAULT}`)
     .addHelpText("after", HELP)
     .action(collectRings);
 }

@@ -16,6 +16,7 @@ import { write } from "../terminal/print.ts";
 import { MAIN } from "../terminal/run-command.ts";
 import { repeated } from "./failed-names.ts";
 import { keepBytes, keepHours, keepOf } from "./gc.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 import { packageVersion } from "./version.ts";
 
@@ -84,7 +85,7 @@ export function register(program: Command): void {
     .description(
       "Loads the capture into the kernel and appends what it records to the logs of the applications.",
     )
-    .option("--log <dir>", "log directory");
+    .option("--log <dir>", `log directory; one that is there must be your own and mode 0700 ${LOG_DEFAULT}`);
   captureOptions(command);
   serviceOptions(command);
   logOptions(command);

@@ -22,12 +22,13 @@ import {
   notWhileRestarting,
   tiedToo,
 } from "./checkpoint-targets.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 export function register(program: Command): void {
   program
     .command("commit-output", { hidden: true })
     .summary("used by collect: checkpoints that held output waits for")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .action(commitOutput);
 }
 

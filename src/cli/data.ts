@@ -6,6 +6,7 @@ import { printable, printableSentence } from "../model/printable.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 interface Flags extends DataFlags {
   readonly log?: string;
@@ -32,7 +33,7 @@ export function register(program: Command): void {
     )
     .argument("<app>", "application")
     .argument("<process>", "process")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--data <dir>", "a folder, instead of those before; repeatable", another)
     .option(
       "--data-limit <bytes>",

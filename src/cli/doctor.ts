@@ -8,6 +8,7 @@ import type { CapturePart } from "../model/event-source.ts";
 import { printableSentence } from "../model/printable.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 interface DoctorFlags {
   readonly log?: string;
@@ -39,7 +40,7 @@ export function register(program: Command): void {
     .description(
       "Probes kernel and rights, tries CRIU, nftables, ss, hooks and SDK for real, captures a short conversation over the loopback device, and lists what dead programs left in the kernel.",
     )
-    .option("--log <dir>", "log directory, where a private CRIU may lie")
+    .option("--log <dir>", `log directory, where a private CRIU may lie ${LOG_DEFAULT}`)
     .option("--dsm", "load the hook of `collect --dsm userfaultfd` for a moment and measure what it costs")
     .option("--sweep", "remove what dead programs left: their captures, empty cgroups, blocked connections")
     .option("--json", "print one JSON object")

@@ -8,6 +8,7 @@ import type { Evidence } from "../model/evidence-layout.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
 import { write } from "../terminal/print.ts";
 import { repeated } from "./failed-names.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 
 export interface EvidenceFlags {
@@ -39,7 +40,7 @@ export function evidenceCommand(program: Command, name: string, summary: string)
     .command(name)
     .summary(summary)
     .argument("[app]", "application; may be left out with --from")
-    .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
+    .option("--log <dir>", `log directory; repeat it for the logs of several nodes ${LOG_DEFAULT}`, repeated)
     .option("--from <file>", "take an events file (JSON Lines) instead of a log; - is standard input")
     .addOption(dsmOption())
     .addOption(inTransitOption())

@@ -8,6 +8,7 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { counted, printable } from "../model/printable.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { cantRead, inputName, readInput } from "./open-input.ts";
 
 interface ImportFlags {
@@ -23,7 +24,8 @@ interface ImportFlags {
 
 const HELP = `
 All or nothing: the whole input is checked, by itself and against what the log already holds, before a line of it is appended.
-An error names file, line and field (exit code 2). Importing again appends.
+An error names file, line and field (exit code 2). Importing again appends; a file with checkpoints can't be imported twice into one log, as
+their numbers must rise.
 
 Formats:
   jsonl   events as JSON Lines (interchange.md); - is standard input
@@ -48,7 +50,7 @@ export function register(program: Command): void {
     .description("Appends the events of a file to an application's log.")
     .argument("<app>", "application; its log is made if there is none")
     .requiredOption("--from <file>", "file or directory to read")
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", `log directory ${LOG_DEFAULT}`)
     .addOption(
       new Option("--format <format>", "what the input is")
         .choices(["jsonl", "shiviz", "smpi"])

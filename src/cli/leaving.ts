@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { resolveHome } from "../logs/home.ts";
 import { MAX_SHADOW_S } from "../model/limits.ts";
 import { write } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 
 interface LeavingFlags {
@@ -19,7 +20,7 @@ export function register(program: Command): void {
     .description(
       "Raises `leaving` in all plugged policies, and ends once they have done what they wanted, or the time is up.",
     )
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option(
       "--within <seconds>",
       "time left",

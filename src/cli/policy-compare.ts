@@ -12,6 +12,7 @@ import { EXIT } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { dsmOption, inTransitOption } from "./evidence-options.ts";
 import { repeated } from "./failed-names.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { comparisonText } from "./policy-report.ts";
@@ -49,7 +50,7 @@ export function registerCompare(policy: Command): void {
   policy
     .command("compare")
     .argument("<names...>", "application (without --from), then policies")
-    .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
+    .option("--log <dir>", `log directory; repeat it for the logs of several nodes ${LOG_DEFAULT}`, repeated)
     .option("--from <file>", "take an events file (JSON Lines) instead of a log; - is standard input")
     .addOption(dsmOption())
     .addOption(inTransitOption())

@@ -9,6 +9,7 @@ import { ALLOWABLE, type Allowable, POLICY_DRIVERS } from "../model/policy-terms
 import { counted, printable, printableSentence, shellWord } from "../model/printable.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
 import { repeated } from "./failed-names.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 
 interface LiveFlags {
@@ -61,14 +62,14 @@ export function registerLive(policy: Command): void {
     policy
       .command(name)
       .argument("<app>", "application")
-      .option("--log <dir>", "log directory of the collector")
+      .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
       .option("--json", "print one JSON object")
       .description(description)
       .action(action);
   policy
     .command("log")
     .argument("<app>", "application")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option(
       "--last <n>",
       "how many lines",
@@ -87,7 +88,7 @@ function plugCommand(policy: Command): void {
     .command("plug")
     .argument("<app>", "application")
     .argument("<policy>", "policy file, or the name of a shipped policy")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--set <name=value>", "a parameter; repeatable", repeated, [])
     .option("--allow <words>", `of ${ALLOWABLE.join(", ")}, separated by commas; or none`, allowed)
     .option(

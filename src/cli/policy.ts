@@ -6,6 +6,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { counted, printable } from "../model/printable.ts";
 import type { BuiltPolicy } from "../policy/component.ts";
 import { write, writeJson } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { registerCompare } from "./policy-compare.ts";
 import { pluggedIn, pluggedTable, registerLive, showPlugged } from "./policy-live.ts";
 import { registerTrial } from "./policy-trial.ts";
@@ -61,7 +62,7 @@ export function register(program: Command): void {
   policy
     .command("list")
     .argument("[app]", "only what is plugged into this application")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--json", "print one JSON object")
     .description("Lists the policies that come with the program, and what is plugged where.")
     .action(list);

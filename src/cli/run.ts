@@ -16,6 +16,7 @@ import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../m
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { write } from "../terminal/print.ts";
 import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 interface RunFlags extends DataFlags {
   readonly log?: string;
@@ -85,7 +86,7 @@ export function register(program: Command): void {
     .argument("<app>", "application")
     .argument("<process>", "name of the process in it")
     .argument("<command...>", "-- and the command with its arguments")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--trust <reasons>", "unrecorded communication that is harmless, separated by commas", trusted)
     .option("--outside <cidr...>", "CIDR[:PORT]: who is there is not of the application and never goes back")
     .option("--inside <cidr...>", "CIDR[:PORT]: who is there is of the application")

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { checkedAppName, resolveHome } from "../logs/home.ts";
 import { write } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 const HELP = `
 Programs on the SDK (docs/sdk.md) keep their own logs in <log>/<app>/sdk/. This prints what they prove, for compute and
@@ -20,7 +21,7 @@ export function register(program: Command): void {
     .summary("print the logs of programs on the SDK as JSON Lines")
     .description("Prints the events in the logs of an application's SDK processes.")
     .argument("<app>", "application")
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", `log directory ${LOG_DEFAULT}`)
     .option("--process <name>", "only this process")
     .addHelpText("after", HELP)
     .action(print);

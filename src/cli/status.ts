@@ -16,6 +16,7 @@ import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
 import { type LifeState, lifeOf, lifeText, whereText } from "../terminal/process-life.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { notCapturedText } from "./not-captured.ts";
 
 /** Rows a process, count; --json tells all. */
@@ -68,7 +69,7 @@ export function register(program: Command): void {
     .summary("show the collector and its processes")
     .description("Shows whether a collector is running, what it records, and whether anything was lost.")
     .argument("[app]", "only this application")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",

@@ -88,6 +88,28 @@ test("--data that holds the log directory: the hint is about that", () => {
   );
 });
 
+test("--help of commands with --log says its default", async () => {
+  for (const command of [
+    "collect",
+    "run",
+    "attach",
+    "detach",
+    "status",
+    "import",
+    "failures",
+    "policy plug",
+    "data",
+  ]) {
+    const { stdout } = await run([...command.split(" "), "--help"]);
+    expect(stdout.replaceAll(/\s+/g, " "), command).toContain(
+      "(default: $RECOVERY_LINE_HOME, else /var/lib/recovery-line for root, $XDG_STATE_HOME or ~/.local/state/recovery-line for others)",
+    );
+  }
+  expect((await run(["collect", "--help"])).stdout.replaceAll(/\s+/g, " ")).toContain(
+    "your own and mode 0700",
+  );
+});
+
 test.skipIf(process.geteuid!() !== 0)(
   "another user's checkpoint in root's log directory: only root may",
   () => {
