@@ -200,7 +200,7 @@ async function findObsolete(
   command: Command,
 ): Promise<Found> {
   const { leftoverImages, storedImages } = await import("../gc/collect-images.ts");
-  const { checkpointsInEffect, keptBy } = await import("../gc/gc.ts");
+  const { keptBy } = await import("../gc/kept-images.ts");
   const { obsolete } = await import("../index.ts");
   const dirs = homes.map((home) => appDirectory(home, app as string));
   const settled = await Promise.all(homes.map((home, at) => settledIn(home, dirs[at] as string)));
@@ -212,10 +212,9 @@ async function findObsolete(
   });
   const images: CollectedImage[][] = [];
   const leftovers: CollectedImage[][] = [];
-  const inEffect = checkpointsInEffect(evidence);
   for (const [at, dir] of dirs.entries()) {
     images.push(await storedImages(dir, plan.obsolete));
-    leftovers.push(await leftoverImages(dir, settled[at] ?? [], inEffect));
+    leftovers.push(await leftoverImages(dir, settled[at] ?? [], evidence));
   }
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
   return { application, outcome, plan, kept: keptBy(plan, evidence), images, leftovers };

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { replaceFile, syncFolder } from "../host/replace-file.ts";
 import { identityOf, type SettledImage, whileNoImageIsTaken } from "../images/image-store.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import type { Evidence } from "../model/evidence-layout.ts";
 import { PATH_NAME } from "../model/names.ts";
 
 /** One image, by the names of its checkpoint. */
@@ -42,13 +43,16 @@ export async function storedImages(
 
 /**
  * Of the settled images those of no checkpoint in effect: a rollback undid it, or its checkpoint died before it was recorded. A process that
- * the evidence does not know keeps all. `inEffect` is of a log that was read after the images were looked at.
+ * the evidence does not know keeps all. It is of logs that were read after the images were looked at.
  */
 export async function leftoverImages(
   dir: string,
   settled: readonly SettledImage[],
-  inEffect: ReadonlyMap<string, ReadonlySet<number>>,
+  { processes, segments: { start, index } }: Evidence,
 ): Promise<CollectedImage[]> {
+  const inEffect = new Map(
+    processes.map((process, number) => [process, new Set(index.subarray(start[number], start[number + 1]))]),
+  );
   const left = settled.filter(
     ({ process, checkpoint }) => inEffect.has(process) && !inEffect.get(process)!.has(checkpoint),
   );

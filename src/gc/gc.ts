@@ -7,8 +7,6 @@ import type { Evidence } from "../model/evidence-layout.ts";
 import { HAS_IMAGE, USABLE } from "../model/evidence-layout.ts";
 import { MAX_COLLECT_STEPS } from "../model/limits.ts";
 import type { DsmModel, InTransitPolicy } from "../model/recovery-line.ts";
-import type { ImageName } from "./collect-images.ts";
-import type { Kept, KeptImages } from "./kept-images.ts";
 
 interface ObsoleteCheckpoint {
   readonly process: string;
@@ -68,7 +66,7 @@ export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Ru
   };
 }
 
-function nameOf({ process, checkpoint }: ImageName): string {
+function nameOf({ process, checkpoint }: ObsoleteCheckpoint): string {
   return `${checkpoint} ${process}`;
 }
 
@@ -112,34 +110,6 @@ function planOf(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): Collec
     })),
     keptForImages: [],
   };
-}
-
-/** Indices by process. */
-export function checkpointsInEffect({
-  processes,
-  segments,
-}: Evidence): ReadonlyMap<string, ReadonlySet<number>> {
-  const { start, index } = segments;
-  return new Map(
-    processes.map((process, number) => [process, new Set(index.subarray(start[number], start[number + 1]))]),
-  );
-}
-
-/** Images of checkpoints in effect that don't go with this plan. */
-export function keptBy({ obsolete }: CollectPlan, { processes, segments }: Evidence): KeptImages {
-  const { start, index, flags } = segments;
-  const goes = new Set(obsolete.map(nameOf));
-  const kept = (process: string, number: number): Kept => {
-    const images: number[] = [];
-    const [from, to] = [start[number] as number, start[number + 1] as number];
-    for (let s = from; s < to; s += 1) {
-      const checkpoint = index[s] as number;
-      if (((flags[s] as number) & HAS_IMAGE) !== 0 && !goes.has(nameOf({ process, checkpoint })))
-        images.push(checkpoint);
-    }
-    return { upTo: index[to - 1] as number, images };
-  };
-  return new Map(processes.map((process, number) => [process, kept(process, number)]));
 }
 
 function named(evidence: Evidence, obsolete: Uint8Array): ObsoleteCheckpoint[] {

@@ -6,6 +6,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { replaceFile } from "../host/replace-file.ts";
 import { RecoveryLineError } from "../model/errors.ts";
+import { type Evidence, HAS_IMAGE } from "../model/evidence-layout.ts";
+import type { CollectPlan } from "./gc.ts";
 
 export interface Kept {
   /** Index of the newest checkpoint that a collection knew. */
@@ -18,6 +20,23 @@ export interface Kept {
 export type KeptImages = ReadonlyMap<string, Kept>;
 
 const keptPath = (dir: string): string => join(dir, "gc", "kept.json");
+
+/** Images of checkpoints in effect that don't go with this plan. */
+export function keptBy({ obsolete }: CollectPlan, { processes, segments }: Evidence): KeptImages {
+  const { start, index, flags } = segments;
+  const goes = new Set(obsolete.map(({ process, checkpoint }) => `${checkpoint} ${process}`));
+  const kept = (process: string, number: number): Kept => {
+    const images: number[] = [];
+    const [from, to] = [start[number] as number, start[number + 1] as number];
+    for (let s = from; s < to; s += 1) {
+      const checkpoint = index[s] as number;
+      if (((flags[s] as number) & HAS_IMAGE) !== 0 && !goes.has(`${checkpoint} ${process}`))
+        images.push(checkpoint);
+    }
+    return { upTo: index[to - 1] as number, images };
+  };
+  return new Map(processes.map((process, number) => [process, kept(process, number)]));
+}
 
 /** Nothing where nothing was ever collected. Throws RL_CORRUPT_LOG. */
 export async function readKept(dir: string): Promise<KeptImages> {
