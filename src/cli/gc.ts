@@ -135,12 +135,13 @@ async function removeAll(
   { application, plan, kept }: Found,
   images: readonly CollectedImage[],
 ): Promise<void> {
-  const { removeImages } = await import("../gc/collect-images.ts");
+  const { removeImages, unlessFull } = await import("../gc/collect-images.ts");
   const { noteKept } = await import("../gc/kept-images.ts");
   const { withPayloadLog } = await import("../payload/payload-log.ts");
   const { punchHoles } = await import("../payload/payload-logger.ts");
-  await noteKept(dir, kept);
+  const noted = await unlessFull(() => noteKept(dir, kept));
   await removeImages(dir, application, images);
+  if (!noted) await noteKept(dir, kept);
   await withPayloadLog(dir, async (log) => log?.prune(plan.prunable, punchHoles));
 }
 
@@ -177,20 +178,12 @@ interface Found {
   readonly leftovers: readonly (readonly CollectedImage[])[];
 }
 
-/** Sealed images of which it is decided whether a log names them; none while a restart is unfinished. */
+/** Sealed images of which it is decided whether the log names them, as it is read from now on; none while a restart is unfinished. */
 async function settledIn(home: string, dir: string): Promise<readonly SettledImage[]> {
-  const { connectCollector } = await import("../client/client.ts");
   const { settledImages } = await import("../images/image-store.ts");
   const { readJournal, restartFolder } = await import("../restart/restart-journal.ts");
   if ((await readJournal(restartFolder(home, basename(dir)))) !== undefined) return [];
-  const settled = await settledImages(join(dir, "images"));
-  const collector = settled.length === 0 ? undefined : await connectCollector(home);
-  try {
-    await collector?.drain(); // what a checkpoint that was killed had asked for is written, or refused
-  } finally {
-    collector?.close();
-  }
-  return settled;
+  return settledImages(join(dir, "images"));
 }
 
 async function findObsolete(
@@ -204,7 +197,7 @@ async function findObsolete(
   const { obsolete } = await import("../index.ts");
   const dirs = homes.map((home) => appDirectory(home, app as string));
   const settled = await Promise.all(homes.map((home, at) => settledIn(home, dirs[at] as string)));
-  const { application, evidence } = await loadEvidence(app, flags);
+  const { application, evidence, unrecorded } = await loadEvidence(app, flags);
   const isDefault = (name: string): boolean => command.getOptionValueSource(name) === "default";
   const plan = obsolete(evidence, {
     ...(isDefault("dsm") ? {} : { dsm: flags.dsm }),
@@ -214,7 +207,9 @@ async function findObsolete(
   const leftovers: CollectedImage[][] = [];
   for (const [at, dir] of dirs.entries()) {
     images.push(await storedImages(dir, plan.obsolete));
-    leftovers.push(await leftoverImages(dir, settled[at] ?? [], evidence));
+    // What was asked of a log that its owner can't write, or died with, may be in it still.
+    const decided = (settled[at] ?? []).filter(({ process }) => !unrecorded.includes(process));
+    leftovers.push(await leftoverImages(dir, decided, evidence));
   }
   const outcome = evidence.gaps > 0 ? "tainted" : "clean";
   return { application, outcome, plan, kept: keptBy(plan, evidence), images, leftovers };

@@ -63,33 +63,56 @@ export async function leftoverImages(
   }));
 }
 
-/** Ends what a crash cut off; images that it had not renamed yet stay. Returns how many it removed. The caller holds the lock. */
+/**
+ * Ends what a crash cut off; images that it had not renamed yet stay. Returns how many it removed. The caller holds the lock. Whatever
+ * bears such a name is garbage: on a full disk no journal may have told of it.
+ */
 export async function finishRemoval(dir: string): Promise<number> {
   const journal = await readJournal(dir);
-  if (journal === undefined) return 0;
   let removed = 0;
-  for (const image of journal.images) if (await removeRenamed(dir, image)) removed += 1;
-  await dropJournal(dir);
+  const images = join(dir, "images");
+  for (const process of await readdir(images).catch(() => []))
+    for (const name of PATH_NAME.test(process) ? await readdir(join(images, process)).catch(() => []) : [])
+      if (name.startsWith(REMOVED) && (await isFolder(join(images, process, name)))) {
+        await rm(join(images, process, name), { recursive: true });
+        removed += 1;
+      }
+  if (journal !== undefined) await dropJournal(dir);
   return removed;
 }
 
-/** Removes these images. The caller holds the lock and has finished what came before. */
+/** False where the disk was full. */
+export async function unlessFull(work: () => Promise<void>): Promise<boolean> {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (!["ENOSPC", "EDQUOT"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    return false;
+  }
+}
+
+/** Removes these images; on a full disk one by one, as there may be no room for the journal. The caller holds the lock and has finished what came before. */
 export async function removeImages(
   dir: string,
   application: string,
   images: readonly CollectedImage[],
 ): Promise<void> {
   if (images.length === 0) return;
-  await writeJournal(dir, {
+  const journal: Journal = {
     format: 1,
     application,
     images: images.map(({ process, checkpoint }) => ({ process, checkpoint })),
-  });
-  for (const image of images) await setAside(join(dir, "images"), image);
+  };
+  const noted = await unlessFull(() => writeJournal(dir, journal));
+  for (const image of images) {
+    await setAside(join(dir, "images"), image);
+    if (!noted) await removeRenamed(dir, image);
+  }
   for (const process of new Set(images.map((image) => image.process)))
     await syncFolder(join(dir, "images", process));
   for (const image of images) await removeRenamed(dir, image);
-  await dropJournal(dir);
+  if (noted) await dropJournal(dir);
 }
 
 async function setAside(images: string, { process, checkpoint, identity }: CollectedImage): Promise<void> {

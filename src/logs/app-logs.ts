@@ -2,12 +2,17 @@
  * The one way to an application's log: in the hands of a live collector or of nobody, of one node or of several, each open until it is
  * closed. Blocks come as bytes; whoever decodes them checks their checksums.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { NodeLog } from "../log/log-sources.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { absentNodes, NODE_STATE, nodeNames, refusedNodes } from "./app-nodes.ts";
 import { openClosedLog } from "./closed-log.ts";
 import { appDirectory } from "./home.ts";
 import { unrecordedIn } from "./unrecorded.ts";
+
+/** How often a log is tried that its collector tries to write, count, and how long between two, in ms. */
+const UNWRITABLE_TRIES = 20;
+const UNWRITABLE_PAUSE_MS = 50;
 
 /** One node's log of an application. */
 interface OpenAppLog extends NodeLog {
@@ -64,7 +69,28 @@ export async function closeLogs(logs: readonly NodeLog[]): Promise<void> {
 
 /** Throws RL_UNKNOWN_APP where neither the collector nor the home knows the application, RL_LOCKED where somebody else holds the log, RL_CORRUPT_LOG. */
 async function openAppLog(home: string, app: string): Promise<OpenAppLog> {
-  return (await openCollected(home, app)) ?? openClosed(home, app);
+  try {
+    return (await openCollected(home, app)) ?? (await openClosed(home, app));
+  } catch (error) {
+    if (!hasCode(error, "RL_LOG_WRITE")) throw error;
+    return openUnwritable(home, app, error);
+  }
+}
+
+/**
+ * A log that its collector can't write now is closed, and holds what is committed; who is recorded there counts as unrecorded, as where no
+ * collector lives: what they do waits in the ring. The collector tries again to open it, and has it for a moment then.
+ */
+async function openUnwritable(home: string, app: string, why: RecoveryLineError): Promise<OpenAppLog> {
+  for (let left = UNWRITABLE_TRIES; left > 0; left -= 1) {
+    try {
+      return await openClosed(home, app);
+    } catch (error) {
+      if (!hasCode(error, "RL_LOCKED")) throw error;
+      await sleep(UNWRITABLE_PAUSE_MS);
+    }
+  }
+  throw why;
 }
 
 /** All committed blocks of one node's log in chain order, checked. Throws what opening and reading throw. */

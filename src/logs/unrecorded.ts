@@ -1,5 +1,6 @@
 /**
- * Processes of a log that go on (or went on) without being written down: the log says that they are recorded, and no collector holds it.
+ * Processes of a log that go on (or went on) without being written down: the log says that they are recorded, and no collector holds it, or
+ * the one that does can't write it.
  *
  * What they did since stands in the kernel's ring, if anywhere. So the end of their log is not their end, and no line may let them
  * continue from it: a message they received meanwhile from a process that goes back would be an orphan. They can stand at what is on
@@ -44,6 +45,6 @@ export function unrecordedText(names: readonly string[]): string {
   const more = names.length > SHOWN ? `, … (${counted(names.length, "process", "processes")})` : "";
   return (
     `No collector records ${shown}${more} now: what happened there after the end of the log is unknown, so no line may keep it.\n` +
-    "Start the collector (it takes up what the kernel's ring still holds) and compute again.\n"
+    "Start the collector (it takes up what the kernel's ring still holds), or give its log room where it can't be written, and compute again.\n"
   );
 }

@@ -1,10 +1,12 @@
 /** A real full disk below a collector: a small tmpfs. Needs the right to mount. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { tile } from "../native/tiling.ts";
+import { restartable } from "../restart/restartable.ts";
 import { ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
 
 const mount = (...args: string[]): boolean => spawnSync("mount", args).status === 0;
@@ -143,5 +145,37 @@ live("--on-full taint and halt on a full disk: what found no room is told later;
     fillUp(rig);
     const { code, err } = await halting.ended;
     expect([code, err]).toEqual([1, expect.stringContaining("--on-full halt")]);
+  }),
+);
+
+restartable("on a full disk gc --apply removes images and compute answers by what is committed", () =>
+  withSmallDisk("room", async (rig) => {
+    await rig.collect("--ring-mib", "1");
+    await rig.run("idle", "sleep", "1000");
+    for (let taken = 0; taken < 2; taken += 1) await rig.json("checkpoint", rig.app, "idle");
+    await talk(rig);
+    fillUp(rig);
+    const client = await rig.client();
+    await until("its log is broken", async () =>
+      (await client.metrics()).includes("recovery_line_broken_logs 1"),
+    );
+    client.close();
+    const line = await rig.cli("compute", rig.app, "--failed", "client", "--json");
+    expect(line.code).toBe(3);
+    // What the others did since is unknown: nobody goes on from there.
+    const answer = JSON.parse(line.out) as RecoveryLine;
+    expect(answer).toMatchObject({ outcome: "tainted", unrecorded: ["idle", "server"] });
+    expect(answer.line.map(({ process, action }) => [process, action])).toEqual([
+      ["client", "initial"],
+      ["idle", "restore"],
+      ["server", "initial"],
+    ]);
+    const images = join(rig.home, rig.app, "images", "idle");
+    expect(readdirSync(images)).toEqual(["1", "2"]);
+    expect(await rig.cli("gc", rig.app, "--apply")).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/1 image, \d+ bytes: removed/),
+    });
+    expect(readdirSync(images)).toEqual(["2"]);
   }),
 );
