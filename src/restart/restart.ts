@@ -159,14 +159,7 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       const made = await clock.time("plan", () => makePlan(request, checks));
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
-      await prepareImages(request, made);
-      const begun = await clock.time("data", () => stage(request, made));
-      try {
-        await note(request, begun, "killing");
-      } catch (error) {
-        await takeBack(begun.trees);
-        throw error;
-      }
+      const begun = await makeReady(request, made, clock);
       await clock.time("kill", () => killTied(request, made));
       return begun;
     };
@@ -184,6 +177,41 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
     return { plan, kept, notReady, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
   } finally {
     unlock();
+  }
+}
+
+/** All that needs room, up to the journal. What fails leaves nothing of it; a journal that is taken up stays. */
+async function makeReady(request: RestartRequest, plan: RestartPlan, clock: Clock): Promise<Begun> {
+  const folder = restartFolder(request.home, request.app);
+  try {
+    await inRoom(`copies of its images in ${folder}`, () => prepareImages(request, plan));
+    const begun = await inRoom("what is put back", () => clock.time("data", () => stage(request, plan)));
+    try {
+      await inRoom(`its journal in ${folder}`, () => note(request, begun, "killing"));
+    } catch (error) {
+      await takeBack(begun.trees);
+      throw error;
+    }
+    return begun;
+  } catch (error) {
+    const begun = (await readJournal(folder)) !== undefined;
+    await rm(begun ? join(folder, FILES) : folder, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function inRoom<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const { code, path } = error as NodeJS.ErrnoException;
+    if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
+    throw new RecoveryLineError(
+      "RL_REFUSED",
+      `the disk has no room for ${what}${path === undefined ? "" : `: ${path}`} (${code})`,
+      "Nothing was killed or restored. Make room, then call again.",
+      error,
+    );
   }
 }
 

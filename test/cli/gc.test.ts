@@ -245,6 +245,13 @@ test("an index that was taken again since a crash is not removed on the old jour
   expect(existsSync(join(home, "app", "gc", "journal.json"))).toBe(false);
 });
 
+test("what was set aside on a full disk, without a journal, goes with the next run", async () => {
+  const home = await logOf(ladder(1), 2);
+  mkdirSync(join(imageFolder(home, "a", ".gc-7"), "files"), { recursive: true });
+  const { stdout, code } = await run(["gc", "app", "--log", home, "--apply", "--json"]);
+  expect([code, JSON.parse(stdout).finished, leftovers(home)]).toEqual([0, 1, []]);
+});
+
 test("a damaged journal removes nothing and is named", async () => {
   const home = await logOf(ladder(1), 2);
   mkdirSync(join(home, "app", "gc"), { mode: 0o700 });

@@ -1,7 +1,7 @@
 /** A real full disk below a collector: a small tmpfs. Needs the right to mount. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
@@ -178,4 +178,27 @@ restartable("on a full disk gc --apply removes images and compute answers by wha
     });
     expect(readdirSync(images)).toEqual(["2"]);
   }),
+);
+
+restartable(
+  "a restart that finds no room for what it makes ready is refused, kills nobody and leaves nothing",
+  () =>
+    withSmallDisk("ready", async (rig) => {
+      await rig.collect("--ring-mib", "1");
+      for (const name of ["failed", "tied"]) await rig.run(name, "sleep", "1000");
+      await rig.json("checkpoint", rig.app);
+      const [alive] = rig.cgroup("tied").pids();
+      rig.cgroup("failed").kill();
+      await rig.hearsEnd("failed");
+      await rig.events();
+      const empty = fillUp(rig);
+      expect(await rig.cli("restart", rig.app, "--failed", "failed,tied")).toMatchObject({
+        code: 4,
+        err: expect.stringMatching(/no room for its journal in \S+\/restart.*Nothing was killed/s),
+      });
+      expect(rig.cgroup("tied").pids()).toEqual([alive]);
+      expect(existsSync(join(rig.home, rig.app, "restart"))).toBe(false);
+      empty();
+      expect((await rig.cli("restart", rig.app)).code).toBe(0);
+    }),
 );
