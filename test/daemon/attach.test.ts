@@ -247,7 +247,7 @@ root("what takes root's rights, or would make root act on the user's word, is re
         expect.stringContaining(why),
       ]);
     };
-    const start = ["collect", "--pin-dir", rig.pinDir];
+    const start = ["collect", "--pin-dir", `${rig.pinDir}-other`]; // nobody reads that ring
     await refused(2, "--on-full stop freezes processes", ...start, "--user", "nobody", "--on-full", "stop");
     await refused(2, "that user is root", ...start, "--user", "root");
     await refused(2, "there is no such user", ...start, "--user", "no such user");

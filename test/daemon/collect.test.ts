@@ -271,7 +271,7 @@ live("a start of collect that fails leaves nothing of its own behind, and what w
     const [fresh, old] = [rig.path("above/home"), rig.path("old")];
     const wrong = await start(fresh, "--capture", "foo=bar");
     expect([wrong.code, wrong.err]).toEqual([2, expect.stringMatching(/--capture foo=bar: .*no part "foo"/)]);
-    const nowhere = await start(fresh, "--pin-dir", rig.folder);
+    const nowhere = await rig.cli("collect", "--log", fresh, "--pin-dir", rig.folder);
     expect([nowhere.code, nowhere.err]).toEqual([
       2,
       expect.stringContaining("is not on a BPF file system\nName a folder below /sys/fs/bpf"),
