@@ -339,6 +339,7 @@ int capture_open(const struct capture_options *options, struct capture **out, in
     *out = NULL;
     if (status != 0)
         return status;
+    const bool there = access(options->pin_dir, F_OK) == 0;
     const int directory = open_directory(options->pin_dir, error);
     if (directory < 0)
         return directory;
@@ -349,8 +350,8 @@ int capture_open(const struct capture_options *options, struct capture **out, in
     }
     objects_clear(&capture->objects);
     status = open_locked(capture, options, &anew, error);
-    if (status != 0)
-        rmdir(options->pin_dir); /* unless something is pinned there */
+    if (status != 0 && !there)
+        rmdir(options->pin_dir); /* unless somebody has pinned something there */
     close(directory);
     if (status != 0) {
         capture_close(capture);

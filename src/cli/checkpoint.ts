@@ -17,6 +17,7 @@ import {
   tiedToo,
   withContainerDrivers,
 } from "./checkpoint-targets.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { notCapturedText } from "./not-captured.ts";
 import { integerOption } from "./numbers.ts";
 
@@ -69,7 +70,7 @@ export function register(program: Command): void {
     .description("Freezes processes, reads their cut vectors, stores their images, and logs the checkpoints.")
     .argument("<app>", "application")
     .argument("[process...]", "processes (default: every running one)")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .addOption(
       new Option("--driver <name>", "what takes the image")
         .choices(["auto", "criu", "podman", "docker", "hook", "none"])

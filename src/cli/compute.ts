@@ -16,6 +16,7 @@ import { endedIn, type Life, withEnds } from "../terminal/process-life.ts";
 import { Progress } from "../terminal/progress.ts";
 import { inTransitOption } from "./evidence-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import { notCapturedIn, notCapturedText } from "./not-captured.ts";
 import { inputBaseName, inputName, readInput } from "./open-input.ts";
 import { named } from "./peer-names.ts";
@@ -52,7 +53,7 @@ export function register(program: Command): void {
     .summary("print the recovery line of an application")
     .description("Computes the latest consistent recovery line, with the evidence for it.")
     .argument("[app]", "application; may be left out with --from")
-    .option("--log <dir>", "log directory; repeat it for the logs of several nodes", repeated)
+    .option("--log <dir>", `log directory; repeat it for the logs of several nodes ${LOG_DEFAULT}`, repeated)
     .option("--failed <names>", "processes that failed, P,Q; repeatable (default: all of them)", repeated)
     .addOption(
       new Option(

@@ -10,6 +10,7 @@ import { RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import { counted, printable } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 interface ExportFlags {
   readonly log?: string;
@@ -36,7 +37,7 @@ export function register(program: Command): void {
     .summary("write a log as JSON Lines")
     .description("Writes all events of an application's log as JSON Lines (interchange.md).")
     .argument("<app>", "application")
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", `log directory ${LOG_DEFAULT}`)
     .option("--to <file>", "file to write; - or nothing is standard output")
     .option("--json", "with --to FILE: print what was written as one JSON object")
     .addHelpText("after", HELP)

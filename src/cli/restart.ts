@@ -19,6 +19,7 @@ import { write, writeJson } from "../terminal/print.ts";
 import { endedIn, type Life, whereText } from "../terminal/process-life.ts";
 import { another } from "./data-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 import type { NotBack } from "./not-back.ts";
 import { integerOption } from "./numbers.ts";
 
@@ -75,7 +76,7 @@ export function register(program: Command): void {
       "Computes the line, kills what must go back, restores it from its images, and goes on recording.",
     )
     .argument("<app>", "application")
-    .option("--log <dir>", "log directory of the collector")
+    .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
     .option(
       "--failed <names>",
       "processes that failed, P,Q; repeatable (default: those that have ended, except with exit code 0)",

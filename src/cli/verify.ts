@@ -6,6 +6,7 @@ import { hasCode } from "../model/errors.ts";
 import { counted, printable, printableSentence } from "../model/printable.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
+import { LOG_DEFAULT } from "./log-option.ts";
 
 const HELP = `
 Reads every block: checksum, chain, positions, the anchor, the state. Damage does not stop it: all places are named.
@@ -25,7 +26,7 @@ export function register(program: Command): void {
     .summary("check the integrity of a log and of its images")
     .description("Checks the integrity of an application's log and of the images of its checkpoints.")
     .argument("<app>", "application")
-    .option("--log <dir>", "log directory")
+    .option("--log <dir>", `log directory ${LOG_DEFAULT}`)
     .option("--json", "print one JSON object")
     .addHelpText("after", HELP)
     .action(verify);

@@ -21,7 +21,7 @@ import {
 import { dirname, join } from "node:path";
 import { ensureBpffs } from "../host/bpffs.ts";
 import { processCgroupLevel } from "../host/cgroups.ts";
-import { makeFolders } from "../host/make-folders.ts";
+import { makeFolders, removeFolders } from "../host/make-folders.ts";
 import { isPlacedByRoot } from "../host/placed-by-root.ts";
 import { lockReader, readerFolder } from "../host/reader-lock.ts";
 import { SMALL_HEAP_FLAGS, SMALL_HEAP_VARIABLES } from "../host/small-heap.ts";
@@ -84,9 +84,14 @@ export function attach(options: AttachOptions): never {
       "Run as root, or without --user as a user who has CAP_BPF and CAP_PERFMON.",
     );
   const user = findUser(options.user);
-  ensureBpffs(pinDir);
-  refuseSecondReader(pinDir);
-  giveHome(home, user); // last: what is refused leaves none behind
+  const made = giveHome(home, user);
+  try {
+    ensureBpffs(pinDir);
+    refuseSecondReader(pinDir);
+  } catch (error) {
+    removeFolders(made);
+    throw error;
+  }
   const [, script = ""] = process.argv;
   const program = join(packageRoot(), "build/Release/recovery-line-attach");
   const words = [
@@ -117,24 +122,27 @@ function findUser(name: string): User {
   );
 }
 
-/** The home becomes the user's if it is that already, or if it is empty and root's. */
-function giveHome(home: string, { name, uid, gid }: User): void {
-  makeFolders(dirname(home), 0o755);
-  if (!isPlacedByRoot(home))
+/** The home becomes the user's if it is that already, or if it is empty and root's. Returns the folders that were made. */
+function giveHome(home: string, { name, uid, gid }: User): string[] {
+  const made = makeFolders(dirname(home), 0o755);
+  if (!isPlacedByRoot(home)) {
+    removeFolders(made);
     throw new RecoveryLineError(
       "RL_NO_RIGHTS",
       `the log directory ${home} can be exchanged by others: with --user all folders above it belong to root, and nobody else can write in the one it stands in`,
       "Name another one with --log.",
     );
+  }
   try {
     mkdirSync(home, { mode: 0o700 });
+    made.push(home);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
   }
   const fd = openSync(home, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     const owner = fstatSync(fd).uid;
-    if (owner === uid) return;
+    if (owner === uid) return made;
     if (owner !== 0 || readdirSync(home).length > 0)
       throw new RecoveryLineError(
         "RL_NO_RIGHTS",
@@ -142,6 +150,7 @@ function giveHome(home: string, { name, uid, gid }: User): void {
         `Name another one with --log, or give it away yourself: chown -R ${name} ${home}`,
       );
     fchownSync(fd, uid, gid);
+    return made;
   } finally {
     closeSync(fd);
   }

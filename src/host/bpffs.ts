@@ -7,13 +7,14 @@ import { RecoveryLineError } from "../model/errors.ts";
 const BPFFS = "/sys/fs/bpf";
 const BPFFS_MAGIC = 0xcafe4a11;
 
-/** True if what is made at `path` lies on one. */
+/** True if what is made at `path` lies on one, or this user may not look. */
 export function isOnBpffs(path: string): boolean {
   for (let at = resolve(path); ; at = dirname(at))
     try {
       return statfsSync(at).type === BPFFS_MAGIC;
-    } catch {
-      if (at === dirname(at)) return false;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "ENOENT" && code !== "ENOTDIR") return true;
     }
 }
 

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -247,7 +248,7 @@ root("what takes root's rights, or would make root act on the user's word, is re
         expect.stringContaining(why),
       ]);
     };
-    const start = ["collect", "--pin-dir", `${rig.pinDir}-other`]; // nobody reads that ring
+    const start = ["collect", "--pin-dir", rig.pinDir];
     await refused(2, "--on-full stop freezes processes", ...start, "--user", "nobody", "--on-full", "stop");
     await refused(2, "that user is root", ...start, "--user", "root");
     await refused(2, "there is no such user", ...start, "--user", "no such user");
@@ -260,6 +261,9 @@ root("what takes root's rights, or would make root act on the user's word, is re
     writeFileSync(join(roots, "something"), "");
     await refused(1, "belongs to user 0, and is not empty", ...start, "--user", "nobody", "--log", roots);
     expect(lstatSync(roots).uid).toBe(0);
+    const fresh = join(rig.path("above"), "fresh");
+    await refused(1, "is being read by process", ...start, "--user", "nobody", "--log", fresh);
+    expect(existsSync(rig.path("above")), "a start that fails leaves no home").toBe(false);
     const mine = asNobody(process.execPath, CLI, ...start, "--user", "nobody", "--log", rig.home);
     expect([mine.status, mine.err]).toEqual([1, expect.stringContaining("--user takes root")]);
 
