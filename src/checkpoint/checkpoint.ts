@@ -515,9 +515,12 @@ class Work {
 
   /** A record that may be in the log keeps its image: an append whose answer got lost is such a one. */
   async discard(): Promise<void> {
-    if (this.#image !== undefined) await this.driver.letGo?.(this.#image.files);
-    if (this.#appending) this.#image?.release();
-    else await this.#image?.discard();
+    try {
+      if (this.#image !== undefined) await this.driver.letGo?.(this.#image.files);
+      if (!this.#appending) await this.#image?.discard();
+    } finally {
+      this.#image?.release();
+    }
   }
 
   result(frozenMs: number): CheckpointResult {

@@ -110,12 +110,18 @@ function twice({ long, flags }: Option): RecoveryLineError {
   );
 }
 
+/** Not of the command behind `run … --`. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf("--");
+  return args.slice(0, end < 0 ? undefined : end).includes("--json");
+}
+
 /** Prints the failure and sets the exit code. */
 async function fail({ args, acting }: Call, thrown: unknown): Promise<void> {
   if (thrown instanceof CommanderError) return failUsage(args, thrown);
   const error = told(thrown);
   process.exitCode = exitCodeOf(error);
-  if (acting === undefined ? args.includes("--json") : acting.opts()["json"] === true)
+  if (acting === undefined ? asksForJson(args) : acting.opts()["json"] === true)
     await writeFailure(process.exitCode, acting?.processedArgs[appArgument(acting)], error);
   await write(`recovery-line: ${sentences(error).map(printableSentence).join("\n")}\n`, process.stderr);
 }
@@ -143,7 +149,7 @@ function sentences(error: unknown): string[] {
 /** commander has printed its own message already; help and version are successes. */
 async function failUsage(args: readonly string[], error: CommanderError): Promise<void> {
   process.exitCode = error.exitCode === 0 ? EXIT.clean : EXIT.usage;
-  if (error.exitCode === 0 || !args.includes("--json")) return;
+  if (error.exitCode === 0 || !asksForJson(args)) return;
   const wrong = new RecoveryLineError(
     "RL_USAGE",
     error.message.replace(/^error: /, ""),

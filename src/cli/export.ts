@@ -101,7 +101,7 @@ function* eventsOf({ header, columns }: Block, begun: Set<string>): Generator<Ev
 /** A device, a pipe, or what this process has open (/dev/stdout) is written to; a file, also behind a link, is replaced by a whole one. */
 async function writeTo(path: string, blocks: AsyncIterable<Uint8Array>): Promise<number> {
   const found = await stat(path).catch(() => undefined);
-  const isOpen = /^\/(dev|proc)\//.test(resolve(path));
+  const isOpen = /^\/(proc\/|dev\/(fd\/|std))/.test(resolve(path));
   if (found?.isFile() && !isOpen) return replaceFile(await realpath(path), blocks);
   if (found === undefined && !(await isLink(path))) return replaceFile(path, blocks);
   try {

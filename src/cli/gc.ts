@@ -141,7 +141,7 @@ async function removeAll(
   const { punchHoles } = await import("../payload/payload-logger.ts");
   const noted = await unlessFull(() => noteKept(dir, kept));
   await removeImages(dir, application, images);
-  if (!noted) await noteKept(dir, kept);
+  if (!noted) await unlessFull(() => noteKept(dir, kept)); // else the next one notes it
   await withPayloadLog(dir, async (log) => log?.prune(plan.prunable, punchHoles));
 }
 
@@ -232,7 +232,7 @@ async function print(
 ): Promise<void> {
   const stored = images.flat();
   if (!json) return write(gcText(application, plan, stored, done, leftovers.flat()));
-  const { oldest: _, keptForImages: __, ...facts } = plan;
+  const { oldest: _, ...facts } = plan;
   const sizes = new Map(stored.map((image) => [`${image.checkpoint} ${image.process}`, image.sizeBytes]));
   const obsolete = plan.obsolete.map((checkpoint) => ({
     ...checkpoint,

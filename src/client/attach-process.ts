@@ -76,8 +76,8 @@ async function moveAndRegister(
 ): Promise<number[]> {
   const from = new Map<number, string>();
   try {
+    noteOrigin(wanted.app, wanted.process, cgroupOf(root) ?? "");
     await moveTree(root, cgroup, from);
-    noteOrigin(wanted.app, wanted.process, from.get(root) ?? "");
     await registered(collector, wanted, cgroup, { parent: 0 }, root);
     return cgroup.pids();
   } catch (error) {

@@ -81,9 +81,10 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
       `process ${start.process} of ${start.app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
       "End it first, or take another name.",
     );
-  const guard = start.hold === true ? undefined : await StartGuard.ofProcess(cgroup);
+  let guard: StartGuard | undefined;
   try {
-    cgroup.setFreeze(true);
+    cgroup.setFreeze(true); // at once: an empty one that is not frozen may be removed by the collector
+    guard = start.hold === true ? undefined : await StartGuard.ofProcess(cgroup);
     const child = enter(words, start);
     start.begun?.();
     await stands(child, cgroup);
@@ -104,12 +105,24 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
     if ((await guard?.letGo()) === false) cgroup.setFreeze(false);
     return { child, task, cgroup, incarnation, unseen };
   } catch (error) {
-    cgroup.kill();
-    cgroup.setFreeze(false);
-    await removeSoon(cgroup);
-    await guard?.end();
+    try {
+      await undone(cgroup);
+    } finally {
+      await guard?.end(); // it would keep this program from ending
+    }
     throw error;
   }
+}
+
+/** Nothing of what was begun runs, or is there. What the system refuses of it was refused before, and is told. */
+async function undone(cgroup: ProcessCgroup): Promise<void> {
+  try {
+    cgroup.kill();
+    cgroup.setFreeze(false);
+  } catch (error) {
+    if (!(error instanceof RecoveryLineError)) throw error;
+  }
+  await removeSoon(cgroup);
 }
 
 /** Dying takes the killed a moment. */

@@ -72,7 +72,11 @@ export function removeOldRanks(app: string, process: string): void {
 export async function takeRanks(collector: CollectorClient, job: RankJob): Promise<string[]> {
   const launcher = new ProcessCgroup(job.app, job.process);
   if (!launcher.populated) return [];
-  const guard = await StartGuard.ofRanks(launcher);
+  const guard = await StartGuard.ofRanks(launcher).catch((error: unknown) => {
+    launcher.kill(); // and with it all that would wait for good
+    for (const name of rankNames(job.app, job.process)) new ProcessCgroup(job.app, name).kill();
+    throw error;
+  });
   try {
     return await takeEach(collector, job, launcher);
   } finally {

@@ -27,7 +27,7 @@ import type { CommittedLog, Removal } from "../log/event-log.ts";
 import { type Keep, sealAfterMs } from "../log/keep.ts";
 import type { PrunePlan } from "../log/plan-prune.ts";
 import type { NodeNames } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Cut } from "../model/event.ts";
 import { LOG_RETRY_MAX_MS, LOG_RETRY_MIN_MS } from "../model/limits.ts";
 import type {
@@ -456,6 +456,10 @@ export class AppLog {
   }
 
   async #fail(cause: unknown): Promise<void> {
+    if (this.broken !== undefined && hasCode(cause, "RL_LOCKED")) {
+      this.retryAtMs = performance.now() + LOG_RETRY_MIN_MS; // somebody reads it meanwhile, which says nothing of the disk
+      return;
+    }
     const log = this.#log;
     this.#log = undefined;
     this.pending = new Pending();

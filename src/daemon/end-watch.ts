@@ -1,6 +1,7 @@
 /**
  * How processes end that nobody of ours waits for: restored from an image, or attached. The kernel tells it (Linux 6.15) of one that was
- * opened while it ran; of an attached cgroup nobody knows which task is the one that counts.
+ * opened while it ran; of an attached cgroup nobody knows which task is the one that counts. What it tells is how the first thread ended:
+ * one whose first thread leaves the others behind (pthread_exit) and that is killed later is told as that thread left.
  */
 import { closeSync } from "node:fs";
 import { ProcessCgroup } from "../host/cgroups.ts";

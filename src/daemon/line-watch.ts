@@ -92,7 +92,9 @@ export class LineWatch {
    */
   async dependents(app: string, processes: readonly string[]): Promise<DependentsAnswer> {
     if (!this.#turns.has(app)) return undefined;
-    return this.#inTurn(async () => {
+    return this.#counted(async () => {
+      if (this.#closed) return undefined;
+      // Processes may stand still for it: behind what the thread is at, and no other application's line.
       const answer = (await this.#run(app, { dependentsOf: processes })) as DependentsAnswer;
       if (answer !== undefined) this.#quietUntilMs = this.#now() + QUIET_MS;
       return answer;
@@ -100,10 +102,14 @@ export class LineWatch {
   }
 
   /** Undefined where the collector ends before its turn comes. */
-  async #inTurn<T>(work: () => Promise<T>): Promise<T | undefined> {
+  #inTurn<T>(work: () => Promise<T>): Promise<T | undefined> {
+    return this.#counted(() => this.#serial.run(() => (this.#closed ? undefined : work())));
+  }
+
+  async #counted<T>(work: () => Promise<T>): Promise<T> {
     this.#running += 1;
     try {
-      return await this.#serial.run(() => (this.#closed ? undefined : work()));
+      return await work();
     } finally {
       this.#running -= 1;
       this.#endIfIdle();

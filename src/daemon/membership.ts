@@ -92,10 +92,11 @@ function isNextLife(known: ProcessInfo | undefined, { follows }: Registration): 
 const lifeOf = ({ app, process, incarnation }: ProcessInfo): string => `${app}/${process}/${incarnation}`;
 
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
+type Ended = ProcessName & { readonly task?: TaskName | undefined };
 
 export class Membership {
   /** Processes whose cgroup is to go, and from when on it may, ms of `performance.now()`; by "app/process". */
-  readonly #empty = new Map<string, ProcessName & { readonly fromMs: number }>();
+  readonly #empty = new Map<string, Ended & { readonly fromMs: number }>();
   readonly #collector: Collector;
   readonly #isPopulated: IsPopulated;
   readonly #serial = new Serial();
@@ -269,15 +270,17 @@ export class Membership {
     return true;
   }
 
-  #mayGo({ app, process }: ProcessName): void {
+  #mayGo({ app, process, task }: Ended): void {
     if (this.#isPopulated !== inOwnCgroup) return;
-    this.#empty.set(`${app}/${process}`, { app, process, fromMs: performance.now() + EMPTY_CGROUP_MS });
+    const fromMs = performance.now() + EMPTY_CGROUP_MS;
+    this.#empty.set(`${app}/${process}`, { app, process, task, fromMs });
   }
 
   #removeEmpty(): void {
     for (const [name, { fromMs, ...process }] of this.#empty) {
       if (performance.now() < fromMs) continue;
       this.#empty.delete(name);
+      if (process.task !== undefined) forgetEnd(process.task); // the kernel may have told it before its waiter did
       if (!this.#runs(process) && !removeOwnCgroup(process)) this.#mayGo(process);
     }
   }

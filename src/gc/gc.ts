@@ -54,8 +54,8 @@ export function rulesToKeep(
  */
 export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): CollectPlan {
   const plan = planOf(evidence, rules);
-  const { byImages, keptForImages } = onlyByImages(evidence);
-  if (keptForImages.length === 0) return plan;
+  const { byImages, isOther, keptForImages } = onlyByImages(evidence);
+  if (!isOther) return plan;
   const further = planOf(byImages, rules); // nowhere later
   const gone = new Set(further.obsolete.map(nameOf));
   return {
@@ -73,23 +73,27 @@ function nameOf({ process, checkpoint }: ObsoleteCheckpoint): string {
 /** As if no checkpoint were usable that has no image, and has one of its process before it. */
 function onlyByImages(evidence: Evidence): {
   readonly byImages: Evidence;
+  readonly isOther: boolean;
+  /** Whose newest usable checkpoint has none. */
   readonly keptForImages: readonly string[];
 } {
   const { start } = evidence.segments;
   const flags = evidence.segments.flags.slice();
+  let isOther = false;
   const keptForImages = evidence.processes.filter((_, number) => {
-    let [images, cleared] = [0, 0];
+    let [images, newest] = [0, 0];
     for (let s = start[number] as number; s < (start[number + 1] as number); s += 1) {
       const [had, usable] = [(flags[s] as number) & HAS_IMAGE, (flags[s] as number) & USABLE];
-      if (had !== 0) images += 1;
-      else if (usable !== 0 && images > 0) {
-        flags[s] = (flags[s] as number) & ~USABLE;
-        cleared += 1;
-      }
+      images += had === 0 ? 0 : 1;
+      if (usable === 0) continue;
+      newest = had;
+      if (had !== 0 || images === 0) continue;
+      flags[s] = (flags[s] as number) & ~USABLE;
+      isOther = true;
     }
-    return cleared > 0;
+    return images > 0 && newest === 0;
   });
-  return { byImages: { ...evidence, segments: { ...evidence.segments, flags } }, keptForImages };
+  return { byImages: { ...evidence, segments: { ...evidence.segments, flags } }, isOther, keptForImages };
 }
 
 function planOf(evidence: Evidence, rules: readonly [Rules, ...Rules[]]): CollectPlan {

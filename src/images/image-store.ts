@@ -112,6 +112,7 @@ export class NewImage {
   static async begin(home: string, app: string, process: string, index: number): Promise<NewImage> {
     const folder = imagesFolder(home, app, process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
+    await mkdir(join(home, app, "gc"), { recursive: true, mode: 0o700 }); // on a full disk there is no room for it
     const lock = await lockImages(folder, process);
     const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)), lock);
     try {

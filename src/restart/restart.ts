@@ -209,7 +209,7 @@ async function inRoom<T>(what: string, work: () => Promise<T>): Promise<T> {
     throw new RecoveryLineError(
       "RL_REFUSED",
       `the disk has no room for ${what}${path === undefined ? "" : `: ${path}`} (${code})`,
-      "Nothing was killed or restored. Make room, then call again.",
+      "Nothing was killed or restored by this call. Make room, then call again.",
       error,
     );
   }
@@ -237,6 +237,9 @@ export async function takeUp(
     await undo({ app, log }, journal.processes);
     await takeBack(journal.trees ?? []);
     takeMappedBack(journal.mapped ?? [], restartFolder(home, app));
+    // Once, and never again: what was kept aside for it makes room for that of the next try.
+    const { goesTo: _, sent: __, ...rest } = journal;
+    await writeJournal(restartFolder(home, app), { ...rest, phase: "killing", trees: [], mapped: [] });
     return { done: false, kept: [], notReady: [] };
   } finally {
     unlock();

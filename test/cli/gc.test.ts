@@ -187,7 +187,7 @@ test("a number that was given again since the look keeps its new image", async (
   );
   expect(left).toMatchObject([{ process: "s", checkpoint: 4 }]);
   (await sealedImage(home, "s", 4)).image.release(); // what lay there is out of its way
-  mkdirSync(join(dir, "gc"), { mode: 0o700 });
+  mkdirSync(join(dir, "gc"), { mode: 0o700, recursive: true });
   await removeImages(dir, "app", left);
   expect(readdirSync(imageFolder(home, "s", "."))).toEqual(["4"]);
 });
@@ -231,7 +231,7 @@ async function killedWhileRemoving(home: string, delayMs: number): Promise<boole
 test("an index that was taken again since a crash is not removed on the old journal's word", async () => {
   const home = await logOf(ladder(1), 2);
   expect((await run(["gc", "app", "--log", home])).code).toBe(0);
-  mkdirSync(join(home, "app", "gc"), { mode: 0o700 });
+  mkdirSync(join(home, "app", "gc"), { mode: 0o700, recursive: true });
   const images = [
     { process: "a", checkpoint: 2 },
     { process: "b", checkpoint: 1 },
@@ -254,7 +254,7 @@ test("what was set aside on a full disk, without a journal, goes with the next r
 
 test("a damaged journal removes nothing and is named", async () => {
   const home = await logOf(ladder(1), 2);
-  mkdirSync(join(home, "app", "gc"), { mode: 0o700 });
+  mkdirSync(join(home, "app", "gc"), { mode: 0o700, recursive: true });
   const journal = join(home, "app", "gc", "journal.json");
   writeFileSync(journal, '{"format":1,"images":[{"process":"../..","checkpoint":1}]}');
   const { code, stderr } = await run(["gc", "app", "--log", home, "--apply"]);

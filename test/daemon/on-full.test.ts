@@ -86,11 +86,15 @@ live(
 );
 
 /** Of its children. */
-function watchdogOf(pid: number): number {
+function watchdogOf(pid: number): string | undefined {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
-  return Number(
-    children.find((child) => readFileSync(`/proc/${child}/cmdline`, "utf8").includes("-watchdog")),
-  );
+  return children.find((child) => {
+    try {
+      return readFileSync(`/proc/${child}/cmdline`, "utf8").includes("-watchdog");
+    } catch {
+      return false; // it has just ended
+    }
+  });
 }
 
 live(
@@ -103,8 +107,11 @@ live(
       fillUp(rig);
       await until("both are held", () => frozen(rig));
       const watchdog = watchdogOf(collector.child.pid!);
-      process.kill(watchdog, "SIGKILL");
-      await until("another one watches", () => watchdogOf(collector.child.pid!) > watchdog);
+      process.kill(Number(watchdog), "SIGKILL");
+      await until("another one watches", () => {
+        const next = watchdogOf(collector.child.pid!);
+        return next !== undefined && next !== watchdog;
+      });
       await until("both are held again", () => frozen(rig));
       collector.child.kill("SIGKILL");
       await once(collector.child, "close");

@@ -115,7 +115,7 @@ export class Keeper {
   }
 
   kill(): void {
-    for (const name of ["keeper", "client"]) this.#rig.cgroup(name).kill();
+    for (const name of ["client", "keeper"]) this.#rig.cgroup(name).kill();
   }
 
   /** What the program itself has found. */

@@ -101,8 +101,9 @@ export class NatsApp {
   }
 }
 
+/** It has failed, and not finished, where it hears its server's end before it is killed itself. */
 function subscriber(port: number, file: string): string {
-  return `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3; exec cat <&3 >'${file}'`;
+  return `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3; cat <&3 >'${file}'; exit 1`;
 }
 
 /** Ten messages, a pause, and again, until `last`.stop is there or there are enough; how many it were is in `last`. */

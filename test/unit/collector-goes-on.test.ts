@@ -9,6 +9,9 @@ import { OwnCommands } from "../../src/daemon/own-commands.ts";
 import { dist } from "../built.ts";
 import { built, LiveRig } from "../policy/live-rig.ts";
 
+/** On a loaded machine. */
+const WAIT = { timeout: 30_000 };
+
 /** Opens files until there is no descriptor left, then starts a program. */
 const OUT_OF_DESCRIPTORS = `
   const { openSync } = await import("node:fs");
@@ -48,7 +51,7 @@ test("policies that can't be asked are told once, not at every beat", async () =
   });
   onTestFinished(() => rig.remove());
   await rig.plug(built('<on event="beat" each="process"><note text="heard"/></on>'));
-  await vi.waitUntil(() => beats > 3);
+  await vi.waitUntil(() => beats > 3, WAIT);
   expect(rig.trouble).toEqual(["policies can't be asked: the disk is gone"]);
 });
 
@@ -75,9 +78,9 @@ test("a watchdog of held processes that can't be started again is tried again, a
     },
   );
   onTestFinished(() => pressure.close());
-  await vi.waitUntil(() => asked > 0);
+  await vi.waitUntil(() => asked > 0, WAIT);
   started[0]!.kill("SIGKILL");
-  await vi.waitUntil(() => askedAt.length === 4 && asked > askedAt[3]!);
+  await vi.waitUntil(() => askedAt.length === 4 && asked > askedAt[3]!, WAIT);
   expect(askedAt[3]).toBe(askedAt[1]);
   expect(told.filter((sentence) => sentence.includes("no watchdog"))).toEqual([
     "no watchdog; until one is there nothing is held still",

@@ -84,7 +84,7 @@ test("a logger that does not answer its start is ended: beside the next one it w
     code: "RL_NOT_SUPPORTED",
     message: expect.stringContaining("no answer within 50 ms"),
   });
-  await vi.waitFor(() => expect(children()).toBe(0));
+  await vi.waitFor(() => expect(children()).toBe(0), { timeout: 30_000 });
 });
 
 live("a process that comes while the collector ends starts no logger that nobody would end", async () => {
