@@ -4,7 +4,6 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CollectorClient } from "../client/client.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
-import type { CollectedProcess } from "../model/collector-answers.ts";
 import { END_WORD_MS } from "../model/limits.ts";
 import { printable, printableSentence } from "../model/printable.ts";
 import { type Life, lifeOf, lifeText } from "../terminal/process-life.ts";
@@ -38,32 +37,32 @@ export async function endedAtOnce(
   if (ended.length === 0) return [];
   await collector.drain();
   const found: NotBack[] = [];
-  for (const one of await toldHow(collector, app, ended)) {
-    const { state, exitCode, signal } = lifeOf(one);
+  for (const [process, { state, exitCode, signal }] of await toldHow(collector, app, ended)) {
     if (state !== "failed" && state !== "killed" && state !== "exited") continue;
     found.push({
-      process: one.process,
+      process,
       state,
       ...(exitCode === undefined ? {} : { exitCode }),
       ...(signal === undefined ? {} : { signal }),
-      lastLines: lastLines((await collector.startRecipe(app, one.process))?.output?.path),
+      lastLines: lastLines((await collector.startRecipe(app, process))?.output?.path),
     });
   }
   return found;
 }
 
-/** Who waits for a process says how it ended a moment after its end. */
+/** Who waits for a process says how it ended a moment after its end; the collector takes that word, so that it is looked for once. */
 async function toldHow(
   collector: CollectorClient,
   app: string,
   names: readonly string[],
-): Promise<CollectedProcess[]> {
+): Promise<[process: string, life: Life][]> {
   const deadlineMs = performance.now() + TOLD_MS;
   for (;;) {
     const all = await collector.processes();
     const facts = all.filter((one) => one.app === app && names.includes(one.process));
-    const isTold = facts.every((one) => lifeOf(one).state !== "exited");
-    if (isTold || performance.now() > deadlineMs) return facts;
+    const lives = facts.map((one): [string, Life] => [one.process, lifeOf(one)]);
+    const isTold = lives.every(([, { state }]) => state !== "exited");
+    if (isTold || performance.now() > deadlineMs) return lives;
     await sleep(LOOK_MS);
   }
 }

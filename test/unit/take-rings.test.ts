@@ -105,6 +105,7 @@ test("a log that can't be written: its runtimes are refused, and what was lost s
   await living.takeRings(batch(MARK("p0", 1)));
   await expect.poll(() => stored("p0").length).toBe(1);
   disk.failures.set(join(home, "heat"), ["before"]);
+  disk.openFails = 3; // so that somebody can see it: it is tried again soon
   await living.takeRings(batch(FAULT));
   await expect.poll(() => living.stats().brokenApps.length).toBe(1);
   await expect(living.takeRings(batch(FAULT))).rejects.toMatchObject({ code: "RL_LOG_WRITE" });
