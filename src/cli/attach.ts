@@ -8,7 +8,8 @@ import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { printableSentence, shellWord } from "../model/printable.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { checkpoint } from "./checkpoint.ts";
-import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { type DataFlags, dataLimit } from "./data-options.ts";
+import { repeated } from "./failed-names.ts";
 import { LOG_DEFAULT } from "./log-option.ts";
 import { integerOption } from "./numbers.ts";
 import { rulesOf, trusted } from "./run.ts";
@@ -80,7 +81,7 @@ export function register(program: Command): void {
     .option(
       "--data <dir>",
       "a folder of this machine that is part of its state, also what a container mounts; repeatable",
-      another,
+      repeated,
     )
     .option("--data-limit <bytes>", "most bytes to copy while it stands still (default: 1 GiB)", dataLimit)
     .option("--no-checkpoint", "take none now; later: recovery-line checkpoint APP --coordinated")

@@ -7,14 +7,13 @@
  *   - throw a `RecoveryLineError`; this file prints it (one sentence on stderr; with `--json` one object on stdout) and
  *     chooses the exit code by `exit-codes.ts`. Name the application's argument `app`: then the object names it;
  *   - for another exit code than 0 set `process.exitCode`; never call `process.exit`;
- *   - an option with a value may be given once, unless its parser collects (`COLLECTING`) or its name ends in "...".
+ *   - an option with a value may be given once, unless its parser is `repeated` or its name ends in "...".
  */
 import { Command, CommanderError, type Option } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
 import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
-import { another } from "./data-options.ts";
 import { repeated } from "./failed-names.ts";
 import { packageVersion } from "./version.ts";
 
@@ -45,9 +44,6 @@ const MODULES: readonly (readonly [names: readonly string[], load: () => Promise
   [["doctor"], () => import("./doctor.ts")],
   [["demo"], () => import("./demo.ts")],
 ];
-
-/** Parsers of options that may be repeated. */
-const COLLECTING: ReadonlySet<unknown> = new Set([repeated, another]);
 
 interface CommandModule {
   register(program: Command): void;
@@ -92,7 +88,7 @@ async function buildProgram(call: Call): Promise<Command> {
 /** commander keeps the last value of an option that is given twice: half of what was named would go unheard. Throws RL_USAGE. */
 function refuseTwice(command: Command): void {
   for (const option of command.options) {
-    if (!(option.required || option.optional) || option.variadic || COLLECTING.has(option.parseArg)) continue;
+    if (!(option.required || option.optional) || option.variadic || option.parseArg === repeated) continue;
     let given = false;
     command.on(`option:${option.name()}`, () => {
       if (given) throw twice(option);

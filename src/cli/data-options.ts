@@ -6,11 +6,6 @@ export interface DataFlags {
   readonly dataLimit?: number;
 }
 
-/** For commander: an option that may be given several times. */
-export function another(folder: string, before: readonly string[] = []): string[] {
-  return [...before, folder];
-}
-
 export function dataLimit(text: string): number {
   return integerOption("--data-limit", text, 0, Number.MAX_SAFE_INTEGER);
 }

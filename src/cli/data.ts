@@ -5,7 +5,8 @@ import { RecoveryLineError } from "../model/errors.ts";
 import { printable, printableSentence } from "../model/printable.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { write, writeJson } from "../terminal/print.ts";
-import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { type DataFlags, dataLimit } from "./data-options.ts";
+import { repeated } from "./failed-names.ts";
 import { LOG_DEFAULT } from "./log-option.ts";
 
 interface Flags extends DataFlags {
@@ -34,7 +35,7 @@ export function register(program: Command): void {
     .argument("<app>", "application")
     .argument("<process>", "process")
     .option("--log <dir>", `log directory of the collector ${LOG_DEFAULT}`)
-    .option("--data <dir>", "a folder, instead of those before; repeatable", another)
+    .option("--data <dir>", "a folder, instead of those before; repeatable", repeated)
     .option(
       "--data-limit <bytes>",
       "most bytes to copy while the process stands still (default: 1 GiB)",

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import type { SystemCallCost } from "../capture/system-call-cost.ts";
+import { hasCapability } from "../host/capabilities.ts";
 import type { Engine } from "../host/containers.ts";
 import { resolveHome } from "../logs/home.ts";
 import type { CapturePart } from "../model/event-source.ts";
@@ -157,16 +158,9 @@ async function cgroups(): Promise<Finding[]> {
   }
 }
 
-/** Effective capabilities by their bits in /proc/self/status. */
-const CAPABILITIES = { CAP_SYS_ADMIN: 21, CAP_PERFMON: 38, CAP_BPF: 39 } as const;
-
 function rights(): Finding {
-  const effective = BigInt(
-    `0x${/^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`,
-  );
-  const has = (bit: number): boolean => ((effective >> BigInt(bit)) & 1n) === 1n;
-  const { CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF } = CAPABILITIES;
-  const supported = has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON));
+  const supported =
+    hasCapability("CAP_SYS_ADMIN") || (hasCapability("CAP_BPF") && hasCapability("CAP_PERFMON"));
   const who = `User ${process.geteuid!()}`;
   const reason = supported
     ? `${who} may load BPF programs.`

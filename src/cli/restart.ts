@@ -17,7 +17,6 @@ import { EXIT } from "../terminal/exit-codes.ts";
 import { outliveReaders } from "../terminal/outlive-readers.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { endedIn, type Life, whereText } from "../terminal/process-life.ts";
-import { another } from "./data-options.ts";
 import { failedNames, repeated } from "./failed-names.ts";
 import { LOG_DEFAULT } from "./log-option.ts";
 import type { NotBack } from "./not-back.ts";
@@ -96,7 +95,7 @@ export function register(program: Command): void {
     .option(
       "--accept-files <path>",
       "this file may hold something else than at the checkpoint; repeatable",
-      another,
+      repeated,
     )
     .option(
       "--keep-replaced",

@@ -15,7 +15,8 @@ import { HOLD_LIMIT_MS, MAX_HOLD_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, ProcessEnd, StartRecipe, StoredPeerRules } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { write } from "../terminal/print.ts";
-import { another, type DataFlags, dataLimit } from "./data-options.ts";
+import { type DataFlags, dataLimit } from "./data-options.ts";
+import { repeated } from "./failed-names.ts";
 import { LOG_DEFAULT } from "./log-option.ts";
 
 interface RunFlags extends DataFlags {
@@ -95,7 +96,7 @@ export function register(program: Command): void {
       "--payload",
       "keep all that processes of the application send over TCP, for restarts (readable by root)",
     )
-    .option("--data <dir>", "a folder that is part of the process's state; repeatable", another)
+    .option("--data <dir>", "a folder that is part of the process's state; repeatable", repeated)
     .option(
       "--data-limit <bytes>",
       "most bytes of it to copy while the process stands still (default: 1 GiB)",

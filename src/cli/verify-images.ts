@@ -19,6 +19,8 @@ export interface ImageReport {
 /** What `gc` has removed, or removes meanwhile, is no damage, nor what no line can need as a rollback undid it; nor is what was never here, as the log was imported. */
 export async function verifyImages(home: string, app: string): Promise<ImageReport> {
   const dir = appDirectory(home, app);
+  const recorded = await recordedIn(home, app);
+  if (recorded.size === 0 && !existsSync(join(dir, "images"))) return { images: 0, damages: [] };
   const isStored = (reference: string): boolean => existsSync(join(dir, reference.split("#")[0]!));
   const damages: LogReport["damages"][number][] = [];
   const gone: Named[] = [];
@@ -37,14 +39,16 @@ export async function verifyImages(home: string, app: string): Promise<ImageRepo
       else gone.push(one);
     }
   }
-  return { images, damages: [...damages, ...(await missing(home, app, gone))] };
+  return { images, damages: [...damages, ...(await missing(dir, recorded, gone))] };
 }
 
 /** Of what is not there: what should be. A collection leaves word before it removes anything. */
-async function missing(home: string, app: string, gone: readonly Named[]): Promise<LogReport["damages"]> {
+async function missing(
+  dir: string,
+  recorded: ReadonlySet<string>,
+  gone: readonly Named[],
+): Promise<LogReport["damages"]> {
   if (gone.length === 0) return [];
-  const dir = appDirectory(home, app);
-  const recorded = await recordedIn(home, app);
   const kept = await readKept(dir);
   return gone
     .filter(({ undone }) => !undone)

@@ -11,7 +11,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
-import { spawn } from "../host/spawn.ts";
+import { hasEnded, startWatchdog } from "../host/watchdog.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { BACK_PRESSURE_POLL_MS, FULL_RING_SHARE, RELIEVED_RING_SHARE } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
@@ -66,7 +66,7 @@ export class BackPressure {
   static async start(
     recording: Recording,
     tell: (sentence: string) => void,
-    watchdog = startWatchdog,
+    watchdog = startThawing,
   ): Promise<BackPressure> {
     return new BackPressure(recording, tell, await watchdog(), watchdog);
   }
@@ -168,22 +168,16 @@ export class BackPressure {
     clearInterval(this.#timer);
     this.release();
     const watchdog = this.#watchdog;
-    if (watchdog === undefined || watchdog.exitCode !== null || watchdog.signalCode !== null) return;
+    if (watchdog === undefined || hasEnded(watchdog)) return;
     const ended = once(watchdog, "exit");
     watchdog.stdin!.end();
     await ended;
   }
 }
 
-async function startWatchdog(): Promise<ChildProcess> {
+async function startThawing(): Promise<ChildProcess> {
   try {
-    const watchdog = spawn("/bin/sh", ["-c", WATCHDOG, "recovery-line-watchdog"], {
-      stdio: ["pipe", "ignore", "ignore"],
-      detached: true, // signals of a terminal are not for it
-    });
-    watchdog.stdin!.on("error", () => undefined);
-    await once(watchdog, "spawn");
-    return watchdog;
+    return await startWatchdog(WATCHDOG);
   } catch (cause) {
     throw new RecoveryLineError(
       "RL_NOT_SUPPORTED",

@@ -2,11 +2,11 @@
  * What dead programs of ours, or a CRIU that was killed, have left: captures under a dead process's name, empty cgroups, tables of
  * nftables, a file for docker's runtime. Nothing that a live program uses, or that the next call of a command takes up, is a leftover.
  */
-import { existsSync, readdirSync, readlinkSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
-import { portsInUse } from "../host/open-connections.ts";
+import { linkOf, portsInUse } from "../host/open-connections.ts";
 import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
@@ -82,16 +82,8 @@ export function homeOfCollector(pid: number): string | undefined {
   const files = join("/proc", String(pid), "fd");
   const lock = names(files)
     .map((name) => linkOf(join(files, name)))
-    .find((path) => path !== undefined && basename(path) === HOME_FILES.collectorLock);
+    .find((path) => basename(path) === HOME_FILES.collectorLock);
   return lock === undefined ? undefined : dirname(lock);
-}
-
-function linkOf(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined; // closed meanwhile
-  }
 }
 
 /** Process cgroups that nothing is in any more. */

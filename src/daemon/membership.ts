@@ -89,7 +89,7 @@ function isNextLife(known: ProcessInfo | undefined, { follows }: Registration): 
   return follows !== undefined && known?.follows === follows;
 }
 
-const lifeOf = ({ app, process, incarnation }: ProcessInfo): string => `${app}/${process}/${incarnation}`;
+const lifeKey = ({ app, process, incarnation }: ProcessInfo): string => `${app}/${process}/${incarnation}`;
 
 type ProcessName = Pick<ProcessInfo, "app" | "process">;
 type Ended = ProcessName & { readonly task?: TaskName | undefined };
@@ -224,7 +224,7 @@ export class Membership {
         else if ((await this.#takeEnd(process)) || last) {
           await this.#collector.registrations.unregister(process.app, process.process);
           this.#mayGo(process);
-        } else awaited.add(lifeOf(process));
+        } else awaited.add(lifeKey(process));
       }
       for (const life of this.#awaited.keys()) if (!awaited.has(life)) this.#awaited.delete(life);
       await this.#lookForLeavers(populated);
@@ -258,7 +258,7 @@ export class Membership {
     const end = container === undefined ? waited : await containerEnd(container);
     const limitMs = container === undefined ? END_WORD_MS : CONTAINER_END_MS;
     if (end === undefined && task !== undefined && startTicksOf(task.pid) !== task.startTicks) {
-      const life = lifeOf(info);
+      const life = lifeKey(info);
       const sinceMs = this.#awaited.get(life) ?? performance.now();
       this.#awaited.set(life, sinceMs);
       if (performance.now() - sinceMs < limitMs) return false;

@@ -76,7 +76,6 @@ export class Policies {
   #plugged: readonly PolicyStatus[] = [];
   /** Why the last beat failed; "": it did not. */
   #trouble = "";
-  #closed = false;
   /** What the last beat took, ms. */
   beatMs = 0;
 
@@ -225,10 +224,9 @@ export class Policies {
   }
 
   async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    clearInterval(this.#timer);
+    if (this.#ending.signal.aborted) return;
     this.#ending.abort();
+    clearInterval(this.#timer);
     await this.#commands.close();
     for (const one of await this.#all()) await one.close();
     await this.#lines.close();

@@ -1,10 +1,12 @@
 import { lstat, readdir, readFile, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { isFullDisk } from "../host/full-disk.ts";
 import { replaceFile, syncFolder } from "../host/replace-file.ts";
 import { identityOf, type SettledImage, whileNoImageIsTaken } from "../images/image-store.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import type { Evidence } from "../model/evidence-layout.ts";
 import { PATH_NAME } from "../model/names.ts";
+import { checkpointKey } from "./gc.ts";
 
 /** One image, by the names of its checkpoint. */
 export interface ImageName {
@@ -56,10 +58,10 @@ export async function leftoverImages(
   const left = settled.filter(
     ({ process, checkpoint }) => inEffect.has(process) && !inEffect.get(process)!.has(checkpoint),
   );
-  const identities = new Map(left.map((one) => [`${one.checkpoint} ${one.process}`, one.identity]));
+  const identities = new Map(left.map((one) => [checkpointKey(one), one.identity]));
   return (await storedImages(dir, left)).map((image) => ({
     ...image,
-    identity: identities.get(`${image.checkpoint} ${image.process}`)!,
+    identity: identities.get(checkpointKey(image))!,
   }));
 }
 
@@ -87,7 +89,7 @@ export async function unlessFull(work: () => Promise<void>): Promise<boolean> {
     await work();
     return true;
   } catch (error) {
-    if (!["ENOSPC", "EDQUOT"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    if (!isFullDisk(error)) throw error;
     return false;
   }
 }

@@ -57,16 +57,20 @@ export function planCollection(evidence: Evidence, rules: readonly [Rules, ...Ru
   const { byImages, isOther, keptForImages } = onlyByImages(evidence);
   if (!isOther) return plan;
   const further = planOf(byImages, rules); // nowhere later
-  const gone = new Set(further.obsolete.map(nameOf));
+  const gone = new Set(further.obsolete.map(checkpointKey));
   return {
     ...further,
     exactness: plan.exactness === "exact" ? further.exactness : plan.exactness,
-    obsolete: plan.obsolete.filter((one) => gone.has(nameOf(one))),
+    obsolete: plan.obsolete.filter((one) => gone.has(checkpointKey(one))),
     keptForImages,
   };
 }
 
-function nameOf({ process, checkpoint }: ObsoleteCheckpoint): string {
+/** Names one in a map. */
+export function checkpointKey({
+  process,
+  checkpoint,
+}: Pick<ObsoleteCheckpoint, "process" | "checkpoint">): string {
   return `${checkpoint} ${process}`;
 }
 

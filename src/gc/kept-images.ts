@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { replaceFile } from "../host/replace-file.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { type Evidence, HAS_IMAGE } from "../model/evidence-layout.ts";
-import type { CollectPlan } from "./gc.ts";
+import { type CollectPlan, checkpointKey } from "./gc.ts";
 
 export interface Kept {
   /** Index of the newest checkpoint that a collection knew. */
@@ -24,13 +24,13 @@ const keptPath = (dir: string): string => join(dir, "gc", "kept.json");
 /** Images of checkpoints in effect that don't go with this plan. */
 export function keptBy({ obsolete }: CollectPlan, { processes, segments }: Evidence): KeptImages {
   const { start, index, flags } = segments;
-  const goes = new Set(obsolete.map(({ process, checkpoint }) => `${checkpoint} ${process}`));
+  const goes = new Set(obsolete.map(checkpointKey));
   const kept = (process: string, number: number): Kept => {
     const images: number[] = [];
     const [from, to] = [start[number] as number, start[number + 1] as number];
     for (let s = from; s < to; s += 1) {
       const checkpoint = index[s] as number;
-      if (((flags[s] as number) & HAS_IMAGE) !== 0 && !goes.has(`${checkpoint} ${process}`))
+      if (((flags[s] as number) & HAS_IMAGE) !== 0 && !goes.has(checkpointKey({ process, checkpoint })))
         images.push(checkpoint);
     }
     return { upTo: index[to - 1] as number, images };

@@ -6,8 +6,6 @@
  * watchdog never thaws below a dump that is still at work.
  */
 
-import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
@@ -17,14 +15,17 @@ import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
 import { lockHolder } from "./reader-lock.ts";
-import { spawn } from "./spawn.ts";
 import { lockedBy } from "./wait-for-lock.ts";
+import { startWatchdog, stopWatchdog } from "./watchdog.ts";
 
 /**
  * What runs while the cgroups stand still gets the pipe, to hand it to processes it starts, and the `performance.now()` at which
  * freezing began.
  */
 type FrozenWork<T> = (guard: Writable, sinceMs: number) => Promise<T>;
+
+/** Thaws the cgroups of these files. */
+const THAW = `read -r _; for file; do echo 0 >"$file"; done 2>/dev/null`;
 
 /** Longest wait for the watchdog of a caller that has just died, in ms. */
 const THAW_LIMIT_MS = 1_000;
@@ -45,7 +46,8 @@ export async function whileFrozen<T>(
   const deadlineMs = performance.now() + waitMs;
   try {
     for (const cgroup of all) locks.push(await lockCgroup(cgroup, deadlineMs));
-    const watchdog = await startWatchdog(all);
+    const files = all.map(({ path }) => join(path, "cgroup.freeze"));
+    const watchdog = await startWatchdog(THAW, files);
     try {
       const sinceMs = performance.now();
       for (const cgroup of cgroups) cgroup.setFreeze(true);
@@ -53,7 +55,7 @@ export async function whileFrozen<T>(
       return await work(watchdog.stdin!, sinceMs);
     } finally {
       thawAll(all);
-      await stopWatchdog(watchdog);
+      await stopWatchdog(watchdog); // it must not act on a later freeze
     }
   } finally {
     for (const lock of locks) native().unlock(lock);
@@ -139,25 +141,4 @@ function thawAll(cgroups: readonly ProcessCgroup[]): void {
     }
   }
   if (failures.length > 0) throw failures[0];
-}
-
-async function startWatchdog(cgroups: readonly ProcessCgroup[]): Promise<ChildProcess> {
-  const script = `read -r _; for file; do echo 0 >"$file"; done 2>/dev/null`;
-  const files = cgroups.map(({ path }) => join(path, "cgroup.freeze"));
-  const watchdog = spawn("/bin/sh", ["-c", script, "recovery-line-watchdog", ...files], {
-    stdio: ["pipe", "ignore", "ignore"],
-    detached: true, // signals of a terminal are not for it
-  });
-  watchdog.stdin!.on("error", () => undefined);
-  await once(watchdog, "spawn");
-  return watchdog;
-}
-
-/** Everything is thawed: it must not act on a later freeze. */
-async function stopWatchdog(watchdog: ChildProcess): Promise<void> {
-  if (watchdog.exitCode !== null || watchdog.signalCode !== null) return;
-  const ended = once(watchdog, "exit");
-  watchdog.kill("SIGKILL");
-  await ended;
-  watchdog.stdin!.destroy();
 }

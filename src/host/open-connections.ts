@@ -150,7 +150,8 @@ function socketInodes(pid: number): Set<string> {
   return inodes;
 }
 
-function linkOf(path: string): string {
+/** What a link of /proc leads to; "": it is closed, gone, or not for us to look at. */
+export function linkOf(path: string): string {
   try {
     return readlinkSync(path);
   } catch {

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";
 import { type EndAddress, networkOf, unmapped } from "./open-connections.ts";
 import { spawn } from "./spawn.ts";
+import { hasEnded } from "./watchdog.ts";
 
 export interface ConnectionAddresses {
   readonly local: EndAddress;
@@ -151,7 +152,6 @@ async function whileTable<T>(
 ): Promise<T> {
   const child = await startNft(["-i"], network);
   const ended = new Promise((resolve) => child.once("exit", resolve));
-  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
   let said = "";
   try {
     child.stderr!.on("data", (bytes: Buffer) => {
@@ -159,9 +159,10 @@ async function whileTable<T>(
     });
     child.stdout!.resume();
     child.stdin!.write(`add table inet ${table} { flags owner; }\n${script}`);
-    await drops(table, network, () => (isOver() ? said || "it ended" : said));
+    await drops(table, network, () => (hasEnded(child) ? said || "it ended" : said));
     const done = await work();
-    if (isOver()) throw failed("it ended before its time, and what it blocked was not blocked any more");
+    if (hasEnded(child))
+      throw failed("it ended before its time, and what it blocked was not blocked any more");
     return done;
   } finally {
     child.stdin!.end();

@@ -8,7 +8,7 @@
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { ProcessCgroup } from "./cgroups.ts";
-import { spawn } from "./spawn.ts";
+import { hasEnded, startWatchdog, stopWatchdog } from "./watchdog.ts";
 
 /** Of one process: the word thaws it. Who is on the way into its cgroup meets a removed one, and ends; the folder is the same in all steps. */
 const ONE = `
@@ -51,31 +51,20 @@ export class StartGuard {
   }
 
   static async #begin(script: string, { path }: ProcessCgroup): Promise<StartGuard> {
-    const watchdog = spawn("/bin/sh", ["-c", script, "recovery-line-watchdog", path], {
-      cwd: path,
-      stdio: ["pipe", "ignore", "ignore"],
-      detached: true, // signals of a terminal are not for it
-    });
-    watchdog.stdin!.on("error", () => undefined);
-    await once(watchdog, "spawn");
-    return new StartGuard(watchdog);
+    return new StartGuard(await startWatchdog(script, [path], path));
   }
 
   /** From now on what is held goes on without this program. False: the watchdog is gone, and has not let it go. */
   async letGo(): Promise<boolean> {
-    const { exitCode, signalCode, stdin } = this.#watchdog;
-    if (exitCode !== null || signalCode !== null) return false;
+    if (hasEnded(this.#watchdog)) return false;
     const ended = once(this.#watchdog, "exit");
-    stdin!.end("go\n");
+    this.#watchdog.stdin!.end("go\n");
     const [code] = await ended;
     return code === 0;
   }
 
   /** Nothing is held any more. */
-  async end(): Promise<void> {
-    if (this.#watchdog.exitCode !== null || this.#watchdog.signalCode !== null) return;
-    const ended = once(this.#watchdog, "exit");
-    this.#watchdog.kill("SIGKILL");
-    await ended;
+  end(): Promise<void> {
+    return stopWatchdog(this.#watchdog);
   }
 }

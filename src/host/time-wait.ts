@@ -3,7 +3,6 @@
  * that closed had not set SO_REUSEADDR (Open MPI's listeners), and a restored one must have it. `ss -K` asks the kernel (inet_diag
  * destroy, CONFIG_INET_DIAG_DESTROY); without it, or on a kernel that does not, the minute has to pass.
  */
-
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RecoveryLineError } from "../model/errors.ts";

@@ -14,6 +14,7 @@ import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerAt, killContainer } from "../host/containers.ts";
 import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
+import { isFullDisk } from "../host/full-disk.ts";
 import { networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
 import { startTicksOf, treeRoots } from "../host/process-tree.ts";
@@ -194,8 +195,8 @@ async function makeReady(request: RestartRequest, plan: RestartPlan, clock: Cloc
     }
     return begun;
   } catch (error) {
-    const begun = (await readJournal(folder)) !== undefined;
-    await rm(begun ? join(folder, FILES) : folder, { recursive: true, force: true });
+    const isTakenUp = (await readJournal(folder)) !== undefined;
+    await rm(isTakenUp ? join(folder, FILES) : folder, { recursive: true, force: true });
     throw error;
   }
 }
@@ -205,7 +206,7 @@ async function inRoom<T>(what: string, work: () => Promise<T>): Promise<T> {
     return await work();
   } catch (error) {
     const { code, path } = error as NodeJS.ErrnoException;
-    if (code !== "ENOSPC" && code !== "EDQUOT") throw error;
+    if (!isFullDisk(error)) throw error;
     throw new RecoveryLineError(
       "RL_REFUSED",
       `the disk has no room for ${what}${path === undefined ? "" : `: ${path}`} (${code})`,

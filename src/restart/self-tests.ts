@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { hasCapability } from "../host/capabilities.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { standsStill, whileFrozen } from "../host/freeze.ts";
 import {
@@ -77,15 +78,8 @@ export function testTimeWait(): Promise<DriverCheck> {
 
 async function whyNoEnd(): Promise<string> {
   if (!(await endsConnections())) return "ss is missing (Debian: iproute2)";
-  if (!mayAdministerNetworks()) return "ss ends connections for root alone (CAP_NET_ADMIN)";
+  if (!hasCapability("CAP_NET_ADMIN")) return "ss ends connections for root alone (CAP_NET_ADMIN)";
   return "the kernel can't (CONFIG_INET_DIAG_DESTROY)";
-}
-
-const CAP_NET_ADMIN = 12n;
-
-function mayAdministerNetworks(): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
-  return ((BigInt(`0x${effective}`) >> CAP_NET_ADMIN) & 1n) === 1n;
 }
 
 /** The kernel's own word of the filter, in a program that the helper became. */

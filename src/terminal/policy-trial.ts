@@ -2,7 +2,6 @@
  * Runs an application really, under one policy after the other, kills its processes at random moments, brings them back, and measures what the
  * comparison predicts. The prediction is made from a run without any policy, and from the costs that the trials measured.
  */
-
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";

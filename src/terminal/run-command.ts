@@ -1,5 +1,4 @@
 /** Our own commands as child processes, shown as a user would type them: what the demos are made of. */
-
 import { once } from "node:events";
 import { spawn } from "../host/spawn.ts";
 import { RecoveryLineError } from "../model/errors.ts";

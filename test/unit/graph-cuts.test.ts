@@ -15,6 +15,23 @@ function asNumber(evidence: Evidence, process: number, place: Place): number {
   return place.volatile ? (evidence.length[process] as number) + 1 : place.position;
 }
 
+/** Of each process that was chosen one of its places. */
+function chosen(
+  evidence: Evidence,
+  places: readonly (readonly Place[])[],
+  picks: readonly (number | null)[],
+): Wanted[] {
+  return picks.flatMap((pick, process) => {
+    const own = places[process]!;
+    const place = pick === null ? undefined : own[pick % own.length];
+    return place === undefined ? [] : [{ process, place: asNumber(evidence, process, place) }];
+  });
+}
+
+function holds(evidence: Evidence, cut: readonly Place[], wanted: readonly Wanted[]): boolean {
+  return wanted.every(({ process, place }) => asNumber(evidence, process, cut[process] as Place) === place);
+}
+
 test("greatest and least cut are the join and the meet of all consistent cuts that contain the set", () => {
   fc.assert(
     fc.property(
@@ -25,18 +42,10 @@ test("greatest and least cut are the join and the meet of all consistent cuts th
       (events, rule, failed, picks) => {
         const evidence = evidenceOf(events);
         const model = rollbackModel(evidence, rule);
-        const places = placesOf(evidence);
-        const wanted: Wanted[] = picks.flatMap((pick, process) => {
-          const own = places[process] as Place[];
-          return pick === null
-            ? []
-            : [{ process, place: asNumber(evidence, process, own[pick % own.length] as Place) }];
-        });
+        const wanted = chosen(evidence, placesOf(evidence), picks);
         for (const { process, place } of wanted) expect(isPlace(model, process, place)).toBe(true);
         const numbers = failed.map((name) => evidence.processes.indexOf(name));
-        const holding = feasibleCuts(evidence, rule, failed).filter((cut) =>
-          wanted.every(({ process, place }) => asNumber(evidence, process, cut[process] as Place) === place),
-        );
+        const holding = feasibleCuts(evidence, rule, failed).filter((cut) => holds(evidence, cut, wanted));
         const greatest = greatestCut(model, wanted, numbers);
         const least = leastCut(model, wanted, numbers);
         expect(greatest.feasible).toBe(holding.length > 0);
@@ -74,17 +83,11 @@ test("attached processes keep at least a line in every cut: greatest and least a
         const places = placesOf(evidence).map((all, p) =>
           all.filter(({ position }) => position >= (starts[p] as number)),
         );
-        const wanted: Wanted[] = picks.flatMap((pick, process) => {
-          const all = places[process] as Place[];
-          const place = pick === null ? undefined : all[pick % all.length];
-          return place === undefined ? [] : [{ process, place: asNumber(evidence, process, place) }];
-        });
+        const wanted = chosen(evidence, places, picks);
         const numbers = failed.map((name) => evidence.processes.indexOf(name));
         const holding = feasibleCuts(evidence, rule, failed).filter(
           (cut) =>
-            wanted.every(
-              ({ process, place }) => asNumber(evidence, process, cut[process] as Place) === place,
-            ) && cut.every(({ position }, p) => position >= (starts[p] as number)),
+            holds(evidence, cut, wanted) && cut.every(({ position }, p) => position >= (starts[p] as number)),
         );
         const greatest = greatestCut(model, wanted, numbers);
         const least = leastCut(model, wanted, numbers);

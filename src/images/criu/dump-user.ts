@@ -3,6 +3,7 @@
  * takes CAP_SYS_RESOURCE. Where that is lacking, as in many containers, it runs as the program's own user, with all other rights.
  */
 import { readFileSync } from "node:fs";
+import { capabilities, hasCapability } from "../../host/capabilities.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
 
@@ -11,12 +12,9 @@ export interface User {
   readonly gid: number;
 }
 
-const CAP_SYS_RESOURCE = 24;
-
 /** Undefined: as whoever we are. Throws RL_NOT_SUPPORTED for processes of several users without that right. */
 export function dumpUser(pids: readonly number[]): User | undefined {
-  const ours = statusOf("self");
-  if (hasResourceRight(ours)) return undefined;
+  if (mayImageOthers()) return undefined;
   const tasks = pids.map((pid) => ({ pid, status: statusOf(pid) })).filter(({ status }) => status !== "");
   const users = new Set(tasks.flatMap(({ status }) => ids(status, "Uid")));
   users.delete(process.geteuid!());
@@ -34,23 +32,15 @@ export function dumpUser(pids: readonly number[]): User | undefined {
 
 /** True if processes of any user can be imaged from here. */
 export function mayImageOthers(): boolean {
-  return hasResourceRight(statusOf("self"));
+  return hasCapability("CAP_SYS_RESOURCE");
 }
 
-function statusOf(pid: number | "self"): string {
+function statusOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/status`, "utf8");
   } catch {
     return ""; // it has ended
   }
-}
-
-function capabilities(status: string): bigint {
-  return BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0"}`);
-}
-
-function hasResourceRight(status: string): boolean {
-  return ((capabilities(status) >> BigInt(CAP_SYS_RESOURCE)) & 1n) === 1n;
 }
 
 /** Real, effective, saved, of the file system. */
@@ -61,9 +51,7 @@ function ids(status: string, field: "Uid" | "Gid"): number[] {
 
 /** The words before a command that it then runs as, with all rights that we have. */
 export function asUser({ uid, gid }: User): string[] {
-  const effective = capabilities(statusOf("self"));
-  const names = [...Array(64).keys()]
-    .filter((bit) => ((effective >> BigInt(bit)) & 1n) === 1n)
+  const names = capabilities()
     .map((bit) => `+cap_${bit}`)
     .join(",");
   const identity = [`--reuid=${uid}`, `--regid=${gid}`, "--clear-groups"];
