@@ -10,7 +10,7 @@ import { linkOf, portsInUse } from "../host/open-connections.ts";
 import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
-import { criuRuns, isCriuTable } from "../images/criu/killed-lock.ts";
+import { criuRuns, isCriuTable, unlessUnsupported } from "../images/criu/killed-lock.ts";
 import { HOME_FILES } from "../model/names.ts";
 import { shellWord } from "../model/printable.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
@@ -107,7 +107,9 @@ async function nftTables(home: string): Promise<Leftover[]> {
   for (const table of all) {
     const common = { kind: "nft table", name: table } as const;
     const remove = (): Promise<void> => deleteTable(table);
-    if (isCriuTable(table) && !anyCriu) found.push({ ...common, ...(await criuTable(table, remove)) });
+    const left =
+      isCriuTable(table) && !anyCriu ? await criuTable(table, remove).catch(unlessUnsupported) : undefined;
+    if (left !== undefined) found.push({ ...common, ...left });
     const app = restartTableApp(table);
     if (app === undefined) continue;
     if (!existsSync(join(home, app)))

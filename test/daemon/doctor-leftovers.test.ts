@@ -38,10 +38,11 @@ live("a capture, a blocked connection and CRIU's table of dead programs go; what
       execFileSync("nft", ["-f", "-"], { input: script + conns(criu[1]) });
       const ours = [dead, alive, blocked, foreign, ...criu, rig.pinDir];
       let found: Record<string, string> = {};
-      // Another test's CRIU may be at work: then its tables are nobody's leftovers.
+      // Another test's CRIU may be at work: then its tables are nobody's leftovers. A failed dump of its may take the empty one away.
       await until(
         "no CRIU is at work",
         async () => {
+          execFileSync("nft", ["add", "table", "inet", criu[0]]);
           const left = (await leftBehind(rig.home, false)).filter(({ name }) => ours.includes(name));
           found = Object.fromEntries(left.map(({ name, state }) => [name, state]));
           return criu[0] in found;

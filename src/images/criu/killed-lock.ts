@@ -60,8 +60,8 @@ async function unblockIn(isOwn: ReturnType<typeof betweenPorts>, network: number
     }
 }
 
-/** What nft can't do, or without nft: then CRIU has made none either. */
-function unlessUnsupported(error: unknown): undefined {
+/** What nft can't do, as the table has just gone with its CRIU, or without nft: then CRIU has made none either. */
+export function unlessUnsupported(error: unknown): undefined {
   if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
 }
 
