@@ -256,6 +256,16 @@ export class ProcessCgroup {
     this.#write("cgroup.freeze", on ? "1" : "0");
   }
 
+  /** `setFreeze(false)`, or nothing where it is gone: whoever waited for its processes may remove it at any moment. */
+  thaw(): void {
+    try {
+      this.setFreeze(false);
+    } catch (error) {
+      const { code } = (error as Error).cause as NodeJS.ErrnoException;
+      if (code !== "ENOENT" && code !== "ENODEV") throw error;
+    }
+  }
+
   /** SIGKILL for everything in it, frozen or not. */
   kill(): void {
     this.#write("cgroup.kill", "1");

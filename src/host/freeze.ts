@@ -135,9 +135,9 @@ function thawAll(cgroups: readonly ProcessCgroup[]): void {
   const failures: unknown[] = [];
   for (const cgroup of cgroups) {
     try {
-      cgroup.setFreeze(false);
+      cgroup.thaw();
     } catch (error) {
-      if (cgroup.id !== undefined) failures.push(error);
+      failures.push(error);
     }
   }
   if (failures.length > 0) throw failures[0];

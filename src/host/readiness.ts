@@ -49,7 +49,7 @@ export interface Waiting {
 export async function letGoUntilReady({ cgroup, ready }: Waiting): Promise<boolean> {
   const rule = ready === undefined ? undefined : readyRule(ready);
   const before = rule?.kind === "file" ? identityOf(rule.path) : undefined;
-  if (cgroup.id !== undefined && cgroup.freezing) cgroup.setFreeze(false);
+  if (cgroup.freezing) cgroup.thaw();
   if (rule === undefined) return true;
   const deadlineMs = performance.now() + READY_LIMIT_MS;
   while (cgroup.populated && performance.now() < deadlineMs) {

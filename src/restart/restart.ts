@@ -545,7 +545,7 @@ async function killAll(
         throw new RecoveryLineError("RL_TIMEOUT", `${cgroup.path} is not empty though it was killed`);
       await sleep(5);
     }
-    if (cgroup.freezing && !cgroup.foreign) cgroup.setFreeze(false); // another's goes with whoever made it
+    if (cgroup.freezing && !cgroup.foreign) cgroup.thaw(); // another's goes with whoever made it
   }
   for (const name of names) await log.unregister(app, name);
 }

@@ -30,3 +30,11 @@ test.skipIf(missing !== undefined)("a process's end makes its cgroup due, and on
     await until("its cgroup is gone", () => cgroup.remove());
   }
 });
+
+test.skipIf(missing !== undefined)("to thaw a cgroup that is gone is nothing, to freeze it an error", () => {
+  const cgroup = new ProcessCgroup(`gone-${process.pid}`, "p");
+  cgroup.create();
+  expect(cgroup.remove()).toBe(true);
+  cgroup.thaw();
+  expect(() => cgroup.setFreeze(true)).toThrow("cannot be written: ENOENT");
+});
