@@ -167,6 +167,7 @@ async function standing(
   options: CheckpointOptions,
   work: (guard: Writable, sinceMs: number) => Promise<number>,
 ): Promise<number> {
+  inTime(options);
   for (const target of targets) {
     const one = new Work(target, options);
     works.push(one);

@@ -97,18 +97,24 @@ export interface CheckpointDriver {
 
 /** RL_DRIVER for a moment at which there can be no image; another may do. */
 export class NotNow extends RecoveryLineError {
-  constructor(message: string) {
+  /** How long other moments are worth a try at least, in ms. */
+  readonly worthMs: number;
+
+  constructor(message: string, worthMs = 0) {
     super("RL_DRIVER", message, "The image was thrown away; nothing was recorded.");
+    this.worthMs = worthMs;
   }
 }
 
-/** Tries other moments, MOMENT_TRIES of them; `work` is told how many it tried before. */
+/** Tries other moments, MOMENT_TRIES of them, and more where that is worth it; `work` is told how many it tried before. */
 export async function atSomeMoment<T>(work: (tried: number) => Promise<T>): Promise<T> {
+  const fromMs = performance.now();
   for (let tried = 0; ; tried += 1) {
     try {
       return await work(tried);
     } catch (error) {
-      if (!(error instanceof NotNow) || tried === MOMENT_TRIES) throw error;
+      if (!(error instanceof NotNow)) throw error;
+      if (tried >= MOMENT_TRIES && performance.now() - fromMs >= error.worthMs) throw error;
       await sleep(MOMENT_PAUSE_MS * Math.random());
     }
   }

@@ -226,6 +226,27 @@ imaged(
     }),
 );
 
+imaged("a checkpoint is killed, its CRIU works on for a while: the next checkpoint waits for its end", () =>
+  together("outlived", async (rig) => {
+    await pair(rig);
+    const [pid] = rig.cgroup("server").pids();
+    const cli = join(import.meta.dirname, "../../dist/cli/main.js");
+    const args = ["checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"];
+    const tool = spawn(process.execPath, [cli, ...args], { stdio: "ignore" });
+    let criuPid = 0;
+    await until("CRIU has it in hand", () => {
+      criuPid = Number(/^TracerPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]);
+      return criuPid > 0;
+    });
+    process.kill(criuPid, "SIGSTOP");
+    tool.kill("SIGKILL");
+    const goesOn = sleep(2_000).then(() => process.kill(criuPid, "SIGCONT"));
+    const [next] = await checkpoint(rig, "server", "--driver", "criu").finally(() => goesOn);
+    expect(next).toMatchObject({ cut: true, usable: true });
+    await expectCutsAtTheirPlace(rig, ["server"]);
+  }),
+);
+
 imaged("redis-server under load: checkpoints while clients are connected, no answer lost", LONG, () =>
   together("redis", async (rig) => {
     const port = await freePort();

@@ -4,13 +4,18 @@ import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
+import { NotNow } from "../driver.ts";
 import type { CriuOptions } from "./criu-options.ts";
+import { isCriu } from "./killed-lock.ts";
+
+/** How long another CRIU may be at work on a process: a checkpoint that was killed leaves it, and it goes on to its end. In ms. */
+const OTHER_CRIU_LIMIT_MS = 10_000;
 
 /** Throws RL_DRIVER, naming process and thing. What has ended or was closed meanwhile is passed over. */
 export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOptions): void {
   refuseContainer(pids);
+  refuseTracers(pids);
   for (const pid of pids) {
-    refuseTracer(pid);
     refuseNetwork(pid);
     for (const descriptor of namesIn(`/proc/${pid}/fd`)) refuseDescriptor(pid, descriptor, options);
     for (const range of rangesOfDeleted(pid)) refuseGhost(pid, `/proc/${pid}/map_files/${range}`, options);
@@ -33,18 +38,32 @@ function refuseContainer(pids: readonly number[]): void {
   );
 }
 
-/** Two can't trace one thread. */
-function refuseTracer(pid: number): void {
+/** Two can't trace one thread. Throws NotNow where the other one is a CRIU. */
+export function refuseTracers(pids: readonly number[]): void {
+  for (const pid of pids) {
+    const tracer = tracerOf(pid);
+    if (tracer === undefined) continue;
+    if (isCriu(tracer))
+      throw new NotNow(
+        `criu: another CRIU (process ${tracer}) is at work on process ${pid} (${programName(pid)})`,
+        OTHER_CRIU_LIMIT_MS,
+      );
+    if (tracerOf(pid) !== tracer) continue; // it was a CRIU, and has just ended
+    throw refused(
+      pid,
+      `is traced by process ${tracer} (${programName(tracer)}), and CRIU has to trace it itself`,
+      "Detach it (a debugger, strace), then call again.",
+    );
+  }
+}
+
+function tracerOf(pid: number): number | undefined {
   for (const task of namesIn(`/proc/${pid}/task`)) {
     const status = readOrNothing(() => readFileSync(`/proc/${pid}/task/${task}/status`, "utf8")) ?? "";
     const tracer = Number(/^TracerPid:\s*(\d+)/m.exec(status)?.[1] ?? 0);
-    if (tracer > 0)
-      throw refused(
-        pid,
-        `is traced by process ${tracer} (${programName(tracer)}), and CRIU has to trace it itself`,
-        "Detach it (a debugger, strace), then call again.",
-      );
+    if (tracer > 0) return tracer;
   }
+  return undefined;
 }
 
 /**

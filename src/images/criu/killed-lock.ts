@@ -70,16 +70,18 @@ export function criuRuns(): boolean {
   return criuProcesses().length > 0;
 }
 
-/** Ids of processes that are CRIU, by their command line: started by a loader it is not the first word. `--driver criu` is none. */
+/** Ids of processes that are CRIU. */
 function criuProcesses(): string[] {
-  return readdirSync("/proc").filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, "latin1")
-        .split("\0")
-        .some((word, at) => basename(word) === "criu" && (at === 0 || word.includes("/")));
-    } catch {
-      return false; // it has ended
-    }
-  });
+  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && isCriu(pid));
+}
+
+/** By its command line: started by a loader it is not the first word. `--driver criu` is none. */
+export function isCriu(pid: string | number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "latin1")
+      .split("\0")
+      .some((word, at) => basename(word) === "criu" && (at === 0 || word.includes("/")));
+  } catch {
+    return false; // it has ended
+  }
 }
