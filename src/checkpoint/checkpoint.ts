@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProcessCgroup } from "../host/cgroups.ts";
-import { whileFrozen } from "../host/freeze.ts";
+import { standsStill, whileFrozen } from "../host/freeze.ts";
 import { listenersOf, networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
@@ -25,7 +25,7 @@ import {
 import type { CutAnswer } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CheckpointEvent, Event } from "../model/event.ts";
-import { ACCEPT_LIMIT_MS, ACCEPT_PAUSE_MS, DRIVER_LIMIT_MS } from "../model/limits.ts";
+import { ACCEPT_LIMIT_MS, ACCEPT_PAUSE_MS, DRIVER_LIMIT_MS, FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData } from "../model/stored-process.ts";
 import { type UnseenChannel, VOUCHABLE_UNSEEN } from "../model/unseen-channel.ts";
 import { DataSave, type SavedTree } from "./process-data.ts";
@@ -36,7 +36,8 @@ interface CheckpointLog {
   /** Looks what processes of the application use together now; in the log on return. */
   unseen(app: string): Promise<readonly UnseenChannel[]>;
   cut(app: string, process: string): Promise<CutAnswer>;
-  nextCheckpoint(app: string, process: string): Promise<number>;
+  /** `unused`: a number of an earlier call under which nothing was recorded. */
+  nextCheckpoint(app: string, process: string, unused?: number): Promise<number>;
   /** All of them, or none. `held`: their processes must stand still when they are written. */
   appendAll(app: string, events: readonly Event[], held: boolean): Promise<{ positions: readonly number[] }>;
 }
@@ -67,6 +68,8 @@ export interface CheckpointOptions {
   readonly deadlineMs?: number;
   /** Nobody gets a new connection to them meanwhile: no image holds one that waits to be accepted, and busy servers always have some. */
   readonly holdNew?: boolean;
+  /** Numbers that earlier tries of this checkpoint got, by process: they are used before others, and what this try gets is noted there. */
+  readonly numbers?: Map<string, number>;
   /** While the given ones stand still: who must be in the set besides them. Asked until nobody is; absent: nobody. */
   readonly more?: (standing: readonly CheckpointTarget[]) => Promise<readonly CheckpointTarget[]>;
 }
@@ -354,10 +357,18 @@ class Work {
     this.#save = await DataSave.prepare(data, (number) => image.data(number), images, cgroup.pids());
   }
 
-  async #begin(): Promise<NewImage> {
-    const { home, log } = this.#options;
+  async #numbered(): Promise<void> {
+    if (this.#index !== 0) return;
+    const { log, numbers } = this.#options;
     const { app, process } = this.#target;
-    if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
+    this.#index = await answered(log.nextCheckpoint(app, process, numbers?.get(process)), this.#options);
+    numbers?.set(process, this.#index);
+  }
+
+  async #begin(): Promise<NewImage> {
+    const { home } = this.#options;
+    const { app, process } = this.#target;
+    await this.#numbered();
     this.#image ??= await NewImage.begin(home, app, process, this.#index);
     return this.#image;
   }
@@ -368,7 +379,7 @@ class Work {
     await this.#timed("cut", async () => {
       const { log } = this.#options;
       this.#cut = await answered(log.cut(app, process), this.#options);
-      if (this.#index === 0) this.#index = await answered(log.nextCheckpoint(app, process), this.#options);
+      await this.#numbered();
       this.#pids = cgroup.pids();
     });
   }
@@ -444,6 +455,8 @@ class Work {
   /** The driver let the process run inside itself: had that moved an offset, image and cut would contradict each other. */
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
+    // Whom a driver lets go of stands still again at once, and the kernel says so once the last of its threads has been scheduled.
+    if (cgroup.freezing) await standsStill(cgroup, performance.now() + FREEZE_LIMIT_MS);
     const after = await answered(this.#options.log.cut(app, process), this.#options);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(
@@ -489,6 +502,7 @@ class Work {
   /** From here on its record may be in the log. */
   beginRecord(): CheckpointEvent {
     this.#appending = true;
+    this.#options.numbers?.delete(this.#target.process);
     return this.#event();
   }
 

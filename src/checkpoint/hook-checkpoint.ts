@@ -24,8 +24,9 @@ export async function checkpointByHook(
   options: Omit<CheckpointOptions, "driver">,
 ): Promise<CheckpointResult> {
   const driver = new HookDriver(hook);
+  const numbers = new Map<string, number>();
   const [result] = await atSomeMoment(() =>
-    whileFrozen(peers, () => checkpointTogether([target], { ...options, driver })),
+    whileFrozen(peers, () => checkpointTogether([target], { ...options, driver, numbers })),
   );
   return result!;
 }

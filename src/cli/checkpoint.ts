@@ -193,8 +193,11 @@ async function take(
   const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
   const { atSomeMoment } = await import("../images/driver.ts");
   const deadline = flags.within === undefined ? {} : { deadlineMs: performance.now() + flags.within };
+  const numbers = new Map<string, number>();
   const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
-    atSomeMoment((tried) => checkpointTogether(some, { ...options, ...deadline, holdNew: tried > 0 }));
+    atSomeMoment((tried) =>
+      checkpointTogether(some, { ...options, ...deadline, holdNew: tried > 0, numbers }),
+    );
   const outcome: Outcome =
     flags.coordinated || flags.dependents
       ? { taken: await together(allOf(targets, ended)), failed: [] }

@@ -90,9 +90,9 @@ async function takeTogether(
   const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  await atSomeMoment((tried) =>
-    checkpointTogether(targets, { home, log, driver: choice.driver, usable: true, more, holdNew: tried > 0 }),
-  );
+  const numbers = new Map<string, number>();
+  const options = { home, log, driver: choice.driver, usable: true, more, numbers };
+  await atSomeMoment((tried) => checkpointTogether(targets, { ...options, holdNew: tried > 0 }));
 }
 
 /** Open for writing, and in no folder that goes back with the process. */

@@ -187,9 +187,10 @@ export class CollectorClient {
     return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
   }
 
-  async nextCheckpoint(app: string, process: string): Promise<number> {
-    return (await this.#json<{ checkpoint: number }>("POST", "/v1/next-checkpoint", { app, process }))
-      .checkpoint;
+  /** `unused`: a number of an earlier call under which nothing was recorded. */
+  async nextCheckpoint(app: string, process: string, unused?: number): Promise<number> {
+    const asked = { app, process, unused };
+    return (await this.#json<{ checkpoint: number }>("POST", "/v1/next-checkpoint", asked)).checkpoint;
   }
 
   /** How the process is started again; undefined where nobody said. */

@@ -246,10 +246,14 @@ export class Collector implements RingSink {
     return cut === event.cut ? event : { ...event, cut };
   }
 
-  /** A checkpoint index never handed out before, rising, also after rollbacks. */
-  nextCheckpoint(appName: string, name: string): Promise<number> {
+  /**
+   * A checkpoint index never handed out before, rising, also after rollbacks. `unused`: the caller got it earlier and recorded nothing by it; it
+   * gets it again where nobody has got a later one.
+   */
+  nextCheckpoint(appName: string, name: string, unused?: number): Promise<number> {
     return this.#turns.run(async () => {
       const { state } = await this.#apps.process(appName, name);
+      if (state.lastCheckpoint === unused) return unused;
       state.lastCheckpoint += 1;
       state.changed = true;
       return state.lastCheckpoint;

@@ -56,7 +56,8 @@ export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
     "POST /v1/next-checkpoint",
     async ({ collector }, body) => {
       const { app, process } = processOf(body);
-      return { checkpoint: await collector.nextCheckpoint(app, process) };
+      const unused = body["unused"] === undefined ? undefined : numberField(body, "unused");
+      return { checkpoint: await collector.nextCheckpoint(app, process, unused) };
     },
   ],
   [

@@ -237,12 +237,13 @@ test("a log that cannot be written: its records wait in the ring, the other appl
   await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
   await collector.registrations.register({ app: "b", process: "q", cgroupId: 2 });
   const held = ring.producer;
-  disk.failures.set(folder("a"), ["before", "after", "before"]);
+  disk.failures.set(folder("a"), ["before", "after", ...new Array(1_000).fill("before")]);
   for (let i = 0; i < 50; i += 1)
     for (const process of [1, 2]) ring.put({ process, kind: SEND, local: 1, remote: 2, begin: i, length: 1 });
   await expect.poll(() => brief("b", "q").length).toBe(50);
   expect(ring.consumer).toBe(held);
-  expect(collector.stats().brokenApps).toMatchObject([{ app: "a", code: "RL_LOG_WRITE" }]);
+  await expect.poll(() => collector.stats().brokenApps).toMatchObject([{ app: "a", code: "RL_LOG_WRITE" }]);
+  disk.failures.delete(folder("a"));
   await collector.drain();
   const all = Array.from({ length: 50 }, (_, i) => `send tcp:00000001-00000002 ${i}-${i + 1}`);
   expect([brief("a", "p"), brief("b", "q")]).toEqual([all, all]);
@@ -279,6 +280,14 @@ test("a log that was away while a session ran says so when it is back", async ()
   mkdirSync(folder("a"), { recursive: true });
   await (await start()).drain();
   expect(brief("a", "p")).toEqual(["gap"]);
+});
+
+test("a checkpoint index by which nothing was recorded is given again, unless a later one was given", async () => {
+  const collector = await start();
+  await collector.registrations.register({ app: "a", process: "p", cgroupId: 1 });
+  const next = (unused?: number) => collector.nextCheckpoint("a", "p", unused);
+  expect([await next(), await next(1), await next(1)]).toEqual([1, 1, 1]);
+  expect([await next(), await next(1), await next(3)]).toEqual([2, 3, 3]);
 });
 
 test("misuse is refused with its own code", async () => {
