@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import {
   appendFileSync,
   cpSync,
@@ -226,19 +226,29 @@ imaged(
     }),
 );
 
+/** False where it has ended. */
+function signalled(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, signal);
+  } catch {
+    return false;
+  }
+}
+
 imaged("a checkpoint is killed, its CRIU works on for a while: the next checkpoint waits for its end", () =>
   together("outlived", async (rig) => {
     await pair(rig);
     const [pid] = rig.cgroup("server").pids();
     const cli = join(import.meta.dirname, "../../dist/cli/main.js");
     const args = ["checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"];
-    const tool = spawn(process.execPath, [cli, ...args], { stdio: "ignore" });
+    const begin = (): ChildProcess => spawn(process.execPath, [cli, ...args], { stdio: "ignore" });
+    let tool = begin();
     let criuPid = 0;
-    await until("CRIU has it in hand", () => {
+    await until("CRIU has it in hand, and stands still", () => {
+      if (tool.exitCode !== null) tool = begin(); // nobody looked while it was at work
       criuPid = Number(/^TracerPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]);
-      return criuPid > 0;
+      return criuPid > 0 && signalled(criuPid, "SIGSTOP");
     });
-    process.kill(criuPid, "SIGSTOP");
     tool.kill("SIGKILL");
     const goesOn = sleep(2_000).then(() => process.kill(criuPid, "SIGCONT"));
     const [next] = await checkpoint(rig, "server", "--driver", "criu").finally(() => goesOn);
