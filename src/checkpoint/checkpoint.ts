@@ -357,19 +357,19 @@ class Work {
     this.#save = await DataSave.prepare(data, (number) => image.data(number), images, cgroup.pids());
   }
 
-  async #numbered(): Promise<void> {
-    if (this.#index !== 0) return;
+  async #numbered(): Promise<number> {
+    if (this.#index !== 0) return this.#index;
     const { log, numbers } = this.#options;
     const { app, process } = this.#target;
     this.#index = await answered(log.nextCheckpoint(app, process, numbers?.get(process)), this.#options);
     numbers?.set(process, this.#index);
+    return this.#index;
   }
 
   async #begin(): Promise<NewImage> {
     const { home } = this.#options;
     const { app, process } = this.#target;
-    await this.#numbered();
-    this.#image ??= await NewImage.begin(home, app, process, this.#index);
+    this.#image ??= await NewImage.begin(home, app, process, () => this.#numbered());
     return this.#image;
   }
 
@@ -379,7 +379,8 @@ class Work {
     await this.#timed("cut", async () => {
       const { log } = this.#options;
       this.#cut = await answered(log.cut(app, process), this.#options);
-      await this.#numbered();
+      if (this.driver.images) await this.#begin();
+      else await this.#numbered();
       this.#pids = cgroup.pids();
     });
   }

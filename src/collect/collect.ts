@@ -253,8 +253,9 @@ export class Collector implements RingSink {
   nextCheckpoint(appName: string, name: string, unused?: number): Promise<number> {
     return this.#turns.run(async () => {
       const { state } = await this.#apps.process(appName, name);
-      if (state.lastCheckpoint === unused) return unused;
+      if (unused !== undefined && state.unusedCheckpoint === unused) return unused;
       state.lastCheckpoint += 1;
+      state.unusedCheckpoint = state.lastCheckpoint;
       state.changed = true;
       return state.lastCheckpoint;
     });

@@ -57,6 +57,8 @@ export class ProcessState {
   lines: number;
   /** Greatest index ever handed out or logged, undone ones included. */
   lastCheckpoint: number;
+  /** The index that was handed out last, by this collector, while nothing is logged by it. */
+  unusedCheckpoint: number | undefined;
   /** Something above or in `checkpoints` changed since the last commit. */
   changed = false;
   checkpointsChanged = false;
@@ -180,6 +182,7 @@ export class ProcessState {
     this.#checkpoints.push([index, this.lines + 1]);
     if (this.#checkpoints.length > MAX_KNOWN_CHECKPOINTS) this.#checkpoints.shift();
     this.lastCheckpoint = Math.max(this.lastCheckpoint, index);
+    this.unusedCheckpoint = undefined;
     this.checkpointsChanged = true;
   }
 

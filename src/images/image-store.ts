@@ -108,24 +108,33 @@ export class NewImage {
     this.files = join(partial, FILES);
   }
 
-  /** Clears away what a killed checkpoint of the process left. Throws RL_LOCKED where another one is at work. */
-  static async begin(home: string, app: string, process: string, index: number): Promise<NewImage> {
+  /**
+   * Clears away what a killed checkpoint of the process left. `numbered` gives its number once nobody else makes images of the process: one that was
+   * given before may be another's by then, whose image is recorded. Throws RL_LOCKED where another one is at work.
+   */
+  static async begin(
+    home: string,
+    app: string,
+    process: string,
+    numbered: () => Promise<number>,
+  ): Promise<NewImage> {
     const folder = imagesFolder(home, app, process);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await mkdir(join(home, app, "gc"), { recursive: true, mode: 0o700 }); // on a full disk there is no room for it
     const lock = await lockImages(folder, process);
-    const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)), lock);
     try {
+      const index = await numbered();
+      const image = new NewImage(join(folder, `${PARTIAL}${index}`), join(folder, String(index)), lock);
       for (const name of await readdir(folder)) {
         if (name.startsWith(PARTIAL) || name === String(index))
           await rm(join(folder, name), { recursive: true, force: true });
       }
       await mkdir(image.files, { recursive: true, mode: 0o700 });
+      return image;
     } catch (error) {
-      image.release();
+      native().unlock(lock);
       throw error;
     }
-    return image;
   }
 
   /** Its record is in the log, or may be: it stays. Until then nobody takes it for one that was never recorded. */

@@ -15,7 +15,7 @@ export async function sealedImage(
   process: string,
   checkpoint: number,
 ): Promise<{ image: NewImage; reference: string }> {
-  const image = await NewImage.begin(home, APP, process, checkpoint);
+  const image = await NewImage.begin(home, APP, process, async () => checkpoint);
   writeFileSync(join(image.files, "pages"), `${process} ${checkpoint}`);
   const { reference } = await image.seal({
     format: MANIFEST_FORMAT,

@@ -288,6 +288,14 @@ test("a checkpoint index by which nothing was recorded is given again, unless a 
   const next = (unused?: number) => collector.nextCheckpoint("a", "p", unused);
   expect([await next(), await next(1), await next(1)]).toEqual([1, 1, 1]);
   expect([await next(), await next(1), await next(3)]).toEqual([2, 3, 3]);
+  const checkpoint = { type: "checkpoint", process: "p", usable: true } as const;
+  await collector.append("a", { ...checkpoint, checkpoint: 3 });
+  expect([await next(3), await next(4)]).toEqual([4, 4]);
+  kill(); // 4 was not stored: somebody else gets it, too
+  const other = await start();
+  expect(await other.nextCheckpoint("a", "p")).toBe(4);
+  await other.append("a", { ...checkpoint, checkpoint: 4 });
+  expect(await other.nextCheckpoint("a", "p", 4)).toBe(5);
 });
 
 test("misuse is refused with its own code", async () => {
