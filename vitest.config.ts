@@ -30,6 +30,7 @@ const never = ["test/exhaustive/**", "**/node_modules/**"];
 const shared = {
   testTimeout: 240_000,
   hookTimeout: 240_000,
+  expect: { poll: { timeout: 30_000 } }, // its own second is little on a busy machine
   fileParallelism: false,
   maxConcurrency: 4,
   pool: "forks" as const,
