@@ -148,8 +148,11 @@ async function killedAt(rig: Rig, phase: string): Promise<boolean> {
   const journal = join(rig.home, rig.app, "restart", "journal.json");
   const running = rig.background("restart", rig.app);
   const look = setInterval(() => {
-    if (existsSync(journal) && readFileSync(journal, "utf8").includes(`"${phase}"`))
-      running.child.kill("SIGKILL");
+    try {
+      if (readFileSync(journal, "utf8").includes(`"${phase}"`)) running.child.kill("SIGKILL");
+    } catch {
+      // not yet there, or no more
+    }
   }, 1);
   const { code } = await running.ended;
   clearInterval(look);
