@@ -4,15 +4,19 @@ import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { lockHolder, lockReader, readerFolder } from "../../src/host/reader-lock.ts";
 import { until } from "../daemon/rig.ts";
 
+/** By a process that ends so many seconds later. */
 async function held(pinDir: string, seconds: number): Promise<{ pid: number; ended: Promise<unknown> }> {
   const path = readerFolder(pinDir);
   mkdirSync(path, { recursive: true });
-  const child = spawn("flock", ["--no-fork", path, "sleep", String(seconds)], { stdio: "ignore" });
+  const command = ["sh", "-c", `read line; exec sleep ${seconds}`];
+  const child = spawn("flock", ["--no-fork", path, ...command], { stdio: ["pipe", "ignore", "ignore"] });
+  onTestFinished(() => void child.kill("SIGKILL"));
   await until("the lock is held", () => lockHolder(path) !== undefined);
+  await new Promise((resolve) => child.stdin.end("\n", resolve as () => void));
   return { pid: child.pid!, ended: once(child, "exit") };
 }
 
@@ -22,7 +26,7 @@ test("a reader that ends within two seconds is waited for, one that stays is nam
     const ending = await held(pinDir, 0.5);
     lockReader(pinDir)();
     await ending.ended;
-    const staying = await held(pinDir, 5);
+    const staying = await held(pinDir, 1000);
     expect(() => lockReader(pinDir)).toThrow(`is being read by process ${staying.pid}`);
     process.kill(staying.pid, "SIGKILL");
     await staying.ended;
