@@ -1,5 +1,6 @@
 /** What keeps connections from hearing anything when their processes die: a restart is not held up, and what comes back hears. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { expect } from "vitest";
 import { openConnections } from "../../src/host/open-connections.ts";
 import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
@@ -46,6 +47,20 @@ function tablesOf(port: number): string[] {
   return tables.flatMap((text) => /^table inet (CRIU-\S+)/.exec(text)?.slice(1) ?? []);
 }
 
+/** The CRIU that dumps `pid`, stopped while it blocks `port`: it works on a little at a time, and stands still at each look. */
+async function stoppedInDump(pid: number, port: number): Promise<number> {
+  let criuPid = 0;
+  await until("CRIU has blocked it", () => {
+    criuPid = Number(/^TracerPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]);
+    if (criuPid === 0) return false;
+    process.kill(criuPid, "SIGSTOP");
+    const blocks = tablesOf(port).length > 0;
+    if (!blocks) process.kill(criuPid, "SIGCONT");
+    return blocks;
+  });
+  return criuPid;
+}
+
 const portOf = (rig: Rig): number => openConnections(rig.cgroup("listener").pids())[0]!.remote.port;
 
 /** Drops what goes through the application's connection, as a CRIU that was killed leaves it; returns what lets it through again. */
@@ -66,8 +81,9 @@ restartable("killed while CRIU dumps it: nothing stays blocked, and the restart 
     await checkpointed(rig, 2e8);
     const port = portOf(rig);
     const { ended } = rig.background("checkpoint", rig.app, "counter", "--driver", "criu");
-    await until("CRIU has blocked it", () => tablesOf(port).length > 0);
+    const criuPid = await stoppedInDump(rig.cgroup("counter").pids()[0]!, port);
     rig.cgroup("counter").kill();
+    process.kill(criuPid, "SIGCONT");
     expect((await ended).code).not.toBe(0);
     expect(tablesOf(port)).toEqual([]);
     await comesBack(rig);
