@@ -1,5 +1,5 @@
 /** A recorded program that keeps a tree of files by its client's orders, and finds out by itself where disk and memory differ. */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { freePort, type Rig, until } from "../daemon/rig.ts";
@@ -37,12 +37,13 @@ function order() {
 net.createServer((c) => { c.on("error", () => {}); c.on("data", (d) => { for (const _ of d) order(); console.log(n); c.write("+".repeat(d.length)); }); }).listen(+port, "127.0.0.1", () => console.log("listening"));
 `;
 
-/** Orders while the file \`go\` is there. */
+/** Orders until as many have been answered as the link `go` names: to read that it opens nothing, which an image would have to hold. */
 const CLIENT = `
 const net = require("node:net"), fs = require("node:fs"); const [, port, go] = process.argv;
 const c = net.connect(+port, "127.0.0.1"); let asked = 0, got = 0;
+const goal = () => { try { return +fs.readlinkSync(go); } catch { return 0; } };
 c.on("data", (d) => { got += d.length; console.log(got); });
-setInterval(() => { if (asked === got && fs.existsSync(go)) { asked += 1; c.write("?"); } }, 5);
+setInterval(() => { if (asked === got && asked < goal()) { asked += 1; c.write("?"); } }, 5);
 `;
 
 export class Keeper {
@@ -90,16 +91,9 @@ export class Keeper {
   /** Orders until so many more have been answered, then none. */
   async load(orders: number): Promise<void> {
     const goal = this.answered + orders;
-    writeFileSync(this.#rig.path("go"), "");
-    await until(`${goal} orders`, () => this.answered >= goal);
+    symlinkSync(`${goal}`, this.#rig.path("go"));
+    await until(`${goal} orders`, () => this.answered === goal && this.written === goal);
     rmSync(this.#rig.path("go"));
-    let before = -1;
-    await until("it is quiet", async () => {
-      const same = before === this.answered && this.written === this.answered;
-      before = this.answered;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-      return same && before === this.answered;
-    });
   }
 
   get answered(): number {
