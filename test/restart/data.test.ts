@@ -1,5 +1,5 @@
 /** The data of processes (run --data): a restart brings their trees back exactly, whatever cuts it off, or refuses with nothing touched. */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   appendFileSync,
@@ -12,64 +12,22 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { packageRoot } from "../../src/native/binding.ts";
-import { type Ended, type Rig, until, withRig, withSharedCollector } from "../daemon/rig.ts";
+import { type Rig, until, withRig, withSharedCollector } from "../daemon/rig.ts";
 import { describeTree, differs } from "../data-tree/judge.ts";
 import { sized } from "../size.ts";
 import { Keeper } from "./keeper.ts";
+import { killPoints, kind, restartKilledAt } from "./killed-at.ts";
 import { restartable } from "./restartable.ts";
 
 const together = withSharedCollector("data");
-const CLI = join(packageRoot(), "dist/cli/main.js");
 const PREFIX = ".recovery-line-replaced-";
-
-/** `restart`, killed at a point that test/campaign/c/kill_point.c names. */
-function restartKilledAt(
-  rig: Rig,
-  library: string,
-  point: string,
-  nth = 1,
-): Promise<Ended & { signal: string | null }> {
-  const env = {
-    ...process.env,
-    RECOVERY_LINE_HOME: rig.home,
-    LD_PRELOAD: library,
-    KILL_DIR: rig.folder,
-    KILL_NAME: point,
-    KILL_NTH: String(nth),
-  };
-  const child = spawn(process.execPath, [CLI, "restart", rig.app], {
-    env,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  return endOf(child);
-}
-
-async function endOf(child: ChildProcess): Promise<Ended & { signal: string | null }> {
-  let [out, err] = ["", ""];
-  child.stdout!.on("data", (text: Buffer) => {
-    out += text.toString();
-  });
-  child.stderr!.on("data", (text: Buffer) => {
-    err += text.toString();
-  });
-  const [code, signal] = (await once(child, "close")) as [number | null, string | null];
-  return { code, signal, out, err };
-}
-
-/** As kill_point.c writes paths. */
-function kind(path: string): string {
-  return path.replaceAll(/\d+/g, "N");
-}
 
 restartable(
   "a tree comes back exactly as it was at the checkpoint, also after kills -9 of the restart at its steps",
   { timeout: 180_000 },
   () =>
     withRig("data", async (rig) => {
-      const library = rig.path("kill_point.so");
-      const source = join(packageRoot(), "test/campaign/c/kill_point.c");
-      execFileSync("cc", ["-shared", "-fPIC", "-o", library, source, "-ldl"]);
+      const library = killPoints(rig);
       await rig.collect();
       const keeper = new Keeper(rig);
       await keeper.start();

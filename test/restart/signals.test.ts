@@ -1,10 +1,9 @@
 /** Ctrl-C and kill -9 in the middle of a restart: it ends by itself, or says that it was begun, and is taken up. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { expect } from "vitest";
-import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
+import { type Rig, withSharedCollector } from "../daemon/rig.ts";
+import { killPoints, kind, restartKilledAt } from "./killed-at.ts";
 import { restartable } from "./restartable.ts";
 
 const together = withSharedCollector("signals");
@@ -26,11 +25,9 @@ async function checkpointed(rig: Rig): Promise<void> {
 /** A restart of both that is killed once its journal is there. */
 async function killedHalfWay(rig: Rig): Promise<void> {
   await checkpointed(rig);
-  const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
-  const journal = join(rig.home, rig.app, "restart", "journal.json");
-  await until("it has begun", () => existsSync(journal));
-  child.kill("SIGKILL");
-  await ended;
+  const journal = `after rename ${kind(`/home/${rig.app}/restart/journal.json`)}`;
+  const killed = await restartKilledAt(rig, killPoints(rig), journal, 1, "--failed", "one,two");
+  expect(killed).toMatchObject({ signal: "SIGKILL" });
 }
 
 restartable("a signal once the plan is printed: the restart says that it goes on, and ends well", () =>
