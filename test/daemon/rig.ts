@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, onTestFinished } from "vitest";
@@ -48,12 +48,26 @@ export async function until(
   }
 }
 
+/** Below what the kernel gives to outgoing connections, and so is a port 10 000 above, where the bus of a redis cluster listens. */
+const PORTS = { from: 12_000, count: 10_000 } as const;
+/** Far apart for pids that are near each other: lanes do not meet. */
+let portsTried = process.pid * 3819;
+
+/** Each is given once in this process: nobody else gets it before its program listens, or while that is dead. */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
+  for (;;) {
+    portsTried += 1;
+    const port = PORTS.from + (portsTried % PORTS.count);
+    const server = createServer();
+    try {
+      await once(server.listen(port, "127.0.0.1"), "listening");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+      continue;
+    }
+    await once(server.close(), "close");
+    return port;
+  }
 }
 
 /** A collector's process and what it printed. */

@@ -1,8 +1,7 @@
 /** Two clustered nats-servers, a publisher and a subscriber, all recorded: numbered messages from one end to the other. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { freePorts, SERVER_READY } from "../../src/demo/demo-programs.ts";
-import type { Rig } from "../daemon/rig.ts";
-import { until } from "../daemon/rig.ts";
+import { SERVER_READY } from "../../src/demo/demo-programs.ts";
+import { freePort, type Rig, until } from "../daemon/rig.ts";
 
 export const NATS_PROCESSES = ["nats-1", "nats-2", "publisher", "subscriber"] as const;
 
@@ -23,7 +22,8 @@ export class NatsApp {
   }
 
   async start(): Promise<void> {
-    const [client1, client2, route1, route2] = (await freePorts(4)) as [number, number, number, number];
+    const [client1, client2] = [await freePort(), await freePort()];
+    const [route1, route2] = [await freePort(), await freePort()];
     await this.#server("nats-1", client1, route1, route2);
     await this.#server("nats-2", client2, route2, route1);
     await until("the servers have met", () => this.#log("nats-2").includes("Route connection created"));
