@@ -28,8 +28,11 @@ export class NatsApp {
     await this.#server("nats-2", client2, route2, route1);
     await until("the servers have met", () => this.#log("nats-2").includes("Route connection created"));
     await this.#run("subscriber", "bash", "-c", subscriber(client2, this.#received));
-    await new Promise((resolve) => setTimeout(resolve, 500)); // its interest must reach the other server
     await this.#run("publisher", "bash", "-c", publisher(client1, this.messages, this.#last));
+    await until("the subscriber's interest has reached the other server", () =>
+      this.#text.includes("\r\nhello\r\n"),
+    );
+    writeFileSync(`${this.#last}.go`, "");
   }
 
   /** Messages come after `count` of them, as far as there are any left: on a slow machine all may have come by then. */
@@ -73,6 +76,10 @@ export class NatsApp {
     return `${this.#folder}/received.txt`;
   }
 
+  get #text(): string {
+    return existsSync(this.#received) ? readFileSync(this.#received, "latin1") : "";
+  }
+
   /** How many messages it were, once the publisher has ended. */
   get #last(): string {
     return `${this.#folder}/last`;
@@ -80,8 +87,7 @@ export class NatsApp {
 
   /** Numbers of the messages that the subscriber has written down, in its order. */
   numbers(): number[] {
-    const text = existsSync(this.#received) ? readFileSync(this.#received, "latin1") : "";
-    return [...text.matchAll(/order (\d{6})\r\n/g)].map((match) => Number(match[1]));
+    return [...this.#text.matchAll(/order (\d{6})\r\n/g)].map((match) => Number(match[1]));
   }
 
   /** Lets some more messages come, and waits for the last one. What is wrong; undefined if all is exact. */
@@ -106,10 +112,11 @@ function subscriber(port: number, file: string): string {
   return `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\nSUB orders 1\\r\\n' >&3; cat <&3 >'${file}'; exit 1`;
 }
 
-/** Ten messages, a pause, and again, until `last`.stop is there or there are enough; how many it were is in `last`. */
+/** Says hello until `last`.go is there. Ten messages, a pause, and again, until `last`.stop is there or there are enough; how many it were is in `last`. */
 function publisher(port: number, messages: number, last: string): string {
   return [
     `exec 3<>/dev/tcp/127.0.0.1/${port}; printf 'CONNECT {"verbose":false}\\r\\n' >&3`,
+    `while [[ ! -e '${last}.go' ]]; do printf 'PUB orders 5\\r\\nhello\\r\\n' >&3; sleep 0.05; done`,
     `for ((i = 1; i <= ${messages}; i++)); do`,
     `  printf 'PUB orders 12\\r\\norder %06d\\r\\n' $i >&3`,
     `  ((i % 10)) || { sleep 0.025; [[ ! -e '${last}.stop' ]] || break; }`,
