@@ -31,10 +31,11 @@ const MQUEUE = 0x19800202;
 /** Of proc, sysfs, cgroup 1 and 2, debugfs, tracefs, configfs: what stands there is the kernel's, and no file. */
 const KERNEL_FILES = new Set([0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x62656570]);
 
-/** What live processes of one application use together now, and whether all could be looked at. */
+/** What live processes of one application use together now, and whether all could be looked at. `placeOf`: where a task is (tests). */
 export async function channelsAmong(
   app: string,
   processes: readonly Pick<CollectedProcess, "process" | "incarnation">[],
+  placeOf: (pid: number) => string | undefined = cgroupOf,
 ): Promise<{ channels: FoundChannel[]; hidden: boolean }> {
   if (processes.length < 2) return { channels: [], hidden: false };
   const cgroups = processes.map(({ process }) => new ProcessCgroup(app, process));
@@ -45,6 +46,7 @@ export async function channelsAmong(
   const own = await heldByNobodyElse(
     plainPipes(holders, found),
     cgroups.map(({ name }) => `${name}/`),
+    placeOf,
   );
   const incarnations = new Map(processes.map(({ process, incarnation }) => [process, incarnation]));
   const channels = found.map((one) => ({
@@ -57,22 +59,32 @@ export async function channelsAmong(
 
 /**
  * Which of the pipes no process outside of the cgroups of these names has open; none of them where there are processes that we may not look
- * at. Each process is asked where it is: those inside fork while they are looked at.
+ * at. Each process is asked where it is: those inside fork while they are looked at. A child stands in /proc for a moment before it is in its
+ * parent's cgroup (until then in the root): who was found outside is asked again at the end.
  */
 async function heldByNobodyElse(
   pipes: ReadonlySet<string>,
   inside: readonly string[],
+  placeOf: (pid: number) => string | undefined,
 ): Promise<ReadonlySet<string>> {
   const own = new Set(pipes);
   if (own.size === 0) return own;
+  const isInside = (cgroup: string): boolean => inside.some((name) => `${cgroup}/`.includes(name));
+  const found: { pid: number; pipe: string }[] = [];
   for (const pid of namesIn("/proc") ?? []) {
     if (!/^\d+$/.test(pid)) continue;
-    const cgroup = `${cgroupOf(Number(pid)) ?? ""}/`;
-    if (inside.some((name) => cgroup.includes(name))) continue;
+    if (isInside(placeOf(Number(pid)) ?? "")) continue;
     const descriptors = namesIn(`/proc/${pid}/fd`);
     if (descriptors === undefined && textOf(`/proc/${pid}/stat`) !== undefined) return new Set();
-    for (const number of descriptors ?? []) own.delete(linkOf(`/proc/${pid}/fd/${number}`) ?? "");
+    for (const number of descriptors ?? []) {
+      const pipe = linkOf(`/proc/${pid}/fd/${number}`) ?? "";
+      if (pipes.has(pipe)) found.push({ pid: Number(pid), pipe });
+    }
     await setImmediate();
+  }
+  for (const { pid, pipe } of found) {
+    const cgroup = placeOf(pid);
+    if (cgroup !== undefined && !isInside(cgroup)) own.delete(pipe);
   }
   return own;
 }
