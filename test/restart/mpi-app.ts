@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
 import { packageRoot } from "../../src/native/binding.ts";
 import { type Rig, until } from "../daemon/rig.ts";
+import { builtOnce } from "../native/c-build.ts";
 
 /** Why no job can be run here; undefined where one can. */
 export const mpiMissing = ["/usr/bin/mpirun", "/usr/bin/mpicc"].find((path) => !existsSync(path));
@@ -22,11 +23,8 @@ export function mpiRounds(): string {
 }
 
 function build(): string {
-  const folder = `${packageRoot()}/build/test`;
-  mkdirSync(folder, { recursive: true });
-  const made = `${folder}/mpi_rounds`;
-  execFileSync("mpicc", ["-O1", "-Wall", "-o", made, `${packageRoot()}/test/native/c/mpi_rounds_helper.c`]);
-  return made;
+  const source = `${packageRoot()}/test/native/c/mpi_rounds_helper.c`;
+  return builtOnce("mpi_rounds", (made) => execFileSync("mpicc", ["-O1", "-Wall", "-o", made, source]));
 }
 
 /** What rank 0 prints when nothing ever fails: the sum of all ranks' numbers, round by round. */
