@@ -82,9 +82,14 @@ export async function told(rig: Rig, ...args: string[]): Promise<string> {
 
 /** CRIU has a container in its hands, and waits for us. */
 export function isHeld(rig: Rig): boolean {
-  return readdirSync(rig.home, { recursive: true }).some((path) =>
-    /\.podman-[^/]+\/root$/.test(String(path)),
-  );
+  try {
+    return readdirSync(rig.home, { recursive: true }).some((path) =>
+      /\.podman-[^/]+\/root$/.test(String(path)),
+    );
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return isHeld(rig); // a folder went while it was read
+  }
 }
 
 /** "": it is not installed. */

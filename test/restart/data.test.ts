@@ -131,6 +131,7 @@ restartable("what stands in the way of data is named, and nothing is touched", {
     const tree = rig.path("tree");
     mkdirSync(join(tree, "below"), { recursive: true });
     const pid = await rig.run("writer", process.execPath, "-e", WRITER, tree);
+    await until("it has begun", () => existsSync(join(tree, "log")));
     await rig.json("checkpoint", rig.app);
     expect(await rig.json("data", rig.app, "writer", "--data", tree)).toMatchObject({ roots: [tree] });
     rig.cgroup("writer").kill();
@@ -156,7 +157,8 @@ restartable("what stands in the way of data is named, and nothing is touched", {
       });
 
     const stranger = spawn("sh", ["-c", 'exec sleep 1000 >>"$0/strange"', tree]);
-    await until("it writes there", () => existsSync(join(tree, "strange")));
+    const comm = (): string => readFileSync(`/proc/${stranger.pid}/comm`, "utf8");
+    await until("it writes there", () => existsSync(join(tree, "strange")) && comm() === "sleep\n");
     expect(await refused("checkpoint", rig.app)).toContain(
       `process ${stranger.pid} (sleep) has ${join(tree, "strange")} open for writing`,
     );

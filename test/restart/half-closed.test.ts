@@ -1,6 +1,5 @@
 /** Connections whose one end has said that it sends no more: the other direction goes on through a restart, or the restart is refused. */
 import { kill } from "node:process";
-import { setTimeout } from "node:timers/promises";
 import { expect } from "vitest";
 import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { LONG } from "../size.ts";
@@ -85,7 +84,7 @@ restartable(
 );
 
 /** Says numbers, is silent after one signal, and closes its half at another. */
-const TALKER = `const c=require("net").connect({port:+process.argv[1],host:"127.0.0.1",allowHalfOpen:true});let at=0;const t=setInterval(()=>c.write(++at+"\\n"),4);process.on("SIGUSR1",()=>clearInterval(t));process.on("SIGUSR2",()=>{clearInterval(t);c.end()});c.on("close",()=>setInterval(()=>{},1000))`;
+const TALKER = `const c=require("net").connect({port:+process.argv[1],host:"127.0.0.1",allowHalfOpen:true});let at=0;const t=setInterval(()=>c.write(++at+"\\n"),4);process.on("SIGUSR1",()=>{clearInterval(t);console.log("silent",at)});process.on("SIGUSR2",()=>{clearInterval(t);c.end()});c.on("close",()=>setInterval(()=>{},1000))`;
 const HEARER = `require("net").createServer({allowHalfOpen:true},c=>{c.on("data",d=>process.stdout.write(d));c.on("end",()=>console.log("heard out"))}).listen(+process.argv[1],"127.0.0.1")`;
 
 restartable(
@@ -101,7 +100,8 @@ restartable(
       await until("it talks", () => heard().length > 50);
       await rig.json("checkpoint", rig.app, "--coordinated", "--driver", "criu");
       signal(rig, "talker", "SIGUSR1");
-      await setTimeout(200);
+      const silent = (): string | undefined => /^silent (\d+)$/m.exec(rig.output("talker"))?.[1];
+      await until("all that it said is heard", () => silent() !== undefined && heard().at(-1) === silent());
       await rig.json("checkpoint", rig.app, "hearer", "--driver", "criu");
       await close();
       await rig.json("checkpoint", rig.app, "talker", "--driver", "criu");

@@ -232,7 +232,8 @@ live("who took what is undone and has given data to a process that keeps it: the
       const socket = connect({ port, host: "127.0.0.1", localPort }).on("error", () => undefined);
       await once(socket, "connect");
       await said(socket, "what it was told");
-      socket.destroy();
+      socket.end();
+      await once(socket, "close"); // the other end has closed, too
     };
     const [web, store] = [await echoing("web"), await echoing("store")];
     await rig.json("checkpoint", rig.app, "--driver", "none");

@@ -39,7 +39,8 @@ class Postgres {
     chownSync(this.data, uid, uid);
     const initdb = [join(BIN, "initdb"), "-D", this.data, "--data-checksums", "-A", "trust", "--no-sync"];
     await run("setpriv", [...AS_POSTGRES, ...initdb], { cwd: "/" });
-    const settings = ["-c", "fsync=off", "-c", "unix_socket_directories="];
+    // Its workers come and go by themselves.
+    const settings = ["-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "autovacuum=off"];
     const command = [join(BIN, "postgres"), "-D", this.data, "-p", `${this.#port}`, ...settings];
     const options = ["--own-ipc", "--detach", "--data", this.data, "--output", this.#rig.path("db.out")];
     const { code, err } = await this.#rig.cli(
@@ -62,6 +63,25 @@ class Postgres {
     const words = statements.flatMap((one) => ["-c", one]);
     const { stdout } = await run(join(BIN, "psql"), [...place, "-XqtA", ...words]);
     return stdout.trim().split("\n");
+  }
+
+  /** A client's backend ends a moment after the client. */
+  alone(): Promise<void> {
+    return until("no backend of a client is left", () =>
+      this.#rig
+        .cgroup("db")
+        .pids()
+        .every((pid) => !titleOf(pid).startsWith("postgres: postgres postgres ")),
+    );
+  }
+}
+
+/** "": it has ended. */
+function titleOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "latin1");
+  } catch {
+    return "";
   }
 }
 
@@ -88,6 +108,7 @@ const AS_TRUTH = [() => true, () => false] as const;
         "create table t (id int primary key, v int)",
         "insert into t select g, g from generate_series(1, 20000) g",
       );
+      await db.alone();
       const taken = await rig.json<{ checkpoints: { cut: boolean }[] }>("checkpoint", rig.app);
       expect(taken.checkpoints).toMatchObject([{ cut: true }]);
       const pids = [...rig.cgroup("db").pids()];

@@ -20,7 +20,7 @@ async function ended(): Promise<{ client: number; server: number }> {
   const [other] = await accepted;
   const ports = { client: client.localPort!, server: port };
   other.resume().end();
-  client.resume().end();
+  client.resume(); // it closes when it has heard of the end: two at the same moment would both wait
   await Promise.all([once(other, "close"), once(client, "close")]);
   server.close();
   await until("one end waits", () => waits(ports));
