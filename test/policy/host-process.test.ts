@@ -70,8 +70,16 @@ test("it answers as the interpreter does: actions by the host's own component, w
 
 describe("faults", () => {
   const endless = "const act = () => { for (;;); };";
+  const rows = request.rows.map(() => [[], [0]]);
+  const late = `const act = () => {
+    for (let used = process.cpuUsage(); used.user + used.system < 8e5; used = process.cpuUsage());
+    s.write('${JSON.stringify({ sequence: 1, epoch: 7, rows })}\\n');
+  };`;
+  /** Below an eighth of a processor its wall time is up first. */
+  const LOOPS = /250 ms of its own time|within 2000 ms/;
   const cases: readonly (readonly [string, string, string, RegExp])[] = [
-    ["an endless loop", endless, "hang", /250 ms of its own time/],
+    ["an endless loop", endless, "hang", LOOPS],
+    ["much work before an answer", late, "hang", LOOPS],
     ["silence", "const act = () => undefined;", "hang", /within 2000 ms/],
     ["a throw", "const act = () => { throw new Error('no more'); };", "crash", /no more/],
     ["an exit", "const act = () => process.exit(3);", "crash", /exit code 3/],
@@ -98,7 +106,7 @@ describe("faults", () => {
       "hoarding",
       "const act = () => { const all = []; for (;;) all.push(new Array(1e5).fill({})); };",
       "crash|hang",
-      /SIG|exit|own time/,
+      /SIG|exit|own time|within 2000 ms/,
     ],
     [
       "a file",
