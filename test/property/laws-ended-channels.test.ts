@@ -273,7 +273,8 @@ test("rare checkpoints and a log that is opened anew: what was before is read on
     { numRuns: numRuns * sized(0.2, 0.02) },
   );
   console.log(`${covering} of ${cuts} cuts cover`);
-  expect(covering / cuts).toBeGreaterThan(0.7);
+  // 0.96 in the mean, but some machines are at 0.2: four of them are below 0.7 once in 250 times, below 0.4 once in 400 000.
+  expect(covering / cuts).toBeGreaterThan(sized(0.7, 0.4));
 });
 
 test("a process that went back writes much before its next checkpoint: its cut covers", async () => {
