@@ -10,8 +10,8 @@ const { runCommandLine } = await import(process.argv[2]);
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"];
 const PIPE_BYTES = 65_536;
-/** What is under way when a command has answered (a file that is being closed, a child that was killed) ends so soon. */
-const ENDS_MS = 2000;
+/** What is under way when a command has answered (a file that is being closed, a child that was killed) ends so soon, also on a slow disk. */
+const ENDS_MS = 30_000;
 let before = Promise.resolve();
 for (const name of ["stdout", "stderr"]) void process[name]; // opened now, so that they count as what was there before
 /** What keeps this process alive by itself: the channel to who asks, and the standard streams where they are pipes. */
