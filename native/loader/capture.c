@@ -420,8 +420,10 @@ static int add_level(struct capture *capture, uint32_t level) {
 /* `elsewhere`: any level will do. */
 static int check_level(struct capture *capture, uint64_t cgroup_id, int elsewhere, char *error) {
     const int directory = cgroup_open(cgroup_id);
-    if (directory < 0)
+    if (directory == -ENOENT)
         return capture_fail(error, -ENOENT, "there is no cgroup with id %llu", (unsigned long long)cgroup_id);
+    if (directory < 0)
+        return capture_fail(error, directory, "cgroups cannot be looked at: %s", strerror(-directory));
     const int depth = cgroup_depth(directory);
     close(directory);
     if (depth == -EXDEV)

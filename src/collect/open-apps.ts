@@ -1,11 +1,12 @@
 /** The applications whose logs are open, and what is remembered of the others. */
 
 import { readdir } from "node:fs/promises";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { RingFlag, Told } from "../format/ring-layout.ts";
 import { channelName } from "../model/channel-names.ts";
 import type { CollectedProcess, UnreadableLog } from "../model/collector-answers.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { CutEntry } from "../model/event-source.ts";
 import { IDLE_LOG_MS, MAX_IDLE_LOGS } from "../model/limits.ts";
 import { isAppName } from "../model/names.ts";
@@ -74,8 +75,12 @@ export class OpenApps {
     for (const app of this.#pump.apps.values()) {
       for (const { state } of app.processes.values()) {
         if (!state.live) continue;
-        if (state.holdLimitMs > 0) this.#outputs.hold(state.cgroupId);
-        selectProcess(state, source);
+        try {
+          if (state.holdLimitMs > 0) this.#outputs.hold(state.cgroupId);
+          selectProcess(state, source);
+        } catch (error) {
+          if (!isCgroupGone(error)) throw error; // it has ended: what the kernel still has of it is read like that of others that have
+        }
       }
       this.#recallOpenings(app);
       app.touch();
@@ -89,8 +94,12 @@ export class OpenApps {
     const { source } = this.#parts;
     for (const { state } of app.processes.values()) {
       if (!state.live) continue;
-      for (const entry of source.cut(state.cgroupId).entries)
-        app.messages.known(namesToldBy(entry, source.bootId));
+      try {
+        for (const entry of source.cut(state.cgroupId).entries)
+          app.messages.known(namesToldBy(entry, source.bootId));
+      } catch (error) {
+        if (!hasCode(error, "RL_UNKNOWN_PROCESS")) throw error; // its cgroup is gone, and the programs are new
+      }
     }
   }
 
@@ -167,6 +176,12 @@ export class OpenApps {
   async close(): Promise<void> {
     for (const app of this.#pump.apps.values()) await app.close();
   }
+}
+
+/** Of holding or selecting: whoever was in the cgroup has ended, and somebody has removed it (`run` in the foreground, a container's engine). */
+function isCgroupGone(error: unknown): boolean {
+  const { errno } = ((error as Error).cause ?? {}) as { errno?: unknown };
+  return error instanceof RecoveryLineError && errno === constants.errno.ENOENT;
 }
 
 /** Messages of one unit whose sends the log has for this socket. */

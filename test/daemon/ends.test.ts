@@ -13,9 +13,10 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { cgroup2Root } from "../../src/host/cgroups.ts";
 import { dropOldEnds, endsFolder } from "../../src/host/process-end.ts";
 import { startTicksOf } from "../../src/host/process-tree.ts";
@@ -228,6 +229,52 @@ imaged(
       expect(await processOf(rig, "job")).toMatchObject({ state: "finished", incarnation: 1 });
     }),
 );
+
+/** Sends a byte, another one once the file is there, and ends with exit code 3. */
+const SENDS_TWICE = [
+  ...["perl", "-e"],
+  'use Socket;socket(S,PF_INET,SOCK_STREAM,0);connect(S,pack_sockaddr_in($ARGV[0],INADDR_LOOPBACK))or die;syswrite(S,"1");until(-e$ARGV[1]){select(undef,undef,undef,.02)}syswrite(S,"2");exit 3',
+];
+
+for (const [how, unpinned] of [
+  ["", false],
+  [" and was unpinned", true],
+] as const)
+  live(
+    `a collector starts although the cgroup of a process went while none ran${how}: what it did and how it ended is on record as of one whose cgroup stayed`,
+    () =>
+      withRig("cgroup-went", async (rig) => {
+        let received = "";
+        const sink = createServer((socket) => socket.on("data", (bytes) => (received += bytes)));
+        sink.listen(0, "127.0.0.1");
+        onTestFinished(() => void sink.close());
+        await once(sink, "listening");
+        const command = [...SENDS_TWICE, `${(sink.address() as AddressInfo).port}`, rig.path("go")];
+        const collector = await rig.collect();
+        await rig.run("stays", ...command);
+        const foreground = rig.background("run", rig.app, "goes", "--", ...command);
+        await until("both have sent", () => received.length === 2);
+        await rig.events(); // the log has it
+        collector.child.kill("SIGKILL");
+        await collector.ended;
+        writeFileSync(rig.path("go"), "");
+        expect(await foreground.ended).toMatchObject({ code: 3 });
+        await until("both have ended", () => received.length === 4 && !rig.cgroup("stays").populated);
+        expect([rig.cgroup("goes").id, rig.cgroup("stays").id]).toEqual([undefined, expect.any(Number)]);
+        if (unpinned) await rig.cli("collect", "--unpin", "--pin-dir", rig.pinDir);
+
+        await rig.collect();
+        const known = await Promise.all(["goes", "stays"].map((name) => rig.hearsEnd(name)));
+        const events = await rig.events();
+        const [goes, stays] = known.map(({ process, end, failed, uncaptured }) => {
+          const types = events.filter((event) => event.process === process).map(({ type }) => type);
+          return { types, end, failed, uncaptured };
+        });
+        expect(goes).toEqual(stays);
+        expect([goes?.end, goes?.types.includes("gap")]).toEqual([{ code: 3 }, unpinned]);
+        expect(await told(rig, "goes")).toEqual(["failed", 3, undefined]);
+      }),
+  );
 
 /** A cgroup outside of ours; gone at the end with all that is in it. */
 async function withElsewhere(rig: Rig, work: (path: string) => Promise<void>): Promise<void> {
