@@ -1,6 +1,6 @@
 /** Why processes can't be followed any more, in words and with what to do: what `status`, `checkpoint` and `explain` say of verdicts. */
 
-import { openClosedLog } from "../logs/closed-log.ts";
+import { onceInReach, openClosedLog } from "../logs/closed-log.ts";
 import { appDirectory, resolveHome } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { gapReason } from "../model/gap-reasons.ts";
@@ -125,7 +125,9 @@ function tiedSentences({ uncaptured, unseen = [] }: NotCaptured, told: Set<strin
 
 /** Of the application in all these homes (`--log`), those that can't be followed now. */
 export async function notCapturedIn(log: readonly string[] | undefined, app: string): Promise<NotCaptured[]> {
-  const known = await Promise.all((log ?? [undefined]).map((one) => notCapturedOf(resolveHome(one), app)));
+  const known = await Promise.all(
+    (log ?? [undefined]).map((one) => onceInReach(() => notCapturedOf(resolveHome(one), app))),
+  );
   return known.flat().flatMap(({ app: name, process, uncaptured, shared, unseen }) => {
     if (uncaptured.length === 0) return [];
     const details = {

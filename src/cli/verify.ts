@@ -1,6 +1,7 @@
 /** `recovery-line verify`: is an application's log whole? */
 import type { Command } from "commander";
 import type { LogReport } from "../log/verify-log.ts";
+import { onceInReach } from "../logs/closed-log.ts";
 import { appDirectory, resolveHome } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { counted, printable, printableSentence } from "../model/printable.ts";
@@ -34,7 +35,7 @@ export function register(program: Command): void {
 
 async function verify(app: string, flags: { log?: string; json?: boolean }): Promise<void> {
   const home = resolveHome(flags.log);
-  const log = await check(home, app);
+  const log = await onceInReach(() => check(home, app));
   const report = log.damages.length > 0 ? { ...log, images: 0 } : await withImages(home, app, log);
   const outcome = report.damages.length > 0 ? "corrupt" : "clean";
   if (outcome === "corrupt") process.exitCode = EXIT.corrupt;

@@ -7,12 +7,12 @@
  */
 
 import { readdir } from "node:fs/promises";
+import { lockedBy } from "../host/wait-for-lock.ts";
 import type { UnreadableLog } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
+import { LOG_FREE_MS } from "../model/limits.ts";
 import { isAppName } from "../model/names.ts";
 import type { AppLog } from "./app-log.ts";
-
-/** Names of applications and processes that become paths and cgroups. */
 
 interface KnownLogs {
   readonly home: string;
@@ -20,6 +20,8 @@ interface KnownLogs {
   /** True if processes of the application are there now. */
   runs(app: string): boolean;
   skipped(log: UnreadableLog): void;
+  /** Somebody reads the log, as the error tells; it is waited for. */
+  waits(why: RecoveryLineError): void;
   /** Nothing of the application runs; its log is closed then. */
   ended(app: AppLog): void;
 }
@@ -30,13 +32,15 @@ export async function* openKnownLogs({
   make,
   runs,
   skipped,
+  waits,
   ended,
 }: KnownLogs): AsyncGenerator<AppLog> {
+  const deadlineMs = performance.now() + LOG_FREE_MS;
   for (const entry of await readdir(home, { withFileTypes: true })) {
     if (!entry.isDirectory() || !isAppName(entry.name)) continue;
     const app = make(entry.name);
     try {
-      await app.open(false);
+      await openFree(app, deadlineMs, waits);
     } catch (error) {
       if (hasCode(error, "RL_UNKNOWN_APP")) continue; // its maker died before the first commit, or it is something else
       if (!(error instanceof RecoveryLineError)) throw error;
@@ -49,6 +53,17 @@ export async function* openKnownLogs({
       ended(app);
       await app.close();
     }
+  }
+}
+
+/** A command that reads the log of a home without a collector lets go of it once it is done. */
+async function openFree(app: AppLog, deadlineMs: number, waits: KnownLogs["waits"]): Promise<void> {
+  try {
+    await app.open(false);
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    waits(error);
+    await lockedBy(deadlineMs, () => app.open(false));
   }
 }
 

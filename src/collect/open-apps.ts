@@ -49,6 +49,7 @@ export class OpenApps {
       make: (name) => this.#make(name),
       runs: this.#parts.runs ?? (() => true),
       skipped: (log) => this.#passOver(log),
+      waits: ({ message }) => this.#parts.onTrouble?.(`the start waits until it is free: ${message}`),
       ended: (app) => {
         const known = collectedProcesses(app);
         if (known.some(({ follows }) => follows !== undefined)) this.#ended.keep(app.name, known); // they may live again
@@ -64,8 +65,9 @@ export class OpenApps {
 
   #passOver(log: UnreadableLog): void {
     this.#unreadable.set(log.app, log);
+    const until = log.code === "RL_LOCKED" ? "it is free" : "it is repaired or moved away";
     this.#parts.onTrouble?.(
-      `the log of ${log.app} is passed over, nothing of it can be recorded until it is repaired or moved away: ${log.message}`,
+      `the log of ${log.app} is passed over, nothing of it can be recorded until ${until}: ${log.message}`,
     );
   }
 

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { NodeLog } from "../log/log-sources.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { absentNodes, NODE_STATE, nodeNames, refusedNodes } from "./app-nodes.ts";
-import { openClosedLog } from "./closed-log.ts";
+import { onceInReach, openClosedLog } from "./closed-log.ts";
 import { appDirectory } from "./home.ts";
 import { unrecordedIn } from "./unrecorded.ts";
 
@@ -67,10 +67,10 @@ export async function closeLogs(logs: readonly NodeLog[]): Promise<void> {
   for (const log of logs) await log.close();
 }
 
-/** Throws RL_UNKNOWN_APP where neither the collector nor the home knows the application, RL_LOCKED where somebody else holds the log, RL_CORRUPT_LOG. */
+/** Throws RL_UNKNOWN_APP where neither the collector nor the home knows the application, RL_LOCKED where somebody else goes on holding the log, RL_CORRUPT_LOG. */
 async function openAppLog(home: string, app: string): Promise<OpenAppLog> {
   try {
-    return (await openCollected(home, app)) ?? (await openClosed(home, app));
+    return await onceInReach(async () => (await openCollected(home, app)) ?? (await openClosed(home, app)));
   } catch (error) {
     if (!hasCode(error, "RL_LOG_WRITE")) throw error;
     return openUnwritable(home, app, error);

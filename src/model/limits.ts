@@ -122,6 +122,9 @@ export const BACK_PRESSURE_POLL_MS = 5;
 export const BUSY_SLOT_MS = 10_000;
 /** Largest JSON body the collector takes from its socket, in bytes: one event with the longest line (MAX_LINE_BYTES) and its frame. */
 export const MAX_BODY_BYTES = MAX_LINE_BYTES + 64 * 1024;
+/** How long a collector that starts waits for logs that other commands read, and a reader for one that changes hands, in ms. */
+export const LOG_FREE_MS = 60_000;
+export const LOG_HANDOVER_MS = 10_000;
 /** Bytes of bodies that all clients of a collector together may have under way. */
 export const MAX_BODIES_BYTES = 2 * MAX_BODY_BYTES;
 /** Connections to the collector's socket, and streams of blocks among them, count. */

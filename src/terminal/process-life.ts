@@ -2,7 +2,7 @@
 
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { endOf, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
-import { openClosedLog } from "../logs/closed-log.ts";
+import { onceInReach, openClosedLog } from "../logs/closed-log.ts";
 import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
 import { printable } from "../model/printable.ts";
@@ -71,7 +71,7 @@ export function runs({ state }: Life): boolean {
 export async function endedIn(homes: readonly string[], app: string): Promise<Map<string, Life>> {
   const ended = new Map<string, Life>();
   for (const home of homes) {
-    const { facts, stored } = await factsOf(home, app);
+    const { facts, stored } = await onceInReach(() => factsOf(home, app));
     for (const one of facts) {
       const life = (stored && one.live) || one.cgroupId === 0 ? undefined : lifeOf(one); // unrecorded.ts tells of those
       if (life !== undefined && !runs(life)) ended.set(one.process, life);
@@ -82,7 +82,7 @@ export async function endedIn(homes: readonly string[], app: string): Promise<Ma
 
 /** Processes of an application that the kernel has recorded in this home. */
 export async function recordedIn(home: string, app: string): Promise<ReadonlySet<string>> {
-  const { facts } = await factsOf(home, app);
+  const { facts } = await onceInReach(() => factsOf(home, app));
   return new Set(facts.flatMap(({ process, cgroupId }) => (cgroupId === 0 ? [] : [process])));
 }
 

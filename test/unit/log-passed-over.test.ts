@@ -2,12 +2,19 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Collector } from "../../src/collect/collect.ts";
 import { RingKind } from "../../src/format/ring-layout.ts";
 import { openEventLog } from "../../src/log/append-log.ts";
+import { lockPath } from "../../src/log/log-paths.ts";
+import { openLogReader } from "../../src/log/segment-reader.ts";
+import { closeLogs, openAppLogs } from "../../src/logs/app-logs.ts";
+import { native } from "../../src/native/binding.ts";
 import { FakeRing, FakeSource } from "./collect-fakes.ts";
 import { storedEvents } from "./log-rig.ts";
+
+/** On a loaded machine. */
+const WAIT = { timeout: 30_000 };
 
 let home: string;
 let ring: FakeRing;
@@ -93,4 +100,41 @@ test("a damaged log of an application that runs keeps the collector from startin
     code: "RL_CORRUPT_LOG",
     message: expect.stringContaining("processes of bad are running"),
   });
+});
+
+test("a log that another command reads is waited for, and told of once: its application is recorded", async () => {
+  const first = await start();
+  await first.registrations.register({ app: "read", process: "p", cgroupId: 1 });
+  await stop();
+  running.add("read");
+  const reader = await openLogReader(join(home, "read"));
+  const starting = start();
+  await vi.waitUntil(() => troubles.length > 0, WAIT);
+  await reader.close();
+  const collector = await starting;
+  expect(troubles).toEqual([
+    expect.stringMatching(/^the start waits until it is free: the log in .*read is in use by process \d+$/),
+  ]);
+  expect(collector.stats().unreadableLogs).toEqual([]);
+  send(1, 0);
+  await collector.drain();
+  await stop();
+  expect((await storedEvents(join(home, "read"))).map(({ type }) => type)).toEqual(["send"]);
+});
+
+test("a reader tries again where a log changes hands: a collector that starts has it before it answers", async () => {
+  const first = await start();
+  await first.registrations.register({ app: "read", process: "p", cgroupId: 1 });
+  await stop();
+  const addon = native();
+  const held = addon.lock(lockPath(join(home, "read")));
+  const tries = vi.spyOn(addon, "lock");
+  const reading = openAppLogs([home], "read");
+  reading.catch(() => undefined); // told below
+  await vi.waitUntil(() => tries.mock.calls.length > 0, WAIT);
+  addon.unlock(held);
+  const { logs } = await reading;
+  expect(logs.map(({ name }) => name)).toEqual([home]);
+  await closeLogs(logs);
+  tries.mockRestore();
 });
