@@ -15,7 +15,7 @@ import type { PeerNote, SharedSocket } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
 import { EXIT } from "../terminal/exit-codes.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
-import { type LifeState, lifeOf, lifeText, whereText } from "../terminal/process-life.ts";
+import { type LifeState, lifeText, livesOf, whereText } from "../terminal/process-life.ts";
 import { LOG_DEFAULT } from "./log-option.ts";
 import { notCapturedText } from "./not-captured.ts";
 
@@ -185,7 +185,10 @@ async function statusOf(
   app: string | undefined,
 ): Promise<ProcessStatus[]> {
   if (app !== undefined) await open(collector, app);
-  const known = (await collector.processes()).filter((one) => app === undefined || one.app === app);
+  const lives = await livesOf(async () =>
+    (await collector.processes()).filter((one) => app === undefined || one.app === app),
+  );
+  const known = lives.map(([one]) => one);
   if (app !== undefined && known.length === 0)
     throw new RecoveryLineError(
       "RL_UNKNOWN_APP",
@@ -197,8 +200,8 @@ async function statusOf(
   const images = new Map(known.map((one, at) => [one, sizes[at]!]));
   const { ProcessCgroup } = await import("../host/cgroups.ts");
   const key = (one: ProcessInfo): string => `${one.app}\0${one.process}`;
-  known.sort((a, b) => (key(a) < key(b) ? -1 : 1));
-  return known.map((one) => {
+  lives.sort(([a], [b]) => (key(a) < key(b) ? -1 : 1));
+  return lives.map(([one, life]) => {
     const {
       app: application,
       process,
@@ -212,7 +215,6 @@ async function statusOf(
       data,
       ...rest
     } = one;
-    const life = lifeOf(one);
     const here = life.state === "running" || life.state === "frozen";
     const pids = here ? new ProcessCgroup(application, process).pids() : [];
     const stored = { data: data?.roots ?? [], images: images.get(one) ?? [] };

@@ -1,10 +1,12 @@
 /** Whether a process runs, or how it ended: for status, and for answers that would else call `continue` what runs no more. */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { endOf, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
 import { onceInReach, openClosedLog } from "../logs/closed-log.ts";
 import { appDirectory } from "../logs/home.ts";
 import { hasCode } from "../model/errors.ts";
+import { END_WORD_MS } from "../model/limits.ts";
 import { printable } from "../model/printable.ts";
 import type { LineEntry } from "../model/recovery-line.ts";
 import type { ProcessEnd, StoredProcess, TaskName } from "../model/stored-process.ts";
@@ -42,6 +44,26 @@ export interface LifeFacts {
   readonly left?: readonly TaskName[];
 }
 
+type CollectedFacts = LifeFacts & { readonly live: boolean };
+
+/** How often who has ended is asked for again, in ms. */
+const LOOK_MS = 20;
+
+/**
+ * Lives of processes as the collector tells of them. Who waits for one leaves word how it ended a moment after its end, and the collector takes
+ * that word away once it is on record: an answer from before that knows neither, and the next one does.
+ */
+export async function livesOf<T extends CollectedFacts>(
+  ask: () => Promise<readonly T[]>,
+): Promise<[facts: T, life: Life][]> {
+  const deadlineMs = performance.now() + END_WORD_MS;
+  for (let late = false; ; late = performance.now() > deadlineMs) {
+    const lives = (await ask()).map((one): [T, Life] => [one, lifeOf(one)]);
+    if (late || lives.every(([{ live }, { state }]) => !live || state !== "exited")) return lives;
+    await sleep(LOOK_MS);
+  }
+}
+
 /** Asked of the system now: the collector hears of an end a moment later. */
 export function lifeOf({ app, process, cgroupId, rings, failed, task, end, left = [] }: LifeFacts): Life {
   const cgroup = new ProcessCgroup(app, process);
@@ -71,11 +93,11 @@ export function runs({ state }: Life): boolean {
 export async function endedIn(homes: readonly string[], app: string): Promise<Map<string, Life>> {
   const ended = new Map<string, Life>();
   for (const home of homes) {
-    const { facts, stored } = await onceInReach(() => factsOf(home, app));
-    for (const one of facts) {
-      const life = (stored && one.live) || one.cgroupId === 0 ? undefined : lifeOf(one); // unrecorded.ts tells of those
-      if (life !== undefined && !runs(life)) ended.set(one.process, life);
-    }
+    const lives = await livesOf(async () => {
+      const { facts, stored } = await onceInReach(() => factsOf(home, app));
+      return facts.filter(({ live, cgroupId }) => !(stored && live) && cgroupId !== 0); // unrecorded.ts tells of those
+    });
+    for (const [{ process }, life] of lives) if (!runs(life)) ended.set(process, life);
   }
   return ended;
 }
@@ -87,7 +109,7 @@ export async function recordedIn(home: string, app: string): Promise<ReadonlySet
 }
 
 interface KnownFacts {
-  readonly facts: readonly (LifeFacts & { readonly live: boolean })[];
+  readonly facts: readonly CollectedFacts[];
   /** As the log says, that no collector holds. */
   readonly stored: boolean;
 }
