@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { lstatSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ParsedBlock } from "../format/block-header.ts";
 import { printEvent } from "../format/interchange.ts";
 import type { ProcessHead } from "../format/log-commit.ts";
@@ -13,7 +14,7 @@ import type { CollectorStats, CutAnswer, KnownPeer, Pruned } from "../model/coll
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import type { Event } from "../model/event.ts";
 import type { CutEntry } from "../model/event-source.ts";
-import { PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
+import { MAX_CLIENTS, PING_LIMIT_MS, REQUEST_LIMIT_MS } from "../model/limits.ts";
 import type { PlugAnswer, PlugBody, PolicyStatus } from "../model/plugged-policy.ts";
 import { shellWord } from "../model/printable.ts";
 import type { ProcessData, StartRecipe } from "../model/stored-process.ts";
@@ -37,24 +38,51 @@ import {
 /** Longest wait for a log to be pruned, in ms: it is read twice. */
 const PRUNE_LIMIT_MS = 60 * 60_000;
 
+/** How often a collector that cuts us off is tried, in ms. */
+const RETRY_MS = 50;
+
 /** An answer that is no stream of blocks, in bytes: the largest is a cut of 2^18 connections. */
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
 
 /**
  * The live collector of a home; undefined where none answers. Looks before it connects: a socket that belongs to neither root nor
- * us is somebody else's, unless we are root and gave the home away. Throws RL_NO_RIGHTS, and RL_TIMEOUT where something holds the socket and does not answer.
+ * us is somebody else's, unless we are root and gave the home away. Throws RL_NO_RIGHTS, and RL_TIMEOUT where something holds the socket and does
+ * not answer, or cuts every connection off: only a socket that nobody listens at means that there is none.
  */
 export async function connectCollector(home: string): Promise<CollectorClient | undefined> {
   if (!isSocketOfOurs(home)) return undefined;
   const client = new CollectorClient(home);
-  try {
-    await client.ping(PING_LIMIT_MS);
-    return client;
-  } catch (error) {
-    client.close();
-    if (error instanceof RecoveryLineError && error.code === "RL_NO_COLLECTOR") return undefined;
-    throw error;
-  }
+  const deadlineMs = performance.now() + PING_LIMIT_MS;
+  for (;;)
+    try {
+      await client.ping(PING_LIMIT_MS);
+      return client;
+    } catch (error) {
+      const cutOff = hasCode(error, "RL_NO_COLLECTOR") && !isUnheard(error.cause);
+      if (cutOff && performance.now() < deadlineMs) {
+        await sleep(RETRY_MS);
+        continue;
+      }
+      client.close();
+      if (cutOff) throw busy(home, error);
+      if (hasCode(error, "RL_NO_COLLECTOR")) return undefined;
+      throw error;
+    }
+}
+
+/** Nobody listens. A collector with too many clients takes the connection, and drops it; one whose queue is full lets nobody in. */
+function isUnheard(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ECONNREFUSED";
+}
+
+function busy(home: string, cause: RecoveryLineError): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_TIMEOUT",
+    `the collector of ${home} takes no connection: ${(cause.cause as Error).message}`,
+    `It serves ${MAX_CLIENTS} clients at a time: try again once others are done.`,
+    cause,
+  );
 }
 
 /** The live collector, or RL_NO_COLLECTOR with what to do. */
