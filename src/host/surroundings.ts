@@ -107,7 +107,7 @@ async function look({ process, entry }: Namespace, addresses: BlockList): Promis
     const why = (error as Error).message.split("\n")[0];
     return {
       doubt: `the network namespace of ${where} can't be looked at (${why})`,
-      gone: process !== undefined && !existsSync(process),
+      gone: process !== undefined && !existsSync(`${process}/net/dev`), // a zombie has none any more
     };
   }
 }

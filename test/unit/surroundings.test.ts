@@ -1,4 +1,7 @@
 /** This host's addresses, and whether it translates any, from the kernel's texts. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readlinkSync } from "node:fs";
 import { BlockList } from "node:net";
 import { expect, test } from "vitest";
 import { addLocal, readSurroundings, translation } from "../../src/host/surroundings.ts";
@@ -65,3 +68,25 @@ test("this host has its loopback addresses, and no documentation address of othe
   const { owns } = await readSurroundings();
   expect([owns("127.0.0.1"), owns("203.0.113.77"), owns("2001:db8::77")]).toEqual([true, false, false]);
 });
+
+test.skipIf(process.getuid!() !== 0)(
+  "a process that ends while its network namespace is looked at leaves no doubt, also where nobody waits for it",
+  async () => {
+    const script =
+      'import subprocess,sys; print(subprocess.Popen(["unshare", "-n", "sleep", "60"]).pid, flush=True); sys.stdin.read()';
+    const parent = spawn("python3", ["-c", script], { stdio: ["pipe", "pipe", "inherit"] });
+    try {
+      const [text] = (await once(parent.stdout, "data")) as [Buffer];
+      const child = `/proc/${Number(text)}`;
+      const own = readlinkSync("/proc/self/ns/net");
+      await expect.poll(() => readlinkSync(`${child}/ns/net`), { timeout: 20_000 }).not.toBe(own);
+      const reading = readSurroundings(); // has chosen it, and has not entered yet
+      process.kill(Number(text), "SIGKILL");
+      while (existsSync(`${child}/net/dev`));
+      expect(existsSync(child)).toBe(true);
+      expect((await reading).doubt ?? "").not.toContain(child);
+    } finally {
+      parent.kill("SIGKILL");
+    }
+  },
+);
