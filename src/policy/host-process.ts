@@ -136,12 +136,20 @@ export class PolicyProcess {
 
   /** While it owes an answer. Its start may take longer: a busy machine is no fault of it. */
   #look(): void {
-    const { request, cpuMs: before, sinceMs } = this.#waiting!;
+    const waiting = this.#waiting!;
+    const { request, cpuMs: before, sinceMs } = waiting;
     const wallMs = performance.now() - sinceMs;
     const limitMs = request === undefined ? POLICY_START_LIMIT_MS : POLICY_WALL_LIMIT_MS;
-    if (wallMs > limitMs) this.#end("hang", `no answer within ${limitMs} ms`);
+    if (wallMs > limitMs) this.#late(waiting, `no answer within ${limitMs} ms`);
     else if (request !== undefined && cpuMs(this.pid) - before > POLICY_CPU_LIMIT_MS)
-      this.#end("hang", `no answer after ${POLICY_CPU_LIMIT_MS} ms of its own time`);
+      this.#late(waiting, `no answer after ${POLICY_CPU_LIMIT_MS} ms of its own time`);
+  }
+
+  /** Timers come before input: where this process itself stood still, the answer may be there and not yet read. */
+  #late(waiting: Waiting, why: string): void {
+    setImmediate(() => {
+      if (this.#waiting === waiting) this.#end("hang", why);
+    });
   }
 
   #heard(chunk: Buffer): void {

@@ -1,5 +1,7 @@
 /** A policy's process: it answers as the interpreter does, and every way in which it can fail ends it with the fault that the design names. */
+import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
+import { POLICY_WALL_LIMIT_MS } from "../../src/model/limits.ts";
 import { buildPolicy } from "../../src/policy/build.ts";
 import { PolicyProcess } from "../../src/policy/host-process.ts";
 import {
@@ -133,6 +135,19 @@ describe("faults", () => {
       expect(process.running).toBe(false);
       await expect(process.ask(request)).rejects.toBe(thrown);
     });
+});
+
+test("an answer that is there counts, however long nobody has read it", async () => {
+  const policy = await started(
+    `const act = () => s.end('{"sequence":1,"epoch":7,"rows":[[[],[0]],[[],[0]]]}\\n', () => process.exit());`,
+  );
+  const answer = policy.ask(request);
+  await Promise.resolve(); // the request is written
+  const stat = () => readFileSync(`/proc/${policy.pid}/stat`, "utf8");
+  // This process stands still, its event loop does not turn: until the answer is there and the limit is passed.
+  for (let ms = 0; ms <= POLICY_WALL_LIMIT_MS || (ms < 20_000 && !stat().includes(") Z ")); ms += 50)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+  expect((await answer).epoch).toBe(7);
 });
 
 test("lines come in any pieces", () => {
