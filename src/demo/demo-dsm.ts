@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -92,8 +93,9 @@ async function crash(program: string, folder: string): Promise<void> {
         "Each process p and each home h (master pages, directory, locks) checkpoints for itself after every iteration.\n",
     );
     await sleep(RUN_MS);
-    await midIteration(join(folder, `rank-${VICTIM}.jsonl`));
-    process.kill(pids[VICTIM] as number, "SIGKILL");
+    const victim = pids[VICTIM] as number;
+    await stopMidIteration(victim, join(folder, `rank-${VICTIM}.jsonl`));
+    process.kill(victim, "SIGKILL");
     await write(`Killed process p${VICTIM} with SIGKILL; its home h${VICTIM} dies with it.\n`);
     await noticed(launcher);
   } finally {
@@ -101,20 +103,32 @@ async function crash(program: string, folder: string): Promise<void> {
   }
 }
 
-/** Returns while the victim moves pages, some of them since its last checkpoint: else there would be nothing to undo. */
-async function midIteration(trace: string): Promise<void> {
+/**
+ * Stops the victim while it moves pages, some of them since its last checkpoint: else there would be nothing to undo. What a running
+ * one's trace says is no longer true when the signal comes.
+ */
+async function stopMidIteration(pid: number, trace: string): Promise<void> {
   const file = await open(trace);
   try {
     const tail = Buffer.alloc(TAIL_BYTES);
     for (const end = Date.now() + NOTICE_MS; Date.now() < end; await sleep(1)) {
+      process.kill(pid, "SIGSTOP");
+      while (!isStopped(pid) && Date.now() < end) await sleep(1);
       const { size } = await file.stat();
       const { bytesRead } = await file.read(tail, 0, TAIL_BYTES, Math.max(0, size - TAIL_BYTES));
       const own = tail.toString("utf8", 0, bytesRead).split("\n").reverse();
       if (own.find((line) => line.includes(`"process":"p${VICTIM}"`))?.includes('"page-copy"')) return;
+      process.kill(pid, "SIGCONT");
     }
   } finally {
     await file.close();
   }
+}
+
+/** The signal reaches each thread by itself; one that waits for the disk goes on until then. */
+function isStopped(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks).every((tid) => readFileSync(`${tasks}/${tid}/stat`, "latin1").includes(") T "));
 }
 
 /** The workers die with their launcher; they hold its pipes open until then. */
