@@ -62,7 +62,8 @@ live("whatever the umask, nothing in the home can be read by others", () =>
       for (const entry of readdirSync(folder, { withFileTypes: true })) {
         const path = join(folder, entry.name);
         const inSegment = folder.includes("/segments/"); // LevelDB makes its files 0644, in a folder for us alone
-        if (!inSegment && (lstatSync(path).mode & 0o077) !== 0) open.push(path.slice(rig.home.length));
+        const mode = lstatSync(path, { throwIfNoEntry: false })?.mode ?? 0; // a commit may put it in another's place
+        if (!inSegment && (mode & 0o077) !== 0) open.push(path.slice(rig.home.length));
         if (entry.isDirectory()) look(path);
       }
     };

@@ -44,6 +44,18 @@ function exactFromLogAndExport(home: string): void {
   ]);
 }
 
+/** The log is closed soon after its last runtime has ended; until then it is locked. */
+async function exportOnceClosed(home: string): Promise<string> {
+  let text = "";
+  const readable = () => {
+    const { status, stdout } = spawnSync(process.execPath, [MAIN, "export", "heat", "--log", home]);
+    text = stdout.toString();
+    return status;
+  };
+  await expect.poll(readable, { timeout: 20_000 }).toBe(0);
+  return text;
+}
+
 test("collect-rings records a program of the DSM, compute reads its log while it goes on", async () => {
   const kernels = makeDsm();
   const folder = mkdtempSync(join(tmpdir(), "collect-rings-"));
@@ -68,7 +80,7 @@ test("collect-rings records a program of the DSM, compute reads its log while it
     const words = ["tsp", "--n", "9", "--processes", "2", "--every", "5", "--images", images];
     const result = await runKernel(kernels, ...words, "--collector", socket, "--application", "heat");
     expect(result).toMatchObject({ correct: true, recordsLost: 0 });
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await exportOnceClosed(home);
     const compute = [MAIN, "compute", "heat", "--log", home, "--failed", "p1,h1", "--json"];
     const answer = JSON.parse(execFileSync(process.execPath, compute, { encoding: "utf8" })) as {
       outcome: string;
@@ -141,14 +153,7 @@ test("collect-rings killed: nobody whose end it did not see continues, and the n
     expect(dark.line.some(({ action }) => action === "continue")).toBe(false);
     collector = await collect();
     await runKernel(kernels, ...words);
-    // The log is closed soon after its last runtime has ended; until then it is locked.
-    let text = "";
-    const readable = () => {
-      const { status, stdout } = spawnSync(process.execPath, [MAIN, "export", "heat", "--log", home]);
-      text = stdout.toString();
-      return status;
-    };
-    await expect.poll(readable, { timeout: 10_000 }).toBe(0);
+    const text = await exportOnceClosed(home);
     for (const type of ["gap", "rollback"]) expect(text.split(`"type":"${type}"`)).toHaveLength(5);
     expect(compute("--failed", "p1,h1")).not.toHaveProperty("unrecorded");
   } finally {

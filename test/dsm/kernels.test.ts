@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -208,7 +208,11 @@ test("a killed process is named by all others, and its trace ends with a whole l
   const launcher = spawn(`${fast}/dsm-kernels`, words, { stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise((resolve) => launcher.once("exit", resolve));
   const pids = (await said(launcher, 3, "stdout")).map((line) => (JSON.parse(line) as { pid: number }).pid);
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  // Then all depend on it: all pass each barrier, and each iteration moves pages of each home.
+  const own = join(trace, "rank-1.jsonl");
+  const barriers = () =>
+    existsSync(own) ? readFileSync(own, "utf8").split('"barrier-release"').length - 1 : 0;
+  await expect.poll(barriers, { timeout: 20_000 }).toBeGreaterThanOrEqual(20);
   process.kill(pids[1]!, "SIGKILL");
   const errors = await said(launcher, 2, "stderr");
   expect(await exited).toBe(70);

@@ -4,7 +4,7 @@
  * a right result alone proves nothing.
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -65,8 +65,11 @@ test.each(sized(Object.keys(KERNELS), ["matmul"]))(
 );
 
 test("a restart refuses what is no line, and images that are not what their manifests say", async () => {
-  const app = application("refused", "sor");
-  expect(await killed(app.start("", "--pause-us", PAUSE_US), app.folder, 1, 600)).toBe(true);
+  // More iterations than it comes to before it is killed, however late that is.
+  const app = new Application(join(folder, "refused"), fast, ["sor", "--n", "96", "--iterations", "400"]);
+  const tenth = join(app.folder, "images/p1-10.json");
+  const saved = () => expect.poll(() => existsSync(tenth), { timeout: 20_000 }).toBe(true);
+  expect(await killed(app.start("", "--pause-us", PAUSE_US), app.folder, 1, saved)).toBe(true);
   const { text, checkpoints } = await app.line();
   expect(checkpoints).toBeGreaterThan(6);
   const refusals = async (line: string): Promise<string> => {

@@ -60,12 +60,12 @@ async function begun(traces: string, launcher: ChildProcess): Promise<void> {
   }
 }
 
-/** Kills one process `ms` after all have begun; true if the run ended by that and not on its own. */
+/** Kills one process at a moment after all have begun; true if the run ended by that and not on its own. */
 export async function killed(
   launcher: ChildProcess,
   traces: string,
   rank: number,
-  ms: number,
+  moment: () => Promise<void>,
 ): Promise<boolean> {
   const exit = once(launcher, "exit") as Promise<[number | null]>;
   const pids: number[] = [];
@@ -74,7 +74,7 @@ export async function killed(
     if (pids.length === PROCESSES) break;
   }
   await begun(traces, launcher);
-  await sleep(ms);
+  await moment();
   try {
     if (launcher.exitCode === null) process.kill(pids[rank]!, "SIGKILL");
   } catch (error) {
@@ -101,7 +101,8 @@ export async function survive(app: Application, seed: number): Promise<number> {
   let sum = 0;
   for (let failures = 1 + random.below(2); failures > 0; failures -= 1) {
     const launcher = app.start(line.text, "--pause-us", PAUSE_US);
-    if (!(await killed(launcher, app.folder, random.below(PROCESSES), 150 + random.below(600)))) return sum;
+    const [rank, ms] = [random.below(PROCESSES), 150 + random.below(600)];
+    if (!(await killed(launcher, app.folder, rank, () => sleep(ms)))) return sum;
     line = await app.line();
     sum += line.checkpoints;
   }

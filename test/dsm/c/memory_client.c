@@ -4,8 +4,9 @@
  * it is turned away or told to end by the end of its input.
  *
  *   good      ten messages and a checkpoint          file      a descriptor that is no memfd
- *   lossy     overflows its ring                     unsealed  a memfd that could shrink
- *   untold    overflows, then dies                   hello     says something else first
+ *   lossy     overflows its ring before it hands it  unsealed  a memfd that could shrink
+ *             over, goes on where there is room      hello     says something else first
+ *   untold    the same, and dies instead
  *   scribble  an impossible header                   impostor  records of another rank
  *   foreign   a kernel's record                      number    a message number that no double can hold
  *   hole      a sequence number nobody wrote         control   a reliable event of another process
@@ -94,10 +95,7 @@ static int odd_descriptor(const char *mode) {
 }
 
 static void misbehave(const char *mode) {
-    const int lossy = strcmp(mode, "lossy") == 0 || strcmp(mode, "untold") == 0;
-    const unsigned records = lossy ? 100 : 10;
-
-    for (unsigned i = 0; i < records; i++) {
+    for (unsigned i = 0; i < 10; i++) {
         if (strcmp(mode, "good") == 0 && i == 5)
             say_checkpoint(1);
         if (strcmp(mode, "hole") == 0 && i == 5)
@@ -113,9 +111,6 @@ static void misbehave(const char *mode) {
         say("null", -1);
     if (strcmp(mode, "control") == 0)
         say("{\"sequence\":5,\"event\":{\"type\":\"checkpoint\",\"process\":\"p0\",\"checkpoint\":1}}", -1);
-    if (strcmp(mode, "lossy") == 0)
-        while (!put(2, 100, RECOVERY_FLAG_DSM))
-            usleep(1000);
 }
 
 int main(int argc, char **argv) {
@@ -132,14 +127,20 @@ int main(int argc, char **argv) {
         return 1;
     if (strcmp(mode, "file") == 0 || strcmp(mode, "unsealed") == 0)
         ring = odd_descriptor(mode);
+    if (strcmp(mode, "lossy") == 0 || strcmp(mode, "untold") == 0)
+        for (unsigned i = 0; i < 100; i++)
+            put(2, i, RECOVERY_FLAG_DSM); /* while nobody reads */
     if (strcmp(mode, "hello") == 0)
         say("{\"version\":" LAYOUT ",\"application\":\"../x\",\"rank\":1}", ring);
     else
         say("{\"version\":" LAYOUT ",\"application\":\"client\",\"rank\":1,\"entities\":[\"p1\",\"h1\"]}",
             ring);
-    if (strcmp(mode, "busy") == 0)
+    if (strcmp(mode, "lossy") == 0)
+        while (!put(2, 100, RECOVERY_FLAG_DSM))
+            usleep(1000);
+    else if (strcmp(mode, "busy") == 0)
         be_busy();
-    else
+    else if (strcmp(mode, "untold") != 0)
         misbehave(mode);
     char end;
     if (strcmp(mode, "half") == 0 && read(STDIN_FILENO, &end, 1) == 1)
