@@ -12,11 +12,11 @@ import { decodeBlock } from "../../src/format/block.ts";
 import { openEventLog } from "../../src/log/append-log.ts";
 import { readLog } from "../../src/log/segment-reader.ts";
 import type { Event } from "../../src/model/event.ts";
+import { freePort } from "../daemon/rig.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { ensureBpffs } from "./ring-rig.ts";
 import { tile } from "./tiling.ts";
 
-const PORT = 39_419;
 const CLIENTS = 20;
 /** Each is at least a send and a receive on either side. */
 const REQUESTS = 55_000;
@@ -78,11 +78,12 @@ test(`redis-server under redis-benchmark: ${REQUESTS} requests, nothing lost, ev
     const collector = await Collector.over({ source, home, openLog: openEventLog });
     for (const [name, cgroupId] of ids)
       await collector.registrations.register({ app: "shop", process: name, cgroupId });
-    const options = ["--port", String(PORT), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    const port = await freePort();
+    const options = ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     const server = cgroups.spawn("redis", "redis-server", [...options, "--dir", home]);
     server.stdout?.resume();
-    await accepting(PORT);
-    const load = ["-p", String(PORT), "-c", String(CLIENTS), "-n", String(REQUESTS), "-t", "set", "-q"];
+    await accepting(port);
+    const load = ["-p", String(port), "-c", String(CLIENTS), "-n", String(REQUESTS), "-t", "set", "-q"];
     // Not to a pipe of ours: who probes the one and reads the other may carry something between them.
     const quietly = ["-c", 'exec redis-benchmark "$@" >/dev/null', "sh", ...load];
     const benchmark = cgroups.spawn("benchmark", "sh", quietly);

@@ -12,7 +12,6 @@ import { compile } from "./c-build.ts";
 import { TestCgroups } from "./cgroups.ts";
 import { tile } from "./tiling.ts";
 
-const PORT = "39418";
 const missing = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 const live = test.skipIf(missing !== undefined);
 
@@ -50,10 +49,10 @@ async function start(ringBytes: number): Promise<void> {
 /** A server, and a client that talks to it for a while; the client ends, the server stays. */
 async function load(ms: number, connections: number, pauseUs: number): Promise<void> {
   const program = compile("tcp_load", ["test/native/c/tcp_load.c"]);
-  const server = cgroups.spawn("server", program, ["server", PORT]);
+  const server = cgroups.spawn("server", program, ["server", "0"]);
   children.push(server);
-  await once(server.stdout!, "data");
-  const client = cgroups.spawn("client", program, ["client", PORT, String(connections), String(pauseUs)]);
+  const port = String((await once(server.stdout!, "data"))[0]).trim();
+  const client = cgroups.spawn("client", program, ["client", port, String(connections), String(pauseUs)]);
   children.push(client);
   await new Promise((resolve) => setTimeout(resolve, ms));
   client.kill("SIGTERM");

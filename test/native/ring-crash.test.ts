@@ -21,7 +21,6 @@ import { tile } from "./tiling.ts";
 const KILLS = Number(process.env["RECOVERY_LINE_KILLS"] ?? sized(20, 4));
 const RING_BYTES = 16 << 20;
 const OWN = join(packageRoot(), "build/test/ring-crash");
-const PORT = "39417";
 const missing = kernelSupport().find((one) => ["addon", "permission"].includes(one.name) && !one.supported);
 
 interface Life {
@@ -100,9 +99,9 @@ test.skipIf(missing !== undefined)(
     const acks: number[] = [];
     try {
       acks.push(...(await live(options, undefined)).acks); // selected before the first connection
-      const server = cgroups.spawn("server", program, ["server", PORT]);
-      await once(server.stdout!, "data");
-      const client = cgroups.spawn("client", program, ["client", PORT, "8", "30"]);
+      const server = cgroups.spawn("server", program, ["server", "0"]);
+      const port = String((await once(server.stdout!, "data"))[0]).trim();
+      const client = cgroups.spawn("client", program, ["client", port, "8", "30"]);
       // Every second one at work whatever the machine's speed; the others also in the middle of starting.
       for (let kill = 0; kill < KILLS; kill += 1) {
         const life =

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tcp_load server PORT                       echoes on every connection, one child each
+ * tcp_load server PORT                       echoes on every connection, one child each; prints its port
+ *                                            (0: one that is free)
  * tcp_load client PORT CONNECTIONS PAUSE_US  sends pieces of random size on random connections and reads the
  * echo SIGTERM: the client finishes its round and closes; whatever was sent has then been received.
  */
@@ -54,12 +55,14 @@ static void echo(int fd) {
 static int serve(const char *port) {
     const int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     struct sockaddr_in here = address(port);
+    socklen_t length = sizeof(here);
 
     signal(SIGCHLD, SIG_IGN);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (bind(listener, (struct sockaddr *)&here, sizeof(here)) != 0 || listen(listener, 64) != 0)
+    if (bind(listener, (struct sockaddr *)&here, sizeof(here)) != 0 || listen(listener, 64) != 0 ||
+        getsockname(listener, (struct sockaddr *)&here, &length) != 0)
         return perror("tcp_load"), 1;
-    puts("ready");
+    printf("%u\n", ntohs(here.sin_port));
     fflush(stdout);
     for (;;) {
         const int fd = accept(listener, NULL, NULL);
