@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { expect, test } from "vitest";
-import { childOutside, startTicksOf } from "../../src/host/process-tree.ts";
+import { childOutside, startTicksOf, treeRoots } from "../../src/host/process-tree.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { compile } from "../native/c-build.ts";
@@ -75,7 +75,7 @@ imaged("one process that is refused hides none of the others: each is tried and 
     await rig.run("a", "sleep", "600");
     await rig.run("b", "sh", "-c", "sleep 600 & sleep 601 & exec true");
     await rig.run("c", "sleep", "600");
-    await until("b is two trees", () => rig.cgroup("b").pids().length === 2);
+    await until("b is two trees", () => treeRoots(rig.cgroup("b").pids()).length === 2);
     const json = await rig.cli("checkpoint", rig.app, "--json");
     const { checkpoints, failed } = JSON.parse(json.out) as Answer;
     expect(json.code).toBe(1);
