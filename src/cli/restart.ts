@@ -133,7 +133,9 @@ async function restartApp(
   const { interrupted, takeUp } = await import("../restart/restart.ts");
   const { keptText } = await import("./restart-report.ts");
   await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
-  const known = (await collector.processes()).filter((one) => one.app === app).map(({ process }) => process);
+  const all = (await collector.processes()).filter((one) => one.app === app);
+  const lives = new Map(all.map(({ process, incarnation }) => [process, incarnation]));
+  const known = [...lives.keys()];
   const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
   if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
@@ -141,14 +143,14 @@ async function restartApp(
   requireNodes(app, [{ name: home, node: (await collector.ping()).node }]);
   if (journal === undefined) refuseSecondCopies(app, ended);
   if (journal === undefined)
-    return work(app, home, collector, flags, known, chosen(app, known, ended, flags));
+    return work(app, home, collector, flags, lives, chosen(app, known, ended, flags));
   if (flags.dryRun) throw begun(app);
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
   goOnThroughSignals();
-  const { done, kept, notReady } = await takeUp({ home, app, log: collector }, journal);
-  if (!done) {
-    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [], obstructed = [] } = journal;
+  const { left, kept, notReady } = await takeUp({ home, app, log: collector }, journal);
+  if (left !== undefined) {
+    const { keepSurvivors, fallBack, keepReplaced, acceptFiles = [] } = left;
     const asBefore = {
       ...flags,
       keepSurvivors: flags.keepSurvivors === true || keepSurvivors,
@@ -156,8 +158,7 @@ async function restartApp(
       keepReplaced: flags.keepReplaced === true || keepReplaced === true,
       acceptFiles: [...(flags.acceptFiles ?? []), ...acceptFiles],
     };
-    const without = flags.backFurther ? obstructed : [];
-    return work(app, home, collector, asBefore, known, journal.processes, without);
+    return work(app, home, collector, asBefore, lives, left.processes, left);
   }
   const notBack = await watched(collector, app, journal.processes, notReady);
   if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept, notReady, notBack });
@@ -254,9 +255,9 @@ async function work(
   home: string,
   collector: CollectorClient,
   flags: RestartFlags,
-  processes: readonly string[],
+  lives: ReadonlyMap<string, number>,
   failed: readonly string[],
-  obstructed: readonly CheckpointName[] = [],
+  journal?: RestartJournal,
 ): Promise<void> {
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport } = await import("./restart-report.ts");
@@ -266,9 +267,11 @@ async function work(
     if (!flags.dryRun) goOnThroughSignals();
     if (!flags.json) await write(planReport(plan, ended));
   };
-  const parts = await partsOf(app, home, collector, processes);
+  const parts = await partsOf(app, home, collector, [...lives.keys()]);
+  const obstructed = (flags.backFurther ? journal?.obstructed : undefined) ?? [];
+  const known = { lives, journal, failed, obstructed };
   await withPayloadLog(appDirectory(home, app), async (payload) => {
-    const request = { ...parts, ...wishesOf(flags), payload, failed, obstructed, onPlan };
+    const request = { ...parts, ...wishesOf(flags), ...known, payload, onPlan };
     if (!flags.dryRun) return tellResult(collector, request, ended, await restart(request), flags);
     const plan = await dryRestart(request);
     await onPlan(plan);

@@ -10,6 +10,7 @@
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerAt, killContainer } from "../host/containers.ts";
@@ -83,6 +84,9 @@ export interface RestartRequest extends PlanOptions {
   readonly app: string;
   /** All processes of the application. */
   readonly processes: readonly string[];
+  /** Their incarnations, and the journal, as they were read when it was decided who goes back. */
+  readonly lives: ReadonlyMap<string, number>;
+  readonly journal: RestartJournal | undefined;
   readonly log: RestartLog;
   /** Those that restore images here, besides the hooks' own. */
   readonly drivers: readonly CheckpointDriver[];
@@ -150,9 +154,9 @@ async function beforeFreezing({ app, log, drivers }: RestartRequest): Promise<Ch
  * Throws what planning throws, with everything as it was. After that: RL_DRIVER, RL_TIMEOUT and others leave what was to come back
  * dead and the journal in place: the next call takes it up.
  */
-export async function restart(request: RestartRequest): Promise<RestartResult> {
-  const unlock = await lockCollection(join(request.home, request.app));
-  try {
+export function restart(request: RestartRequest): Promise<RestartResult> {
+  return alone(request, request.journal, async () => {
+    await refuseOtherLives(request);
     const began = performance.now();
     const clock = new Clock();
     const checks = await beforeFreezing(request);
@@ -176,9 +180,41 @@ export async function restart(request: RestartRequest): Promise<RestartResult> {
       keepReplaced: request.keepReplaced === true,
     });
     return { plan, kept, notReady, phasesMs: { ...clock.phasesMs, total: performance.now() - began } };
+  });
+}
+
+type Place = Pick<RestartRequest, "home" | "app">;
+
+/**
+ * Nobody else restarts the application, or removes its images, while `work` runs. `journal`: as the caller has read it. Throws RL_LOCKED,
+ * also where it is another one by now: what it named may have come back, and run.
+ */
+async function alone<T>(
+  { home, app }: Place,
+  journal: RestartJournal | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  const unlock = await lockCollection(join(home, app));
+  try {
+    if (!isDeepStrictEqual(await interrupted(home, app), journal)) throw cameBetween(app);
+    return await work();
   } finally {
     unlock();
   }
+}
+
+/** Who has failed may have come back since, and would be killed again. Throws RL_LOCKED. */
+async function refuseOtherLives({ app, log, lives }: RestartRequest): Promise<void> {
+  for (const { app: of, process, incarnation } of await log.processes())
+    if (of === app && lives.has(process) && lives.get(process) !== incarnation) throw cameBetween(app);
+}
+
+function cameBetween(app: string): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_LOCKED",
+    `another restart of ${app}, or a start of its processes, has just begun or ended`,
+    "Nothing was killed or restored by this call. Look at recovery-line status, then call again where that is still needed.",
+  );
 }
 
 /** All that needs room, up to the journal. What fails leaves nothing of it; a journal that is taken up stays. */
@@ -221,30 +257,35 @@ export function interrupted(home: string, app: string): Promise<RestartJournal |
   return readJournal(restartFolder(home, app));
 }
 
+interface TakenUp extends LetGo {
+  /** The journal, for `restart`. Undefined: all was there already and has been let go now. */
+  readonly left: RestartJournal | undefined;
+}
+
 /**
- * Takes up a restart that was cut off. `done`: all was there already and has been let go now. Else what had come back and had not run
- * is dead, and the directory trees are as they were before: call `restart` with the journal's processes as the failed ones.
+ * Takes up a restart that was cut off. Where that was not all, what had come back and had not run is dead, and the directory trees are as
+ * they were before: call `restart` with the journal's processes as the failed ones.
  */
-export async function takeUp(
+export function takeUp(
   request: Pick<RestartRequest, "home" | "app" | "log">,
   journal: RestartJournal,
-): Promise<{ readonly done: boolean } & LetGo> {
-  const { home, app, log } = request;
-  const unlock = await lockCollection(join(home, app));
-  try {
-    if (journal.phase === "thawing") {
-      return { done: true, ...(await letGo({ home, app }, journal)) };
-    }
-    await undo({ app, log }, journal.processes);
-    await takeBack(journal.trees ?? []);
-    takeMappedBack(journal.mapped ?? [], restartFolder(home, app));
-    // Once, and never again: what was kept aside for it makes room for that of the next try.
-    const { goesTo: _, sent: __, ...rest } = journal;
-    await writeJournal(restartFolder(home, app), { ...rest, phase: "killing", trees: [], mapped: [] });
-    return { done: false, kept: [], notReady: [] };
-  } finally {
-    unlock();
-  }
+): Promise<TakenUp> {
+  return alone(request, journal, () => takeUpAlone(request, journal));
+}
+
+async function takeUpAlone(
+  { home, app, log }: Pick<RestartRequest, "home" | "app" | "log">,
+  journal: RestartJournal,
+): Promise<TakenUp> {
+  if (journal.phase === "thawing") return { left: undefined, ...(await letGo({ home, app }, journal)) };
+  await undo({ app, log }, journal.processes);
+  await takeBack(journal.trees ?? []);
+  takeMappedBack(journal.mapped ?? [], restartFolder(home, app));
+  // Once, and never again: what was kept aside for it makes room for that of the next try.
+  const { goesTo: _, sent: __, ...rest } = journal;
+  const left: RestartJournal = { ...rest, phase: "killing", trees: [], mapped: [] };
+  await writeJournal(restartFolder(home, app), left);
+  return { left, kept: [], notReady: [] };
 }
 
 /** `resumed`: all was there and recorded. `untouched`: as before it, but dead. `undone`: dead, and back at the line. */
@@ -254,19 +295,21 @@ export type Abandoned = "resumed" | "untouched" | "undone";
  * Ends a restart that was cut off without going on with it: what had come back and had not run is dead, and whoever was killed has failed.
  * Before the first rollback is logged the directory trees are as they were before; from then on each process gets all of it: its
  * rollback, its payloads cut back, and the new trees. Once all is there and recorded, it is let go instead. Throws RL_LOCKED where the
- * restart is at work.
+ * restart is at work, or has ended meanwhile.
  */
-export async function abandon(
+export function abandon(
   request: Pick<RestartRequest, "home" | "app" | "log" | "payload">,
   journal: RestartJournal,
 ): Promise<Abandoned> {
-  if (journal.phase === "recording" && journal.goesTo !== undefined) {
-    await rollBackDead(request, journal);
-    return "undone";
-  }
-  const { done } = await takeUp(request, journal);
-  if (!done) await removeJournal(restartFolder(request.home, request.app));
-  return done ? "resumed" : "untouched";
+  return alone(request, journal, async () => {
+    if (journal.phase === "recording" && journal.goesTo !== undefined) {
+      await rollBackDead(request, journal);
+      return "undone";
+    }
+    const { left } = await takeUpAlone(request, journal);
+    if (left !== undefined) await removeJournal(restartFolder(request.home, request.app));
+    return left === undefined ? "resumed" : "untouched";
+  });
 }
 
 /** A rollback that is in the log already is there twice then, which undoes nothing more. */
@@ -274,17 +317,12 @@ async function rollBackDead(
   { home, app, log, payload }: Pick<RestartRequest, "home" | "app" | "log" | "payload">,
   { processes, goesTo = [], sent = [], trees = [], mapped = [], keepReplaced = false }: RestartJournal,
 ): Promise<void> {
-  const unlock = await lockCollection(join(home, app));
-  try {
-    await undo({ app, log }, processes);
-    for (const { process, checkpoint } of goesTo)
-      await log.append(app, { type: "rollback", process, checkpoint });
-    for (const { channel, from } of sent) await payload?.cutBack(channel, from);
-    await endReplacing({ home, app }, { trees, mapped, keepReplaced });
-    await removeJournal(restartFolder(home, app));
-  } finally {
-    unlock();
-  }
+  await undo({ app, log }, processes);
+  for (const { process, checkpoint } of goesTo)
+    await log.append(app, { type: "rollback", process, checkpoint });
+  for (const { channel, from } of sent) await payload?.cutBack(channel, from);
+  await endReplacing({ home, app }, { trees, mapped, keepReplaced });
+  await removeJournal(restartFolder(home, app));
 }
 
 class Clock {
@@ -791,7 +829,7 @@ interface LetGo {
 
 /** Removes what was overwritten, or returns where it is kept; the journal's end removes what is left of mapped files. */
 async function endReplacing(
-  { home, app }: Pick<RestartRequest, "home" | "app">,
+  { home, app }: Place,
   { trees, mapped, keepReplaced }: Required<Pick<RestartJournal, "trees" | "mapped" | "keepReplaced">>,
 ): Promise<string[]> {
   const kept = await endExchange(trees, keepReplaced);
@@ -804,7 +842,7 @@ async function endReplacing(
  * stand still, and then nobody waits for them. Those to the outside are over: only now a reset gets through.
  */
 async function letGo(
-  { home, app }: Pick<RestartRequest, "home" | "app">,
+  { home, app }: Place,
   {
     processes,
     ready = {},

@@ -2,6 +2,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { expect } from "vitest";
+import { abandon, type RestartRequest, restart, takeUp } from "../../src/restart/restart.ts";
+import { readJournal, restartFolder } from "../../src/restart/restart-journal.ts";
 import { type Rig, withSharedCollector } from "../daemon/rig.ts";
 import { killPoints, kind, restartKilledAt } from "./killed-at.ts";
 import { restartable } from "./restartable.ts";
@@ -99,4 +101,26 @@ restartable("killed half way while its driver goes on: the next call waits for t
     expect(driver.exitCode).toBe(0); // it has ended, by itself, before the restart did
     expect(states(await rig.json<Status>("status", rig.app))).toEqual(RUNNING);
   }),
+);
+
+restartable(
+  "what was read before another restart ended is not acted on: nobody who has come back is killed",
+  () =>
+    together("stale", async (rig) => {
+      await killedHalfWay(rig);
+      const journal = (await readJournal(restartFolder(rig.home, rig.app)))!;
+      const lives = new Map([["one", (await rig.known("one"))!.incarnation]]);
+      const client = await rig.client();
+      const { home, app } = rig;
+      const request = { home, app, log: client, payload: undefined };
+      expect((await rig.cli("restart", app)).code).toBe(0);
+      const refused = { code: "RL_LOCKED", message: expect.stringContaining("another restart") };
+      await expect(takeUp(request, journal)).rejects.toMatchObject(refused);
+      await expect(abandon(request, journal)).rejects.toMatchObject(refused);
+      const again = { ...request, journal: undefined, lives } as Partial<RestartRequest> as RestartRequest;
+      await expect(restart({ ...again, journal })).rejects.toMatchObject(refused);
+      await expect(restart(again)).rejects.toMatchObject(refused);
+      client.close();
+      expect(states(await rig.json<Status>("status", app))).toEqual(RUNNING);
+    }),
 );
