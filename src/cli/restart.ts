@@ -135,15 +135,11 @@ async function restartApp(
   await collector.blocks(app, Number.MAX_SAFE_INTEGER).next(); // opens the application's log; RL_UNKNOWN_APP
   const all = (await collector.processes()).filter((one) => one.app === app);
   const lives = new Map(all.map(({ process, incarnation }) => [process, incarnation]));
-  const known = [...lives.keys()];
-  const ended = await endedIn([home], app);
   const journal = await interrupted(home, app);
   if (flags.abandon) return abandonRestart(app, home, collector, journal, flags);
   const { requireNodes } = await import("../logs/app-nodes.ts");
   requireNodes(app, [{ name: home, node: (await collector.ping()).node }]);
-  if (journal === undefined) refuseSecondCopies(app, ended);
-  if (journal === undefined)
-    return work(app, home, collector, flags, lives, chosen(app, known, ended, flags));
+  if (journal === undefined) return work(app, home, collector, flags, lives);
   if (flags.dryRun) throw begun(app);
   const told = flags.json ? process.stderr : process.stdout;
   await write(`A restart of ${printable(app)} was cut off (${journal.phase}); it is taken up.\n`, told);
@@ -158,7 +154,7 @@ async function restartApp(
       keepReplaced: flags.keepReplaced === true || keepReplaced === true,
       acceptFiles: [...(flags.acceptFiles ?? []), ...acceptFiles],
     };
-    return work(app, home, collector, asBefore, lives, left.processes, left);
+    return work(app, home, collector, asBefore, lives, left);
   }
   const notBack = await watched(collector, app, journal.processes, notReady);
   if (flags.json) await writeJson({ application: app, resumed: journal.processes, kept, notReady, notBack });
@@ -256,23 +252,33 @@ async function work(
   collector: CollectorClient,
   flags: RestartFlags,
   lives: ReadonlyMap<string, number>,
-  failed: readonly string[],
   journal?: RestartJournal,
 ): Promise<void> {
   const { dryRestart, restart } = await import("../restart/restart.ts");
   const { planJson, planReport } = await import("./restart-report.ts");
   const { withPayloadLog } = await import("../payload/payload-log.ts");
-  const ended = await endedIn([home], app); // before anything comes back
+  const processes = [...lives.keys()];
+  let ended: ReadonlyMap<string, Life> = new Map();
+  const whoFailed = async (): Promise<readonly string[]> => {
+    ended = await endedIn([home], app);
+    if (journal !== undefined) return journal.processes;
+    refuseSecondCopies(app, ended);
+    return chosen(app, processes, ended, flags);
+  };
+  await whoFailed(); // where that is refused, nobody has to stand still for it
   const onPlan = async (plan: RestartPlan): Promise<void> => {
     if (!flags.dryRun) goOnThroughSignals();
     if (!flags.json) await write(planReport(plan, ended));
   };
-  const parts = await partsOf(app, home, collector, [...lives.keys()]);
+  const parts = await partsOf(app, home, collector, processes);
   const obstructed = (flags.backFurther ? journal?.obstructed : undefined) ?? [];
-  const known = { lives, journal, failed, obstructed };
+  const known = { lives, journal, whoFailed, obstructed };
   await withPayloadLog(appDirectory(home, app), async (payload) => {
     const request = { ...parts, ...wishesOf(flags), ...known, payload, onPlan };
-    if (!flags.dryRun) return tellResult(collector, request, ended, await restart(request), flags);
+    if (!flags.dryRun) {
+      const result = await restart(request);
+      return tellResult(collector, request, ended, result, flags);
+    }
     const plan = await dryRestart(request);
     await onPlan(plan);
     if (flags.json) await writeJson({ ...planJson(plan, ended), dryRun: true });

@@ -79,12 +79,14 @@ export interface RestartLog {
   data(app: string, process: string): Promise<ProcessData | undefined>;
 }
 
-export interface RestartRequest extends PlanOptions {
+export interface RestartRequest extends Omit<PlanOptions, "failed"> {
   readonly home: string;
   readonly app: string;
   /** All processes of the application. */
   readonly processes: readonly string[];
-  /** Their incarnations, and the journal, as they were read when it was decided who goes back. */
+  /** Who has failed; asked while all stand still, as one may die of another's death before. */
+  readonly whoFailed: () => Promise<readonly string[]>;
+  /** Their incarnations, and the journal, as they were read when the restart was decided on. */
   readonly lives: ReadonlyMap<string, number>;
   readonly journal: RestartJournal | undefined;
   readonly log: RestartLog;
@@ -203,7 +205,7 @@ async function alone<T>(
   }
 }
 
-/** Who has failed may have come back since, and would be killed again. Throws RL_LOCKED. */
+/** Who was to go back may have come back since, and would be killed again. Throws RL_LOCKED. */
 async function refuseOtherLives({ app, log, lives }: RestartRequest): Promise<void> {
   for (const { app: of, process, incarnation } of await log.processes())
     if (of === app && lives.has(process) && lives.get(process) !== incarnation) throw cameBetween(app);
@@ -376,6 +378,7 @@ async function makePlan(request: RestartRequest, checks: Checks): Promise<Restar
   const { home, app, processes, log, compute, checkpoint, payload } = request;
   await log.unseen(app); // who shares memory with one that goes back must not go on
   await log.drain();
+  const failed = await request.whoFailed();
   const live = processes.filter((name) => new ProcessCgroup(app, name).populated);
   const known = (await log.processes()).filter((one) => one.app === app);
   const unseen = new Map(known.map(({ process, unseen }) => [process, unseen]));
@@ -396,7 +399,7 @@ async function makePlan(request: RestartRequest, checks: Checks): Promise<Restar
     driverOf: (name) => [...request.drivers, new HookDriver()].find((one) => one.name === name),
     ...(payload === undefined ? {} : { payload }),
   };
-  const { plan, killed } = await planWithoutObstacles(source, request);
+  const { plan, killed } = await planWithoutObstacles(source, { ...request, failed });
   refuseBroken(plan, checks);
   checkData(dataTargets(plan), data, killed);
   refuseApart(plan.targets);
@@ -424,6 +427,8 @@ async function lasting(look: () => Obstacle[]): Promise<Obstacle[]> {
   }
 }
 
+type Standing = RestartRequest & PlanOptions;
+
 interface PlanOfDead {
   readonly plan: RestartPlan;
   /** Tasks that go before anything comes back. */
@@ -431,7 +436,7 @@ interface PlanOfDead {
 }
 
 /** Each round passes over at least one checkpoint more. */
-async function planWithoutObstacles(source: PlanSource, request: RestartRequest): Promise<PlanOfDead> {
+async function planWithoutObstacles(source: PlanSource, request: Standing): Promise<PlanOfDead> {
   const obstructed = [...(request.obstructed ?? [])];
   for (;;) {
     try {
@@ -446,7 +451,7 @@ async function planWithoutObstacles(source: PlanSource, request: RestartRequest)
   }
 }
 
-async function unobstructed(source: PlanSource, request: RestartRequest): Promise<PlanOfDead> {
+async function unobstructed(source: PlanSource, request: Standing): Promise<PlanOfDead> {
   const plan = await planRestart(source, request);
   const killed = namesOf(plan).flatMap((name) => new ProcessCgroup(request.app, name).pids());
   const found = await lasting(() => obstaclesOf(plan, killed, request.acceptFiles));

@@ -1,6 +1,9 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
+import { lockHolder } from "../../src/host/reader-lock.ts";
 import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import type { Answer } from "./answer.ts";
 import { restartable } from "./restartable.ts";
@@ -36,6 +39,47 @@ restartable(
       expect(seen).toEqual(seen.map((_, at) => at + 1));
       const rollbacks = (await rig.events()).filter(({ type }) => type === "rollback");
       expect(rollbacks).toEqual([expect.objectContaining({ process: "counter", checkpoint: 0 })]);
+    }),
+);
+
+/** As a checkpoint does that is under way; returns what ends it. */
+async function held(rig: Rig, name: string): Promise<() => Promise<void>> {
+  const holder = spawn("flock", [rig.cgroup(name).path, "sh", "-c", "echo; exec cat"], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  await once(holder.stdout, "data");
+  return async () => {
+    holder.stdin.end();
+    await once(holder, "exit");
+  };
+}
+
+/** Starts a restart that waits for whoever is held. */
+async function waiting(rig: Rig) {
+  const { child, ended } = rig.background("restart", rig.app, "--json");
+  const lock = join(rig.home, rig.app, "gc", "lock");
+  await until("it is at it", () => existsSync(lock) && lockHolder(lock) === child.pid);
+  return { ended };
+}
+
+restartable(
+  "who dies of the first one's death while the restart waits for a checkpoint comes back, too",
+  () =>
+    together("later", async (rig) => {
+      for (const name of ["first", "later"]) await rig.run(name, "sh", "-c", COUNTER);
+      const letGo = await held(rig, "later");
+      rig.cgroup("first").kill();
+      await until("it is dead", () => !rig.cgroup("first").populated);
+      const { ended } = await waiting(rig);
+      rig.cgroup("later").kill();
+      await until("it is dead", () => !rig.cgroup("later").populated);
+      await letGo();
+      const { code, out } = await ended;
+      expect([code, (JSON.parse(out) as Answer).restarted.map(({ process }) => process).sort()]).toEqual([
+        0,
+        ["first", "later"],
+      ]);
+      for (const name of ["first", "later"]) expect(rig.cgroup(name).populated).toBe(true);
     }),
 );
 
