@@ -360,25 +360,30 @@ export class PolicyActor {
     }
   }
 
-  /** Each try waits twice as long as the one before; so many within the window, and no more. */
+  /**
+   * Each try waits twice as long as the one before; so many within the window, and no more. One that found a gc or a person's restart at
+   * work has touched nothing, and is none of them.
+   */
   async #restartAgain(want: Want, word: "restart" | "roll-back", names: readonly string[]): Promise<void> {
     // One that somebody else began is theirs; what a try of ours left behind is taken up by the next.
     if (this.#isJournaled) return want.came("dropped", "a restart that somebody began is under way");
-    for (;;) {
+    for (let isAgain = false; ; isAgain = true) {
       const { restarts } = this;
       if (restarts >= MAX_POLICY_RESTARTS)
         return want.came(
           "refused",
           `${restarts} restarts within ${POLICY_RESTART_WINDOW_MS / 60_000} minutes`,
         );
-      if (restarts > 0) await this.#parts.wait(POLICY_RESTART_WAIT_MS * 2 ** (restarts - 1));
+      if (restarts > 0 || isAgain)
+        await this.#parts.wait(POLICY_RESTART_WAIT_MS * 2 ** Math.max(0, restarts - 1));
       if (this.#parts.ending.aborted) return want.came("dropped", "the collector ends");
       if (want.epoch !== this.#parts.epoch()) return want.came("dropped", "its policy ended meanwhile");
       const { running } = this.#parts.table;
       if (word === "restart" && names.every((name) => running.includes(name)))
         return want.came("dropped", "they run already");
       this.#restartsMs.push(this.#parts.now());
-      const { code, why } = await this.#restartNow(names);
+      const { code, answer, why } = await this.#restartNow(names);
+      if (isLocked(answer)) this.#restartsMs.pop();
       if (code === 0) {
         this.#failures.clear(); // what stood in the way may have been the death
         return want.came("done", names.join(", "));
@@ -409,6 +414,10 @@ export class PolicyActor {
     this.#idle = done;
     return done;
   }
+}
+
+function isLocked(answer: unknown): boolean {
+  return (answer as { error?: { code?: string } } | undefined)?.error?.code === "RL_LOCKED";
 }
 
 const LAST: ReadonlySet<string> = new Set(["collect", "restart", "roll-back"]);

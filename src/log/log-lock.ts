@@ -6,8 +6,9 @@
  */
 import { constants, existsSync } from "node:fs";
 import { open } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { lockHolder } from "../host/reader-lock.ts";
+import { lockedBy } from "../host/wait-for-lock.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { call, type NativeAddon, native } from "../native/binding.ts";
 import { lockPath, makeFolder } from "./log-paths.ts";
@@ -72,11 +73,21 @@ export function locked(dir: string, pid: number | undefined, cause?: unknown): R
   );
 }
 /**
- * Holds the collection of one application: nobody else removes images meanwhile. Throws RL_LOCKED.
+ * Holds the collection of one application: nobody else removes images meanwhile. Throws RL_LOCKED once it has waited for `waitMs`.
  * `dir` is the application's log directory.
  */
-
-export async function lockCollection(dir: string): Promise<() => void> {
-  await makeFolder(join(dir, "gc"));
-  return lockLog(join(dir, "gc"));
+export async function lockCollection(dir: string, waitMs = 0): Promise<() => void> {
+  const folder = join(dir, "gc");
+  await makeFolder(folder);
+  try {
+    return await lockedBy(performance.now() + waitMs, () => lockLog(folder));
+  } catch (error) {
+    if (!hasCode(error, "RL_LOCKED")) throw error;
+    throw new RecoveryLineError(
+      "RL_LOCKED",
+      `a gc or a restart of ${basename(dir)} is at work (process ${lockHolder(lockPath(folder)) ?? "unknown"})`,
+      "Wait for its end, then call again.",
+      error,
+    );
+  }
 }

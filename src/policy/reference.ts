@@ -104,7 +104,7 @@ A policy's process runs as nobody, without files, children and environment, in 3
 anything was received since; \`line.age\` says how old they are. A checkpoint inside \`synchronize\` is recorded for all who are held, or for none: what is not done at the
 deadline is not recorded, and all go on. \`dependents\` are found while they stand still, from what is in the log then, until nobody is to be added.
 
-\`restart\` waits twice as long each time, from 1 s, and gives up after five within ten minutes. It goes further back where bytes in transit are nowhere (\`restart --fall-back\`). A process that ended
+\`restart\` waits twice as long each time, from 1 s, and gives up after five within ten minutes; tries that find a gc or another restart at work do not count. It goes further back where bytes in transit are nowhere (\`restart --fall-back\`). A process that ended
 with exit code 0, and one that has left its cgroup, has not failed. \`leaving\` comes from \`recovery-line leaving\`, and from the end of a collector with \`--leaving SECONDS\`;
 \`pressure\` below 5 % of the file system or of memory. \`told\` reaches the other policies of this node. \`group\` is what \`run --group\` said.
 A collector without rights (\`collect --user\`) refuses what acts on processes.

@@ -125,6 +125,8 @@ const KILL_LIMIT_MS = 10_000;
 const DRIVER_END_MS = 10_000;
 /** Longest wait for the collector to remove an empty cgroup that is wanted again, in ms. */
 const REMOVAL_LIMIT_MS = 500;
+/** Longest wait for a gc, which reads the whole log, or for another restart, in ms. */
+const COLLECTION_WAIT_MS = 60_000;
 /** Longest wait for checkpoints that others are taking, in ms. */
 const CHECKPOINT_WAIT_MS = 15_000;
 /** Longest wait for obstacles to pass by themselves, everything standing still, in ms. */
@@ -196,7 +198,7 @@ async function alone<T>(
   journal: RestartJournal | undefined,
   work: () => Promise<T>,
 ): Promise<T> {
-  const unlock = await lockCollection(join(home, app));
+  const unlock = await lockCollection(join(home, app), COLLECTION_WAIT_MS);
   try {
     if (!isDeepStrictEqual(await interrupted(home, app), journal)) throw cameBetween(app);
     return await work();
@@ -677,7 +679,7 @@ async function bringBack(request: RestartRequest, begun: Begun, clock: Clock): P
 /** Something was touched: the error tells what state that leaves, and is no refusal. */
 function halfDone(error: unknown, app: string, names: readonly string[]): unknown {
   if (!(error instanceof RecoveryLineError)) return error;
-  const code = error.code === "RL_REFUSED" ? "RL_DRIVER" : error.code;
+  const code = error.code === "RL_REFUSED" || error.code === "RL_LOCKED" ? "RL_DRIVER" : error.code;
   const state = `${names.join(", ")} of ${app} ${names.length === 1 ? "is" : "are"} dead, all others go on.`;
   const ways = `Remove what stood in the way and call recovery-line restart ${app} again; or do without that image: restart ${app} --back-further; or give it up: recovery-line restart ${app} --abandon`;
   return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);

@@ -325,6 +325,19 @@ test("restarts that fail wait twice as long each time, and end after five within
     expect(rig.log.at(-2)).toMatchObject({ outcome: "failed", detail: "the image is gone" });
   }));
 
+test("a restart that finds a gc or another restart at work is tried until it is let, and counts as none", () =>
+  withLiveRig(["a"], async (rig) => {
+    await rig.plug(built(`<on event="failed" each="node"><restart/></on>`), { allow: ["restart"] });
+    const error = { code: "RL_LOCKED", message: "a gc is at work" };
+    rig.answer = () => (rig.ran.length > 7 ? undefined : { code: 1, answer: { error }, why: error.message });
+    Object.assign(rig.processes.get("a")!, { live: false, code: 1 });
+    await rig.beats(1);
+    expect(rig.waitedMs).toEqual([1000, 1000, 1000, 1000, 1000, 1000, 1000]);
+    expect(rig.log.at(-2)).toMatchObject({ outcome: "failed", detail: "a gc is at work" });
+    expect(rig.log.at(-1)).toMatchObject({ outcome: "done" });
+    expect(await rig.status()).toMatchObject({ restarts: 1 });
+  }));
+
 test("a collector that ends waits for no further try of a restart, and begins none", () =>
   withLiveRig(
     ["a"],
