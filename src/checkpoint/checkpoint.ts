@@ -38,8 +38,12 @@ interface CheckpointLog {
   cut(app: string, process: string): Promise<CutAnswer>;
   /** `unused`: a number of an earlier call under which nothing was recorded. */
   nextCheckpoint(app: string, process: string, unused?: number): Promise<number>;
-  /** All of them, or none. `held`: their processes must stand still when they are written. */
-  appendAll(app: string, events: readonly Event[], held: boolean): Promise<{ positions: readonly number[] }>;
+  /** All of them, or none. `held`: incarnations of their processes, which must be these still, and stand still, when they are written. */
+  appendAll(
+    app: string,
+    events: readonly Event[],
+    held: readonly number[],
+  ): Promise<{ positions: readonly number[] }>;
 }
 
 /** One process to checkpoint. */
@@ -240,7 +244,8 @@ function takeImages(works: readonly Work[], guard: Writable): Promise<void> {
 async function record(works: readonly Work[], options: CheckpointOptions): Promise<void> {
   const fromMs = performance.now();
   const events = works.map((work) => work.beginRecord());
-  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, true), options).catch(
+  const lives = works.map(({ target }) => target.incarnation);
+  const { positions } = await answered(options.log.appendAll(works[0]!.app, events, lives), options).catch(
     (error: unknown) => {
       throw (hasCode(error, "RL_TIMEOUT") ? endedMeanwhile(works) : undefined) ?? error;
     },

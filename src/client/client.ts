@@ -210,8 +210,12 @@ export class CollectorClient {
     return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
   }
 
-  /** Events of several processes at one moment: all of them are in the log, or none. */
-  appendAll(app: string, events: readonly Event[], held = false): Promise<{ positions: readonly number[] }> {
+  /** Events of several processes at one moment: all of them are in the log, or none. `held`: see protocol.ts. */
+  appendAll(
+    app: string,
+    events: readonly Event[],
+    held: readonly number[],
+  ): Promise<{ positions: readonly number[] }> {
     return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
   }
 

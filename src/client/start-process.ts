@@ -3,7 +3,8 @@
  *
  * The cgroup is frozen before anything is in it. A helper's first act is to enter it, where it stands still; then the process is
  * registered; then it thaws, and the helper becomes the command (native/wait). Nothing of the command can run unrecorded, and no
- * pipe or socket of ours stands in its history. Whoever is killed meanwhile takes the helper along.
+ * pipe or socket of ours stands in its history. Whoever is killed meanwhile takes the helper along. The cgroup is held like by a
+ * checkpoint or a restore: none of an earlier life, and no other start, meets the one that begins.
  */
 
 import type { ChildProcess, StdioOptions } from "node:child_process";
@@ -11,16 +12,17 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { findProgram } from "../host/find-program.ts";
-import { standsStill } from "../host/freeze.ts";
+import { cgroupId, holdCgroup, standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import { spawn } from "../host/spawn.ts";
 import { StartGuard } from "../host/start-guard.ts";
 import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
-import { RecoveryLineError } from "../model/errors.ts";
+import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { ProcessData, StartRecipe, StoredPeerRules, TaskName } from "../model/stored-process.ts";
 import type { UnseenChannel } from "../model/unseen-channel.ts";
+import { native } from "../native/binding.ts";
 import type { CollectorClient } from "./client.ts";
 import type { RegisterMode } from "./protocol.ts";
 
@@ -67,23 +69,63 @@ export interface StartedProcess {
 
 /** Longest wait for the end of a command that was refused, in ms. */
 const REMOVE_LIMIT_MS = 2000;
+/** Longest wait for whoever checkpoints, starts, restores or removes what is in the cgroup, in ms; time between two looks. */
+const HOLD_LIMIT_MS = 10_000;
+const HOLD_PAUSE_MS = 20;
 
-/** Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already, and what registering throws. */
+/**
+ * Throws RL_USAGE for a command that is not there, RL_LOCKED where the process runs already or somebody acts on its cgroup for long, and
+ * what registering throws.
+ */
 export async function startProcess(collector: CollectorClient, start: ProcessStart): Promise<StartedProcess> {
   requireCommand(start.command[0], start.recipe);
   const cgroup = new ProcessCgroup(start.app, start.process);
   const words = entering(join(cgroup.path, "cgroup.procs"), start);
-  if (!cgroup.populated && !cgroup.freezing) cgroup.remove(); // what hangs on the one of an earlier life goes with its sockets
-  cgroup.create();
-  if (cgroup.populated)
-    throw new RecoveryLineError(
-      "RL_LOCKED",
-      `process ${start.process} of ${start.app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
-      "End it first, or take another name.",
-    );
+  const lock = await makeAndHold(cgroup, start);
+  try {
+    return await startIn(cgroup, words, collector, start);
+  } finally {
+    native().unlock(lock);
+  }
+}
+
+/** The right to act on a new cgroup: what hangs on that of an earlier life goes with its sockets. */
+async function makeAndHold(cgroup: ProcessCgroup, { app, process }: ProcessStart): Promise<number> {
+  const deadlineMs = performance.now() + HOLD_LIMIT_MS;
+  for (;;) {
+    if (cgroup.populated)
+      throw new RecoveryLineError(
+        "RL_LOCKED",
+        `process ${process} of ${app} runs already: ${cgroup.path} holds process ${cgroup.pids().join(", ")}`,
+        "End it first, or take another name.",
+      );
+    try {
+      if (cgroup.hasPlace) {
+        const old = holdCgroup(cgroup);
+        cgroup.remove();
+        native().unlock(old);
+      }
+      cgroup.create();
+      const lock = holdCgroup(cgroup);
+      if (!cgroup.populated) return lock;
+      native().unlock(lock); // somebody else was faster
+    } catch (error) {
+      const passing = hasCode(error, "RL_LOCKED") || hasCode(error, "RL_UNKNOWN_PROCESS");
+      if (!passing || performance.now() > deadlineMs) throw error;
+      await sleep(HOLD_PAUSE_MS);
+    }
+  }
+}
+
+async function startIn(
+  cgroup: ProcessCgroup,
+  words: [string, string[]],
+  collector: CollectorClient,
+  start: ProcessStart,
+): Promise<StartedProcess> {
   let guard: StartGuard | undefined;
   try {
-    cgroup.setFreeze(true); // at once: an empty one that is not frozen may be removed by the collector
+    cgroup.setFreeze(true);
     guard = start.hold === true ? undefined : await StartGuard.ofProcess(cgroup);
     const child = enter(words, start);
     start.begun?.();
@@ -91,7 +133,7 @@ export async function startProcess(collector: CollectorClient, start: ProcessSta
     const { app, process, trust, rules, mode, recipe, data, group, holdLimitMs, payload = false } = start;
     const pid = cgroup.pids()[0] ?? 0;
     const task = { pid, startTicks: startTicksOf(pid) ?? 0 };
-    const registration = { app, process, mode, cgroupId: cgroup.id!, start: recipe, task };
+    const registration = { app, process, mode, cgroupId: cgroupId(cgroup), start: recipe, task };
     const { incarnation } = await collector.register({
       ...registration,
       ...(trust === undefined ? {} : { trust }),

@@ -205,13 +205,14 @@ export class Collector implements RingSink {
   }
 
   /**
-   * The same of events of several processes: all of them are in the log, or none. Checkpoints among them are of one moment. `inTime` is asked
-   * once all is drained (what processes do from then on comes after the events); RL_TIMEOUT where it says no.
+   * The same of events of several processes: all of them are in the log, or none. Checkpoints among them are of one moment. `held` is looked
+   * at once all is drained (what processes do from then on comes after the events): RL_TIMEOUT where `inTime` says no, RL_UNKNOWN_PROCESS where
+   * a process has another incarnation than its event is of (`lives`).
    */
   appendAll(
     appName: string,
     events: readonly [Event, ...Event[]],
-    inTime = (): boolean => true,
+    held?: { inTime(): boolean; readonly lives: readonly number[] },
   ): Promise<{ positions: number[] }> {
     return this.#turns.run(async () => {
       const { app } = await this.#apps.process(appName, events[0].process);
@@ -221,8 +222,12 @@ export class Collector implements RingSink {
         const process = await this.#apps.process(appName, event.process); // a failed log's processes are new objects
         wholes.push([process, await this.#withWholeCut(withoutUnsafeCut(event, process), process)]);
       }
-      if (!inTime())
+      if (held?.inTime() === false)
         throw new RecoveryLineError("RL_TIMEOUT", `${appName} goes on already: nothing of it is recorded`);
+      const dead = wholes.find(
+        ([{ state }], at) => held !== undefined && state.incarnation !== held.lives[at],
+      );
+      if (dead !== undefined) throw hasOtherLife(dead[0]);
       for (const [{ state }, event] of wholes) state.check(event);
       const positions = wholes.map(([process, event]) => process.control(event));
       for (const { type, process } of events) if (type === "rollback") loosenTies(wholes[0]![0].app, process);
@@ -339,6 +344,14 @@ export class Collector implements RingSink {
 function statsOf(app: AppLog): AppStats {
   const live = [...app.processes.values()].filter(({ state }) => state.live).length;
   return { app: app.name, ...app.costs, bufferBytes: app.bufferBytes, liveProcesses: live };
+}
+
+function hasOtherLife({ name, app }: ProcessBuffer): RecoveryLineError {
+  return new RecoveryLineError(
+    "RL_UNKNOWN_PROCESS",
+    `process ${name} of ${app.name} has ended, and another life of it is recorded: nothing is recorded of the one before`,
+    "Call again, for the one that runs now.",
+  );
 }
 
 /** A cut that does not cover all communication would heal gaps it must not heal (semantics 11). */

@@ -6,7 +6,7 @@
  * watchdog never thaws below a dump that is still at work.
  */
 
-import { existsSync } from "node:fs";
+import { existsSync, fstatSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -86,7 +86,9 @@ async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<n
  */
 export function holdCgroup(cgroup: ProcessCgroup): number {
   try {
-    return call(cgroup.place, () => native().lock(cgroup.place));
+    const lock = call(cgroup.place, () => native().lock(cgroup.place));
+    if (fstatSync(lock).ino === statSync(cgroup.place, { throwIfNoEntry: false })?.ino) return lock;
+    native().unlock(lock); // of one that was removed meanwhile
   } catch (error) {
     if (!cgroup.hasPlace) throw hasEnded(cgroup, error);
     if (!hasCode(error, "RL_LOCKED")) throw error;
@@ -97,6 +99,14 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
       error,
     );
   }
+  throw hasEnded(cgroup);
+}
+
+/** The kernel's number of a cgroup that something is to run in. Throws RL_UNKNOWN_PROCESS where it is gone. */
+export function cgroupId(cgroup: ProcessCgroup): number {
+  const { id } = cgroup;
+  if (id === undefined) throw hasEnded(cgroup);
+  return id;
 }
 
 /** Who took the lock; where only children of it hold it still, nobody is named. */

@@ -685,13 +685,16 @@ function halfDone(error: unknown, app: string, names: readonly string[]): unknow
   return new RecoveryLineError(code, error.message, `${error.advice} ${state} ${ways}`.trim(), error);
 }
 
-/** The collector, which holds a cgroup for a moment while it removes an empty one, may be at it. */
+/** The collector, which holds a cgroup for a moment while it removes an empty one, may be at it. Throws RL_LOCKED where something runs in it. */
 async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
   const fromMs = performance.now();
   for (;;) {
     cgroup.create();
     try {
-      return holdCgroup(cgroup);
+      const guard = holdCgroup(cgroup);
+      if (!cgroup.populated) return guard;
+      native().unlock(guard);
+      throw new RecoveryLineError("RL_LOCKED", `${cgroup.path} holds process ${cgroup.pids().join(", ")}`);
     } catch (error) {
       const passing = hasCode(error, "RL_UNKNOWN_PROCESS") || hasCode(error, "RL_LOCKED");
       if (!passing || performance.now() > fromMs + REMOVAL_LIMIT_MS) throw error;

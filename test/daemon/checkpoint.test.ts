@@ -11,12 +11,13 @@ import {
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
-import type { CheckpointResult } from "../../src/checkpoint/checkpoint.ts";
+import { type CheckpointResult, checkpointTogether } from "../../src/checkpoint/checkpoint.ts";
 import { holdCgroup } from "../../src/host/freeze.ts";
 import { treeRoots } from "../../src/host/process-tree.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
+import { noneDriver } from "../../src/images/none/driver-none.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { native } from "../../src/native/binding.ts";
 import { LONG, sized } from "../size.ts";
@@ -335,6 +336,27 @@ live("wrong use of checkpoint", () =>
     rig.cgroup("p").kill();
     await rig.hearsEnd("p");
     expect((await rig.cli("checkpoint", rig.app, "p")).err).toContain("has ended");
+  }),
+);
+
+live("a checkpoint that meets the next life of its process records nothing of the one before", () =>
+  together("lives", async (rig) => {
+    await rig.run("p", "sleep", "1000");
+    const log = await rig.client();
+    const { incarnation } = (await rig.known("p"))!;
+    rig.cgroup("p").kill();
+    await rig.hearsEnd("p");
+    expect((await rig.cli("run", rig.app, "p", "--fresh", "--detach", "--", "sleep", "1001")).code).toBe(0);
+    const target = { app: rig.app, process: "p", incarnation, cgroup: rig.cgroup("p") };
+    const options = { home: rig.home, log, driver: noneDriver, usable: true };
+    await expect(checkpointTogether([target], options)).rejects.toMatchObject({
+      code: "RL_UNKNOWN_PROCESS",
+      message: expect.stringContaining("another life of it is recorded"),
+    });
+    const now = { ...target, incarnation: incarnation + 1 };
+    expect(await checkpointTogether([now], options)).toMatchObject([{ process: "p" }]);
+    expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toHaveLength(1);
+    log.close();
   }),
 );
 

@@ -1,10 +1,15 @@
 import { once } from "node:events";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
+import type { CollectorClient } from "../../src/client/client.ts";
+import type { RegisterRequest } from "../../src/client/protocol.ts";
+import { type StartedProcess, startProcess } from "../../src/client/start-process.ts";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
+import { holdCgroup } from "../../src/host/freeze.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
-import { packageRoot } from "../../src/native/binding.ts";
+import { native, packageRoot } from "../../src/native/binding.ts";
 import { tile } from "../native/tiling.ts";
 import { sized } from "../size.ts";
 import { ASK, ECHO, freePort, missing, type Rig, until, withRig } from "./rig.ts";
@@ -112,6 +117,53 @@ live.each([
     await ended;
     await until("its cgroup is gone", () => !existsSync(join(path, "..")));
     expect(existsSync(mark)).toBe(false);
+  }),
+);
+
+const begin = (rig: Rig, collector: CollectorClient, name: string): Promise<StartedProcess> => {
+  const command: [string, string] = ["sleep", "1000"];
+  const recipe = { command, cwd: "/", env: { PATH: process.env["PATH"]! } };
+  const common = { mode: "fresh", stdio: "ignore", detached: true, unwatched: true } as const;
+  return startProcess(collector, { app: rig.app, process: name, command, recipe, ...common });
+};
+
+live("two starts of one process: one of them runs, the other is refused and leaves it alone", () =>
+  withRig("start-twice", async (rig) => {
+    await rig.collect();
+    const collector = await rig.client();
+    const both = await Promise.allSettled([begin(rig, collector, "p"), begin(rig, collector, "p")]);
+    const begun = both.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    const refused = both.flatMap((one) => (one.status === "rejected" ? [String(one.reason)] : []));
+    expect(refused).toEqual([expect.stringContaining("runs already")]);
+    expect(begun.map(({ task }) => task.pid)).toEqual(rig.cgroup("p").pids());
+    expect(rig.cgroup("p").freezing).toBe(false);
+    expect((await rig.known("p"))?.live).toBe(true);
+    collector.close();
+  }),
+);
+
+live("a start waits until a checkpoint or restore of the life before has let go of its cgroup", () =>
+  withRig("start-held", async (rig) => {
+    await rig.collect();
+    const collector = await rig.client();
+    const cgroup = rig.cgroup("p");
+    cgroup.create();
+    const lock = holdCgroup(cgroup);
+    let isHeld = true;
+    const register = (body: RegisterRequest) => {
+      expect(isHeld).toBe(false);
+      return collector.register(body);
+    };
+    const unseen = () => collector.unseen(rig.app);
+    const starting = begin(rig, { register, unseen } as unknown as CollectorClient, "p");
+    starting.catch(() => undefined);
+    await sleep(300); // long enough for it to come in, where nothing keeps it out
+    expect(cgroup.populated).toBe(false);
+    isHeld = false;
+    native().unlock(lock);
+    expect((await starting).incarnation).toBe(1);
+    expect(cgroup.populated).toBe(true);
+    collector.close();
   }),
 );
 

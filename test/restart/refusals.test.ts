@@ -2,10 +2,13 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { criuArguments, criuOptions } from "../../src/images/criu/criu-options.ts";
 import { meaningOf } from "../../src/images/criu/criu-words.ts";
+import { restartFolder } from "../../src/restart/restart-journal.ts";
 import { type Rig, until, withRig } from "../daemon/rig.ts";
+import { fakePrograms, withVariables } from "../unit/fake-programs.ts";
 import { restartable } from "./restartable.ts";
 
 test("options of CRIU: a short list, anything else is named", () => {
@@ -104,4 +107,34 @@ restartable(
       await until("it goes on", () => rig.output("ghost-free").length > before + 40);
       expect(rig.output("ghost-free").split("\n").at(-2)).toBe(`${2 << 20} 4 xxxx`);
     }),
+);
+
+/** In place of nft, which a restart calls between killing and restoring: the first such call starts a program in a cgroup. */
+const startsMeanwhile = (journal: string, cgroup: string, mark: string): string => `
+if [ -e ${journal} ] && [ ! -e ${mark} ]; then
+  mkdir -p ${cgroup}
+  sleep 1000 </dev/null >/dev/null 2>&1 &
+  echo $! >${cgroup}/cgroup.procs
+  touch ${mark}
+fi
+PATH=\${PATH#*:} exec nft "$@"`;
+
+restartable("what was started in its cgroup meanwhile: nothing is restored beside it", () =>
+  withRig("beside", async (rig) => {
+    await rig.collect();
+    await rig.run("p", "sleep", "1001");
+    await rig.json("checkpoint", rig.app, "--driver", "criu");
+    rig.cgroup("p").kill();
+    await rig.hearsEnd("p");
+    const journal = join(restartFolder(rig.home, rig.app), "journal.json");
+    const folder = fakePrograms((at) => ({
+      nft: startsMeanwhile(journal, rig.cgroup("p").path, join(at, "started")),
+    }));
+    const { code, err } = await withVariables({ PATH: `${folder}:${process.env["PATH"]}` }, () =>
+      rig.spawned("restart", rig.app),
+    );
+    expect([code, err]).toEqual([1, expect.stringMatching(/p holds process \d+/)]);
+    expect(rig.cgroup("p").populated).toBe(false);
+    expect(await rig.cli("restart", rig.app)).toMatchObject({ code: 0 });
+  }),
 );
