@@ -300,11 +300,12 @@ async function waitedFor(
   ready: Promise<void> | undefined,
 ): Promise<void> {
   const { leaveEnd } = await import("../host/process-end.ts");
+  const { removeEnded } = await import("../host/freeze.ts");
   const end = await forwarding.untilEnd(child);
   leaveEnd(task, end);
   process.exitCode = "code" in end ? end.code : 128 + end.signal;
   await collector.ended(app, name, process.exitCode).catch(() => undefined); // it may have ended meanwhile
-  cgroup.remove(); // unless children of the command go on in it
+  removeEnded(cgroup); // unless children of the command go on in it, or a restart has it in hand
   await ready;
 }
 

@@ -11,7 +11,7 @@ import type { Collector } from "../collect/collect.ts";
 import type { IsPopulated } from "../collect/collect-options.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { type ContainerId, containerAt, containerEnd } from "../host/containers.ts";
-import { holdCgroup } from "../host/freeze.ts";
+import { removeEnded } from "../host/freeze.ts";
 import { endOf, forgetEnd, type TaskElsewhere, tasksElsewhere } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import { Serial } from "../host/serial.ts";
@@ -20,7 +20,6 @@ import type { Registration } from "../model/collector-answers.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { CONTAINER_END_MS, EMPTY_CGROUP_MS, END_WORD_MS } from "../model/limits.ts";
 import type { ProcessData, TaskName } from "../model/stored-process.ts";
-import { native } from "../native/binding.ts";
 import { CgroupWatch } from "./cgroup-watch.ts";
 import { EndWatch } from "./end-watch.ts";
 import { TaskWatch } from "./task-watch.ts";
@@ -31,25 +30,10 @@ export const inOwnCgroup: IsPopulated = ({ app, process, cgroupId }) => {
   return cgroup.id === cgroupId && cgroup.populated;
 };
 
-/**
- * Removes the cgroup of a process that has ended. False: not now; something is in it, or on its way there (`run` freezes it before, a
- * restore and a checkpoint lock it).
- */
+/** False: not now (`removeEnded`). */
 function removeOwnCgroup({ app, process }: ProcessName): boolean {
   const cgroup = new ProcessCgroup(app, process);
-  if (cgroup.id === undefined || !isOurs(cgroup)) return true;
-  if (cgroup.populated || cgroup.freezing) return false;
-  let lock: number;
-  try {
-    lock = holdCgroup(cgroup);
-  } catch {
-    return false;
-  }
-  try {
-    return cgroup.remove();
-  } finally {
-    native().unlock(lock);
-  }
+  return cgroup.id === undefined || !isOurs(cgroup) || removeEnded(cgroup);
 }
 
 /** A collector without rights (collect --user) leaves the cgroups that root made: `doctor --sweep` removes them. */

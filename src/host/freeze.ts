@@ -102,6 +102,25 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
   throw hasEnded(cgroup);
 }
 
+/**
+ * Removes the cgroup of a process that has ended. False: not now; something is in it, or on its way there (a start freezes it before, a
+ * restore and a checkpoint lock it).
+ */
+export function removeEnded(cgroup: ProcessCgroup): boolean {
+  if (cgroup.populated || cgroup.freezing) return false;
+  let lock: number;
+  try {
+    lock = holdCgroup(cgroup);
+  } catch {
+    return false;
+  }
+  try {
+    return cgroup.remove();
+  } finally {
+    native().unlock(lock);
+  }
+}
+
 /** The kernel's number of a cgroup that something is to run in. Throws RL_UNKNOWN_PROCESS where it is gone. */
 export function cgroupId(cgroup: ProcessCgroup): number {
   const { id } = cgroup;

@@ -167,6 +167,22 @@ live("a start waits until a checkpoint or restore of the life before has let go 
   }),
 );
 
+live("a run in the foreground leaves the cgroup that a restart holds, and removes it where nobody does", () =>
+  withRig("end-held", async (rig) => {
+    await rig.collect();
+    const ends = async (name: string, held: boolean): Promise<boolean> => {
+      const { ended } = await rig.start("run", rig.app, name, "--", "sh", "-c", "echo; exec sleep 1000");
+      const cgroup = rig.cgroup(name);
+      const lock = held ? holdCgroup(cgroup) : undefined;
+      cgroup.kill();
+      expect((await ended).code).toBe(137);
+      if (lock !== undefined) native().unlock(lock);
+      return cgroup.hasPlace;
+    };
+    expect([await ends("alone", false), await ends("held", true)]).toEqual([false, true]);
+  }),
+);
+
 /** Takes the ranks of a job whose collector never answers. */
 const RANKS_HELD = `
   const [module, app] = process.argv.slice(1);
