@@ -16,7 +16,7 @@ import {
   noteOrigin,
   ProcessCgroup,
 } from "../host/cgroups.ts";
-import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
+import { cgroupId, holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
 import {
   childOutside,
   isKernelThread,
@@ -232,7 +232,7 @@ async function registered(
   await collector.register({
     ...wanted,
     mode: "attach",
-    cgroupId: cgroup.id!,
+    cgroupId: cgroupId(cgroup),
     attached,
     ...(task === undefined ? {} : { task }),
   });

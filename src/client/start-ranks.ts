@@ -8,7 +8,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { applicationCgroup, ProcessCgroup } from "../host/cgroups.ts";
-import { standsStill } from "../host/freeze.ts";
+import { cgroupId, standsStill } from "../host/freeze.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import { StartGuard } from "../host/start-guard.ts";
 import { NO_IO_URING, OWN_IPC, startHelper } from "../host/start-helper.ts";
@@ -114,7 +114,7 @@ async function takeRank(
       ...rest,
       app,
       process: name,
-      cgroupId: cgroup.id!,
+      cgroupId: cgroupId(cgroup),
       start: { command: recipe.command, cwd: recipe.cwd, env: {}, mpiJob: process },
       task: { pid, startTicks: startTicksOf(pid) ?? 0 },
     });

@@ -14,7 +14,7 @@ import { isDeepStrictEqual } from "node:util";
 import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerAt, killContainer } from "../host/containers.ts";
-import { holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
+import { cgroupId, holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
 import { isFullDisk } from "../host/full-disk.ts";
 import { networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
@@ -782,7 +782,7 @@ async function recordOne(request: RestartRequest, target: Target): Promise<void>
     app,
     process,
     mode: "resume",
-    cgroupId: cgroup.id!,
+    cgroupId: cgroupId(cgroup),
     ...(startTicks === undefined ? {} : { task: { pid: pid!, startTicks } }),
     past: {
       connections: connections.map(entryOf),

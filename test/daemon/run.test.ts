@@ -7,7 +7,7 @@ import type { CollectorClient } from "../../src/client/client.ts";
 import type { RegisterRequest } from "../../src/client/protocol.ts";
 import { type StartedProcess, startProcess } from "../../src/client/start-process.ts";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
-import { holdCgroup } from "../../src/host/freeze.ts";
+import { cgroupId, holdCgroup } from "../../src/host/freeze.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import { native, packageRoot } from "../../src/native/binding.ts";
 import { tile } from "../native/tiling.ts";
@@ -180,6 +180,12 @@ live("a run in the foreground leaves the cgroup that a restart holds, and remove
       return cgroup.hasPlace;
     };
     expect([await ends("alone", false), await ends("held", true)]).toEqual([false, true]);
+  }),
+);
+
+live("what has ended before it is registered is told by name, in our words", () =>
+  withRig("no-cgroup", async (rig) => {
+    expect(() => cgroupId(rig.cgroup("p"))).toThrow(`the process of ${rig.cgroup("p").path} has ended`);
   }),
 );
 
