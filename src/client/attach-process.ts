@@ -24,6 +24,7 @@ import {
   startTicksOf,
   withDescendants,
 } from "../host/process-tree.ts";
+import { lockedBy } from "../host/wait-for-lock.ts";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
 import { FREEZE_LIMIT_MS } from "../model/limits.ts";
 import type { AttachedPlace, ProcessData, StoredPeerRules, TaskName } from "../model/stored-process.ts";
@@ -180,11 +181,21 @@ async function hasEnded(collector: CollectorClient, { app, process }: ProcessAtt
 const ENDED_WAIT_MS = 15_000;
 const ENDED_PAUSE_MS = 100;
 
-/** The process is recorded no longer, and goes on untouched. */
+/** The process is recorded no longer, and goes on untouched. Throws RL_LOCKED where it stands still for somebody, and what unregistering throws. */
 export async function detach(collector: CollectorClient, app: string, process: string): Promise<void> {
-  await collector.unregister(app, process, false);
-  leaveCgroup(new ProcessCgroup(app, process), app, process);
+  const cgroup = new ProcessCgroup(app, process);
+  const deadlineMs = performance.now() + DETACH_WAIT_MS;
+  const lock = cgroup.hasPlace ? await lockedBy(deadlineMs, () => holdRunning(cgroup)) : undefined;
+  try {
+    await collector.unregister(app, process, false);
+    leaveCgroup(cgroup, app, process);
+  } finally {
+    if (lock !== undefined) native().unlock(lock);
+  }
 }
+
+/** Longest wait for a checkpoint of it, in ms. */
+const DETACH_WAIT_MS = 10_000;
 
 /**
  * What runs under a name that its collector does not know, as its log directory is gone, leaves our cgroup. False: nothing does. Throws
@@ -193,14 +204,8 @@ export async function detach(collector: CollectorClient, app: string, process: s
 export function detachUnknown(app: string, process: string): boolean {
   const cgroup = new ProcessCgroup(app, process);
   if (!cgroup.populated) return false;
-  const lock = holdCgroup(cgroup);
+  const lock = holdRunning(cgroup);
   try {
-    if (cgroup.freezing)
-      throw new RecoveryLineError(
-        "RL_LOCKED",
-        `${cgroup.path} is frozen: somebody starts, checkpoints or restores what is in it`,
-        "Wait for that, or end it.",
-      );
     leaveCgroup(cgroup, app, process);
   } finally {
     native().unlock(lock);
@@ -208,14 +213,35 @@ export function detachUnknown(app: string, process: string): boolean {
   return true;
 }
 
-/** Its processes go back where they came from; a cgroup elsewhere stays as it is. */
+/** `holdCgroup`, where it does not stand still in a cgroup of ours. Throws RL_LOCKED. */
+function holdRunning(cgroup: ProcessCgroup): number {
+  const lock = holdCgroup(cgroup);
+  if (cgroup.foreign || !cgroup.freezing) return lock;
+  native().unlock(lock);
+  throw new RecoveryLineError(
+    "RL_LOCKED",
+    `${cgroup.path} is frozen: somebody starts, checkpoints or restores what is in it`,
+    "Wait for that, or end it.",
+  );
+}
+
+/** Its processes go back where they came from, also what they start meanwhile; a cgroup elsewhere stays as it is. Throws RL_TIMEOUT. */
 function leaveCgroup(cgroup: ProcessCgroup, app: string, process: string): void {
   if (cgroup.foreign) {
     detachCgroup(app, process);
     return;
   }
   const origin = cameFrom(app, process);
-  for (const pid of cgroup.pids()) putBack(pid, origin);
+  const deadlineMs = performance.now() + FREEZE_LIMIT_MS;
+  for (let pids = cgroup.pids(); pids.length > 0; pids = cgroup.pids()) {
+    if (performance.now() > deadlineMs)
+      throw new RecoveryLineError(
+        "RL_TIMEOUT",
+        `new processes are started in ${cgroup.path} faster than they can be moved out of it`,
+        "Those that were moved go on where they came from. Detach it again.",
+      );
+    for (const pid of pids) putBack(pid, origin);
+  }
   cgroup.remove();
 }
 

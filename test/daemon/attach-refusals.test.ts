@@ -3,10 +3,13 @@ import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
-import { attachedTo, cgroup2Root, cgroupOf, ProcessCgroup } from "../../src/host/cgroups.ts";
+import { expect, onTestFinished, test, vi } from "vitest";
+import { detach } from "../../src/client/attach-process.ts";
+import type { CollectorClient } from "../../src/client/client.ts";
+import { attachedTo, cgroup2Root, cgroupOf, noteOrigin, ProcessCgroup } from "../../src/host/cgroups.ts";
+import { holdCgroup } from "../../src/host/freeze.ts";
 import { isKernelThread } from "../../src/host/process-tree.ts";
-import { packageRoot } from "../../src/native/binding.ts";
+import { native, packageRoot } from "../../src/native/binding.ts";
 import { sized } from "../size.ts";
 import { PodmanStore, podmanAbsent } from "./podman-store.ts";
 import { missing, type Rig, until, withRig, withSharedCollector } from "./rig.ts";
@@ -64,6 +67,36 @@ test.skipIf(missing !== undefined)(
     expect([cgroup.frozen, cgroup.pids()]).toEqual([true, [pid]]);
     attaching.kill("SIGKILL");
     await until("it runs", () => !cgroup.freezing);
+  },
+);
+
+test.skipIf(missing !== undefined)(
+  "detach waits for a checkpoint, and takes along what a process starts while it is moved",
+  LIMIT,
+  async () => {
+    const app = `detach-forks-${process.pid}`;
+    const cgroup = new ProcessCgroup(app, "p");
+    onTestFinished(() => until("it is gone", () => cgroup.remove()));
+    const [first, child] = [sleeper(), sleeper()];
+    const enter = ({ pid }: ChildProcess): void =>
+      writeFileSync(join(cgroup.path, "cgroup.procs"), String(pid), { flag: "r+" });
+    cgroup.create();
+    noteOrigin(app, "p", cgroupOf(process.pid)!);
+    enter(first);
+    const look = vi.spyOn(ProcessCgroup.prototype, "pids").mockImplementationOnce(() => {
+      enter(child); // as the kernel puts a child, after the look
+      return [first.pid!];
+    });
+    onTestFinished(() => look.mockRestore());
+    const lock = holdCgroup(cgroup);
+    let isHeld = true;
+    const unregister = async (): Promise<void> => expect(isHeld).toBe(false);
+    const detaching = detach({ unregister } as unknown as CollectorClient, app, "p");
+    isHeld = false;
+    native().unlock(lock);
+    await detaching;
+    expect([first, child].map(({ pid }) => cgroupOf(pid!))).toEqual(Array(2).fill(cgroupOf(process.pid)));
+    expect(cgroup.id).toBeUndefined();
   },
 );
 
