@@ -11,9 +11,10 @@ import { join } from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hasCode, RecoveryLineError } from "../model/errors.ts";
-import { FREEZE_LIMIT_MS } from "../model/limits.ts";
+import { FREEZE_LIMIT_MS, OTHER_CRIU_LIMIT_MS } from "../model/limits.ts";
 import { call, native } from "../native/binding.ts";
 import type { ProcessCgroup } from "./cgroups.ts";
+import { criuRuns, isCriu, tracerOf } from "./criu-processes.ts";
 import { lockHolder } from "./reader-lock.ts";
 import { lockedBy } from "./wait-for-lock.ts";
 import { startWatchdog, stopWatchdog } from "./watchdog.ts";
@@ -65,18 +66,39 @@ export async function whileFrozen<T>(
 /** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
 async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<number> {
   const lock = await lockedBy(waitUntilMs, () => holdCgroup(cgroup));
-  if (cgroup.id === undefined) {
+  try {
+    if (cgroup.id === undefined) throw hasEnded(cgroup);
+    await letGo(cgroup, waitUntilMs);
+    return lock;
+  } catch (error) {
     native().unlock(lock);
-    throw hasEnded(cgroup);
+    throw error;
   }
-  const deadlineMs = performance.now() + THAW_LIMIT_MS;
-  while (cgroup.freezing && performance.now() < deadlineMs) await sleep(10);
-  if (!cgroup.freezing) return lock;
-  native().unlock(lock);
-  throw new RecoveryLineError(
+}
+
+/**
+ * Waits for what a dead caller has left: its CRIU traces what stands still, and thaws it for that; its watchdog thaws once that has ended.
+ * Throws RL_LOCKED.
+ */
+async function letGo(cgroup: ProcessCgroup, waitUntilMs: number): Promise<void> {
+  const fromMs = performance.now();
+  for (;;) {
+    const isTraced = (): boolean => cgroup.pids().some((pid) => isCriu(tracerOf(pid) ?? 0));
+    if (!cgroup.freezing && !isTraced() && !cgroup.freezing) return; // at its end CRIU freezes before it lets go
+    const atWork = criuRuns();
+    const limitMs = atWork ? OTHER_CRIU_LIMIT_MS : THAW_LIMIT_MS;
+    if (performance.now() > Math.max(waitUntilMs, fromMs + limitMs)) throw notLetGo(cgroup, atWork);
+    await sleep(20);
+  }
+}
+
+function notLetGo({ path }: ProcessCgroup, atWork: boolean): RecoveryLineError {
+  return new RecoveryLineError(
     "RL_LOCKED",
-    `${cgroup.path} is frozen already`,
-    `A dump whose caller died may be at work still: then it thaws by itself. Else: echo 0 > ${cgroup.path}/cgroup.freeze`,
+    `${path} is frozen already`,
+    atWork
+      ? "A CRIU is at work: a dump whose caller died thaws by itself. Call again once it has ended."
+      : `Whoever froze it has not thawed it: echo 0 > ${path}/cgroup.freeze`,
   );
 }
 

@@ -181,6 +181,8 @@ export const EMPTY_CGROUP_MS = 5_000;
 /** How soon a container that is made anew is looked for after one has ended, in ms; and how seldom in the end, where no new cgroup is seen. */
 export const FOLLOW_LOOK_MS = 1_000;
 export const FOLLOW_LOOK_MAX_MS = 15_000;
+/** How long another CRIU may be at work on a process: a checkpoint that was killed leaves it, and it goes on to its end. In ms. */
+export const OTHER_CRIU_LIMIT_MS = 10_000;
 /** Longest wait for a cgroup to freeze, in ms. */
 export const FREEZE_LIMIT_MS = 10_000;
 /** Longest time a checkpoint driver may take for one image or one restore, in ms, unless told otherwise. */

@@ -1,4 +1,5 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   appendFileSync,
   cpSync,
@@ -12,8 +13,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
 import { type CheckpointResult, checkpointTogether } from "../../src/checkpoint/checkpoint.ts";
+import { isCriu, tracerOf } from "../../src/host/criu-processes.ts";
 import { holdCgroup } from "../../src/host/freeze.ts";
 import { treeRoots } from "../../src/host/process-tree.ts";
+import { lockHolder } from "../../src/host/reader-lock.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
@@ -237,25 +240,50 @@ function signalled(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
+/** A checkpoint of the server that is killed; the CRIU that it leaves has its process in hand, and has stopped. */
+async function leftCriu(rig: Rig): Promise<number> {
+  const [pid] = rig.cgroup("server").pids();
+  const begin = () => rig.background("checkpoint", rig.app, "server", "--driver", "criu").child;
+  let child = begin();
+  let criuPid: number | undefined;
+  await until("CRIU has it in hand, and stands still", () => {
+    if (child.exitCode !== null) child = begin(); // nobody looked while it was at work
+    criuPid = tracerOf(pid!);
+    return criuPid !== undefined && signalled(criuPid, "SIGSTOP");
+  });
+  child.kill("SIGKILL");
+  await once(child, "exit"); // not "close": CRIU may hold its output
+  return criuPid!;
+}
+
 imaged("a checkpoint is killed, its CRIU works on for a while: the next checkpoint waits for its end", () =>
   together("outlived", async (rig) => {
     await pair(rig);
-    const [pid] = rig.cgroup("server").pids();
-    const cli = join(import.meta.dirname, "../../dist/cli/main.js");
-    const args = ["checkpoint", rig.app, "server", "--log", rig.home, "--driver", "criu"];
-    const begin = (): ChildProcess => spawn(process.execPath, [cli, ...args], { stdio: "ignore" });
-    let tool = begin();
-    let criuPid = 0;
-    await until("CRIU has it in hand, and stands still", () => {
-      if (tool.exitCode !== null) tool = begin(); // nobody looked while it was at work
-      criuPid = Number(/^TracerPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]);
-      return criuPid > 0 && signalled(criuPid, "SIGSTOP");
-    });
-    tool.kill("SIGKILL");
+    const criuPid = await leftCriu(rig);
     const goesOn = sleep(2_000).then(() => process.kill(criuPid, "SIGCONT"));
     const [next] = await checkpoint(rig, "server", "--driver", "criu").finally(() => goesOn);
     expect(next).toMatchObject({ cut: true, usable: true });
     await expectCutsAtTheirPlace(rig, ["server"]);
+  }),
+);
+
+imaged("a checkpoint is killed, its CRIU works on for a while: a restart waits for its end, too", () =>
+  together("outlived-restart", async (rig) => {
+    await pair(rig);
+    const criuPid = await leftCriu(rig);
+    const { child, ended } = rig.background("restart", rig.app, "--failed", "client", "--dry-run");
+    let atWork = false;
+    child.stdout!.once("data", () => {
+      atWork = isCriu(criuPid);
+    });
+    try {
+      await until("it is at the server", () => lockHolder(rig.cgroup("server").path) === child.pid);
+      await sleep(1_500); // longer than what a mere thawing may take
+    } finally {
+      process.kill(criuPid, "SIGCONT");
+    }
+    expect(await ended).toMatchObject({ code: 0, out: expect.stringContaining("client"), err: "" });
+    expect([atWork, rig.cgroup("server").freezing]).toEqual([false, false]);
   }),
 );
 

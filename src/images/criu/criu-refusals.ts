@@ -1,15 +1,13 @@
 /** What CRIU refuses, as far as /proc tells it while the program still runs: nothing is stopped for an image that can't be. */
 
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { isCriu, tracerOf } from "../../host/criu-processes.ts";
 import { namespaceOf } from "../../host/mounts.ts";
 import { programName } from "../../host/process-tree.ts";
 import { RecoveryLineError } from "../../model/errors.ts";
+import { OTHER_CRIU_LIMIT_MS } from "../../model/limits.ts";
 import { NotNow } from "../driver.ts";
 import type { CriuOptions } from "./criu-options.ts";
-import { isCriu } from "./killed-lock.ts";
-
-/** How long another CRIU may be at work on a process: a checkpoint that was killed leaves it, and it goes on to its end. In ms. */
-const OTHER_CRIU_LIMIT_MS = 10_000;
 
 /** Throws RL_DRIVER, naming process and thing. What has ended or was closed meanwhile is passed over. */
 export function refuseWhatCriuRefuses(pids: readonly number[], options: CriuOptions): void {
@@ -55,15 +53,6 @@ export function refuseTracers(pids: readonly number[]): void {
       "Detach it (a debugger, strace), then call again.",
     );
   }
-}
-
-function tracerOf(pid: number): number | undefined {
-  for (const task of namesIn(`/proc/${pid}/task`)) {
-    const status = readOrNothing(() => readFileSync(`/proc/${pid}/task/${task}/status`, "utf8")) ?? "";
-    const tracer = Number(/^TracerPid:\s*(\d+)/m.exec(status)?.[1] ?? 0);
-    if (tracer > 0) return tracer;
-  }
-  return undefined;
 }
 
 /**

@@ -3,9 +3,8 @@
  * killed half way leaves it, and so does one whose process is killed meanwhile: whoever has these addresses next, or goes on, would hear
  * nothing on them, and ends that close would wait a minute or two for each other.
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { criuProcesses, criuRuns } from "../../host/criu-processes.ts";
 import { betweenPorts, networkOf, networksOf, openConnections } from "../../host/open-connections.ts";
 import { type ConnectionAddresses, deleteTable, tablePorts, tables } from "../../host/port-block.ts";
 import { hasCode } from "../../model/errors.ts";
@@ -63,25 +62,4 @@ async function unblockIn(isOwn: ReturnType<typeof betweenPorts>, network: number
 /** What nft can't do, as the table has just gone with its CRIU, or without nft: then CRIU has made none either. */
 export function unlessUnsupported(error: unknown): undefined {
   if (!hasCode(error, "RL_NOT_SUPPORTED")) throw error;
-}
-
-/** Some process of this machine is CRIU. */
-export function criuRuns(): boolean {
-  return criuProcesses().length > 0;
-}
-
-/** Ids of processes that are CRIU. */
-function criuProcesses(): string[] {
-  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && isCriu(pid));
-}
-
-/** By its command line: started by a loader it is not the first word. `--driver criu` is none. */
-export function isCriu(pid: string | number): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, "latin1")
-      .split("\0")
-      .some((word, at) => basename(word) === "criu" && (at === 0 || word.includes("/")));
-  } catch {
-    return false; // it has ended
-  }
 }
