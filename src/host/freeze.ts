@@ -34,7 +34,8 @@ const THAW_LIMIT_MS = 1_000;
 /**
  * Freezes all the cgroups, runs the work, thaws them. One freezer a cgroup at a time: RL_LOCKED. `heldOtherwise`: somebody else keeps
  * these still, and may freeze them meanwhile; they are locked and thawed like the others. `waitMs`: longest wait for others' freezers, in ms.
- * Throws RL_TIMEOUT where one does not freeze within FREEZE_LIMIT_MS, and whatever the work throws; nothing stays frozen.
+ * Throws RL_TIMEOUT where one does not freeze within FREEZE_LIMIT_MS, RL_UNKNOWN_PROCESS where one is gone, and whatever the work throws;
+ * nothing stays frozen.
  */
 export async function whileFrozen<T>(
   cgroups: readonly ProcessCgroup[],
@@ -51,7 +52,7 @@ export async function whileFrozen<T>(
     const watchdog = await startWatchdog(THAW, files);
     try {
       const sinceMs = performance.now();
-      for (const cgroup of cgroups) cgroup.setFreeze(true);
+      for (const cgroup of cgroups) askToFreeze(cgroup);
       for (const cgroup of cgroups) await standsStill(cgroup, performance.now() + FREEZE_LIMIT_MS);
       return await work(watchdog.stdin!, sinceMs);
     } finally {
@@ -168,9 +169,19 @@ function hasEnded({ path }: ProcessCgroup, cause?: unknown): RecoveryLineError {
   );
 }
 
-/** Waits for the kernel's word that every process stands still. */
+/** Throws RL_UNKNOWN_PROCESS where whoever waited for its processes has just removed it. */
+function askToFreeze(cgroup: ProcessCgroup): void {
+  try {
+    cgroup.setFreeze(true);
+  } catch (error) {
+    throw cgroup.id === undefined ? hasEnded(cgroup, error) : error;
+  }
+}
+
+/** Waits for the kernel's word that every process stands still. Throws RL_TIMEOUT, RL_UNKNOWN_PROCESS where the cgroup is gone. */
 export async function standsStill(cgroup: ProcessCgroup, deadlineMs: number): Promise<void> {
   while (!cgroup.frozen) {
+    if (cgroup.id === undefined) throw hasEnded(cgroup);
     if (performance.now() > deadlineMs)
       throw new RecoveryLineError(
         "RL_TIMEOUT",

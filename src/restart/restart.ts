@@ -136,7 +136,23 @@ const FILES = "files";
 /** The plan alone; everything stands still while it is made and goes on then. Throws like `restart`. */
 export async function dryRestart(request: RestartRequest): Promise<RestartPlan> {
   const checks = await beforeFreezing(request);
-  return whileFrozen(liveCgroups(request), () => makePlan(request, checks), [], CHECKPOINT_WAIT_MS);
+  return whileAllStand(request, () => makePlan(request, checks));
+}
+
+/** Whoever ends before all stand still is left out. */
+async function whileAllStand<T>(request: RestartRequest, work: () => Promise<T>): Promise<T> {
+  for (let left = request.processes.length; ; left -= 1) {
+    let stand = false;
+    const begin = (): Promise<T> => {
+      stand = true;
+      return work();
+    };
+    try {
+      return await whileFrozen(liveCgroups(request), begin, [], CHECKPOINT_WAIT_MS);
+    } catch (error) {
+      if (stand || left === 0 || !hasCode(error, "RL_UNKNOWN_PROCESS")) throw error;
+    }
+  }
 }
 
 /** What drivers say of themselves; who has nothing to try is not there. */
@@ -172,7 +188,7 @@ export function restart(request: RestartRequest): Promise<RestartResult> {
       await clock.time("kill", () => killTied(request, made));
       return begun;
     };
-    const begun = await whileFrozen(liveCgroups(request), begin, [], CHECKPOINT_WAIT_MS);
+    const begun = await whileAllStand(request, begin);
     const { plan, trees, mapped } = begun;
     await bringBack(request, begun, clock);
     const { kept, notReady } = await letGo(request, {

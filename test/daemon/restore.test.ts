@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { dueTimer } from "../../src/host/due-timers.ts";
 import { whileFrozen } from "../../src/host/freeze.ts";
 import { tables, whileBlocked } from "../../src/host/port-block.ts";
@@ -142,6 +143,31 @@ imaged("redis-server comes back with its data", () =>
     await redis("set", "key", "after");
     expect(await killAndRestore(rig, image)).toBe(pid);
     expect(await redis("get", "key")).toBe("before");
+  }),
+);
+
+/** A cgroup that whoever waited for its processes removes: as it is frozen, or as it is asked whether it stands still. */
+class Removed extends ProcessCgroup {
+  override setFreeze(on: boolean): void {
+    this.remove();
+    super.setFreeze(on);
+  }
+}
+class RemovedLater extends ProcessCgroup {
+  override get frozen(): boolean {
+    this.remove();
+    return super.frozen;
+  }
+}
+
+imaged("a cgroup that goes while it is frozen has ended, and is not waited for", () =>
+  withRig("going", async (rig) => {
+    for (const Kind of [Removed, RemovedLater]) {
+      const cgroup = new Kind(rig.app, "p");
+      cgroup.create();
+      const frozen = whileFrozen([cgroup], () => Promise.resolve());
+      await expect(frozen).rejects.toMatchObject({ code: "RL_UNKNOWN_PROCESS" });
+    }
   }),
 );
 
