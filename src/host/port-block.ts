@@ -28,6 +28,14 @@ function tableName(app: string, purpose: "restart" | "checkpoint" | "newcomers")
   return `recovery_line_${purpose}_${Buffer.from(app).toString("hex")}`;
 }
 
+let made = 0;
+
+/** Others' checkpoints of the application block theirs at the same time, and a table has one owner. */
+function ownTableName(app: string, purpose: "checkpoint" | "newcomers"): string {
+  made += 1;
+  return `${tableName(app, purpose)}_${process.pid}_${made}`;
+}
+
 /**
  * Drops what comes in for the connections, from either end, and new ones to `ports`, until `unblockRestart`: a listener that is back takes
  * them before anybody records its process. A table that a dead restart left is replaced.
@@ -93,7 +101,7 @@ export function whileBlocked<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   if (connections.length === 0) return work();
-  const table = tableName(app, "checkpoint");
+  const table = ownTableName(app, "checkpoint");
   return whileTables(
     table,
     [undefined, ...othersOf(networks)].map((network) => ({ network, script: rules(table, connections) })),
@@ -126,7 +134,7 @@ export function whileNewcomersWait<T>(
   listening: readonly { readonly network: number; readonly ports: readonly number[] }[],
   work: () => Promise<T>,
 ): Promise<T> {
-  const table = tableName(app, "newcomers");
+  const table = ownTableName(app, "newcomers");
   const ours = networkOf("self");
   const tables = listening
     .filter(({ ports }) => ports.length > 0)
@@ -173,8 +181,12 @@ async function whileTable<T>(
 /** Waits until the rules are there: what `nft` prints into a pipe comes late. Throws RL_NOT_SUPPORTED with what it said. */
 async function drops(table: string, network: number | undefined, said: () => string): Promise<void> {
   const deadlineMs = performance.now() + LIMIT_MS;
-  while (!(await nft(`list chain inet ${table} input\n`, network).catch(() => "")).includes(" drop")) {
-    if (said() !== "" || performance.now() > deadlineMs) throw failed(said());
+  for (;;) {
+    const isThere = (await nft(`list chain inet ${table} input\n`, network).catch(() => "")).includes(
+      " drop",
+    );
+    if (said() !== "" || (!isThere && performance.now() > deadlineMs)) throw failed(said());
+    if (isThere) return;
     await sleep(5);
   }
 }

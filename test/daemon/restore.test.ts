@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { dueTimer } from "../../src/host/due-timers.ts";
 import { whileFrozen } from "../../src/host/freeze.ts";
-import { tables, whileBlocked } from "../../src/host/port-block.ts";
+import { tablePorts, tables, whileBlocked } from "../../src/host/port-block.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { atSomeMoment, type DriverNotes } from "../../src/images/driver.ts";
@@ -189,6 +189,22 @@ imaged("an nft that is killed while it blocks connections is an error, not a wai
     code: "RL_NOT_SUPPORTED",
     message: expect.stringContaining("it ended before its time"),
   });
+});
+
+imaged("two that block connections of one application at one time: each blocks its own", async () => {
+  const app = `both-${process.pid}`;
+  const connection = (port: number) => {
+    const address = { address: "127.0.0.1", v6: false };
+    return { local: { ...address, port }, remote: { ...address, port: port + 1 } };
+  };
+  const blocked = async (): Promise<number[]> => {
+    const ours = (await tables()).filter((name) => name.includes(Buffer.from(app).toString("hex")));
+    const ports = await Promise.all(ours.map((name) => tablePorts(name)));
+    return ports.flat(2).sort();
+  };
+  const [first, second] = [connection(1), connection(3)];
+  const both = await whileBlocked(app, [first], [], () => whileBlocked(app, [second], [], blocked));
+  expect([both, await blocked()]).toEqual([[1, 1, 2, 2, 3, 3, 4, 4], []]);
 });
 
 imaged("a CRIU that is killed half way leaves no table of nftables behind", () =>
