@@ -14,6 +14,8 @@ const LOOK_LIMIT_MS = 3_000;
 /** As far back as the end of a removed container is looked for. */
 const EVENTS_SINCE = "1h";
 const MAX_ANSWER_BYTES = 2 ** 26;
+/** Of all containers: any that goes between list and look spoils one. */
+const LIST_TRIES = 5;
 
 export type Engine = "podman" | "docker";
 
@@ -75,11 +77,20 @@ export interface Container {
 
 /** Of those containers, all without names; none where the engine does not know one of them, or is not there. */
 export function inspectContainers(engine: Engine, names?: readonly string[]): Container[] {
-  const asked =
-    names ?? answerOf(engine, ["ps", "--all", "--quiet", "--no-trunc"])?.split("\n").filter(Boolean) ?? [];
-  if (asked.length === 0) return [];
-  const answer = answerOf(engine, ["container", "inspect", ...asked]);
-  if (answer === undefined) return [];
+  if (names !== undefined) return inspected(engine, names) ?? [];
+  for (let tries = LIST_TRIES; tries > 0; tries -= 1) {
+    const listed = answerOf(engine, ["ps", "--all", "--quiet", "--no-trunc"]) ?? "";
+    const all = inspected(engine, listed.split("\n").filter(Boolean));
+    if (all !== undefined) return all; // else one of them has gone meanwhile
+  }
+  return [];
+}
+
+/** Undefined: the engine does not know one of them. */
+function inspected(engine: Engine, names: readonly string[]): Container[] | undefined {
+  if (names.length === 0) return [];
+  const answer = answerOf(engine, ["container", "inspect", ...names]);
+  if (answer === undefined) return undefined;
   try {
     return (JSON.parse(answer) as readonly Answered[]).map(containerOf);
   } catch {

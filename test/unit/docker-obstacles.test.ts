@@ -82,3 +82,17 @@ test("each obstacle is named: gone, removed by itself, started again, running, a
     "the image redis (0123456789ab) of the container is gone: pull or load it",
   ]);
 });
+
+test("a container that goes between list and look hides no other", async () => {
+  const namesake = { ...DEAD, Id: "b".repeat(64) };
+  const folder = fakePrograms((at) => ({
+    docker: `case "$1 $2" in
+"ps --all") echo a; echo b; [ -e ${at}/gone ] || echo c;;
+"container inspect") [ -e ${at}/gone ] || { touch ${at}/gone; echo '[]'; exit 1; }; echo '${JSON.stringify([DEAD, namesake])}';;
+esac`,
+  }));
+  const told = await withVariables({ PATH: `${folder}:${process.env["PATH"]}` }, () =>
+    new DockerDriver("9.9").obstacles(NOTES, new Set()),
+  );
+  expect(told).toEqual(["another container has the name db now (bbbbbbbbbbbb): rename or remove that one"]);
+});
