@@ -117,7 +117,8 @@ export async function checkpointTogether(
     return works.map((work) => work.result(frozenMs));
   } catch (error) {
     for (const work of works) await work.discard();
-    throw error;
+    const { syscall } = error as NodeJS.ErrnoException; // a file below /proc, or of the cgroup, goes with what it is about
+    throw (syscall === undefined ? undefined : endedMeanwhile(works)) ?? error;
   }
 
   /** While they stand still. */

@@ -6,7 +6,7 @@ import { checkedAppName, ownHome } from "../logs/home.ts";
 import { RecoveryLineError } from "../model/errors.ts";
 import { DRIVER_LIMIT_MS } from "../model/limits.ts";
 import { printable, printableSentence } from "../model/printable.ts";
-import { EXIT } from "../terminal/exit-codes.ts";
+import { EXIT, outsideTrouble } from "../terminal/exit-codes.ts";
 import { table, write, writeJson } from "../terminal/print.ts";
 import {
   dependentsToo,
@@ -271,7 +271,8 @@ async function eachOf(
     if (taken.some(({ process }) => process === target.process)) continue; // with one that it is tied to
     try {
       taken.push(...(await takeOne(target)));
-    } catch (error) {
+    } catch (thrown) {
+      const error = outsideTrouble(thrown);
       if (targets.length + ended.length === 1 || !(error instanceof RecoveryLineError)) throw error;
       const { code, message, advice } = error;
       failed.push({ process: target.process, code, message, advice });

@@ -12,7 +12,7 @@
 import { Command, CommanderError, type Option } from "commander";
 import { RecoveryLineError } from "../model/errors.ts";
 import { printableSentence } from "../model/printable.ts";
-import { EXIT, exitCodeOf, failureOutcome } from "../terminal/exit-codes.ts";
+import { EXIT, exitCodeOf, failureOutcome, outsideTrouble } from "../terminal/exit-codes.ts";
 import { write, writeJson } from "../terminal/print.ts";
 import { repeated } from "./failed-names.ts";
 import { packageVersion } from "./version.ts";
@@ -115,24 +115,11 @@ function asksForJson(args: readonly string[]): boolean {
 /** Prints the failure and sets the exit code. */
 async function fail({ args, acting }: Call, thrown: unknown): Promise<void> {
   if (thrown instanceof CommanderError) return failUsage(args, thrown);
-  const error = told(thrown);
+  const error = outsideTrouble(thrown);
   process.exitCode = exitCodeOf(error);
   if (acting === undefined ? asksForJson(args) : acting.opts()["json"] === true)
     await writeFailure(process.exitCode, acting?.processedArgs[appArgument(acting)], error);
   await write(`recovery-line: ${sentences(error).map(printableSentence).join("\n")}\n`, process.stderr);
-}
-
-/** What the operating system refuses (no space, no right, no such file) is outside trouble, whoever let it through. */
-function told(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof RecoveryLineError) return error;
-  const { syscall, code } = error as NodeJS.ErrnoException;
-  if (syscall === undefined || code === undefined) return error;
-  return new RecoveryLineError(
-    "RL_SYSTEM",
-    `the operating system refused: ${error.message}`,
-    "Free space, correct the rights or the path, whatever it names, and call again.",
-    error,
-  );
 }
 
 /** What to say about a failure, line by line: message and advice; of a bug of ours also where it is. */

@@ -31,3 +31,16 @@ export function failureOutcome(exitCode: number): "refused" | "corrupt" | "error
   if (exitCode === EXIT.refused) return "refused";
   return exitCode === EXIT.corrupt ? "corrupt" : "error";
 }
+
+/** What the operating system refuses (no space, no right, no such file) is outside trouble, whoever let it through. */
+export function outsideTrouble(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof RecoveryLineError) return error;
+  const { syscall, code } = error as NodeJS.ErrnoException;
+  if (syscall === undefined || code === undefined) return error;
+  return new RecoveryLineError(
+    "RL_SYSTEM",
+    `the operating system refused: ${error.message}`,
+    "Free space, correct the rights or the path, whatever it names, and call again.",
+    error,
+  );
+}

@@ -24,6 +24,7 @@ import { noneDriver } from "../../src/images/none/driver-none.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
 import { native } from "../../src/native/binding.ts";
 import { LONG, sized } from "../size.ts";
+import { fakePrograms, withVariables } from "../unit/fake-programs.ts";
 import {
   ASK,
   ECHO,
@@ -385,6 +386,27 @@ live("a checkpoint that meets the next life of its process records nothing of th
     expect(await checkpointTogether([now], options)).toMatchObject([{ process: "p" }]);
     expect((await rig.events()).filter(({ type }) => type === "checkpoint")).toHaveLength(1);
     log.close();
+  }),
+);
+
+imaged("what ends while it is imaged is told to have ended, and keeps no other from its checkpoint", () =>
+  together("ends-imaged", async (rig) => {
+    for (const name of ["ends", "other"]) await rig.run(name, "sleep", "1000");
+    const { path } = rig.cgroup("ends");
+    const dead = `until grep -q 'populated 0' ${path}/cgroup.events; do sleep .01; done`;
+    const { command, prefix } = criu.found!;
+    const folder = fakePrograms(() => ({
+      criu: `${[command, ...prefix].join(" ")} "$@" || exit
+case " $* " in *" dump "*) echo 1 >${path}/cgroup.kill; ${dead};; esac`,
+    }));
+    const { code, out, err } = await withVariables({ RECOVERY_LINE_CRIU: join(folder, "criu") }, () =>
+      rig.spawned("checkpoint", rig.app, "ends", "other", "--driver", "criu", "--json"),
+    );
+    expect([code, err]).toEqual([1, ""]);
+    expect(JSON.parse(out)).toMatchObject({
+      checkpoints: [{ process: "other" }],
+      failed: [{ process: "ends", code: "RL_UNKNOWN_PROCESS" }],
+    });
   }),
 );
 
