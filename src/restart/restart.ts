@@ -21,6 +21,7 @@ import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } fr
 import { startTicksOf, treeRoots } from "../host/process-tree.ts";
 import { letGoUntilReady, startOrder } from "../host/readiness.ts";
 import { connectionsGone, endConnections, endsConnections, resetConnections } from "../host/time-wait.ts";
+import { lockedBy } from "../host/wait-for-lock.ts";
 import { unblock } from "../images/criu/killed-lock.ts";
 import {
   keepReplaced as keepMapped,
@@ -188,6 +189,7 @@ export function restart(request: RestartRequest): Promise<RestartResult> {
       await clock.time("kill", () => killTied(request, made));
       return begun;
     };
+    await checkpointsEnd(request);
     const begun = await whileAllStand(request, begin);
     const { plan, trees, mapped } = begun;
     await bringBack(request, begun, clock);
@@ -235,6 +237,19 @@ function cameBetween(app: string): RecoveryLineError {
     `another restart of ${app}, or a start of its processes, has just begun or ended`,
     "Nothing was killed or restored by this call. Look at recovery-line status, then call again where that is still needed.",
   );
+}
+
+/** Of the dead, too: what died while it was checkpointed is held until its image is stored, and could not be restored before. */
+async function checkpointsEnd({ app, processes }: RestartRequest): Promise<void> {
+  const deadlineMs = performance.now() + CHECKPOINT_WAIT_MS;
+  for (const cgroup of processes.map((name) => new ProcessCgroup(app, name))) {
+    if (cgroup.populated || !cgroup.hasPlace) continue;
+    try {
+      native().unlock(await lockedBy(deadlineMs, () => holdCgroup(cgroup)));
+    } catch (error) {
+      if (!hasCode(error, "RL_UNKNOWN_PROCESS")) throw error;
+    }
+  }
 }
 
 /** All that needs room, up to the journal. What fails leaves nothing of it; a journal that is taken up stays. */

@@ -1,10 +1,14 @@
 /** Ctrl-C and kill -9 in the middle of a restart: it ends by itself, or says that it was begun, and is taken up. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
+import { lockHolder } from "../../src/host/reader-lock.ts";
 import { abandon, type RestartRequest, restart, takeUp } from "../../src/restart/restart.ts";
 import { readJournal, restartFolder } from "../../src/restart/restart-journal.ts";
-import { type Rig, withSharedCollector } from "../daemon/rig.ts";
+import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { killPoints, kind, restartKilledAt } from "./killed-at.ts";
 import { restartable } from "./restartable.ts";
 
@@ -101,6 +105,30 @@ restartable("killed half way while its driver goes on: the next call waits for t
     expect(driver.exitCode).toBe(0); // it has ended, by itself, before the restart did
     expect(states(await rig.json<Status>("status", rig.app))).toEqual(RUNNING);
   }),
+);
+
+restartable(
+  "who dies while its image is being stored: the restart waits for that before it kills anybody",
+  () =>
+    together("dying", async (rig) => {
+      await checkpointed(rig);
+      // As a checkpoint does: it holds the cgroup's lock, and its process is dead.
+      const storing = spawn("flock", [rig.cgroup("one").path, "sh", "-c", "echo; exec cat"], {
+        stdio: ["pipe", "pipe", "inherit"],
+      });
+      await once(storing.stdout, "data");
+      rig.cgroup("one").kill();
+      await until("it is dead", () => !rig.cgroup("one").populated);
+      const pids = rig.cgroup("two").pids();
+      const { child, ended } = rig.background("restart", rig.app, "--failed", "one,two");
+      const lock = join(rig.home, rig.app, "gc", "lock");
+      await until("it is at it", () => existsSync(lock) && lockHolder(lock) === child.pid);
+      await sleep(2_000); // without the wait it has killed by now, or has given up
+      expect([child.exitCode, rig.cgroup("two").pids().includes(pids[0]!)]).toEqual([null, true]);
+      storing.stdin.end();
+      expect((await ended).code).toBe(0);
+      expect(states(await rig.json<Status>("status", rig.app))).toEqual(RUNNING);
+    }),
 );
 
 restartable(
