@@ -63,11 +63,15 @@ export function silence(app: string): string {
   return `add table inet ${table}\n${chains.join("")}`;
 }
 
-/** Also where nothing is blocked. `networks`: also in those of these processes. */
+/** Also where nothing is blocked. `networks`: also in those of these processes; that of one that has ended is gone, or not its any more. */
 export async function unblockRestart(app: string, networks: readonly number[] = []): Promise<void> {
   const table = tableName(app, "restart");
   for (const network of [undefined, ...networks])
-    await nft(`add table inet ${table}\ndelete table inet ${table}\n`, network);
+    try {
+      await nft(`add table inet ${table}\ndelete table inet ${table}\n`, network);
+    } catch (error) {
+      if (network === undefined || networkOf(network) !== "") throw error;
+    }
 }
 
 /** Names of the tables of family inet in this network namespace, or in that of a process. Throws RL_NOT_SUPPORTED. */

@@ -639,8 +639,11 @@ async function killAt(cgroup: ProcessCgroup): Promise<void> {
  */
 async function undo(request: Pick<RestartRequest, "app" | "log">, names: readonly string[]): Promise<void> {
   await driversEnded(request.app, names);
-  await unblockRestart(request.app, ownNetworks(request.app, names));
-  await killAll(request, names);
+  try {
+    await unblockRestart(request.app, ownNetworks(request.app, names));
+  } finally {
+    await killAll(request, names);
+  }
 }
 
 /**

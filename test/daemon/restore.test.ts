@@ -1,11 +1,12 @@
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { dueTimer } from "../../src/host/due-timers.ts";
 import { whileFrozen } from "../../src/host/freeze.ts";
-import { tablePorts, tables, whileBlocked } from "../../src/host/port-block.ts";
+import { tablePorts, tables, unblockRestart, whileBlocked } from "../../src/host/port-block.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
 import { atSomeMoment, type DriverNotes } from "../../src/images/driver.ts";
@@ -170,6 +171,12 @@ imaged("a cgroup that goes while it is frozen has ended, and is not waited for",
     }
   }),
 );
+
+imaged("a network that has gone with its process is passed over by what unblocks it", async () => {
+  const child = spawn("unshare", ["--net", "true"], { stdio: "ignore" });
+  await once(child, "exit");
+  await unblockRestart(`gone-${process.pid}`, [child.pid!]);
+});
 
 imaged("an nft that is killed while it blocks connections is an error, not a wait for good", async () => {
   const address = { address: "127.0.0.1", port: 1, v6: false };

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
 import { lockHolder } from "../../src/host/reader-lock.ts";
 import { abandon, type RestartRequest, restart, takeUp } from "../../src/restart/restart.ts";
-import { readJournal, restartFolder } from "../../src/restart/restart-journal.ts";
+import { readJournal, restartFolder, writeJournal } from "../../src/restart/restart-journal.ts";
 import { type Rig, until, withSharedCollector } from "../daemon/rig.ts";
 import { killPoints, kind, restartKilledAt } from "./killed-at.ts";
 import { restartable } from "./restartable.ts";
@@ -129,6 +129,25 @@ restartable(
       expect((await ended).code).toBe(0);
       expect(states(await rig.json<Status>("status", rig.app))).toEqual(RUNNING);
     }),
+);
+
+restartable("what a restart that was cut off has brought back dies also where it can't be unblocked", () =>
+  together("no-nft", async (rig) => {
+    await checkpointed(rig);
+    const { home, app } = rig;
+    const begun = { format: 1, application: app, keepSurvivors: false, fallBack: false } as const;
+    await writeJournal(restartFolder(home, app), { ...begun, phase: "restoring", processes: ["one", "two"] });
+    const journal = (await readJournal(restartFolder(home, app)))!;
+    const client = await rig.client();
+    const path = process.env["PATH"];
+    process.env["PATH"] = "/nowhere";
+    await expect(takeUp({ home, app, log: client }, journal)).rejects.toMatchObject({
+      message: expect.stringContaining("nft"),
+    });
+    process.env["PATH"] = path;
+    client.close();
+    for (const name of ["one", "two"]) expect(rig.cgroup(name).populated).toBe(false);
+  }),
 );
 
 restartable(
