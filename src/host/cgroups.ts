@@ -258,17 +258,12 @@ export class ProcessCgroup {
 
   /** `setFreeze(false)`, or nothing where it is gone: whoever waited for its processes may remove it at any moment. */
   thaw(): void {
-    try {
-      this.setFreeze(false);
-    } catch (error) {
-      const { code } = (error as Error).cause as NodeJS.ErrnoException;
-      if (code !== "ENOENT" && code !== "ENODEV") throw error;
-    }
+    this.#writeIfThere("cgroup.freeze", "0");
   }
 
-  /** SIGKILL for everything in it, frozen or not. */
+  /** SIGKILL for everything in it, frozen or not; nothing where it is gone, as for `thaw`. */
   kill(): void {
-    this.#write("cgroup.kill", "1");
+    this.#writeIfThere("cgroup.kill", "1");
   }
 
   /** Removes it, and the application's if that is empty then. True if it is gone, or not ours; false while processes are in it. */
@@ -297,6 +292,15 @@ export class ProcessCgroup {
       const { code } = error as NodeJS.ErrnoException;
       if (code === "ENOENT" || code === "ENODEV") return undefined;
       throw cgroupError(`${join(this.path, file)} cannot be read`, error);
+    }
+  }
+
+  #writeIfThere(file: string, text: string): void {
+    try {
+      this.#write(file, text);
+    } catch (error) {
+      const { code } = (error as Error).cause as NodeJS.ErrnoException;
+      if (code !== "ENOENT" && code !== "ENODEV") throw error;
     }
   }
 

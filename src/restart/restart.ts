@@ -186,7 +186,11 @@ export function restart(request: RestartRequest): Promise<RestartResult> {
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
       const begun = await makeReady(request, made, clock);
-      await clock.time("kill", () => killTied(request, made));
+      try {
+        await clock.time("kill", () => killTied(request, made));
+      } catch (error) {
+        throw halfDone(error, request.app, namesOf(made));
+      }
       return begun;
     };
     await checkpointsEnd(request);
