@@ -13,7 +13,7 @@ import { standsStill, whileFrozen } from "../host/freeze.ts";
 import { listenersOf, networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
-import { treeRoot } from "../host/process-tree.ts";
+import { treeRoot, treeRoots } from "../host/process-tree.ts";
 import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
 import {
   type ImageFacts,
@@ -317,10 +317,15 @@ class Work {
   async hold(): Promise<void> {
     const { driver } = this;
     if (driver.hold === undefined) return;
-    const image = await this.#begin();
-    const { cgroup, data } = this.#target;
+    const { cgroup, data, process } = this.#target;
     this.#pids = cgroup.pids();
-    this.#heldRoot = treeRoot(this.#pids, this.#target.process);
+    const roots = treeRoots(this.#pids);
+    if (roots.length > 1)
+      throw new NotNow(
+        `${process} is ${roots.length} separate trees (roots ${roots.slice(0, 8).join(", ")}): a command that was brought into the container, such as its health check, is in no image`,
+      );
+    const image = await this.#begin();
+    this.#heldRoot = treeRoot(this.#pids, process);
     await driver.hold({
       folder: image.files,
       rootPid: this.#heldRoot,

@@ -19,6 +19,7 @@ import { treeRoots } from "../../src/host/process-tree.ts";
 import { lockHolder } from "../../src/host/reader-lock.ts";
 import { CriuDriver } from "../../src/images/criu/driver-criu.ts";
 import { findCriu } from "../../src/images/criu/driver-criu-find.ts";
+import { NotNow } from "../../src/images/driver.ts";
 import { imagesFolder, openImage } from "../../src/images/image-store.ts";
 import { noneDriver } from "../../src/images/none/driver-none.ts";
 import type { RecoveryLine } from "../../src/model/recovery-line.ts";
@@ -407,6 +408,30 @@ case " $* " in *" dump "*) echo 1 >${path}/cgroup.kill; ${dead};; esac`,
       checkpoints: [{ process: "other" }],
       failed: [{ process: "ends", code: "RL_UNKNOWN_PROCESS" }],
     });
+  }),
+);
+
+live("a health check in a container costs one moment, not the checkpoint", () =>
+  together("health", async (rig) => {
+    await rig.run("p", "sh", "-c", "(sleep 101 & ); exec sleep 100"); // the engine's command is no child of the container's either
+    const cgroup = rig.cgroup("p");
+    await until("both are there", () => cgroup.pids().length === 2);
+    const log = await rig.client();
+    const { incarnation } = (await rig.known("p"))!;
+    const more = async (): Promise<[]> => {
+      cgroup.setFreeze(true); // as the engine's CRIU leaves it
+      await until("it stands still", () => cgroup.frozen);
+      return [];
+    };
+    const driver = { ...noneDriver, hold: async (): Promise<void> => undefined };
+    const options = { home: rig.home, log, driver, usable: true, more };
+    const target = { app: rig.app, process: "p", incarnation, cgroup };
+    await expect(checkpointTogether([target], options)).rejects.toBeInstanceOf(NotNow);
+    const check = cgroup.pids().find((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("101"));
+    process.kill(check!, "SIGKILL");
+    await until("it has ended", () => cgroup.pids().length === 1);
+    expect(await checkpointTogether([target], options)).toMatchObject([{ process: "p" }]);
+    log.close();
   }),
 );
 
