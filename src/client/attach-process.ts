@@ -347,16 +347,13 @@ function notThere(pid: number): RecoveryLineError {
 /** Its path in the file system, from that or from its name in /proc/PID/cgroup. */
 function cgroupPath(given: string): string {
   const root = cgroup2Root();
-  const path = [given, join(root, given)].find(
-    (one) => one.startsWith(sep) && existsSync(join(one, "cgroup.procs")),
-  );
-  if (path === undefined)
+  const real = [given, join(root, given)].map(realCgroup).find((one) => one !== undefined);
+  if (real === undefined)
     throw new RecoveryLineError(
       "RL_USAGE",
       `there is no cgroup ${given}`,
       `Name a folder below ${root}, or what stands behind "0::" in /proc/PID/cgroup.`,
     );
-  const real = realpathSync(path);
   if (real.startsWith(`${root}${sep}`)) return real;
   throw new RecoveryLineError(
     "RL_USAGE",
@@ -365,6 +362,23 @@ function cgroupPath(given: string): string {
       : `${real} is no cgroup of version 2`,
     `Those lie below ${root}.`,
   );
+}
+
+function realCgroup(path: string): string | undefined {
+  if (!path.startsWith(sep) || !existsSync(join(path, "cgroup.procs"))) return undefined;
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined; // it has gone since
+  }
+}
+
+function somethingRunsIn(path: string): boolean {
+  try {
+    return !readFileSync(join(path, "cgroup.events"), "utf8").includes("populated 0");
+  } catch {
+    return false; // it is gone
+  }
 }
 
 async function refuseCgroup(
@@ -388,8 +402,7 @@ async function refuseCgroup(
     throw wrong(
       below.app === "" ? "recorded processes lie below it" : `${below.process} of ${below.app} lies below it`,
     );
-  if (readFileSync(join(path, "cgroup.events"), "utf8").includes("populated 0"))
-    throw wrong("nothing runs in it");
+  if (!somethingRunsIn(path)) throw wrong("nothing runs in it");
   const { pid } = await collector.ping();
   for (const [who, one] of [
     ["this command", process.pid],

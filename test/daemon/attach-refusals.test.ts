@@ -1,12 +1,19 @@
 /** What can't be attached: said in words, by exit code, and nothing of it touched; also where another collector records it. */
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { detach } from "../../src/client/attach-process.ts";
+import { attachCgroupAt, detach } from "../../src/client/attach-process.ts";
 import type { CollectorClient } from "../../src/client/client.ts";
-import { attachedTo, cgroup2Root, cgroupOf, noteOrigin, ProcessCgroup } from "../../src/host/cgroups.ts";
+import {
+  attachedTo,
+  attachLockPath,
+  cgroup2Root,
+  cgroupOf,
+  noteOrigin,
+  ProcessCgroup,
+} from "../../src/host/cgroups.ts";
 import { holdCgroup } from "../../src/host/freeze.ts";
 import { isKernelThread } from "../../src/host/process-tree.ts";
 import { native, packageRoot } from "../../src/native/binding.ts";
@@ -97,6 +104,19 @@ test.skipIf(missing !== undefined)(
     await detaching;
     expect([first, child].map(({ pid }) => cgroupOf(pid!))).toEqual(Array(2).fill(cgroupOf(process.pid)));
     expect(cgroup.id).toBeUndefined();
+  },
+);
+
+test.skipIf(missing !== undefined)(
+  "a cgroup that goes between two looks has nothing running in it",
+  async () => {
+    const path = elsewhere(`gone-${process.pid}`);
+    const wanted = { app: `gone-${process.pid}`, process: "new", trust: [] };
+    const lock = native().lock(attachLockPath()); // whoever attaches waits for it, behind the first look
+    const attaching = attachCgroupAt({} as CollectorClient, wanted, path);
+    rmdirSync(path);
+    native().unlock(lock);
+    await expect(attaching).rejects.toThrow("nothing runs in it");
   },
 );
 
