@@ -8,6 +8,7 @@ import type { RegisterRequest } from "../../src/client/protocol.ts";
 import { type StartedProcess, startProcess } from "../../src/client/start-process.ts";
 import { ProcessCgroup } from "../../src/host/cgroups.ts";
 import { cgroupId, holdCgroup } from "../../src/host/freeze.ts";
+import { lockedBy } from "../../src/host/wait-for-lock.ts";
 import { isUnit } from "../../src/log/complete-cut.ts";
 import { native, packageRoot } from "../../src/native/binding.ts";
 import { tile } from "../native/tiling.ts";
@@ -173,7 +174,8 @@ live("a run in the foreground leaves the cgroup that a restart holds, and remove
     const ends = async (name: string, held: boolean): Promise<boolean> => {
       const { ended } = await rig.start("run", rig.app, name, "--", "sh", "-c", "echo; exec sleep 1000");
       const cgroup = rig.cgroup(name);
-      const lock = held ? holdCgroup(cgroup) : undefined;
+      // `run` has it in hand until a moment after the command began.
+      const lock = held ? await lockedBy(performance.now() + 30_000, () => holdCgroup(cgroup)) : undefined;
       cgroup.kill();
       expect((await ended).code).toBe(137);
       if (lock !== undefined) native().unlock(lock);
