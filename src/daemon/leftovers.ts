@@ -7,6 +7,7 @@ import { basename, dirname, join } from "node:path";
 import { KernelSource } from "../capture/kernel-source.ts";
 import { cgroup2Root, ProcessCgroup } from "../host/cgroups.ts";
 import { criuRuns } from "../host/criu-processes.ts";
+import { removeEnded } from "../host/freeze.ts";
 import { linkOf, portsInUse } from "../host/open-connections.ts";
 import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-block.ts";
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
@@ -64,8 +65,7 @@ function read(pinDir: string): boolean {
 }
 
 function readerOf(pinDir: string): number | undefined {
-  const folder = readerFolder(pinDir);
-  return existsSync(folder) ? lockHolder(folder) : undefined;
+  return lockHolder(readerFolder(pinDir));
 }
 
 /** Other captures of this machine that a collector reads now, and its process. */
@@ -94,10 +94,16 @@ function emptyCgroups(): Leftover[] {
     folders(join(root, app)).flatMap((process): Leftover[] => {
       const cgroup = new ProcessCgroup(app, process);
       if (cgroup.populated || youngerThan(cgroup.path, EMPTY_MS)) return [];
-      const remove = async (): Promise<void> => void cgroup.remove();
+      const remove = async (): Promise<void> => {
+        if (!removeEnded(cgroup)) throw new Error("Somebody has it in hand meanwhile");
+      };
       return [{ kind: "cgroup", name: cgroup.path, why: "Nothing runs in it any more.", remove }];
     }),
   );
+}
+
+async function noRestart(home: string, app: string): Promise<boolean> {
+  return (await readJournal(restartFolder(home, app))) === undefined;
 }
 
 /** CRIU's own locks, and those of restarts that are over. */
@@ -115,8 +121,13 @@ async function nftTables(home: string): Promise<Leftover[]> {
     if (app === undefined) continue;
     if (!existsSync(join(home, app)))
       found.push({ ...common, why: `It blocks connections of ${app}, which ${home} does not know.` });
-    else if ((await readJournal(restartFolder(home, app))) === undefined)
-      found.push({ ...common, why: `No restart of ${app} is under way.`, remove });
+    else if (await noRestart(home, app)) {
+      const unlessBegun = async (): Promise<void> => {
+        if (!(await noRestart(home, app))) throw new Error(`A restart of ${app} has begun meanwhile`);
+        await remove();
+      };
+      found.push({ ...common, why: `No restart of ${app} is under way.`, remove: unlessBegun });
+    }
   }
   return found;
 }

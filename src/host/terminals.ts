@@ -1,5 +1,6 @@
 /** Terminals that processes have open: an image that holds one whose other end is elsewhere can't be restored. */
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync } from "node:fs";
+import { linkOf } from "./open-connections.ts";
 
 const TERMINAL = /^\/dev\/(pts\/\d+|tty\w*|console)$/;
 
@@ -11,7 +12,7 @@ export function terminalOf(pids: readonly number[]): string | undefined {
 
 function openPaths(pid: number): string[] {
   try {
-    return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+    return readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`));
   } catch {
     return []; // it has ended
   }

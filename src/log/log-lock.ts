@@ -4,7 +4,7 @@
  * anchor again once it holds that). LevelDB loses that lock, and says nothing, once its process opens the folder a second
  * time (POSIX drops a process's locks on a file when it closes any descriptor of it), so a process never gets that far.
  */
-import { constants, existsSync } from "node:fs";
+import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { lockHolder } from "../host/reader-lock.ts";
@@ -46,7 +46,7 @@ export async function lockLog(dir: string): Promise<() => void> {
 export function checkLevelLock(dir: string, folder: string): void {
   if (!hasFlock()) return; // LevelDB will look itself
   const path = join(folder, "LOCK");
-  const holder = existsSync(path) ? lockHolder(path, "POSIX") : undefined;
+  const holder = lockHolder(path, "POSIX");
   if (holder !== undefined) throw locked(dir, holder);
 }
 

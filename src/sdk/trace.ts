@@ -56,7 +56,7 @@ export function settle(traces: readonly ProcessTrace[], newcomers: readonly stri
 
 function readTrace(folder: string, process: string): ProcessTrace {
   const path = join(folder, LOG_FILE);
-  const live = existsSync(lockPath(folder)) && lockHolder(lockPath(folder)) !== undefined;
+  const live = lockHolder(lockPath(folder)) !== undefined;
   const fd = openSync(path, "r");
   try {
     fdatasyncSync(fd);
