@@ -13,6 +13,8 @@ import { deleteTable, restartTableApp, tablePorts, tables } from "../host/port-b
 import { lockHolder, readerFolder } from "../host/reader-lock.ts";
 import { isRuncConfLeft, RUNC_CONF, takeRuncConfAway } from "../images/container/runc-conf.ts";
 import { isCriuTable, unlessUnsupported } from "../images/criu/killed-lock.ts";
+import { lockCollection } from "../log/log-lock.ts";
+import { RecoveryLineError } from "../model/errors.ts";
 import { HOME_FILES } from "../model/names.ts";
 import { shellWord } from "../model/printable.ts";
 import { readJournal, restartFolder } from "../restart/restart-journal.ts";
@@ -102,10 +104,6 @@ function emptyCgroups(): Leftover[] {
   );
 }
 
-async function noRestart(home: string, app: string): Promise<boolean> {
-  return (await readJournal(restartFolder(home, app))) === undefined;
-}
-
 /** CRIU's own locks, and those of restarts that are over. */
 async function nftTables(home: string): Promise<Leftover[]> {
   const found: Leftover[] = [];
@@ -121,15 +119,25 @@ async function nftTables(home: string): Promise<Leftover[]> {
     if (app === undefined) continue;
     if (!existsSync(join(home, app)))
       found.push({ ...common, why: `It blocks connections of ${app}, which ${home} does not know.` });
-    else if (await noRestart(home, app)) {
-      const unlessBegun = async (): Promise<void> => {
-        if (!(await noRestart(home, app))) throw new Error(`A restart of ${app} has begun meanwhile`);
-        await remove();
-      };
-      found.push({ ...common, why: `No restart of ${app} is under way.`, remove: unlessBegun });
-    }
+    else if ((await readJournal(restartFolder(home, app))) === undefined)
+      found.push({
+        ...common,
+        why: `No restart of ${app} is under way.`,
+        remove: () => removeRestartTable(home, app, remove),
+      });
   }
   return found;
+}
+
+/** A restart that has begun meanwhile has a table of the same name. Throws RL_LOCKED. */
+async function removeRestartTable(home: string, app: string, remove: () => Promise<void>): Promise<void> {
+  const unlock = await lockCollection(join(home, app));
+  try {
+    if ((await readJournal(restartFolder(home, app))) === undefined) return await remove();
+  } finally {
+    unlock();
+  }
+  throw new RecoveryLineError("RL_LOCKED", `a restart of ${app} has begun meanwhile, and is not done`);
 }
 
 /**

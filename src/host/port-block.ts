@@ -68,7 +68,7 @@ export async function unblockRestart(app: string, networks: readonly number[] = 
   const table = tableName(app, "restart");
   for (const network of [undefined, ...networks])
     try {
-      await nft(`add table inet ${table}\ndelete table inet ${table}\n`, network);
+      await deleteTable(table, network);
     } catch (error) {
       if (network === undefined || networkOf(network) !== "") throw error;
     }
@@ -87,8 +87,9 @@ export async function tablePorts(name: string, network?: number): Promise<[numbe
   return [...connections].map(([, source, destination]) => [Number(source), Number(destination)]);
 }
 
+/** Also where it is gone. */
 export async function deleteTable(name: string, network?: number): Promise<void> {
-  await nft(`delete table inet ${name}\n`, network);
+  await nft(`add table inet ${name}\ndelete table inet ${name}\n`, network);
 }
 
 /** The application for whose restart a table blocks connections; undefined for all other tables. */

@@ -11,11 +11,12 @@ const LOOKS = 3;
 const ENDING_MS = 2000;
 const TRY_AGAIN_MS = 20;
 
-/** The pid that holds an flock (or a lock of fcntl) on `path`, from /proc/locks; undefined if there is none, or none that is visible. */
+/** The pid that holds an flock (or a lock of fcntl) on `path`, from /proc/locks; undefined if it is gone or not visible. */
 export function lockHolder(path: string, kind: "FLOCK" | "POSIX" = "FLOCK"): number | undefined {
-  const ino = statSync(path, { throwIfNoEntry: false })?.ino;
-  for (let look = 0; ino !== undefined && look < LOOKS; look += 1) {
-    const holder = holderIn(String(ino), kind);
+  const inode = statSync(path, { throwIfNoEntry: false })?.ino;
+  if (inode === undefined) return undefined;
+  for (let look = 0; look < LOOKS; look += 1) {
+    const holder = holderIn(String(inode), kind);
     if (holder !== undefined) return holder;
   }
   return undefined;

@@ -12,7 +12,7 @@ export function terminalOf(pids: readonly number[]): string | undefined {
 
 function openPaths(pid: number): string[] {
   try {
-    return readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`));
+    return readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`)); // some may be closed meanwhile
   } catch {
     return []; // it has ended
   }

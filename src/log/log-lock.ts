@@ -45,8 +45,7 @@ export async function lockLog(dir: string): Promise<() => void> {
 /** For whoever reads a segment without LevelDB: an owner that has no addon holds LevelDB's lock only. Throws RL_LOCKED. */
 export function checkLevelLock(dir: string, folder: string): void {
   if (!hasFlock()) return; // LevelDB will look itself
-  const path = join(folder, "LOCK");
-  const holder = lockHolder(path, "POSIX");
+  const holder = lockHolder(join(folder, "LOCK"), "POSIX");
   if (holder !== undefined) throw locked(dir, holder);
 }
 

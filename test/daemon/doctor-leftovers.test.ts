@@ -1,9 +1,13 @@
 /** What dead programs leave in the kernel: doctor names it, doctor --sweep removes it, and nothing that is in use. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { KernelSource } from "../../src/capture/kernel-source.ts";
 import { leftBehind } from "../../src/cli/doctor-leftovers.ts";
+import { leftovers } from "../../src/daemon/leftovers.ts";
+import { lockCollection } from "../../src/log/log-lock.ts";
+import { removeJournal, restartFolder } from "../../src/restart/restart-journal.ts";
 import { missing, until, withRig } from "./rig.ts";
 
 const nft = spawnSync("nft", ["list", "tables"]).status === 0;
@@ -88,6 +92,31 @@ live("a capture that no collector reads: the command that takes it out names its
       expect(found!.why).toContain(`recovery-line collect --unpin --pin-dir ${unread}.`);
     } finally {
       KernelSource.unpin(unread);
+    }
+  }),
+);
+
+live("the table of a restart that began while doctor looked stays, and one that is gone is no failure", () =>
+  withRig("began", async (rig) => {
+    const name = `recovery_line_restart_${Buffer.from(rig.app).toString("hex")}`;
+    const folder = restartFolder(rig.home, rig.app);
+    mkdirSync(join(rig.home, rig.app), { mode: 0o700 });
+    execFileSync("nft", ["add", "table", "inet", name]);
+    try {
+      const { remove } = (await leftovers(rig.home)).find((one) => one.name === name)!;
+      const unlock = await lockCollection(join(rig.home, rig.app)); // as a restart does
+      await expect(remove!()).rejects.toMatchObject({ code: "RL_LOCKED" });
+      unlock();
+      mkdirSync(folder);
+      writeFileSync(join(folder, "journal.json"), "{}"); // and was cut off
+      await expect(remove!()).rejects.toThrow(`a restart of ${rig.app} has begun meanwhile`);
+      expect(tables()).toContain(name);
+      await removeJournal(folder);
+      await remove!();
+      expect(tables()).not.toContain(name);
+      await remove!();
+    } finally {
+      if (tables().includes(name)) execFileSync("nft", ["delete", "table", "inet", name]);
     }
   }),
 );

@@ -34,3 +34,7 @@ test("a reader that ends within two seconds is waited for, one that stays is nam
     rmSync(pinDir, { recursive: true, force: true });
   }
 });
+
+test("a capture that is taken out of the kernel while it is looked at has no reader: the look threw", () => {
+  expect(lockHolder(readerFolder("/sys/fs/bpf/rl-taken-out"))).toBeUndefined();
+});
