@@ -20,7 +20,7 @@ interface KnownLogs {
   /** True if processes of the application are there now. */
   runs(app: string): boolean;
   skipped(log: UnreadableLog): void;
-  /** Somebody reads the log, as the error tells; it is waited for. */
+  /** Somebody reads the log of an application that runs, as the error tells; it is waited for. */
   waits(why: RecoveryLineError): void;
   /** Nothing of the application runs; its log is closed then. */
   ended(app: AppLog): void;
@@ -40,7 +40,8 @@ export async function* openKnownLogs({
     if (!entry.isDirectory() || !isAppName(entry.name)) continue;
     const app = make(entry.name);
     try {
-      await openFree(app, deadlineMs, waits);
+      if (runs(app.name)) await openFree(app, deadlineMs, waits);
+      else await app.open(false);
     } catch (error) {
       if (hasCode(error, "RL_UNKNOWN_APP")) continue; // its maker died before the first commit, or it is something else
       if (!(error instanceof RecoveryLineError)) throw error;
