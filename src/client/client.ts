@@ -210,13 +210,13 @@ export class CollectorClient {
     return this.#json("POST", "/v1/append", { app, event: printEvent(event) });
   }
 
-  /** Events of several processes at one moment: all of them are in the log, or none. `held`: see protocol.ts. */
+  /** Events of several processes that stand still, at one moment: all of them are in the log, or none. `lives`: see protocol.ts. */
   appendAll(
     app: string,
     events: readonly Event[],
-    held: readonly number[],
+    lives: readonly number[],
   ): Promise<{ positions: readonly number[] }> {
-    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held });
+    return this.#json("POST", "/v1/append", { app, events: events.map(printEvent), held: true, lives });
   }
 
   /** `unused`: a number of an earlier call under which nothing was recorded. */

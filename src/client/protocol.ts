@@ -15,8 +15,8 @@
  *   POST /v1/unregister       ProcessRequest & { follow? } → {}    `follow: false`: a container made anew is not its next life any more
  *   POST /v1/ended            ProcessRequest & { status } → {}     what `run` saw when it waited for the command; as a shell tells it
  *   POST /v1/cut              ProcessRequest  → WireCut
- *   POST /v1/append          { app, events, held? } → { positions }     several at one moment: all of them are in the log, or none. `held`:
- *        incarnations of their processes, by event; they must be these still, and stand still
+ *   POST /v1/append          { app, events, held?, lives? } → { positions }     several at one moment: all of them are in the log, or none.
+ *        `held`: their processes must stand still, and have these incarnations still (`lives`, by event)
  *   POST /v1/append          { app, event }  → { position }      `event`: a line of interchange.md
  *   POST /v1/next-checkpoint  ProcessRequest  → { checkpoint }
  *   POST /v1/start-recipe     ProcessRequest  → { start? }         how to start it again

@@ -208,13 +208,13 @@ function append(collector: Collector, body: Body): Promise<object> {
     throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is no list of lines');
   const [first, ...others] = events.map((text, at) => reliableEvent(text, at + 1));
   if (first === undefined) throw new RecoveryLineError("RL_USAGE", 'the request\'s field "events" is empty');
-  const { held } = body;
-  if (held === undefined) return collector.appendAll(app, [first, ...others]);
-  if (!Array.isArray(held) || held.length !== events.length || !held.every(Number.isSafeInteger))
-    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "held" is no list of incarnations');
+  const { held, lives } = body;
+  if (held !== true) return collector.appendAll(app, [first, ...others]);
+  if (!Array.isArray(lives) || lives.length !== events.length || !lives.every(Number.isSafeInteger))
+    throw new RecoveryLineError("RL_USAGE", 'the request\'s field "lives" is no list of incarnations');
   const cgroups = [first, ...others].map(({ process }) => new ProcessCgroup(app, process));
   const inTime = (): boolean => cgroups.every(({ freezing }) => freezing);
-  return collector.appendAll(app, [first, ...others], { inTime, lives: held as number[] });
+  return collector.appendAll(app, [first, ...others], { inTime, lives: lives as number[] });
 }
 
 function reliableEvent(text: string, line: number): Event {
