@@ -362,11 +362,12 @@ export class PolicyActor {
 
   /**
    * Each try waits twice as long as the one before; so many within the window, and no more. One that found a gc or a person's restart at
-   * work has touched nothing, and is none of them.
+   * work has touched nothing, and is none of them, for as long as the window: nothing that lasts longer is a gc.
    */
   async #restartAgain(want: Want, word: "restart" | "roll-back", names: readonly string[]): Promise<void> {
     // One that somebody else began is theirs; what a try of ours left behind is taken up by the next.
     if (this.#isJournaled) return want.came("dropped", "a restart that somebody began is under way");
+    const untilMs = this.#parts.now() + POLICY_RESTART_WINDOW_MS;
     for (let isAgain = false; ; isAgain = true) {
       const { restarts } = this;
       if (restarts >= MAX_POLICY_RESTARTS)
@@ -383,7 +384,7 @@ export class PolicyActor {
         return want.came("dropped", "they run already");
       this.#restartsMs.push(this.#parts.now());
       const { code, answer, why } = await this.#restartNow(names);
-      if (isLocked(answer)) this.#restartsMs.pop();
+      if (isLocked(answer) && this.#parts.now() < untilMs) this.#restartsMs.pop();
       if (code === 0) {
         this.#failures.clear(); // what stood in the way may have been the death
         return want.came("done", names.join(", "));
