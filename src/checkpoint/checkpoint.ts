@@ -38,11 +38,11 @@ interface CheckpointLog {
   cut(app: string, process: string): Promise<CutAnswer>;
   /** `unused`: a number of an earlier call under which nothing was recorded. */
   nextCheckpoint(app: string, process: string, unused?: number): Promise<number>;
-  /** All of them, or none. `held`: incarnations of their processes, which must be these still, and stand still, when they are written. */
+  /** All of them, or none. `lives`: incarnations of their processes, which must be these still, and stand still, when they are written. */
   appendAll(
     app: string,
     events: readonly Event[],
-    held: readonly number[],
+    lives: readonly number[],
   ): Promise<{ positions: readonly number[] }>;
 }
 
@@ -468,7 +468,9 @@ class Work {
   async #sameInstant(): Promise<void> {
     const { app, process, cgroup } = this.#target;
     // Whom a driver lets go of stands still again at once, and the kernel says so once the last of its threads has been scheduled.
-    if (cgroup.freezing) await standsStill(cgroup, performance.now() + FREEZE_LIMIT_MS);
+    const { deadlineMs = Number.POSITIVE_INFINITY } = this.#options;
+    const limitMs = Math.min(deadlineMs, performance.now() + FREEZE_LIMIT_MS);
+    if (cgroup.freezing) await standsStill(cgroup, limitMs);
     const after = await answered(this.#options.log.cut(app, process), this.#options);
     if (!cgroup.frozen || offsets(after) !== offsets(this.#cut!))
       throw new NotNow(

@@ -123,7 +123,7 @@ async function takeRank(
     cgroup.kill();
     throw error;
   } finally {
-    cgroup.setFreeze(false);
+    cgroup.thaw();
   }
 }
 

@@ -47,7 +47,8 @@ export async function whileFrozen<T>(
   const all = [...cgroups, ...heldOtherwise];
   const deadlineMs = performance.now() + waitMs;
   try {
-    for (const cgroup of all) locks.push(await lockCgroup(cgroup, deadlineMs));
+    for (const cgroup of all)
+      locks.push(await lockCgroup(cgroup, deadlineMs, heldOtherwise.includes(cgroup)));
     const files = all.map(({ path }) => join(path, "cgroup.freeze"));
     const watchdog = await startWatchdog(THAW, files);
     try {
@@ -64,12 +65,12 @@ export async function whileFrozen<T>(
   }
 }
 
-/** The right to freeze a cgroup that nobody else has frozen; let go with the process. */
-async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number): Promise<number> {
+/** The right to freeze a cgroup that nobody else has frozen, or that is `held` for us by its driver's CRIU; let go with the process. */
+async function lockCgroup(cgroup: ProcessCgroup, waitUntilMs: number, held: boolean): Promise<number> {
   const lock = await lockedBy(waitUntilMs, () => holdCgroup(cgroup));
   try {
     if (cgroup.id === undefined) throw hasEnded(cgroup);
-    await letGo(cgroup, waitUntilMs);
+    if (!held) await letGo(cgroup, waitUntilMs);
     return lock;
   } catch (error) {
     native().unlock(lock);
@@ -135,7 +136,7 @@ export function removeEnded(cgroup: ProcessCgroup): boolean {
   try {
     lock = holdCgroup(cgroup);
   } catch {
-    return false;
+    return !cgroup.hasPlace; // somebody else has just removed it
   }
   try {
     return cgroup.remove();

@@ -172,7 +172,7 @@ export const CGROUP_LOOK_MS = 10_000;
 /** How long after the end of a process the word is awaited how it ended, in ms. */
 export const END_WORD_MS = 1_000;
 /** The same of a container, whose engine writes it down when it has cleared up: a checkpoint or a removal that has it locked comes first. */
-export const CONTAINER_END_MS = 30_000;
+export const CONTAINER_END_MS = 12_000;
 /** Ends of processes that no collector has taken, count; more of them go where they are older than this, in ms. */
 export const ENDS_KEPT = 512;
 export const ENDS_KEPT_MS = 3_600_000;
