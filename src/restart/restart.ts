@@ -182,6 +182,7 @@ export function restart(request: RestartRequest): Promise<RestartResult> {
     const clock = new Clock();
     const checks = await beforeFreezing(request);
     const begin = async (): Promise<Begun> => {
+      await refuseOtherLives(request); // again: a start that was waited for may have been of one
       const made = await clock.time("plan", () => makePlan(request, checks));
       if (endedBy(made).length > 0 && !(await endsConnections())) throw noBreaking(made);
       await request.onPlan(made);
