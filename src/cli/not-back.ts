@@ -6,7 +6,7 @@ import type { CollectorClient } from "../client/client.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { END_WORD_MS } from "../model/limits.ts";
 import { printable, printableSentence } from "../model/printable.ts";
-import { type Life, lifeOf, lifeText } from "../terminal/process-life.ts";
+import { type Life, lifeText, livesOf } from "../terminal/process-life.ts";
 
 export interface NotBack {
   readonly process: string;
@@ -37,7 +37,13 @@ export async function endedAtOnce(
   if (ended.length === 0) return [];
   await collector.drain();
   const found: NotBack[] = [];
-  for (const [process, { state, exitCode, signal }] of await toldHow(collector, app, ended)) {
+  // Who waits for a process may say how it ended also when the collector has given up to wait for that.
+  const told = await livesOf(
+    async () => (await collector.processes()).filter((one) => one.app === app && ended.includes(one.process)),
+    TOLD_MS,
+    () => true,
+  );
+  for (const [{ process }, { state, exitCode, signal }] of told) {
     if (state !== "failed" && state !== "killed" && state !== "exited") continue;
     found.push({
       process,
@@ -48,23 +54,6 @@ export async function endedAtOnce(
     });
   }
   return found;
-}
-
-/** Who waits for a process says how it ended a moment after its end; the collector takes that word, so that it is looked for once. */
-async function toldHow(
-  collector: CollectorClient,
-  app: string,
-  names: readonly string[],
-): Promise<[process: string, life: Life][]> {
-  const deadlineMs = performance.now() + TOLD_MS;
-  for (;;) {
-    const all = await collector.processes();
-    const facts = all.filter((one) => one.app === app && names.includes(one.process));
-    const lives = facts.map((one): [string, Life] => [one.process, lifeOf(one)]);
-    const isTold = lives.every(([, { state }]) => state !== "exited");
-    if (isTold || performance.now() > deadlineMs) return lives;
-    await sleep(LOOK_MS);
-  }
 }
 
 function lastLines(path: string | undefined): string[] {

@@ -51,15 +51,18 @@ const LOOK_MS = 20;
 
 /**
  * Lives of processes as the collector tells of them. Who waits for one leaves word how it ended a moment after its end, and the collector takes
- * that word away once it is on record: an answer from before that knows neither, and the next one does.
+ * that word away once it is on record: an answer from before that knows neither, and the next one does. `limitMs`: longest wait for it; `awaits`:
+ * whether a word may come still of who has ended and of whom there is none.
  */
 export async function livesOf<T extends CollectedFacts>(
   ask: () => Promise<readonly T[]>,
+  limitMs: number = END_WORD_MS,
+  awaits = ({ live }: T): boolean => live,
 ): Promise<[facts: T, life: Life][]> {
-  const deadlineMs = performance.now() + END_WORD_MS;
+  const deadlineMs = performance.now() + limitMs;
   for (let late = false; ; late = performance.now() > deadlineMs) {
     const lives = (await ask()).map((one): [T, Life] => [one, lifeOf(one)]);
-    if (late || lives.every(([{ live }, { state }]) => !live || state !== "exited")) return lives;
+    if (late || lives.every(([one, { state }]) => state !== "exited" || !awaits(one))) return lives;
     await sleep(LOOK_MS);
   }
 }
