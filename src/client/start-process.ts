@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { findProgram } from "../host/find-program.ts";
-import { cgroupId, holdCgroup, standsStill } from "../host/freeze.ts";
+import { cgroupId, holdCgroup, holdEmpty, standsStill } from "../host/freeze.ts";
 import { endsFolder } from "../host/process-end.ts";
 import { startTicksOf } from "../host/process-tree.ts";
 import { spawn } from "../host/spawn.ts";
@@ -105,10 +105,7 @@ async function makeAndHold(cgroup: ProcessCgroup, { app, process }: ProcessStart
         cgroup.remove();
         native().unlock(old);
       }
-      cgroup.create();
-      const lock = holdCgroup(cgroup);
-      if (!cgroup.populated) return lock;
-      native().unlock(lock); // somebody else was faster
+      return holdEmpty(cgroup);
     } catch (error) {
       const passing = hasCode(error, "RL_LOCKED") || hasCode(error, "RL_UNKNOWN_PROCESS");
       if (!passing || performance.now() > deadlineMs) throw error;

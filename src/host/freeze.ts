@@ -127,6 +127,18 @@ export function holdCgroup(cgroup: ProcessCgroup): number {
 }
 
 /**
+ * `holdCgroup` of one that is made where there is none, and that nothing runs in. Others hold or remove an empty one for a moment: throws RL_LOCKED
+ * or RL_UNKNOWN_PROCESS then, and RL_LOCKED where something runs in it.
+ */
+export function holdEmpty(cgroup: ProcessCgroup): number {
+  cgroup.create();
+  const lock = holdCgroup(cgroup);
+  if (!cgroup.populated) return lock;
+  native().unlock(lock);
+  throw new RecoveryLineError("RL_LOCKED", `${cgroup.path} holds process ${cgroup.pids().join(", ")}`);
+}
+
+/**
  * Removes the cgroup of a process that has ended. False: not now; something is in it, or on its way there (a start freezes it before, a
  * restore and a checkpoint lock it).
  */

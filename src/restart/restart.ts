@@ -14,7 +14,7 @@ import { isDeepStrictEqual } from "node:util";
 import { startTrees } from "../checkpoint/process-data.ts";
 import { ProcessCgroup } from "../host/cgroups.ts";
 import { containerAt, killContainer } from "../host/containers.ts";
-import { cgroupId, holdCgroup, standsStill, whileFrozen } from "../host/freeze.ts";
+import { cgroupId, holdCgroup, holdEmpty, standsStill, whileFrozen } from "../host/freeze.ts";
 import { isFullDisk } from "../host/full-disk.ts";
 import { networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import { blockForRestart, type ConnectionAddresses, silence, unblockRestart } from "../host/port-block.ts";
@@ -728,12 +728,8 @@ function halfDone(error: unknown, app: string, names: readonly string[]): unknow
 async function makeAndHold(cgroup: ProcessCgroup): Promise<number> {
   const fromMs = performance.now();
   for (;;) {
-    cgroup.create();
     try {
-      const guard = holdCgroup(cgroup);
-      if (!cgroup.populated) return guard;
-      native().unlock(guard);
-      throw new RecoveryLineError("RL_LOCKED", `${cgroup.path} holds process ${cgroup.pids().join(", ")}`);
+      return holdEmpty(cgroup);
     } catch (error) {
       const passing = hasCode(error, "RL_UNKNOWN_PROCESS") || hasCode(error, "RL_LOCKED");
       if (!passing || performance.now() > fromMs + REMOVAL_LIMIT_MS) throw error;
