@@ -37,7 +37,7 @@ function refuseContainer(pids: readonly number[]): void {
 }
 
 /** Two can't trace one thread. Throws NotNow where the other one is a CRIU. */
-export function refuseTracers(pids: readonly number[]): void {
+function refuseTracers(pids: readonly number[]): void {
   for (const pid of pids) {
     const tracer = tracerOf(pid);
     if (tracer === undefined) continue;

@@ -41,7 +41,7 @@ import {
   type RestoreRequest,
 } from "../driver.ts";
 import { criuArguments, criuOptions } from "./criu-options.ts";
-import { refuseTracers, refuseWhatCriuRefuses } from "./criu-refusals.ts";
+import { refuseWhatCriuRefuses } from "./criu-refusals.ts";
 import { meaningOf } from "./criu-words.ts";
 import type { CriuCommand } from "./driver-criu-find.ts";
 import { asUser, dumpUser, type User } from "./dump-user.ts";
@@ -135,7 +135,6 @@ export class CriuDriver implements CheckpointDriver {
 
   async dump(request: DumpRequest): Promise<DriverNotes> {
     const { folder, rootPid, pids, limitMs, guard, dataRoots = [], options = [] } = request;
-    refuseTracers(pids); // again: another dump's caller may have been killed since, and its CRIU goes on
     const shared = ownSharedFiles(pids, dataRoots);
     refuseChildrenOutside(pids);
     waitForVfork(pids);
