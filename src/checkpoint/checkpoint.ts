@@ -13,8 +13,8 @@ import { standsStill, whileFrozen } from "../host/freeze.ts";
 import { listenersOf, networkOf, networksOf, openConnections } from "../host/open-connections.ts";
 import type { OpenFile } from "../host/open-files.ts";
 import { whileBlocked, whileNewcomersWait } from "../host/port-block.ts";
-import { treeRoot, treeRoots } from "../host/process-tree.ts";
-import { type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
+import { onlyRoot, treeRoot, treeRoots } from "../host/process-tree.ts";
+import { atSomeMoment, type CheckpointDriver, type DriverNotes, NotNow } from "../images/driver.ts";
 import {
   type ImageFacts,
   imagesFolder,
@@ -132,6 +132,15 @@ export async function checkpointTogether(
     await record(works, options);
     return performance.now() - sinceMs;
   }
+}
+
+/** The same at a moment at which it can be (`atSomeMoment`): from the second try on nobody gets a new connection meanwhile. */
+export function checkpointAtSomeMoment(
+  targets: readonly CheckpointTarget[],
+  options: Omit<CheckpointOptions, "holdNew" | "numbers">,
+): Promise<CheckpointResult[]> {
+  const numbers = new Map<string, number>();
+  return atSomeMoment((tried) => checkpointTogether(targets, { ...options, holdNew: tried > 0, numbers }));
 }
 
 /** Where that is asked for: what waits to be accepted gets a moment for it, and nothing new comes. Without nft as without being asked. */
@@ -325,7 +334,7 @@ class Work {
         `${process} is ${roots.length} separate trees (roots ${roots.slice(0, 8).join(", ")}): a command that was brought into the container, such as its health check, is in no image`,
       );
     const image = await this.#begin();
-    this.#heldRoot = treeRoot(this.#pids, process);
+    this.#heldRoot = onlyRoot(roots, process);
     await driver.hold({
       folder: image.files,
       rootPid: this.#heldRoot,

@@ -190,14 +190,10 @@ async function take(
   options: CheckpointOptions,
   flags: CheckpointFlags,
 ): Promise<ReadonlySet<string>> {
-  const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
-  const { atSomeMoment } = await import("../images/driver.ts");
+  const { checkpointAtSomeMoment } = await import("../checkpoint/checkpoint.ts");
   const deadline = flags.within === undefined ? {} : { deadlineMs: performance.now() + flags.within };
-  const numbers = new Map<string, number>();
   const together = (some: readonly CheckpointTarget[]): Promise<CheckpointResult[]> =>
-    atSomeMoment((tried) =>
-      checkpointTogether(some, { ...options, ...deadline, holdNew: tried > 0, numbers }),
-    );
+    checkpointAtSomeMoment(some, { ...options, ...deadline });
   const outcome: Outcome =
     flags.coordinated || flags.dependents
       ? { taken: await together(allOf(targets, ended)), failed: [] }

@@ -79,8 +79,7 @@ async function takeTogether(
   unheld: [string, string][],
 ): Promise<undefined> {
   const { home, log, choice } = place;
-  const { checkpointTogether } = await import("../checkpoint/checkpoint.ts");
-  const { atSomeMoment } = await import("../images/driver.ts");
+  const { checkpointAtSomeMoment } = await import("../checkpoint/checkpoint.ts");
   if (choice.fallback !== undefined) throw new RecoveryLineError("RL_NOT_SUPPORTED", choice.fallback);
   await notWhileRestarting(home, app);
   const more = firstThen(
@@ -90,9 +89,7 @@ async function takeTogether(
   const targets = await drivenTargets(app, processes, log, home);
   for (const target of targets)
     for (const path of await filesOutside(target)) unheld.push([target.process, `the file ${path}`]);
-  const numbers = new Map<string, number>();
-  const options = { home, log, driver: choice.driver, usable: true, more, numbers };
-  await atSomeMoment((tried) => checkpointTogether(targets, { ...options, holdNew: tried > 0 }));
+  await checkpointAtSomeMoment(targets, { home, log, driver: choice.driver, usable: true, more });
 }
 
 /** Open for writing, and in no folder that goes back with the process. */

@@ -224,9 +224,7 @@ export class Collector implements RingSink {
       }
       if (held?.inTime() === false)
         throw new RecoveryLineError("RL_TIMEOUT", `${appName} goes on already: nothing of it is recorded`);
-      const dead = wholes.find(
-        ([{ state }], at) => held !== undefined && state.incarnation !== held.lives[at],
-      );
+      const dead = held && wholes.find(([{ state }], at) => state.incarnation !== held.lives[at]);
       if (dead !== undefined) throw hasOtherLife(dead[0]);
       for (const [{ state }, event] of wholes) state.check(event);
       const positions = wholes.map(([process, event]) => process.control(event));

@@ -81,7 +81,11 @@ export function treeRoots(pids: readonly number[]): number[] {
 
 /** The one of the set that is no child of another; `name`: the process that they are. Throws RL_DRIVER where there is none, or more than one. */
 export function treeRoot(pids: readonly number[], name: string): number {
-  const roots = treeRoots(pids);
+  return onlyRoot(treeRoots(pids), name);
+}
+
+/** The same of the roots of a set. */
+export function onlyRoot(roots: readonly number[], name: string): number {
   if (roots.length === 1) return roots[0]!;
   throw new RecoveryLineError(
     "RL_DRIVER",
